@@ -1,13 +1,13 @@
 """Hospital's settings, read once from the environment.
 
-  PATIENT_DATA   folder with age.csv, admission.csv and signal.csv (patient_data)
-  DERIVED_DATA   where all_data.csv goes if PATIENT_DATA is not writable (var/derived)
-  DATE_FORMAT    how the CSVs write dates, e.g. %d/%m/%Y; unset: told from the files
-  REPLAY_RATE    messages per second, e.g. 50 or 0.5; 0: as fast as the reader takes them (50)
-  REPLAY_MODE    live: a discharge is told when it happens; hindsight: from the start (live)
-  HOSPITAL_HOST  address to listen on (127.0.0.1)
-  HOSPITAL_PORT  port to listen on; 0: any free one (8080)
-  LOG_LEVEL      DEBUG, INFO, WARNING or ERROR (INFO)
+PATIENT_DATA   folder with age.csv, admission.csv and signal.csv (patient_data)
+DERIVED_DATA   where all_data.csv goes if PATIENT_DATA is not writable (var/derived)
+DATE_FORMAT    how the CSVs write dates, e.g. %d/%m/%Y; unset: told from the files
+REPLAY_RATE    messages per second, e.g. 50 or 0.5; 0: as fast as the reader takes them (50)
+REPLAY_MODE    live: a discharge is told when it happens; hindsight: from the start (live)
+HOSPITAL_HOST  address to listen on (127.0.0.1)
+HOSPITAL_PORT  port to listen on; 0: any free one (8080)
+LOG_LEVEL      DEBUG, INFO, WARNING or ERROR (INFO)
 """
 
 import math
@@ -87,12 +87,12 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0 <= rate < math.inf:
-        raise SettingError(f"REPLAY_RATE: {text!r} is not a number of messages per second, 0 or more")
+        raise SettingError(f"REPLAY_RATE: {text!r} is not a number of messages per second")
     return rate
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
         raise SettingError(f"HOSPITAL_PORT: {text!r} is not a port (0 to 65535)")
     return int(text)
 

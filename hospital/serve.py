@@ -1,0 +1,116 @@
+"""Prepares the stream in child processes and serves it until told to stop.
+
+Children, because pandas and numpy would stay in this process's memory for as long as it runs.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+from hospital.replay import Replay
+from hospital.settings import Settings, writable_folder
+from hospital.streamer_aiohttp import WARD, create_app
+
+log = logging.getLogger(__name__)
+
+INPUTS = ("age.csv", "admission.csv", "signal.csv")
+
+
+class CannotServe(Exception):
+    """There is no stream, or no port to serve it on."""
+
+
+async def serve(settings: Settings) -> None:
+    """Listen at once, prepare the stream, then send it until SIGINT or SIGTERM.
+
+    Raises CannotServe or SettingError.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = create_app(settings)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await listen(runner, settings)
+        preparing = asyncio.create_task(prepare(settings))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+        else:
+            app[WARD].replay = replay = preparing.result()
+            log.info(f"stream {replay.stream} is ready: {replay.messages} messages")
+            await stopping
+    finally:
+        await runner.cleanup()
+
+
+async def listen(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        raise CannotServe(
+            f"HOSPITAL_HOST={settings.host} HOSPITAL_PORT={settings.port}: "
+            + ("the port is taken by another program" if taken else str(error.strerror or error))
+        ) from error
+    host, port = runner.addresses[0][:2]
+    log.info(f"listening on http://{host}:{port}")
+
+
+async def prepare(settings: Settings) -> Replay:
+    """Have all_data.csv written, if an input has changed since it was, and open it."""
+    folder = await patient_data(settings)
+    await run("hospital.preprocessing", PATIENT_DATA=str(folder))
+    derived = writable_folder(folder, settings.derived_data)
+    try:
+        return Replay(derived, settings.replay_mode)
+    except (OSError, ValueError, KeyError) as error:
+        raise CannotServe(f"{derived / 'all_data.json'} cannot be used: {error}") from error
+
+
+async def patient_data(settings: Settings) -> Path:
+    """The folder with the CSVs; where there are none at all, synthetic ones are written first."""
+    folder = settings.patient_data
+    if not folder.is_dir():
+        raise CannotServe(f"PATIENT_DATA: there is no folder {str(folder)!r}")
+    if holds_inputs(folder):
+        return folder
+    target = writable_folder(folder, settings.derived_data)
+    if not holds_inputs(target):
+        log.info(f"no CSVs in {folder}: writing synthetic ones to {target}")
+        await run("hospital.synthetic", "--to", str(target))
+    return target
+
+
+def holds_inputs(folder: Path) -> bool:
+    return any((folder / name).exists() for name in INPUTS)
+
+
+async def run(module: str, *arguments: str, **environment: str) -> None:
+    """Run a module in a child process, which says itself what is wrong.
+
+    In a session of its own: a Ctrl-C is for hospital, which then ends the child.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", module, *arguments),
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    try:
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if code:
+        raise CannotServe(f"no stream: {module} failed (exit code {code})")

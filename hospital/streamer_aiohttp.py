@@ -1,0 +1,193 @@
+"""The bedside stream over HTTP: server-sent events that any number of subscribers follow."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from hospital.replay import Replay
+from hospital.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE = 10.0  # seconds of silence until a comment line says that we are still here
+TICK = 0.005  # seconds; messages due within one are sent together
+EVENT_ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})")
+
+
+class Ward:
+    """What the requests share: the replay (None while it is being prepared) and who follows it."""
+
+    def __init__(self, rate: float, mode: str) -> None:
+        self.rate = rate
+        self.mode = mode
+        self.replay: Replay | None = None
+        self.subscribers: set[asyncio.Task[object]] = set()
+
+    @contextmanager
+    def follow(
+        self, request: web.Request, subscription: "Subscription"
+    ) -> Iterator["Subscription"]:
+        """Count and log a subscriber for as long as it follows."""
+        task = asyncio.current_task()
+        assert task is not None
+        host, port = (request.get_extra_info("peername") or ("?", "?"))[:2]
+        stream, messages = subscription.replay.stream, subscription.replay.messages
+        pace = f"{self.rate:g} messages/s" if self.rate else "as fast as it reads"
+        log.info(
+            f"subscriber {host}:{port} connected: {stream} from message "
+            f"{subscription.after + 1} of {messages}, {pace}, {self.mode}"
+        )
+        self.subscribers.add(task)
+        try:
+            yield subscription
+        finally:
+            self.subscribers.discard(task)
+            outcome = "has the whole stream" if subscription.ended else "disconnected"
+            log.info(f"subscriber {host}:{port} {outcome} after {subscription.sent} messages")
+
+
+WARD = web.AppKey("ward", Ward)
+
+
+def create_app(settings: Settings, replay: Replay | None = None) -> web.Application:
+    """GET /sub and GET /health. Both answer 503 until `app[WARD].replay` is set."""
+    app = web.Application(middlewares=[errors_as_json])
+    app[WARD] = Ward(settings.replay_rate, settings.replay_mode)
+    app[WARD].replay = replay
+    app.router.add_get("/sub", subscribe)
+    app.router.add_get("/health", health)
+    app.on_shutdown.append(end_streams)
+    return app
+
+
+async def health(request: web.Request) -> web.Response:
+    ward = request.app[WARD]
+    if ward.replay is None:
+        return web.json_response({"status": "preparing"}, status=503)
+    return web.json_response(
+        {
+            "status": "ok",
+            "stream": ward.replay.stream,
+            "messages": ward.replay.messages,
+            "mode": ward.mode,
+            "rate": ward.rate,
+            "subscribers": len(ward.subscribers),
+        }
+    )
+
+
+async def subscribe(request: web.Request) -> web.StreamResponse:
+    """All messages after `Last-Event-ID`, or from the first on, then `event: end`."""
+    ward = request.app[WARD]
+    replay = ward.replay
+    if replay is None:
+        raise web.HTTPServiceUnavailable(
+            text="the stream is being prepared", headers={"Retry-After": "1"}
+        )
+    after = messages_known(request.headers.get("Last-Event-ID", ""), replay)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",  # nginx would hold events back
+            "X-Stream": replay.stream,
+        }
+    )
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    with ward.follow(request, Subscription(response, replay, after, ward.rate)) as subscription:
+        await subscription.send()
+    return response
+
+
+def messages_known(last_event_id: str, replay: Replay) -> int:
+    """How many messages a client with this Last-Event-ID has: 0 if it names another stream.
+
+    Raises HTTPBadRequest for what hospital cannot have sent.
+    """
+    if not last_event_id:
+        return 0
+    match = EVENT_ID.fullmatch(last_event_id)
+    if match is None:
+        raise web.HTTPBadRequest(
+            text=f"Last-Event-ID {last_event_id!r} is not <stream>-<number>, like 3f9a1c2b-118"
+        )
+    if match[1] != replay.stream:
+        return 0
+    if int(match[2]) > replay.messages:
+        raise web.HTTPBadRequest(
+            text=f"Last-Event-ID {last_event_id!r} is beyond the end of the stream, "
+            f"{replay.stream}-{replay.messages}"
+        )
+    return int(match[2])
+
+
+class Subscription:
+    """One client's way through the replay. `sent` counts its messages."""
+
+    def __init__(
+        self, response: web.StreamResponse, replay: Replay, after: int, rate: float
+    ) -> None:
+        self.replay = replay
+        self.after = after
+        self.sent = 0
+        self.ended = False
+        self._response = response
+        self._rate = rate
+        self._clock = asyncio.get_running_loop().time
+        self._start = self._clock()
+
+    async def send(self) -> None:
+        """Send every message when it is due and the end after the last.
+
+        A write waits while the client does not read, so nothing piles up here; after such a
+        pause the messages overdue go out at once.
+        """
+        for events in self.replay.events(self.after):
+            first = 0
+            while first < len(events):
+                last = first + await self._due() if self._rate else len(events)
+                due = events[first:last]
+                await self._response.write("".join(due).encode())
+                self.sent += len(due)
+                first = last
+                await asyncio.sleep(0)  # a fast reader never makes write wait: let others in
+        end = f"event: end\nid: {self.replay.stream}-{self.replay.messages}\ndata: {{}}\n\n"
+        await self._response.write(end.encode())
+        await self._response.write_eof()
+        self.ended = True
+
+    async def _due(self) -> int:
+        """How many messages are due, at least one: waits for it.
+
+        Told by the clock since the start, so that the rate is exact however late a sleep ends.
+        """
+        due_at = self._start + self.sent / self._rate
+        while (wait := due_at - self._clock()) > 0:
+            await asyncio.sleep(min(max(wait, TICK), KEEP_ALIVE))
+            if wait > KEEP_ALIVE:
+                await self._response.write(b": keep-alive\n\n")
+        return max(1, int((self._clock() - self._start) * self._rate) + 1 - self.sent)
+
+
+async def end_streams(app: web.Application) -> None:
+    """Hang up on every subscriber: a replay may have days to go when hospital is told to stop."""
+    for task in tuple(app[WARD].subscribers):
+        task.cancel()
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPError as error:
+        error.text = json.dumps({"error": error.text})
+        error.content_type = "application/json"
+        raise
