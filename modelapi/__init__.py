@@ -1,0 +1,1 @@
+"""The model API: predictions over HTTP from the artifacts in `models/`."""

@@ -1,0 +1,30 @@
+"""gunicorn's settings, from MODELAPI_HOST, MODELAPI_PORT and MODELAPI_WORKERS."""
+
+import os
+
+# One thread of numpy a worker: rows are small, and threads of several workers would
+# only fight for the cores. Must be set before numpy is imported.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+from modelapi.settings import from_environment, number
+
+try:
+    settings = from_environment()
+    host = os.environ.get("MODELAPI_HOST") or "127.0.0.1"
+    port = number(os.environ, "MODELAPI_PORT", 5000, 1, 65535)
+    workers = number(os.environ, "MODELAPI_WORKERS", 2, 1, 64)
+except ValueError as error:
+    raise SystemExit(str(error)) from None
+
+bind = f"{host}:{port}"
+worker_class = "gthread"
+threads = 4
+# The tool's connections and nginx's stay open between batches.
+keepalive = 75
+timeout = 60
+graceful_timeout = 10
+preload_app = False
+accesslog = None
+loglevel = settings.log_level.lower()
+proc_name = "modelapi"

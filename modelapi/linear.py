@@ -1,0 +1,131 @@
+"""Logistic models in fused form: one number a feature, no pipeline at serving time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from modelapi.features import Feature
+from modelapi.predictor import Explanation, Rows, logistic
+
+
+@dataclass(frozen=True)
+class Linear:
+    """log odds = intercept + the sum over features of coefficient · value, or of `missing`
+    where a feature has no value (NaN in `missing`: the feature must have one).
+
+    coefficients, missing, reference: shape (features,). Contributions are told against
+    `reference`, where NaN stands for a missing value.
+    """
+
+    intercept: float
+    coefficients: Rows
+    missing: Rows
+    reference: Rows
+
+    def terms(self, rows: Rows) -> Rows:
+        """What each feature adds to the log odds, shape (rows, features)."""
+        terms: Rows = rows * self.coefficients
+        return np.where(np.isnan(rows), self.missing, terms)
+
+    def probability(self, rows: Rows) -> Rows:
+        # A sum along a row, not a matrix product: a row's result is then the same to
+        # the last bit whatever batch it comes in.
+        return logistic(self.intercept + self.terms(rows).sum(axis=1))
+
+    def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
+        return {"probability": self.probability(rows)}
+
+    def explain(self, rows: Rows) -> Explanation:
+        # A feature with neither a reference nor a term of its own for missing counts from 0.
+        reference = np.nan_to_num(self.terms(self.reference[np.newaxis, :])[0])
+        return Explanation(
+            method="exact terms of the linear model, against the reference values",
+            scale="log odds",
+            base=np.full(len(rows), self.intercept + reference.sum()),
+            contributions=self.terms(rows) - reference,
+        )
+
+
+class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A feature's line in linear.json; missing: what it adds to the log odds without a value."""
+
+    feature: str
+    coefficient: float
+    missing: float | None = None
+
+
+class LinearFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """linear.json: a fused logistic model as plain data."""
+
+    intercept: float
+    terms: tuple[Term, ...]
+
+
+def from_json(content: bytes, features: Sequence[Feature]) -> Linear:
+    """The model in linear.json; raises ValueError when it does not fit the features."""
+    document = msgspec.json.decode(content, type=LinearFile)
+    if [term.feature for term in document.terms] != [feature.name for feature in features]:
+        raise ValueError("terms: must be the manifest's features, in its order")
+    return Linear(
+        document.intercept,
+        np.array([term.coefficient for term in document.terms]),
+        _or_nan([term.missing for term in document.terms]),
+        reference(features),
+    )
+
+
+def reference(features: Sequence[Feature]) -> Rows:
+    """The features' reference values, NaN where none is declared."""
+    return _or_nan([feature.reference for feature in features])
+
+
+def fuse(pipeline: Any, features: Sequence[Feature]) -> Linear | None:
+    """Fold SimpleImputer, StandardScaler and LogisticRegression, in this order and each
+    but the last optional, into one `Linear`; None for any other pipeline.
+    """
+    steps = [step for _, step in pipeline.steps if step not in (None, "passthrough")]
+    kinds = [type(step).__name__ for step in steps]
+    known = ["SimpleImputer", "StandardScaler", "LogisticRegression"]
+    if kinds != [kind for kind in known if kind in kinds] or kinds[-1] != known[-1]:
+        return None
+    *preparation, regression = steps
+    if regression.coef_.shape[0] != 1:
+        return None
+
+    # Each column of the matrix on its way through the pipeline depends on one feature,
+    # its source: slope · value + offset where there is a value, else absent.
+    count = len(features)
+    source, slope, offset = np.arange(count), np.ones(count), np.zeros(count)
+    absent = np.full(count, np.nan)
+    for step in preparation:
+        if type(step).__name__ == "SimpleImputer":
+            kept = ~np.isnan(step.statistics_)
+            indicated = step.indicator_.features_ if step.add_indicator else np.array([], dtype=int)
+            blank = np.zeros(len(indicated))
+            source = np.concatenate([source[kept], indicated])
+            slope = np.concatenate([slope[kept], blank])
+            offset = np.concatenate([offset[kept], blank])
+            absent = np.concatenate([step.statistics_[kept], blank + 1])
+        else:
+            mean = step.mean_ if step.with_mean else 0.0
+            scale = step.scale_ if step.with_std else 1.0
+            slope, offset, absent = slope / scale, (offset - mean) / scale, (absent - mean) / scale
+    weights = regression.coef_[0]
+
+    def gather(values: Rows) -> Rows:
+        return np.bincount(source, weights=weights * values, minlength=count)
+
+    return Linear(
+        float(regression.intercept_[0] + weights @ offset),
+        gather(slope),
+        gather(absent - offset),
+        reference(features),
+    )
+
+
+def _or_nan(values: Sequence[float | None]) -> Rows:
+    return np.array([np.nan if value is None else value for value in values])

@@ -1,0 +1,49 @@
+"""What every kind of model can do, whatever it is made of."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float64]
+"""Feature values, shape (rows, features), NaN where missing."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a model says what it says.
+
+    base + contributions summed over a row = the row's value, on `scale`.
+    base: shape (rows,); contributions: shape (rows, features).
+    """
+
+    method: str
+    scale: str
+    base: Rows
+    contributions: Rows
+
+
+class Predictor(Protocol):
+    """Computes outputs from rows, the features in the order of the manifest."""
+
+    def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
+        """Each output by name, shape (rows,)."""
+        ...
+
+    def explain(self, rows: Rows) -> Explanation:
+        """Contribution of each feature."""
+        ...
+
+
+def logistic(log_odds: Rows) -> Rows:
+    """1 / (1 + e^-x), without overflow, and exact for small probabilities."""
+    odds = np.exp(-np.abs(log_odds))
+    result: Rows = np.where(log_odds >= 0, 1.0, odds) / (1.0 + odds)
+    return result
+
+
+def log_odds(probability: Rows) -> Rows:
+    """The inverse of `logistic`."""
+    result: Rows = np.log(probability) - np.log1p(-probability)
+    return result

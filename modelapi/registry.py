@@ -1,0 +1,181 @@
+"""The models that this process serves, kept in step with the state file."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from modelapi.api_errors import NotServing, UnknownModel
+from modelapi.artifact import ArtifactError, manifest_digest, sha256
+from modelapi.champion import State, StateError, StateFile
+from modelapi.repository import Model, Ref, Repository
+
+log = logging.getLogger("modelapi")
+
+RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is in use at one moment; replaced as a whole, never changed.
+
+    declaration is the body of GET /api/model and etag its fingerprint.
+    """
+
+    champion: Model
+    shadows: tuple[Model, ...]
+    declaration: bytes
+    etag: str
+
+
+def serving(champion: Model, shadows: tuple[Model, ...]) -> Serving:
+    """Put models to use."""
+    body = msgspec.json.encode(
+        {"champion": _declared(champion), "shadows": [_declared(model) for model in shadows]}
+    )
+    return Serving(champion, shadows, body, sha256(body)[:32])
+
+
+def _declared(model: Model) -> dict[str, object]:
+    features = [feature.declaration() for feature in model.manifest.features]
+    return {"model": model.ref.model, "version": model.ref.version, "features": features}
+
+
+class Registry:
+    """Loaded models by name and version, and which of them are in use."""
+
+    def __init__(self, repository: Repository, states: StateFile) -> None:
+        self.repository = repository
+        self.states = states
+        self._serving: Serving | None = None
+        self._reason = "no model has been loaded yet"
+        self._state: State | None = None
+        self._change: int | None = None
+        self._retry_at: float | None = None
+        self._loaded: dict[Ref, Model] = {}
+        self._failed: dict[Ref, tuple[str, float]] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def serving(self) -> Serving:
+        """The models in use; raises NotServing."""
+        if self._serving is None:
+            raise NotServing(self._reason)
+        return self._serving
+
+    def watch(self, seconds: float = 0.5) -> None:
+        """Keep in step with the state file for as long as the process lives."""
+
+        def forever() -> None:
+            while True:
+                time.sleep(seconds)
+                try:
+                    self.refresh()
+                except Exception:
+                    log.exception("watching %s failed", self.states.path)
+
+        threading.Thread(target=forever, name="watch-models", daemon=True).start()
+
+    def refresh(self) -> None:
+        """Take over a change of the state file, or go on with the old models and say why."""
+        with self._lock:
+            try:
+                change, state = self.states.read()
+            except StateError as error:
+                return self._keep(str(error))
+            again = self._retry_at is not None and time.monotonic() >= self._retry_at
+            if (change, state) == (self._change, self._state) and not again:
+                return None
+            self._change, self._state, self._retry_at = change, state, None
+            self._failed.clear()
+            self._reload(state)
+            try:
+                champion = self.load(state.champion)
+            except ArtifactError as error:
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+                return self._keep(f"champion {state.champion} refused: {error}")
+            shadows = []
+            for ref in state.shadows:
+                try:
+                    shadows.append(self.load(ref))
+                except ArtifactError as error:
+                    self._retry_at = time.monotonic() + RETRY_SECONDS
+                    log.error("shadow %s refused, goes without: %s", ref, error)
+            old, self._serving = self._serving, serving(champion, tuple(shadows))
+            self._reason = ""
+            if old is None or old.etag != self._serving.etag:
+                names = ", ".join(str(model.ref) for model in shadows) or "none"
+                log.info("champion %s, shadows %s", champion.ref, names)
+            return None
+
+    def find(self, name: str, version: str | None = None) -> Model:
+        """A model by name and version, loaded if need be.
+
+        Without a version, the one in use, else the newest. Raises UnknownModel, NotServing.
+        """
+        if version is None:
+            if self._serving is not None:
+                for model in (self._serving.champion, *self._serving.shadows):
+                    if model.ref.model == name:
+                        return model
+            version = self.versions(name)[-1]
+        ref = Ref(name, version)
+        model_or_none = self._loaded.get(ref)
+        if model_or_none is not None:
+            return model_or_none
+        if ref not in self.repository.refs():
+            raise UnknownModel(f"There is no version {version!r} of model {name!r}.")
+        if self._state is not None and name in self._state.unloaded:
+            raise NotServing(f"Model {name} is unloaded.")
+        try:
+            return self.load(ref)
+        except ArtifactError as error:
+            raise NotServing(str(error)) from None
+
+    def versions(self, name: str) -> list[str]:
+        """Versions of a model, oldest first; raises UnknownModel."""
+        versions = [ref.version for ref in self.repository.refs() if ref.model == name]
+        if not versions:
+            raise UnknownModel(f"There is no model {name!r}.")
+        return versions
+
+    def load(self, ref: Ref) -> Model:
+        """A verified model, from memory if it is there; raises ArtifactError.
+
+        A failure is remembered for a few seconds, so that a broken artifact costs little.
+        """
+        with self._lock:
+            if ref in self._loaded:
+                return self._loaded[ref]
+            reason, until = self._failed.get(ref, ("", 0.0))
+            if time.monotonic() < until:
+                raise ArtifactError(reason)
+            try:
+                model = self.repository.load(ref)
+            except ArtifactError as error:
+                self._failed[ref] = (str(error), time.monotonic() + RETRY_SECONDS)
+                raise
+            self._loaded[ref] = model
+            return model
+
+    def _reload(self, state: State) -> None:
+        """Drop what is unloaded; take up what was replaced on disk, if it is sound."""
+        for ref, model in list(self._loaded.items()):
+            if ref.model in state.unloaded:
+                del self._loaded[ref]
+                continue
+            try:
+                if manifest_digest(self.repository.folder(ref)) != model.digest:
+                    self._loaded[ref] = self.repository.load(ref)
+            except ArtifactError as error:
+                log.error("%s: goes on as loaded before: %s", ref, error)
+
+    def _keep(self, reason: str) -> None:
+        if reason == self._reason:
+            return
+        self._reason = reason
+        old = self._serving
+        kept = "no model is served" if old is None else f"{old.champion.ref} goes on serving"
+        log.error("%s; %s", reason, kept)

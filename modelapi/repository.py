@@ -1,0 +1,139 @@
+"""The folder of models: which there are, and how one is made ready to serve."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelapi import linear, rules, sklearn_model
+from modelapi.artifact import NAME, Artifact, ArtifactError, Manifest, read_artifact
+from modelapi.predictor import Explanation, Predictor, Rows
+
+GOLDEN_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Ref:
+    """One version of one model."""
+
+    model: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.version}"
+
+
+class Model:
+    """A verified model, ready to serve."""
+
+    def __init__(self, manifest: Manifest, digest: str, predictor: Predictor) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self.predictor = predictor
+        self.ref = Ref(manifest.model, manifest.version)
+        self.names = tuple(feature.name for feature in manifest.features)
+        self.required = np.array([feature.required for feature in manifest.features])
+        self._fills = [
+            (i, feature.fill) for i, feature in enumerate(manifest.features)
+            if feature.fill is not None
+        ]
+
+    def predict(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
+        """Outputs by name, each of shape (rows,), for rows of shape (rows, features)."""
+        return self.predictor.outputs(self._filled(rows))
+
+    def explain(self, rows: Rows) -> Explanation:
+        """Contribution of each feature to each row's value."""
+        return self.predictor.explain(self._filled(rows))
+
+    def _filled(self, rows: Rows) -> Rows:
+        if not self._fills:
+            return rows
+        rows = rows.copy()
+        for column, fill in self._fills:
+            rows[np.isnan(rows[:, column]), column] = fill
+        return rows
+
+
+class Repository:
+    """The models under one folder, `<name>/<version>/manifest.json`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def refs(self) -> list[Ref]:
+        """Every version there is, by name, oldest first."""
+        found = [
+            Ref(path.parent.parent.name, path.parent.name)
+            for path in self.root.glob("*/*/manifest.json")
+        ]
+        valid = [ref for ref in found if NAME.fullmatch(ref.model) and NAME.fullmatch(ref.version)]
+        return sorted(valid, key=lambda ref: (ref.model, _natural(ref.version)))
+
+    def folder(self, ref: Ref) -> Path:
+        return self.root / ref.model / ref.version
+
+    def load(self, ref: Ref) -> Model:
+        """Verify an artifact and make it ready; raises ArtifactError with one line why not."""
+        folder = self.folder(ref)
+        artifact = read_artifact(folder)
+        model = Model(artifact.manifest, artifact.digest, _predictor(artifact, folder))
+        _replay_golden(model, artifact, folder)
+        return model
+
+
+def _natural(version: str) -> list[tuple[bool, int, str]]:
+    """Sort key by which 1.10 comes after 1.9."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part)
+            for part in re.findall(r"\d+|\D+", version)]
+
+
+def _predictor(artifact: Artifact, folder: Path) -> Predictor:
+    manifest, files = artifact.manifest, artifact.files
+    features = manifest.features
+    try:
+        if manifest.kind == "sklearn":
+            return sklearn_model.from_joblib(files["model.joblib"], features, manifest.libraries)
+        if manifest.kind == "linear":
+            return linear.from_json(files["linear.json"], features)
+        return rules.from_json(files["scorecard.json"], features)
+    except ValueError as error:  # msgspec's errors are of this kind too
+        raise ArtifactError(f"{folder}: {error}") from None
+
+
+def _replay_golden(model: Model, artifact: Artifact, folder: Path) -> None:
+    """The model must still say what it said when it was made, and cope with missing values."""
+    path = folder / "golden.json"
+    rows = []
+    for number, golden in enumerate(artifact.golden, 1):
+        if set(golden.features) != set(model.names):
+            raise ArtifactError(f"{path}: row {number}: its features are not the manifest's")
+        rows.append([golden.features[name] for name in model.names])
+    missing = np.where(model.required, 1.0, np.nan)
+    batch = np.vstack([np.array(rows, dtype=np.float64), missing])
+    try:
+        outputs = model.predict(batch)
+    except Exception as error:
+        raise ArtifactError(f"{folder}: fails on its golden rows: {error}") from None
+    names = [output.name for output in model.manifest.outputs]
+    if list(outputs) != names:
+        raise ArtifactError(f"{folder}: gives {', '.join(outputs)}, declares {', '.join(names)}")
+    if not np.isfinite(outputs["probability"][-1]):
+        raise ArtifactError(
+            f"{folder}: cannot do without a feature that is neither required nor filled"
+        )
+    for number, golden in enumerate(artifact.golden, 1):
+        for name, expected in golden.outputs.items():
+            got = outputs[name][number - 1].item() if name in outputs else None
+            if not _same(got, expected):
+                raise ArtifactError(
+                    f"{path}: row {number}: {name} is {got!r}, must be {expected!r}"
+                )
+
+
+def _same(got: object, expected: float | str) -> bool:
+    if isinstance(expected, str) or not isinstance(got, int | float):
+        return got == expected
+    return abs(got - expected) <= GOLDEN_TOLERANCE

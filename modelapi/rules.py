@@ -1,0 +1,89 @@
+"""Scorecards: points by bands of each feature, added up, as in NEWS2 and qSOFA.
+
+The tables themselves are data, `models/<name>/<version>/scorecard.json`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from modelapi.features import Feature
+from modelapi.predictor import Explanation, Rows
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Points for one feature.
+
+    A value, first rounded half up to `decimals` as it would be charted, falls into the
+    first band whose upper bound (inclusive) it does not exceed, or else into the last;
+    `points` has one entry more than `bounds`.
+    """
+
+    feature: str
+    bounds: tuple[float, ...]
+    points: tuple[int, ...]
+    decimals: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.points) != len(self.bounds) + 1 or list(self.bounds) != sorted(self.bounds):
+            raise ValueError(f"{self.feature}: bounds must ascend, with one entry of points more")
+
+    def score(self, values: Rows) -> Rows:
+        """Points of each value, 0 where it is missing; both of shape (rows,)."""
+        steps = 10**self.decimals
+        charted = np.floor(values * steps + 0.5)
+        band = np.searchsorted(np.round(np.array(self.bounds) * steps), charted, side="left")
+        points = np.array(self.points, dtype=np.float64)[np.minimum(band, len(self.bounds))]
+        return np.where(np.isnan(values), 0.0, points)
+
+
+class ScorecardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """scorecard.json. maximum: the highest score there is; score / maximum is `probability`."""
+
+    source: str
+    maximum: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """A score served as a model: probability (score / maximum), score and missing parts."""
+
+    parts: tuple[Part, ...]
+    maximum: int
+
+    def points(self, rows: Rows) -> Rows:
+        """Points of each part, shape (rows, features)."""
+        return np.stack([part.score(rows[:, i]) for i, part in enumerate(self.parts)], axis=1)
+
+    def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
+        score = self.points(rows).sum(axis=1)
+        names = [part.feature for part in self.parts]
+        absent = [
+            ",".join(name for name, gone in zip(names, row, strict=True) if gone)
+            for row in np.isnan(rows).tolist()
+        ]
+        return {
+            "probability": score / self.maximum,
+            "score": score.astype(np.int64),
+            "missing": np.array(absent, dtype=np.str_),
+        }
+
+    def explain(self, rows: Rows) -> Explanation:
+        return Explanation(
+            method="exact points of the score's parts",
+            scale="points",
+            base=np.zeros(len(rows)),
+            contributions=self.points(rows),
+        )
+
+
+def from_json(content: bytes, features: Sequence[Feature]) -> Scorecard:
+    """The score in scorecard.json; raises ValueError when it does not fit the features."""
+    document = msgspec.json.decode(content, type=ScorecardFile)
+    if [part.feature for part in document.parts] != [feature.name for feature in features]:
+        raise ValueError("parts: must be the manifest's features, in its order")
+    return Scorecard(document.parts, document.maximum)

@@ -1,0 +1,9 @@
+"""What gunicorn serves: `gunicorn --config modelapi/gunicorn.conf.py modelapi.wsgi:app`."""
+
+from modelapi.server import create_app, log_to_stderr
+from modelapi.settings import from_environment
+
+settings = from_environment()
+log_to_stderr(settings.log_level)
+app = create_app(settings)
+app.extensions["registry"].watch()
