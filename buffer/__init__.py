@@ -1,0 +1,1 @@
+"""Takes the stream of readings and queues it for the tool, in batches."""

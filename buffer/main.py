@@ -1,0 +1,294 @@
+"""Follows the stream and keeps the queues filled.
+
+The stream is the source of truth and can be asked again from any message; the database
+knows what has arrived. Redis lies between and may lose anything: when it has, the buffer
+goes back to the last messages known to be in the database and reads on from there. The
+tool skips what it already has.
+"""
+
+import asyncio
+import logging
+import time
+from asyncio import FIRST_COMPLETED
+
+import aiohttp
+from redis import Redis
+from redis.exceptions import RedisError
+
+from buffer.batches import Batch, Partitioner, Pending
+from buffer.queues import Position, Queues, Superseded
+from buffer.settings import Settings
+from buffer.sse import Event, EventParser
+
+log = logging.getLogger("buffer")
+
+# Hospital sends a comment every 10 s, so a longer silence is a dead connection.
+SILENCE = 30.0
+# How long jobs may be gone from Redis, and not in the database, before they count as lost.
+LOST_AFTER = 3.0
+# How long to wait for the tool's word on what the database has, once Redis has forgotten.
+TOOL_WAIT = 10.0
+
+
+class Interrupted(Exception):
+    """The stream broke off, or does not answer."""
+
+
+class Outage:
+    """Tells of a failure once, of its end once, and grows the pause between tries."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._since: float | None = None
+        self._pause = 0.25
+
+    async def wait(self, reason: object) -> None:
+        if self._since is None:
+            self._since = time.monotonic()
+            log.warning("%s: %s; trying again until it is back", self._what, reason)
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, 5.0)
+
+    def over(self) -> None:
+        if self._since is not None:
+            log.info("%s: back after %.1f s", self._what, time.monotonic() - self._since)
+        self._since, self._pause = None, 0.25
+
+
+class Buffer:
+    """One subscriber of the stream, one writer of the queues."""
+
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self._settings = settings
+        self._queues = Queues(redis, settings.partitions)
+        self._partitioner = Partitioner(settings.partitions)
+        self._stream_outage = Outage(f"stream {settings.stream_url}")
+        self._redis_outage = Outage("redis")
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._read = 0
+        self._ended: str | None = None
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE)
+        async with aiohttp.ClientSession(timeout=timeout, read_bufsize=1 << 20) as session:
+            standby = False
+            try:
+                while True:
+                    try:
+                        if not self._queues.take_lease():
+                            if not standby:
+                                log.info("another buffer holds the stream; standing by")
+                            standby = True
+                            await asyncio.sleep(1)
+                            continue
+                        standby = False
+                        if not await self._at_end(session):
+                            await self._follow(session)
+                    except (Interrupted, aiohttp.ClientError, TimeoutError) as error:
+                        await self._stream_outage.wait(_reason(error))
+                    except Superseded:
+                        log.warning("the position in Redis is not the last one written; reading it")
+                    except RedisError as error:
+                        await self._redis_outage.wait(_reason(error))
+            finally:
+                try:
+                    self._queues.give_up_lease()
+                except RedisError:
+                    log.debug("the lease runs out by itself")
+
+    async def _at_end(self, session: aiohttp.ClientSession) -> bool:
+        """True, after a while, when the source still has the stream that was read to its end."""
+        if self._ended is None:
+            return False
+        await asyncio.sleep(2)
+        async with session.head(self._settings.stream_url) as response:
+            return response.headers.get("X-Stream") == self._ended
+
+    async def _follow(self, session: aiohttp.ClientSession) -> None:
+        position = self._queues.load()
+        self._redis_outage.over()
+        if position is not None and position.partitions != self._settings.partitions:
+            await self._drain(position)
+        headers = {"Accept": "text/event-stream"}
+        if position is not None:
+            headers["Last-Event-ID"] = f"{position.stream}-{position.seq}"
+        async with session.get(self._settings.stream_url, headers=headers) as response:
+            if response.status != 200:
+                raise Interrupted(f"answered {response.status} {response.reason}")
+            stream = response.headers.get("X-Stream")
+            if not stream:
+                raise Interrupted("answered without the X-Stream header")
+            if position is None or position.stream != stream:
+                position = await self._resume(stream)
+                if position.seq:
+                    # Not from its start: ask again, from there.
+                    self._queues.enqueue(position, [])
+                    return
+            self._stream_outage.over()
+            log.info("stream %s: reading after message %d", stream, position.seq)
+            self._read = position.seq
+            await self._forward(response, position)
+
+    async def _resume(self, stream: str) -> Position:
+        """Where to begin when Redis knows nothing of this stream: after what the database has."""
+        deadline = time.monotonic() + TOOL_WAIT
+        while (committed := self._queues.committed(stream)) is None:
+            if time.monotonic() > deadline:
+                log.info("the tool has not said what is stored; beginning at the first message")
+                committed = {}
+                break
+            await asyncio.sleep(0.2)
+            self._queues.take_lease()
+        return Position(
+            stream, min(committed.values(), default=0), committed, self._settings.partitions
+        )
+
+    async def _drain(self, position: Position) -> None:
+        """Another number of partitions: a patient's old messages must be in before new ones."""
+        log.info("partitions change from %d to %d", position.partitions, self._settings.partitions)
+        while any(self._queues.jobs(part) for part in position.parts):
+            await asyncio.sleep(0.5)
+            self._queues.take_lease()
+        committed = self._queues.committed(position.stream) or {}
+        behind = [
+            committed.get(part, 0)
+            for part, last in position.parts.items()
+            if committed.get(part, 0) < last
+        ]
+        position.seq = min(behind, default=position.seq)
+        position.parts = committed
+        position.partitions = self._settings.partitions
+        self._queues.enqueue(position, [])
+
+    async def _forward(self, response: aiohttp.ClientResponse, position: Position) -> None:
+        pending = Pending(self._settings.partitions, self._settings.batch_max)
+        for part, last in position.parts.items():
+            for job in self._queues.jobs(part):
+                stream, _, job_last, count = job.rsplit("-", 3)
+                if stream == position.stream and int(job_last) < last:
+                    pending.under_way(part, int(job_last), int(count))
+            pending.under_way(part, last, 1)
+        receiver = asyncio.create_task(self._receive(response, position, pending))
+        try:
+            await self._queue(position, pending, receiver)
+        finally:
+            receiver.cancel()
+            await asyncio.gather(receiver, return_exceptions=True)
+
+    async def _receive(
+        self, response: aiohttp.ClientResponse, position: Position, pending: Pending
+    ) -> None:
+        """Takes what arrives until the stream's end; stops reading beyond QUEUE_MAX."""
+        parser = EventParser()
+        async for chunk in response.content.iter_any():
+            received = time.time()
+            for event in parser.feed(chunk):
+                if event.type == "end":
+                    return
+                seq = _seq(event, position.stream)
+                if seq <= self._read:
+                    continue
+                if seq > self._read + 1:
+                    log.error(
+                        "messages %d to %d are missing in the stream", self._read + 1, seq - 1
+                    )
+                self._read = seq
+                part = self._partitioner.part(event.data)
+                if seq > position.parts.get(part, 0):
+                    pending.add(part, seq, received, event.data)
+            self._arrived.set()
+            while pending.waiting >= self._settings.queue_max:
+                self._room.clear()
+                await self._room.wait()
+        raise Interrupted("the connection was closed")
+
+    async def _queue(
+        self, position: Position, pending: Pending, receiver: "asyncio.Task[None]"
+    ) -> None:
+        """Turns what has arrived into jobs, until all of a finished stream is in the database."""
+        checked = time.monotonic()
+        missing = 0.0
+        while True:
+            pending.settle(self._queues.committed(position.stream) or {})
+            self._room.set()
+            if batches := pending.take_due(position.parts):
+                self._enqueue(position, pending, batches)
+            elif pending.first_gathered is not None:
+                await asyncio.sleep(0.003)
+            elif not receiver.done():
+                self._arrived.clear()
+                arrival = asyncio.create_task(self._arrived.wait())
+                await asyncio.wait({arrival, receiver}, timeout=0.5, return_when=FIRST_COMPLETED)
+                arrival.cancel()
+            elif receiver.exception() or not pending.unsettled():
+                break
+            else:
+                await asyncio.sleep(0.05)
+            now = time.monotonic()
+            if now - checked > 1:
+                if not self._queues.take_lease():
+                    raise Superseded
+                lost = any(not self._queues.jobs(part) for part in pending.unsettled())
+                missing = missing + now - checked if lost else 0.0
+                checked = now
+                if missing > LOST_AFTER:
+                    self._go_back(position, pending)
+                    return
+        receiver.result()
+        self._end(position)
+
+    def _enqueue(self, position: Position, pending: Pending, batches: list[Batch]) -> None:
+        first_left = pending.first_gathered
+        moved = Position(
+            position.stream,
+            self._read if first_left is None else first_left - 1,
+            position.parts | {batch.part: batch.last for batch in batches},
+            position.partitions,
+        )
+        self._queues.enqueue(moved, batches)
+        position.seq, position.parts = moved.seq, moved.parts
+        for batch in batches:
+            log.info(
+                "stream %s: queued %d messages up to %d for tool-%d",
+                position.stream,
+                len(batch.messages),
+                batch.last,
+                batch.part,
+            )
+            if log.isEnabledFor(logging.DEBUG):
+                for seq, _, data in batch.messages:
+                    log.debug(
+                        "message %s-%d: %s", position.stream, seq, data.decode("utf-8", "replace")
+                    )
+
+    def _go_back(self, position: Position, pending: Pending) -> None:
+        committed = self._queues.committed(position.stream)
+        if committed is None:
+            raise Superseded
+        behind = min(committed.get(part, 0) for part in pending.unsettled())
+        log.warning(
+            "stream %s: jobs were lost in Redis; reading again after %d", position.stream, behind
+        )
+        position.seq = min(behind, position.seq)
+        position.parts = committed
+        self._queues.enqueue(position, [])
+
+    def _end(self, position: Position) -> None:
+        if not position.ended:
+            position.ended = True
+            self._queues.enqueue(position, [])
+        log.info("stream %s: ended at message %d", position.stream, position.seq)
+        self._ended = position.stream
+
+
+def _seq(event: Event, stream: str) -> int:
+    name, _, seq = event.id.rpartition("-")
+    if name != stream or not seq.isdecimal():
+        raise Interrupted(f"event id {event.id!r} is not {stream}-<number>")
+    return int(seq)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,120 @@
+"""The queues in Redis: jobs and the buffer's position, written in one transaction."""
+
+import secrets
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.exceptions import WatchError
+from rq import Queue
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from buffer.batches import Batch
+
+POSITION = "icu:position"
+COMMITTED = "icu:committed"
+LEASE = "icu:buffer"
+LEASE_SECONDS = 5
+
+
+class Superseded(Exception):
+    """Another buffer took over, or Redis forgot: the position must be read again."""
+
+
+class Position(msgspec.Struct):
+    """How far the buffer has read: the last message of the stream, and of each partition."""
+
+    stream: str
+    seq: int
+    parts: dict[int, int]
+    partitions: int
+    ended: bool = False
+
+
+class Queues:
+    """One RQ queue a partition, `tool-0` and on."""
+
+    def __init__(self, redis: "Redis", partitions: int) -> None:
+        self._redis: Any = redis
+        self._queues = [self._queue(part) for part in range(partitions)]
+        self._token = secrets.token_hex(8).encode()
+        self._stored: bytes | None = None
+
+    def _queue(self, part: int) -> Queue:
+        return Queue(f"tool-{part}", connection=self._redis, serializer=JSONSerializer)
+
+    def take_lease(self) -> bool:
+        """True while this is the one buffer that may queue. Call at least every few seconds."""
+        if self._redis.get(LEASE) == self._token:
+            self._redis.expire(LEASE, LEASE_SECONDS)
+            return True
+        return bool(self._redis.set(LEASE, self._token, nx=True, ex=LEASE_SECONDS))
+
+    def give_up_lease(self) -> None:
+        if self._redis.get(LEASE) == self._token:
+            self._redis.delete(LEASE)
+
+    def load(self) -> Position | None:
+        """The stored position; None when Redis has none."""
+        self._stored = self._redis.get(POSITION)
+        return msgspec.json.decode(self._stored, type=Position) if self._stored else None
+
+    def committed(self, stream: str) -> dict[int, int] | None:
+        """Each partition's last message in the database; None until the tool has said so."""
+        known = self._redis.hgetall(COMMITTED)
+        if not known:
+            return None
+        prefix = f"{stream}/".encode()
+        return {
+            int(field.removeprefix(prefix)): int(seq)
+            for field, seq in known.items()
+            if field.startswith(prefix)
+        }
+
+    def jobs(self, part: int) -> list[str]:
+        """Ids of the partition's jobs that are not done, oldest first."""
+        queue = self._queue(part)
+        started = StartedJobRegistry(queue=queue).get_job_ids(cleanup=False)
+        return [*started, *queue.intermediate_queue.get_job_ids(), *queue.get_job_ids()]
+
+    def enqueue(self, position: Position, batches: list[Batch]) -> None:
+        """Queues the batches and moves the position, both or neither.
+
+        Raises Superseded when the lease or the position in Redis is not this buffer's own.
+        """
+        stored = msgspec.json.encode(position)
+        with self._redis.pipeline() as pipe:
+            pipe.watch(LEASE, POSITION)
+            if pipe.get(LEASE) != self._token or pipe.get(POSITION) != self._stored:
+                raise Superseded
+            pipe.multi()
+            for batch in batches:
+                # Not as an argument of the job: RQ would encode it again, compress it, and
+                # write it out once more as the job's description.
+                key = f"icu:batch:{position.stream}-{batch.part}-{batch.last}"
+                count = len(batch.messages)
+                pipe.set(
+                    key,
+                    msgspec.msgpack.encode(
+                        (position.stream, batch.part, batch.after, batch.messages)
+                    ),
+                )
+                job = Queue.prepare_data(
+                    "tool.worker.store",
+                    args=(key,),
+                    # Part and last message first: they are read back after a restart.
+                    job_id=f"{position.stream}-{batch.part}-{batch.last}-{count}",
+                    description=f"{count} messages of stream {position.stream}, part "
+                    f"{batch.part}, after {batch.after} to {batch.last}",
+                    timeout=-1,
+                    result_ttl=0,
+                )
+                self._queues[batch.part].enqueue_many([job], pipeline=pipe)
+            pipe.set(POSITION, stored)
+            pipe.expire(LEASE, LEASE_SECONDS)
+            try:
+                pipe.execute()
+            except WatchError:
+                raise Superseded from None
+        self._stored = stored

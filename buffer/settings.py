@@ -1,0 +1,60 @@
+"""The buffer's settings, read once from the environment."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class SettingError(Exception):
+    """A setting has a value that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the buffer can be told from outside."""
+
+    stream_url: str = "http://127.0.0.1:8080/sub"
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_password_file: str = ""
+    partitions: int = 2
+    batch_max: int = 5_000
+    queue_max: int = 100_000
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Raises SettingError, naming the variable and its value."""
+        return cls(
+            stream_url=_read(environ, "STREAM_URL", str, cls.stream_url),
+            redis_url=_read(environ, "REDIS_URL", str, cls.redis_url),
+            redis_password_file=_read(environ, "REDIS_PASSWORD_FILE", str, ""),
+            partitions=_read(environ, "PARTITIONS", _positive, cls.partitions),
+            batch_max=_read(environ, "BATCH_MAX", _positive, cls.batch_max),
+            queue_max=_read(environ, "QUEUE_MAX", _positive, cls.queue_max),
+            log_level=_read(environ, "LOG_LEVEL", _level, cls.log_level),
+        )
+
+
+def _read(environ: Mapping[str, str], key: str, parse: Callable[[str], T], default: T) -> T:
+    text = environ.get(key, "")
+    if not text:
+        return default
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingError(f"{key}={text}: {error}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("expected a whole number above 0")
+    return int(text)
+
+
+def _level(text: str) -> str:
+    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError("expected DEBUG, INFO, WARNING or ERROR")
+    return text.upper()

@@ -1,0 +1,129 @@
+"""Looks after what the workers do not: pending predictions, declarations, lost acknowledgements."""
+
+import logging
+import signal
+import threading
+from datetime import UTC, datetime
+from itertools import groupby
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tool.db_connector import Database, DatabaseError, Row
+from tool.model_client import Declaration, ModelClient, ModelRefused, ModelUnavailable
+from tool.worker import COMMITTED, DECLARATION, stored_declaration
+
+log = logging.getLogger("tool.attendant")
+
+ROUND = 1.0
+PENDING_AT_ONCE = 2_000
+
+
+class Attendant:
+    """One process beside the workers; several do no harm."""
+
+    def __init__(self, redis: Redis, database: Database, client: ModelClient) -> None:
+        self._redis = redis
+        self._database = database
+        self._client = client
+        self._declared: bytes | None = None
+        self._failing: set[str] = set()
+
+    def attend(self, stop: threading.Event) -> None:
+        """One round after the other, until told to stop."""
+        while not stop.is_set():
+            for task in (self.acknowledge, self.declare, self.catch_up):
+                name = task.__name__
+                try:
+                    task()
+                    self._failing.discard(name)
+                except (DatabaseError, RedisError, ModelUnavailable) as error:
+                    if name not in self._failing:
+                        log.warning("%s; trying again until it works", error)
+                    self._failing.add(name)
+            stop.wait(ROUND)
+
+    def acknowledge(self) -> None:
+        """Tells the buffer what is in the database, when Redis has forgotten it."""
+        if self._redis.exists(COMMITTED):
+            return
+        # Something even when nothing is stored: the buffer waits for this word.
+        known = ["since", _now()]
+        for stream, part, seq in self._database.positions():
+            known += [f"{stream}/{part}", str(seq)]
+        self._redis.hset(COMMITTED, items=known)
+
+    def declare(self) -> None:
+        """Keeps what the models need in Redis for the workers, and in table `models` for later."""
+        declaration = self._client.declaration()
+        if declaration is not None:
+            self._database.remember_models(list(_rows(declaration)))
+            self._declared = msgspec.json.encode(declaration)
+            log.info(
+                "champion %s version %s; in shadow: %s",
+                declaration.champion.model,
+                declaration.champion.version,
+                ", ".join(f"{m.model} {m.version}" for m in declaration.shadows) or "none",
+            )
+            self._redis.set(DECLARATION, self._declared)
+        elif not self._redis.exists(DECLARATION):
+            self._declared = self._declared or stored_declaration(self._database)
+            if self._declared:
+                self._redis.set(DECLARATION, self._declared)
+
+    def catch_up(self) -> None:
+        """Fills in the predictions that waited for their model, oldest first."""
+        filled = 0
+        while rows := self._database.pending(PENDING_AT_ONCE):
+            try:
+                for (model, version), some in groupby(rows, key=lambda row: row[2:4]):
+                    filled += self._fill_in(model, version, list(some))
+            except ModelUnavailable:
+                if not filled:
+                    raise
+                break
+        if filled:
+            log.info("%d predictions that waited for their model are filled in", filled)
+
+    def _fill_in(self, model: str, version: str, rows: list[Row]) -> int:
+        features = [msgspec.json.decode(row[7]) for row in rows]
+        now = _now()
+        try:
+            probabilities = self._client.predict(model, version, features)
+            filled = [
+                (*row[:8], probability, None, now)
+                for row, probability in zip(rows, probabilities, strict=True)
+            ]
+        except ModelRefused as error:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                return self._fill_in(model, version, rows[:half]) + self._fill_in(
+                    model, version, rows[half:]
+                )
+            filled = [(*rows[0][:8], None, f"refused by the model: {error}"[:255], now)]
+        self._database.fill_in(filled)
+        return len(rows)
+
+
+def _rows(declaration: Declaration) -> list[Row]:
+    return [
+        (model.model, model.version, role, msgspec.json.encode(model.features).decode(), _now())
+        for role, models in (
+            ("champion", [declaration.champion]),
+            ("shadow", declaration.shadows),
+        )
+        for model in models
+    ]
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def attend(redis: Redis, database: Database, client: ModelClient) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Attendant(redis, database, client).attend(stop)

@@ -1,0 +1,157 @@
+"""Asks the model API: what it needs, and for predictions."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import urllib3
+
+from tool.features import Feature, FeatureSet
+
+log = logging.getLogger("tool.model")
+
+# Rows a call: a body of about half a megabyte with four features.
+ROWS_A_CALL = 5_000
+
+
+class ModelUnavailable(Exception):
+    """No usable answer: try again later."""
+
+
+class ModelRefused(Exception):
+    """The model API will not take these rows."""
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model and version, as the model API declares it."""
+
+    model: str
+    version: str
+    features: list[dict[str, str | float | bool | None]]
+
+
+class Declaration(msgspec.Struct, frozen=True):
+    """The model whose predictions are the patient's, and those that run beside it."""
+
+    champion: Model
+    shadows: list[Model] = []
+
+
+class _Prediction(msgspec.Struct):
+    model: str
+    version: str
+    probability: float
+
+
+_predictions = msgspec.json.Decoder(list[_Prediction])
+
+
+def feature_set(model: Model) -> FeatureSet:
+    """The model's features, ready to be computed. ValueError when one is unknown."""
+    return FeatureSet(Feature.from_declaration(feature) for feature in model.features)
+
+
+class ModelClient:
+    """One kept-alive connection to the model API.
+
+    After a failure it is left alone for a while that grows to `REST_MAX` seconds, so that a
+    model that hangs does not hold up every batch.
+    """
+
+    REST_MAX = 8.0
+
+    def __init__(self, url: str, timeout: float, token_file: str = "") -> None:
+        self._url = f"{url}/api/model"
+        self._timeout = urllib3.Timeout(connect=min(timeout, 1.0), read=timeout)
+        self._pool = urllib3.PoolManager(maxsize=1, retries=False)
+        self._token_file = token_file
+        self._etag = ""
+        self._rest = 0.0
+        self._rest_until = 0.0
+
+    def declaration(self) -> Declaration | None:
+        """What is declared now; None when that has not changed. Raises ModelUnavailable."""
+        headers = {"If-None-Match": self._etag} if self._etag else {}
+        response = self._ask("GET", "", b"", headers)
+        if response.status == 304:
+            return None
+        if response.status != 200:
+            raise ModelUnavailable(f"{self._url} answered {response.status}")
+        try:
+            declaration = msgspec.json.decode(response.data, type=Declaration)
+            for model in (declaration.champion, *declaration.shadows):
+                feature_set(model)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise ModelUnavailable(
+                f"{self._url} declares what is not understood: {error}"
+            ) from None
+        self._etag = response.headers.get("ETag", "")
+        return declaration
+
+    @property
+    def resting(self) -> bool:
+        return time.monotonic() < self._rest_until
+
+    def predict(
+        self, model: str, version: str, rows: Sequence[dict[str, float | None]]
+    ) -> list[float]:
+        """One probability a row. Raises ModelUnavailable or ModelRefused."""
+        if self.resting:
+            raise ModelUnavailable("left alone for a while after a failure")
+        probabilities: list[float] = []
+        try:
+            for start in range(0, len(rows), ROWS_A_CALL):
+                probabilities += self._predict(model, version, rows[start : start + ROWS_A_CALL])
+        except ModelUnavailable as error:
+            if not self._rest:
+                log.warning("model: %s; predictions wait until it answers", error)
+            self._rest = min(max(1.0, self._rest * 2), self.REST_MAX)
+            self._rest_until = time.monotonic() + self._rest
+            raise
+        if self._rest:
+            log.info("model: answers again")
+        self._rest = 0.0
+        return probabilities
+
+    def _predict(
+        self, model: str, version: str, rows: Sequence[dict[str, float | None]]
+    ) -> list[float]:
+        response = self._ask(
+            "POST",
+            f"?model={model}&version={version}",
+            msgspec.json.encode(rows),
+            {"Content-Type": "application/json"},
+        )
+        if response.status in (400, 404, 422):
+            raise ModelRefused(response.data.decode("utf-8", "replace")[:200])
+        if response.status != 200:
+            raise ModelUnavailable(f"{self._url} answered {response.status}")
+        try:
+            predictions = _predictions.decode(response.data)
+        except msgspec.DecodeError as error:
+            raise ModelUnavailable(
+                f"{self._url} answered what is not understood: {error}"
+            ) from None
+        if len(predictions) != len(rows):
+            raise ModelUnavailable(f"{len(predictions)} answers to {len(rows)} rows")
+        for prediction in predictions:
+            if (prediction.model, prediction.version) != (model, version):
+                raise ModelUnavailable(f"{prediction.model} answered instead of {model}")
+            if not 0 <= prediction.probability <= 1:
+                raise ModelUnavailable(f"{prediction.probability} is not a probability")
+        return [prediction.probability for prediction in predictions]
+
+    def _ask(
+        self, method: str, query: str, body: bytes, headers: dict[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        if self._token_file:
+            token = Path(self._token_file).read_text().strip()
+            headers = {**headers, "Authorization": f"Bearer {token}"}
+        try:
+            return self._pool.request(
+                method, self._url + query, body=body or None, headers=headers, timeout=self._timeout
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ModelUnavailable(f"{self._url}: {error}") from None

@@ -1,0 +1,83 @@
+"""The tool's settings, read once from the environment."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class SettingError(Exception):
+    """A setting has a value that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the tool can be told from outside."""
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_password_file: str = ""
+    database_url: str = "sqlite:///var/icu.sqlite"
+    database_password_file: str = ""
+    model_url: str = "http://127.0.0.1:5000"
+    model_token_file: str = ""
+    model_timeout: float = 2.0
+    partitions: int = 2
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Raises SettingError, naming the variable and its value."""
+        return cls(
+            redis_url=_read(environ, "REDIS_URL", str, cls.redis_url),
+            redis_password_file=_read(environ, "REDIS_PASSWORD_FILE", str, ""),
+            database_url=_read(environ, "DATABASE_URL", _database, cls.database_url),
+            database_password_file=_read(environ, "DATABASE_PASSWORD_FILE", str, ""),
+            model_url=_read(environ, "MODEL_URL", _http, cls.model_url),
+            model_token_file=_read(environ, "MODEL_TOKEN_FILE", str, ""),
+            model_timeout=_read(environ, "MODEL_TIMEOUT", _seconds, cls.model_timeout),
+            partitions=_read(environ, "PARTITIONS", _positive, cls.partitions),
+            log_level=_read(environ, "LOG_LEVEL", _level, cls.log_level),
+        )
+
+
+def _read(environ: Mapping[str, str], key: str, parse: Callable[[str], T], default: T) -> T:
+    text = environ.get(key, "")
+    if not text:
+        return default
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingError(f"{key}={text}: {error}") from None
+
+
+def _database(text: str) -> str:
+    if not text.startswith(("sqlite:///", "mysql://")):
+        raise ValueError("expected sqlite:///PATH or mysql://USER@HOST[:PORT]/DATABASE")
+    return text
+
+
+def _http(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("expected an http:// or https:// address")
+    return text.rstrip("/")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 3600:
+        raise ValueError("expected seconds, above 0")
+    return seconds
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("expected a whole number above 0")
+    return int(text)
+
+
+def _level(text: str) -> str:
+    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError("expected DEBUG, INFO, WARNING or ERROR")
+    return text.upper()

@@ -1,0 +1,235 @@
+"""An RQ worker for one partition: takes jobs off its queue, one after the other.
+
+Whatever Redis loses or hands out twice, the positions in the database decide what is new.
+A job that is lost is read again by the buffer, which sees in `icu:committed` that its
+messages did not arrive.
+"""
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+
+from tool.data_handler import Batch, DataHandler, Early, Outcome
+from tool.db_connector import Database, Moved, Unavailable
+from tool.model_client import Declaration
+
+log = logging.getLogger("tool")
+
+COMMITTED = "icu:committed"
+DECLARATION = "icu:declaration"
+LATENCY = "icu:latency"
+
+# How long a batch waits for those before it, which may still be in another worker's hands.
+EARLY_WAIT = 5.0
+FAILURE_TTL = 30 * 24 * 3600
+
+
+class SetAside(Exception):
+    """Messages of this job could not be processed; they are in `rejected`, with the reason."""
+
+
+class PartitionWorker(SimpleWorker):
+    """A worker that does not fork, so that its database connection lives on."""
+
+    def __init__(self, queue: Queue, database: Database, handler: DataHandler) -> None:
+        # A short life-time: `rq info` forgets a killed worker soon.
+        super().__init__(
+            [queue], connection=queue.connection, serializer=JSONSerializer, worker_ttl=30
+        )
+        self.log_job_description = False
+        self.stopping = False
+        self._redis: Any = queue.connection
+        self._database = database
+        self._handler = handler
+        self._declaration: bytes | None = None
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        self.stopping = True
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def take_up_leftovers(self) -> None:
+        """Puts the jobs that a killed predecessor had taken back at the head of the queue."""
+        queue = self.queues[0]
+        registry = queue.started_job_registry
+        left = {*registry.get_job_ids(cleanup=False), *queue.intermediate_queue.get_job_ids()}
+        for job_id in sorted(left, key=_last, reverse=True):
+            job = queue.fetch_job(job_id)
+            with self._redis.pipeline() as pipe:
+                if job is not None:
+                    registry.remove_executions(job, pipeline=pipe)
+                    pipe.lrem(queue.key, 0, job_id)
+                    pipe.lpush(queue.key, job_id)
+                pipe.lrem(queue.intermediate_queue_key, 0, job_id)
+                pipe.execute()
+        if left:
+            log.info("%s: took up %d jobs that were under way", queue.name, len(left))
+
+    def store(self, key: str) -> None:
+        """Stores the batch that lies in Redis at `key`."""
+        data = self._redis.get(key)
+        if data is None:
+            log.warning("%s is gone from Redis; the buffer reads it again", key)
+            return
+        batch = msgspec.msgpack.decode(data, type=Batch)
+        started = time.monotonic()
+        try:
+            outcome = self._persist(batch)
+        except Early as early:
+            log.warning("%s; the batch after %d comes again", early, batch.after)
+            self._say(batch, self._database.position(batch.stream, batch.part), key)
+            return
+        self._say(batch, outcome.position, key, outcome)
+        log.info(
+            "stream %s part %d to %d: %d stored, %d predicted, %d waiting, %d rejected in %.0f ms",
+            batch.stream,
+            batch.part,
+            outcome.position,
+            outcome.stored,
+            outcome.predicted,
+            outcome.waiting,
+            outcome.rejected,
+            (time.monotonic() - started) * 1e3,
+        )
+        if outcome.set_aside:
+            raise SetAside(f"{outcome.set_aside} of {len(batch.messages)} messages are set aside")
+
+    def _persist(self, batch: Batch) -> Outcome:
+        failures = 0
+        early_until: float | None = None
+        while True:
+            try:
+                self._learn()
+                outcome = self._handler.handle(batch)
+                if failures:
+                    log.info("database: back")
+                return outcome
+            except Moved:
+                log.info("part %d: another worker was faster", batch.part)
+            except Early:
+                early_until = early_until or time.monotonic() + EARLY_WAIT
+                if time.monotonic() > early_until:
+                    raise
+                self._pause(0.1)
+            except Unavailable as error:
+                if not failures:
+                    log.warning("database: %s; waiting for it", error)
+                self._pause(min(0.25 * 2**failures, 5.0))
+                failures = min(failures + 1, 8)
+
+    def _learn(self) -> None:
+        """Takes up the declaration that the attendant keeps in Redis, or last time's."""
+        while True:
+            declared = self._redis.get(DECLARATION)
+            if declared is None and self._declaration is None:
+                declared = stored_declaration(self._database)
+            if declared is None and self._declaration is None:
+                log.info("waiting for the model API to say what it needs (only the first time)")
+                self._pause(1.0)
+                continue
+            if declared is not None and declared != self._declaration:
+                self._handler.declare(msgspec.json.decode(declared, type=Declaration))
+                self._declaration = declared
+            return
+
+    def _say(self, batch: Batch, position: int, key: str, outcome: Outcome | None = None) -> None:
+        """Tells the buffer what is in the database, and how long it took to get there."""
+        now = time.time()
+        with self._redis.pipeline() as pipe:
+            pipe.hset(COMMITTED, f"{batch.stream}/{batch.part}", str(position))
+            pipe.delete(key)
+            for received, count in outcome.received.items() if outcome else ():
+                pipe.hincrby(f"{LATENCY}:{batch.stream}", bucket(now - received), count)
+            pipe.execute()
+
+    def _pause(self, seconds: float) -> None:
+        # The job stays where it is in Redis, for the next start to take up.
+        if self.stopping:
+            os._exit(0)
+        time.sleep(seconds)
+
+
+def bucket(seconds: float) -> str:
+    """The time in whole milliseconds, of long ones the first three digits.
+
+    >>> bucket(0.0123), bucket(12.3456)
+    ('12', '12300')
+    """
+    milliseconds = max(0, round(seconds * 1e3))
+    digits = len(str(milliseconds))
+    return str(round(milliseconds, 3 - digits) if digits > 3 else milliseconds)
+
+
+def stored_declaration(database: Database) -> bytes | None:
+    """The declaration as last written to table `models`."""
+    roles: dict[str, list[dict[str, object]]] = {}
+    for model, version, role, features, _ in database.models():
+        declared = {
+            "model": model,
+            "version": version,
+            "features": msgspec.json.decode(features),
+        }
+        roles.setdefault(role, []).append(declared)
+    if "champion" not in roles:
+        return None
+    return msgspec.json.encode(
+        {"champion": roles["champion"][0], "shadows": roles.get("shadow", [])}
+    )
+
+
+def _last(job_id: str) -> tuple[str, int]:
+    stream, _, last, _ = job_id.rsplit("-", 3)
+    return stream, int(last)
+
+
+_worker: PartitionWorker | None = None
+
+
+def store(key: str) -> None:
+    """The job that the buffer queues. Runs in the worker's own process."""
+    if _worker is None:
+        raise RuntimeError("tool.worker.store runs in a worker started by `python -m tool`")
+    _worker.store(key)
+
+
+def work(part: int, redis: Redis, database: Database, handler: DataHandler) -> None:
+    """Works on the partition's queue until told to stop, through failures of Redis."""
+    global _worker
+    queue = Queue(f"tool-{part}", connection=redis, serializer=JSONSerializer)
+    failures = 0
+    while True:
+        try:
+            _worker = PartitionWorker(queue, database, handler)
+            _worker.take_up_leftovers()
+            if failures:
+                log.info("tool-%d: redis is back", part)
+            failures = 0
+            _worker.work(logging_level="CRITICAL")
+        except RedisError as error:
+            if not failures:
+                log.warning("tool-%d: redis: %s; waiting for it", part, error)
+            failures += 1
+        if _worker is not None and _worker.stopping:
+            return
+        time.sleep(min(0.25 * 2 ** min(failures, 5), 5.0))
+
+
+def follow_parent() -> None:
+    """Ends this process when its parent is gone, however that happened."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
