@@ -25,7 +25,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, inf, nan, sqrt
-from operator import attrgetter
+from operator import attrgetter, mul
 from typing import Any
 
 Value = float | None
@@ -448,21 +448,25 @@ RUNNING: dict[str, Callable[[Vital], Value]] = {
 }
 
 
+def _deviations(numbers: list[float]) -> list[float]:
+    """Each number less the mean; exactly 0 where all are the same."""
+    first = numbers[0]
+    rests = [number - first for number in numbers]
+    mean = fsum(rests) / len(rests)
+    return [rest - mean for rest in rests]
+
+
 def _window_std(times: list[float], values: list[float]) -> Value:
-    n = len(values)
-    if n < 2:
+    if len(values) < 2:
         return None
-    mean = fsum(values) / n
-    return sqrt(fsum([(value - mean) * (value - mean) for value in values]) / (n - 1))
+    return sqrt(fsum([rest * rest for rest in _deviations(values)]) / (len(values) - 1))
 
 
 def _window_trend(times: list[float], values: list[float]) -> Value:
     if times[0] == times[-1]:
         return None
-    mean, middle = fsum(values) / len(values), fsum(times) / len(times)
-    hours = [at - middle for at in times]
-    products = [hour * (value - mean) for hour, value in zip(hours, values, strict=True)]
-    return fsum(products) / fsum([hour * hour for hour in hours])
+    hours = _deviations(times)
+    return fsum(map(mul, hours, _deviations(values))) / fsum(map(mul, hours, hours))
 
 
 # Of a window's times and values, both in order of time and never empty.
