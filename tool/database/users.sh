@@ -18,6 +18,7 @@ user() {
 user tool
 echo "GRANT SELECT, INSERT, UPDATE ON tooldb.* TO tool@'%';"
 echo "GRANT DELETE ON tooldb.pending TO tool@'%';"
+echo "GRANT DELETE ON tooldb.rejected TO tool@'%';"
 
 user dashboard
 echo "GRANT SELECT ON tooldb.* TO dashboard@'%';"
