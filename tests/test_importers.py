@@ -1,0 +1,354 @@
+"""Importers, on fixtures of a few lines in the formats as they are published."""
+
+import csv
+import gzip
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from training.importers import ImportFailure, Report, convert
+
+Rows = list[dict[str, str]]
+
+
+def read(folder: Path, name: str) -> Rows:
+    with (folder / name).open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines, delimiter=";"))
+
+
+def signals(folder: Path) -> list[tuple[str, ...]]:
+    return [tuple(row.values()) for row in read(folder, "signal.csv")]
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+class TestPhysioNet2012:
+    # RecordID 132539: 132539 * 7919 % 365 = 226, the 15th of August.
+    STAY = """Time,Parameter,Value
+00:00,RecordID,132539
+00:00,Age,90
+00:00,Gender,0
+00:00,Height,-1
+00:00,ICUType,4
+00:07,NISysABP,147
+00:07,SysABP,150
+00:07,GCS,15
+00:37,NISysABP,139
+23:59,Temp,35.1
+24:00,HR,73
+30:10,,5
+30:20,SaO2,97
+30:30,PaO2,-1
+30:40,HR,many
+48:00,RespRate,19
+"""
+    OUTCOMES = """RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death
+132539,6,-1,5,3,1
+132540,16,8,-1,-1,0
+"""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        source = tmp_path / "challenge"
+        write(source / "Outcomes-a.txt", self.OUTCOMES)
+        write(source / "set-a" / "132539.txt", self.STAY)
+        write(
+            source / "set-a" / "132540.txt",
+            "Time,Parameter,Value\n00:00,RecordID,132540\n00:00,Age,76\n01:00,pH,7.4\n",
+        )
+        write(source / "set-a" / "999.txt", "Time,Parameter,Value\n00:00,RecordID,999\n")
+        return source
+
+    def test_readings_are_renamed_timed_and_cleaned(self, source: Path, tmp_path: Path) -> None:
+        report = convert("physionet2012", source, tmp_path)
+        assert signals(tmp_path) == [
+            ("132539", "2019-08-15", "00:00", "gender", "0.0"),
+            ("132539", "2019-08-15", "00:00", "icutype", "4.0"),
+            ("132539", "2019-08-15", "00:07", "blood_pressure", "150.0"),
+            ("132539", "2019-08-15", "00:07", "gcs", "15.0"),
+            ("132539", "2019-08-15", "00:37", "blood_pressure", "139.0"),
+            ("132539", "2019-08-15", "23:59", "temperature", "35.1"),
+            ("132539", "2019-08-16", "00:00", "heart_rate", "73.0"),
+            ("132539", "2019-08-16", "06:20", "spo2", "97.0"),
+            ("132539", "2019-08-17", "00:00", "respiration_rate", "19.0"),
+            ("132540", "2019-04-26", "01:00", "ph", "7.4"),
+        ]
+        assert dict(report.dropped) == {
+            "-1, the source's sign for missing": 2,
+            "cuff pressure in the same minute as the invasive one": 1,
+            "record without a parameter name": 1,
+            "line that is not hh:mm,parameter,number": 1,
+            "stay without a line in the Outcomes files": 1,
+        }
+
+    def test_stays_and_outcomes(self, source: Path, tmp_path: Path) -> None:
+        convert("physionet2012", source, tmp_path)
+        assert read(tmp_path, "age.csv") == [
+            {"pat_id": "132539", "age": "91.4"},
+            {"pat_id": "132540", "age": "76.0"},
+        ]
+        assert [row["date_discharge"] for row in read(tmp_path, "admission.csv")] == [
+            "2019-08-20",
+            "",
+        ]
+        first, second = read(tmp_path, "outcome.csv")
+        assert first == {
+            "pat_id": "132539",
+            "date_admission": "2019-08-15",
+            "died_in_hospital": "1",
+            "died_after_hours": "72",
+            "unit": "surgical",
+            "cohort": "set-a",
+            "saps1": "6",
+            "sofa": "",
+        }
+        assert (second["died_in_hospital"], second["died_after_hours"]) == ("0", "")
+
+    def test_the_report_is_kept_beside_the_files(self, source: Path, tmp_path: Path) -> None:
+        convert("physionet2012", source, tmp_path)
+        account = json.loads((tmp_path / "import.json").read_text())
+        assert (account["stays"], account["readings"]) == (2, 10)
+        assert account["converted"]["hour 48:00, written as hour 0 of the third day"] == 1
+
+    @pytest.mark.parametrize("kind", ["tar.xz", "tar.gz", "zip"])
+    def test_archives_give_the_same_as_folders(
+        self, kind: str, source: Path, tmp_path: Path
+    ) -> None:
+        convert("physionet2012", source, tmp_path / "folder")
+        packed = tmp_path / "packed"
+        packed.mkdir()
+        (source / "Outcomes-a.txt").rename(packed / "Outcomes-a.txt")
+        stays = sorted((source / "set-a").iterdir())
+        if kind == "zip":
+            with zipfile.ZipFile(packed / "set-a.zip", "w") as archive:
+                for path in stays:
+                    archive.write(path, f"set-a/{path.name}")
+        else:
+            with tarfile.open(packed / f"set-a.{kind}", f"w:{kind[4:]}") as tar:  # type: ignore[call-overload]
+                tar.add(source / "set-a", "set-a", recursive=False)
+                for path in stays:
+                    tar.add(path, f"set-a/{path.name}")
+        convert("physionet2012", packed, tmp_path / "archive")
+        for name in ("age.csv", "admission.csv", "signal.csv", "outcome.csv", "import.json"):
+            assert (tmp_path / "archive" / name).read_bytes() == (
+                tmp_path / "folder" / name
+            ).read_bytes()
+
+
+class TestPhysioNet2019:
+    HEADER = (
+        "HR|O2Sat|Temp|SBP|MAP|DBP|Resp|EtCO2|Lactate"
+        "|Age|Gender|Unit1|Unit2|HospAdmTime|ICULOS|SepsisLabel"
+    )
+    # 100001 * 7919 % 365 = 269: the 27th of September.
+    SEPTIC = f"""{HEADER}
+80|97.0|NaN|120.0|80|NaN|18|NaN|NaN|100|1|1|0|-0.03|1|0
+NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
+90|NaN|NaN|NaN|NaN|NaN|NaN|NaN|NaN|100|1|1|0|-0.03|26|1
+"""
+
+    def test_hours_names_and_the_time_of_onset(self, tmp_path: Path) -> None:
+        write(tmp_path / "in" / "training_setB" / "p100001.psv", self.SEPTIC)
+        report = convert("physionet2019", tmp_path / "in", tmp_path)
+        assert signals(tmp_path) == [
+            ("100001", "2019-09-27", "00:00", "heart_rate", "80.0"),
+            ("100001", "2019-09-27", "00:00", "spo2", "97.0"),
+            ("100001", "2019-09-27", "00:00", "blood_pressure", "120.0"),
+            ("100001", "2019-09-27", "00:00", "map", "80.0"),
+            ("100001", "2019-09-27", "00:00", "respiration_rate", "18.0"),
+            ("100001", "2019-09-27", "00:00", "gender", "1.0"),
+            ("100001", "2019-09-27", "01:00", "temperature", "36.8"),
+            ("100001", "2019-09-27", "01:00", "lactate", "2.1"),
+            ("100001", "2019-09-28", "01:00", "heart_rate", "90.0"),
+        ]
+        assert read(tmp_path, "age.csv") == [{"pat_id": "100001", "age": "91.4"}]
+        (outcome,) = read(tmp_path, "outcome.csv")
+        # Labelled from hour 25 on, which the challenge sets six hours before the onset.
+        assert (outcome["sepsis"], outcome["sepsis_after_hours"]) == ("1", "31")
+        assert (outcome["unit"], outcome["cohort"]) == ("medical", "training_setB")
+        assert report.dropped["NaN, the source's sign for missing"] == 4 + 7 + 8
+
+    def test_a_stay_without_sepsis(self, tmp_path: Path) -> None:
+        row = "80|97|NaN|120|80|NaN|18|NaN|NaN|50|0|NaN|NaN|-0.03|1|0"
+        write(tmp_path / "in" / "p000007.psv", f"{self.HEADER}\n{row}\n")
+        convert("physionet2019", tmp_path / "in", tmp_path)
+        (outcome,) = read(tmp_path, "outcome.csv")
+        assert (outcome["sepsis"], outcome["sepsis_after_hours"]) == ("0", "")
+        assert (outcome["pat_id"], outcome["unit"]) == ("7", "unknown")
+
+
+class TestMimic:
+    D_ITEMS = '"ROW_ID","ITEMID","LABEL"\n1,51,"Arterial BP [Systolic]"\n2,678,"Temperature F"\n'
+
+    def version_3(self, source: Path) -> None:
+        write(
+            source / "PATIENTS.csv",
+            '"ROW_ID","SUBJECT_ID","GENDER","DOB","DOD","DOD_HOSP","DOD_SSN","EXPIRE_FLAG"\n'
+            '1,10,"F","2094-03-05 00:00:00","2164-10-24 00:00:00",,,1\n'
+            '2,11,"M","1864-01-01 00:00:00",,,,0\n',
+        )
+        write(
+            source / "ADMISSIONS.csv",
+            '"ROW_ID","SUBJECT_ID","HADM_ID","HOSPITAL_EXPIRE_FLAG"\n1,10,100,1\n2,11,101,0\n',
+        )
+        write(
+            source / "ICUSTAYS.csv",
+            '"ROW_ID","SUBJECT_ID","HADM_ID","ICUSTAY_ID","DBSOURCE","FIRST_CAREUNIT",'
+            '"LAST_CAREUNIT","FIRST_WARDID","LAST_WARDID","INTIME","OUTTIME","LOS"\n'
+            '1,10,100,1000,"carevue","MICU","MICU",1,1,"2164-10-23 21:09:00",'
+            '"2164-10-24 12:00:00",0.6\n'
+            '2,11,101,1001,"carevue","CCU","CCU",1,1,"2164-01-01 10:00:00",,\n'
+            '3,11,101,1002,"carevue","CCU","CCU",1,1,"2164-01-01 12:00:00",,\n'
+            '4,11,101,1003,"carevue","CCU","CCU",1,1,,,\n',
+        )
+        write(source / "D_ITEMS.csv", self.D_ITEMS)
+        header = (
+            '"ROW_ID","SUBJECT_ID","HADM_ID","ICUSTAY_ID","ITEMID","CHARTTIME","STORETIME","CGID",'
+            '"VALUE","VALUENUM","VALUEUOM","WARNING","ERROR","RESULTSTATUS","STOPPED"\n'
+        )
+        events = [
+            # in no order; stay, item, time, number, error
+            (1000, 455, "2164-10-23 22:00:00", "118", ""),
+            (1000, 51, "2164-10-23 22:00:00", "120", ""),
+            (1000, 211, "2164-10-23 21:30:00", "88", "0"),
+            (1000, 455, "2164-10-23 21:40:00", "119", ""),
+            (1000, 678, "2164-10-24 01:15:00", "98.6", ""),
+            (1000, 211, "2164-10-23 21:00:00", "90", ""),
+            (1000, 211, "2164-10-24 12:01:00", "90", ""),
+            (1000, 211, "2164-10-23 23:00:00", "90", "1"),
+            (1000, 211, "2164-10-23 23:10:00", "", ""),
+            (1000, 8368, "2164-10-23 23:10:00", "60", ""),
+            (1002, 211, "2164-01-01 12:30:00", "70", ""),
+            ("", 211, "2164-01-01 12:30:00", "70", ""),
+            (1001, 646, "2164-01-03 00:05:00", "95", ""),
+        ]
+        lines = "".join(
+            f'1,10,100,{stay},{item},"{at}","{at}",1,"{number}",{number},"",,{error},"",""\n'
+            for stay, item, at, number, error in events
+        )
+        with gzip.open(source / "CHARTEVENTS.csv.gz", "wt") as file:
+            file.write(header + lines)
+
+    def test_version_3(self, tmp_path: Path) -> None:
+        source = tmp_path / "mimiciii"
+        source.mkdir()
+        self.version_3(source)
+        report = convert("mimic", source, tmp_path)
+        assert sorted(signals(tmp_path)) == [
+            ("10", "2164-10-23", "21:30", "heart_rate", "88.0"),
+            ("10", "2164-10-23", "21:40", "blood_pressure", "119.0"),
+            ("10", "2164-10-23", "22:00", "blood_pressure", "120.0"),
+            ("10", "2164-10-24", "01:15", "temperature", "37.0"),
+            ("11", "2164-01-03", "00:05", "spo2", "95.0"),
+        ]
+        of_10 = [row for row in signals(tmp_path) if row[0] == "10"]
+        assert of_10 == sorted(of_10)  # events came in no order
+        assert dict(report.dropped) == {
+            "event outside its stay": 2,
+            "cuff pressure in the same minute as the invasive one": 1,
+            "event that the source marks as an error": 1,
+            "event without a number": 1,
+            "event of an item that is not imported": 1,
+            "event of a stay that is not imported": 1,
+            "event without a stay": 1,
+            "second stay of a patient that began on the same day": 1,
+            "stay without a beginning or without its patient": 1,
+        }
+        assert report.converted["temperature in °F, written in °C"] == 1
+        assert "itemid 678 (Temperature F) is read as temperature" in report.notes
+        # Born 70 years and some months before; the other one's birth was moved by 300 years.
+        assert read(tmp_path, "age.csv") == [
+            {"pat_id": "10", "age": "70.0"},
+            {"pat_id": "11", "age": "91.4"},
+        ]
+        died, alive = read(tmp_path, "outcome.csv")
+        assert (died["died_in_hospital"], died["died_in_icu"], died["died_after_hours"]) == (
+            *("1", "1", "48"),
+        )
+        assert (alive["died_in_hospital"], alive["died_in_icu"]) == ("0", "0")
+        assert died["unit"] == "MICU"
+
+    def version_4(self, source: Path) -> None:
+        write(
+            source / "hosp" / "patients.csv",
+            "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
+            "20,F,60,2180,2014 - 2016,\n21,M,91,2150,2008 - 2010,\n",
+        )
+        write(
+            source / "icu" / "icustays.csv",
+            "subject_id,hadm_id,stay_id,first_careunit,last_careunit,intime,outtime,los\n"
+            "20,200,2000,MICU,MICU,2183-01-01 08:00:00,2183-01-03 08:00:00,2\n"
+            "21,201,2001,CVICU,CVICU,2150-06-01 08:00:00,2150-06-02 08:00:00,1\n",
+        )
+        write(source / "icu" / "d_items.csv", "itemid,label\n223761,Temperature Fahrenheit\n")
+        write(
+            source / "icu" / "chartevents.csv",
+            "subject_id,hadm_id,stay_id,caregiver_id,charttime,storetime,itemid,value,valuenum,"
+            "valueuom,warning\n"
+            "20,200,2000,1,2183-01-01 09:00:00,2183-01-01 09:01:00,223761,99.5,99.5,°F,0\n"
+            "20,200,2000,1,2183-01-01 09:00:00,2183-01-01 09:01:00,223762,37.4,37.4,°C,0\n"
+            "20,200,2000,1,2183-01-01 09:30:20,2183-01-01 09:31:00,220179,121,121,mmHg,0\n"
+            "20,200,2000,1,2183-01-01 09:30:40,2183-01-01 09:31:00,220050,124,124,mmHg,0\n"
+            "21,201,2001,1,2150-06-01 10:00:00,2150-06-01 10:01:00,220277,98,98,%,0\n",
+        )
+
+    def test_version_4(self, tmp_path: Path) -> None:
+        self.version_4(tmp_path / "mimiciv")
+        report = convert("mimic", tmp_path / "mimiciv", tmp_path)
+        assert sorted(signals(tmp_path)) == [
+            ("20", "2183-01-01", "09:00", "temperature", "37.4"),
+            ("20", "2183-01-01", "09:00", "temperature", "37.5"),
+            ("20", "2183-01-01", "09:30", "blood_pressure", "124.0"),
+            ("21", "2150-06-01", "10:00", "spo2", "98.0"),
+        ]
+        # 60 in 2180 is 63 in 2183.
+        assert [row["age"] for row in read(tmp_path, "age.csv")] == ["63.0", "91.4"]
+        assert [row["died_in_hospital"] for row in read(tmp_path, "outcome.csv")] == ["", ""]
+        assert "no ADMISSIONS table: died_in_hospital is empty" in report.notes
+
+    def test_a_missing_table_is_named(self, tmp_path: Path) -> None:
+        self.version_4(tmp_path / "mimiciv")
+        (tmp_path / "mimiciv" / "icu" / "d_items.csv").unlink()
+        with pytest.raises(ImportFailure, match=r"no D_ITEMS\.csv"):
+            convert("mimic", tmp_path / "mimiciv", tmp_path)
+
+    def test_a_line_cut_short_is_named(self, tmp_path: Path) -> None:
+        self.version_4(tmp_path / "mimiciv")
+        events = tmp_path / "mimiciv" / "icu" / "chartevents.csv"
+        events.write_text(events.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+        with pytest.raises(ImportFailure, match=r"chartevents\.csv line 6: \d columns"):
+            convert("mimic", tmp_path / "mimiciv", tmp_path)
+
+
+class TestAnyFormat:
+    def test_an_unknown_format_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ImportFailure, match="FORMAT=eicu: not one of physionet2012"):
+            convert("eicu", tmp_path, tmp_path)
+
+    @pytest.mark.parametrize("format_name", ["physionet2012", "physionet2019", "mimic"])
+    def test_a_folder_without_the_format_is_refused(self, format_name: str, tmp_path: Path) -> None:
+        with pytest.raises(ImportFailure, match=str(tmp_path)):
+            convert(format_name, tmp_path, tmp_path / "out")
+
+    def test_a_failed_import_leaves_the_files_of_the_one_before(self, tmp_path: Path) -> None:
+        source = tmp_path / "challenge"
+        write(source / "Outcomes-a.txt", TestPhysioNet2012.OUTCOMES)
+        write(source / "set-a" / "132539.txt", TestPhysioNet2012.STAY)
+        convert("physionet2012", source, tmp_path / "out")
+        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        write(source / "set-a" / "132540.txt", "no header\n")
+        with pytest.raises(ImportFailure, match=r"132540\.txt: the first line is not"):
+            convert("physionet2012", source, tmp_path / "out")
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+    def test_the_report_reads_as_text(self) -> None:
+        report = Report(stays=2)
+        report.readings["heart_rate"] += 1234
+        report.dropped["-1"] += 5
+        assert str(report) == "2 stays, 1,234 readings\n  dropped             5  -1"

@@ -1,0 +1,82 @@
+"""What every importer yields, and the account it gives of what it left out."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+
+#: Ages above 89 are identifying (HIPAA), so data sets blur them, each in its
+#: own way: 90, 91, 100, 300. Here all are written as the median age of those whom
+#: MIMIC-III moved to 300 (https://mimic.mit.edu/docs/iii/tables/patients/).
+ABOVE_89 = 91.4
+
+
+class ImportFailure(Exception):
+    """The source cannot be imported; the message is one line for the user."""
+
+
+class Stay(NamedTuple):
+    """One stay; `outcome` holds the columns of outcome.csv beyond the key."""
+
+    pat_id: int
+    date_admission: date
+    date_discharge: date | None
+    age: float | None
+    outcome: Mapping[str, object]
+
+
+class Reading(NamedTuple):
+    """One value, charted `minute` minutes (0-1439) into `day`."""
+
+    pat_id: int
+    day: date
+    minute: int
+    parameter: str
+    value: float
+
+
+@dataclass
+class Report:
+    """Counts of what was read, changed and left out, by reason."""
+
+    notes: list[str] = field(default_factory=list)
+    converted: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    stays: int = 0
+    readings: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON, the most frequent first."""
+        return {
+            "stays": self.stays,
+            "readings": self.readings.total(),
+            "parameters": dict(self.readings.most_common()),
+            "converted": dict(self.converted.most_common()),
+            "dropped": dict(self.dropped.most_common()),
+            "notes": self.notes,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.stays:,} stays, {self.readings.total():,} readings"]
+        lines += [f"  note       {note}" for note in self.notes]
+        for word, counts in (("converted", self.converted), ("dropped", self.dropped)):
+            lines += [f"  {word:<10} {n:>10,}  {reason}" for reason, n in counts.most_common()]
+        return "\n".join(lines)
+
+
+def invented_admission(pat_id: int) -> date:
+    """Return a day of 2019 for a stay whose source tells no date.
+
+    Spread over the year by a fixed rule, so that stays overlap as on a ward
+    and every import of the same source gives the same days.
+    """
+    return date(2019, 1, 1) + timedelta(days=pat_id * 7919 % 365)
+
+
+def reported_age(years: float, report: Report) -> float:
+    """Return an age in years, all ages above 89 as 91.4."""
+    if years <= 89:
+        return years
+    report.converted["age above 89, written as 91.4"] += 1
+    return ABOVE_89

@@ -1,0 +1,78 @@
+"""Writing what an importer yields as the CSVs that the pipeline and training read."""
+
+import csv
+import importlib
+import json
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from training.importers.records import ImportFailure, Reading, Report, Stay
+
+FORMATS = ("physionet2012", "physionet2019", "mimic")
+
+
+def convert(format_name: str, source: Path, target: Path) -> Report:
+    """Write age.csv, admission.csv, signal.csv, outcome.csv and import.json into `target`.
+
+    Returns the report that import.json holds. Raises ImportFailure for an
+    unknown format or a source that is not in it.
+    """
+    if format_name not in FORMATS:
+        raise ImportFailure(f"FORMAT={format_name}: not one of {', '.join(FORMATS)}")
+    importer = importlib.import_module(f"training.importers.{format_name}")
+    report = Report()
+    target.mkdir(parents=True, exist_ok=True)
+    # An import that fails leaves the files of the one before as they were.
+    with tempfile.TemporaryDirectory(dir=target, prefix=".import-") as unfinished:
+        folder = Path(unfinished)
+        _write(importer.records(source, report), folder, report)
+        if not report.stays:
+            raise ImportFailure(f"{source}: no stay in the format {format_name} found")
+        account = json.dumps({"format": format_name, **report.as_dict()}, indent=2)
+        (folder / "import.json").write_text(account + "\n", encoding="utf-8")
+        for path in folder.iterdir():
+            path.replace(target / path.name)
+    return report
+
+
+def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> None:
+    with ExitStack() as files:
+
+        def table(name: str, *header: str) -> Any:
+            file = (target / name).open("w", encoding="utf-8", newline="")
+            writer = csv.writer(files.enter_context(file), delimiter=";", lineterminator="\n")
+            writer.writerow(header) if header else None
+            return writer
+
+        ages = table("age.csv", "pat_id", "age")
+        admissions = table("admission.csv", "pat_id", "date_admission", "date_discharge")
+        signals = table("signal.csv", "pat_id", "day", "hour", "parameter", "value")
+        outcomes = table("outcome.csv")
+        aged: set[int] = set()
+        stays: set[tuple[int, date]] = set()
+        for record in records:
+            if isinstance(record, Reading):
+                pat_id, day, minute, parameter, value = record
+                report.readings[parameter] += 1
+                # With its minute, so that two equal values of an hour are no duplicate.
+                signals.writerow(
+                    [pat_id, day, f"{minute // 60:02}:{minute % 60:02}", parameter, value]
+                )
+                continue
+            pat_id, admission, discharge, age, outcome = record
+            if not stays:
+                outcomes.writerow(["pat_id", "date_admission", *outcome])
+            if (pat_id, admission) in stays:
+                raise ImportFailure(f"pat_id {pat_id}: two stays that begin on {admission}")
+            stays.add((pat_id, admission))
+            # The pipeline has one age a patient: the one at the first stay told.
+            if age is not None and pat_id not in aged:
+                aged.add(pat_id)
+                ages.writerow([pat_id, age])
+            admissions.writerow([pat_id, admission, discharge])
+            outcomes.writerow([pat_id, admission, *outcome.values()])
+        report.stays = len(stays)
