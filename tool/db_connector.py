@@ -277,6 +277,13 @@ class Database:
                 [row[:3] for row in rows],
             )
 
+    def count(self, table: str, stream: str) -> int:
+        """Rows of `table` that belong to the stream; of predictions, those that are made."""
+        made = " AND probability IS NOT NULL" if table == "predictions" else ""
+        with self._transaction() as cursor:
+            self._execute(cursor, f"SELECT COUNT(*) FROM {table} WHERE stream = ?{made}", (stream,))
+            return int(cursor.fetchone()[0])
+
     def rejected(self, reason: str) -> Iterable[Row]:
         """(stream, seq, message) of rejected messages whose reason begins with `reason`."""
         with self._transaction() as cursor:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from tool.plausible import implausible
 
-Id = Annotated[int, Meta(ge=-(2**63), lt=2**63)]
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Age = Annotated[float, Meta(ge=0, le=150)] | None
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 

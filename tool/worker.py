@@ -48,6 +48,7 @@ class PartitionWorker(SimpleWorker):
         )
         self.log_job_description = False
         self.stopping = False
+        self._stop_asked = 0.0
         self._redis: Any = queue.connection
         self._database = database
         self._handler = handler
@@ -55,7 +56,13 @@ class PartitionWorker(SimpleWorker):
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True
+        self._stop_asked = time.monotonic()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        # RQ would count the job as failed; like this it is taken up at the next start.
+        if time.monotonic() - self._stop_asked > 1:
+            os._exit(1)
 
     def take_up_leftovers(self) -> None:
         """Puts the jobs that a killed predecessor had taken back at the head of the queue."""

@@ -1,0 +1,89 @@
+"""What the embedded pipeline needs: folders, free ports, and the environment of its programs."""
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from honcho.environ import expand_processes, parse_procfile
+from honcho.manager import Manager
+from honcho.printer import Printer
+
+from embedded import redis_server
+
+ROOT = Path(__file__).parent.parent
+
+
+class CannotRun(Exception):
+    """Something that the pipeline needs is missing or taken."""
+
+
+def environment(folder: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of all programs: `given`, and what it leaves open, under `folder`."""
+    folder = folder.resolve()
+    socket_path = folder / "redis.sock"
+    if len(str(socket_path)) > 100:  # a socket's path must fit in 108 bytes
+        socket_path = Path(tempfile.mkdtemp(prefix="icu-")) / "redis.sock"
+    chosen = {key: value for key, value in given.items() if value}
+    ours = {
+        "REDIS_URL": f"unix://{socket_path}",
+        "REDIS_FOLDER": str(folder / "redis"),
+        "DATABASE_URL": f"sqlite:///{folder / 'icu.sqlite'}",
+        "DERIVED_DATA": str(folder / "derived"),
+        "MODEL_STATE": str(folder / "models.sqlite"),
+        "HOSPITAL_PORT": "8080",
+        "MODELAPI_PORT": "5000",
+        "PYTHONUNBUFFERED": "1",
+    }
+    chosen = ours | chosen
+    chosen.setdefault("STREAM_URL", f"http://127.0.0.1:{chosen['HOSPITAL_PORT']}/sub")
+    chosen.setdefault("MODEL_URL", f"http://127.0.0.1:{chosen['MODELAPI_PORT']}")
+    # The environment that runs this is the one that runs the programs.
+    chosen["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{chosen.get('PATH', '')}"
+    return chosen
+
+
+def prepare(folder: Path, environ: Mapping[str, str]) -> None:
+    """Makes the folders and checks what can be checked. Raises CannotRun."""
+    try:
+        redis_server.executable()
+    except redis_server.NoRedis as error:
+        raise CannotRun(str(error)) from None
+    try:
+        (folder / "redis").mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise CannotRun(f"cannot write to {folder}: {error.strerror}") from None
+    for key in ("HOSPITAL_PORT", "MODELAPI_PORT"):
+        port = environ[key]
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise CannotRun(f"{key}={port}: expected a port, 1 to 65535")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", int(port)))
+            except OSError:
+                raise CannotRun(
+                    f"port {port} is taken by another program: stop it, or set {key} to another"
+                ) from None
+    running = environ["REDIS_URL"].removeprefix("unix://")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if Path(running).exists() and probe.connect_ex(running) == 0:
+            raise CannotRun(f"the pipeline is running already in {folder}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def manager(environ: Mapping[str, str]) -> Manager:
+    """honcho, with the programs of the Procfile."""
+    found = Manager(Printer(sys.stdout))
+    procfile = parse_procfile((ROOT / "Procfile").read_text())
+    for process in expand_processes(procfile.processes, env=dict(environ)):
+        found.add_process(process.name, process.cmd, env=process.env, cwd=str(ROOT))
+    return found
