@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,12 +19,22 @@ from modelapi.features import Feature
 Shape = TypeVar("Shape")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-FORMAT = 1
 MODEL_FILES = {"sklearn": "model.joblib", "linear": "linear.json", "scorecard": "scorecard.json"}
 
 
 class ArtifactError(Exception):
     """An artifact that cannot be used; the message is one line naming file and fault."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """One version of one model."""
+
+    model: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.version}"
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +56,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What manifest.json says of a model."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     model: str
     version: str
     title: str
@@ -135,9 +146,9 @@ def write_artifact(root: Path, manifest: Mapping[str, Any], files: Mapping[str, 
     other content: raises FileExistsError. Returns the folder.
     """
     digests = {name: sha256(content) for name, content in sorted(files.items())}
-    document = msgspec.to_builtins(msgspec.convert({**manifest, "files": digests}, Manifest))
-    folder = root / document["model"] / document["version"]
-    contents = {**files, "manifest.json": _pretty(document)}
+    checked = msgspec.convert({**manifest, "files": digests}, Manifest)
+    folder = root / checked.model / checked.version
+    contents = {**files, "manifest.json": _pretty(checked)}
     if folder.exists():
         if {path.name: path.read_bytes() for path in folder.iterdir()} == contents:
             return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from modelapi.repository import Ref
+from modelapi.artifact import Ref
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS changes (
@@ -121,8 +121,10 @@ class StateFile:
         with self._writing() as connection:
             return self._append(connection, action, model, actor, transition(self.read()[1]))
 
-    def rollback(self, actor: str) -> State:
-        """Go back to the state before the last promotion that was not rolled back yet."""
+    def rollback(self, actor: str, verify: Callable[[State], None]) -> State:
+        """Go back to the state before the last promotion that was not rolled back yet,
+        unless `verify` raises for it.
+        """
         with self._writing() as connection:
             before: list[State] = []
             state = self._default()
@@ -135,6 +137,7 @@ class StateFile:
             if not before:
                 raise StateError("there is no promotion to roll back")
             previous = before[-1]
+            verify(previous)
             return self._append(connection, "rollback", str(previous.champion), actor, previous)
 
     def _append(
@@ -167,13 +170,16 @@ class StateFile:
         try:
             with closing(sqlite3.connect(self.path, timeout=5)) as connection:
                 rows = connection.execute(
-                    f"SELECT id, at, actor, action, model, state FROM changes {order}"  # noqa: S608
+                    f"SELECT id, at, actor, action, model, state FROM changes {order}"
                 ).fetchall()
         except sqlite3.Error as error:
             if "no such table" in str(error):
                 return []
             raise StateError(f"{self.path}: {error}") from None
-        return [Change(*row, msgspec.json.decode(state, type=State)) for *row, state in rows]
+        return [
+            Change(number, at, actor, action, model, msgspec.json.decode(state, type=State))
+            for number, at, actor, action, model, state in rows
+        ]
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -96,7 +96,7 @@ def build(root: Path) -> Path:
     files = {
         "model.joblib": content.getvalue(),
         "golden.json": msgspec.json.format(msgspec.json.encode(golden), indent=2) + b"\n",
-        "MODEL_CARD.md": (Path(__file__).parent / "default_model_card.md").read_bytes(),
+        "MODEL_CARD.md": (Path(__file__).parent / "cards" / "formula.md").read_bytes(),
     }
     return write_artifact(root, {**MANIFEST, "libraries": libraries()}, files)
 

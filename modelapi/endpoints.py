@@ -1,14 +1,17 @@
 """GET /health, and the model API as the tool speaks it: /api/model."""
 
 from http import HTTPStatus
+from time import perf_counter_ns
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
 
-from modelapi.api_errors import ApiError, BadInput, WrongMediaType, problem
+from modelapi.api_errors import ApiError, BadInput, problem
+from modelapi.content import request_body
 from modelapi.registry import Registry
 from modelapi.repository import Model
 from modelapi.rows import read_rows
+from modelapi.statistics import Statistics
 
 blueprint = Blueprint("model", __name__)
 
@@ -16,6 +19,12 @@ blueprint = Blueprint("model", __name__)
 def registry() -> Registry:
     """The registry of the application in whose request this is called."""
     found: Registry = current_app.extensions["registry"]
+    return found
+
+
+def statistics() -> Statistics:
+    """The statistics of the application in whose request this is called."""
+    found: Statistics = current_app.extensions["statistics"]
     return found
 
 
@@ -41,27 +50,32 @@ def declaration() -> Response:
     response = Response(serving.declaration, content_type="application/json")
     response.set_etag(serving.etag)
     response.headers["Cache-Control"] = "no-cache"
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.post("/api/model")
 def predict() -> Response:
     """Predict one row or a list of rows."""
-    if request.mimetype not in ("", "application/json"):
-        raise WrongMediaType(
-            f"Content-Type must be application/json, not {request.mimetype}."
-        )
+    start = perf_counter_ns()
     model = _asked_for()
-    rows, many = read_rows(request.get_data(cache=False), model)
-    outputs = model.predict(rows)
-    names = {"model": model.ref.model, "version": model.ref.version}
-    columns = [(name, values.tolist()) for name, values in outputs.items()]
-    keys = [name for name, _ in columns]
-    predictions = [
-        dict(zip(keys, row, strict=True)) | names
-        for row in zip(*(values for _, values in columns), strict=True)
-    ]
-    return answer(predictions if many else predictions[0])
+    try:
+        rows, many = read_rows(request_body("application/json"), model)
+        read = perf_counter_ns()
+        outputs = model.predict(rows)
+        computed = perf_counter_ns()
+        names = (*outputs, "model", "version")
+        columns = [values.tolist() for values in outputs.values()]
+        predictions = [
+            dict(zip(names, (*row, model.ref.model, model.ref.version), strict=True))
+            for row in zip(*columns, strict=True)
+        ]
+        response = answer(predictions if many else predictions[0])
+    except ApiError:
+        statistics().failed(model.ref, start)
+        raise
+    statistics().succeeded(model.ref, len(rows), (start, read, computed, perf_counter_ns()))
+    return response
 
 
 def _asked_for() -> Model:

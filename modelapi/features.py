@@ -20,7 +20,7 @@ ALIASES = {
 }
 
 _NAME = re.compile(
-    rf"(?P<parameter>.+)__(?P<aggregation>{'|'.join(AGGREGATIONS)})(?:__(?P<hours>[1-9][0-9]*)h)?"
+    rf"(?P<parameter>.+)__(?P<aggregation>{'|'.join(AGGREGATIONS)})(?:__(?P<hours>[1-9][0-9]{{0,4}})h)?"
 )
 
 

@@ -7,7 +7,8 @@ import os
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from modelapi.settings import from_environment, number
+from modelapi.settings import from_environment, number  # noqa: E402
+from modelapi.statistics import shared  # noqa: E402
 
 try:
     settings = from_environment()
@@ -16,6 +17,9 @@ try:
     workers = number(os.environ, "MODELAPI_WORKERS", 2, 1, 64)
 except ValueError as error:
     raise SystemExit(str(error)) from None
+
+# Made here, in the master, so that all workers count in one table.
+shared()
 
 bind = f"{host}:{port}"
 worker_class = "gthread"

@@ -117,7 +117,9 @@ def fuse(pipeline: Any, features: Sequence[Feature]) -> Linear | None:
     weights = regression.coef_[0]
 
     def gather(values: Rows) -> Rows:
-        return np.bincount(source, weights=weights * values, minlength=count)
+        sums = np.zeros(count)
+        np.add.at(sums, source, weights * values)
+        return sums
 
     return Linear(
         float(regression.intercept_[0] + weights @ offset),

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import msgspec
 
 from modelapi.api_errors import NotServing, UnknownModel
-from modelapi.artifact import ArtifactError, manifest_digest, sha256
+from modelapi.artifact import ArtifactError, Ref, manifest_digest, sha256
 from modelapi.champion import State, StateError, StateFile
-from modelapi.repository import Model, Ref, Repository
+from modelapi.repository import Model, Repository
 
 log = logging.getLogger("modelapi")
 

@@ -1,28 +1,16 @@
 """The folder of models: which there are, and how one is made ready to serve."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelapi import linear, rules, sklearn_model
-from modelapi.artifact import NAME, Artifact, ArtifactError, Manifest, read_artifact
+from modelapi.artifact import NAME, Artifact, ArtifactError, Manifest, Ref, read_artifact
 from modelapi.predictor import Explanation, Predictor, Rows
 
 GOLDEN_TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class Ref:
-    """One version of one model."""
-
-    model: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.model}/{self.version}"
 
 
 class Model:
@@ -36,7 +24,8 @@ class Model:
         self.names = tuple(feature.name for feature in manifest.features)
         self.required = np.array([feature.required for feature in manifest.features])
         self._fills = [
-            (i, feature.fill) for i, feature in enumerate(manifest.features)
+            (i, feature.fill)
+            for i, feature in enumerate(manifest.features)
             if feature.fill is not None
         ]
 
@@ -86,8 +75,10 @@ class Repository:
 
 def _natural(version: str) -> list[tuple[bool, int, str]]:
     """Sort key by which 1.10 comes after 1.9."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part)
-            for part in re.findall(r"\d+|\D+", version)]
+    return [
+        (part.isdigit(), int(part) if part.isdigit() else 0, part)
+        for part in re.findall(r"\d+|\D+", version)
+    ]
 
 
 def _predictor(artifact: Artifact, folder: Path) -> Predictor:

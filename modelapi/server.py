@@ -4,19 +4,21 @@ import logging
 
 from flask import Flask
 
-from modelapi import api_errors, endpoints
+from modelapi import api_errors, content, endpoints, inference_protocol, tokens
 from modelapi.champion import StateFile
 from modelapi.registry import Registry
 from modelapi.repository import Repository
 from modelapi.settings import Settings
+from modelapi.statistics import Statistics
 
 BODY_LIMIT = 32 * 1024 * 1024
 
 
-def create_app(config: Settings | None = None) -> Flask:
-    """The model API as a WSGI application, its champion loaded.
+def create_app(config: Settings | None = None, counts: Statistics | None = None) -> Flask:
+    """The model API as a WSGI application, its champion loaded, counting in `counts`.
 
-    Raises nothing for a model that cannot be served: /health says so until it can.
+    A model that cannot be served is no error here: /health says so until it can.
+    Raises ValueError for an unusable token key.
     """
     settings = config or Settings()
     app = Flask(__name__, static_folder=None)
@@ -24,8 +26,13 @@ def create_app(config: Settings | None = None) -> Flask:
     states = StateFile(settings.model_state, settings.models / "default.json")
     registry = Registry(Repository(settings.models), states)
     app.extensions["registry"] = registry
+    app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)
+    content.register(app)
+    if settings.token_key_file is not None:
+        tokens.register(app, settings.token_key_file)
     app.register_blueprint(endpoints.blueprint)
+    app.register_blueprint(inference_protocol.blueprint)
     registry.refresh()
     return app
 

@@ -2,8 +2,9 @@
 
 from modelapi.server import create_app, log_to_stderr
 from modelapi.settings import from_environment
+from modelapi.statistics import shared
 
 settings = from_environment()
 log_to_stderr(settings.log_level)
-app = create_app(settings)
+app = create_app(settings, shared())
 app.extensions["registry"].watch()

@@ -1,0 +1,139 @@
+"""Commands: python -m modelapi list | check | promote | rollback | shadow | … | token."""
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelapi import champion
+from modelapi.artifact import ArtifactError, Ref
+from modelapi.champion import State, StateError, StateFile
+from modelapi.repository import Repository
+from modelapi.settings import Settings, from_environment
+from modelapi.tokens import make_token, read_key
+
+DAY = 86_400
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    asked = _parser().parse_args(arguments)
+    try:
+        _run(asked)
+    except (ValueError, OSError, ArtifactError, StateError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m modelapi", description="Models and tokens.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="what there is, and what is in use")
+    commands.add_parser("history", help="who changed what, when")
+    commands.add_parser("rollback", help="back to before the last promotion")
+    check = commands.add_parser("check", help="would these artifacts be served?")
+    check.add_argument("folder", type=Path, nargs="+", metavar="models/NAME/VERSION")
+    for command, text in (
+        ("promote", "make a version the champion; the old one goes on as a shadow"),
+        ("shadow", "run a version beside the champion"),
+    ):
+        added = commands.add_parser(command, help=text)
+        added.add_argument("model", metavar="NAME")
+        added.add_argument("version", metavar="VERSION")
+    unshadow = commands.add_parser("unshadow", help="end a shadow")
+    unshadow.add_argument("model", metavar="NAME")
+    token = commands.add_parser("token", help="print a token")
+    token.add_argument("--subject", default="tool", help="whom it is for (default: tool)")
+    token.add_argument("--days", type=float, default=365, help="how long it is good for (365)")
+    token.add_argument(
+        "--key",
+        type=Path,
+        default=os.environ.get("MODEL_TOKEN_KEY_FILE"),
+        help="secret, or private key in PEM (default: MODEL_TOKEN_KEY_FILE)",
+    )
+    return parser
+
+
+def _run(asked: argparse.Namespace) -> None:
+    if asked.command == "token":
+        _print_token(asked)
+    elif asked.command == "check":
+        for folder in asked.folder:
+            _check(folder)
+    else:
+        _change(asked, from_environment())
+
+
+def _change(asked: argparse.Namespace, settings: Settings) -> None:
+    repository = Repository(settings.models)
+    states = StateFile(settings.model_state, settings.models / "default.json")
+    actor = getpass.getuser()
+    if asked.command == "list":
+        _list(repository, states.read()[1])
+    elif asked.command == "history":
+        for change in states.history():
+            print(change.at, change.actor, change.action, change.model, sep="\t")
+    elif asked.command == "rollback":
+        _print_state(states.rollback(actor, lambda state: _verify(repository, state.champion)))
+    elif asked.command == "unshadow":
+        name = asked.model
+        _print_state(
+            states.change("unshadow", name, actor, lambda state: champion.unshadow(state, name))
+        )
+    else:
+        ref = Ref(asked.model, asked.version)
+        _verify(repository, ref)
+        transition = champion.promote if asked.command == "promote" else champion.shadow
+        _print_state(
+            states.change(asked.command, str(ref), actor, lambda state: transition(state, ref))
+        )
+
+
+def _verify(repository: Repository, ref: Ref) -> None:
+    """Load a version as the server would, so that none is put in use that cannot serve."""
+    if ref not in repository.refs():
+        raise ValueError(f"{repository.root}: has no model {ref}")
+    repository.load(ref)
+
+
+def _check(folder: Path) -> None:
+    folder = folder.resolve()
+    model = Repository(folder.parent.parent).load(Ref(folder.parent.name, folder.name))
+    served = type(model.predictor).__name__.lower()
+    print(f"{model.ref}: sound; {len(model.names)} features, served as {served}")
+
+
+def _list(repository: Repository, state: State) -> None:
+    for ref in repository.refs():
+        role = ""
+        if ref == state.champion:
+            role = "champion"
+        elif ref in state.shadows:
+            role = "shadow"
+        elif ref.model in state.unloaded:
+            role = "unloaded"
+        try:
+            title = repository.load(ref).manifest.title
+        except ArtifactError as error:
+            title = f"refused: {error}"
+        print(f"{ref.model:<20} {ref.version:<12} {role:<9} {title}")
+
+
+def _print_state(state: State) -> None:
+    shadows = ", ".join(map(str, state.shadows)) or "none"
+    print(f"champion {state.champion}, shadows {shadows}")
+
+
+def _print_token(asked: argparse.Namespace) -> None:
+    if asked.key is None:
+        raise ValueError("no key: set MODEL_TOKEN_KEY_FILE, or give --key FILE")
+    pem = asked.key.read_bytes().lstrip().startswith(b"-----BEGIN")
+    key, algorithm = read_key(asked.key, private=pem)
+    print(make_token(key, algorithm, asked.subject, asked.days * DAY))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

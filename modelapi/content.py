@@ -1,0 +1,66 @@
+"""Bodies on the wire: what arrives compressed is unpacked within bounds, and answers are
+compressed for those who ask for it.
+"""
+
+import gzip
+import zlib
+
+from flask import Flask, Response, request
+
+from modelapi.api_errors import BadInput, TooLarge, WrongMediaType
+
+# Level 1: on localhost and in a data centre time costs more than bytes.
+_LEVEL = 1
+_WORTH_IT = 1024
+_WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+def request_body(*media_types: str) -> bytes:
+    """The body, unpacked. A missing Content-Type passes for any.
+
+    Raises WrongMediaType, BadInput for a broken body, TooLarge (unpacked as well as packed).
+    """
+    if request.mimetype not in ("", *media_types):
+        raise WrongMediaType(
+            f"Content-Type must be {' or '.join(media_types)}, not {request.mimetype}."
+        )
+    body = request.get_data(cache=False)
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding == "identity":
+        return body
+    if encoding not in _WINDOW:
+        raise WrongMediaType(f"Content-Encoding must be gzip or deflate, not {encoding}.")
+    limit = request.max_content_length or 0
+    unpacker = zlib.decompressobj(_WINDOW[encoding])
+    try:
+        unpacked = unpacker.decompress(body, limit)
+    except zlib.error as error:
+        raise BadInput(f"The body is not {encoding}: {error}.") from None
+    if unpacker.unconsumed_tail:
+        raise TooLarge(f"The body unpacks to more than {limit} bytes; send fewer rows a call.")
+    if not unpacker.eof:
+        raise BadInput(f"The body is not {encoding}: it ends too early.")
+    return unpacked
+
+
+def register(app: Flask) -> None:
+    """Compress the application's answers where asked for and worth it."""
+
+    @app.after_request
+    def compress(response: Response) -> Response:
+        if response.direct_passthrough or len(response.get_data()) < _WORTH_IT:
+            return response
+        response.vary.add("Accept-Encoding")
+        asked = request.accept_encodings
+        if asked.quality("gzip") > 0:
+            response.set_data(gzip.compress(response.get_data(), _LEVEL, mtime=0))
+            response.headers["Content-Encoding"] = "gzip"
+        elif asked.quality("deflate") > 0:
+            response.set_data(zlib.compress(response.get_data(), _LEVEL))
+            response.headers["Content-Encoding"] = "deflate"
+        else:
+            return response
+        etag, _ = response.get_etag()
+        if etag is not None:
+            response.set_etag(etag, weak=True)
+        return response

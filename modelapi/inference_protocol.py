@@ -1,0 +1,255 @@
+"""The Open Inference Protocol, version 2, over HTTP, with its extensions for binary
+tensors, model repository, configuration and statistics; and explanations in its manner.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from time import perf_counter_ns
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from flask import Blueprint, Response, g, request
+from numpy.typing import NDArray
+
+from modelapi import champion, tensors
+from modelapi.api_errors import ApiError, BadInput, Conflict, NotServing, TooLarge
+from modelapi.artifact import MODEL_FILES, ArtifactError, Ref
+from modelapi.content import request_body
+from modelapi.endpoints import answer, registry, statistics
+from modelapi.repository import Model
+from modelapi.rows import require
+
+Shape = TypeVar("Shape")
+
+blueprint = Blueprint("inference_protocol", __name__, url_prefix="/v2")
+
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
+PLATFORMS = {"sklearn": "sklearn_joblib", "linear": "icu_linear", "scorecard": "icu_scorecard"}
+# An explanation may ask the model thousands of times a row.
+EXPLAIN_ROWS = 100
+
+
+@blueprint.get("")
+def server() -> Response:
+    """Server metadata."""
+    return answer({"name": "icu-stream-modelapi", "version": "2", "extensions": EXTENSIONS})
+
+
+@blueprint.get("/health/live")
+def live() -> Response:
+    return answer({"live": True})
+
+
+@blueprint.get("/health/ready")
+def ready() -> Response:
+    """Ready while a champion is served."""
+    _ = registry().serving
+    return answer({"ready": True})
+
+
+@blueprint.get("/models/<name>")
+@blueprint.get("/models/<name>/versions/<version>")
+def metadata(name: str, version: str | None = None) -> Response:
+    """Inputs and outputs of a model: one FP64 tensor a feature, in the manifest's order."""
+    model = registry().find(name, version)
+    manifest = model.manifest
+    return answer(
+        {
+            "name": name,
+            "versions": registry().versions(name) if version is None else [version],
+            "platform": PLATFORMS[manifest.kind],
+            "inputs": [_described(feature.name, "FP64") for feature in manifest.features],
+            "outputs": [_described(output.name, output.datatype) for output in manifest.outputs],
+        }
+    )
+
+
+def _described(name: str, datatype: str) -> dict[str, object]:
+    return {"name": name, "datatype": datatype, "shape": [-1]}
+
+
+@blueprint.get("/models/<name>/config")
+@blueprint.get("/models/<name>/versions/<version>/config")
+def configuration(name: str, version: str | None = None) -> Response:
+    """The model configuration extension."""
+    manifest = registry().find(name, version).manifest
+    datatypes = {"FP64": "TYPE_FP64", "INT64": "TYPE_INT64", "BYTES": "TYPE_STRING"}
+    return answer(
+        {
+            "name": name,
+            "platform": PLATFORMS[manifest.kind],
+            "backend": "icu-stream",
+            "max_batch_size": 0,
+            "default_model_filename": MODEL_FILES[manifest.kind],
+            "input": [
+                {"name": feature.name, "data_type": "TYPE_FP64", "dims": [-1]}
+                for feature in manifest.features
+            ],
+            "output": [
+                {"name": output.name, "data_type": datatypes[output.datatype], "dims": [-1]}
+                for output in manifest.outputs
+            ],
+        }
+    )
+
+
+@blueprint.get("/models/<name>/ready")
+@blueprint.get("/models/<name>/versions/<version>/ready")
+def model_ready(name: str, version: str | None = None) -> Response:
+    registry().find(name, version)
+    return answer({"name": name, "ready": True})
+
+
+@blueprint.post("/models/<name>/infer")
+@blueprint.post("/models/<name>/versions/<version>/infer")
+def infer(name: str, version: str | None = None) -> Response:
+    """Outputs for rows of features."""
+    return _inference(registry().find(name, version), lambda model, rows: (model.predict(rows), {}))
+
+
+@blueprint.post("/models/<name>/explain")
+@blueprint.post("/models/<name>/versions/<version>/explain")
+def explain(name: str, version: str | None = None) -> Response:
+    """Why the model says so: base + the contributions of a row = its value on the scale."""
+    return _inference(registry().find(name, version), _explained)
+
+
+def _explained(
+    model: Model, rows: NDArray[np.float64]
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    if len(rows) > EXPLAIN_ROWS:
+        raise TooLarge(f"Explains at most {EXPLAIN_ROWS} rows a call, not {len(rows)}.")
+    explanation = model.explain(rows)
+    outputs = {
+        "contributions": explanation.contributions,
+        "base": explanation.base,
+        "features": np.array(model.names, dtype=np.str_),
+        "probability": model.predict(rows)["probability"],
+    }
+    return outputs, {"method": explanation.method, "scale": explanation.scale}
+
+
+def _inference(
+    model: Model,
+    compute: Callable[[Model, NDArray[np.float64]], tuple[dict[str, NDArray[Any]], dict[str, str]]],
+) -> Response:
+    start = perf_counter_ns()
+    try:
+        body = request_body("application/json", "application/octet-stream")
+        header = request.headers.get("Inference-Header-Content-Length")
+        asked, binary = tensors.read_request(body, header)
+        rows = tensors.read_rows(asked, binary, model.names)
+        require(rows, model)
+        read = perf_counter_ns()
+        outputs, parameters = compute(model, rows)
+        computed = perf_counter_ns()
+        document: dict[str, Any] = {
+            "model_name": model.ref.model,
+            "model_version": model.ref.version,
+        }
+        if asked.id is not None:
+            document["id"] = asked.id
+        if parameters:
+            document["parameters"] = parameters
+        content, length = tensors.write_response(document, outputs, asked)
+    except ApiError:
+        statistics().failed(model.ref, start)
+        raise
+    statistics().succeeded(model.ref, len(rows), (start, read, computed, perf_counter_ns()))
+    if length is None:
+        return Response(content, content_type="application/json")
+    return Response(
+        content,
+        content_type="application/octet-stream",
+        headers={"Inference-Header-Content-Length": str(length)},
+    )
+
+
+@blueprint.get("/models/stats")
+@blueprint.get("/models/<name>/stats")
+@blueprint.get("/models/<name>/versions/<version>/stats")
+def model_statistics(name: str | None = None, version: str | None = None) -> Response:
+    """Counts since the server started, over all its workers."""
+    if name is None:
+        refs = registry().repository.refs()
+    elif version is None:
+        refs = [Ref(name, each) for each in registry().versions(name)]
+    else:
+        refs = [registry().find(name, version).ref]
+    return answer({"model_stats": [statistics().read(ref) for ref in refs]})
+
+
+class IndexRequest(msgspec.Struct):
+    """ready: list only what can be asked."""
+
+    ready: bool = False
+
+
+@blueprint.post("/repository/index")
+def index() -> Response:
+    """Every version in the repository, and why one is not served."""
+    asked = _read(IndexRequest)
+    listed = []
+    for ref in registry().repository.refs():
+        try:
+            registry().find(ref.model, ref.version)
+            state, reason = "READY", ""
+        except NotServing as error:
+            state, reason = "UNAVAILABLE", str(error)
+        if state == "READY" or not asked.ready:
+            listed.append(
+                {"name": ref.model, "version": ref.version, "state": state, "reason": reason}
+            )
+    return answer(listed)
+
+
+class RepositoryRequest(msgspec.Struct):
+    """parameters: of load, a configuration and files, which are not taken from a client."""
+
+    parameters: dict[str, Any] = {}
+
+
+@blueprint.post("/repository/models/<name>/load")
+def load(name: str) -> Response:
+    """Serve a model, verified anew; what replaced it on disk is taken up if it is sound."""
+    for parameter in _read(RepositoryRequest).parameters:
+        if parameter == "config" or parameter.startswith("file:"):
+            raise BadInput("is not taken: models come from the repository alone", parameter)
+    for version in registry().versions(name):
+        try:
+            registry().repository.load(Ref(name, version))
+        except ArtifactError as error:
+            raise NotServing(str(error)) from None
+    return _change("load", name, lambda state: champion.load(state, name))
+
+
+@blueprint.post("/repository/models/<name>/unload")
+def unload(name: str) -> Response:
+    """Serve a model no longer; one that is in use stays."""
+    _read(RepositoryRequest)
+    registry().versions(name)
+    return _change("unload", name, lambda state: champion.unload(state, name))
+
+
+def _change(
+    action: str, name: str, transition: Callable[[champion.State], champion.State]
+) -> Response:
+    actor = g.get("actor") or request.remote_addr or "unknown"
+    try:
+        registry().states.change(action, name, actor, transition)
+    except champion.StateError as error:
+        raise Conflict(f"{error}.") from None
+    registry().refresh()
+    return Response(status=HTTPStatus.OK)
+
+
+def _read(shape: type[Shape]) -> Shape:
+    """The JSON body; clients leave it empty where every member has a default."""
+    body = request_body("application/json")
+    try:
+        return msgspec.json.decode(body or b"{}", type=shape)
+    except msgspec.ValidationError as error:
+        raise BadInput(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"The body is not JSON: {error}") from None

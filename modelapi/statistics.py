@@ -1,0 +1,112 @@
+"""Counts of what each model served, one table for all worker processes.
+
+The table lies in memory that gunicorn's master shares with its workers. Its lock is the
+kernel's, on a file: it goes when its holder dies, however that happens.
+"""
+
+import ctypes
+import fcntl
+import functools
+import mmap
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from modelapi.artifact import Ref
+
+MODELS = 1024
+
+
+class Counts(ctypes.Structure):
+    """One model's row; *_ns are nanoseconds, last_ms is milliseconds since 1970."""
+
+    _fields_ = [
+        ("name", ctypes.c_char * 132),
+        *(
+            (field, ctypes.c_uint64)
+            for field in (
+                "success", "success_ns", "fail", "fail_ns", "rows",
+                "input_ns", "infer_ns", "output_ns", "last_ms",
+            )
+        ),
+    ]  # fmt: skip
+
+
+class Statistics:
+    """The table."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        size = ctypes.sizeof(Counts) * MODELS
+        self._file.truncate(size)
+        self._table = (Counts * MODELS).from_buffer(mmap.mmap(self._file.fileno(), size))
+        self._thread_lock = threading.Lock()
+
+    def succeeded(self, ref: Ref, rows: int, times: tuple[int, int, int, int]) -> None:
+        """Count an answered request; times in ns: at its start, with its input read, with
+        its outputs computed, with its answer written.
+        """
+        start, read, computed, written = times
+        with self._row(ref) as counts:
+            counts.success += 1
+            counts.rows += rows
+            counts.success_ns += written - start
+            counts.input_ns += read - start
+            counts.infer_ns += computed - read
+            counts.output_ns += written - computed
+            counts.last_ms = time.time_ns() // 1_000_000
+
+    def failed(self, ref: Ref, start: int) -> None:
+        """Count a refused request that began at `start` (ns)."""
+        with self._row(ref) as counts:
+            counts.fail += 1
+            counts.fail_ns += time.perf_counter_ns() - start
+
+    def read(self, ref: Ref) -> dict[str, object]:
+        """A model's counts in the shape of the statistics extension."""
+        with self._row(ref) as c:
+            each = {
+                "success": (c.success, c.success_ns),
+                "fail": (c.fail, c.fail_ns),
+                "queue": (c.success, 0),
+                "compute_input": (c.success, c.input_ns),
+                "compute_infer": (c.success, c.infer_ns),
+                "compute_output": (c.success, c.output_ns),
+                "cache_hit": (0, 0),
+                "cache_miss": (0, 0),
+            }
+            return {
+                "name": ref.model,
+                "version": ref.version,
+                "last_inference": c.last_ms,
+                "inference_count": c.rows,
+                "execution_count": c.success,
+                "inference_stats": {
+                    name: {"count": count, "ns": ns} for name, (count, ns) in each.items()
+                },
+                "batch_stats": [],
+            }
+
+    @contextmanager
+    def _row(self, ref: Ref) -> Iterator[Counts]:
+        name = str(ref).encode()
+        with self._thread_lock:
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            try:
+                for counts in self._table:
+                    if counts.name in (name, b""):
+                        break
+                else:
+                    counts = Counts()  # more models than rows: not counted
+                counts.name = name
+                yield counts
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+
+@functools.cache
+def shared() -> Statistics:
+    """The table of this process and those forked from it after the first call."""
+    return Statistics()

@@ -1,0 +1,200 @@
+"""Tensors of the Open Inference Protocol, as JSON and in the binary extension.
+
+An inference request here has one tensor a feature, of shape [rows] or [rows, 1].
+"""
+
+import json
+import re
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from modelapi.api_errors import BadInput
+from modelapi.predictor import Rows
+
+NUMBERS = {
+    "FP64": "<f8", "FP32": "<f4", "FP16": "<f2",
+    "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
+    "UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
+}  # fmt: skip
+
+
+class Tensor(msgspec.Struct):
+    """An input; its values are in `data`, or behind the JSON part of the body."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: Any = msgspec.UNSET
+
+
+class Requested(msgspec.Struct):
+    """An output that the client asks for."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferenceRequest(msgspec.Struct):
+    """An inference request without its binary part."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[Requested] = []
+
+
+_decoder = msgspec.json.Decoder(InferenceRequest)
+
+
+def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest, memoryview]:
+    """Split a body into request and binary part; json_length is the header that says where."""
+    length = len(body)
+    if json_length is not None:
+        if not re.fullmatch(r"[0-9]{1,10}", json_length) or int(json_length) > length:
+            raise BadInput(
+                f"must be a number of bytes up to the body's {length}, not {json_length!r}",
+                "Inference-Header-Content-Length",
+            )
+        length = int(json_length)
+    try:
+        try:
+            request = _decoder.decode(body[:length])
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Clients send bare NaN, which only the standard library's parser takes.
+            request = msgspec.convert(json.loads(body[:length]), InferenceRequest)
+    except msgspec.ValidationError as error:
+        raise BadInput(*_told(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"The body is not JSON: {error}") from None
+    return request, memoryview(body)[length:]
+
+
+def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str]) -> Rows:
+    """The request's values, shape (rows, features), NaN where missing.
+
+    Raises BadInput naming the tensor.
+    """
+    columns: dict[str, NDArray[np.float64]] = {}
+    for tensor in request.inputs:
+        if tensor.name not in names:
+            raise BadInput("is not an input of the model", tensor.name)
+        if tensor.name in columns:
+            raise BadInput("is given twice", tensor.name)
+        values, binary = _values(tensor, binary)
+        if np.isinf(values).any():
+            raise BadInput("must be finite; null or NaN where missing", tensor.name)
+        columns[tensor.name] = values
+    if binary:
+        raise BadInput(f"The body has {len(binary)} bytes that belong to no input.")
+    for name in names:
+        if name not in columns:
+            raise BadInput("is missing; the model needs it", name)
+        if len(columns[name]) != len(columns[names[0]]):
+            raise BadInput(
+                f"has {len(columns[name])} rows, {names[0]} has {len(columns[names[0]])}", name
+            )
+    return np.stack([columns[name] for name in names], axis=1)
+
+
+def _values(tensor: Tensor, binary: memoryview) -> tuple[NDArray[np.float64], memoryview]:
+    if "shared_memory_region" in tensor.parameters:
+        raise BadInput("shared memory is not supported", tensor.name)
+    if tensor.datatype not in NUMBERS:
+        raise BadInput(
+            f"datatype must be FP64, or another number, not {tensor.datatype!r}", tensor.name
+        )
+    shape = tensor.shape
+    if not shape or shape[0] < 0 or shape[1:] not in ([], [1]):
+        raise BadInput(f"shape must be [rows] or [rows, 1], not {shape}", tensor.name)
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        values = _from_json(tensor)
+    else:
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(binary):
+            raise BadInput(
+                f"binary_data_size is {size!r}, the body has {len(binary)} more bytes", tensor.name
+            )
+        dtype = np.dtype(NUMBERS[tensor.datatype])
+        if size != shape[0] * dtype.itemsize:
+            raise BadInput(
+                f"binary_data_size is {size}, {shape} of {tensor.datatype} "
+                f"takes {shape[0] * dtype.itemsize}",
+                tensor.name,
+            )
+        values = np.frombuffer(binary[:size], dtype).astype(np.float64)
+        binary = binary[size:]
+    if len(values) != shape[0]:
+        raise BadInput(f"has {len(values)} values, its shape is {shape}", tensor.name)
+    return values, binary
+
+
+def _from_json(tensor: Tensor) -> NDArray[np.float64]:
+    data = tensor.data
+    if not isinstance(data, list):
+        raise BadInput("data must be a list, or binary_data_size be given", tensor.name)
+    if data and all(isinstance(value, list) and len(value) == 1 for value in data):
+        data = [value for [value] in data]
+    if not set(map(type, data)) <= {int, float, type(None)}:
+        raise BadInput("data must be numbers, or null where missing", tensor.name)
+    try:
+        return np.array(data, dtype=np.float64)
+    except OverflowError:
+        raise BadInput("must be finite; null or NaN where missing", tensor.name) from None
+
+
+def write_response(
+    document: dict[str, Any], outputs: dict[str, NDArray[Any]], request: InferenceRequest
+) -> tuple[bytes, int | None]:
+    """Add the requested outputs to `document` and encode it.
+
+    Returns the body and, if a binary part follows it, the length of its JSON part.
+    """
+    by_default = request.parameters.get("binary_data_output") is True
+    tensors, parts = [], []
+    for asked in request.outputs or [Requested(name) for name in outputs]:
+        if asked.name not in outputs:
+            raise BadInput("is not an output of the model", asked.name)
+        for unsupported in ("classification", "shared_memory_region"):
+            if unsupported in asked.parameters:
+                raise BadInput(f"{unsupported} is not supported", asked.name)
+        values = outputs[asked.name]
+        tensor: dict[str, Any] = {
+            "name": asked.name,
+            "datatype": datatype(values),
+            "shape": list(values.shape),
+        }
+        if asked.parameters.get("binary_data", by_default) is True:
+            part = _binary(values)
+            tensor["parameters"] = {"binary_data_size": len(part)}
+            parts.append(part)
+        else:
+            tensor["data"] = values.ravel().tolist()
+        tensors.append(tensor)
+    head = msgspec.json.encode({**document, "outputs": tensors})
+    return b"".join([head, *parts]), len(head) if parts else None
+
+
+def datatype(values: NDArray[Any]) -> str:
+    """The protocol's name of an output's type."""
+    return {"f": "FP64", "i": "INT64"}.get(values.dtype.kind, "BYTES")
+
+
+def _binary(values: NDArray[Any]) -> bytes:
+    if datatype(values) != "BYTES":
+        return values.astype(values.dtype.newbyteorder("<")).tobytes()
+    texts = [text.encode() for text in values.ravel().tolist()]
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+
+
+def _told(error: msgspec.ValidationError) -> tuple[str, str | None]:
+    """msgspec's sentence and the path it names."""
+    sentence, _, path = str(error).partition(" - at ")
+    return sentence, path.strip("`") or None
