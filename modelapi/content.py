@@ -11,7 +11,7 @@ from modelapi.api_errors import BadInput, TooLarge, WrongMediaType
 
 # Level 1: on localhost and in a data centre time costs more than bytes.
 _LEVEL = 1
-_WORTH_IT = 1024
+_WORTH_IT = 4096
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 

@@ -6,7 +6,7 @@ from time import perf_counter_ns
 import msgspec
 from flask import Blueprint, Response, current_app, request
 
-from modelapi.api_errors import ApiError, BadInput, problem
+from modelapi.api_errors import ApiError, problem
 from modelapi.content import request_body
 from modelapi.registry import Registry
 from modelapi.repository import Model
@@ -81,7 +81,6 @@ def predict() -> Response:
 def _asked_for() -> Model:
     name, version = request.args.get("model"), request.args.get("version")
     if name is None:
-        if version is not None:
-            raise BadInput("says nothing without model", "version")
-        return registry().serving.champion
+        champion = registry().serving.champion
+        return champion if version is None else registry().find(champion.ref.model, version)
     return registry().find(name, version)

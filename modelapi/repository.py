@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from modelapi import linear, rules, sklearn_model
-from modelapi.artifact import NAME, Artifact, ArtifactError, Manifest, Ref, read_artifact
+from modelapi.artifact import NAME, Artifact, ArtifactError, Ref, read_artifact
 from modelapi.predictor import Explanation, Predictor, Rows
 
 GOLDEN_TOLERANCE = 1e-9
@@ -16,9 +17,10 @@ GOLDEN_TOLERANCE = 1e-9
 class Model:
     """A verified model, ready to serve."""
 
-    def __init__(self, manifest: Manifest, digest: str, predictor: Predictor) -> None:
-        self.manifest = manifest
-        self.digest = digest
+    def __init__(self, artifact: Artifact, predictor: Predictor) -> None:
+        self.manifest = manifest = artifact.manifest
+        self.digest = artifact.digest
+        self.example = msgspec.json.encode(artifact.golden[0].features).decode()
         self.predictor = predictor
         self.ref = Ref(manifest.model, manifest.version)
         self.names = tuple(feature.name for feature in manifest.features)
@@ -68,7 +70,7 @@ class Repository:
         """Verify an artifact and make it ready; raises ArtifactError with one line why not."""
         folder = self.folder(ref)
         artifact = read_artifact(folder)
-        model = Model(artifact.manifest, artifact.digest, _predictor(artifact, folder))
+        model = Model(artifact, _predictor(artifact, folder))
         _replay_golden(model, artifact, folder)
         return model
 

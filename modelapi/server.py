@@ -4,7 +4,7 @@ import logging
 
 from flask import Flask
 
-from modelapi import api_errors, content, endpoints, inference_protocol, tokens
+from modelapi import api_errors, content, endpoints, inference_protocol, openapi, tokens
 from modelapi.champion import StateFile
 from modelapi.registry import Registry
 from modelapi.repository import Repository
@@ -33,6 +33,7 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
         tokens.register(app, settings.token_key_file)
     app.register_blueprint(endpoints.blueprint)
     app.register_blueprint(inference_protocol.blueprint)
+    app.register_blueprint(openapi.blueprint)
     registry.refresh()
     return app
 
