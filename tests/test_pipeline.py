@@ -1,0 +1,101 @@
+"""The whole pipeline on the embedded stack: real Redis, real programs, SQLite."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded.stack import ROOT
+from tests.oracle import check, table
+from tests.pipeline import PROGRAMS, Pipeline, synthetic
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three days of twelve patients."""
+    folder = tmp_path_factory.mktemp("ward")
+    return synthetic(folder, "--patients", "12", "--days", "3", "--seed", "1")
+
+
+def settled(pipeline: Pipeline) -> bool:
+    return pipeline.done() and table(pipeline.database_url, "pending").empty
+
+
+@pytest.mark.parametrize("mode", ["live", "hindsight"])
+def test_a_replay_stores_and_predicts_what_pandas_works_out(
+    ward: Path, tmp_path: Path, mode: str
+) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_MODE=mode) as pipeline:
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, mode)
+        assert pipeline.position()["seq"] == pipeline.health()["messages"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_killed_program_comes_back_and_nothing_is_lost_or_doubled(
+    ward: Path, tmp_path: Path, name: str
+) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        pipeline.kill(name)
+        before = pipeline.committed()
+        pipeline.start(name)
+        pipeline.wait(lambda: pipeline.committed() > before + 200)
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_stopped_pipeline_goes_on_where_it_was(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="500") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        for name in reversed(PROGRAMS):
+            pipeline.stop(name)
+        before = len(table(pipeline.database_url, "readings"))
+        pipeline.start(*PROGRAMS)
+        pipeline.wait(lambda: settled(pipeline))
+        assert 300 <= before < len(table(pipeline.database_url, "readings"))
+        assert f"from message {before}" not in pipeline.log("hospital")
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_redis_that_forgets_everything_costs_nothing(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        pipeline.redis.flushall()
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_readings_do_not_wait_for_a_model_that_is_down(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        pipeline.stop("modelapi")
+        pipeline.wait(pipeline.done)
+        waiting = table(pipeline.database_url, "pending")
+        assert len(waiting) > 100
+        pipeline.start("modelapi")
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "embedded", "replay"],
+        cwd=ROOT,
+        env={**os.environ, "PATIENT_DATA": str(ward)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout.splitlines()[-1])
+    stored = table(f"sqlite:///{ROOT}/var/replay.sqlite", "readings")
+    assert summary["stored"] == len(stored) > 1000
+    assert summary["rejected"] == 0
+    assert summary["messages"] > summary["stored"] > summary["predictions"] > 0
+    assert summary["latency_ms"].keys() == {"p50", "p99"}
