@@ -19,7 +19,9 @@ def main() -> int:
     parser.parse_args()
     try:
         chosen = settings.Settings.from_environment(os.environ)
-        logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(message)s")
+        logging.basicConfig(
+            level=chosen.log_level, format="%(asctime)s %(levelname)s hospital: %(message)s"
+        )
         asyncio.run(serve(chosen))
     except (settings.SettingError, CannotServe) as error:
         print(f"hospital: {error}", file=sys.stderr)

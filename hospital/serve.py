@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from hospital.replay import Replay
 from hospital.settings import Settings, writable_folder
@@ -34,6 +35,7 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    logging.getLogger("aiohttp.server").addFilter(in_one_line)
     app = create_app(settings)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
@@ -53,6 +55,16 @@ async def serve(settings: Settings) -> None:
         await runner.cleanup()
 
 
+def in_one_line(record: logging.LogRecord) -> bool:
+    """Log a malformed request, which is the client's fault, without aiohttp's traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, BadHttpMessage):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg = f"malformed request from %s: {type(error).__name__}"
+        record.exc_info = None
+    return True
+
+
 async def listen(runner: web.AppRunner, settings: Settings) -> None:
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
@@ -68,13 +80,12 @@ async def listen(runner: web.AppRunner, settings: Settings) -> None:
 
 async def prepare(settings: Settings) -> Replay:
     """Have all_data.csv written, if an input has changed since it was, and open it."""
-    folder = await patient_data(settings)
-    await run("hospital.preprocessing", PATIENT_DATA=str(folder))
-    derived = writable_folder(folder, settings.derived_data)
+    inputs = await patient_data(settings)
+    folder = Path(await run("hospital.preprocessing", PATIENT_DATA=str(inputs)))
     try:
-        return Replay(derived, settings.replay_mode)
+        return Replay(folder, settings.replay_mode)
     except (OSError, ValueError, KeyError) as error:
-        raise CannotServe(f"{derived / 'all_data.json'} cannot be used: {error}") from error
+        raise CannotServe(f"{folder / 'all_data.json'} cannot be used: {error}") from error
 
 
 async def patient_data(settings: Settings) -> Path:
@@ -95,8 +106,8 @@ def holds_inputs(folder: Path) -> bool:
     return any((folder / name).exists() for name in INPUTS)
 
 
-async def run(module: str, *arguments: str, **environment: str) -> None:
-    """Run a module in a child process, which says itself what is wrong.
+async def run(module: str, *arguments: str, **environment: str) -> str:
+    """Run a module in a child process, which says itself what is wrong; return what it prints.
 
     In a session of its own: a Ctrl-C is for hospital, which then ends the child.
     """
@@ -104,13 +115,15 @@ async def run(module: str, *arguments: str, **environment: str) -> None:
         sys.executable,
         *("-m", module, *arguments),
         env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
     try:
-        code = await process.wait()
+        printed, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
-    if code:
-        raise CannotServe(f"no stream: {module} failed (exit code {code})")
+    if process.returncode:
+        raise CannotServe(f"no stream: {module} failed (exit code {process.returncode})")
+    return printed.decode().strip()

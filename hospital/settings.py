@@ -2,7 +2,7 @@
 
 PATIENT_DATA   folder with age.csv, admission.csv and signal.csv (patient_data)
 DERIVED_DATA   where all_data.csv goes if PATIENT_DATA is not writable (var/derived)
-DATE_FORMAT    how the CSVs write dates, e.g. %d/%m/%Y; unset: told from the files
+DATE_FORMAT    dd/mm/YYYY or mm/dd/YYYY, for dates with the year last (unset: day first)
 REPLAY_RATE    messages per second, e.g. 50 or 0.5; 0: as fast as the reader takes them (50)
 REPLAY_MODE    live: a discharge is told when it happens; hindsight: from the start (live)
 HOSPITAL_HOST  address to listen on (127.0.0.1)

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -30,9 +30,7 @@ class Ward:
         self.subscribers: set[asyncio.Task[object]] = set()
 
     @contextmanager
-    def follow(
-        self, request: web.Request, subscription: "Subscription"
-    ) -> Iterator["Subscription"]:
+    def follow(self, request: web.Request, subscription: "Subscription") -> Iterator[None]:
         """Count and log a subscriber for as long as it follows."""
         task = asyncio.current_task()
         assert task is not None
@@ -45,7 +43,7 @@ class Ward:
         )
         self.subscribers.add(task)
         try:
-            yield subscription
+            yield
         finally:
             self.subscribers.discard(task)
             outcome = "has the whole stream" if subscription.ended else "disconnected"
@@ -99,11 +97,13 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
             "X-Stream": replay.stream,
         }
     )
-    await response.prepare(request)
-    if request.method == "HEAD":
-        return response
-    with ward.follow(request, Subscription(response, replay, after, ward.rate)) as subscription:
-        await subscription.send()
+    with suppress(ConnectionError):  # the client left: nothing to send to and nothing wrong
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        subscription = Subscription(response, replay, after, ward.rate)
+        with ward.follow(request, subscription):
+            await subscription.send()
     return response
 
 
