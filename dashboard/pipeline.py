@@ -1,0 +1,263 @@
+"""The pipeline's figures: how much comes in, how much is stored, what waits, what is down."""
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate, pairwise
+
+from dashboard import formats
+from dashboard.database import PENDING_LIMIT, Database, Position
+from dashboard.sources import QueueState
+from dashboard.topic import Content, Fields
+
+# Rates and latencies are those of the last so many seconds.
+WINDOW = 60.0
+# The throughput curve reaches back so far, a point every few seconds.
+HISTORY = 600.0
+HISTORY_STEP = 5.0
+# Reasons may name values: only so many different ones are told apart.
+REASONS_KEPT = 1_000
+REASONS_SHOWN = 12
+OTHER = "other reasons"
+# Rejected messages counted in one go, so that a first look never takes long.
+REJECTED_CHUNK = 5_000
+
+
+def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, int]) -> int:
+    """The message up to which every partition has stored all of its own.
+
+    `taken` and `parts`: the buffer's position, read before `positions`. A partition that has
+    stored the last of its messages is as far as the buffer, however old that message is.
+    """
+    reached = []
+    for position in positions:
+        caught_up = position.seq >= parts.get(position.part, 0) and position.part in parts
+        reached.append(max(position.seq, taken or 0) if caught_up else position.seq)
+    return min(reached, default=0)
+
+
+class RejectedCount:
+    """Rejected messages by reason, counted as they come, never by a scan."""
+
+    def __init__(self) -> None:
+        self._stream: str | None = None
+        self._seq = 0
+        self.counts: Counter[str] = Counter()
+        self.complete = False
+
+    def read(self, database: Database, stream: str, to: int) -> None:
+        """Count on to message `to`, one chunk a call; `complete` once there is no more."""
+        if stream != self._stream:
+            self._stream, self._seq, self.counts = stream, 0, Counter()
+        rows = database.rejected_after(stream, self._seq, to, REJECTED_CHUNK)
+        for _, reason in rows:
+            known = reason in self.counts or len(self.counts) < REASONS_KEPT
+            self.counts[reason if known else OTHER] += 1
+        self.complete = len(rows) < REJECTED_CHUNK
+        self._seq = max(self._seq, to) if self.complete else rows[-1][0]
+
+
+def quantile(buckets: Mapping[int, int], q: float) -> int | None:
+    """The bucket in which the q-quantile of the counted values lies.
+
+    >>> quantile({10: 98, 20: 1, 500: 1}, 0.5), quantile({10: 98, 20: 1, 500: 1}, 0.995)
+    (10, 500)
+    """
+    known = sorted((bucket, n) for bucket, n in buckets.items() if n > 0)
+    if not known:
+        return None
+    sums = list(accumulate(n for _, n in known))
+    return known[bisect_left(sums, q * sums[-1])][0]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one look at the pipeline gave. Times in seconds of a clock that never jumps."""
+
+    at: float
+    stream: str | None
+    taken: int | None
+    stored: int | None
+    latency: Mapping[int, int]
+
+
+class Throughput:
+    """The looks of the last minute and, thinner, of the last ten."""
+
+    def __init__(self) -> None:
+        self._looks: deque[Reading] = deque()
+        self._history: deque[Reading] = deque(maxlen=int(HISTORY / HISTORY_STEP))
+
+    def add(self, reading: Reading) -> None:
+        if self._looks and self._looks[-1].stream != reading.stream:
+            self._looks.clear()
+            self._history.clear()
+        self._looks.append(reading)
+        while self._looks and reading.at - self._looks[0].at > WINDOW:
+            self._looks.popleft()
+        if not self._history or reading.at - self._history[-1].at >= HISTORY_STEP:
+            self._history.append(reading)
+
+    def rate(self, name: str, over: float = 10.0) -> float | None:
+        """Messages per second (`taken` or `stored`) over the last so many seconds."""
+        known = [look for look in self._looks if getattr(look, name) is not None]
+        if not known:
+            return None
+        known = [look for look in known if known[-1].at - look.at <= over]
+        first, last = known[0], known[-1]
+        if last.at <= first.at:
+            return None
+        return float(max(0, getattr(last, name) - getattr(first, name)) / (last.at - first.at))
+
+    def latency(self) -> dict[int, int]:
+        """How often each latency, in milliseconds, was counted within the last minute."""
+        if len(self._looks) < 2:
+            return {}
+        first, last = self._looks[0].latency, self._looks[-1].latency
+        return {bucket: n - first.get(bucket, 0) for bucket, n in last.items()}
+
+    def lines(self) -> tuple[str, str, float]:
+        """SVG paths of taken and stored per second (0 to 100), and the rate at the top."""
+        rates: dict[str, list[tuple[float, float]]] = {"taken": [], "stored": []}
+        for before, after in pairwise(self._history):
+            for name, line in rates.items():
+                old, new = getattr(before, name), getattr(after, name)
+                if old is not None and new is not None:
+                    ago = after.at - self._history[-1].at
+                    line.append((ago, max(0, new - old) / (after.at - before.at)))
+        top = max((rate for line in rates.values() for _, rate in line), default=0.0) or 1.0
+        paths = (
+            "".join(
+                f"{'L' if index else 'M'}{ago:.0f} {100 * (1 - rate / top):.0f}"
+                for index, (ago, rate) in enumerate(line)
+            )
+            for line in rates.values()
+        )
+        return (*paths, top)  # type: ignore[return-value]
+
+
+@dataclass
+class Service:
+    """Whether a service is well, since when, and how often it was seen to start anew.
+
+    `state`: up, down, waiting (well, but with nothing to do) or unknown.
+    """
+
+    name: str
+    does: str
+    state: str = "unknown"
+    note: str = ""
+    since: float = 0.0
+    restarts: int = 0
+    identity: str | None = None
+
+    def seen(self, state: str, note: str, at: float, identity: str | None = None) -> None:
+        """Take note of a look. A service that names its instance tells its restarts by that."""
+        if identity is not None:
+            if self.identity not in (None, identity):
+                self.restarts += 1
+            self.identity = identity
+        elif self.identity is None and self.state == "down" and state != "down":
+            self.restarts += 1
+        if state != self.state:
+            self.state, self.since = state, at
+        self.note = note
+
+
+def figures(
+    throughput: Throughput,
+    queues: QueueState,
+    stored: int | None,
+    now: datetime | None,
+    pending: int | None,
+    rejected: RejectedCount,
+) -> Fields:
+    """The pipeline page's figures as text; an em dash where nobody answers.
+
+    `stored`: the newest stored message; `now`: the newest stored time of the stream.
+    """
+    latency = throughput.latency()
+    counted = sum(rejected.counts.values())
+    lag = None
+    if queues.taken is not None and stored is not None:
+        lag = max(0, queues.taken - stored)
+    line_in, line_stored, top = throughput.lines()
+    return {
+        "in": _rate(throughput.rate("taken") if queues.error is None else None),
+        "stored": _rate(throughput.rate("stored") if stored is not None else None),
+        "taken.total": _count(queues.taken),
+        "stored.total": _count(stored),
+        "jobs": _count(None if queues.error else queues.jobs),
+        "lag": _count(lag),
+        "lag.time": _lag_time(lag, queues.newest, now),
+        "pending": _capped(pending),
+        "rejected": _count(None if stored is None else counted)
+        + ("" if rejected.complete or stored is None else " so far"),
+        "p50": _milliseconds(quantile(latency, 0.5)),
+        "p99": _milliseconds(quantile(latency, 0.99)),
+        "line.in": line_in,
+        "line.stored": line_stored,
+        "line.top": f"{top:,.0f}/s" if top >= 10 else f"{top:.1f}/s",
+    }
+
+
+def _rate(value: float | None) -> str:
+    if value is None:
+        return "—"
+    return formats.count(round(value)) if value >= 10 else f"{value:.1f}"
+
+
+def _count(value: int | None) -> str:
+    return "—" if value is None else formats.count(value)
+
+
+def _capped(value: int | None) -> str:
+    if value is not None and value > PENDING_LIMIT:
+        return f"over {formats.count(PENDING_LIMIT)}"
+    return _count(value)
+
+
+def _milliseconds(value: int | None) -> str:
+    return "—" if value is None else formats.count(value)
+
+
+def _lag_time(lag: int | None, newest: datetime | None, now: datetime | None) -> str:
+    if lag is None or now is None:
+        return "—"
+    if lag == 0:
+        return "none"
+    if newest is None:
+        return "—"
+    behind = (newest - now).total_seconds()
+    return "none" if behind <= 0 else formats.age(behind / 3600)
+
+
+def service_content(services: list[Service], at: float) -> Content:
+    """The list of services as elements of the page."""
+    words = {"up": "up", "down": "down", "waiting": "waiting", "unknown": "not known"}
+    return {
+        f"service:{service.name}": {
+            "name": service.name,
+            "does": service.does,
+            "state": service.state,
+            "word": words[service.state],
+            "note": service.note,
+            "since": formats.seconds(at - service.since) if service.since else "",
+            "restarts": str(service.restarts),
+        }
+        for service in services
+    }
+
+
+def rejected_content(rejected: RejectedCount) -> Content:
+    """The commonest reasons; the key is the place, so that a new order moves no rows."""
+    shown = rejected.counts.most_common(REASONS_SHOWN)
+    rest = sum(rejected.counts.values()) - sum(n for _, n in shown)
+    if rest:
+        shown.append((f"{len(rejected.counts) - len(shown)} further reasons", rest))
+    return {
+        f"reason:{index}": {"reason": reason, "count": formats.count(n)}
+        for index, (reason, n) in enumerate(shown)
+    }

@@ -1,0 +1,285 @@
+// A stay's curves: one small chart a parameter, all on one axis of time.
+
+import uPlot from "/static/vendor/uplot/uPlot.esm.js";
+
+const POINTS_KEPT = 20_000;
+const HOUR = 3600;
+const RISK = "risk";
+
+const box = document.getElementById("curves");
+const table = document.getElementById("readings");
+const points = new Map(); // place in the stream -> [time, parameter, value, probability]
+let axes = []; // [parameter, label, unit, digits, low, high, hours that a value holds]
+let charts = [];
+let shownHours = null; // null: the whole stay
+let range = null; // chosen by hand: [from, to]
+
+const utc = (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC");
+const two = (number) => String(number).padStart(2, "0");
+const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+function moment(time) {
+  const at = new Date(time * 1000);
+  const day = `${DAYS[at.getUTCDay()]} ${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]}`;
+  return `${day}, ${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
+}
+
+function text(value, digits) {
+  return (digits === null ? String(Number(value.toPrecision(4))) : value.toFixed(digits)).replace("-", "\u2212");
+}
+
+// The series of each chart: times and values, with a null where the line must break.
+function series(parameter, holds) {
+  const at = new Map();
+  for (const seq of [...points.keys()].sort((a, b) => a - b)) {
+    const [time, name, value, probability] = points.get(seq);
+    if (parameter === RISK && probability !== null) at.set(time, probability * 100);
+    else if (name === parameter) at.set(time, value);
+  }
+  const times = [];
+  const values = [];
+  let last = null;
+  for (const [time, value] of [...at].sort((a, b) => a[0] - b[0])) {
+    if (last !== null && time - last > holds * HOUR) {
+      times.push(last + 1);
+      values.push(null);
+    }
+    times.push(time);
+    values.push(value);
+    last = time;
+  }
+  return [times, values];
+}
+
+function extent() {
+  let from = Infinity;
+  let to = -Infinity;
+  for (const [time] of points.values()) {
+    from = Math.min(from, time);
+    to = Math.max(to, time);
+  }
+  return [from, to > from ? to : from + HOUR];
+}
+
+function visible() {
+  if (range) return range;
+  const [from, to] = extent();
+  const margin = (to - from) * 0.01;
+  return [shownHours === null ? from - margin : to - shownHours * HOUR, to + margin];
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function limits(u, low, high) {
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.strokeStyle = colour("--alarm");
+  ctx.globalAlpha = 0.7;
+  ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio]);
+  ctx.lineWidth = devicePixelRatio;
+  for (const limit of [low, high]) {
+    if (limit === null || limit < u.scales.y.min || limit > u.scales.y.max) continue;
+    const y = u.valToPos(limit, "y", true);
+    ctx.beginPath();
+    ctx.moveTo(bbox.left, y);
+    ctx.lineTo(bbox.left + bbox.width, y);
+    ctx.stroke();
+  }
+  ctx.restore();
+}
+
+let syncing = false;
+
+// Whatever part one chart shows, all of them show.
+function follow(u) {
+  if (syncing) return;
+  const { min, max } = u.scales.x;
+  const [from, to] = visible();
+  if (Math.abs(min - from) < 1 && Math.abs(max - to) < 1) return;
+  range = [min, max];
+  press(undefined);
+  showRange();
+}
+
+function showRange() {
+  const [min, max] = visible();
+  syncing = true;
+  for (const { plot } of charts) plot.setScale("x", { min, max });
+  syncing = false;
+}
+
+function build() {
+  for (const { plot } of charts) plot.destroy();
+  box.replaceChildren();
+  const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const font = `${0.8 * em}px "Atkinson Hyperlegible Next", sans-serif`;
+  charts = [[RISK, "Risk", "%", 1, null, null, 2], ...axes].map(
+    ([parameter, label, unit, digits, low, high, holds], index) => {
+      const figure = document.createElement("figure");
+      const caption = document.createElement("figcaption");
+      const name = document.createElement("b");
+      const readout = document.createElement("span");
+      name.textContent = unit ? `${label}, ${unit}` : label;
+      caption.append(name, " ", readout);
+      const place = document.createElement("div");
+      place.setAttribute("role", "img");
+      figure.append(caption, place);
+      box.append(figure);
+      const stroke = colour(parameter === RISK ? "--risk" : "--vital");
+      const axis = { stroke: colour("--muted"), font, grid: { stroke: colour("--rule"), width: 1 }, ticks: { stroke: colour("--rule"), width: 1 } };
+      const plot = new uPlot(
+        {
+          width: box.clientWidth,
+          height: (parameter === RISK ? 11 : 9) * em,
+          tzDate: utc,
+          legend: { show: false },
+          cursor: { sync: { key: "stay", scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 0.6 * em } },
+          scales: { x: { time: true }, y: { range: (u, min, max) => span(parameter, min, max) } },
+          series: [{}, { stroke, width: 2, fill: parameter === RISK ? `${stroke}22` : undefined, points: { size: 0.32 * em, fill: stroke }, spanGaps: false }],
+          axes: [
+            { ...axis, size: 2.2 * em, space: 7 * em, values: timeTicks },
+            { ...axis, size: 3.4 * em, space: 2 * em },
+          ],
+          hooks: {
+            setScale: [(u, key) => key === "x" && follow(u)],
+            setCursor: [(u) => (readout.textContent = pointed(u, digits))],
+            draw: [(u) => limits(u, low, high)],
+          },
+        },
+        series(parameter, holds),
+        place,
+      );
+      return { parameter, label, unit, digits, holds, plot, place, index };
+    },
+  );
+  showRange();
+  describe();
+}
+
+function span(parameter, min, max) {
+  if (min === null) return [0, 1];
+  const room = Math.max((max - min) * 0.15, Math.abs(max) * 0.02, 1e-6);
+  return [parameter === RISK ? 0 : min - room, max + room];
+}
+
+// Days and hours in English and 24 hours, whatever the browser's own language is.
+function timeTicks(_plot, splits, _axis, _space, increment) {
+  return splits.map((time, index) => {
+    const at = new Date(time * 1000);
+    const day = `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]}`;
+    if (increment >= 24 * HOUR) return day;
+    const hour = `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
+    return index === 0 || at.getUTCHours() === 0 ? `${hour}\n${day}` : hour;
+  });
+}
+
+function pointed(u, digits) {
+  const index = u.cursor.idx;
+  const value = index === null || index === undefined ? null : u.data[1][index];
+  return value === null || value === undefined ? "" : `${text(value, digits)} at ${moment(u.data[0][index])}`;
+}
+
+// What the curve shows, for those who do not see it.
+function describe() {
+  for (const { label, unit, digits, plot, place } of charts) {
+    const values = plot.data[1].filter((value) => value !== null);
+    const said = values.length
+      ? `${label}: ${values.length} values from ${text(Math.min(...values), digits)} to ${text(Math.max(...values), digits)} ${unit}, the last ${text(values.at(-1), digits)}`
+      : `${label}: no values`;
+    place.setAttribute("aria-label", said);
+  }
+}
+
+function redraw() {
+  for (const { parameter, holds, plot } of charts) plot.setData(series(parameter, holds), false);
+  showRange();
+  describe();
+}
+
+function tabulate() {
+  const rows = new Map();
+  for (const [time, parameter, value, probability] of points.values()) {
+    const row = rows.get(time) ?? rows.set(time, {}).get(time);
+    row[parameter] = value;
+    if (probability !== null) row[RISK] = probability * 100;
+  }
+  const columns = [[RISK, "Risk", "%", 1], ...axes];
+  const head = table.createTHead();
+  head.replaceChildren();
+  const titles = head.insertRow();
+  for (const title of ["Time", ...columns.map(([, label, unit]) => (unit ? `${label}, ${unit}` : label))]) {
+    const cell = document.createElement("th");
+    cell.scope = "col";
+    cell.textContent = title;
+    titles.append(cell);
+  }
+  const tbody = table.tBodies[0] ?? table.createTBody();
+  tbody.replaceChildren();
+  for (const time of [...rows.keys()].sort((a, b) => b - a).slice(0, 48)) {
+    const row = tbody.insertRow();
+    row.insertCell().textContent = moment(time);
+    for (const [parameter, , , digits] of columns) {
+      const value = rows.get(time)[parameter];
+      const cell = row.insertCell();
+      cell.className = "number";
+      cell.textContent = value === undefined ? "" : text(value, digits);
+    }
+  }
+}
+
+const details = document.querySelector("details");
+details?.addEventListener("toggle", () => details.open && tabulate());
+
+document.addEventListener("live", ({ detail }) => {
+  const news = detail.set ?? {};
+  const told = news.patient?.parameters;
+  if (told) axes = told;
+  for (const [seq, point] of Object.entries(news.points ?? {})) points.set(Number(seq), point);
+  if (points.size > POINTS_KEPT) {
+    const oldest = [...points.keys()].sort((a, b) => a - b).slice(0, points.size - POINTS_KEPT);
+    for (const seq of oldest) points.delete(seq);
+  }
+  if (!points.size) return;
+  if (told || !charts.length) build();
+  else if (news.points) redraw();
+  if (details?.open) tabulate();
+});
+
+// Buttons, for those who do not drag.
+const buttons = [...document.querySelectorAll(".zoom [data-hours]")];
+
+function press(pressed) {
+  for (const button of buttons) button.setAttribute("aria-pressed", button === pressed);
+}
+
+for (const button of buttons) {
+  button.addEventListener("click", () => {
+    shownHours = button.dataset.hours ? Number(button.dataset.hours) : null;
+    range = null;
+    press(button);
+    showRange();
+  });
+}
+
+for (const button of document.querySelectorAll(".zoom [data-pan]")) {
+  button.addEventListener("click", () => {
+    const [from, to] = visible();
+    const [first, last] = extent();
+    const step = ((to - from) / 2) * Number(button.dataset.pan);
+    const by = Math.max(first - from, Math.min(last - to, step));
+    if (shownHours === null && !range) return;
+    range = [from + by, to + by];
+    press(undefined);
+    showRange();
+  });
+}
+
+box?.addEventListener("dblclick", () => buttons[0].click());
+
+let resizing;
+addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(() => points.size && build(), 150);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => points.size && build());

@@ -1,0 +1,115 @@
+"""What one page shows, as elements with fields, each stamped with when it changed.
+
+A browser says the version it has, and gets what has changed since: the same answer serves
+a first visit, a live update, a browser too slow for every update, and one that comes back
+after a night. Nothing is kept per browser, and no log of events.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Value = Any  # what JSON can say
+Fields = Mapping[str, Value]
+Content = Mapping[str, Fields]
+
+Renderer = Callable[[str, Fields], str]
+
+# Browsers are at the newest version or one behind; more versions come from reconnects.
+ANSWERS_KEPT = 32
+
+
+class Topic:
+    """The content of one page, in order.
+
+    An element `ward:17` is an entry of the page's list `ward`: `renderers` has for each list
+    what makes the HTML of an entry that the browser does not have yet. An element without a
+    colon is on the page from the start.
+    """
+
+    def __init__(self, renderers: Mapping[str, Renderer] | None = None) -> None:
+        self._renderers = renderers or {}
+        self._fields: dict[str, dict[str, tuple[Value, int]]] = {}
+        self._born: dict[str, int] = {}
+        self._order_at = 0
+        self._changed = asyncio.Event()
+        self._answers: dict[int, bytes] = {}
+        self.version = 0
+
+    @property
+    def content(self) -> dict[str, dict[str, Value]]:
+        return {
+            element: {name: value for name, (value, _) in fields.items()}
+            for element, fields in self._fields.items()
+        }
+
+    def update(self, content: Content, version: int) -> None:
+        """Take over the content, in its order. `version` is greater than any before."""
+        order = list(self._fields)
+        changed = False
+        fields: dict[str, dict[str, tuple[Value, int]]] = {}
+        for element, new in content.items():
+            old = self._fields.get(element)
+            if old is None:
+                self._born[element] = version
+                old = {}
+                changed = True
+            stamped = {}
+            for name, value in new.items():
+                before = old.get(name)
+                if before is None or before[0] != value:
+                    stamped[name] = (value, version)
+                    changed = True
+                else:
+                    stamped[name] = before
+            fields[element] = stamped
+        for element in self._fields.keys() - fields.keys():
+            del self._born[element]
+        self._fields = fields
+        if order != list(fields):
+            self._order_at = version
+            changed = True
+        if changed:
+            self.version = version
+            self._answers.clear()
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    def since(self, version: int) -> dict[str, Any]:
+        """What has changed after `version`: `html` of new elements, fields to `set`, `order`."""
+        answer: dict[str, Any] = {}
+        for element, fields in self._fields.items():
+            if self._born[element] > version and (render := self._renderer(element)):
+                values = {name: value for name, (value, _) in fields.items()}
+                answer.setdefault("html", {})[element] = render(element, values)
+                continue
+            values = {name: value for name, (value, at) in fields.items() if at > version}
+            if values:
+                answer.setdefault("set", {})[element] = values
+        if self._order_at > version:
+            answer["order"] = list(self._fields)
+        return answer
+
+    def answer(self, version: int) -> bytes:
+        """`since` as JSON, made once for all browsers that are at the same version."""
+        found = self._answers.get(version)
+        if found is None:
+            if len(self._answers) >= ANSWERS_KEPT:
+                self._answers.clear()
+            text = json.dumps(self.since(version), separators=(",", ":"), ensure_ascii=False)
+            self._answers[version] = found = text.encode()
+        return found
+
+    def _renderer(self, element: str) -> Renderer | None:
+        return self._renderers.get(element.partition(":")[0])
+
+    async def changed(self, version: int, wait: float) -> bool:
+        """Wait until there is something newer than `version`; False when there was not."""
+        if self.version > version:
+            return True
+        try:
+            await asyncio.wait_for(self._changed.wait(), wait)
+        except TimeoutError:
+            return False
+        return True
