@@ -82,6 +82,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             "probability", "FP64", self.outputs[0].description
         ):
             raise ValueError("outputs: the first must be the FP64 output 'probability'")
+        taken = [output.name for output in self.outputs] + ["model", "version"]
+        if len(set(taken)) < len(taken):
+            raise ValueError("outputs: each name once, and none may be 'model' or 'version'")
         for required in (MODEL_FILES[self.kind], "golden.json"):
             if required not in self.files:
                 raise ValueError(f"files: {required} is missing")

@@ -10,7 +10,7 @@ from modelapi.api_errors import ApiError, problem
 from modelapi.content import request_body
 from modelapi.registry import Registry
 from modelapi.repository import Model
-from modelapi.rows import read_rows
+from modelapi.rows import read_rows, write_rows
 from modelapi.statistics import Statistics
 
 blueprint = Blueprint("model", __name__)
@@ -64,13 +64,7 @@ def predict() -> Response:
         read = perf_counter_ns()
         outputs = model.predict(rows)
         computed = perf_counter_ns()
-        names = (*outputs, "model", "version")
-        columns = [values.tolist() for values in outputs.values()]
-        predictions = [
-            dict(zip(names, (*row, model.ref.model, model.ref.version), strict=True))
-            for row in zip(*columns, strict=True)
-        ]
-        response = answer(predictions if many else predictions[0])
+        response = Response(write_rows(outputs, model, many), content_type="application/json")
     except ApiError:
         statistics().failed(model.ref, start)
         raise
