@@ -24,6 +24,7 @@ ONE_MARK = re.compile(r"[+-]?[1-9]\d{0,2}([.,])\d{3}", re.ASCII)
 WHOLE = re.compile(r"(\d{1,18})(?:[.,]0*)?", re.ASCII)
 CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d)){1,2}(?:\.\d+)?", re.ASCII)
 TOP_CODED = re.compile(r"(?:>|>=|≥)\s*(?:89|90)|(?:89|90)\s*\+", re.ASCII)
+FORMAT = re.compile(r"%?(d+|m+)[-/.]%?(d+|m+)[-/.]%?(y+)|%?(y+)[-/.]%?(m+)[-/.]%?(d+)")
 TIME_OF_DAY = r"(?:[T ]\s*(\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?)\s*(?:Z|[+-]\d\d:?\d\d)?)?"
 YEAR_FIRST = re.compile(r"([1-9]\d{3})[-/.](\d{1,2})[-/.](\d{1,2})" + TIME_OF_DAY, re.ASCII)
 YEAR_LAST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.]([1-9]\d{3})" + TIME_OF_DAY, re.ASCII)
@@ -211,8 +212,8 @@ def _order(date_format: str | None) -> str:
     """The order of day, month and year in a format such as dd/mm/YYYY or %d/%m/%Y."""
     if not date_format:
         return ""
-    order = re.sub(r"[^dmy]", "", date_format.casefold())
-    order = re.sub(r"(.)\1+", r"\1", order)
+    match = FORMAT.fullmatch(date_format.strip().casefold())
+    order = "".join(part[0] for part in match.groups() if part) if match else ""
     if order not in ("dmy", "mdy", "ymd"):
         raise SettingError(
             f"DATE_FORMAT: {date_format!r} is none of dd/mm/YYYY, mm/dd/YYYY and YYYY-mm-dd"
