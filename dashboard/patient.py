@@ -1,5 +1,6 @@
 """One stay: all its curves, what the latest prediction was made from, what was rejected."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -180,7 +181,7 @@ def _features(latest: Prediction | None, explanation: Explanation | None) -> Con
     widest = max((abs(value) for value in told.values()), default=0.0) or 1.0
     content: dict[str, Fields] = {}
     if explanation and explanation.base is not None:
-        content["feature:base"] = _feature("starting point", "", explanation.base, widest)
+        content["feature:base"] = _feature("starting point", "", explanation.base)
     names = sorted(latest.features, key=lambda name: -abs(told.get(name, 0.0)))
     for name in names:
         value = latest.features[name]
@@ -189,7 +190,7 @@ def _features(latest: Prediction | None, explanation: Explanation | None) -> Con
     return content
 
 
-def _feature(name: str, value: str, told: float | None, widest: float) -> Fields:
+def _feature(name: str, value: str, told: float | None, widest: float = math.inf) -> Fields:
     """The bar goes left of the middle (x 100 of 200) for what lowers the risk, right for more."""
     length = 0 if told is None else round(100 * min(1.0, abs(told) / widest))
     sign = "" if told is None else "+" if told > 0 else ""

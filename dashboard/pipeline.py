@@ -152,6 +152,7 @@ class Service:
     since: float = 0.0
     restarts: int = 0
     identity: str | None = None
+    was_up: bool = False
 
     def seen(self, state: str, note: str, at: float, identity: str | None = None) -> None:
         """Take note of a look. A service that names its instance tells its restarts by that."""
@@ -159,8 +160,9 @@ class Service:
             if self.identity not in (None, identity):
                 self.restarts += 1
             self.identity = identity
-        elif self.identity is None and self.state == "down" and state != "down":
+        elif self.identity is None and self.was_up and self.state == "down" and state == "up":
             self.restarts += 1
+        self.was_up = self.was_up or state == "up"
         if state != self.state:
             self.state, self.since = state, at
         self.note = note

@@ -41,8 +41,8 @@ log = logging.getLogger("dashboard")
 
 T = TypeVar("T")
 
-# Rest between rounds, at least; and so many times as long as the round took, so that the
-# dashboard never takes more than a twentieth of the database's time.
+# Rest between rounds, at least; and so many times as long as the database was read, so that
+# the dashboard never takes more than a twentieth of its time.
 REST = 1.0
 REST_FACTOR = 19
 # A patient's page that nobody looks at any more is read for so long.
@@ -107,6 +107,7 @@ class Poller:
         self._champion_at = -CHAMPION_SECONDS
         self._moved: dict[str, tuple[object, float]] = {}
         self._found = Found()
+        self._reading = 0.0
         self._version = 0
         self._status: Fields = {}
         self.services = {
@@ -140,13 +141,13 @@ class Poller:
         """Until cancelled."""
         try:
             while True:
-                started = time.monotonic()
+                self._reading = 0.0
                 try:
                     await self.poll()
                 except Exception:
                     # A page that goes on is worth more than a clean end.
                     log.exception("this round failed")
-                await asyncio.sleep(max(REST, REST_FACTOR * (time.monotonic() - started)))
+                await asyncio.sleep(max(REST, REST_FACTOR * self._reading))
         finally:
             await self._in_thread(self._database.close)
             self._thread.shutdown()
@@ -176,6 +177,7 @@ class Poller:
 
     def _read(self, queues: QueueState) -> Found:
         """In the database's thread."""
+        started = time.monotonic()
         try:
             with self._database.snapshot():
                 positions = self._database.positions()
@@ -204,6 +206,8 @@ class Poller:
                 )
         except DatabaseDown as error:
             return Found(error=str(error))
+        finally:
+            self._reading = time.monotonic() - started
 
     def _stood(self, name: str, value: object, at: float) -> float:
         """For how many seconds `value` has been the same."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from dashboard import formats, sparkline
 from dashboard.database import WARD_LIMIT, Database, Reading, Stay, StayKey, Vital, hours
@@ -13,6 +12,7 @@ from dashboard.vital_signs import PREDICTION_HOLDS, VitalSign, columns
 DAY = timedelta(hours=24)
 # The change of the risk is told against the prediction of so many hours before.
 CHANGE_HOURS = 6
+STEPS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 # A risk curve is drawn in whole numbers: so many to the probability 1.
 RISK_UNITS = 100_000
 
@@ -164,13 +164,10 @@ def bed_key(key: StayKey) -> str:
 def risk_ceiling(beds: Iterable[Bed]) -> float:
     """The top of the risk curves: one for the whole ward, so that they can be compared.
 
-    1, 2 or 5 times a power of ten, at or above every risk of the last 24 hours.
+    A round number at or above every risk of the last 24 hours.
     """
     top = max((p for bed in beds if bed.risk for _, p in bed.risk.history), default=1.0)
-    for low, high in pairwise((0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)):
-        if low < top <= high:
-            return high
-    return 1.0 if top > 1e-3 else 1e-3
+    return next(step for step in STEPS if top <= step)
 
 
 def bed_fields(bed: Bed, now: datetime, signs: list[VitalSign], ceiling: float) -> Fields:
@@ -214,13 +211,13 @@ def change_text(change: float | None) -> str:
     """The change of the risk in percentage points; the arrow says it once more.
 
     >>> change_text(0.012), change_text(-0.1), change_text(0.0001), change_text(None)
-    ('▲ 1.2', '▼ 10', '＝ 0.0', '')
+    ('▲ 1.2', '▼ 10', '= 0.0', '')
     """
     if change is None:
         return ""
     shown = formats.percent(abs(change))
     if float(shown) == 0:
-        return f"＝ {shown}"
+        return f"= {shown}"
     return f"{'▲' if change > 0 else '▼'} {shown}"
 
 
@@ -257,7 +254,6 @@ def discharged_fields(stay: Stay) -> Fields:
     return {
         "patient": str(stay.key.pat_id),
         "age": "age unknown" if stay.age is None else f"{stay.age:.0f} y",
-        "dates": f"{formats.day(stay.key.admitted)} – "
-        f"{formats.day(stay.discharged) if stay.discharged else ''}",
+        "left": f"left {formats.day(stay.discharged)}" if stay.discharged else "",
         "href": f"/patients/{stay.key.pat_id}?stay={stay.key.admitted.isoformat()}",
     }

@@ -19,7 +19,7 @@ from embedded.stack import ROOT, free_port
 from tests.pipeline import Pipeline
 
 SIZES = {"phone": (390, 844), "laptop": (1440, 900), "wall": (3840, 2160)}
-PATIENTS, DAYS, SEED = 60, 8, 4
+PATIENTS, DAYS, SEED = 110, 8, 4
 # Most of the stream at once, so that the curves are full; then as a ward is.
 PART, RATE = 0.8, 20
 
@@ -30,8 +30,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "patient_data"
         subprocess.run(
-            [sys.executable, "-m", "hospital.synthetic", "--to", str(data)]
-            + ["--patients", str(PATIENTS), "--days", str(DAYS), "--seed", str(SEED)],
+            [
+                *(sys.executable, "-m", "hospital.synthetic", "--to", str(data)),
+                *("--patients", str(PATIENTS), "--days", str(DAYS), "--seed", str(SEED)),
+            ],
             cwd=ROOT,
             check=True,
         )

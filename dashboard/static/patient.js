@@ -69,6 +69,7 @@ function visible() {
   return [shownHours === null ? from - margin : to - shownHours * HOUR, to + margin];
 }
 
+const em = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function limits(u, low, high) {
@@ -76,8 +77,9 @@ function limits(u, low, high) {
   ctx.save();
   ctx.strokeStyle = colour("--alarm");
   ctx.globalAlpha = 0.7;
-  ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio]);
-  ctx.lineWidth = devicePixelRatio;
+  const thin = 0.08 * em() * devicePixelRatio;
+  ctx.setLineDash([4 * thin, 4 * thin]);
+  ctx.lineWidth = thin;
   for (const limit of [low, high]) {
     if (limit === null || limit < u.scales.y.min || limit > u.scales.y.max) continue;
     const y = u.valToPos(limit, "y", true);
@@ -112,8 +114,8 @@ function showRange() {
 function build() {
   for (const { plot } of charts) plot.destroy();
   box.replaceChildren();
-  const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
-  const font = `${0.8 * em}px "Atkinson Hyperlegible Next", sans-serif`;
+  const size = em();
+  const font = `${0.8 * size}px "Atkinson Hyperlegible Next", sans-serif`;
   charts = [[RISK, "Risk", "%", 1, null, null, 2], ...axes].map(
     ([parameter, label, unit, digits, low, high, holds], index) => {
       const figure = document.createElement("figure");
@@ -131,15 +133,15 @@ function build() {
       const plot = new uPlot(
         {
           width: box.clientWidth,
-          height: (parameter === RISK ? 11 : 9) * em,
+          height: (parameter === RISK ? 11 : 9) * size,
           tzDate: utc,
           legend: { show: false },
-          cursor: { sync: { key: "stay", scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 0.6 * em } },
+          cursor: { sync: { key: "stay", scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 0.6 * size } },
           scales: { x: { time: true }, y: { range: (u, min, max) => span(parameter, min, max) } },
-          series: [{}, { stroke, width: 2, fill: parameter === RISK ? `${stroke}22` : undefined, points: { size: 0.32 * em, fill: stroke }, spanGaps: false }],
+          series: [{}, { stroke, width: 0.12 * size, fill: parameter === RISK ? `${stroke}22` : undefined, points: { size: 0.32 * size, fill: stroke }, spanGaps: false }],
           axes: [
-            { ...axis, size: 2.2 * em, space: 7 * em, values: timeTicks },
-            { ...axis, size: 3.4 * em, space: 2 * em },
+            { ...axis, size: 2.2 * size, space: 7 * size, values: timeTicks },
+            { ...axis, size: 3.4 * size, space: 2 * size },
           ],
           hooks: {
             setScale: [(u, key) => key === "x" && follow(u)],
@@ -168,9 +170,9 @@ function timeTicks(_plot, splits, _axis, _space, increment) {
   return splits.map((time, index) => {
     const at = new Date(time * 1000);
     const day = `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]}`;
-    if (increment >= 24 * HOUR) return day;
+    if (increment >= 24 * HOUR || at.getUTCHours() + at.getUTCMinutes() === 0) return day;
     const hour = `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
-    return index === 0 || at.getUTCHours() === 0 ? `${hour}\n${day}` : hour;
+    return index === 0 ? `${day}, ${hour}` : hour;
   });
 }
 
