@@ -8,9 +8,11 @@ import ctypes
 import fcntl
 import functools
 import mmap
+import os
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,10 +40,12 @@ class Statistics:
     """The table."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._file, path = tempfile.mkstemp()
+        os.unlink(path)
+        weakref.finalize(self, os.close, self._file)
         size = ctypes.sizeof(Counts) * MODELS
-        self._file.truncate(size)
-        self._table = (Counts * MODELS).from_buffer(mmap.mmap(self._file.fileno(), size))
+        os.truncate(self._file, size)
+        self._table = (Counts * MODELS).from_buffer(mmap.mmap(self._file, size))
         self._thread_lock = threading.Lock()
 
     def succeeded(self, ref: Ref, rows: int, times: tuple[int, int, int, int]) -> None:
