@@ -305,15 +305,33 @@ class TestSubscribers:
         assert all(record.levelname == "INFO" for record in caplog.records)
 
     def test_are_hung_up_on_at_shutdown(self) -> None:
-        async def run() -> None:
-            server = TestServer(create_app(Settings(replay_rate=0), EndlessReplay()))  # type: ignore[arg-type]
-            async with TestClient(server) as client:
-                response = await self.follow(client, 1)
-                await server.app.shutdown()
-                with pytest.raises(Exception, match=r"not completed|closed|reset"):
-                    await response.read()
+        async def scenario(client: TestClient[Any, Any]) -> None:
+            response = await self.follow(client, 1)
+            assert client.app is not None
+            await client.app.shutdown()
 
-        asyncio.run(run())
+            async def nobody() -> bool:
+                return await subscribers(client) == 0
+
+            await until(nobody)
+            response.close()
+
+        with_client(scenario, EndlessReplay())
+
+    def test_one_that_never_makes_a_write_wait_lets_others_in(self, tmp_path: Path) -> None:
+        async def run() -> int:
+            with Replay(tmp_path, "live") as replay:
+                subscription = Subscription(response, replay, 0, 0)  # type: ignore[arg-type]
+                sending = asyncio.create_task(subscription.send())
+                turns = 0
+                while not sending.done():
+                    await asyncio.sleep(0)
+                    turns += 1
+                return turns
+
+        write_all_data(tmp_path, 2000)
+        response = RecordedResponse({})
+        assert asyncio.run(run()) >= len(response.writes) > 3
 
 
 class TestOtherRequests:
@@ -395,7 +413,8 @@ class RecordedResponse:
 
     async def write(self, data: bytes) -> None:
         self.writes.append((asyncio.get_running_loop().time() - 1000, data.decode()))
-        await asyncio.sleep(self._pauses.get(len(self.writes), 0))
+        if pause := self._pauses.get(len(self.writes)):
+            await asyncio.sleep(pause)
 
     async def write_eof(self) -> None:
         pass

@@ -262,3 +262,9 @@ class TestCalibration:
         previous = days["date_discharge"].groupby(admissions["pat_id"]).shift()
         later = admissions["pat_id"].duplicated()
         assert (days["date_admission"] > previous)[later].all()
+
+    def test_the_dead_do_not_come_back(self, truth: pd.DataFrame) -> None:
+        stays = truth.drop_duplicates(["pat_id", "date_admission"])
+        followed = stays["pat_id"].duplicated(keep="last")
+        assert followed.sum() > 200
+        assert (stays[followed]["outcome"] == "recovered").all()
