@@ -102,4 +102,7 @@ def build(root: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1] if len(sys.argv) > 1 else "models")))
+    try:
+        print(build(Path(sys.argv[1] if len(sys.argv) > 1 else "models")))
+    except FileExistsError as error:
+        sys.exit(str(error))

@@ -103,13 +103,14 @@ def fuse(pipeline: Any, features: Sequence[Feature]) -> Linear | None:
     absent = np.full(count, np.nan)
     for step in preparation:
         if type(step).__name__ == "SimpleImputer":
-            kept = ~np.isnan(step.statistics_)
+            statistics = step.statistics_.astype(np.float64)
+            kept = ~np.isnan(statistics)
             indicated = step.indicator_.features_ if step.add_indicator else np.array([], dtype=int)
             blank = np.zeros(len(indicated))
             source = np.concatenate([source[kept], indicated])
             slope = np.concatenate([slope[kept], blank])
             offset = np.concatenate([offset[kept], blank])
-            absent = np.concatenate([step.statistics_[kept], blank + 1])
+            absent = np.concatenate([statistics[kept], blank + 1])
         else:
             mean = step.mean_ if step.with_mean else 0.0
             scale = step.scale_ if step.with_std else 1.0

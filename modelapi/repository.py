@@ -92,8 +92,13 @@ def _predictor(artifact: Artifact, folder: Path) -> Predictor:
         if manifest.kind == "linear":
             return linear.from_json(files["linear.json"], features)
         return rules.from_json(files["scorecard.json"], features)
-    except ValueError as error:  # msgspec's errors are of this kind too
-        raise ArtifactError(f"{folder}: {error}") from None
+    except Exception as error:  # whatever an artifact does, the old model goes on serving
+        raise ArtifactError(f"{folder}: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
 def _replay_golden(model: Model, artifact: Artifact, folder: Path) -> None:
@@ -109,7 +114,7 @@ def _replay_golden(model: Model, artifact: Artifact, folder: Path) -> None:
     try:
         outputs = model.predict(batch)
     except Exception as error:
-        raise ArtifactError(f"{folder}: fails on its golden rows: {error}") from None
+        raise ArtifactError(f"{folder}: fails on its golden rows: {_line(error)}") from None
     names = [output.name for output in model.manifest.outputs]
     if list(outputs) != names:
         raise ArtifactError(f"{folder}: gives {', '.join(outputs)}, declares {', '.join(names)}")
