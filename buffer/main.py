@@ -23,7 +23,7 @@ from buffer.sse import Event, EventParser
 log = logging.getLogger("buffer")
 
 # Hospital sends a comment every 10 s, so a longer silence is a dead connection.
-SILENCE = 30.0
+SILENCE = 12.0
 # How long jobs may be gone from Redis, and not in the database, before they count as lost.
 LOST_AFTER = 3.0
 # How long to wait for the tool's word on what the database has, once Redis has forgotten.
@@ -141,9 +141,9 @@ class Buffer:
                 break
             await asyncio.sleep(0.2)
             self._queues.take_lease()
-        return Position(
-            stream, min(committed.values(), default=0), committed, self._settings.partitions
-        )
+        # A partition that has nothing stored yet may have been told of messages all the same.
+        behind = min(committed.get(part, 0) for part in range(self._settings.partitions))
+        return Position(stream, behind, committed, self._settings.partitions)
 
     async def _drain(self, position: Position) -> None:
         """Another number of partitions: a patient's old messages must be in before new ones."""
@@ -184,7 +184,11 @@ class Buffer:
         parser = EventParser()
         async for chunk in response.content.iter_any():
             received = time.time()
-            for event in parser.feed(chunk):
+            try:
+                events = parser.feed(chunk)
+            except ValueError as error:
+                raise Interrupted(error) from None
+            for event in events:
                 if event.type == "end":
                     return
                 seq = _seq(event, position.stream)

@@ -1,5 +1,6 @@
 """The queues in Redis: jobs and the buffer's position, written in one transaction."""
 
+import logging
 import secrets
 from typing import Any
 
@@ -14,8 +15,13 @@ from buffer.batches import Batch
 
 POSITION = "icu:position"
 COMMITTED = "icu:committed"
+COMPLETE = b"since"  # field: when the tool told of all partitions
 LEASE = "icu:buffer"
 LEASE_SECONDS = 5
+# A job that failed is shown by `rq info` for so long.
+FAILURE_TTL = 30 * 24 * 3600
+
+log = logging.getLogger("buffer")
 
 
 class Superseded(Exception):
@@ -56,14 +62,23 @@ class Queues:
             self._redis.delete(LEASE)
 
     def load(self) -> Position | None:
-        """The stored position; None when Redis has none."""
+        """The stored position; None when Redis has none that can be read."""
         self._stored = self._redis.get(POSITION)
-        return msgspec.json.decode(self._stored, type=Position) if self._stored else None
+        if not self._stored:
+            return None
+        try:
+            return msgspec.json.decode(self._stored, type=Position)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("%s in Redis is damaged: %s", POSITION, error)
+            return None
 
     def committed(self, stream: str) -> dict[int, int] | None:
-        """Each partition's last message in the database; None until the tool has said so."""
+        """Each partition's last message in the database; None until the tool has said so.
+
+        One worker's word is not enough: the others' partitions would seem to be empty.
+        """
         known = self._redis.hgetall(COMMITTED)
-        if not known:
+        if COMPLETE not in known:
             return None
         prefix = f"{stream}/".encode()
         return {
@@ -109,6 +124,7 @@ class Queues:
                     f"{batch.part}, after {batch.after} to {batch.last}",
                     timeout=-1,
                     result_ttl=0,
+                    failure_ttl=FAILURE_TTL,
                 )
                 self._queues[batch.part].enqueue_many([job], pipeline=pipe)
             pipe.set(POSITION, stored)

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from tool.db_connector import Database, DatabaseError, Row
 from tool.model_client import Declaration, ModelClient, ModelRefused, ModelUnavailable
-from tool.worker import COMMITTED, DECLARATION, stored_declaration
+from tool.worker import COMMITTED, COMPLETE, DECLARATION, stored_declaration
 
 log = logging.getLogger("tool.attendant")
 
@@ -46,13 +46,15 @@ class Attendant:
 
     def acknowledge(self) -> None:
         """Tells the buffer what is in the database, when Redis has forgotten it."""
-        if self._redis.exists(COMMITTED):
+        if self._redis.hexists(COMMITTED, COMPLETE):
             return
-        # Something even when nothing is stored: the buffer waits for this word.
-        known = ["since", _now()]
-        for stream, part, seq in self._database.positions():
-            known += [f"{stream}/{part}", str(seq)]
-        self._redis.hset(COMMITTED, items=known)
+        with self._redis.pipeline() as pipe:
+            for stream, part, seq in self._database.positions():
+                # What a worker has said since is newer.
+                pipe.hsetnx(COMMITTED, f"{stream}/{part}", seq)
+            # Also when nothing is stored: the buffer waits for this word.
+            pipe.hset(COMMITTED, COMPLETE, _now())
+            pipe.execute()
 
     def declare(self) -> None:
         """Keeps what the models need in Redis for the workers, and in table `models` for later."""

@@ -124,6 +124,11 @@ class ModelClient:
             msgspec.json.encode(rows),
             {"Content-Type": "application/json"},
         )
+        if response.status == 413 and len(rows) > 1:
+            half = len(rows) // 2
+            return self._predict(model, version, rows[:half]) + self._predict(
+                model, version, rows[half:]
+            )
         if response.status in (400, 404, 422):
             raise ModelRefused(response.data.decode("utf-8", "replace")[:200])
         if response.status != 200:
@@ -146,10 +151,10 @@ class ModelClient:
     def _ask(
         self, method: str, query: str, body: bytes, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        if self._token_file:
-            token = Path(self._token_file).read_text().strip()
-            headers = {**headers, "Authorization": f"Bearer {token}"}
         try:
+            if self._token_file:
+                token = Path(self._token_file).read_text().strip()
+                headers = {**headers, "Authorization": f"Bearer {token}"}
             return self._pool.request(
                 method, self._url + query, body=body or None, headers=headers, timeout=self._timeout
             )

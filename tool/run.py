@@ -10,6 +10,7 @@ from types import FrameType
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
@@ -31,7 +32,7 @@ def redis_of(settings: Settings) -> Redis:
     return Redis.from_url(
         settings.redis_url,
         password=password or None,
-        socket_timeout=40,  # longer than a worker waits for a job
+        socket_timeout=8,  # longer than a worker waits for a job
         socket_connect_timeout=5,
         retry=Retry(NoBackoff(), 1),
     )
@@ -73,14 +74,16 @@ def attend(settings: Settings) -> None:
 
 
 @retry(
-    retry=retry_if_exception_type(Unavailable),
+    retry=retry_if_exception_type((Unavailable, RedisError)),
     wait=wait_exponential(multiplier=0.5, max=5),
     before_sleep=before_sleep_log(log, logging.WARNING),
 )
-def wait_for_tables(settings: Settings) -> None:
+def prepare(settings: Settings) -> list[int]:
+    """Makes the tables; gives the partitions to work on. Waits for the database and Redis."""
     database = database_of(settings)
     database.create_tables()
     database.close()
+    return parts(settings)
 
 
 def parts(settings: Settings) -> list[int]:
@@ -105,9 +108,9 @@ def run(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, stop)
     processes: dict[str, multiprocessing.process.BaseProcess] = {}
     try:
-        wait_for_tables(settings)
+        partitions = prepare(settings)
         programs: dict[str, tuple[Callable[..., None], tuple[object, ...]]] = {
-            f"worker tool-{part}": (work, (settings, part)) for part in parts(settings)
+            f"worker tool-{part}": (work, (settings, part)) for part in partitions
         }
         programs["attendant"] = (attend, (settings,))
         while True:

@@ -26,12 +26,14 @@ from tool.model_client import Declaration
 log = logging.getLogger("tool")
 
 COMMITTED = "icu:committed"
+COMPLETE = "since"  # its field that is there once all partitions were told
 DECLARATION = "icu:declaration"
 LATENCY = "icu:latency"
 
-# How long a batch waits for those before it, which may still be in another worker's hands.
-EARLY_WAIT = 5.0
-FAILURE_TTL = 30 * 24 * 3600
+# How long a batch waits for those before it while another worker has them in hand.
+EARLY_WAIT = 3.0
+# Seconds between looks, when idle, for jobs that were taken and are in nobody's hands.
+LEFTOVERS_EVERY = 5
 
 
 class SetAside(Exception):
@@ -41,10 +43,18 @@ class SetAside(Exception):
 class PartitionWorker(SimpleWorker):
     """A worker that does not fork, so that its database connection lives on."""
 
+    # RQ's own pause between tries grows to a minute.
+    max_connection_wait_time = 2.0
+
     def __init__(self, queue: Queue, database: Database, handler: DataHandler) -> None:
-        # A short life-time: `rq info` forgets a killed worker soon.
+        # A short life-time: `rq info` forgets a killed worker soon, and a dead connection is
+        # noticed soon, because the worker waits for a job for 15 s less than this.
         super().__init__(
-            [queue], connection=queue.connection, serializer=JSONSerializer, worker_ttl=30
+            [queue],
+            connection=queue.connection,
+            serializer=JSONSerializer,
+            worker_ttl=20,
+            maintenance_interval=LEFTOVERS_EVERY,
         )
         self.log_job_description = False
         self.stopping = False
@@ -64,11 +74,27 @@ class PartitionWorker(SimpleWorker):
         if time.monotonic() - self._stop_asked > 1:
             os._exit(1)
 
+    def run_maintenance_tasks(self) -> None:
+        # RQ waits for twenty minutes before it looks after these.
+        self.take_up_leftovers()
+        super().run_maintenance_tasks()
+
+    def leftovers(self) -> set[str]:
+        """Ids of the jobs that were taken by somebody and are not done; not this worker's own.
+
+        A killed worker leaves them, and a connection that Redis served after the worker had
+        given it up.
+        """
+        queue = self.queues[0]
+        started = queue.started_job_registry.get_job_ids(cleanup=False)
+        taken = {*started, *queue.intermediate_queue.get_job_ids()}
+        return taken - {self.get_current_job_id()}  # type: ignore[arg-type]
+
     def take_up_leftovers(self) -> None:
-        """Puts the jobs that a killed predecessor had taken back at the head of the queue."""
+        """Puts them back at the head of the queue. A job that is done twice changes nothing."""
         queue = self.queues[0]
         registry = queue.started_job_registry
-        left = {*registry.get_job_ids(cleanup=False), *queue.intermediate_queue.get_job_ids()}
+        left = self.leftovers()
         for job_id in sorted(left, key=_last, reverse=True):
             job = queue.fetch_job(job_id)
             with self._redis.pipeline() as pipe:
@@ -123,8 +149,11 @@ class PartitionWorker(SimpleWorker):
             except Moved:
                 log.info("part %d: another worker was faster", batch.part)
             except Early:
+                if not self.leftovers():
+                    raise
                 early_until = early_until or time.monotonic() + EARLY_WAIT
                 if time.monotonic() > early_until:
+                    self.take_up_leftovers()
                     raise
                 self._pause(0.1)
             except Unavailable as error:
@@ -144,7 +173,12 @@ class PartitionWorker(SimpleWorker):
                 self._pause(1.0)
                 continue
             if declared is not None and declared != self._declaration:
-                self._handler.declare(msgspec.json.decode(declared, type=Declaration))
+                try:
+                    self._handler.declare(msgspec.json.decode(declared, type=Declaration))
+                except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+                    log.warning("%s in Redis is damaged: %s", DECLARATION, error)
+                    self._redis.delete(DECLARATION)  # the attendant writes it again
+                    continue
                 self._declaration = declared
             return
 
