@@ -62,7 +62,8 @@ def replay() -> int:
         programs.terminate()
         programs.wait()
     print(
-        f"{result['messages']:,} messages in {result['seconds']:.1f} s: {result['stored']:,} stored, "
+        f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
+        f"{result['stored']:,} stored, "
         f"{result['rejected']:,} rejected, {result['predictions']:,} predictions "
         f"({result['messages_per_s']:,.0f} messages/s); rows in {environ['DATABASE_URL']}",
         file=sys.stderr,

@@ -4,13 +4,15 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from tool.db_connector import Changes, Database, Moved, Row, Unavailable
 from tool.features import FeatureSet, Stay, Vital, widest
-from tool.messages import Discharge, Message, Unusable, decode, ordinal
+from tool.messages import Discharge, Id, Message, Unusable, decode, ordinal
 from tool.model_client import (
     Declaration,
     Model,
@@ -70,13 +72,12 @@ class Outcome(msgspec.Struct):
 class KnownStay:
     """A stay in memory, and what of it the tables do not have yet."""
 
-    __slots__ = ("admitted", "changed", "discharge", "new", "stay", "touched")
+    __slots__ = ("admitted", "changed", "discharge", "stay", "touched")
 
     def __init__(self, stay: Stay, admitted: int, discharge: str | None, new: bool) -> None:
         self.stay = stay
         self.admitted = admitted
         self.discharge = discharge
-        self.new = new
         self.changed = new
         self.touched: set[str] = set()
 
@@ -124,8 +125,14 @@ class DataHandler:
             raise Early(f"stream {batch.stream} part {batch.part} is at {position}")
         messages = [message for message in batch.messages if message[0] > position]
         outcome = Outcome(position)
-        if messages:
-            outcome += self._halving(batch.stream, batch.part, position, messages)
+        try:
+            if messages:
+                outcome += self._halving(batch.stream, batch.part, position, messages)
+        except BaseException:
+            # What is in memory may not be what is in the database: the next try looks.
+            self._positions.pop(key, None)
+            self._forget(batch.stream)
+            raise
         self._positions[key] = outcome.position
         return outcome
 
@@ -142,14 +149,8 @@ class DataHandler:
         """Stores the messages; of those that cannot be processed, halving finds each one."""
         try:
             return self._store(stream, part, after, messages)
-        except Moved:
-            # Another worker got there first: the job comes again, and sees what it has done.
-            self._positions.pop((stream, part), None)
-            self._forget(stream)
-            raise
-        except Unavailable:
-            self._positions.pop((stream, part), None)
-            self._forget(stream)
+        except (Moved, Unavailable):
+            # Another worker got there first, or the database is away: not the messages' fault.
             raise
         except Exception as error:
             # Not a retry's business: something in these messages does not go through.
@@ -202,11 +203,9 @@ class DataHandler:
             waiting += self._predict(model, rows, changes)
         self._collect(touched, changes)
         self._database.commit(changes)
-        for key, known in touched.items():
-            known.new = known.changed = False
+        for known in touched.values():
+            known.changed = False
             known.touched.clear()
-            if known.discharge is not None:
-                self._stays.pop(key, None)
         while len(self._stays) > STAYS_IN_MEMORY:
             self._stays.popitem(last=False)
         return Outcome(
@@ -215,7 +214,7 @@ class DataHandler:
             predicted=sum(len(rows) for rows in asked) - waiting,
             waiting=waiting,
             rejected=len(changes.rejected),
-            received=Counter(received for _, received, _ in messages),
+            received=Counter(map(itemgetter(1), messages)),
         )
 
     def _load(self, stream: str, keys: set[tuple[int, str]]) -> dict[StayKey, KnownStay]:
@@ -346,7 +345,7 @@ def _rejected(stream: str, seq: int, data: bytes, reason: str, now: str) -> Row:
 
 
 class _Patient(msgspec.Struct):
-    pat_id: int
+    pat_id: Id
 
 
 def _prediction(
@@ -371,6 +370,7 @@ def _prediction(
 # Table `vitals` has times as dates, a stay as hours since the day of its admission began.
 
 
+@lru_cache(maxsize=100_000)
 def _moment(admitted: int, hours: float) -> str:
     days, hour = divmod(int(hours), 24)
     return f"{date.fromordinal(admitted + days).isoformat()} {hour:02}:00:00"

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 import mysql.connector
 from mysql.connector import errorcode
 
@@ -94,6 +95,8 @@ class Database:
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
+        # One for good: mysql-connector asks the server "are you there" for each new one.
+        self._cursor: Any = None
 
     # What differs between the two.
 
@@ -107,6 +110,11 @@ class Database:
         raise NotImplementedError
 
     def _upsert(self, table: str, columns: Sequence[str]) -> str:
+        raise NotImplementedError
+
+    def _write(
+        self, cursor: Any, table: str, columns: Sequence[str], rows: Sequence[Row], upsert: str
+    ) -> None:
         raise NotImplementedError
 
     # What is the same.
@@ -124,11 +132,10 @@ class Database:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            cursor = self._connection.cursor()
-            self._begin(cursor)
-            yield cursor
+                self._cursor = self._connection.cursor()
+            self._begin(self._cursor)
+            yield self._cursor
             self._connection.commit()
-            cursor.close()
         except BaseException as error:
             # A new connection costs little, and leaves no doubt about the old one's state.
             self.close()
@@ -141,14 +148,10 @@ class Database:
         return cursor
 
     def _insert(self, cursor: Any, table: str, rows: Sequence[Row], upsert: bool = False) -> None:
-        if not rows:
-            return
-        columns = TABLES[table].split()
-        marks = ", ".join([self.placeholder] * len(columns))
-        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-        if upsert:
-            statement += self._upsert(table, [c for c in columns if c not in KEYS[table].split()])
-        cursor.executemany(statement, rows)
+        if rows:
+            columns = TABLES[table].split()
+            values = [column for column in columns if column not in KEYS.get(table, "").split()]
+            self._write(cursor, table, columns, rows, self._upsert(table, values) if upsert else "")
 
     def create_tables(self) -> None:
         """Makes the tables that are missing; a user without that right needs them to be there."""
@@ -184,7 +187,7 @@ class Database:
         with self._transaction() as cursor:
             found = []
             for table in ("stays", "vitals"):
-                columns = ", ".join(TABLES[table].split()[1:])
+                columns = _names(TABLES[table].split()[1:])
                 self._execute(
                     cursor,
                     f"SELECT {columns} FROM {table} {where}",
@@ -244,7 +247,7 @@ class Database:
     def models(self) -> list[Row]:
         """Rows of `models`."""
         with self._transaction() as cursor:
-            self._execute(cursor, f"SELECT {', '.join(TABLES['models'].split())} FROM models")
+            self._execute(cursor, f"SELECT {_names(TABLES['models'].split())} FROM models")
             return [_plain(row) for row in cursor.fetchall()]
 
     def remember_models(self, rows: Sequence[Row]) -> None:
@@ -320,8 +323,16 @@ class SQLite(Database):
 
     def _upsert(self, table: str, columns: Sequence[str]) -> str:
         keys = ", ".join(KEYS[table].split())
-        sets = ", ".join(f"{column} = excluded.{column}" for column in columns)
+        sets = ", ".join(f"`{column}` = excluded.`{column}`" for column in columns)
         return f" ON CONFLICT ({keys}) DO UPDATE SET {sets}"
+
+    def _write(
+        self, cursor: Any, table: str, columns: Sequence[str], rows: Sequence[Row], upsert: str
+    ) -> None:
+        marks = ", ".join("?" * len(columns))
+        cursor.executemany(
+            f"INSERT INTO {table} ({_names(columns)}) VALUES ({marks}){upsert}", rows
+        )
 
     def _translate(self, error: Exception) -> DatabaseError:
         text = f"SQLite {self._path}: {error}"
@@ -347,6 +358,17 @@ class MySQL(Database):
         }
     )
 
+    # How a column is read from JSON, where it is not a number with a fraction.
+    TYPES: ClassVar = {
+        **dict.fromkeys(("stream", "parameter", "model", "version", "role"), "VARCHAR(64)"),
+        **dict.fromkeys(("features", "message"), "LONGTEXT"),
+        **dict.fromkeys(("seq", "pat_id", "n"), "BIGINT"),
+        **dict.fromkeys(("date_admission", "date_discharge"), "DATE"),
+        **dict.fromkeys(("measured_at", "first_at", "last_at"), "DATETIME"),
+        **dict.fromkeys(("created_at", "rejected_at", "seen_at"), "DATETIME(3)"),
+        "reason": "VARCHAR(255)",
+    }
+
     def __init__(self, host: str, port: int, user: str, password: str, database: str) -> None:
         super().__init__()
         self._server = {
@@ -366,7 +388,7 @@ class MySQL(Database):
             write_timeout=60,
             charset="utf8mb4",
             collation="utf8mb4_general_ci",  # known to MariaDB too
-            sql_mode="TRADITIONAL",
+            sql_mode="TRADITIONAL,NO_BACKSLASH_ESCAPES",
         )
         cursor = connection.cursor()
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
@@ -383,8 +405,23 @@ class MySQL(Database):
 
     def _upsert(self, table: str, columns: Sequence[str]) -> str:
         # VALUES(): the row alias that MySQL prefers is not known to MariaDB.
-        sets = ", ".join(f"{column} = VALUES({column})" for column in columns)
+        sets = ", ".join(f"`{column}` = VALUES(`{column}`)" for column in columns)
         return f" ON DUPLICATE KEY UPDATE {sets}"
+
+    def _write(
+        self, cursor: Any, table: str, columns: Sequence[str], rows: Sequence[Row], upsert: str
+    ) -> None:
+        # All rows as one JSON text: the server takes it apart as fast as it parses literals,
+        # and the worker spends a fifth of what `executemany` costs it.
+        paths = ", ".join(
+            f"`{column}` {self.TYPES.get(column, 'DOUBLE')} PATH '$[{place}]' ERROR ON ERROR"
+            for place, column in enumerate(columns)
+        )
+        cursor.execute(
+            f"INSERT INTO {table} ({_names(columns)}) SELECT {_names(columns, 'sent.')}"
+            f" FROM JSON_TABLE(%s, '$[*]' COLUMNS ({paths})) AS sent{upsert}",
+            (msgspec.json.encode(rows).decode(),),
+        )
 
     def _translate(self, error: Exception) -> DatabaseError:
         text = f"MySQL {self._server['host']}: {error}"
@@ -406,6 +443,11 @@ def connect(url: str, password: str = "") -> Database:
         password or unquote(parts.password or ""),
         parts.path.strip("/") or "tooldb",
     )
+
+
+def _names(columns: Sequence[str], table: str = "") -> str:
+    """In backticks, which SQLite knows too: MySQL reserves `last_value`."""
+    return ", ".join(f"{table}`{column}`" for column in columns)
 
 
 def _plain(row: Sequence[Any]) -> Any:

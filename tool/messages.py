@@ -42,8 +42,10 @@ class Discharge(msgspec.Struct, frozen=True, tag_field="type", tag="discharge"):
 
 Message = Reading | Discharge
 
-_decode = msgspec.json.Decoder(Message).decode
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+# Dates recur in almost every message: what was worked out once is kept.
 _days: dict[str, int] = {}
+_possible: set[tuple[str, str | None, str]] = set()
 
 
 def ordinal(text: str) -> int:
@@ -75,21 +77,30 @@ def decode(data: bytes) -> Message:
     tool.messages.Unusable: Object missing required field `age`
     """
     try:
-        message = _decode(data)
+        message = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Unusable(str(error)) from None
-    admission = ordinal(message.date_admission)
-    day = ordinal(message.day)
-    if day < admission:
-        raise Unusable(f"day {message.day} is before the admission on {message.date_admission}")
-    if message.date_discharge is not None:
-        discharge = ordinal(message.date_discharge)
-        if discharge < admission:
-            raise Unusable(f"discharge on {message.date_discharge} is before the admission")
-        if day > discharge:
-            raise Unusable(f"day {message.day} is after the discharge on {message.date_discharge}")
+    dates = (message.date_admission, message.date_discharge, message.day)
+    if dates not in _possible:
+        _check(*dates)
+        if len(_possible) > 100_000:
+            _possible.clear()
+        _possible.add(dates)
     if isinstance(message, Reading):
         reason = implausible(message.parameter, message.value)
         if reason is not None:
             raise Unusable(reason)
     return message
+
+
+def _check(date_admission: str, date_discharge: str | None, on: str) -> None:
+    """Raises Unusable when the day `on` is not one of the stay's."""
+    admission, day = ordinal(date_admission), ordinal(on)
+    if day < admission:
+        raise Unusable(f"day {on} is before the admission on {date_admission}")
+    if date_discharge is not None:
+        discharge = ordinal(date_discharge)
+        if discharge < admission:
+            raise Unusable(f"discharge on {date_discharge} is before the admission")
+        if day > discharge:
+            raise Unusable(f"day {on} is after the discharge on {date_discharge}")

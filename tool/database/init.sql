@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS stays (
 
 -- Running statistics of a stay's parameter: enough for every feature without a
 -- window. m2 is the sum of squared deviations from the mean (Welford 1962);
--- hours_* and covariance are the same for time, in hours since admission.
+-- hours_* and covariance are the same for time, in hours since admission. Two names are
+-- reserved words in MySQL: write `last_value` and `first_value` in backticks.
 CREATE TABLE IF NOT EXISTS vitals (
     stream         VARCHAR(32)  NOT NULL,
     pat_id         BIGINT       NOT NULL,
@@ -43,9 +44,9 @@ CREATE TABLE IF NOT EXISTS vitals (
     m2             DOUBLE       NOT NULL,
     minimum        DOUBLE       NOT NULL,
     maximum        DOUBLE       NOT NULL,
-    first_value    DOUBLE       NOT NULL,
+    `first_value`  DOUBLE       NOT NULL,
     first_at       DATETIME     NOT NULL,
-    last_value     DOUBLE       NOT NULL,
+    `last_value`   DOUBLE       NOT NULL,
     last_at        DATETIME     NOT NULL,
     hours_mean     DOUBLE       NOT NULL,
     hours_m2       DOUBLE       NOT NULL,
