@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import socket
 import ssl
@@ -134,7 +135,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     data.chmod(0o555)
     environment = {
         "PATIENT_DATA": str(data),
-        "REPLAY_RATE": "150",
+        "REPLAY_RATE": "20",
         "PORT": free_port(),
         "TLS_PORT": free_port(),
     }
@@ -154,11 +155,12 @@ def replayed(stack: Stack) -> Stack:
     def stored() -> int:
         return int(stack.sql("SELECT count(*) FROM readings")[0][0])
 
-    wait_until(lambda: stored() > 100, "the first readings are stored")
-    stack.compose("down")
-    stack.up()
     messages = oracle.Expected(stack.patient_data, "live").messages
-    assert stored() < messages / 2, "the cut came too late to be one"
+    wait_until(lambda: stored() > 0, "the first readings are stored")
+    assert stored() < messages / 2, "the cut comes too late to be one"
+    stack.compose("down")
+    stack.environment["REPLAY_RATE"] = "1000"
+    stack.up()
     wait_until(
         lambda: (
             stack.sql("SELECT coalesce(max(seq), 0) FROM positions")[0] == [str(messages)]
@@ -374,7 +376,7 @@ def test_redis_keeps_its_queues_and_asks_for_a_password(stack: Stack) -> None:
     own = "$(cat /run/secrets/redis/password)"
     assert "NOAUTH" in stack.run("redis", "redis-cli", "get", "icu:position")
     assert "NOAUTH" in cli("default", "guess", "ping")
-    kept = cli("", own, "config", "get", "append*", "maxmemory*").split()
+    kept = cli("", own, "config", "get", "appendonly", "appendfsync", "maxmemory-policy").split()
     setting = dict(zip(kept[::2], kept[1::2], strict=True))
     assert setting["appendonly"] == "yes"
     assert setting["appendfsync"] == "everysec"
@@ -436,3 +438,27 @@ def test_the_tls_profile_serves_the_same_with_a_certificate(stack: Stack) -> Non
     status, headers, _ = stack.get("/", port="TLS_PORT")
     assert status == 400
     assert headers["content-type"] == "application/problem+json"
+
+
+def test_the_pipeline_runs_with_tokens_on(stack: Stack, tmp_path: Path) -> None:
+    key, token = tmp_path / "key", tmp_path / "token"
+    key.write_text(secrets.token_hex(32))
+    command = [sys.executable, "-m", "modelapi", "token", "--key", str(key), "--days", "1"]
+    token.write_text(subprocess.check_output(command, cwd=ROOT, text=True))
+    for file in (key, token):
+        file.chmod(0o600)
+    [[asked_before]] = stack.sql("SELECT max(seen_at) FROM models")
+    stack.environment |= {"MODEL_TOKEN_KEY": str(key), "MODEL_TOKEN": str(token)}
+    stack.up()
+    assert stack.get("/health")[0] == 200
+    status, headers, body = stack.get("/api/model")
+    assert status == 401, body
+    assert headers["content-type"] == "application/problem+json"
+    bearer = {"Authorization": f"Bearer {token.read_text().strip()}"}
+    assert stack.get("/api/model", headers=bearer)[0] == 200
+    # The tool, started anew, asks for the declaration with the token it was given.
+    wait_until(
+        lambda: stack.sql("SELECT max(seen_at) FROM models") > [[asked_before]],
+        "the tool's token is taken",
+        30,
+    )
