@@ -229,13 +229,18 @@ declarations = st.lists(
 
 @st.composite
 def streams(draw: st.DrawFn, most: int = 40) -> list[Reading]:
-    """Readings of several stays, interleaved; in time's order, or with late rows."""
+    """Readings of several stays, interleaved; in time's order, or with late rows.
+
+    Of few different times, so that many fall together or on a window's edge.
+    """
     length = draw(st.integers(1, most))
+    times = draw(st.lists(instants, min_size=1, max_size=12))
+    stays = list(STAYS)[: draw(st.integers(1, len(STAYS)))]
     drawn = draw(
         st.lists(
             st.tuples(
-                st.sampled_from(list(STAYS)),
-                instants,
+                st.sampled_from(stays),
+                st.sampled_from(times),
                 st.sampled_from((*PARAMETERS[:3], "of no model")),
                 values,
             ),

@@ -206,7 +206,7 @@ class Recent:
     def add(self, at: float, value: float, clock: float) -> None:
         """Take in a reading and let go of those that have left the widest window."""
         times = self.times
-        edge = clock - self.hours + HALF_SECOND
+        edge = clock - self.hours
         if at > edge:
             if not times or at >= times[-1]:
                 times.append(at)
