@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SERVICES := hospital buffer tool modelapi embedded
+SERVICES := hospital buffer tool modelapi dashboard embedded
 RUN_REQUIREMENTS := $(SERVICES:%=%/requirements.txt)
 
 .DEFAULT_GOAL := help

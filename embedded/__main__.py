@@ -18,7 +18,7 @@ def run() -> int:
     environ = environment(folder)
     prepare(folder, environ)
     print(
-        f"ICU Stream: http://127.0.0.1:{environ['MODELAPI_PORT']}/ · "
+        f"ICU Stream: http://127.0.0.1:{environ['FRONT_PORT']}/ · "
         f"rows in {environ['DATABASE_URL']} · Ctrl-C ends it",
         flush=True,
     )

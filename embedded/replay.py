@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from tqdm import tqdm
 
-from embedded.stack import ROOT, CannotRun, environment, free_port, prepare
+from embedded.stack import PORTS, ROOT, CannotRun, environment, free_port, prepare
 from tool.db_connector import Database, connect
 
 FOLDER = Path("var/replay")
@@ -35,8 +35,7 @@ def replay() -> int:
     ours = {
         "DATABASE_URL": f"sqlite:///{DATABASE.resolve()}",
         "REPLAY_RATE": "0",
-        "HOSPITAL_PORT": str(free_port()),
-        "MODELAPI_PORT": str(free_port()),
+        **{key: str(free_port()) for key in PORTS},
     }
     environ = environment(FOLDER, ours | {k: v for k, v in os.environ.items() if v})
     prepare(FOLDER, environ)
@@ -155,5 +154,3 @@ def _latency(buckets: dict[bytes, bytes]) -> dict[str, float | None]:
 
 def _secret(file: str | None) -> str:
     return Path(file).read_text().strip() if file else ""
-
-

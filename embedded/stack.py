@@ -14,6 +14,7 @@ from honcho.printer import Printer
 from embedded import redis_server
 
 ROOT = Path(__file__).parent.parent
+PORTS = ("FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT", "DASHBOARD_PORT")
 
 
 class CannotRun(Exception):
@@ -34,11 +35,14 @@ def environment(folder: Path, given: Mapping[str, str] = os.environ) -> dict[str
         "DERIVED_DATA": str(folder / "derived"),
         "MODEL_STATE": str(folder / "models.sqlite"),
         "HOSPITAL_PORT": "8080",
-        "MODELAPI_PORT": "5000",
+        "FRONT_PORT": "5000",
+        "MODELAPI_PORT": "5001",
+        "DASHBOARD_PORT": "5002",
         "PYTHONUNBUFFERED": "1",
     }
     chosen = ours | chosen
     chosen.setdefault("STREAM_URL", f"http://127.0.0.1:{chosen['HOSPITAL_PORT']}/sub")
+    chosen.setdefault("HOSPITAL_URL", f"http://127.0.0.1:{chosen['HOSPITAL_PORT']}")
     chosen.setdefault("MODEL_URL", f"http://127.0.0.1:{chosen['MODELAPI_PORT']}")
     # The environment that runs this is the one that runs the programs.
     chosen["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{chosen.get('PATH', '')}"
@@ -56,7 +60,7 @@ def prepare(folder: Path, environ: Mapping[str, str]) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise CannotRun(f"cannot write to {folder}: {error.strerror}") from None
-    for key in ("HOSPITAL_PORT", "MODELAPI_PORT"):
+    for key in PORTS:
         port = environ[key]
         if not port.isdecimal() or not 0 < int(port) < 65536:
             raise CannotRun(f"{key}={port}: expected a port, 1 to 65535")

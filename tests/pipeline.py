@@ -17,7 +17,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from embedded.redis_server import NoRedis, executable
-from embedded.stack import ROOT, environment, free_port
+from embedded.stack import PORTS, ROOT, environment, free_port
 
 COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
 # What a replay needs, in the order it is started.
@@ -28,7 +28,7 @@ class Pipeline:
     """The programs of the Procfile in a folder of their own. Use it as a context manager."""
 
     def __init__(self, folder: Path, patient_data: Path, **settings: str) -> None:
-        ports = {"HOSPITAL_PORT": str(free_port()), "MODELAPI_PORT": str(free_port())}
+        ports = {key: str(free_port()) for key in PORTS}
         inherited = {key: os.environ[key] for key in ("PATH", "HOME", "CI") if key in os.environ}
         self.environ = environment(
             folder,

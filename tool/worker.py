@@ -77,7 +77,7 @@ class PartitionWorker(SimpleWorker):
     def run_maintenance_tasks(self) -> None:
         # RQ waits for twenty minutes before it looks after these.
         self.take_up_leftovers()
-        super().run_maintenance_tasks()
+        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def leftovers(self) -> set[str]:
         """Ids of the jobs that were taken by somebody and are not done; not this worker's own.
@@ -164,13 +164,16 @@ class PartitionWorker(SimpleWorker):
 
     def _learn(self) -> None:
         """Takes up the declaration that the attendant keeps in Redis, or last time's."""
+        told = False
         while True:
             declared = self._redis.get(DECLARATION)
             if declared is None and self._declaration is None:
                 declared = stored_declaration(self._database)
             if declared is None and self._declaration is None:
-                log.info("waiting for the model API to say what it needs (only the first time)")
-                self._pause(1.0)
+                if not told:
+                    log.info("waiting for the model API to say what it needs (this once)")
+                told = True
+                self._pause(0.5)
                 continue
             if declared is not None and declared != self._declaration:
                 try:

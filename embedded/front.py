@@ -1,0 +1,76 @@
+"""`python -m embedded.front`: one door for both web programs, as nginx is in compose.
+
+The model API's paths go to it, everything else to the dashboard.
+"""
+
+import asyncio
+import os
+import sys
+
+import aiohttp
+from aiohttp import web
+
+MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
+
+# Speak of one connection, not of the message (RFC 9110, section 7.6.1).
+HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host"}
+
+SESSION = web.AppKey("session", aiohttp.ClientSession)
+
+
+async def forward(request: web.Request) -> web.StreamResponse:
+    """Passes the request on and its answer back, piece by piece as it comes."""
+    port = os.environ["MODELAPI_PORT" if request.path.startswith(MODELAPI) else "DASHBOARD_PORT"]
+    headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP}
+    response: web.StreamResponse | None = None
+    try:
+        async with request.app[SESSION].request(
+            request.method,
+            f"http://127.0.0.1:{port}{request.raw_path}",
+            headers=headers,
+            data=await request.read(),
+            allow_redirects=False,
+        ) as answer:
+            kept = [(k, v) for k, v in answer.headers.items() if k.lower() not in HOP]
+            response = web.StreamResponse(status=answer.status, headers=dict(kept))
+            await response.prepare(request)
+            async for piece in answer.content.iter_any():
+                await response.write(piece)
+    except aiohttp.ClientError as error:
+        if response is None:
+            return web.json_response({"error": f"does not answer: {error}"}, status=502)
+        # Half an answer must not look like a whole one.
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+async def session(app: web.Application):  # type: ignore[no-untyped-def]
+    async with aiohttp.ClientSession(
+        auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)
+    ) as app[SESSION]:
+        yield
+
+
+def create_app() -> web.Application:
+    app = web.Application(client_max_size=32 << 20)
+    app.cleanup_ctx.append(session)
+    app.router.add_route("*", "/{path:.*}", forward)
+    return app
+
+
+if __name__ == "__main__":
+    port = int(os.environ["FRONT_PORT"])
+    try:
+        web.run_app(
+            create_app(),
+            host="127.0.0.1",
+            port=port,
+            print=lambda _: None,
+            access_log=None,
+            shutdown_timeout=1,
+            loop=asyncio.new_event_loop(),
+            handler_cancellation=True,
+        )
+    except OSError as error:
+        sys.exit(f"front: FRONT_PORT={port}: {error.strerror}")
