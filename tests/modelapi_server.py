@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from modelapi.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
@@ -132,13 +136,14 @@ def gunicorn(models: Path, state: Path, **environment: str) -> Iterator[str]:
         server.wait(30)
 
 
-def command(models: Path, state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m modelapi` with arguments."""
-    return subprocess.run(
-        [sys.executable, "-m", "modelapi", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "MODELS": str(models), "MODEL_STATE": str(state)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def command(models: Path, state: Path, *arguments: str) -> tuple[int, str, str]:
+    """Run `python -m modelapi` with arguments, in this process: exit code, stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    environment = {"MODELS": str(models), "MODEL_STATE": str(state)}
+    with (
+        mock.patch.dict(os.environ, environment),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = main(arguments)
+    return code, out.getvalue(), err.getvalue()
