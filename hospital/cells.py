@@ -83,11 +83,9 @@ class Numbers:
 
     def parse(self, text: str) -> float:
         text = text.strip()
-        if missing(text):
-            raise Refused("missing")
         if not NUMBER.fullmatch(text):
-            raise Refused("not a number")
-        if (match := ONE_MARK.fullmatch(text)) and self._ambiguous(match[1]):
+            raise Refused("missing" if missing(text) else "not a number")
+        if len(text) <= 8 and (match := ONE_MARK.fullmatch(text)) and self._ambiguous(match[1]):
             raise Refused("thousands or decimals: cannot be told")
         number = float(text.replace(",", "."))
         if not math.isfinite(number):

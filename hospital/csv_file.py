@@ -183,10 +183,10 @@ class CsvFile:
                     text += self._rest_of_record(text, file)
                 if not text.endswith("\n"):
                     text = self._last_line(text, line, refuse)
-                raw = text.encode()
                 count = text.count("\n")
-                if self._regular(text, raw, count):
-                    yield self._block(text, raw, np.arange(line, line + count), columns)
+                frame = self._frame(text, columns) if self._regular(text, count) else None
+                if frame is not None and len(frame) == count:
+                    yield self._block(frame, text, np.arange(line, line + count))
                 else:
                     yield from self._odd_block(text, line, columns, refuse)
                 line += count
@@ -216,35 +216,46 @@ class CsvFile:
         refuse(line + text.count("\n"), column, cells[-1], reason)
         return text[:start]
 
-    def _regular(self, text: str, raw: bytes, count: int) -> bool:
-        """Whether every line has exactly the header's separators, and no quote or NUL."""
-        if '"' in text or "\0" in text:
+    def _regular(self, text: str, count: int) -> bool:
+        """Whether every line has exactly the header's separators, and quotes around cells only."""
+        if "\0" in text:
             return False
-        return raw.translate(None, self._not_shape) == self._shape * count
+        if '"' in text:
+            if not self._plainly_quoted(text):
+                return False
+            text = text.replace('"', "")
+        return text.encode().translate(None, self._not_shape) == self._shape * count
 
-    def _block(self, text: str, raw: bytes, lines: Array, columns: tuple[str, ...]) -> Block:
-        self.rows += len(lines)
-        if not len(lines):
-            return Block(lines, lines, {column: pd.Categorical([]) for column in columns})
+    def _plainly_quoted(self, text: str) -> bool:
+        """Whether each quote is first or last in a cell, as many first as last."""
+        opening = text.count(self.separator + '"') + text.count('\n"') + text.startswith('"')
+        closing = text.count('"' + self.separator) + text.count('"\n')
+        return opening == closing and opening + closing == text.count('"')
+
+    def _frame(self, text: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        """The cells of regular lines as categories of texts."""
         # read_csv would turn a column's texts to numbers (007 to 7) if all looked like it: one row
         # of words, taken off again, prevents that.
         words = self.separator.join(["-"] * len(self.names)) + "\n"
         frame = pd.read_csv(
-            io.BytesIO(raw + words.encode()),
+            io.BytesIO((text + words).encode()),
             sep=self.separator,
             header=None,
             index_col=False,
             usecols=[self._position[column] for column in columns],
             dtype="category",
             na_filter=False,
-            quoting=csv.QUOTE_NONE,
+            quoting=csv.QUOTE_MINIMAL if '"' in text else csv.QUOTE_NONE,
             skip_blank_lines=False,
             low_memory=False,
             encoding="utf-8",
         )
-        hashes = np.fromiter(map(hash, text[:-1].split("\n")), np.int64, len(lines))
-        cells = {column: frame[self._position[column]].array[:-1] for column in columns}
-        return Block(lines, hashes, cells)
+        return frame[:-1].rename(columns={self._position[column]: column for column in columns})
+
+    def _block(self, frame: pd.DataFrame, text: str, lines: Array) -> Block:
+        self.rows += len(lines)
+        hashes = np.fromiter(map(hash, text.split("\n")), np.int64, len(lines))
+        return Block(lines, hashes, {str(column): frame[column].array for column in frame})
 
     def _odd_block(
         self, text: str, first: int, columns: tuple[str, ...], refuse: Refuse
@@ -277,7 +288,7 @@ class CsvFile:
                 odd_hashes.append(hash("\n".join(lines[number:end])))
                 at = end
         rows = "\n".join([lines[number] for number in regular] + [""])
-        yield self._block(rows, rows.encode(), first + np.array(regular, np.int64), columns)
+        yield self._block(self._frame(rows, columns), rows, first + np.array(regular, np.int64))
         self.rows += len(odd)
         yield Block(
             first + np.array(odd, np.int64),

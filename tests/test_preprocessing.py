@@ -152,13 +152,14 @@ class TestStream:
     ) -> None:
         body = "".join(f"1;2019-02-{day};{h};p{n};{n}\n"
                        for n in range(60) for day in (18, 19, 20) for h in range(24))  # fmt: skip
-        hospital.merge(signal=SIGNAL + body + "2;2019-02-21;1;x;1\n")
+        admission = ADMISSION + "3;2019-02-01;2019-02-03\n"
+        hospital.merge(admission=admission, signal=SIGNAL + body + "2;2019-02-21;1;x;1\n")
         index = hospital.index()
         raw = (hospital.folder / "all_data.csv").read_bytes()
         lines = raw.splitlines(keepends=True)[1:]
         assert index["sha256"] == hashlib.sha256(raw).hexdigest()
-        assert (index["messages"], index["readings"], index["discharges"]) == (4322, 4321, 1)
-        assert index["stays"] == 2
+        assert (index["messages"], index["readings"], index["discharges"]) == (4323, 4321, 2)
+        assert index["stays"] == 3
         assert index["every"] == 4096
         assert [entry[1] for entry in index["offsets"]] == [0, 4096]
         for offset, messages, readings in index["offsets"]:
@@ -195,9 +196,13 @@ class TestFileForms:
     def test_blocks_end_at_lines_wherever_they_are_cut(
         self, hospital: Hospital, monkeypatch: pytest.MonkeyPatch, block: int
     ) -> None:
-        body = "".join(f"1;15/02/2019;{n % 24};x{n};{n}\n" for n in range(40))
-        body += '1;15/02/2019;7;"q;\n";1\n' + '1;15/02/2019;23;"z ""z""";2\n' + "1;15/02/2019;9\n"
-        whole = hospital.merge(signal=SIGNAL + body), hospital.rejected()
+        body = "".join(f"1;15/02/2019;{n % 24};x{n};{n};\n" for n in range(40))
+        body += '1;15/02/2019;7;q;1;"two\nlines; or ""three""\n"\n1;15/02/2019;7;"r\n";2;\n'
+        body += '1;15/02/2019;23;"z ""z""";3;\n' + "1;15/02/2019;9\n"
+        hospital.write(signal=SIGNAL.replace("value", "value;note") + body)
+        whole = hospital.merge(), hospital.rejected()
+        assert len(whole[0]) == 43
+        assert [row[1] for row in whole[1]] == [45, 46, 48]
         (hospital.folder / "all_data.json").unlink()
         monkeypatch.setattr(csv_file, "BLOCK", block)
         assert (hospital.merge(), hospital.rejected()) == whole
@@ -220,6 +225,20 @@ class TestFileForms:
         )
         assert rows == ["1 2019-02-15 7 heart_rate 80.0"]
         assert hospital.rejected() == [("signal.csv", 5, "value", "x", "not a number")]
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            '1;2019-02-15;7;"a;80',  # an opening quote here and a closing one there
+            '1;2019-02-15;"7;a";80',  # a separator in quotes, and so a field too few
+            '1;2019-02-15;7;"a""b";80"',
+        ],
+    )
+    def test_quotes_that_only_look_regular(self, hospital: Hospital, odd: str) -> None:
+        quoted = '"1";"2019-02-15";"7";"x";"80"\n'
+        rows = hospital.readings(signal=SIGNAL + quoted + odd + '\n1;2019-02-15;8;y";81\n')
+        assert rows == ["1 2019-02-15 7 x 80.0", '1 2019-02-15 8 y" 81.0']
+        assert [row[1] for row in hospital.rejected()] == [3]
 
     def test_a_quote_that_is_never_closed_costs_one_line(self, hospital: Hospital) -> None:
         rows = hospital.readings(
