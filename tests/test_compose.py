@@ -200,7 +200,6 @@ def test_a_prediction_through_the_published_port(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("path", "size", "headers", "status"),
     [
-        ("/nothing-here", None, {}, 404),
         ("/metrics", None, {}, 404),
         ("/problems/404", None, {}, 404),
         ("/api/model", 9_000_000, {}, 413),
@@ -219,14 +218,30 @@ def test_nginx_answers_with_problem_details(
     assert answered["x-content-type-options"] == "nosniff"
 
 
-def test_the_first_page_says_what_runs_where_and_is_guarded(stack: Stack) -> None:
+def test_the_first_page_is_the_ward_and_guarded(stack: Stack) -> None:
     status, headers, body = stack.get("/")
     assert status == 200
-    for service in ("hospital", "buffer", "redis", "tool", "tooldb", "modelapi"):
-        assert f">{service}<" in body.decode()
+    assert "Ward" in body.decode()
     assert headers["x-frame-options"] == "DENY"
-    assert "default-src 'self'" in headers["content-security-policy"]
+    # The dashboard's own, which is stricter than nginx's.
+    assert "script-src 'self'" in headers["content-security-policy"]
     assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_another_page_says_what_runs_where_also_while_the_first_is_away(stack: Stack) -> None:
+    status, headers, services = stack.get("/services")
+    assert status == 200
+    assert "default-src 'self'" in headers["content-security-policy"]
+    for service in stack.containers().keys() - ONE_SHOTS - {"nginx", "tls"}:
+        assert f">{service}<" in services.decode(), service
+    stack.compose("stop", "dashboard")
+    try:
+        status, _, body = stack.get("/")
+        assert status in (502, 504)
+        assert body == services
+        assert "probability" in stack.ask(PATIENT)
+    finally:
+        stack.up("dashboard")
 
 
 ASK_400_TIMES = """
@@ -251,7 +266,8 @@ def test_the_rate_limit_holds_outside_and_not_for_the_tool(stack: Stack) -> None
 
 def test_containers_have_no_rights_they_do_not_need(stack: Stack) -> None:
     containers = stack.containers()
-    assert {"hospital", "buffer", "redis", "tool", "tooldb", "modelapi", "nginx"} <= set(containers)
+    pipeline = {"hospital", "buffer", "redis", "tool", "tooldb", "modelapi", "nginx", "dashboard"}
+    assert pipeline <= set(containers)
     for service, container in containers.items():
         host = container["HostConfig"]
         assert host["ReadonlyRootfs"], service
@@ -302,6 +318,7 @@ for host, port in {targets}:
         ("hospital", []),
         ("modelapi", ["nginx"]),
         ("buffer", ["hospital", "redis", "tooldb"]),
+        ("dashboard", ["hospital", "redis", "tooldb", "nginx", "modelapi"]),
         ("tool", ["redis", "tooldb", "nginx", "modelapi"]),
     ],
 )
