@@ -206,16 +206,15 @@ class Recent:
     def add(self, at: float, value: float, clock: float) -> None:
         """Take in a reading and let go of those that have left the widest window."""
         times = self.times
+        if not times or at >= times[-1]:
+            times.append(at)
+            self.values.append(value)
+        else:
+            place = bisect_right(times, at)
+            times.insert(place, at)
+            self.values.insert(place, value)
         edge = clock - self.hours
-        if at > edge:
-            if not times or at >= times[-1]:
-                times.append(at)
-                self.values.append(value)
-            else:
-                place = bisect_right(times, at)
-                times.insert(place, at)
-                self.values.insert(place, value)
-        if times and times[0] <= edge:
+        if times[0] <= edge:
             gone = bisect_right(times, edge)
             del times[:gone], self.values[:gone]
 
