@@ -137,9 +137,16 @@ class DataHandler:
         return outcome
 
     def replay(self, stream: str, seq: int, message: bytes) -> Outcome:
-        """Takes a rejected message up again, as one that arrives late."""
-        self._forget(stream)
-        return self._store(stream, None, seq, [(seq, 0.0, message)])
+        """Takes a rejected message up again, as one that arrives late.
+
+        Raises Moved when it is not in `rejected` any more, Unavailable, or what the message
+        still fails of; nothing has changed then.
+        """
+        try:
+            return self._store(stream, None, seq, [(seq, 0.0, message)])
+        except BaseException:
+            self._forget(stream)
+            raise
 
     def _forget(self, stream: str) -> None:
         for key in [key for key in self._stays if key[0] == stream]:

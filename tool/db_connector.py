@@ -220,6 +220,8 @@ class Database:
                     "DELETE FROM rejected WHERE stream = ? AND seq = ?",
                     (changes.stream, changes.last),
                 )
+                if cursor.rowcount != 1:
+                    raise Moved
             for table in ("readings", "stays", "vitals", "predictions", "pending", "rejected"):
                 self._insert(cursor, table, getattr(changes, table), upsert=table in UPSERTED)
 

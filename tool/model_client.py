@@ -56,18 +56,19 @@ def feature_set(model: Model) -> FeatureSet:
 class ModelClient:
     """One kept-alive connection to the model API.
 
-    After a failure it is left alone for a while that grows to `REST_MAX` seconds, so that a
+    After a failure it is left alone for a while that grows to `rest_max` seconds, so that a
     model that hangs does not hold up every batch.
     """
 
-    REST_MAX = 8.0
-
-    def __init__(self, url: str, timeout: float, token_file: str = "") -> None:
+    def __init__(
+        self, url: str, timeout: float, token_file: str = "", rest_max: float = 8.0
+    ) -> None:
         self._url = f"{url}/api/model"
         self._timeout = urllib3.Timeout(connect=min(timeout, 1.0), read=timeout)
         self._pool = urllib3.PoolManager(maxsize=1, retries=False)
         self._token_file = token_file
         self._etag = ""
+        self._rest_max = rest_max
         self._rest = 0.0
         self._rest_until = 0.0
 
@@ -107,7 +108,7 @@ class ModelClient:
         except ModelUnavailable as error:
             if not self._rest:
                 log.warning("model: %s; predictions wait until it answers", error)
-            self._rest = min(max(1.0, self._rest * 2), self.REST_MAX)
+            self._rest = min(max(1.0, self._rest * 2), self._rest_max)
             self._rest_until = time.monotonic() + self._rest
             raise
         if self._rest:

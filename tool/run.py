@@ -42,8 +42,10 @@ def database_of(settings: Settings) -> Database:
     return connect(settings.database_url, _secret(settings.database_password_file))
 
 
-def client_of(settings: Settings) -> ModelClient:
-    return ModelClient(settings.model_url, settings.model_timeout, settings.model_token_file)
+def client_of(settings: Settings, rest_max: float = 8.0) -> ModelClient:
+    return ModelClient(
+        settings.model_url, settings.model_timeout, settings.model_token_file, rest_max
+    )
 
 
 def _secret(file: str) -> str:
@@ -70,7 +72,9 @@ def attend(settings: Settings) -> None:
     """The attendant process's whole life."""
     worker.follow_parent()
     set_up_logging(settings)
-    attendant.attend(redis_of(settings), database_of(settings), client_of(settings))
+    # It holds up nobody, so it may try often; what it finds predicted, no worker has to.
+    client = client_of(settings, rest_max=2.0)
+    attendant.attend(redis_of(settings), database_of(settings), client)
 
 
 @retry(

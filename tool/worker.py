@@ -88,7 +88,7 @@ class PartitionWorker(SimpleWorker):
         queue = self.queues[0]
         started = queue.started_job_registry.get_job_ids(cleanup=False)
         taken = {*started, *queue.intermediate_queue.get_job_ids()}
-        return taken - {self.get_current_job_id()}  # type: ignore[arg-type]
+        return taken - {self.get_current_job_id()}
 
     def take_up_leftovers(self) -> None:
         """Puts them back at the head of the queue. A job that is done twice changes nothing."""
@@ -136,6 +136,21 @@ class PartitionWorker(SimpleWorker):
         if outcome.set_aside:
             raise SetAside(f"{outcome.set_aside} of {len(batch.messages)} messages are set aside")
 
+    def replay(self, stream: str, seq: int, message: str) -> None:
+        """Takes a rejected message up again. Raises what it still fails of."""
+        failures = 0
+        while True:
+            try:
+                self._learn()
+                outcome = self._handler.replay(stream, seq, message.encode())
+                break
+            except Moved:
+                log.info("message %s-%d is not rejected any more", stream, seq)
+                return
+            except Unavailable as error:
+                failures = self._wait_for_database(error, failures)
+        log.info("message %s-%d again: %d stored", stream, seq, outcome.stored)
+
     def _persist(self, batch: Batch) -> Outcome:
         failures = 0
         early_until: float | None = None
@@ -157,10 +172,13 @@ class PartitionWorker(SimpleWorker):
                     raise
                 self._pause(0.1)
             except Unavailable as error:
-                if not failures:
-                    log.warning("database: %s; waiting for it", error)
-                self._pause(min(0.25 * 2**failures, 5.0))
-                failures = min(failures + 1, 8)
+                failures = self._wait_for_database(error, failures)
+
+    def _wait_for_database(self, error: Unavailable, failures: int) -> int:
+        if not failures:
+            log.warning("database: %s; waiting for it", error)
+        self._pause(min(0.25 * 2**failures, 5.0))
+        return min(failures + 1, 8)
 
     def _learn(self) -> None:
         """Takes up the declaration that the attendant keeps in Redis, or last time's."""
@@ -243,6 +261,13 @@ def store(key: str) -> None:
     if _worker is None:
         raise RuntimeError("tool.worker.store runs in a worker started by `python -m tool`")
     _worker.store(key)
+
+
+def replay(stream: str, seq: int, message: str) -> None:
+    """The job that `python -m tool replay` queues. Runs in the worker's own process."""
+    if _worker is None:
+        raise RuntimeError("tool.worker.replay runs in a worker started by `python -m tool`")
+    _worker.replay(stream, seq, message)
 
 
 def work(part: int, redis: Redis, database: Database, handler: DataHandler) -> None:

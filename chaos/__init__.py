@@ -1,0 +1,1 @@
+"""Faults on purpose: a seeded schedule of them on a running pipeline, and what came of it."""

@@ -1,0 +1,100 @@
+"""`python -m chaos --seed N`: every fault on a running pipeline, in an order drawn by the seed.
+
+Replays a synthetic ward at a steady rate while one fault follows the other, prints how soon
+each was got over, then compares all rows of all tables with what pandas works out from the
+CSVs. On the embedded stack, programs that die are started again by this one, as compose's
+restart policy would. Exit status: 0 when all rows are equal and every fault was got over in
+time.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from chaos import compose, embedded
+from chaos.faults import Fault, all_faults, schedule
+from chaos.run import BOUND, Recovery, finished, positions, run
+from tests.oracle import check
+from tests.pipeline import synthetic
+
+MESSAGES_A_PATIENT = 250
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seed", type=int, default=1, help="another seed, another order (1)")
+    parser.add_argument("--stack", choices=["embedded", "compose"], default="embedded")
+    parser.add_argument("--seconds", type=float, help="as many faults as fit (all of them)")
+    parser.add_argument("--rate", type=float, default=250, help="messages a second (250)")
+    parser.add_argument("--only", help="only faults whose name contains this")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="icu-chaos-") as temporary:
+        folder = Path(temporary)
+        # What is needed to know the schedule's length, without starting anything.
+        seconds = arguments.seconds or 700.0
+        patients = int(seconds * arguments.rate / MESSAGES_A_PATIENT) + 12
+        ward = synthetic(
+            folder / "ward", "--patients", str(patients), "--days", "20", "--seed", "1"
+        )
+        (folder / "stack").mkdir()
+        kind: Any = {"embedded": embedded, "compose": compose}[arguments.stack]
+        starting: AbstractContextManager[Any] = kind.stack(folder / "stack", ward, arguments.rate)
+        with starting as stack:
+            faults = [
+                fault
+                for fault in all_faults(stack, rng)
+                if not arguments.only or arguments.only in fault.name
+            ]
+            return _torment(stack, arguments.rate, schedule(faults, rng, arguments.seconds), ward)
+
+
+def _torment(stack: Any, rate: float, planned: list[tuple[float, Fault]], ward: Path) -> int:
+    _wait(lambda: len(positions(stack)) > 1, 120)
+    began = time.monotonic()
+    recoveries = run(stack, rate, planned, lambda line: print(line, flush=True))
+    took = time.monotonic() - began
+    stack.hurry()
+    _wait(lambda: finished(stack), 300)
+    print(check(ward, stack.database_url, "live"))
+    return _sum_up(recoveries, took)
+
+
+def _sum_up(recoveries: list[Recovery], took: float) -> int:
+    late = [recovery.fault for recovery in recoveries if not recovery.in_time]
+    slowest = max(recoveries, key=lambda r: max(r.stored, r.predicted))
+    print(
+        f"{len(recoveries)} faults in {took:.0f} s; the slowest: {slowest.fault}, "
+        f"{slowest.stored:.1f} s to store, {slowest.predicted:.1f} s to predict"
+    )
+    if late:
+        print(f"not within {BOUND:g} s: {', '.join(late)}", file=sys.stderr)
+    return 1 if late else 0
+
+
+def _wait(reached: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if reached():
+                return
+        except Exception as error:  # whatever is still starting
+            last: object = error
+        else:
+            last = ""
+        if time.monotonic() > deadline:
+            sys.exit(f"chaos: not reached within {seconds:g} s {last}")
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
