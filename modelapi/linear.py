@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from modelapi.features import Feature
 from modelapi.predictor import Explanation, Rows, logistic
 
+# Terms of absurd values are cut here, so that their sum is a number.
+_HUGE = 1e300
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -28,7 +31,8 @@ class Linear:
 
     def terms(self, rows: Rows) -> Rows:
         """What each feature adds to the log odds, shape (rows, features)."""
-        terms: Rows = rows * self.coefficients
+        with np.errstate(over="ignore"):
+            terms = np.clip(rows * self.coefficients, -_HUGE, _HUGE)
         return np.where(np.isnan(rows), self.missing, terms)
 
     def probability(self, rows: Rows) -> Rows:

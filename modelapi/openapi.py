@@ -1,16 +1,17 @@
 """/openapi.json and /docs: what the API takes and gives, for programs and for people.
 
-openapi.json holds all but two things that are added here: the champion's features, and
-the paths that name a model's version.
+openapi.json holds the frame. What depends on the models is added here: the champion's
+row, the paths that name a version, and each model's own inference requests.
 """
 
 import copy
 import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, render_template
+from flask import Blueprint, Response, render_template
 
 from modelapi.api_errors import NotServing, Unauthorized
 from modelapi.endpoints import answer, registry
@@ -20,33 +21,56 @@ blueprint = Blueprint("openapi", __name__, template_folder="templates")
 
 Document = dict[str, Any]
 
+OF_MODEL = "/v2/models/{model}"
+OF_VERSION = OF_MODEL + "/versions/{version}"
+
 
 @functools.cache
-def _base() -> Document:
-    document: Document = json.loads((Path(__file__).parent / "openapi.json").read_text("utf-8"))
-    versioned = {}
-    for path, item in document["paths"].items():
-        versioned[path] = item
-        if path.startswith("/v2/models/{model}"):
-            versioned[path.replace("{model}", "{model}/versions/{version}")] = _versioned(item)
-    return document | {"paths": versioned}
+def frame() -> Document:
+    """openapi.json as it lies in this folder."""
+    found: Document = json.loads((Path(__file__).parent / "openapi.json").read_text("utf-8"))
+    return found
 
 
-def _versioned(item: Document) -> Document:
+def document(champion: Model | None, models: Iterable[Model]) -> Document:
+    """The OpenAPI document while `champion` is in use and `models` can be asked."""
+    described = copy.deepcopy(frame())
+    if champion is not None:
+        described["components"]["schemas"]["Row"] = _row(champion)
+    paths: Document = {}
+    for path, item in described["paths"].items():
+        if path.endswith(("/infer", "/explain")):
+            for model in models:
+                verb = path.removeprefix(OF_MODEL)
+                name = OF_MODEL.format(model=model.ref.model)
+                version = OF_VERSION.format(model=model.ref.model, version=model.ref.version)
+                paths[version + verb] = _of_model(item, model, f".{model.ref.version}")
+                if registry().find(model.ref.model) is model:
+                    paths[name + verb] = _of_model(item, model, "")
+            continue
+        paths[path] = item
+        if path.startswith(OF_MODEL):
+            paths[path.replace(OF_MODEL, OF_VERSION)] = _of_version(item)
+    return described | {"paths": paths}
+
+
+def _of_version(item: Document) -> Document:
     item = copy.deepcopy(item)
     item["parameters"].append({"$ref": "#/components/parameters/Version"})
-    for method in item.keys() - {"parameters"}:
-        item[method]["operationId"] += "OfVersion"
-        item[method]["summary"] = f"The same, of one version: {item[method]['summary']}"
+    item["get"]["operationId"] += "OfVersion"
     return item
 
 
-def document(champion: Model | None) -> Document:
-    """The OpenAPI document while `champion` is in use."""
-    described = copy.deepcopy(_base())
-    if champion is not None:
-        described["components"]["schemas"]["Row"] = _row(champion)
-    return described
+def _of_model(item: Document, model: Model, suffix: str) -> Document:
+    """An inference operation with the request that this one model takes."""
+    operation = copy.deepcopy(item["post"])
+    if operation["operationId"] == "infer":
+        outputs = [output.name for output in model.manifest.outputs]
+    else:
+        outputs = ["contributions", "base", "features", "probability"]
+    operation["operationId"] += f".{model.ref.model}{suffix}"
+    operation["requestBody"]["content"]["application/json"]["schema"] = _request(model, outputs)
+    return {"post": operation}
 
 
 def _row(model: Model) -> Document:
@@ -64,6 +88,61 @@ def _row(model: Model) -> Document:
     }
 
 
+def _request(model: Model, outputs: list[str]) -> Document:
+    """A request for one row: that tensors of n rows have n values, a schema cannot say."""
+    tensors = [
+        {
+            "type": "object",
+            "required": ["name", "shape", "datatype", "data"],
+            "properties": {
+                "name": {"const": feature.name},
+                "shape": {"const": [1]},
+                "datatype": {"const": "FP64"},
+                "data": {
+                    "type": "array",
+                    "items": {"type": "number" if feature.required else ["number", "null"]},
+                    "minItems": 1,
+                    "maxItems": 1,
+                },
+                "parameters": _parameters("binary_data_size", "shared_memory_region"),
+            },
+        }
+        for feature in model.manifest.features
+    ]
+    output = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"enum": outputs},
+            "parameters": _parameters("classification", "shared_memory_region"),
+        },
+    }
+    return {
+        "description": (
+            "For one row. For n rows, each shape is [n] and each data has n values. Other number "
+            "types than FP64 are taken too, and tensors in the binary extension."
+        ),
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": ["string", "null"]},
+            "parameters": {"type": "object"},
+            "inputs": {
+                "type": "array",
+                "prefixItems": tensors,
+                "items": False,
+                "minItems": len(tensors),
+                "maxItems": len(tensors),
+            },
+            "outputs": {"type": "array", "items": output},
+        },
+    }
+
+
+def _parameters(*refused: str) -> Document:
+    return {"type": "object", "properties": dict.fromkeys(refused, False)}
+
+
 def _champion() -> Model | None:
     try:
         return registry().serving.champion
@@ -71,19 +150,26 @@ def _champion() -> Model | None:
         return None
 
 
+def _served() -> Iterable[Model]:
+    for ref in registry().repository.refs():
+        try:
+            yield registry().find(ref.model, ref.version)
+        except NotServing:
+            continue
+
+
 @blueprint.get("/openapi.json")
-def for_programs() -> Any:
-    return answer(document(_champion()))
+def for_programs() -> Response:
+    return answer(document(_champion(), list(_served())))
 
 
 @blueprint.get("/docs")
 def for_people() -> str:
     champion = _champion()
-    described = document(champion)
     return render_template(
         "docs.html",
-        document=described,
-        sections=_sections(described),
+        document=frame(),
+        sections=_sections(frame()),
         champion=champion.manifest if champion else None,
         example=champion.example if champion else None,
         token_errors=Unauthorized.__subclasses__(),
@@ -91,19 +177,18 @@ def for_people() -> str:
 
 
 def _sections(described: Document) -> dict[str, list[Document]]:
-    """The operations under their tags, references resolved."""
+    """The operations under their tags, with what each status means."""
     sections: dict[str, list[Document]] = {tag["name"]: [] for tag in described["tags"]}
     for path, item in described["paths"].items():
-        for method in ("get", "post"):
-            if method in item and "{version}" not in path:
-                operation = item[method]
-                answers = {
-                    status: _resolved(described, response)["description"]
-                    for status, response in operation["responses"].items()
-                }
-                sections[operation["tags"][0]].append(
-                    {"method": method.upper(), "path": path, "answers": answers, **operation}
-                )
+        for method in item.keys() & {"get", "post"}:
+            operation = item[method]
+            answers = {
+                status: _resolved(described, response)["description"]
+                for status, response in operation["responses"].items()
+            }
+            sections[operation["tags"][0]].append(
+                {"method": method.upper(), "path": path, "answers": answers, **operation}
+            )
     return sections
 
 

@@ -34,7 +34,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def score(self, values: Rows) -> Rows:
         """Points of each value, 0 where it is missing; both of shape (rows,)."""
         steps = 10**self.decimals
-        charted = np.floor(values * steps + 0.5)
+        with np.errstate(over="ignore"):
+            charted = np.floor(values * steps + 0.5)
         band = np.searchsorted(np.round(np.array(self.bounds) * steps), charted, side="left")
         points = np.array(self.points, dtype=np.float64)[np.minimum(band, len(self.bounds))]
         return np.where(np.isnan(values), 0.0, points)

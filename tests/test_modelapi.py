@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     return create_app(Settings(models=MODELS, model_state=state)).test_client()
 
 
-def formula(row: dict[str, float | None]) -> float:
+def formula(row: Mapping[str, float | None]) -> float:
     """The formula of the first version, as its design states it."""
     x = -5 + 0.002 * (row["age"] or 0) + 0.001 * (row["last_blood_pressure"] or 0)
     x += 0.03 * (row["rmean_respiration_rate"] or 0)

@@ -212,13 +212,12 @@ def test_a_linear_pipeline_is_served_fused_and_agrees(
 def test_an_imputer_that_drops_a_column_is_fused_too(tmp_path: Path, data: Any) -> None:
     x, y = data[0].copy(), data[1]
     x[:, 2] = np.nan
-    pipeline = make_pipeline(
-        SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=2000)
-    )
+    pipeline = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=2000))
     with pytest.warns(UserWarning, match="Skipping features"):
         pipeline.fit(x, y)
     with pytest.warns(UserWarning, match="Skipping features"):
         write(tmp_path, pipeline, np.where(np.isnan(x), 1.0, x))
+    with pytest.warns(UserWarning, match="Skipping features"):
         fused = load(tmp_path, "trained").predictor
     assert isinstance(fused, Linear)
     assert fused.coefficients[2] == fused.missing[2] == 0
