@@ -1,6 +1,7 @@
 """gunicorn's settings, from MODELAPI_HOST, MODELAPI_PORT and MODELAPI_WORKERS."""
 
 import os
+import socket
 
 # One thread of numpy a worker: rows are small, and threads of several workers would
 # only fight for the cores. Must be set before numpy is imported.
@@ -15,6 +16,10 @@ try:
     host = os.environ.get("MODELAPI_HOST") or "127.0.0.1"
     port = number(os.environ, "MODELAPI_PORT", 5000, 1, 65535)
     workers = number(os.environ, "MODELAPI_WORKERS", 2, 1, 64)
+    if settings.token_key_file is not None:
+        from modelapi.tokens import read_key
+
+        read_key(settings.token_key_file)
 except ValueError as error:
     raise SystemExit(str(error)) from None
 
@@ -32,3 +37,13 @@ preload_app = False
 accesslog = None
 loglevel = settings.log_level.lower()
 proc_name = "modelapi"
+
+
+def on_starting(_: object) -> None:
+    """Say at once, and once, that the port is taken; gunicorn would try for five seconds."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SystemExit(f"MODELAPI_PORT={port}: {error.strerror}") from None
