@@ -102,11 +102,9 @@ class DataHandler:
         if [model for model, _ in self._models] == models:
             return
         self._models = [(model, feature_set(model)) for model in models]
-        windows = widest(features for _, features in self._models)
-        if windows != self._windows:
-            # The stays in memory have not kept what the new windows need.
-            self._windows = windows
-            self._stays.clear()
+        self._windows = widest(features for _, features in self._models)
+        # The stays in memory have not kept what the new windows need.
+        self._stays.clear()
 
     def handle(self, batch: Batch) -> Outcome:
         """Stores the batch's messages that are not stored yet.
@@ -417,4 +415,5 @@ def _columns(vital: Vital, admitted: int) -> tuple[Any, ...]:
         vital.hours_mean,
         vital.hours_m2,
         vital.covariance,
+        vital.mean_low,
     )

@@ -61,7 +61,7 @@ TABLES = {
     "readings": "stream seq pat_id date_admission measured_at parameter value",
     "stays": "stream pat_id date_admission age date_discharge",
     "vitals": "stream pat_id date_admission parameter n mean m2 minimum maximum first_value"
-    " first_at last_value last_at hours_mean hours_m2 covariance",
+    " first_at last_value last_at hours_mean hours_m2 covariance mean_low",
     "predictions": "stream seq model version pat_id date_admission measured_at features probability"
     " reason created_at",
     "pending": "stream seq model",

@@ -10,6 +10,8 @@ from tool.plausible import implausible
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Age = Annotated[float, Meta(ge=0, le=150)] | None
+# Squares of deviations must not overflow.
+Value = Annotated[float, Meta(ge=-1e100, le=1e100)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -27,7 +29,7 @@ class Reading(msgspec.Struct, frozen=True, tag_field="type", tag="reading"):
     day: str
     hour: Annotated[int, Meta(ge=0, le=23)]
     parameter: Name
-    value: float
+    value: Value
 
 
 class Discharge(msgspec.Struct, frozen=True, tag_field="type", tag="discharge"):

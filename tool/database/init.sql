@@ -51,6 +51,7 @@ CREATE TABLE IF NOT EXISTS vitals (
     hours_mean     DOUBLE       NOT NULL,
     hours_m2       DOUBLE       NOT NULL,
     covariance     DOUBLE       NOT NULL,
+    mean_low       DOUBLE       NOT NULL, -- what `mean` cannot hold of itself (compensation)
     PRIMARY KEY (pat_id, date_admission, parameter, stream)
 );
 
