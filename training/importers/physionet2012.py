@@ -28,6 +28,7 @@ NAMES = {
     "Temp": "temperature",
     "HR": "heart_rate",
     "SaO2": "spo2",
+    "Na": "sodium",  # "na" alone would read as a missing name
 }
 UNITS = {
     "1": "coronary care",

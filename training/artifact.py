@@ -1,0 +1,142 @@
+"""The artifact: manifest, model, golden rows and model card, in the form that modelapi serves."""
+
+import io
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import joblib
+import msgspec
+import numpy as np
+
+from modelapi.artifact import Ref, write_artifact
+from modelapi.repository import Repository
+from modelapi.sklearn_model import libraries
+from tool.features import Feature
+from tool.plausible import RANGES
+from training.card import model_card
+from training.evaluation import Figure, Line
+from training.train import Result, predict
+
+GOLDEN_ROWS = 24
+
+
+def write(result: Result, version: str) -> Path:
+    """Write the artifact under the config's models folder, load it as modelapi would, and
+    return its folder.
+
+    Raises FileExistsError when the version is there already, ArtifactError when it would not
+    be served.
+    """
+    config = result.config
+    created = datetime.now(UTC).replace(microsecond=0)
+    features = [_declaration(result, number) for number in range(len(result.features))]
+    manifest: dict[str, Any] = {
+        "model": config.model.name,
+        "version": version,
+        "title": config.model.title,
+        "kind": "sklearn",
+        "created": created.isoformat(),
+        "features": features,
+        "outputs": [{"name": "probability", "description": f"probability of {config.label.event}"}],
+        "libraries": libraries(),
+        "thresholds": {name: point.threshold for name, point in result.points.items()},
+        "metrics": _metrics(result),
+        "training": {
+            "sha256": result.digest,
+            "event": config.label.event,
+            "kind": config.model.kind,
+            "seed": config.model.seed,
+            "stays": len(result.final.about.groupby(["pat_id", "date_admission"])),
+            "rows": len(result.final.y),
+            "events_among_rows": int(result.final.y.sum()),
+            "sample_hours": list(config.data.sample_hours),
+            "left_out": result.left_out,
+        },
+        "limits": list(config.card.limits),
+    }
+    files = {
+        "model.joblib": _dump(result.model),
+        "golden.json": _golden(result, features),
+        "MODEL_CARD.md": model_card(result, version, created.date()).encode(),
+    }
+    folder = write_artifact(config.output.models, manifest, files)
+    Repository(config.output.models).load(Ref(config.model.name, version))
+    return folder
+
+
+def _declaration(result: Result, number: int) -> dict[str, Any]:
+    feature = result.features[number]
+    column = result.final.x[:, number]
+    known = column[~np.isnan(column)]
+    return {
+        "name": feature.name,
+        "parameter": feature.parameter,
+        "aggregation": feature.aggregation,
+        "window_hours": feature.window_hours,
+        "fill": feature.fill,
+        "required": feature.name in result.config.features.required,
+        "unit": _unit(feature),
+        "range": [float(known.min()), float(known.max())],
+        "reference": float(np.median(known)),
+    }
+
+
+def _unit(feature: Feature) -> str | None:
+    if feature.parameter is None:
+        return "years"
+    if feature.aggregation == "age":
+        return "h"
+    if feature.aggregation == "count" or feature.parameter not in RANGES:
+        return None
+    unit = RANGES[feature.parameter][2]
+    return f"{unit} per hour" if feature.aggregation == "trend" else unit
+
+
+def _metrics(result: Result) -> dict[str, dict[str, Mapping[str, float]]]:
+    lines: list[Line] = [*result.headline]
+    lines += [
+        Line(f"hour {line.name}", line.rows, line.events, line.figures) for line in result.hours
+    ]
+    return {
+        line.name: {metric: _figure(figure) for metric, figure in line.figures.items()}
+        for line in lines
+    }
+
+
+def _figure(figure: Figure) -> Mapping[str, float]:
+    return {
+        "value": round(figure.value, 4),
+        "low": round(figure.low, 4),
+        "high": round(figure.high, 4),
+    }
+
+
+def _dump(model: Any) -> bytes:
+    # The folds are as long as the data and tell which row was in which: they stay here.
+    if "cv" in model.get_params(deep=False):
+        model.set_params(cv=None)
+    content = io.BytesIO()
+    joblib.dump(model, content, compress=("xz", 6), protocol=4)
+    return content.getvalue()
+
+
+def _golden(result: Result, features: list[dict[str, Any]]) -> bytes:
+    """Rows that no patient had: each value drawn for itself from those in training."""
+    draw = np.random.default_rng(result.config.model.seed)
+    x = np.column_stack([draw.choice(column, GOLDEN_ROWS) for column in result.final.x.T])
+    names = [feature["name"] for feature in features]
+    may_miss = [not feature["required"] for feature in features]
+    x[0, may_miss] = np.nan
+    probabilities = predict(result.model, x).tolist()
+    rows = [
+        {
+            "features": dict(
+                zip(names, [None if np.isnan(v) else float(v) for v in row], strict=True)
+            ),
+            "outputs": {"probability": probability},
+        }
+        for row, probability in zip(x, probabilities, strict=True)
+    ]
+    return msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n"

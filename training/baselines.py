@@ -1,0 +1,92 @@
+"""What a model has to beat, judged on the same rows."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from modelapi.artifact import ArtifactError, Ref
+from modelapi.repository import Repository
+from tool.features import Feature
+from training.dataset import Rows, usable
+from training.evaluation import RANKING, Judge, Line, Scores
+from training.models import linear
+
+Floats = NDArray[np.float64]
+#: Gives the training and the test rows with other features.
+WithFeatures = Callable[[list[Feature]], tuple[Rows, Rows]]
+
+
+def judge_baselines(
+    repository: Path,
+    names: tuple[str, ...],
+    parameters: list[str],
+    rows: WithFeatures,
+    judge: Judge,
+) -> Iterator[Line]:
+    """Base rate, the named models of the repository, and last values only.
+
+    Brier scores are after recalibration on the training rows, because a score is no probability.
+    """
+    train, test = rows([])
+    rate = Scores(test.y, np.full(len(test.y), train.y.mean()), test.patients)
+    yield judge.line(
+        "Base rate", rate, (*RANKING, "brier"), "the training rows' share, for everyone"
+    )
+    for name in names:
+        served = Served(repository, name)
+        train, test = rows(served.features)
+        typical = np.nanmedian(np.where(np.isnan(train.x).all(axis=0), 0.0, train.x), axis=0)
+        fitted, _ = served.predict(train.x, typical)
+        raw, absent = served.predict(test.x, typical)
+        note = f"{absent:,} rows lacked a required value" if absent else ""
+        yield _line(f"{served.title} ({name})", train, test, fitted, raw, note, judge)
+    features = [Feature.parse("age"), *(Feature.parse(f"{name}__last") for name in parameters)]
+    train, test = rows(features)
+    kept, _ = usable(train, features)
+    columns = [feature in kept for feature in features]
+    model = linear().fit(train.x[:, columns], train.y)
+    fitted, raw = (model.predict_proba(part.x[:, columns])[:, 1] for part in (train, test))
+    note = "logistic regression on age and each last value"
+    yield _line("Last values only", train, test, fitted, raw, note, judge)
+
+
+class Served:
+    """A model of the repository, such as the first version's formula or NEWS2."""
+
+    def __init__(self, repository: Path, name: str) -> None:
+        """Load NAME/VERSION; raises ArtifactError when it cannot be served."""
+        model, _, version = name.partition("/")
+        if not version:
+            raise ArtifactError(f"report.baselines: {name!r} is not NAME/VERSION")
+        self._model = Repository(repository).load(Ref(model, version))
+        self.title = self._model.manifest.title
+        self.features = [
+            Feature(**feature.declaration())  # type: ignore[arg-type]
+            for feature in self._model.manifest.features
+        ]
+
+    def predict(self, x: Floats, typical: Floats) -> tuple[Floats, int]:
+        """Output of each row, and how many rows lacked a required value.
+
+        In service those get no prediction. To judge all models on the same rows, they get
+        `typical` in its place here.
+        """
+        absent = np.isnan(x) & self._model.required
+        outputs = self._model.predict(np.where(absent, typical, x))
+        return outputs["probability"].astype(np.float64), int(absent.any(axis=1).sum())
+
+
+def _line(
+    name: str, train: Rows, test: Rows, fitted: Floats, raw: Floats, note: str, judge: Judge
+) -> Line:
+    ranked = judge.line(name, Scores(test.y, raw, test.patients), RANKING, note)
+    mapping = make_pipeline(StandardScaler(), LogisticRegression(C=np.inf))
+    mapping.fit(fitted[:, np.newaxis], train.y)
+    fair = Scores(test.y, mapping.predict_proba(raw[:, np.newaxis])[:, 1], test.patients)
+    ranked.figures.update(judge.line(name, fair, ("brier",)).figures)
+    return ranked
