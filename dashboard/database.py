@@ -127,7 +127,7 @@ SELECT pat_id, date_admission, age, date_discharge FROM stays
 WHERE pat_id = ? AND stream = ? ORDER BY date_admission DESC"""
 
 VITALS_OF = """
-SELECT parameter, n, first_at, last_value, last_at FROM vitals
+SELECT v.parameter, v.n, v.first_at, v.last_value, v.last_at FROM vitals v
 WHERE pat_id = ? AND date_admission = ? AND stream = ?"""
 
 # Newest first, so that the limit leaves out the oldest.

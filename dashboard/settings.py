@@ -55,8 +55,8 @@ class Settings:
         port = given.get("DASHBOARD_PORT", str(cls.port))
         if not port.isdecimal() or int(port) > 65535:
             raise SettingError(f"DASHBOARD_PORT={port}: expected a port number")
-        level = given.get("LOG_LEVEL", cls.log_level).upper()
-        if level not in LEVELS:
+        level = given.get("LOG_LEVEL", cls.log_level)
+        if level.upper() not in LEVELS:
             raise SettingError(f"LOG_LEVEL={level}: expected one of {', '.join(LEVELS)}")
         return cls(
             database_url=url("DATABASE_URL", cls.database_url, "sqlite", "mysql"),
@@ -67,7 +67,7 @@ class Settings:
             model_url=url("MODEL_URL", cls.model_url, "http", "https"),
             host=given.get("DASHBOARD_HOST", cls.host),
             port=int(port),
-            log_level=level,
+            log_level=level.upper(),
         )
 
 

@@ -102,7 +102,8 @@ class Topic:
         return found
 
     def _renderer(self, element: str) -> Renderer | None:
-        return self._renderers.get(element.partition(":")[0])
+        name, colon, _ = element.partition(":")
+        return self._renderers.get(name) if colon else None
 
     async def changed(self, version: int, wait: float) -> bool:
         """Wait until there is something newer than `version`; False when there was not."""
