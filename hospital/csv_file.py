@@ -184,11 +184,11 @@ class CsvFile:
                 if not text.endswith("\n"):
                     text = self._last_line(text, line, refuse)
                 count = text.count("\n")
-                frame = self._frame(text, columns) if self._regular(text, count) else None
-                if frame is not None and len(frame) == count:
-                    yield self._block(frame, text, np.arange(line, line + count))
-                else:
+                frame = self._quick(text, count, columns)
+                if frame is None:
                     yield from self._odd_block(text, line, columns, refuse)
+                else:
+                    yield self._block(frame, text, np.arange(line, line + count))
                 line += count
                 progress.at(file.buffer.tell(), self.contents.size)
 
@@ -216,6 +216,16 @@ class CsvFile:
         refuse(line + text.count("\n"), column, cells[-1], reason)
         return text[:start]
 
+    def _quick(self, text: str, count: int, columns: tuple[str, ...]) -> pd.DataFrame | None:
+        """The cells of a block, or None unless each of its lines is a row of the header's shape."""
+        if not self._regular(text, count):
+            return None
+        try:
+            frame = self._frame(text, columns)
+        except pd.errors.ParserError:  # a quote left open
+            return None
+        return frame if len(frame) == count else None
+
     def _regular(self, text: str, count: int) -> bool:
         """Whether every line has exactly the header's separators, and quotes around cells only."""
         if "\0" in text:
@@ -227,10 +237,10 @@ class CsvFile:
         return text.encode().translate(None, self._not_shape) == self._shape * count
 
     def _plainly_quoted(self, text: str) -> bool:
-        """Whether each quote is first or last in a cell, as many first as last."""
+        """Whether each quote is first or last in a cell."""
         opening = text.count(self.separator + '"') + text.count('\n"') + text.startswith('"')
         closing = text.count('"' + self.separator) + text.count('"\n')
-        return opening == closing and opening + closing == text.count('"')
+        return opening + closing == text.count('"')
 
     def _frame(self, text: str, columns: tuple[str, ...]) -> pd.DataFrame:
         """The cells of regular lines as categories of texts."""
@@ -241,6 +251,7 @@ class CsvFile:
             io.BytesIO((text + words).encode()),
             sep=self.separator,
             header=None,
+            names=range(len(self.names)),
             index_col=False,
             usecols=[self._position[column] for column in columns],
             dtype="category",

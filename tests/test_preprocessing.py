@@ -230,6 +230,8 @@ class TestFileForms:
         "odd",
         [
             '1;2019-02-15;7;"a;80',  # an opening quote here and a closing one there
+            '"1;2019-02-15";7;a;80',
+            '1;2019-02-15;7;"a;80"',
             '1;2019-02-15;"7;a";80',  # a separator in quotes, and so a field too few
             '1;2019-02-15;7;"a""b";80"',
         ],
@@ -239,6 +241,13 @@ class TestFileForms:
         rows = hospital.readings(signal=SIGNAL + quoted + odd + '\n1;2019-02-15;8;y";81\n')
         assert rows == ["1 2019-02-15 7 x 80.0", '1 2019-02-15 8 y" 81.0']
         assert [row[1] for row in hospital.rejected()] == [3]
+
+    @pytest.mark.parametrize("first", ["", '1;2019-02-15;6;y";79\n'])
+    def test_a_quote_open_to_the_end_of_the_file(self, hospital: Hospital, first: str) -> None:
+        rows = hospital.readings(signal=SIGNAL + first + '1;2019-02-15;7;"x;80\n' + ONE)
+        assert rows[-1] == "1 2019-02-15 7 heart_rate 80.0"
+        assert len(rows) == (2 if first else 1)
+        assert [row[1] for row in hospital.rejected()] == [3 if first else 2]
 
     def test_a_quote_that_is_never_closed_costs_one_line(self, hospital: Hospital) -> None:
         rows = hospital.readings(

@@ -180,13 +180,16 @@ def test_cells_of_any_text(table: list[Row], quoting: int, block: int) -> None:
 @given(st.data())
 def test_files_with_damage(data: st.DataObject) -> None:
     """Bytes cut out, put in or changed anywhere: one clear error, or all lines accounted for."""
-    body = "".join(f"1;2019-02-12;{hour};x;{hour}.5\n" for hour in range(20))
+    name = data.draw(st.sampled_from(["x", '"x"']))
+    body = "".join(f"1;2019-02-12;{hour};{name};{hour}.5\n" for hour in range(20))
     raw = (";".join(COLUMNS) + "\n" + body).encode()
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(raw)))
         end = start + data.draw(st.sampled_from([0, 1, 2, 30]))
         junk = data.draw(
-            st.one_of(st.binary(max_size=6), st.sampled_from([b'"', b"\0", b"\n", b"\r"]))
+            st.one_of(
+                st.binary(max_size=6), st.sampled_from([b'"', b'";', b';"', b"\0", b"\n", b"\r"])
+            )
         )
         raw = raw[:start] + junk + raw[end:]
     error = ""
