@@ -2,11 +2,11 @@
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 
 from hospital import settings
+from hospital.logs import set_up_logging
 from hospital.serve import CannotServe, serve
 
 
@@ -19,9 +19,7 @@ def main() -> int:
     parser.parse_args()
     try:
         chosen = settings.Settings.from_environment(os.environ)
-        logging.basicConfig(
-            level=chosen.log_level, format="%(asctime)s %(levelname)s hospital: %(message)s"
-        )
+        set_up_logging(chosen)
         asyncio.run(serve(chosen))
     except (settings.SettingError, CannotServe) as error:
         print(f"hospital: {error}", file=sys.stderr)

@@ -24,6 +24,7 @@ import pandas as pd
 
 from hospital.cells import OPEN, Dates
 from hospital.csv_file import Contents, CsvFile, InputError, Progress, examine
+from hospital.logs import set_up_logging
 from hospital.readings import SIGNAL_COLUMNS, SLOTS, Readings, read_readings
 from hospital.rejected import Rejected
 from hospital.settings import SettingError, Settings, writable_folder
@@ -243,9 +244,7 @@ def main() -> int:
     parser.parse_args()
     try:
         settings = Settings.from_environment(os.environ)
-        logging.basicConfig(
-            level=settings.log_level, format="%(asctime)s %(levelname)s hospital: %(message)s"
-        )
+        set_up_logging(settings)
         folder = writable_folder(settings.patient_data, settings.derived_data)
         prepare(settings.patient_data, folder, settings.date_format)
     except (InputError, SettingError) as error:

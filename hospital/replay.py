@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ REMEMBERED = 20_000  # stays; about 8 MB
 class Replay:
     """The messages of all_data.csv in one replay mode.
 
-    `stream` is the fingerprint of input and mode, `messages` how many there are. Any number of
+    `stream` is the fingerprint of input and mode, `messages` how many there are, `rejected` how
+    many rows of each file are not among them. Any number of
     readers may take events at the same time. The file is opened once: replacing it on disk does
     not disturb a replay that has begun.
     Raises OSError, ValueError or KeyError when all_data.json is missing or not what it should be.
@@ -28,6 +30,9 @@ class Replay:
         live = mode == "live"
         self.stream = hashlib.sha256((index["sha256"] + mode).encode()).hexdigest()[:8]
         self.messages: int = index["messages"] if live else index["readings"]
+        self.rejected: Counter[str] = Counter()  # rows by file
+        for reason, rows in index.get("rejected", {}).items():
+            self.rejected[reason.partition(":")[0]] += rows
         self._offsets: list[int] = [entry[0] for entry in index["offsets"]]
         self._before: list[int] = [entry[1 if live else 2] for entry in index["offsets"]]
         self._live = live

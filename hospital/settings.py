@@ -8,6 +8,7 @@ REPLAY_MODE    live: a discharge is told when it happens; hindsight: from the st
 HOSPITAL_HOST  address to listen on (127.0.0.1)
 HOSPITAL_PORT  port to listen on; 0: any free one (8080)
 LOG_LEVEL      DEBUG, INFO, WARNING or ERROR (INFO)
+LOG_FORMAT     text, or json: one object a line (text)
 """
 
 import math
@@ -34,6 +35,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     log_level: str = "INFO"
+    log_format: str = "text"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -56,6 +58,9 @@ class Settings:
                 "LOG_LEVEL",
                 given.get("LOG_LEVEL", cls.log_level).upper(),
                 ("DEBUG", "INFO", "WARNING", "ERROR"),
+            ),
+            log_format=_one_of(
+                "LOG_FORMAT", given.get("LOG_FORMAT", cls.log_format), ("text", "json")
             ),
         )
 

@@ -6,10 +6,14 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from hospital.metrics import MESSAGES, SUBSCRIPTIONS, exposition
 from hospital.replay import Replay
 from hospital.settings import Settings
 
@@ -39,9 +43,11 @@ class Ward:
         pace = f"{self.rate:g} messages/s" if self.rate else "as fast as it reads"
         log.info(
             f"subscriber {host}:{port} connected: {stream} from message "
-            f"{subscription.after + 1} of {messages}, {pace}, {self.mode}"
+            f"{subscription.after + 1} of {messages}, {pace}, {self.mode}",
+            extra={"message_id": f"{stream}-{subscription.after + 1}"},
         )
         self.subscribers.add(task)
+        SUBSCRIPTIONS.inc()
         try:
             yield
         finally:
@@ -54,14 +60,21 @@ WARD = web.AppKey("ward", Ward)
 
 
 def create_app(settings: Settings, replay: Replay | None = None) -> web.Application:
-    """GET /sub and GET /health. Both answer 503 until `app[WARD].replay` is set."""
+    """GET /sub, GET /health, both 503 until `app[WARD].replay` is set, and GET /metrics."""
     app = web.Application(middlewares=[errors_as_json])
     app[WARD] = Ward(settings.replay_rate, settings.replay_mode)
     app[WARD].replay = replay
     app.router.add_get("/sub", subscribe)
     app.router.add_get("/health", health)
+    app.router.add_get("/metrics", partial(metrics, settings.derived_data))
     app.on_shutdown.append(end_streams)
     return app
+
+
+async def metrics(derived_data: Path, request: web.Request) -> web.Response:
+    ward = request.app[WARD]
+    body = exposition(ward.replay, len(ward.subscribers), derived_data)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def health(request: web.Request) -> web.Response:
@@ -156,6 +169,9 @@ class Subscription:
                 last = first + await self._due() if self._rate else len(events)
                 due = events[first:last]
                 await self._response.write("".join(due).encode())
+                MESSAGES.inc(len(due))
+                if log.isEnabledFor(logging.DEBUG):
+                    self._trace(len(due))
                 self.sent += len(due)
                 first = last
                 await asyncio.sleep(0)  # a fast reader never makes write wait: let others in
@@ -163,6 +179,11 @@ class Subscription:
         await self._response.write(end.encode())
         await self._response.write_eof()
         self.ended = True
+
+    def _trace(self, count: int) -> None:
+        for seq in range(self.after + self.sent + 1, self.after + self.sent + count + 1):
+            name = f"{self.replay.stream}-{seq}"
+            log.debug("message %s sent", name, extra={"message_id": name})
 
     async def _due(self) -> int:
         """How many messages are due, at least one: waits for it.

@@ -1,0 +1,33 @@
+"""What hospital counts, for GET /metrics."""
+
+import shutil
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, disable_created_metrics, generate_latest
+
+from hospital.replay import Replay
+
+# A second time series for each counter, that nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+MESSAGES = Counter("icu_hospital_messages_sent_total", "Messages sent, to all subscribers together")
+SUBSCRIPTIONS = Counter("icu_hospital_subscriptions_total", "Subscribers that have come, ever")
+_subscribers = Gauge("icu_hospital_subscribers", "Subscribers that follow the stream")
+_stream = Gauge("icu_hospital_stream_messages", "Messages in the stream; 0 while it is prepared")
+_rejected = Gauge("icu_hospital_rejected_rows", "Rows of the CSVs that are not sent", ["file"])
+_free = Gauge("icu_hospital_disk_free_bytes", "Space left where derived data goes")
+_size = Gauge("icu_hospital_disk_size_bytes", "Size of the disk where derived data goes")
+
+
+def exposition(replay: Replay | None, subscribers: int, derived_data: Path) -> bytes:
+    """All metrics in Prometheus' text format."""
+    _subscribers.set(subscribers)
+    _stream.set(replay.messages if replay else 0)
+    for file, rows in replay.rejected.items() if replay else ():
+        _rejected.labels(file).set(rows)
+    while not derived_data.exists():  # where it will be made
+        derived_data = derived_data.parent
+    disk = shutil.disk_usage(derived_data)
+    _free.set(disk.free)
+    _size.set(disk.total)
+    return generate_latest()
