@@ -34,6 +34,7 @@ keepalive = 75
 timeout = 60
 graceful_timeout = 10
 preload_app = False
+control_socket_disable = True
 accesslog = None
 loglevel = settings.log_level.lower()
 proc_name = "modelapi"

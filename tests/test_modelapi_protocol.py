@@ -116,7 +116,9 @@ class TestTritonClient:
         x = -5 + 0.002 * 63.2 + 0.001 * 118.4 + 0.03 * 19.5
         expected = np.full(2000, 1 / (1 + np.exp(-x)))
         np.testing.assert_allclose(result.as_numpy("probability"), expected, rtol=1e-13)
-        assert result.get_response()["id"] == "visit 7"
+        response = result.get_response()
+        assert response["id"] == "visit 7"
+        assert ("data" in response["outputs"][0]) == (outputs is False)
 
     @pytest.mark.parametrize("binary", [True, False])
     def test_outputs_of_every_datatype(
@@ -152,6 +154,7 @@ class TestTritonClient:
             # Each connection is new, so that both workers are among them.
             return {fetch(f"{url}/v2/models/qsofa/ready")[0] == 200 for _ in range(20)}
 
+        assert ready() == {True}
         client.unload_model("qsofa")
         until(lambda: ready() == {False})
         states = {each["name"]: each["state"] for each in client.get_model_repository_index()}
@@ -163,23 +166,32 @@ class TestTritonClient:
         with pytest.raises(InferenceServerException, match="models come from the repository"):
             client.load_model("qsofa", config="{}")
 
-    def test_statistics_count_over_all_workers(self, client: triton.InferenceServerClient) -> None:
-        def counted() -> dict[str, Any]:
-            [stats] = client.get_inference_statistics("plain", "1")["model_stats"]
-            return dict(stats)
+    def test_statistics(self, client: triton.InferenceServerClient) -> None:
+        [stats] = client.get_inference_statistics("news2", "2017")["model_stats"]
+        assert (stats["name"], stats["version"]) == ("news2", "2017")
+        assert len(client.get_inference_statistics()["model_stats"]) == 5
 
-        before = counted()
-        for _ in range(10):
-            client.infer("plain", tensors({"age": 50}, 7), "1")
-        with pytest.raises(InferenceServerException):
-            client.infer("plain", tensors({"age": np.nan}), "1")
-        after = counted()
-        assert after["inference_count"] - before["inference_count"] == 70
-        assert after["execution_count"] - before["execution_count"] == 10
-        times = after["inference_stats"]
-        assert times["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 1
-        parts = ("compute_input", "compute_infer", "compute_output")
-        assert times["success"]["ns"] == sum(times[part]["ns"] for part in parts) > 0
+
+def test_statistics_count_over_all_workers(url: str) -> None:
+    """Each connection is new, so both workers serve some of it."""
+
+    def counted() -> dict[str, Any]:
+        [stats] = fetch(f"{url}/v2/models/plain/versions/1/stats")[1]["model_stats"]
+        return dict(stats)
+
+    before = counted()
+    infer = f"{url}/v2/models/plain/versions/1/infer"
+    for _ in range(20):
+        assert fetch(infer, document({"age": 50.0}))[0] == 200
+        assert fetch(f"{url}/api/model?model=plain&version=1", [{"age": 50}] * 6)[0] == 200
+    assert fetch(infer, document({"age": None}))[0] == 400
+    after = counted()
+    assert after["inference_count"] - before["inference_count"] == 20 * 7
+    assert after["execution_count"] - before["execution_count"] == 40
+    times = after["inference_stats"]
+    assert times["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 1
+    parts = ("compute_input", "compute_infer", "compute_output")
+    assert times["success"]["ns"] == sum(times[part]["ns"] for part in parts) > 0
 
 
 class TestMLServerTypes:
