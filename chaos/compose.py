@@ -190,13 +190,15 @@ class ComposeStack:
 
     def _sql(self, statements: str) -> str:
         """As root, who has a connection of his own when all others are taken."""
-        return self._exec("tooldb", "mysql", "--skip-column-names", "tooldb", given=statements)
+        return self._exec(
+            "tooldb", "mysql", "--force", "--skip-column-names", "tooldb", given=statements
+        )
 
     def _take_connections(self) -> None:
-        self._sql("SET GLOBAL max_connections = 1")
-        ids = self._sql("SELECT id FROM information_schema.processlist WHERE user = 'tool'")
-        for number in ids.split():
-            self._sql(f"KILL {number}")
+        ids = self._sql("SELECT id FROM information_schema.processlist WHERE user <> 'root'")
+        # In one session: none would be had between the statements.
+        kills = "".join(f"KILL {number};" for number in ids.split())
+        self._sql(f"SET GLOBAL max_connections = 1; {kills}")
 
     def _deadlock(self) -> None:
         for _ in range(3):

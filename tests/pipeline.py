@@ -119,7 +119,7 @@ class Pipeline:
         """The buffer's position, as Redis has it."""
         try:
             found: dict[str, Any] = json.loads(self.redis.get("icu:position") or "{}")
-        except RedisError:
+        except (RedisError, ValueError):
             found = {}
         return found
 
