@@ -184,9 +184,7 @@ def test_a_state_file_that_cannot_be_read_changes_nothing(
     assert f"{state}: file is not a database" in caplog.text
 
 
-def test_without_a_default_nothing_is_served_and_the_reason_told(
-    models: Path, state: Path
-) -> None:
+def test_without_a_default_nothing_is_served_and_the_reason_told(models: Path, state: Path) -> None:
     registry = Registry(Repository(models), StateFile(state, models / "nothing.json"))
     registry.refresh()
     with pytest.raises(NotServing, match=r"nothing\.json: No such file"):
