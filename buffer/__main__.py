@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from prometheus_client import start_http_server
+from pythonjsonlogger.json import JsonFormatter
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -31,15 +33,40 @@ async def serve(settings: Settings) -> None:
         await task
 
 
+def set_up_logging(settings: Settings) -> None:
+    """To stderr. As JSON, a line is an object with time, level, service, logger and message."""
+    handler = logging.StreamHandler()
+    if settings.log_format == "json":
+        handler.setFormatter(
+            JsonFormatter(
+                "{levelname}{name}{message}",
+                style="{",
+                rename_fields={"levelname": "level", "name": "logger"},
+                static_fields={"service": "buffer"},
+                timestamp="time",
+            )
+        )
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
+
+
 def main() -> int:
     try:
         settings = Settings.from_environment()
     except SettingError as error:
         print(f"buffer: {error}", file=sys.stderr)
         return 1
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    set_up_logging(settings)
+    if settings.metrics_port:
+        try:
+            start_http_server(settings.metrics_port, settings.metrics_host)
+        except OSError as error:
+            print(
+                f"buffer: BUFFER_METRICS_PORT={settings.metrics_port}: {error.strerror}",
+                file=sys.stderr,
+            )
+            return 1
     asyncio.run(serve(settings))
     return 0
 

@@ -15,6 +15,7 @@ import aiohttp
 from redis import Redis
 from redis.exceptions import RedisError
 
+from buffer import metrics
 from buffer.batches import Batch, Partitioner, Pending
 from buffer.queues import Position, Queues, Superseded
 from buffer.settings import Settings
@@ -37,8 +38,9 @@ class Interrupted(Exception):
 class Outage:
     """Tells of a failure once, of its end once, and grows the pause between tries."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, peer: str, url: str = "") -> None:
+        self._what = f"{peer} {url}".strip()
+        self._back = metrics.RECONNECTS.labels(peer)
         self._since: float | None = None
         self._pause = 0.25
 
@@ -51,6 +53,7 @@ class Outage:
 
     def over(self) -> None:
         if self._since is not None:
+            self._back.inc()
             log.info("%s: back after %.1f s", self._what, time.monotonic() - self._since)
         self._since, self._pause = None, 0.25
 
@@ -62,7 +65,7 @@ class Buffer:
         self._settings = settings
         self._queues = Queues(redis, settings.partitions)
         self._partitioner = Partitioner(settings.partitions)
-        self._stream_outage = Outage(f"stream {settings.stream_url}")
+        self._stream_outage = Outage("stream", settings.stream_url)
         self._redis_outage = Outage("redis")
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -127,6 +130,7 @@ class Buffer:
                     self._queues.enqueue(position, [])
                     return
             self._stream_outage.over()
+            metrics.ENDED.set(0)
             log.info("stream %s: reading after message %d", stream, position.seq)
             self._read = position.seq
             await self._forward(response, position)
@@ -190,11 +194,13 @@ class Buffer:
                 raise Interrupted(error) from None
             for event in events:
                 if event.type == "end":
+                    metrics.RECEIVED.inc(len(events) - 1)
                     return
                 seq = _seq(event, position.stream)
                 if seq <= self._read:
                     continue
                 if seq > self._read + 1:
+                    metrics.MISSING.inc(seq - self._read - 1)
                     log.error(
                         "messages %d to %d are missing in the stream", self._read + 1, seq - 1
                     )
@@ -202,6 +208,7 @@ class Buffer:
                 part = self._partitioner.part(event.data)
                 if seq > position.parts.get(part, 0):
                     pending.add(part, seq, received, event.data)
+            metrics.RECEIVED.inc(len(events))
             self._arrived.set()
             while pending.waiting >= self._settings.queue_max:
                 self._room.clear()
@@ -216,6 +223,7 @@ class Buffer:
         missing = 0.0
         while True:
             pending.settle(self._queues.committed(position.stream) or {})
+            metrics.WAITING.set(pending.waiting)
             self._room.set()
             if batches := pending.take_due(position.parts):
                 self._enqueue(position, pending, batches)
@@ -234,6 +242,7 @@ class Buffer:
             if now - checked > 1:
                 if not self._queues.take_lease():
                     raise Superseded
+                self._count_jobs()
                 lost = any(not self._queues.jobs(part) for part in pending.unsettled())
                 missing = missing + now - checked if lost else 0.0
                 checked = now
@@ -242,6 +251,10 @@ class Buffer:
                     return
         receiver.result()
         self._end(position)
+
+    def _count_jobs(self) -> None:
+        for part in range(self._settings.partitions):
+            metrics.JOBS.labels(part).set(len(self._queues.jobs(part)))
 
     def _enqueue(self, position: Position, pending: Pending, batches: list[Batch]) -> None:
         first_left = pending.first_gathered
@@ -254,23 +267,34 @@ class Buffer:
         self._queues.enqueue(moved, batches)
         position.seq, position.parts = moved.seq, moved.parts
         for batch in batches:
+            metrics.BATCH.observe(len(batch.messages))
+            clock = metrics.stream_clock(batch.messages[-1][2])
+            if clock is not None:
+                metrics.CLOCK.labels(batch.part).set(clock)
+            batch_id = f"{position.stream}-{batch.part}-{batch.last}"
             log.info(
                 "stream %s: queued %d messages up to %d for tool-%d",
                 position.stream,
                 len(batch.messages),
                 batch.last,
                 batch.part,
+                extra={"batch_id": batch_id},
             )
             if log.isEnabledFor(logging.DEBUG):
                 for seq, _, data in batch.messages:
+                    message_id = f"{position.stream}-{seq}"
                     log.debug(
-                        "message %s-%d: %s", position.stream, seq, data.decode("utf-8", "replace")
+                        "message %s: %s",
+                        message_id,
+                        data.decode("utf-8", "replace"),
+                        extra={"message_id": message_id, "batch_id": batch_id},
                     )
 
     def _go_back(self, position: Position, pending: Pending) -> None:
         committed = self._queues.committed(position.stream)
         if committed is None:
             raise Superseded
+        metrics.REWINDS.inc()
         behind = min(committed.get(part, 0) for part in pending.unsettled())
         log.warning(
             "stream %s: jobs were lost in Redis; reading again after %d", position.stream, behind
@@ -283,6 +307,9 @@ class Buffer:
         if not position.ended:
             position.ended = True
             self._queues.enqueue(position, [])
+        self._count_jobs()
+        metrics.WAITING.set(0)
+        metrics.ENDED.set(1)
         log.info("stream %s: ended at message %d", position.stream, position.seq)
         self._ended = position.stream
 

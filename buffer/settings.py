@@ -22,7 +22,10 @@ class Settings:
     partitions: int = 2
     batch_max: int = 5_000
     queue_max: int = 100_000
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0  # none
     log_level: str = "INFO"
+    log_format: str = "text"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -34,7 +37,10 @@ class Settings:
             partitions=_read(environ, "PARTITIONS", _positive, cls.partitions),
             batch_max=_read(environ, "BATCH_MAX", _positive, cls.batch_max),
             queue_max=_read(environ, "QUEUE_MAX", _positive, cls.queue_max),
+            metrics_host=_read(environ, "METRICS_HOST", str, cls.metrics_host),
+            metrics_port=_read(environ, "BUFFER_METRICS_PORT", _port, cls.metrics_port),
             log_level=_read(environ, "LOG_LEVEL", _level, cls.log_level),
+            log_format=_read(environ, "LOG_FORMAT", _format, cls.log_format),
         )
 
 
@@ -52,6 +58,18 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ValueError("expected a whole number above 0")
     return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ValueError("expected a port, 1 to 65535")
+    return int(text)
+
+
+def _format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError("expected text or json")
+    return text
 
 
 def _level(text: str) -> str:
