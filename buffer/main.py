@@ -243,7 +243,10 @@ class Buffer:
                 if not self._queues.take_lease():
                     raise Superseded
                 self._count_jobs()
-                lost = any(not self._queues.jobs(part) for part in pending.unsettled())
+                gone = {part for part in pending.unsettled() if not self._queues.jobs(part)}
+                # In this order: a job tells what it has committed before it leaves Redis.
+                pending.settle(self._queues.committed(position.stream) or {})
+                lost = not gone.isdisjoint(pending.unsettled())
                 missing = missing + now - checked if lost else 0.0
                 checked = now
                 if missing > LOST_AFTER:
