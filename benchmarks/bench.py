@@ -1,0 +1,146 @@
+"""What all benchmarks share: inputs, the database server, X, and the shape of a result."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ward
+from benchmarks.databases import Server, mark, open_database
+from benchmarks.pipeline import Pipeline
+from benchmarks.ward import Ward
+
+INSERT = (
+    "INSERT INTO readings (stream, seq, pat_id, date_admission, measured_at, parameter, value)"
+    " VALUES ({marks})"
+)
+
+
+@dataclass
+class Result:
+    """One row of the table. `raw` is the limit in the same unit, measured in the same run.
+
+    `ratio`: more is better. For a time or memory it is limit by figure, for anything else figure
+    by limit. Above 1 where the pipeline has found a better way than the bare one.
+    """
+
+    key: str
+    stage: str
+    figure: float
+    unit: str
+    raw: float | None = None
+    raw_is: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        if not self.raw or not self.figure:
+            return None
+        return self.raw / self.figure if self.unit in ("ms", "s", "MB") else self.figure / self.raw
+
+
+class Bench:
+    """A run: its size, its folder, its server."""
+
+    def __init__(self, folder: Path, server: Server, quick: bool) -> None:
+        self.folder = folder
+        self.server = server
+        self.quick = quick
+        self._wards: dict[tuple[int, int, float], Ward] = {}
+        self._x: float | None = None
+        self._runs = 0
+
+    def say(self, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+    def ward(self, patients: int, rows: int, staying: float) -> Ward:
+        """CSVs of this size; written once a run."""
+        key = (patients, rows, staying)
+        if key not in self._wards:
+            folder = self.folder / f"ward-{patients}-{rows}-{staying:g}"
+            self._wards[key] = ward.write(folder, *key)
+        return self._wards[key]
+
+    @contextmanager
+    def pipeline(
+        self, patient_data: Path, database_url: str, server: Server | None = None, **settings: str
+    ) -> Iterator[Pipeline]:
+        self._runs += 1
+        folder = self.folder / f"run-{self._runs}"
+        with Pipeline(
+            folder, patient_data, database_url, server or self.server, **settings
+        ) as pipeline:
+            yield pipeline
+
+    @property
+    def x(self) -> float:
+        """X: rows/s of bare `executemany` into `readings`. Measured when it is first asked for."""
+        if self._x is None:
+            self._x = self.bare_insert(self.server)
+        return self._x
+
+    def bare_insert(self, server: Server) -> float:
+        speed = executemany(server, 20_000 if self.quick else 100_000)
+        self.say(f"bare executemany into {server.name}: {speed:,.0f} rows/s")
+        return speed
+
+
+def executemany(server: Server, rows: int) -> float:
+    """Rows/s, 1,000 a call and a commit after each: the middle one of three tries."""
+    speeds = []
+    for _ in range(3):
+        url = server.fresh("bare")
+        connection = open_database(url)
+        cursor = connection.cursor()
+        statement = INSERT.format(marks=", ".join([mark(url)] * 7))
+        calls = [readings(start, 1_000) for start in range(1, rows, 1_000)]
+
+        def insert(
+            cursor: Any = cursor,
+            statement: str = statement,
+            connection: Any = connection,
+            calls: list[list[tuple[Any, ...]]] = calls,
+        ) -> None:
+            for call in calls:
+                cursor.executemany(statement, call)
+                connection.commit()
+
+        speeds.append(rows / seconds(insert))
+        connection.close()
+    server.drop("bare")
+    return statistics.median(speeds)
+
+
+def readings(start: int, count: int) -> list[tuple[Any, ...]]:
+    """Rows of `readings` as a ward of 2,000 patients sends them."""
+    return [
+        (
+            "bare",
+            seq,
+            ward.FIRST_PATIENT + seq // 4 % 2_000,
+            "2150-01-01",
+            f"2150-01-{1 + seq // 192_000 % 28:02} {seq // 8_000 % 24:02}:00:00",
+            list(ward.PARAMETERS)[seq % 4],
+            80.0 + seq % 97,
+        )
+        for seq in range(start, start + count)
+    ]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def rate(work: Callable[[], int], least: float = 1.0) -> float:
+    """What `work` gets done in a second; called again until `least` seconds have passed."""
+    done = 0
+    start = time.perf_counter()
+    while (passed := time.perf_counter() - start) < least:
+        done += work()
+    return done / passed

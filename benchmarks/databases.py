@@ -1,0 +1,273 @@
+"""The database server of a run: the one at DATABASE_URL, or MariaDB or MySQL from PATH, or SQLite.
+
+Each benchmark gets an empty database of its own.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import mysql.connector
+
+from embedded.stack import free_port
+from tool.db_connector import connect as tool_database
+
+# As tool/database/mysqld.cnf has it.
+DURABLE = (
+    "--innodb-flush-log-at-trx-commit=1",
+    "--innodb-buffer-pool-size=512M",
+    "--skip-log-bin",
+    "--skip-name-resolve",
+)
+START_SECONDS = 60
+
+
+class CannotMeasure(Exception):
+    """Something is missing, or did not happen in time."""
+
+
+class Server:
+    """Where databases are made. `pid` is the server's process, where it can be seen."""
+
+    name: str
+    pid: int | None = None
+
+    def fresh(self, name: str) -> str:
+        """The URL of an empty database with the pipeline's tables."""
+        raise NotImplementedError
+
+    def drop(self, name: str) -> None:
+        raise NotImplementedError
+
+
+class SQLiteFiles(Server):
+    """A file for each database."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.name = f"SQLite {sqlite3.sqlite_version}"
+
+    def fresh(self, name: str) -> str:
+        self.drop(name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return _with_tables(f"sqlite:///{self._folder / name}.sqlite")
+
+    def drop(self, name: str) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            (self._folder / f"{name}.sqlite{suffix}").unlink(missing_ok=True)
+
+
+class MySQLServer(Server):
+    """A running server and a user who may make databases on it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rsplit("/", 1)[0] if urlsplit(url).path else url
+        with self._cursor() as cursor:
+            cursor.execute("SELECT VERSION(), @@pid_file, @@innodb_flush_log_at_trx_commit")
+            version, pid_file, flush = cursor.fetchone()
+        self.name = version if "MariaDB" in version else f"MySQL {version}"
+        if int(flush) != 1:
+            self.name += f", innodb_flush_log_at_trx_commit={flush}"
+        self.pid = _pid(Path(pid_file))
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        connection = open_database(f"{self._url}/")
+        try:
+            yield connection.cursor()
+            connection.commit()
+        finally:
+            connection.close()
+
+    def fresh(self, name: str) -> str:
+        self.drop(name)
+        with self._cursor() as cursor:
+            cursor.execute(
+                f"CREATE DATABASE icu_benchmark_{name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+            )
+        return _with_tables(f"{self._url}/icu_benchmark_{name}")
+
+    def drop(self, name: str) -> None:
+        with self._cursor() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS icu_benchmark_{name}")
+
+
+@contextmanager
+def server(folder: Path, url: str | None) -> Iterator[Server]:
+    """The server at `url`, else one started in `folder`, else SQLite files there."""
+    if url and not url.startswith("mysql://"):
+        yield SQLiteFiles(folder)
+    elif url:
+        try:
+            yield MySQLServer(url)
+        except mysql.connector.Error as error:
+            raise CannotMeasure(f"DATABASE_URL: {error}") from None
+    elif program := shutil.which("mariadbd") or shutil.which("mysqld"):
+        with _started(folder, program) as found:
+            yield found
+    else:
+        yield SQLiteFiles(folder)
+
+
+@contextmanager
+def _started(folder: Path, program: str) -> Iterator[Server]:
+    data, port = folder / "data", free_port()
+    folder.mkdir(parents=True)
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    maker = (
+        ["mariadb-install-db", "--no-defaults", "--skip-test-db"]
+        if "MariaDB" in version.stdout
+        else [program, "--no-defaults", "--initialize-insecure"]
+    )
+    made = subprocess.run(
+        [*maker, f"--datadir={data}", *user], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        raise CannotMeasure(f"{maker[0]}: {(made.stderr or made.stdout)[-500:]}")
+    accounts = folder / "accounts.sql"
+    accounts.write_text(
+        "CREATE USER IF NOT EXISTS 'benchmark'@'127.0.0.1' IDENTIFIED BY 'benchmark';\n"
+        "GRANT ALL ON *.* TO 'benchmark'@'127.0.0.1';\n"
+    )
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                *(program, "--no-defaults", f"--datadir={data}", f"--socket={folder}/socket"),
+                *(f"--pid-file={folder}/pid", "--bind-address=127.0.0.1", f"--port={port}"),
+                *(f"--init-file={accounts}", *DURABLE, *user),
+                # The same setting under the names that the two have for it.
+                *("--loose-innodb-redo-log-capacity=512M", "--loose-innodb-log-file-size=512M"),
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the benchmarks, which then end it
+        )
+    try:
+        url = f"mysql://benchmark:benchmark@127.0.0.1:{port}/"
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                found = MySQLServer(url)
+                break
+            except mysql.connector.Error as error:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    tail = log.read_text(errors="replace")[-1000:]
+                    raise CannotMeasure(f"{program} did not start: {error}\n{tail}") from None
+                time.sleep(0.1)
+        found.pid = process.pid
+        yield found
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)  # what it has not written yet is of no use
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _pid(file: Path) -> int | None:
+    try:
+        pid = int(file.read_text())
+        return pid if Path(f"/proc/{pid}").exists() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _with_tables(url: str) -> str:
+    database = tool_database(url)
+    database.create_tables()
+    database.close()
+    return url
+
+
+def open_database(url: str) -> Any:
+    """A plain PEP 249 connection, by mysql-connector's C extension where there is one.
+
+    Its placeholder is `mark(url)`.
+    """
+    if url.startswith("sqlite:///"):
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+    parts = urlsplit(url)
+    database = parts.path.strip("/")
+    return mysql.connector.connect(
+        host=parts.hostname,
+        port=parts.port or 3306,
+        user=unquote(parts.username or "root"),
+        password=unquote(parts.password or ""),
+        charset="utf8mb4",
+        collation="utf8mb4_general_ci",
+        **({"database": database} if database else {}),
+    )
+
+
+def mark(url: str) -> str:
+    return "?" if url.startswith("sqlite") else "%s"
+
+
+def fill_history(url: str, rows: int, patients: int, first_patient: int) -> None:
+    """Stores `rows` readings of an earlier stream, of the same patients two years before.
+
+    By the server itself, in the order of the patients, which is the order of both its indexes
+    and therefore quick. The stays and vitals of that time are there too.
+    """
+    sqlite = url.startswith("sqlite")
+    divide = "/" if sqlite else "DIV"
+    chunk = 100_000
+    each = max(1, rows // patients)
+    moment = (
+        "datetime('2148-01-01', '+' || (n % {each} / 4) || ' hours')"
+        if sqlite
+        else "'2148-01-01' + INTERVAL (n % {each} DIV 4) HOUR"
+    ).format(each=each)
+    parameter = (
+        "CASE n % 4 WHEN 0 THEN 'blood_pressure' WHEN 1 THEN 'respiration_rate'"
+        " WHEN 2 THEN 'temperature' ELSE 'heart_rate' END"
+    )
+    connection = open_database(url)
+    cursor = connection.cursor()
+    cursor.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+    cursor.executemany(f"INSERT INTO numbers VALUES ({mark(url)})", [(n,) for n in range(chunk)])
+    connection.commit()
+    for start in range(0, rows, chunk):
+        cursor.execute(
+            "INSERT INTO readings"
+            f" SELECT '0history', n + 1, {first_patient} + n {divide} {each}, '2148-01-01',"
+            f" {moment}, {parameter}, 36 + n % 50 FROM (SELECT n + {start} AS n FROM numbers) AS m"
+            f" WHERE n < {rows} ORDER BY n"
+        )
+        connection.commit()
+    each_patient = f"FROM (SELECT n + {first_patient} AS p FROM numbers WHERE n < {patients}) AS m"
+    cursor.execute(
+        "INSERT INTO stays (stream, pat_id, date_admission, age)"
+        f" SELECT '0history', p, '2148-01-01', 60 {each_patient}"
+    )
+    vitals = {
+        "n": each // 4 + 1,
+        **dict.fromkeys(("minimum", "`first_value`"), 36),
+        **dict.fromkeys(("maximum", "`last_value`"), 85),
+        "mean": 60,
+        **dict.fromkeys(("m2", "hours_mean", "hours_m2", "covariance", "mean_low"), 0.1),
+        "first_at": "'2148-01-01 00:00:00'",
+        "last_at": "'2148-01-09 00:00:00'",
+    }
+    for name in ("blood_pressure", "respiration_rate", "temperature", "heart_rate"):
+        cursor.execute(
+            f"INSERT INTO vitals (stream, pat_id, date_admission, parameter, {', '.join(vitals)})"
+            f" SELECT '0history', p, '2148-01-01', '{name}', {', '.join(map(str, vitals.values()))}"
+            f" {each_patient}"
+        )
+    cursor.execute("DROP TABLE numbers")
+    connection.commit()
+    connection.close()

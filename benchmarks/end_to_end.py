@@ -1,0 +1,129 @@
+"""All programs together, as fast as they can: from hospital's HTTP to rows that are committed."""
+
+from collections.abc import Callable, Iterator
+
+from benchmarks import oracle
+from benchmarks.bench import Bench, Result
+from benchmarks.databases import Server, SQLiteFiles, fill_history
+from benchmarks.ward import FIRST_PATIENT, Ward
+
+PATIENTS = 2_000
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """30 % and 100 % predicted, 1 and 2 workers."""
+    for staying in (0.3, 1.0):
+        for workers in (1, 2):
+            yield through(bench, bench.ward(PATIENTS, rows(bench), staying), workers)
+
+
+def patients(bench: Bench) -> Iterator[Result]:
+    """Few patients with many readings each, and many with few."""
+    for count in (50, 20_000):
+        yield through(bench, bench.ward(count, rows(bench), 0.3), workers=2)
+
+
+def history(bench: Bench) -> Iterator[Result]:
+    """With the tables full already. The same as `run` otherwise."""
+    for stored in (100_000,) if bench.quick else (1_000_000, 10_000_000):
+        bench.say(f"storing a history of {stored:,} readings")
+        url = bench.server.fresh("history")
+        fill_history(url, stored, PATIENTS, FIRST_PATIENT)
+        for staying in (1.0,) if bench.quick else (0.3, 1.0):
+            ward = bench.ward(PATIENTS, rows(bench), staying)
+            yield through(bench, ward, 2, url=url, stored=stored)
+        bench.server.drop("history")
+
+
+def sqlite(bench: Bench) -> Iterator[Result]:
+    """As `make replay` does it."""
+    if isinstance(bench.server, SQLiteFiles):
+        return
+    server = SQLiteFiles(bench.folder / "sqlite")
+    limit = bench.bare_insert(server)
+    for staying in (0.3, 1.0):
+        ward = bench.ward(PATIENTS, rows(bench), staying)
+        yield through(bench, ward, 2, server=server, limit=limit)
+
+
+def memory(bench: Bench) -> Iterator[Result]:
+    """Resident memory over many messages: what it is after a tenth, and at the end."""
+    ward = bench.ward(20_000, 100_000 if bench.quick else 10_000_000, 0.3)
+    marks: dict[int, dict[str, int]] = {}
+
+    def look(stored: int, resident: Callable[[], dict[str, int]], total: int) -> None:
+        tenth = stored * 10 // total
+        if tenth not in marks:
+            marks[tenth] = resident()
+
+    url = bench.server.fresh("memory")
+    with bench.pipeline(ward.folder, url, PARTITIONS="2") as pipeline:
+        pipeline.ready("redis", "modelapi", "tool", "hospital")
+        total = pipeline.messages
+        usage = pipeline.run(
+            120 + total / 2_000, lambda stored: look(stored, pipeline.resident, total)
+        )
+        marks[10] = pipeline.resident()
+        pipeline.wait_for_model()
+    correct = oracle.check(ward, url, pipeline.stream, 2)
+    bench.server.drop("memory")
+    first = marks[min(tenth for tenth in marks if tenth > 0)]
+    for program in ("hospital", "buffer", "tool"):
+        yield Result(
+            f"memory {program}",
+            f"memory of {program} after {total:,} messages"
+            + (" (largest process)" if program == "tool" else ""),
+            marks[10][program] / 1e6,
+            "MB",
+            first[program] / 1e6,
+            "its own after a tenth of them",
+            {
+                "megabytes_by_tenth": {t: round(m[program] / 1e6, 1) for t, m in marks.items()},
+                "correct": correct,
+                **usage.details(),
+            },
+        )
+
+
+def rows(bench: Bench) -> int:
+    return 60_000 if bench.quick else 1_000_000
+
+
+def through(
+    bench: Bench,
+    ward: Ward,
+    workers: int,
+    url: str | None = None,
+    stored: int = 0,
+    server: Server | None = None,
+    limit: float | None = None,
+) -> Result:
+    """One run of the pipeline over all of `ward`, checked."""
+    limit = limit or bench.x
+    server = server or bench.server
+    target = url or server.fresh("pipeline")
+    with bench.pipeline(ward.folder, target, server, PARTITIONS=str(workers)) as pipeline:
+        pipeline.ready("redis", "modelapi", "tool", "hospital")
+        usage = pipeline.run(60 + ward.rows / 1_000)
+        pipeline.wait_for_model()
+        latency = pipeline.latency()
+    correct = oracle.check(ward, target, pipeline.stream, workers)
+    if url is None:
+        server.drop("pipeline")
+    kind = "sqlite" if isinstance(server, SQLiteFiles) else "server"
+    parts = [
+        f"{ward.staying:.0%} predicted",
+        f"{workers} worker{'s' * (workers > 1)}",
+        *([f"{ward.patients:,} patients"] if ward.patients != PATIENTS else []),
+        *([f"{stored:,} stored before"] if stored else []),
+        *(["SQLite"] if kind == "sqlite" else []),
+    ]
+    return Result(
+        f"e2e {kind} {ward.staying:.0%} {workers}w {ward.patients}p {stored}h",
+        f"end to end, {', '.join(parts)}",
+        usage.messages / usage.seconds,
+        "messages/s",
+        limit,
+        "bare executemany into SQLite" if kind == "sqlite" else "X: bare executemany",
+        usage.details() | {"latency_ms": latency, "correct": correct},
+    )

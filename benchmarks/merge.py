@@ -1,0 +1,65 @@
+"""Merging the CSVs into the stream: time and memory, in a process of its own as hospital does."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.bench import Bench, Result
+from benchmarks.databases import CannotMeasure
+from embedded.stack import ROOT
+
+READ = "import sys, pandas; pandas.read_csv(sys.argv[1], sep=';')"
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    for rows in (100_000,) if bench.quick else (100_000, 1_000_000, 10_000_000):
+        # As the other benchmarks of the same run have it, where they do.
+        ward = bench.ward(20_000 if rows == 10_000_000 else 2_000, rows, 0.3)
+        for name in ("all_data.csv", "all_data.json"):
+            (ward.folder / name).unlink(missing_ok=True)
+        taken, peak = _run(
+            ["-m", "hospital.preprocessing"], PATIENT_DATA=str(ward.folder), LOG_LEVEL="ERROR"
+        )
+        limit, limit_peak = _run(["-c", READ, str(ward.folder / "signal.csv")])
+        details = {"rows": rows, "bytes": (ward.folder / "signal.csv").stat().st_size}
+        yield Result(
+            f"merge {rows} time",
+            f"merge of {rows:,} rows, time",
+            taken,
+            "s",
+            limit,
+            "pandas.read_csv of signal.csv alone",
+            details,
+        )
+        yield Result(
+            f"merge {rows} memory",
+            f"merge of {rows:,} rows, peak memory",
+            peak / 1e6,
+            "MB",
+            limit_peak / 1e6,
+            "the same",
+            details,
+        )
+
+
+def _run(arguments: list[str], **settings: str) -> tuple[float, int]:
+    """Seconds and peak bytes of a Python process."""
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise CannotMeasure(f"{Path(sys.executable).name} {' '.join(arguments)} failed")
+    return time.monotonic() - start, usage.ru_maxrss * 1024

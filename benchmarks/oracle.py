@@ -1,0 +1,203 @@
+"""What must be in the tables after a benchmark, from the CSVs with pandas alone.
+
+Counts and positions of all, and the features, predictions and vitals of a sample. Nothing of
+the services is used.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.databases import mark, open_database
+from benchmarks.ward import Ward
+
+SAMPLE = 10_000
+FEATURES = [
+    "age",
+    "last_blood_pressure",
+    "rmean_respiration_rate",
+    "standard_deviation_temperature",
+]
+
+
+class Wrong(Exception):
+    """The tables do not hold what they must."""
+
+
+class Stored:
+    """The rows of one stream in the database."""
+
+    def __init__(self, url: str, stream: str) -> None:
+        self._connection = open_database(url)
+        self._cursor = self._connection.cursor()
+        self._mark = mark(url)
+        self._stream = stream
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def count(self, table: str) -> int:
+        self._execute(f"SELECT COUNT(*) FROM {table} WHERE stream = ?", [self._stream])
+        return int(self._cursor.fetchone()[0])
+
+    def positions(self) -> dict[int, int]:
+        self._execute("SELECT part, seq FROM positions WHERE stream = ?", [self._stream])
+        return {int(part): int(seq) for part, seq in self._cursor.fetchall()}
+
+    def rows(self, table: str, key: str, values: Sequence[int]) -> pd.DataFrame:
+        """The rows whose `key` is one of `values`."""
+        found: list[Any] = []
+        for start in range(0, len(values), 500):
+            some = list(values[start : start + 500])
+            marks = ", ".join("?" * len(some))
+            self._execute(
+                f"SELECT * FROM {table} WHERE stream = ? AND {key} IN ({marks})",
+                [self._stream, *some],
+            )
+            found += self._cursor.fetchall()
+        frame = pd.DataFrame(found, columns=[column[0] for column in self._cursor.description])
+        for column in ("date_admission", "measured_at"):
+            if column in frame:
+                frame[column] = pd.to_datetime(frame[column])
+        return frame
+
+    def _execute(self, statement: str, values: Iterable[object]) -> None:
+        self._cursor.execute(statement.replace("?", self._mark), tuple(values))
+
+
+def check(ward: Ward, url: str, stream: str, partitions: int) -> str:
+    """Says what was compared. Raises Wrong at the first difference."""
+    stored = Stored(url, stream)
+    try:
+        return _check(ward, stored, partitions)
+    finally:
+        stored.close()
+
+
+def _check(ward: Ward, stored: Stored, partitions: int) -> str:
+    admission = pd.read_csv(ward.folder / "admission.csv", sep=";").set_index("pat_id")
+    age = pd.read_csv(ward.folder / "age.csv", sep=";").set_index("pat_id")["age"].astype(float)
+    signal = pd.read_csv(ward.folder / "signal.csv", sep=";", dtype={"day": "category"})
+    signal.index = pd.RangeIndex(1, len(signal) + 1, name="seq")  # the file is in stream order
+    staying = admission.index[admission["date_discharge"].isna()]
+    in_icu = signal["pat_id"].isin(staying)
+
+    kinds = signal[["pat_id", "parameter"]].drop_duplicates()
+    for table, count in {
+        "readings": len(signal),
+        "predictions": int(in_icu.sum()),
+        "stays": signal["pat_id"].nunique(),
+        "vitals": len(kinds),
+        "rejected": 0,
+        "pending": 0,
+    }.items():
+        found = stored.count(table)
+        if found != count:
+            raise Wrong(f"{table}: {found} rows, not {count}")
+
+    parts = {patient: crc32(str(patient).encode()) % partitions for patient in admission.index}
+    last = signal.index.to_series().groupby(signal["pat_id"].map(parts).to_numpy()).max()
+    if stored.positions() != last.to_dict():
+        raise Wrong(f"positions {stored.positions()}, not {last.to_dict()}")
+
+    rows = _some_patients(signal)
+    rows["date_admission"] = pd.to_datetime(rows["pat_id"].map(admission["date_admission"]))
+    rows["measured_at"] = pd.to_datetime(rows["day"].astype(str)) + pd.to_timedelta(
+        rows["hour"], unit="h"
+    )
+    rows["age"] = rows["pat_id"].map(age)
+    expected = _features(rows)
+    sample = expected.sample(min(SAMPLE, len(expected)), random_state=1).sort_index()
+    seqs = sample.index.tolist()
+    _same(
+        stored.rows("readings", "seq", seqs),
+        sample,
+        ["pat_id", "date_admission", "measured_at", "parameter", "value"],
+    )
+    predicted = sample[sample["pat_id"].isin(staying)]
+    found_rows = stored.rows("predictions", "seq", seqs)
+    if len(found_rows):
+        features = pd.DataFrame([json.loads(text) for text in found_rows["features"]])
+        found_rows = found_rows.join(features.astype(float))
+    _same(
+        found_rows,
+        predicted,
+        ["pat_id", "date_admission", "measured_at", *FEATURES, "probability"],
+    )
+    _vitals(stored, rows)
+    return (
+        f"{len(signal):,} readings, {int(in_icu.sum()):,} predictions and {len(last)} positions "
+        f"counted; {len(sample):,} readings, {len(predicted):,} rows of features and the vitals "
+        f"of {rows['pat_id'].nunique():,} patients compared"
+    )
+
+
+def _some_patients(signal: pd.DataFrame) -> pd.DataFrame:
+    """All readings of patients drawn by chance: of 20, or of as many as have twice the sample."""
+    patients = signal["pat_id"].drop_duplicates().sample(frac=1, random_state=1)
+    each = len(signal) / len(patients)
+    chosen = patients[: max(20, int(2 * SAMPLE / each) + 1)]
+    return signal[signal["pat_id"].isin(chosen)].copy()
+
+
+def _features(rows: pd.DataFrame) -> pd.DataFrame:
+    """The four features of the formula as of each reading, and its probability."""
+
+    def of(parameter: str) -> Any:
+        return rows["value"].where(rows["parameter"] == parameter).groupby(rows["pat_id"])
+
+    rows["last_blood_pressure"] = of("blood_pressure").ffill()
+    rows["rmean_respiration_rate"] = of("respiration_rate").expanding().mean().droplevel(0)
+    deviation = of("temperature").expanding().std().droplevel(0)
+    rows["standard_deviation_temperature"] = deviation.fillna(0.0)
+    x = (
+        -5
+        + 0.002 * rows["age"]
+        + 0.001 * rows["last_blood_pressure"]
+        + 0.03 * rows["rmean_respiration_rate"]
+        + 0.02 * rows["standard_deviation_temperature"]
+    )
+    rows["probability"] = 1 / (1 + np.exp(-x))
+    return rows
+
+
+def _vitals(stored: Stored, rows: pd.DataFrame) -> None:
+    key = ["pat_id", "parameter"]
+    groups = rows.groupby(key)["value"]
+    expected = groups.agg(
+        n="size", mean="mean", minimum="min", maximum="max", first_value="first", last_value="last"
+    )
+    expected["m2"] = groups.var(ddof=0) * expected["n"]
+    found = stored.rows("vitals", "pat_id", rows["pat_id"].unique().tolist())
+    found = found.set_index(key).sort_index()
+    if not found.index.equals(expected.index):
+        raise Wrong(f"vitals: {len(found)} rows, not {len(expected)}")
+    for column in expected:
+        left, right = found[column].astype(float), expected[column].astype(float)
+        wrong = ~np.isclose(left, right, rtol=1e-9, atol=1e-7)
+        if wrong.any():
+            raise Wrong(f"vitals: {column} of {left[wrong].head(1)}, not {right[wrong].head(1)}")
+
+
+def _same(found: pd.DataFrame, expected: pd.DataFrame, columns: list[str]) -> None:
+    found = found.set_index("seq").sort_index() if len(found) else found
+    if found.index.tolist() != expected.index.tolist():
+        raise Wrong(f"{len(found)} rows of the sample are stored, not {len(expected)}")
+    if not len(found):
+        return
+    for column in columns:
+        left, right = found[column], expected[column]
+        if pd.api.types.is_float_dtype(right):
+            same = np.isclose(left.astype(float), right, rtol=1e-9, atol=1e-12, equal_nan=True)
+        else:
+            same = (left == right).to_numpy()
+        if not same.all():
+            place = int(np.flatnonzero(~same)[0])
+            raise Wrong(
+                f"message {found.index[place]}: {column} is {left.iloc[place]!r}, "
+                f"not {right.iloc[place]!r}"
+            )

@@ -1,0 +1,63 @@
+"""What processes have used, as Linux counts it in /proc."""
+
+import os
+from pathlib import Path
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and all its threads; 0 when it is gone."""
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def group(leader: int) -> list[int]:
+    """The members of a process group."""
+    members = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if int(_stat(int(entry))[2]) == leader:
+                    members.append(int(entry))
+            except OSError:
+                continue
+    return sorted(members)
+
+
+def memory(pid: int, peak: bool = True) -> int:
+    """Resident bytes: the most there ever were, or those of now; 0 when it is gone."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(wanted):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def machine_cpu_seconds() -> float:
+    """Time that all cores together were busy, since the machine started."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / TICK
+
+
+def describe_machine() -> dict[str, object]:
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(total / 2**30, 1)}
+
+
+def _stat(pid: int) -> list[str]:
+    # After the program's name, which may contain anything: state, parent, group, ...
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

@@ -1,0 +1,220 @@
+"""The table, the JSON file and the plot."""
+
+import json
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from benchmarks.bench import Result
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a figure should reach; `value` picks it out of the results."""
+
+    what: str
+    value: Callable[[dict[str, Result]], float | None]
+    least: float
+    aim: float
+    unit: str = ""
+
+    def met(self, value: float) -> bool:
+        # Times and memory are the goals that have a unit of their own: less is better.
+        better = operator.le if self.unit else operator.ge
+        return bool(better(value, self.least))
+
+
+def _ratio(key: str) -> Callable[[dict[str, Result]], float | None]:
+    return lambda found: found[key].ratio if key in found else None
+
+
+def _figure(key: str) -> Callable[[dict[str, Result]], float | None]:
+    return lambda found: found[key].figure if key in found else None
+
+
+def _against(key: str, other: str) -> Callable[[dict[str, Result]], float | None]:
+    def compare(found: dict[str, Result]) -> float | None:
+        return found[key].figure / found[other].figure if {key, other} <= found.keys() else None
+
+    return compare
+
+
+def e2e(predicted: int, workers: int, stored: int = 0) -> str:
+    return f"e2e server {predicted}% {workers}w 2000p {stored}h"
+
+
+GOALS = (
+    Goal("30 % predicted, 1 worker, against X", _ratio(e2e(30, 1)), 0.5, 0.8),
+    Goal("30 % predicted, 2 workers, against X", _ratio(e2e(30, 2)), 0.7, 1.0),
+    Goal("100 % predicted, 2 workers, against X", _ratio(e2e(100, 2)), 0.4, 0.6),
+    Goal(
+        "the same with 10,000,000 stored before, against none",
+        _against(e2e(100, 2, 10_000_000), e2e(100, 2)),
+        0.9,
+        1.0,
+    ),
+    Goal(
+        "the same against the naive baseline at 1,000 rows a patient",
+        _against(e2e(100, 2), "naive 1000"),
+        100,
+        500,
+    ),
+    Goal("100 % predicted, 2 workers against 1", _against(e2e(100, 2), e2e(100, 1)), 1.5, 1.8),
+    Goal("latency p99 at 1,000 messages/s", _figure("latency 1000 p99"), 100, 30, "ms"),
+    Goal("hospital alone, messages/s", _figure("hospital"), 300_000, 1_000_000),
+    Goal("memory of hospital", _figure("memory hospital"), 150, 100, "MB"),
+    Goal("memory of buffer", _figure("memory buffer"), 150, 100, "MB"),
+    Goal("memory of a worker", _figure("memory tool"), 150, 100, "MB"),
+    Goal("merge of 10,000,000 rows, time", _figure("merge 10000000 time"), 60, 15, "s"),
+    Goal("merge of 10,000,000 rows, memory", _figure("merge 10000000 memory"), 2_000, 1_000, "MB"),
+)
+
+
+def row(result: Result) -> list[str]:
+    ratio = result.ratio
+    return [
+        result.stage,
+        f"{_number(result.figure)} {result.unit}",
+        f"{_number(result.raw)} ({result.raw_is})" if result.raw else "–",
+        "–" if ratio is None else f"{ratio:.3g}" if ratio < 0.995 else f"{ratio:.2f}",
+    ]
+
+
+def table(results: list[Result]) -> str:
+    """Markdown."""
+    return _table(["stage", "figure", "raw limit", "ratio"], [row(result) for result in results])
+
+
+def goals(results: list[Result]) -> str:
+    """Those that were measured; empty when none was."""
+    found = {result.key: result for result in results}
+    rows = [
+        [
+            goal.what,
+            f"{_number(value)} {goal.unit}".strip(),
+            f"{_number(goal.least)} {goal.unit}".strip(),
+            f"{_number(goal.aim)} {goal.unit}".strip(),
+            "yes" if goal.met(value) else "NO",
+        ]
+        for goal in GOALS
+        if (value := goal.value(found)) is not None
+    ]
+    return _table(["goal", "reached", "at least", "aim", "met"], rows) if rows else ""
+
+
+def write_json(path: Path, about: dict[str, Any], results: list[Result]) -> None:
+    document = about | {
+        "results": [
+            {
+                "key": result.key,
+                "stage": result.stage,
+                "figure": result.figure,
+                "unit": result.unit,
+                "raw_limit": result.raw,
+                "raw_limit_is": result.raw_is,
+                "ratio": result.ratio,
+                **result.details,
+            }
+            for result in results
+        ]
+    }
+    path.write_text(json.dumps(document, indent=1))
+
+
+def write_svg(path: Path, title: str, results: list[Result]) -> None:
+    """A bar for each result's ratio to its raw limit, and the CPU time of each end-to-end run."""
+    shown = [result for result in results if result.ratio]
+    runs = [result for result in shown if result.key.startswith("e2e")]
+    height, left, wide = 22, 420, 420
+    widest = max([1.0, *(min(result.ratio or 0, 2.0) for result in shown)])
+    lines = [
+        text(10, 26, title, 15),
+        text(10, 52, "Figure against its raw limit, measured in the same run (bar: ratio)", 13),
+    ]
+    y = 66
+    for result in shown:
+        ratio = result.ratio or 0
+        lines += [
+            text(left - 8, y + 15, result.stage, 12, "end"),
+            bar(left, y + 3, wide * min(ratio, widest) / widest, "#2a6f97"),
+            text(
+                left + wide * min(ratio, widest) / widest + 6,
+                y + 15,
+                f"{_number(result.figure)} {result.unit} · {ratio:.2g}",
+                12,
+            ),
+        ]
+        y += height
+    limit = left + wide / widest
+    lines.append(f'<path d="M{limit:.1f} 62V{y}" stroke="#888" stroke-dasharray="3 3"/>')
+    if runs:
+        y += 34
+        lines.append(text(10, y, "CPU time of a message, end to end, µs, by program", 13))
+        y += 14
+        colours = {
+            "hospital": "#8ecae6",
+            "buffer": "#219ebc",
+            "redis": "#d62828",
+            "tool": "#023047",
+            "modelapi": "#ffb703",
+            "database": "#fb8500",
+        }
+        most = max(sum(result.details["cpu_us_per_message"].values()) for result in runs) or 1
+        for result in runs:
+            used = result.details["cpu_us_per_message"]
+            lines.append(text(left - 8, y + 15, result.stage, 12, "end"))
+            x = float(left)
+            for name, colour in colours.items():
+                width = wide * used.get(name, 0.0) / most
+                lines.append(bar(x, y + 3, width, colour))
+                x += width
+            lines.append(text(x + 6, y + 15, f"{sum(used.values()):.1f}", 12))
+            y += height
+        x = float(left)
+        for name, colour in colours.items():
+            lines += [bar(x, y + 8, 12, colour), text(x + 16, y + 19, name, 12)]
+            x += 84
+        y += 30
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1080 {y + 16}" '
+        'font-family="system-ui, sans-serif" fill="#222">'
+        f'<rect width="1080" height="{y + 16}" fill="#fff"/>' + "".join(lines) + "</svg>\n"
+    )
+
+
+def text(x: float, y: float, content: str, size: int, anchor: str = "start") -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}">'
+        f"{escape(content)}</text>"
+    )
+
+
+def bar(x: float, y: float, width: float, colour: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="16" fill="{colour}"/>'
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+
+    def joined(line: list[str]) -> str:
+        cells = [
+            cell.ljust(width) if column in (0, 2) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    rule = [
+        "-" * width if column in (0, 2) else "-" * (width - 1) + ":"
+        for column, width in enumerate(widths)
+    ]
+    return "\n".join([joined(head), f"| {' | '.join(rule)} |", *map(joined, rows)])
