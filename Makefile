@@ -6,7 +6,7 @@ SERVICES := hospital buffer tool modelapi dashboard embedded
 RUN_REQUIREMENTS := $(SERVICES:%=%/requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay test check clean
+.PHONY: help run replay import train token chaos bench test check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,13 +17,28 @@ run: $(VENV)/run ## run the whole pipeline without Docker; Ctrl-C ends it
 replay: $(VENV)/run ## the same once through at full speed, into a fresh database
 	@$(BIN)/python -m embedded replay
 
+import: $(VENV)/train ## a public data set as the pipeline's CSVs: FORMAT=physionet2012 FROM=dir TO=dir
+	@$(BIN)/python -m training import $(FORMAT) $(FROM) $(TO)
+
+train: $(VENV)/train ## train and judge a model: CONFIG=file.toml
+	@$(BIN)/python -m training train $(CONFIG)
+
+token: $(VENV)/run ## print a token for the model API: KEY=file
+	@$(BIN)/python -m modelapi token $(if $(KEY),--key $(KEY))
+
+chaos: $(VENV)/test ## torment a pipeline and compare its tables: SEED=1 STACK=embedded|compose
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
+
+bench: $(VENV)/bench ## measure everything; about 40 minutes
+	@$(BIN)/python -m benchmarks
+
 test: $(VENV)/test ## run all tests
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/test ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy buffer embedded hospital modelapi tool
+	@$(BIN)/mypy buffer chaos dashboard embedded hospital modelapi tool training
 
 clean: ## remove the environment and all that was derived or stored
 	rm -rf $(VENV) var
@@ -37,6 +52,14 @@ $(VENV)/run: $(VENV)/bin/python $(RUN_REQUIREMENTS)
 	@$(BIN)/pip install --quiet --disable-pip-version-check $(RUN_REQUIREMENTS:%=-r %)
 	@touch $@
 
-$(VENV)/test: $(VENV)/run requirements-dev.txt
+$(VENV)/train: $(VENV)/run training/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r training/requirements.txt
+	@touch $@
+
+$(VENV)/bench: $(VENV)/train benchmarks/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+$(VENV)/test: $(VENV)/train requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
