@@ -139,7 +139,7 @@ class Database:
         except BaseException as error:
             # A new connection costs little, and leaves no doubt about the old one's state.
             self.close()
-            if isinstance(error, sqlite3.Error | mysql.connector.Error | OSError):
+            if isinstance(error, sqlite3.Error | mysql.connector.Error | OSError | OverflowError):
                 raise self._translate(error) from error
             raise
 
@@ -271,6 +271,16 @@ class Database:
             )
             return [_plain(row) for row in cursor.fetchall()]
 
+    def waiting(self, limit: int) -> int:
+        """How many predictions wait for their model, counted up to `limit`."""
+        with self._transaction() as cursor:
+            self._execute(
+                cursor,
+                "SELECT COUNT(*) FROM (SELECT 1 FROM pending LIMIT ?) AS counted",
+                (limit,),
+            )
+            return int(cursor.fetchone()[0])
+
     def fill_in(self, rows: Sequence[Row]) -> None:
         """Writes predictions that were pending, and takes them off the list."""
         with self._transaction() as cursor:
@@ -338,7 +348,9 @@ class SQLite(Database):
 
     def _translate(self, error: Exception) -> DatabaseError:
         text = f"SQLite {self._path}: {error}"
-        refused = sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError
+        refused = (
+            sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError | OverflowError
+        )
         return Refused(text) if isinstance(error, refused) else Unavailable(text)
 
 
@@ -386,8 +398,9 @@ class MySQL(Database):
             **self._server,
             autocommit=False,
             connection_timeout=5,
-            read_timeout=60,
-            write_timeout=60,
+            # Shorter than anybody's patience: a connection that was cut off says nothing.
+            read_timeout=12,
+            write_timeout=12,
             charset="utf8mb4",
             collation="utf8mb4_general_ci",  # known to MariaDB too
             sql_mode="TRADITIONAL,NO_BACKSLASH_ESCAPES",
