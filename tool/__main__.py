@@ -36,7 +36,11 @@ def main() -> int:
     set_up_logging(settings)
     if arguments.command == "replay":
         return _replay(settings, arguments.reason)
-    run(settings)
+    try:
+        run(settings)
+    except SettingError as error:
+        print(f"tool: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

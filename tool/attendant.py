@@ -10,6 +10,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tool import metrics
 from tool.db_connector import Database, DatabaseError, Row
 from tool.model_client import Declaration, ModelClient, ModelRefused, ModelUnavailable
 from tool.worker import COMMITTED, COMPLETE, DECLARATION, stored_declaration
@@ -18,6 +19,7 @@ log = logging.getLogger("tool.attendant")
 
 ROUND = 1.0
 PENDING_AT_ONCE = 2_000
+PENDING_COUNTED = 10_001
 
 
 class Attendant:
@@ -33,7 +35,7 @@ class Attendant:
     def attend(self, stop: threading.Event) -> None:
         """One round after the other, until told to stop."""
         while not stop.is_set():
-            for task in (self.acknowledge, self.declare, self.catch_up):
+            for task in (self.acknowledge, self.declare, self.catch_up, self.count_pending):
                 name = task.__name__
                 try:
                     task()
@@ -88,6 +90,10 @@ class Attendant:
         if filled:
             log.info("%d predictions that waited for their model are filled in", filled)
 
+    def count_pending(self) -> None:
+        """Of very many, only that they are."""
+        metrics.PENDING.set(self._database.waiting(PENDING_COUNTED))
+
     def _fill_in(self, model: str, version: str, rows: list[Row]) -> int:
         features = [msgspec.json.decode(row[7]) for row in rows]
         now = _now()
@@ -105,6 +111,7 @@ class Attendant:
                 )
             filled = [(*rows[0][:8], None, f"refused by the model: {error}"[:255], now)]
         self._database.fill_in(filled)
+        metrics.PREDICTIONS.labels("later").inc(sum(row[8] is not None for row in filled))
         return len(rows)
 
 

@@ -57,6 +57,7 @@ class Outcome(msgspec.Struct):
     rejected: int = 0
     set_aside: int = 0
     received: Counter[float] = msgspec.field(default_factory=Counter)
+    kinds: Counter[str] = msgspec.field(default_factory=Counter)
 
     def __iadd__(self, other: "Outcome") -> "Outcome":
         self.position = max(self.position, other.position)
@@ -66,6 +67,7 @@ class Outcome(msgspec.Struct):
         self.rejected += other.rejected
         self.set_aside += other.set_aside
         self.received += other.received
+        self.kinds += other.kinds
         return self
 
 
@@ -183,8 +185,17 @@ class DataHandler:
         reason = f"{SET_ASIDE}{type(error).__name__}: {error}"
         changes.rejected.append(_rejected(stream, seq, data, reason, changes.now))
         self._database.commit(changes)
-        log.error("message %s-%d is set aside: %s", stream, seq, reason)
-        return Outcome(seq, rejected=1, set_aside=1, received=Counter([received]))
+        message_id = f"{stream}-{seq}"
+        log.error(
+            "message %s is set aside: %s", message_id, reason, extra={"message_id": message_id}
+        )
+        return Outcome(
+            seq,
+            rejected=1,
+            set_aside=1,
+            received=Counter([received]),
+            kinds=Counter(["set_aside"]),
+        )
 
     def _store(
         self,
@@ -195,12 +206,20 @@ class DataHandler:
     ) -> Outcome:
         changes = Changes(stream, part, after, messages[-1][0], _now())
         decoded: list[tuple[int, Message]] = []
+        kinds: Counter[str] = Counter()
         for seq, _, data in messages:
             try:
                 decoded.append((seq, decode(data)))
             except Unusable as error:
                 changes.rejected.append(_rejected(stream, seq, data, str(error), changes.now))
-                log.debug("message %s-%d is rejected: %s", stream, seq, error)
+                kinds[error.kind] += 1
+                message_id = f"{stream}-{seq}"
+                log.debug(
+                    "message %s is rejected: %s",
+                    message_id,
+                    error,
+                    extra={"message_id": message_id},
+                )
         touched = self._load(stream, {(m.pat_id, m.date_admission) for _, m in decoded})
         asked = self._walk(decoded, touched, changes)
         waiting = 0
@@ -220,6 +239,7 @@ class DataHandler:
             waiting=waiting,
             rejected=len(changes.rejected),
             received=Counter(map(itemgetter(1), messages)),
+            kinds=kinds,
         )
 
     def _load(self, stream: str, keys: set[tuple[int, str]]) -> dict[StayKey, KnownStay]:
@@ -323,7 +343,13 @@ class DataHandler:
         ]
         if log.isEnabledFor(logging.DEBUG):
             for row, probability in zip(rows, probabilities, strict=True):
-                log.debug("patient %d: %s %s", row[1], model.model, f"{probability:.4f}")
+                log.debug(
+                    "patient %d: %s %s",
+                    row[1],
+                    model.model,
+                    f"{probability:.4f}",
+                    extra={"message_id": f"{changes.stream}-{row[0]}"},
+                )
         return 0
 
     def _collect(self, touched: dict[StayKey, KnownStay], changes: Changes) -> None:

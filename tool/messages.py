@@ -16,7 +16,11 @@ Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class Unusable(Exception):
-    """A message that cannot be used; its text is the reason."""
+    """A message that cannot be used; its text is the reason, `kind` its class."""
+
+    def __init__(self, reason: str, kind: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class Reading(msgspec.Struct, frozen=True, tag_field="type", tag="reading"):
@@ -63,7 +67,7 @@ def ordinal(text: str) -> int:
                 raise ValueError
             day = date.fromisoformat(text).toordinal()
         except ValueError:
-            raise Unusable(f"{text!r} is not a date (YYYY-MM-DD)") from None
+            raise Unusable(f"{text!r} is not a date (YYYY-MM-DD)", "dates") from None
         if len(_days) > 100_000:
             _days.clear()
         _days[text] = day
@@ -81,7 +85,7 @@ def decode(data: bytes) -> Message:
     try:
         message = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unusable(str(error)) from None
+        raise Unusable(str(error), "malformed") from None
     dates = (message.date_admission, message.date_discharge, message.day)
     if dates not in _possible:
         _check(*dates)
@@ -91,7 +95,7 @@ def decode(data: bytes) -> Message:
     if isinstance(message, Reading):
         reason = implausible(message.parameter, message.value)
         if reason is not None:
-            raise Unusable(reason)
+            raise Unusable(reason, "implausible")
     return message
 
 
@@ -99,10 +103,10 @@ def _check(date_admission: str, date_discharge: str | None, on: str) -> None:
     """Raises Unusable when the day `on` is not one of the stay's."""
     admission, day = ordinal(date_admission), ordinal(on)
     if day < admission:
-        raise Unusable(f"day {on} is before the admission on {date_admission}")
+        raise Unusable(f"day {on} is before the admission on {date_admission}", "dates")
     if date_discharge is not None:
         discharge = ordinal(date_discharge)
         if discharge < admission:
-            raise Unusable(f"discharge on {date_discharge} is before the admission")
+            raise Unusable(f"discharge on {date_discharge} is before the admission", "dates")
         if day > discharge:
-            raise Unusable(f"day {on} is after the discharge on {date_discharge}")
+            raise Unusable(f"day {on} is after the discharge on {date_discharge}", "dates")

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import urllib3
 
+from tool import metrics
 from tool.features import Feature, FeatureSet
 
 log = logging.getLogger("tool.model")
@@ -106,12 +107,14 @@ class ModelClient:
             for start in range(0, len(rows), ROWS_A_CALL):
                 probabilities += self._predict(model, version, rows[start : start + ROWS_A_CALL])
         except ModelUnavailable as error:
+            metrics.MODEL_FAILURES.inc()
             if not self._rest:
                 log.warning("model: %s; predictions wait until it answers", error)
             self._rest = min(max(1.0, self._rest * 2), self._rest_max)
             self._rest_until = time.monotonic() + self._rest
             raise
         if self._rest:
+            metrics.RECONNECTS.labels("model").inc()
             log.info("model: answers again")
         self._rest = 0.0
         return probabilities
@@ -119,12 +122,13 @@ class ModelClient:
     def _predict(
         self, model: str, version: str, rows: Sequence[dict[str, float | None]]
     ) -> list[float]:
-        response = self._ask(
-            "POST",
-            f"?model={model}&version={version}",
-            msgspec.json.encode(rows),
-            {"Content-Type": "application/json"},
-        )
+        with metrics.MODEL_SECONDS.time():
+            response = self._ask(
+                "POST",
+                f"?model={model}&version={version}",
+                msgspec.json.encode(rows),
+                {"Content-Type": "application/json"},
+            )
         if response.status == 413 and len(rows) > 1:
             half = len(rows) // 2
             return self._predict(model, version, rows[:half]) + self._predict(

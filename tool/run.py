@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from pythonjsonlogger.json import JsonFormatter
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -16,7 +17,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_exponential
 
-from tool import attendant, worker
+from tool import attendant, metrics, worker
 from tool.data_handler import DataHandler
 from tool.db_connector import Database, Unavailable, connect
 from tool.model_client import ModelClient
@@ -53,9 +54,21 @@ def _secret(file: str) -> str:
 
 
 def set_up_logging(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    """To stderr. As JSON, a line is an object with time, level, service, logger and message."""
+    handler = logging.StreamHandler()
+    if settings.log_format == "json":
+        handler.setFormatter(
+            JsonFormatter(
+                "{levelname}{name}{message}",
+                style="{",
+                rename_fields={"levelname": "level", "name": "logger"},
+                static_fields={"service": "tool"},
+                timestamp="time",
+            )
+        )
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
     logging.getLogger("rq").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3").setLevel(logging.WARNING)
 
@@ -64,6 +77,7 @@ def work(settings: Settings, part: int) -> None:
     """A worker process's whole life."""
     worker.follow_parent()
     set_up_logging(settings)
+    metrics.begin()
     database = database_of(settings)
     worker.work(part, redis_of(settings), database, DataHandler(database, client_of(settings)))
 
@@ -72,6 +86,7 @@ def attend(settings: Settings) -> None:
     """The attendant process's whole life."""
     worker.follow_parent()
     set_up_logging(settings)
+    metrics.begin()
     # It holds up nobody, so it may try often; what it finds predicted, no worker has to.
     client = client_of(settings, rest_max=2.0)
     attendant.attend(redis_of(settings), database_of(settings), client)
@@ -101,7 +116,14 @@ def parts(settings: Settings) -> list[int]:
 
 
 def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT."""
+    """Until SIGTERM or SIGINT. Raises SettingError for a port that cannot be had."""
+    with metrics.serving(
+        settings.metrics_host, settings.metrics_port, settings.database_url
+    ) as supervised:
+        supervise(settings, supervised)
+
+
+def supervise(settings: Settings, supervised: metrics.Supervised) -> None:
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -123,6 +145,7 @@ def run(settings: Settings) -> None:
                 if process is not None and process.is_alive():
                     continue
                 if process is not None:
+                    supervised.restarts.inc()
                     log.warning("%s died (%s); starting it anew", name, process.exitcode)
                 processes[name] = _spawn.Process(target=target, args=args, name=name)
                 processes[name].start()

@@ -24,7 +24,10 @@ class Settings:
     model_token_file: str = ""
     model_timeout: float = 2.0
     partitions: int = 2
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0  # none
     log_level: str = "INFO"
+    log_format: str = "text"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -38,7 +41,10 @@ class Settings:
             model_token_file=_read(environ, "MODEL_TOKEN_FILE", str, ""),
             model_timeout=_read(environ, "MODEL_TIMEOUT", _seconds, cls.model_timeout),
             partitions=_read(environ, "PARTITIONS", _positive, cls.partitions),
+            metrics_host=_read(environ, "METRICS_HOST", str, cls.metrics_host),
+            metrics_port=_read(environ, "TOOL_METRICS_PORT", _port, cls.metrics_port),
             log_level=_read(environ, "LOG_LEVEL", _level, cls.log_level),
+            log_format=_read(environ, "LOG_FORMAT", _format, cls.log_format),
         )
 
 
@@ -75,6 +81,18 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ValueError("expected a whole number above 0")
     return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ValueError("expected a port, 1 to 65535")
+    return int(text)
+
+
+def _format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError("expected text or json")
+    return text
 
 
 def _level(text: str) -> str:

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
+from tool import metrics
 from tool.data_handler import Batch, DataHandler, Early, Outcome
 from tool.db_connector import Database, Moved, Unavailable
 from tool.model_client import Declaration
@@ -105,6 +106,7 @@ class PartitionWorker(SimpleWorker):
                 pipe.lrem(queue.intermediate_queue_key, 0, job_id)
                 pipe.execute()
         if left:
+            metrics.LEFTOVERS.inc(len(left))
             log.info("%s: took up %d jobs that were under way", queue.name, len(left))
 
     def store(self, key: str) -> None:
@@ -121,6 +123,8 @@ class PartitionWorker(SimpleWorker):
             log.warning("%s; the batch after %d comes again", early, batch.after)
             self._say(batch, self._database.position(batch.stream, batch.part), key)
             return
+        seconds = time.monotonic() - started
+        metrics.stored(batch.part, batch.messages[-1][2], outcome, seconds)
         self._say(batch, outcome.position, key, outcome)
         log.info(
             "stream %s part %d to %d: %d stored, %d predicted, %d waiting, %d rejected in %.0f ms",
@@ -131,7 +135,8 @@ class PartitionWorker(SimpleWorker):
             outcome.predicted,
             outcome.waiting,
             outcome.rejected,
-            (time.monotonic() - started) * 1e3,
+            seconds * 1e3,
+            extra={"batch_id": key.rpartition(":")[2]},
         )
         if outcome.set_aside:
             raise SetAside(f"{outcome.set_aside} of {len(batch.messages)} messages are set aside")
@@ -149,7 +154,14 @@ class PartitionWorker(SimpleWorker):
                 return
             except Unavailable as error:
                 failures = self._wait_for_database(error, failures)
-        log.info("message %s-%d again: %d stored", stream, seq, outcome.stored)
+        metrics.READINGS.inc(outcome.stored)
+        message_id = f"{stream}-{seq}"
+        log.info(
+            "message %s again: %d stored",
+            message_id,
+            outcome.stored,
+            extra={"message_id": message_id},
+        )
 
     def _persist(self, batch: Batch) -> Outcome:
         failures = 0
@@ -159,6 +171,7 @@ class PartitionWorker(SimpleWorker):
                 self._learn()
                 outcome = self._handler.handle(batch)
                 if failures:
+                    metrics.RECONNECTS.labels("database").inc()
                     log.info("database: back")
                 return outcome
             except Moved:
@@ -280,6 +293,7 @@ def work(part: int, redis: Redis, database: Database, handler: DataHandler) -> N
             _worker = PartitionWorker(queue, database, handler)
             _worker.take_up_leftovers()
             if failures:
+                metrics.RECONNECTS.labels("redis").inc()
                 log.info("tool-%d: redis is back", part)
             failures = 0
             _worker.work(logging_level="CRITICAL")
