@@ -1,0 +1,298 @@
+"""One batch after the other through the handler, on SQLite and MySQL, in good order and in bad."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from tests.test_db_connector import mysql_server, rows, url  # noqa: F401
+from tool.data_handler import Batch, DataHandler, Early
+from tool.db_connector import Changes, Database, Moved, Unavailable, connect
+from tool.model_client import Declaration, Model
+
+pytestmark = pytest.mark.timeout(60, func_only=True)
+
+FEATURES: list[dict[str, Any]] = [
+    {
+        "name": name,
+        "parameter": parameter,
+        "aggregation": aggregation,
+        "window_hours": None,
+        "fill": None,
+        "required": True,
+    }
+    for name, parameter, aggregation in (
+        ("age", None, None),
+        ("heart_rate__mean", "heart_rate", "mean"),
+        ("heart_rate__count", "heart_rate", "count"),
+    )
+]
+DECLARATION = Declaration(Model("m", "1", FEATURES))
+
+
+class Client:
+    """Answers the mean divided by 1000."""
+
+    def predict(
+        self, model: str, version: str, asked: Sequence[dict[str, float | None]]
+    ) -> list[float]:
+        return [(row["heart_rate__mean"] or 0.0) / 1000 for row in asked]
+
+
+def message(value: object = 80.0, **other: Any) -> bytes:
+    found = {
+        "type": "reading",
+        "pat_id": 17,
+        "age": 63.2,
+        "date_admission": "2150-02-28",
+        "date_discharge": None,
+        "day": "2150-03-01",
+        "hour": 7,
+        "parameter": "heart_rate",
+        "value": value,
+    }
+    return json.dumps(found | other).encode()
+
+
+def batch(after: int, *messages: bytes, stream: str = "s") -> Batch:
+    numbered = [(after + place, 0.0, data) for place, data in enumerate(messages, start=1)]
+    return Batch(stream, 0, after, numbered)
+
+
+def handler_of(database: Database) -> DataHandler:
+    found = DataHandler(database, Client())  # type: ignore[arg-type]
+    found.declare(DECLARATION)
+    return found
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:  # noqa: F811
+    opened = connect(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def other(url: str) -> Iterator[Database]:  # noqa: F811
+    """A second worker's connection."""
+    opened = connect(url)
+    yield opened
+    opened.close()
+
+
+FIRST = batch(0, message(80.0), message(90.0))
+SECOND = batch(2, message(100.0), message(70.0))
+
+
+def stored(url: str, stream: str = "s") -> list[Any]:  # noqa: F811
+    """All that a stream's batches leave, but for when."""
+    return [
+        rows(url, f"SELECT {columns} FROM {table} WHERE stream = '{stream}' ORDER BY 1, 2")
+        for table, columns in (
+            ("readings", "seq, value"),
+            ("vitals", "n, mean, m2, minimum, maximum"),
+            ("stays", "pat_id, age"),
+            ("predictions", "seq, probability, reason"),
+            ("positions", "part, seq"),
+            ("rejected", "seq, reason"),
+        )
+    ]
+
+
+@pytest.fixture
+def undisturbed(url: str, database: Database) -> list[Any]:  # noqa: F811
+    handler = handler_of(database)
+    for one in (FIRST, SECOND):
+        handler.handle(Batch("calm", 0, one.after, one.messages))
+    return stored(url, "calm")
+
+
+def test_the_undisturbed_run_is_what_it_should_be(undisturbed: list[Any]) -> None:
+    readings, vitals, stays, predictions, positions, rejected = undisturbed
+    assert readings == [(1, 80.0), (2, 90.0), (3, 100.0), (4, 70.0)]
+    assert vitals == [(4, 85.0, 500.0, 70.0, 100.0)]
+    assert stays == [(17, 63.2)]
+    assert predictions == [(1, 0.08, None), (2, 0.085, None), (3, 0.09, None), (4, 0.085, None)]
+    assert positions == [(0, 4)]
+    assert rejected == []
+
+
+def test_a_batch_before_its_turn_changes_nothing(
+    url: str,
+    database: Database,
+    undisturbed: list[Any],  # noqa: F811
+) -> None:
+    handler = handler_of(database)
+    with pytest.raises(Early):
+        handler.handle(SECOND)
+    assert stored(url) == [[], [], [], [], [], []]
+    handler.handle(FIRST)
+    handler.handle(SECOND)
+    assert stored(url) == undisturbed
+
+
+def test_batches_that_come_again_or_overlap_add_only_what_is_new(
+    url: str,
+    database: Database,
+    undisturbed: list[Any],  # noqa: F811
+) -> None:
+    handler = handler_of(database)
+    whole = batch(0, *(data for _, _, data in (*FIRST.messages, *SECOND.messages)))
+    for one in (FIRST, FIRST, whole, SECOND, FIRST, whole):
+        handler.handle(one)
+    assert stored(url) == undisturbed
+
+
+def test_a_worker_whose_memory_is_old_sees_it(
+    url: str,
+    database: Database,
+    other: Database,
+    undisturbed: list[Any],  # noqa: F811
+) -> None:
+    zombie, successor = handler_of(database), handler_of(other)
+    zombie.handle(FIRST)
+    successor.handle(SECOND)
+    # It believes to be where SECOND begins, and knows the stay as it was then.
+    with pytest.raises(Moved):
+        zombie.handle(SECOND)
+    zombie.handle(SECOND)
+    assert stored(url) == undisturbed
+    successor.handle(batch(4, message(60.0)))
+    zombie.handle(batch(5, message(61.0)))
+    assert rows(url, "SELECT n FROM vitals WHERE stream = 's'") == [(6,)]
+
+
+class FailsOnce:
+    """A database that is away for one commit, before or after it is done."""
+
+    def __init__(self, database: Database, after: bool) -> None:
+        self._commit, self._after, self._done = database.commit, after, False
+
+    def __call__(self, changes: Changes) -> None:
+        if self._done:
+            self._commit(changes)
+            return
+        self._done = True
+        if self._after:
+            self._commit(changes)
+        raise Unavailable("on purpose")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after, unheard"])
+def test_a_commit_without_an_answer_is_tried_again(
+    url: str,  # noqa: F811
+    database: Database,
+    undisturbed: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    after: bool,
+) -> None:
+    handler = handler_of(database)
+    handler.handle(FIRST)
+    monkeypatch.setattr(database, "commit", FailsOnce(database, after))
+    with pytest.raises(Unavailable):
+        handler.handle(SECOND)
+    handler.handle(SECOND)
+    assert stored(url) == undisturbed
+
+
+class Choking(DataHandler):
+    """Cannot process the value 90."""
+
+    def _walk(self, decoded: Any, *rest: Any) -> Any:
+        if any(getattr(m, "value", 0) == 90.0 for _, m in decoded):
+            raise RuntimeError("a value like no other")
+        return super()._walk(decoded, *rest)
+
+
+def test_of_a_batch_only_the_message_that_cannot_be_processed_is_set_aside(
+    url: str,
+    database: Database,  # noqa: F811
+) -> None:
+    handler = Choking(database, Client())  # type: ignore[arg-type]
+    handler.declare(DECLARATION)
+    outcome = handler.handle(batch(0, *(message(float(value)) for value in range(85, 96))))
+    assert (outcome.position, outcome.stored, outcome.set_aside) == (11, 10, 1)
+    assert rows(url, "SELECT seq, pat_id, reason FROM rejected") == [
+        (6, 17, "cannot be processed: RuntimeError: a value like no other")
+    ]
+    assert rows(url, "SELECT n FROM vitals") == [(10,)]
+
+    mended = handler_of(database)
+    [(_, seq, raw)] = database.rejected("cannot be processed")
+    mended.replay("s", seq, raw.encode())
+    assert rows(url, "SELECT n, mean FROM vitals") == [(11, 90.0)]
+    assert rows(url, "SELECT seq FROM rejected") == []
+    assert rows(url, "SELECT value FROM readings WHERE seq = 6") == [(90.0,)]
+    assert rows(url, "SELECT probability FROM predictions WHERE seq = 6") == [(0.09,)]
+    with pytest.raises(Moved):
+        mended.replay("s", seq, raw.encode())
+    mended.handle(batch(11, message(90.0)))
+    assert rows(url, "SELECT n FROM vitals") == [(12,)]
+
+
+def test_a_poisoned_batch_that_another_has_stored_does_not_go_round_for_ever(
+    url: str,
+    database: Database,
+    other: Database,  # noqa: F811
+) -> None:
+    slow = Choking(database, Client())  # type: ignore[arg-type]
+    slow.declare(DECLARATION)
+    slow.handle(batch(0, message(80.0)))
+    poisoned = batch(1, message(90.0))
+    handler_of(other).handle(poisoned)
+    with pytest.raises(Moved):
+        slow.handle(poisoned)
+    assert slow.handle(poisoned).position == 2
+    assert rows(url, "SELECT seq FROM rejected") == []
+
+
+HOSTILE = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    message(pat_id=2**63),
+    message(pat_id=10**40),
+    message(pat_id="17"),
+    message(pat_id=True),
+    message(value="80"),
+    message(value=None),
+    message().replace(b"80.0", b"NaN"),
+    message().replace(b"80.0", b"1e999"),
+    message(parameter=""),
+    message(parameter="x" * 65),
+    message(parameter="x").replace(b'"x"', b'"\\ud800"'),
+    message(date_admission="2150-02-30"),
+    message(day="0000-00-00"),
+    message(day="2150-02-27"),
+    message(hour=24),
+    message(hour=-1),
+    message(type="obituary"),
+    message(value=999.0),
+]
+
+
+def test_hostile_messages_are_rejected_each_for_itself(
+    url: str,
+    database: Database,  # noqa: F811
+) -> None:
+    handler = handler_of(database)
+    mixed = [data for one in HOSTILE for data in (one, message())]
+    outcome = handler.handle(batch(0, *mixed))
+    assert (outcome.position, outcome.stored) == (len(mixed), len(HOSTILE))
+    found = rows(url, "SELECT seq, reason FROM rejected ORDER BY seq")
+    assert [seq for seq, _ in found] == list(range(1, len(mixed), 2))
+    assert all(reason for _, reason in found)
+    assert outcome.set_aside == 0
+
+
+def test_values_whose_squares_are_beyond_a_double_hold_up_nothing(
+    url: str,
+    database: Database,  # noqa: F811
+) -> None:
+    handler = handler_of(database)
+    huge = [message(value, parameter="x") for value in (1e308, -1e308, 1e308)]
+    assert handler.handle(batch(0, *huge, message())).position == 4
+    assert handler.handle(batch(4, message(1.0, parameter="x"), message())).position == 6
+    assert rows(url, "SELECT n FROM vitals WHERE parameter = 'heart_rate'") == [(2,)]
