@@ -8,6 +8,8 @@ from pathlib import Path
 from training.config import ConfigError, free_version, load
 from training.importers import FORMATS, ImportFailure, convert
 
+DEFAULT = Path("training/configs/icu-mortality.toml")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
@@ -18,7 +20,7 @@ def main() -> int:
     importing.add_argument("target", type=Path, help="folder for the CSVs")
     training = commands.add_parser("train", help="train, judge and write a model")
     training.add_argument(
-        "config", type=Path, help="a TOML file, such as those in training/configs"
+        "config", type=Path, nargs="?", default=DEFAULT, help=f"a TOML file ({DEFAULT})"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s training: %(message)s")

@@ -19,7 +19,7 @@ from training.card import model_card
 from training.evaluation import Figure, Line
 from training.train import Result, predict
 
-GOLDEN_ROWS = 24
+GOLDEN_ROWS = 12
 
 
 def write(result: Result, version: str) -> Path:

@@ -43,14 +43,19 @@ def judge_baselines(
         typical = np.nanmedian(np.where(np.isnan(train.x).all(axis=0), 0.0, train.x), axis=0)
         fitted, _ = served.predict(train.x, typical)
         raw, absent = served.predict(test.x, typical)
-        note = f"{absent:,} rows lacked a required value" if absent else ""
+        notes = [f"{absent:,} rows lacked a required value"] if absent else []
+        columns = zip(served.features, test.x.T, strict=True)
+        unknown = [feature.name for feature, column in columns if np.isnan(column).all()]
+        if unknown:
+            notes.append(f"nowhere known: {', '.join(unknown)}")
+        note = "; ".join(notes)
         yield _line(f"{served.title} ({name})", train, test, fitted, raw, note, judge)
     features = [Feature.parse("age"), *(Feature.parse(f"{name}__last") for name in parameters)]
     train, test = rows(features)
     kept, _ = usable(train, features)
-    columns = [feature in kept for feature in features]
-    model = linear().fit(train.x[:, columns], train.y)
-    fitted, raw = (model.predict_proba(part.x[:, columns])[:, 1] for part in (train, test))
+    here = [feature in kept for feature in features]
+    model = linear().fit(train.x[:, here], train.y)
+    fitted, raw = (model.predict_proba(part.x[:, here])[:, 1] for part in (train, test))
     note = "logistic regression on age and each last value"
     yield _line("Last values only", train, test, fitted, raw, note, judge)
 

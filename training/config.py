@@ -81,13 +81,15 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """hour: the one of sample_hours that most figures are told for.
 
-    baselines: served models to compare with, as NAME/VERSION.
+    baselines: served models to compare with, as NAME/VERSION. folds: also cross-validate over
+    all rows, in so many parts by patient; 0: not.
     """
 
     hour: Hours
     resamples: Annotated[int, msgspec.Meta(ge=20)] = 500
     baselines: tuple[str, ...] = ("formula/1",)
     ablation: bool = True
+    folds: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

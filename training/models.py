@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier
-from sklearn.impute import SimpleImputer
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import QuantileTransformer, SplineTransformer, StandardScaler
 
 from training.dataset import Rows
@@ -65,11 +65,16 @@ def linear() -> Pipeline:
 
 
 def splines(seed: int) -> Pipeline:
-    """Logistic regression on smooth curves of each feature's rank: risk is often U-shaped."""
-    return make_pipeline(
+    """Logistic regression on smooth curves of each feature's rank, as risk is often U-shaped,
+    and on indicators of what is missing.
+    """
+    curves = make_pipeline(
         QuantileTransformer(n_quantiles=50, subsample=200_000, random_state=seed),
-        SimpleImputer(strategy="median", add_indicator=True),
+        SimpleImputer(strategy="median"),
         SplineTransformer(n_knots=4, degree=2, include_bias=False),
+    )
+    return make_pipeline(
+        make_union(curves, MissingIndicator(features="all")),
         StandardScaler(),
         LogisticRegression(C=0.001, max_iter=1000, tol=1e-3),
     )

@@ -15,7 +15,7 @@ from training.evaluation import Figure, Scores, calibration_bins
 INK, MAIN, QUIET = "#1f2933", "#0b6e99", "#9aa5b1"
 STYLE: Any = {
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": QUIET,
@@ -46,7 +46,7 @@ def precision_recall(scores: Scores, area: Figure) -> str:
     rate = scores.y.mean()
     axes.axhline(rate, color=QUIET, linewidth=1, linestyle="--")
     axes.annotate(
-        f"prevalence {rate:.1%}", (1, rate), (0, 4), textcoords="offset points", ha="right"
+        f"prevalence {rate:.1%}", (0, rate), (3, -10), textcoords="offset points", color=INK
     )
     axes.plot(recall[:-1], precision[:-1], color=MAIN)
     axes.set_ylim(0, 1.02)
@@ -58,7 +58,7 @@ def precision_recall(scores: Scores, area: Figure) -> str:
 def calibration(scores: Scores, slope: Figure, intercept: Figure) -> str:
     """Observed share against predicted probability, by tenths; the histogram below them."""
     bins = np.array(calibration_bins(scores))
-    canvas = Canvas(figsize=(4.2, 4.2), layout="constrained")
+    canvas = Canvas(figsize=(3.25, 3.25), layout="constrained")
     axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=[5, 1])
     top = min(1.0, max(float(bins[:, [0, 3]].max()) * 1.08, 0.1))
     axes.plot([0, top], [0, top], color=QUIET, linewidth=1, linestyle="--")
@@ -97,7 +97,7 @@ def by_hour(hours: Sequence[int], figures: Sequence[Figure], name: str, line: fl
 @mpl.rc_context(STYLE)
 def forest(names: Sequence[str], figures: Sequence[Figure], label: str, line: float) -> str:
     """Figures one under the other, with their intervals and a line to compare with."""
-    canvas = Canvas(figsize=(8.8, 0.7 + 0.27 * len(names)), layout="constrained")
+    canvas = Canvas(figsize=(9.6, 0.7 + 0.27 * len(names)), layout="constrained")
     axes = canvas.subplots()
     for place, figure in enumerate(figures):
         axes.plot([figure.low, figure.high], [place, place], color=MAIN, linewidth=1.4)
@@ -110,14 +110,14 @@ def forest(names: Sequence[str], figures: Sequence[Figure], label: str, line: fl
 
 
 def _canvas() -> tuple[Canvas, Axes]:
-    canvas = Canvas(figsize=(4.2, 3.6), layout="constrained")
+    canvas = Canvas(figsize=(3.25, 3.25), layout="constrained")
     return canvas, canvas.subplots()
 
 
 def _label(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_title(title, fontsize=8.5, color=INK, loc="left")
 
 
 def _svg(canvas: Canvas) -> str:

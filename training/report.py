@@ -16,19 +16,21 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 62rem
        margin: 2rem auto 4rem; padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin-bottom: .2rem; }
 h2 { font-size: 1.2rem; margin-top: 2.6rem; border-top: 1px solid var(--line); padding-top: 1rem; }
-p.quiet, caption, .note { color: var(--quiet); font-size: .88rem; }
+p.quiet, caption { color: var(--quiet); font-size: .88rem; }
 .warn { border-left: 4px solid #b44d12; padding: .3rem 1rem; background: #fdf3ec; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; }
 .tile { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem .9rem; }
 .tile b { display: block; font-size: 1.6rem; color: var(--main); }
 .tile span { font-size: .82rem; color: var(--quiet); display: block; }
-.plots { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: flex-end; }
+.plots { display: flex; flex-wrap: wrap; gap: .5rem .6rem; align-items: flex-end; }
 .plots svg { max-width: 100%; height: auto; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .86rem; margin: .6rem 0; width: 100%; }
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: right; padding: .22rem .5rem; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child, td.note { text-align: left; }
+td:first-child { min-width: 11rem; }
+td.note { color: var(--quiet); min-width: 9rem; }
 td.figure { white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.figure small { color: var(--quiet); }
 code { font-size: .85em; }

@@ -99,9 +99,19 @@ def run(config: Config) -> Result:
     headline.append(
         judge.line(f"Trained on {trained}, tested on {tested}, all sample hours", everywhere)
     )
+    final = _together(train, test)
+    if config.report.folds:
+        crossed = _cross_validated(final, config).where((final.about["hour"] == hour).to_numpy())
+        name = f"Both in {config.report.folds}-fold cross-validation by patient, at {hour} h"
+        headline.append(judge.line(name, crossed))
     continuous = _continuous(stream, outcomes, config, kept, test, model)
     stays = len(np.unique(continuous.patients))
-    headline.append(judge.line(f"The same at every reading of {stays:,} patients", continuous))
+    headline.append(
+        judge.line(
+            f"The same at every reading of {stays:,} of the patients, each stay weighing the same",
+            continuous,
+        )
+    )
     by_hour = []
     for at in config.data.sample_hours:
         part = everywhere.where((test.about["hour"] == at).to_numpy())
@@ -131,11 +141,6 @@ def run(config: Config) -> Result:
     thresholds = {"balanced": balanced_threshold(scores), "10 %": 0.1, "20 %": 0.2, "50 %": 0.5}
 
     log.info("training on all")
-    final = Rows(
-        np.vstack([train.x, test.x]),
-        np.append(train.y, test.y),
-        pd.concat([train.about, test.about]),
-    )
     return Result(
         config=config,
         features=kept,
@@ -168,6 +173,24 @@ def _predictable(rows: Rows, config: Config) -> Rows:
     """The rows that would get a prediction in service: nothing required is missing."""
     required = [feature.name in config.features.required for feature in config.declared]
     return rows.where(~np.isnan(rows.x[:, required]).any(axis=1))
+
+
+def _together(one: Rows, other: Rows) -> Rows:
+    return Rows(
+        np.vstack([one.x, other.x]),
+        np.append(one.y, other.y),
+        pd.concat([one.about, other.about]),
+    )
+
+
+def _cross_validated(rows: Rows, config: Config) -> Scores:
+    """Every row, predicted by a model fitted without that row's patient."""
+    kind, seed = config.model.kind, config.model.seed
+    probability = np.empty(len(rows.y))
+    for past, now in models.folds(rows, seed + 1, config.report.folds):
+        part = Rows(rows.x[past], rows.y[past], rows.about.iloc[past])
+        probability[now] = predict(models.fit(kind, part, seed), rows.x[now])
+    return Scores(rows.y, probability, rows.patients)
 
 
 def _names(config: Config) -> tuple[str, str]:
