@@ -16,6 +16,11 @@ INIT = Path(__file__).parent.parent / "tool" / "database" / "init.sql"
 STREAM = "5eed0001"
 START = datetime.fromisoformat("2150-03-01 06:00:00")
 VITALS = {"blood_pressure": 120.0, "heart_rate": 80.0, "respiration_rate": 18.0}
+COLUMNS = (
+    *("stream", "pat_id", "date_admission", "parameter", "n", "mean", "mean_low", "m2"),
+    *("minimum", "maximum", "`first_value`", "first_at", "`last_value`", "last_at"),
+    *("hours_mean", "hours_m2", "covariance"),
+)
 MODEL, VERSION = "formula", "1"
 
 
@@ -65,17 +70,18 @@ class Ward:
         """One reading with its prediction, and the statistics moved on. Returns its seq."""
         self.seq += 1
         day, moment = f"{admitted:%Y-%m-%d}", at.isoformat(" ")
-        key = (pat_id, day, parameter, self.stream)
         self.execute(
             "INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?, ?)",
             *(self.stream, self.seq, pat_id, day, moment, parameter, value),
         )
         self.execute(
-            "INSERT INTO vitals VALUES (?, ?, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?, 0, 0, 0)"
+            f"INSERT INTO vitals ({', '.join(COLUMNS)})"
+            f" VALUES ({', '.join('?' * len(COLUMNS))})"
             " ON CONFLICT DO UPDATE SET n = n + 1,"
             " last_value = CASE WHEN excluded.last_at >= last_at THEN excluded.last_value"
             " ELSE last_value END, last_at = MAX(last_at, excluded.last_at)",
-            *(self.stream, *key[:3], value, value, value, value, moment, value, moment),
+            *(self.stream, pat_id, day, parameter),
+            *(1, value, 0.0, 0.0, value, value, value, moment, value, moment, 0.0, 0.0, 0.0),
         )
         reason = "waiting for the model" if waits else None if probability else "no value yet"
         features = {"age": 63.2, f"{parameter}__last": value}
