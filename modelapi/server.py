@@ -3,12 +3,21 @@
 import logging
 
 from flask import Flask
+from pythonjsonlogger.json import JsonFormatter
 
-from modelapi import api_errors, content, endpoints, inference_protocol, openapi, tokens
+from modelapi import (
+    api_errors,
+    content,
+    endpoints,
+    inference_protocol,
+    metrics_endpoint,
+    openapi,
+    tokens,
+)
 from modelapi.champion import StateFile
 from modelapi.registry import Registry
 from modelapi.repository import Repository
-from modelapi.settings import Settings
+from modelapi.settings import JSON_LINES, Settings
 from modelapi.statistics import Statistics
 
 BODY_LIMIT = 32 * 1024 * 1024
@@ -28,6 +37,7 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     app.extensions["registry"] = registry
     app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)
+    metrics_endpoint.register(app)  # before tokens, so that a refused request is counted too
     content.register(app)
     if settings.token_key_file is not None:
         tokens.register(app, settings.token_key_file)
@@ -38,6 +48,11 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     return app
 
 
-def log_to_stderr(level: str) -> None:
-    """One line an event, for the programs that run the application."""
-    logging.basicConfig(level=level, format="%(asctime)s modelapi %(levelname)s %(message)s")
+def log_to_stderr(level: str, form: str = "text") -> None:
+    """One line an event, for the programs that run the application; `form`: text or json."""
+    handler = logging.StreamHandler()
+    if form == "json":
+        handler.setFormatter(JsonFormatter(**JSON_LINES))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s modelapi %(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])

@@ -4,7 +4,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+# What a log line has as JSON (the arguments of python-json-logger's formatter).
+JSON_LINES: dict[str, Any] = {
+    "fmt": "{levelname}{name}{message}",
+    "style": "{",
+    "rename_fields": {"levelname": "level", "name": "logger"},
+    "static_fields": {"service": "modelapi"},
+    "timestamp": "time",
+}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -16,10 +25,11 @@ class Settings:
     model_state: Path = Path("var/models.sqlite")
     token_key_file: Path | None = None
     log_level: str = "INFO"
+    log_format: str = "text"
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read MODELS, MODEL_STATE, MODEL_TOKEN_KEY_FILE and LOG_LEVEL.
+    """Read MODELS, MODEL_STATE, MODEL_TOKEN_KEY_FILE, LOG_LEVEL and LOG_FORMAT.
 
     Raises ValueError naming the setting and its value.
     """
@@ -29,6 +39,9 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     level = (environ.get("LOG_LEVEL") or Settings.log_level).upper()
     if level not in LOG_LEVELS:
         raise ValueError(f"LOG_LEVEL={level}: must be one of {', '.join(LOG_LEVELS)}")
+    form = environ.get("LOG_FORMAT") or Settings.log_format
+    if form not in ("text", "json"):
+        raise ValueError(f"LOG_FORMAT={form}: must be text or json")
     key_file = environ.get("MODEL_TOKEN_KEY_FILE")
     if key_file and not Path(key_file).is_file():
         raise ValueError(f"MODEL_TOKEN_KEY_FILE={key_file}: no such file")
@@ -37,6 +50,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         model_state=Path(environ.get("MODEL_STATE") or Settings.model_state),
         token_key_file=Path(key_file) if key_file else None,
         log_level=level,
+        log_format=form,
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from modelapi.artifact import Ref
+from modelapi.metrics import PREDICT_SECONDS, ROWS
 
 MODELS = 1024
 
@@ -61,6 +62,8 @@ class Statistics:
             counts.infer_ns += computed - read
             counts.output_ns += written - computed
             counts.last_ms = time.time_ns() // 1_000_000
+        ROWS.labels(ref.model, ref.version).inc(rows)
+        PREDICT_SECONDS.labels(ref.model, ref.version).observe((computed - read) / 1e9)
 
     def failed(self, ref: Ref, start: int) -> None:
         """Count a refused request that began at `start` (ns)."""

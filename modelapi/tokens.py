@@ -28,7 +28,7 @@ from modelapi.api_errors import (
 
 # RFC 7518, 3.2: a key of the size of the hash or larger.
 SECRET_BYTES = 32
-OPEN = {"/health"}
+OPEN = {"/health", "/metrics"}
 
 # A secret, or what cryptography makes of a PEM file; public and private ones have no
 # common type that PyJWT's signatures know.

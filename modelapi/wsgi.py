@@ -5,6 +5,6 @@ from modelapi.settings import from_environment
 from modelapi.statistics import shared
 
 settings = from_environment()
-log_to_stderr(settings.log_level)
+log_to_stderr(settings.log_level, settings.log_format)
 app = create_app(settings, shared())
 app.extensions["registry"].watch()

@@ -1,0 +1,64 @@
+"""GET /metrics: the worker that is asked adds up what all of them have counted."""
+
+import os
+from collections.abc import Iterator
+from time import perf_counter
+
+from flask import Blueprint, Flask, Response, current_app, g, request
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from modelapi.api_errors import ApiError
+from modelapi.metrics import REQUEST_SECONDS, REQUESTS
+from modelapi.registry import Registry
+
+blueprint = Blueprint("metrics", __name__)
+
+
+class Champion(Collector):
+    """The model in use; nothing while there is none."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "icu_modelapi_champion_info", "The model in use", labels=["model", "version"]
+        )
+        try:
+            ref = self._registry.serving.champion.ref
+            family.add_metric([ref.model, ref.version], 1)
+        except ApiError:
+            pass
+        yield family
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """All metrics in Prometheus' text format."""
+    registry = CollectorRegistry()
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:  # one process, as under `flask run` and in tests
+        registry.register(REGISTRY)
+    registry.register(Champion(current_app.extensions["registry"]))
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def register(app: Flask) -> None:
+    """Count every request of the application, and serve the counts."""
+
+    @app.before_request
+    def begin() -> None:
+        g.begun = perf_counter()
+
+    @app.after_request
+    def count(response: Response) -> Response:
+        if request.endpoint != "metrics.metrics":
+            REQUESTS.labels(request.endpoint or "none", response.status_code).inc()
+            REQUEST_SECONDS.observe(perf_counter() - g.begun)
+        return response
+
+    app.register_blueprint(blueprint)
