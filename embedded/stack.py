@@ -14,7 +14,10 @@ from honcho.printer import Printer
 from embedded import redis_server
 
 ROOT = Path(__file__).parent.parent
-PORTS = ("FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT", "DASHBOARD_PORT")
+PORTS = (
+    *("FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT", "DASHBOARD_PORT"),
+    *("BUFFER_METRICS_PORT", "TOOL_METRICS_PORT"),
+)
 
 
 class CannotRun(Exception):
@@ -38,6 +41,8 @@ def environment(folder: Path, given: Mapping[str, str] = os.environ) -> dict[str
         "FRONT_PORT": "5000",
         "MODELAPI_PORT": "5001",
         "DASHBOARD_PORT": "5002",
+        "BUFFER_METRICS_PORT": "9101",
+        "TOOL_METRICS_PORT": "9102",
         "PYTHONUNBUFFERED": "1",
     }
     chosen = ours | chosen
