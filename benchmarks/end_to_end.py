@@ -112,7 +112,7 @@ def through(
         server.drop("pipeline")
     kind = "sqlite" if isinstance(server, SQLiteFiles) else "server"
     parts = [
-        f"{ward.staying:.0%} predicted",
+        f"{ward.staying * 100:.0f} % predicted",
         f"{workers} worker{'s' * (workers > 1)}",
         *([f"{ward.patients:,} patients"] if ward.patients != PATIENTS else []),
         *([f"{stored:,} stored before"] if stored else []),

@@ -3,15 +3,20 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.bench import Bench, Result
 from benchmarks.databases import CannotMeasure
 from embedded.stack import ROOT
 
 READ = "import sys, pandas; pandas.read_csv(sys.argv[1], sep=';')"
+WATCH = """\
+import resource, subprocess, sys, time
+start = time.monotonic()
+code = subprocess.call(sys.argv[1:])
+print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+sys.exit(code)
+"""
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -47,19 +52,16 @@ def run(bench: Bench) -> Iterator[Result]:
 
 def _run(arguments: list[str], **settings: str) -> tuple[float, int]:
     """Seconds and peak bytes of a Python process."""
-    start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
+    # Through a small process: a child's peak is at least what its parent had when it forked.
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, **settings},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
-    try:
-        _, status, usage = os.wait4(process.pid, 0)
-    except BaseException:
-        process.kill()
-        raise
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise CannotMeasure(f"{Path(sys.executable).name} {' '.join(arguments)} failed")
-    return time.monotonic() - start, usage.ru_maxrss * 1024
+    if done.returncode:
+        raise CannotMeasure(f"python {' '.join(arguments)} failed")
+    taken, peak = done.stdout.split()[-2:]
+    return float(taken), int(peak)
