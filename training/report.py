@@ -17,7 +17,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 62rem
 h1 { font-size: 1.7rem; line-height: 1.2; margin-bottom: .2rem; }
 h2 { font-size: 1.2rem; margin-top: 2.6rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 p.quiet, caption { color: var(--quiet); font-size: .88rem; }
-.warn { border-left: 4px solid #b44d12; padding: .3rem 1rem; background: #fdf3ec; }
+.warn { border-left: 4px solid #b44d12; padding: .1rem 1rem .1rem 0; background: #fdf3ec;
+        margin: 1rem 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; }
 .tile { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem .9rem; }
 .tile b { display: block; font-size: 1.6rem; color: var(--main); }
@@ -136,8 +137,8 @@ def _tiles(figures: dict[str, Figure]) -> str:
         ("AUROC", "auroc", ""),
         ("AUPRC", "auprc", f"prevalence {figures['prevalence'].value:.3f}"),
         ("Brier", "brier", f"base rate {figures['brier_of_base_rate'].value:.4f}"),
-        ("calibration slope", "calibration_slope", ""),
-        ("calibration intercept", "calibration_intercept", ""),
+        ("Slope", "calibration_slope", "calibration, 1 is right"),
+        ("Intercept", "calibration_intercept", "calibration, 0 is right"),
     ]
     tiles = []
     for title, name, note in shown:
@@ -175,7 +176,7 @@ def _cell(figure: Figure, name: str) -> str:
         return f'<td class="figure">{figure.value:.3f}</td>'
     return (
         f'<td class="figure">{figure.value:.3f}<br>'
-        f"<small>{figure.low:.3f} – {figure.high:.3f}</small></td>"
+        f"<small>{figure.low:.3f} to {figure.high:.3f}</small></td>"
     )
 
 
