@@ -75,10 +75,12 @@ def failing(database: Database) -> Database:
 
 
 class Poisoned(data_handler.DataHandler):
-    """Cannot process message FAIL_AT."""
+    """Cannot process message FAIL_AT, or dies of it."""
 
     def _walk(self, decoded: Any, *rest: Any) -> Any:
         if any(seq == int(os.environ["FAIL_AT"]) for seq, _ in decoded):
+            if os.environ["FAIL_POINT"] == "deadly":
+                os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("a message like no other")
         return super()._walk(decoded, *rest)
 
@@ -89,7 +91,7 @@ def work(settings: Settings, part: int) -> None:
     database = tool.run.database_of(settings)
     client = tool.run.client_of(settings)
     handler = data_handler.DataHandler(database, client)
-    if os.environ["FAIL_POINT"] == "poisoned":
+    if os.environ["FAIL_POINT"] in ("poisoned", "deadly"):
         handler = Poisoned(database, client)
     else:
         failing(database)

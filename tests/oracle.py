@@ -115,7 +115,7 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
         expected.readings.sort_values("seq").reset_index(drop=True),
         ["seq", "pat_id", "date_admission", "measured_at", "parameter", "value"],
     )
-    by_stay = {"by": STAY, "ignore_index": True}
+    by_stay: Any = {"by": STAY, "ignore_index": True}
     stays = table(database_url, "stays").sort_values(**by_stay)
     wanted = expected.stays.sort_values(**by_stay)
     if mode == "live":

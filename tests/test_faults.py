@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from chaos.embedded import EmbeddedStack
 from chaos.faults import Fault, all_faults
 from chaos.run import finished, run
-from embedded.stack import ROOT
+from embedded.stack import ROOT, free_port
 from tests import pipeline as pipelines
 from tests.oracle import check, table
 from tests.pipeline import Pipeline, synthetic
@@ -73,7 +73,7 @@ def second(name: str, pipeline: Pipeline) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-m", name],
             cwd=ROOT,
-            env=pipeline.environ,
+            env=pipeline.environ | {f"{name.upper()}_METRICS_PORT": str(free_port())},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -177,6 +177,18 @@ def test_a_message_that_cannot_be_processed_is_set_aside_and_replayed_after_the_
         assert 301 in set(stream["seq"])
         prediction = table(pipeline.database_url, "predictions", "seq = 301")
         assert len(prediction) <= 1
+
+
+def test_a_message_that_kills_whoever_processes_it_is_set_aside(ward: Path, failing: Start) -> None:
+    with failing("deadly", at=301) as pipeline:
+        pipeline.wait(lambda: settled(pipeline), 120)
+        rejected = table(pipeline.database_url, "rejected")
+        assert rejected["seq"].tolist() == [301]
+        assert rejected["reason"].tolist() == [
+            "cannot be processed: Deadly: the tool was killed each time it processed this message"
+        ]
+        assert len(failed_jobs(pipeline)) == 1
+        assert list(pipeline.redis.scan_iter("icu:attempts:*")) == []
 
 
 def failed_jobs(pipeline: Pipeline) -> list[str]:

@@ -108,11 +108,12 @@ class DataHandler:
         # The stays in memory have not kept what the new windows need.
         self._stays.clear()
 
-    def handle(self, batch: Batch) -> Outcome:
+    def handle(self, batch: Batch, unusable: Exception | None = None) -> Outcome:
         """Stores the batch's messages that are not stored yet.
 
-        Raises Early when messages before them are missing, and Unavailable when the database
-        does not answer; nothing has changed then.
+        With `unusable`, sets its only message aside for that reason instead. Raises Early when
+        messages before them are missing, and Unavailable when the database does not answer;
+        nothing has changed then.
         """
         key = (batch.stream, batch.part)
         position = self._positions.get(key)
@@ -126,7 +127,9 @@ class DataHandler:
         messages = [message for message in batch.messages if message[0] > position]
         outcome = Outcome(position)
         try:
-            if messages:
+            if messages and unusable:
+                outcome += self._set_aside(*key, position, messages[0], unusable)
+            elif messages:
                 outcome += self._halving(batch.stream, batch.part, position, messages)
         except BaseException:
             # What is in memory may not be what is in the database: the next try looks.

@@ -30,15 +30,25 @@ COMMITTED = "icu:committed"
 COMPLETE = "since"  # its field that is there once all partitions were told
 DECLARATION = "icu:declaration"
 LATENCY = "icu:latency"
+ATTEMPTS = "icu:attempts"
 
 # How long a batch waits for those before it while another worker has them in hand.
 EARLY_WAIT = 3.0
 # Seconds between looks, when idle, for jobs that were taken and are in nobody's hands.
 LEFTOVERS_EVERY = 5
+# How often a job may kill its worker before its messages are taken one by one, and how often
+# one of these may then, before it is set aside.
+DEATHS = 3
+DEADLY = "the tool was killed each time it processed this message"
+A_DAY = 24 * 3600
 
 
 class SetAside(Exception):
     """Messages of this job could not be processed; they are in `rejected`, with the reason."""
+
+
+class Deadly(Exception):
+    """Whoever processes this message dies of it."""
 
 
 class PartitionWorker(SimpleWorker):
@@ -64,6 +74,7 @@ class PartitionWorker(SimpleWorker):
         self._database = database
         self._handler = handler
         self._declaration: bytes | None = None
+        self._attempts: list[str] = []
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True
@@ -111,14 +122,17 @@ class PartitionWorker(SimpleWorker):
 
     def store(self, key: str) -> None:
         """Stores the batch that lies in Redis at `key`."""
-        data = self._redis.get(key)
+        attempt = f"{ATTEMPTS}:{key}"
+        with self._redis.pipeline() as pipe:
+            data, deaths, _ = pipe.get(key).incr(attempt).expire(attempt, A_DAY).execute()
+        self._attempts = [attempt]
         if data is None:
             log.warning("%s is gone from Redis; the buffer reads it again", key)
             return
         batch = msgspec.msgpack.decode(data, type=Batch)
         started = time.monotonic()
         try:
-            outcome = self._persist(batch)
+            outcome = self._persist(batch) if deaths <= DEATHS else self._one_by_one(batch)
         except Early as early:
             log.warning("%s; the batch after %d comes again", early, batch.after)
             self._say(batch, self._database.position(batch.stream, batch.part), key)
@@ -163,13 +177,27 @@ class PartitionWorker(SimpleWorker):
             extra={"message_id": message_id},
         )
 
-    def _persist(self, batch: Batch) -> Outcome:
+    def _one_by_one(self, batch: Batch) -> Outcome:
+        """Finds out which message kills, and sets it aside."""
+        after, outcome = batch.after, Outcome(batch.after)
+        for message in batch.messages:
+            attempt = f"{ATTEMPTS}:{batch.stream}-{message[0]}"
+            with self._redis.pipeline() as pipe:
+                deaths, _ = pipe.incr(attempt).expire(attempt, A_DAY).execute()
+            self._attempts.append(attempt)
+            single = Batch(batch.stream, batch.part, after, [message])
+            outcome += self._persist(single, deaths > DEATHS)
+            self._redis.delete(attempt)
+            after = message[0]
+        return outcome
+
+    def _persist(self, batch: Batch, deadly: bool = False) -> Outcome:
         failures = 0
         early_until: float | None = None
         while True:
             try:
                 self._learn()
-                outcome = self._handler.handle(batch)
+                outcome = self._handler.handle(batch, Deadly(DEADLY) if deadly else None)
                 if failures:
                     metrics.RECONNECTS.labels("database").inc()
                     log.info("database: back")
@@ -190,6 +218,9 @@ class PartitionWorker(SimpleWorker):
     def _wait_for_database(self, error: Unavailable, failures: int) -> int:
         if not failures:
             log.warning("database: %s; waiting for it", error)
+            # Who is killed while it waits was not killed by a message.
+            if self._attempts:
+                self._redis.delete(*self._attempts)
         self._pause(min(0.25 * 2**failures, 5.0))
         return min(failures + 1, 8)
 
@@ -221,7 +252,7 @@ class PartitionWorker(SimpleWorker):
         now = time.time()
         with self._redis.pipeline() as pipe:
             pipe.hset(COMMITTED, f"{batch.stream}/{batch.part}", str(position))
-            pipe.delete(key)
+            pipe.delete(key, f"{ATTEMPTS}:{key}")
             for received, count in outcome.received.items() if outcome else ():
                 pipe.hincrby(f"{LATENCY}:{batch.stream}", bucket(now - received), count)
             pipe.execute()
