@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS readings (
     PRIMARY KEY (stream, seq),
     -- A stay in the order of time. Unique by the primary key within it; written
     -- this way because a plain index has no common syntax inside CREATE TABLE.
-    UNIQUE (pat_id, date_admission, measured_at, stream, seq)
+    UNIQUE (pat_id, date_admission, stream, measured_at, seq)
 );
 
 -- One row a stay. In the ICU while date_discharge is null.
@@ -27,7 +27,9 @@ CREATE TABLE IF NOT EXISTS stays (
     date_admission DATE         NOT NULL,
     age            DOUBLE       NULL,
     date_discharge DATE         NULL,
-    PRIMARY KEY (pat_id, date_admission, stream)
+    PRIMARY KEY (pat_id, date_admission, stream),
+    -- Who is in the ICU, and who left last, without a look at all who ever were.
+    UNIQUE (stream, date_discharge, date_admission, pat_id)
 );
 
 -- Running statistics of a stay's parameter: enough for every feature without a
