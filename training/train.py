@@ -96,22 +96,23 @@ def run(config: Config) -> Result:
         back = train.at(hour)
         other = Scores(back.y, predict(models.fit(kind, test, seed), back.x), back.patients)
         headline.append(judge.line(f"Trained on {tested}, tested on {trained}, at {hour} h", other))
-    headline.append(
-        judge.line(f"Trained on {trained}, tested on {tested}, all sample hours", everywhere)
-    )
     final = _together(train, test)
     if config.report.folds:
         crossed = _cross_validated(final, config).where((final.about["hour"] == hour).to_numpy())
         name = f"Both in {config.report.folds}-fold cross-validation by patient, at {hour} h"
         headline.append(judge.line(name, crossed))
-    continuous = _continuous(stream, outcomes, config, kept, test, model)
-    stays = len(np.unique(continuous.patients))
-    headline.append(
-        judge.line(
-            f"The same at every reading of {stays:,} of the patients, each stay weighing the same",
-            continuous,
+    if len(config.data.sample_hours) > 1:
+        headline.append(
+            judge.line(f"Trained on {trained}, tested on {tested}, all sample hours", everywhere)
         )
-    )
+        continuous = _continuous(stream, outcomes, config, kept, test, model)
+        stays = len(np.unique(continuous.patients))
+        headline.append(
+            judge.line(
+                f"The same at every reading of {stays:,} patients, stays weighing the same",
+                continuous,
+            )
+        )
     by_hour = []
     for at in config.data.sample_hours:
         part = everywhere.where((test.about["hour"] == at).to_numpy())
