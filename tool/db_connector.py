@@ -293,8 +293,13 @@ class Database:
             )
 
     def count(self, table: str, stream: str) -> int:
-        """Rows of `table` that belong to the stream; of predictions, those that are made."""
-        made = " AND probability IS NOT NULL" if table == "predictions" else ""
+        """Rows of `table` that belong to the stream; of predictions, those the champion made."""
+        made = (
+            " AND probability IS NOT NULL"
+            " AND model = (SELECT MIN(model) FROM models WHERE role = 'champion')"
+            if table == "predictions"
+            else ""
+        )
         with self._transaction() as cursor:
             self._execute(cursor, f"SELECT COUNT(*) FROM {table} WHERE stream = ?{made}", (stream,))
             return int(cursor.fetchone()[0])
