@@ -6,7 +6,7 @@ SERVICES := hospital buffer tool modelapi dashboard embedded
 RUN_REQUIREMENTS := $(SERVICES:%=%/requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay import train token chaos bench test check clean
+.PHONY: help run replay status import train token chaos bench test check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,10 @@ run: $(VENV)/run ## run the whole pipeline without Docker; Ctrl-C ends it
 
 replay: $(VENV)/run ## the same once through at full speed, into a fresh database
 	@$(BIN)/python -m embedded replay
+
+status: ## the running pipeline's figures, of compose or make run: WATCH=1 goes on
+	@DASHBOARD_URL=$${DASHBOARD_URL:-http://127.0.0.1:$${PORT:-$${FRONT_PORT:-5000}}} \
+		$(or $(wildcard $(BIN)/python),$(PYTHON)) -m dashboard.terminal $(if $(WATCH),--watch)
 
 import: $(VENV)/train ## a public data set as the pipeline's CSVs: FORMAT=physionet2012 FROM=dir TO=dir
 	@$(BIN)/python -m training import $(FORMAT) $(FROM) $(TO)

@@ -5,9 +5,28 @@ import os
 import sys
 
 from aiohttp import web
+from pythonjsonlogger.json import JsonFormatter
 
 from dashboard.app import create_app
 from dashboard.settings import SettingError, Settings
+
+
+def set_up_logging(settings: Settings) -> None:
+    """To stderr. As JSON, a line is an object with time, level, service, logger and message."""
+    handler = logging.StreamHandler()
+    if settings.log_format == "json":
+        handler.setFormatter(
+            JsonFormatter(
+                "{levelname}{name}{message}",
+                style="{",
+                rename_fields={"levelname": "level", "name": "logger"},
+                static_fields={"service": "dashboard"},
+                timestamp="time",
+            )
+        )
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
 
 
 def main() -> int:
@@ -16,9 +35,7 @@ def main() -> int:
     except SettingError as error:
         print(f"dashboard: {error}", file=sys.stderr)
         return 1
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    set_up_logging(settings)
     try:
         web.run_app(
             create_app(settings),

@@ -48,6 +48,7 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_get("/patients", find)
     app.router.add_get(r"/patients/{pat_id:-?\d{1,18}}", patient)
     app.router.add_get("/pipeline", pipeline)
+    app.router.add_get("/pipeline.json", pipeline_figures)
     app.router.add_get("/events", live)
     app.router.add_get("/health", health)
     app.router.add_static("/static/", STATIC)
@@ -149,6 +150,12 @@ async def pipeline(request: web.Request) -> web.Response:
         services={key: fields for key, fields in content.items() if key.startswith("service:")},
         reasons={key: fields for key, fields in content.items() if key.startswith("reason:")},
     )
+
+
+async def pipeline_figures(request: web.Request) -> web.Response:
+    """What stands on the pipeline page, for programs."""
+    poller = await _ready(request)
+    return web.json_response(poller.pipeline.content, headers={"Cache-Control": "no-store"})
 
 
 async def find(request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ MODEL_URL       http://127.0.0.1:5000
 DASHBOARD_HOST  address to listen on (127.0.0.1)
 DASHBOARD_PORT  port to listen on (5001)
 LOG_LEVEL       DEBUG, INFO, WARNING or ERROR (INFO)
+LOG_FORMAT      text, or json: one object a line (text)
 """
 
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 5001
     log_level: str = "INFO"
+    log_format: str = "text"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -58,6 +60,9 @@ class Settings:
         level = given.get("LOG_LEVEL", cls.log_level)
         if level.upper() not in LEVELS:
             raise SettingError(f"LOG_LEVEL={level}: expected one of {', '.join(LEVELS)}")
+        form = given.get("LOG_FORMAT", cls.log_format)
+        if form not in ("text", "json"):
+            raise SettingError(f"LOG_FORMAT={form}: expected text or json")
         return cls(
             database_url=url("DATABASE_URL", cls.database_url, "sqlite", "mysql"),
             database_password=_secret("DATABASE_PASSWORD_FILE", given),
@@ -68,6 +73,7 @@ class Settings:
             host=given.get("DASHBOARD_HOST", cls.host),
             port=int(port),
             log_level=level.upper(),
+            log_format=form,
         )
 
 

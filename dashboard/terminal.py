@@ -1,0 +1,91 @@
+"""`python -m dashboard.terminal [--watch]`: the pipeline page's figures in the terminal.
+
+Asks the running dashboard at DASHBOARD_URL, or on this machine at DASHBOARD_PORT (5001).
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.request
+from typing import Any
+
+from dashboard.topic import Content
+
+EVERY = 1.0  # seconds
+CLEAR = "\033[H\033[2J"
+
+FIGURES = (
+    ("in", "messages in", "/s"),
+    ("stored", "messages stored", "/s"),
+    ("lag", "not stored yet", "messages"),
+    ("lag.time", "lag in stream time", ""),
+    ("jobs", "queue", "jobs"),
+    ("pending", "predictions pending", ""),
+    ("p50", "latency, median", "ms"),
+    ("p99", "latency, 99th percentile", "ms"),
+    ("taken.total", "taken in", "messages"),
+    ("stored.total", "stored", "messages"),
+    ("rejected", "rejected", "messages"),
+)
+
+
+def text(content: Content) -> str:
+    """The pipeline page's content as lines."""
+    page, figures = content["page"], content["figures"]
+    lines = [f"ICU Stream · {page['word']} · {page['day']} {page['clock']} in the stream's clock"]
+    if page["notice"]:
+        lines.append(page["notice"])
+    lines.append("")
+    for key, fields in content.items():
+        if key.startswith("service:"):
+            line = (
+                f"  {fields['name']:<10} {fields['word']:<10} for {fields['since']:<12} "
+                f"restarts seen: {fields['restarts']}  {fields['note']}"
+            )
+            lines.append(line.rstrip())
+    lines.append("")
+    for name, label, unit in FIGURES:
+        lines.append(f"  {label:<26} {figures[name]:>12} {unit}".rstrip())
+    for key, fields in content.items():
+        if key.startswith("reason:"):
+            lines.append(f"    {fields['reason']:<60} {fields['count']:>10}")
+    return "\n".join(lines)
+
+
+def ask(url: str) -> Any:
+    """What the dashboard at `url` says. Raises OSError or ValueError."""
+    with urllib.request.urlopen(f"{url}/pipeline.json", timeout=10) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m dashboard.terminal", description="The pipeline's figures."
+    )
+    parser.add_argument("--watch", action="store_true", help="go on until Ctrl-C")
+    watch = parser.parse_args().watch
+    port = os.environ.get("DASHBOARD_PORT") or "5001"
+    url = (os.environ.get("DASHBOARD_URL") or f"http://127.0.0.1:{port}").rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        print(f"status: DASHBOARD_URL={url}: expected http://…", file=sys.stderr)
+        return 1
+    while True:
+        answered = True
+        try:
+            shown = text(ask(url))
+        except (OSError, ValueError, KeyError) as error:
+            shown, answered = f"status: {url} does not answer: {error}", False
+        if not watch:
+            print(shown, file=sys.stdout if answered else sys.stderr)
+            return 0 if answered else 1
+        print(f"{CLEAR if sys.stdout.isatty() else ''}{shown}", flush=True)
+        try:
+            time.sleep(EVERY)
+        except KeyboardInterrupt:
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
