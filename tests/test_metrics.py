@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -261,6 +262,46 @@ def test_status_says_in_one_line_that_the_dashboard_is_away(told: Told) -> None:
     assert told.away.returncode == 1
     assert told.away.stdout == ""
     assert re.fullmatch(r"status: http://\S+ does not answer: .+\n", told.away.stderr)
+
+
+def test_counts_outlive_the_processes_that_counted(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward) as pipeline:
+        pipeline.wait(pipeline.done)
+        n = pipeline.health()["messages"]
+        pipeline.wait(lambda: total(metrics(pipeline, "tool"), "icu_tool_messages_total") == n)
+        rows = total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total")
+        assert rows > 0
+
+        workers = [
+            pid
+            for pid in pipeline.pids("tool")
+            if b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        assert len(workers) == 3
+        for pid in (*workers, pipeline.pids("modelapi")[1]):
+            os.kill(pid, signal.SIGKILL)
+
+        pipeline.wait(lambda: total(metrics(pipeline, "tool"), "icu_tool_restarts_total") == 3)
+        assert total(metrics(pipeline, "tool"), "icu_tool_messages_total") == n
+        ended = "icu_modelapi_workers_ended_total"
+        pipeline.wait(lambda: total(metrics(pipeline, "modelapi"), ended) == 1)
+        # Others' calls, of the attendant for one, may add to it.
+        assert total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total") >= rows
+
+
+def test_what_an_earlier_model_api_counted_is_not_counted_again(ward: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "counts"
+    folder.mkdir()
+    pipeline = Pipeline(tmp_path, ward, PROMETHEUS_MULTIPROC_DIR=str(folder))
+    count = "from modelapi.metrics import ROWS; ROWS.labels('formula', '1').inc(7)"
+    subprocess.run([sys.executable, "-c", count], cwd=ROOT, env=pipeline.environ, check=True)
+    assert list(folder.glob("counter_*.db"))
+    pipeline.start("modelapi")
+    try:
+        pipeline.wait(lambda: "icu_modelapi_champion_info{" in metrics(pipeline, "modelapi"))
+        assert total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total") == 0
+    finally:
+        pipeline.stop("modelapi")
 
 
 @contextmanager
