@@ -112,6 +112,7 @@ kind = "{kind}"
 hour = 24
 resamples = 20
 baselines = ["formula/1"]
+folds = 2
 [output]
 models = "{out}/models"
 reports = "{out}/reports"
@@ -388,7 +389,13 @@ class TestRun:
         assert not set(result.train.patients) & set(result.test.patients)
         assert result.headline[0].figures["auroc"].value > 0.9
         formula = next(line for line in result.baselines if "formula/1" in line.name)
-        assert formula.note == f"{len(result.scores.y)} rows lacked a required value"
+        assert formula.note == (
+            f"{len(result.scores.y)} rows lacked a required value; "
+            "nowhere known: rmean_respiration_rate"
+        )
+        crossed = next(line for line in result.headline if "2-fold" in line.name)
+        assert crossed.rows == len(result.final.at(24).y)
+        assert crossed.figures["auroc"].value > 0.9
         assert [line.name for line in result.without] == [
             *("everything", "without blood_pressure", "without heart_rate", "without age"),
         ]
@@ -471,6 +478,7 @@ class TestCommand:
     ("change", "complaint"),
     [
         (("hour = 24", "hour = 23"), "report.hour: 23 is not in data.sample_hours"),
+        (("folds = 2", "folds = 1"), "report.folds: 1 is no split"),
         (("[1, 8, 24]", "[8, 1, 24]"), "data.sample_hours: must ascend"),
         (("nothing__last", "nothing__median"), "feature 'nothing__median'"),
         (('"std"]', '"median"]'), "aggregation 'median' is not one"),

@@ -174,6 +174,8 @@ def _check(config: Config) -> None:
         raise ValueError("data.sample_hours: must ascend")
     if config.report.hour not in config.data.sample_hours:
         raise ValueError(f"report.hour: {config.report.hour} is not in data.sample_hours")
+    if config.report.folds == 1:
+        raise ValueError("report.folds: 1 is no split; 0 for none")
     if config.split.by == "cohort" and not (config.split.train and config.split.test):
         raise ValueError("split: by cohort needs train and test")
     if set(config.split.train) & set(config.split.test):
