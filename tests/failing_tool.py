@@ -1,7 +1,8 @@
-"""The tool, failing once at a chosen point. Started by tests in the real one's place.
+"""The tool, failing at chosen points, once at each. Started by tests in the real one's place.
 
-FAIL_POINT names the point, FAIL_AT the message whose batch it strikes, FAIL_PART the partition
-(empty: any), FAIL_MARK a file that is made when it has happened, with the process's id.
+FAIL_POINTS names them, each with the message whose batch it strikes: "predicted=300 committed=400".
+FAIL_PART is the partition (empty: any), FAIL_MARKS a folder where a file NAME is made when it has
+happened, with the process's id in it.
 """
 
 import os
@@ -19,38 +20,41 @@ from tool.db_connector import Changes, Database
 from tool.settings import Settings
 
 
-class Point:
-    """Strikes once, in one process."""
+class Points:
+    """Each strikes once, in one process."""
 
     def __init__(self) -> None:
-        self.name = os.environ["FAIL_POINT"]
-        self._at = int(os.environ["FAIL_AT"])
+        pairs = (point.split("=") for point in os.environ["FAIL_POINTS"].split())
+        self.at = {name: int(seq) for name, seq in pairs}
         self._part = os.environ.get("FAIL_PART", "")
-        self._mark = Path(os.environ["FAIL_MARK"])
+        self._marks = Path(os.environ["FAIL_MARKS"])
 
     def reached(self, name: str, last: int, part: object) -> None:
-        if (name, last >= self._at) != (self.name.removesuffix("-stop"), True):
-            return
         if self._part not in ("", str(part)):
             return
+        self._strike(name, signal.SIGKILL, last)
+        self._strike(f"{name}-stop", signal.SIGSTOP, last)
+
+    def _strike(self, name: str, number: signal.Signals, last: int) -> None:
+        if name not in self.at or last < self.at[name]:
+            return
         try:
-            with self._mark.open("x") as mark:
+            with (self._marks / name).open("x") as mark:
                 mark.write(str(os.getpid()))
         except FileExistsError:
             return
-        number = signal.SIGSTOP if self.name.endswith("-stop") else signal.SIGKILL
         os.kill(os.getpid(), number)
 
 
 class Worker(worker.PartitionWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         _, part, last, _ = job.id.rsplit("-", 3)
-        point.reached("dequeued", int(last), part)
+        points.reached("dequeued", int(last), part)
         super().execute_job(job, queue)  # type: ignore[no-untyped-call]
 
     def _say(self, batch: data_handler.Batch, *rest: Any) -> None:
         super()._say(batch, *rest)
-        point.reached("acknowledged", batch.messages[-1][0], batch.part)
+        points.reached("acknowledged", batch.messages[-1][0], batch.part)
 
 
 def failing(database: Database) -> Database:
@@ -60,14 +64,14 @@ def failing(database: Database) -> Database:
 
     def failing_commit(changes: Changes) -> None:
         current[:] = [changes]
-        point.reached("predicted", changes.last, changes.part)
+        points.reached("predicted", changes.last, changes.part)
         commit(changes)
-        point.reached("committed", changes.last, changes.part)
+        points.reached("committed", changes.last, changes.part)
 
     def failing_insert(cursor: Any, table: str, *rest: Any, **named: Any) -> None:
         insert(cursor, table, *rest, **named)
         if table == "readings" and current:
-            point.reached("inserted", current[0].last, current[0].part)
+            points.reached("inserted", current[0].last, current[0].part)
 
     database.commit = failing_commit  # type: ignore[method-assign]
     database._insert = failing_insert  # type: ignore[method-assign]
@@ -75,12 +79,13 @@ def failing(database: Database) -> Database:
 
 
 class Poisoned(data_handler.DataHandler):
-    """Cannot process message FAIL_AT, or dies of it."""
+    """Cannot process the message, or dies of it."""
 
     def _walk(self, decoded: Any, *rest: Any) -> Any:
-        if any(seq == int(os.environ["FAIL_AT"]) for seq, _ in decoded):
-            if os.environ["FAIL_POINT"] == "deadly":
-                os.kill(os.getpid(), signal.SIGKILL)
+        seqs = {seq for seq, _ in decoded}
+        if points.at.get("deadly") in seqs:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if points.at.get("poisoned") in seqs:
             raise RuntimeError("a message like no other")
         return super()._walk(decoded, *rest)
 
@@ -91,7 +96,7 @@ def work(settings: Settings, part: int) -> None:
     database = tool.run.database_of(settings)
     client = tool.run.client_of(settings)
     handler = data_handler.DataHandler(database, client)
-    if os.environ["FAIL_POINT"] in ("poisoned", "deadly"):
+    if points.at.keys() & {"poisoned", "deadly"}:
         handler = Poisoned(database, client)
     else:
         failing(database)
@@ -99,7 +104,7 @@ def work(settings: Settings, part: int) -> None:
     worker.work(part, tool.run.redis_of(settings), database, handler)
 
 
-point = Point()
+points = Points()
 
 if __name__ == "__main__":
     # From the module, not from __main__: it is imported by name in the worker's process.

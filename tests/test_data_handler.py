@@ -1,5 +1,7 @@
 """One batch after the other through the handler, on SQLite and MySQL, in good order and in bad."""
 
+# ruff: noqa: F811  (the fixture of another module, taken as an argument)
+
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.test_db_connector import mysql_server, rows, url  # noqa: F401
+from tool.attendant import Attendant
 from tool.data_handler import Batch, DataHandler, Early
 from tool.db_connector import Changes, Database, Moved, Unavailable, connect
-from tool.model_client import Declaration, Model
+from tool.model_client import Declaration, Model, ModelUnavailable
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
@@ -32,11 +35,18 @@ DECLARATION = Declaration(Model("m", "1", FEATURES))
 
 
 class Client:
-    """Answers the mean divided by 1000."""
+    """Answers the mean divided by 1000, and is away when told to."""
+
+    def __init__(self, away: bool = False) -> None:
+        self.away = away
+        self.calls: list[tuple[str, int]] = []
 
     def predict(
         self, model: str, version: str, asked: Sequence[dict[str, float | None]]
     ) -> list[float]:
+        self.calls.append((model, len(asked)))
+        if self.away:
+            raise ModelUnavailable
         return [(row["heart_rate__mean"] or 0.0) / 1000 for row in asked]
 
 
@@ -67,14 +77,14 @@ def handler_of(database: Database) -> DataHandler:
 
 
 @pytest.fixture
-def database(url: str) -> Iterator[Database]:  # noqa: F811
+def database(url: str) -> Iterator[Database]:
     opened = connect(url)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def other(url: str) -> Iterator[Database]:  # noqa: F811
+def other(url: str) -> Iterator[Database]:
     """A second worker's connection."""
     opened = connect(url)
     yield opened
@@ -85,7 +95,7 @@ FIRST = batch(0, message(80.0), message(90.0))
 SECOND = batch(2, message(100.0), message(70.0))
 
 
-def stored(url: str, stream: str = "s") -> list[Any]:  # noqa: F811
+def stored(url: str, stream: str = "s") -> list[Any]:
     """All that a stream's batches leave, but for when."""
     return [
         rows(url, f"SELECT {columns} FROM {table} WHERE stream = '{stream}' ORDER BY 1, 2")
@@ -101,7 +111,7 @@ def stored(url: str, stream: str = "s") -> list[Any]:  # noqa: F811
 
 
 @pytest.fixture
-def undisturbed(url: str, database: Database) -> list[Any]:  # noqa: F811
+def undisturbed(url: str, database: Database) -> list[Any]:
     handler = handler_of(database)
     for one in (FIRST, SECOND):
         handler.handle(Batch("calm", 0, one.after, one.messages))
@@ -121,7 +131,7 @@ def test_the_undisturbed_run_is_what_it_should_be(undisturbed: list[Any]) -> Non
 def test_a_batch_before_its_turn_changes_nothing(
     url: str,
     database: Database,
-    undisturbed: list[Any],  # noqa: F811
+    undisturbed: list[Any],
 ) -> None:
     handler = handler_of(database)
     with pytest.raises(Early):
@@ -135,7 +145,7 @@ def test_a_batch_before_its_turn_changes_nothing(
 def test_batches_that_come_again_or_overlap_add_only_what_is_new(
     url: str,
     database: Database,
-    undisturbed: list[Any],  # noqa: F811
+    undisturbed: list[Any],
 ) -> None:
     handler = handler_of(database)
     whole = batch(0, *(data for _, _, data in (*FIRST.messages, *SECOND.messages)))
@@ -148,7 +158,7 @@ def test_a_worker_whose_memory_is_old_sees_it(
     url: str,
     database: Database,
     other: Database,
-    undisturbed: list[Any],  # noqa: F811
+    undisturbed: list[Any],
 ) -> None:
     zombie, successor = handler_of(database), handler_of(other)
     zombie.handle(FIRST)
@@ -181,7 +191,7 @@ class FailsOnce:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after, unheard"])
 def test_a_commit_without_an_answer_is_tried_again(
-    url: str,  # noqa: F811
+    url: str,
     database: Database,
     undisturbed: list[Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -207,7 +217,7 @@ class Choking(DataHandler):
 
 def test_of_a_batch_only_the_message_that_cannot_be_processed_is_set_aside(
     url: str,
-    database: Database,  # noqa: F811
+    database: Database,
 ) -> None:
     handler = Choking(database, Client())  # type: ignore[arg-type]
     handler.declare(DECLARATION)
@@ -234,7 +244,7 @@ def test_of_a_batch_only_the_message_that_cannot_be_processed_is_set_aside(
 def test_a_poisoned_batch_that_another_has_stored_does_not_go_round_for_ever(
     url: str,
     database: Database,
-    other: Database,  # noqa: F811
+    other: Database,
 ) -> None:
     slow = Choking(database, Client())  # type: ignore[arg-type]
     slow.declare(DECLARATION)
@@ -275,7 +285,7 @@ HOSTILE = [
 
 def test_hostile_messages_are_rejected_each_for_itself(
     url: str,
-    database: Database,  # noqa: F811
+    database: Database,
 ) -> None:
     handler = handler_of(database)
     mixed = [data for one in HOSTILE for data in (one, message())]
@@ -289,10 +299,26 @@ def test_hostile_messages_are_rejected_each_for_itself(
 
 def test_values_whose_squares_are_beyond_a_double_hold_up_nothing(
     url: str,
-    database: Database,  # noqa: F811
+    database: Database,
 ) -> None:
     handler = handler_of(database)
     huge = [message(value, parameter="x") for value in (1e308, -1e308, 1e308)]
     assert handler.handle(batch(0, *huge, message())).position == 4
     assert handler.handle(batch(4, message(1.0, parameter="x"), message())).position == 6
     assert rows(url, "SELECT n FROM vitals WHERE parameter = 'heart_rate'") == [(2,)]
+
+
+def test_predictions_catch_up_with_one_call_a_model(
+    url: str,
+    database: Database,
+) -> None:
+    client = Client(away=True)
+    handler = DataHandler(database, client)  # type: ignore[arg-type]
+    handler.declare(Declaration(Model("m", "1", FEATURES), [Model("n", "1", FEATURES)]))
+    handler.handle(batch(0, *(message(float(value)) for value in range(50, 100))))
+    assert rows(url, "SELECT COUNT(*) FROM pending") == [(100,)]
+    client.away, client.calls = False, []
+    Attendant(None, database, client).catch_up()  # type: ignore[arg-type]
+    assert client.calls == [("m", 50), ("n", 50)]
+    assert rows(url, "SELECT COUNT(*) FROM pending") == [(0,)]
+    assert rows(url, "SELECT probability FROM predictions WHERE seq = 50") == [(0.0745,)] * 2

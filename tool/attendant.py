@@ -81,7 +81,9 @@ class Attendant:
         filled = 0
         while rows := self._database.pending(PENDING_AT_ONCE):
             try:
-                for (model, version), some in groupby(rows, key=lambda row: row[2:4]):
+                # The rows of two models come in turns: sorted, there is one call for each.
+                rows.sort(key=_model)
+                for (model, version), some in groupby(rows, key=_model):
                     filled += self._fill_in(model, version, list(some))
             except ModelUnavailable:
                 if not filled:
@@ -113,6 +115,10 @@ class Attendant:
         self._database.fill_in(filled)
         metrics.PREDICTIONS.labels("later").inc(sum(row[8] is not None for row in filled))
         return len(rows)
+
+
+def _model(row: Row) -> tuple[str, str]:
+    return row[2], row[3]
 
 
 def _rows(declaration: Declaration) -> list[Row]:
