@@ -68,10 +68,7 @@ def model_card(result: Result, version: str, created: date) -> str:
         ),
         ("## Key metrics", ""),
         ("### Usefulness, usability and efficacy", _table(result.headline)),
-        (
-            "By hour of the stay, same training and test rows:",
-            _table(result.hours, "hour"),
-        ),
+        ("By hour of the stay, same training and test rows:", _table(result.hours, "hour")),
         ("Against baselines on the same rows:", _table(result.baselines)),
         (
             "### Fairness and equity",

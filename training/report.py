@@ -88,16 +88,19 @@ def _body(result: Result) -> Iterable[str]:
     yield "<p class='quiet'>Calibration: slope 1 and intercept 0 are right. A slope below 1 means "
     yield "predictions too extreme; an intercept above 0, predictions too low on the whole.</p>"
 
-    yield "<h2>By hour of the stay</h2><div class='plots'>"
-    hours = [int(line.name) for line in result.hours]
-    for metric, name, target in (
-        ("auroc", "AUROC", 0.5),
-        ("auprc", "AUPRC", None),
-        ("calibration_slope", "calibration slope", 1.0),
-    ):
-        yield plots.by_hour(hours, [line.figures[metric] for line in result.hours], name, target)
-    yield "</div>"
-    yield _table(result.hours, "The last reading before each hour", first="hour")
+    if len(result.hours) > 1:
+        yield "<h2>By hour of the stay</h2><div class='plots'>"
+        hours = [int(line.name) for line in result.hours]
+        for metric, name, target in (
+            ("auroc", "AUROC", 0.5),
+            ("auprc", "AUPRC", None),
+            ("calibration_slope", "calibration slope", 1.0),
+        ):
+            yield plots.by_hour(
+                hours, [line.figures[metric] for line in result.hours], name, target
+            )
+        yield "</div>"
+        yield _table(result.hours, "The last reading before each hour", first="hour")
 
     yield f"<h2>Against baselines, the same rows at {hour} h</h2>"
     ours = Line(
