@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -88,6 +89,9 @@ def _measure(bench: Bench, name: str, results: list[Result], failures: list[str]
     except (CannotMeasure, Wrong) as error:
         bench.say(f"  {error}")
         failures.append(f"{name}: {str(error).splitlines()[0]}")
+    except Exception as error:  # the others' figures are worth having all the same
+        traceback.print_exc()
+        failures.append(f"{name}: {type(error).__name__}: {error}")
 
 
 def _report(folder: Path, about: dict[str, Any], results: list[Result]) -> None:

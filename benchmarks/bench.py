@@ -1,5 +1,7 @@
 """What all benchmarks share: inputs, the database server, X, and the shape of a result."""
 
+import json
+import shutil
 import statistics
 import sys
 import time
@@ -9,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ward
+from benchmarks import processes, ward
 from benchmarks.databases import Server, mark, open_database
 from benchmarks.pipeline import Pipeline
 from benchmarks.ward import Ward
+from embedded.stack import ROOT
 
 INSERT = (
     "INSERT INTO readings (stream, seq, pat_id, date_admission, measured_at, parameter, value)"
@@ -69,12 +72,22 @@ class Bench:
     def pipeline(
         self, patient_data: Path, database_url: str, server: Server | None = None, **settings: str
     ) -> Iterator[Pipeline]:
+        """The programs, with the formula alone as their model if `settings` say no other."""
         self._runs += 1
+        settings = {"MODELS": str(self._formula())} | settings
         folder = self.folder / f"run-{self._runs}"
         with Pipeline(
             folder, patient_data, database_url, server or self.server, **settings
         ) as pipeline:
             yield pipeline
+
+    def _formula(self) -> Path:
+        folder = self.folder / "models"
+        if not folder.exists():
+            shutil.copytree(ROOT / "models/formula", folder / "formula")
+            champion = {"model": "formula", "version": "1"}
+            (folder / "default.json").write_text(json.dumps({"champion": champion, "shadows": []}))
+        return folder
 
     @property
     def x(self) -> float:
@@ -84,14 +97,25 @@ class Bench:
         return self._x
 
     def bare_insert(self, server: Server) -> float:
-        speed = executemany(server, 20_000 if self.quick else 100_000)
-        self.say(f"bare executemany into {server.name}: {speed:,.0f} rows/s")
-        return speed
+        limit = executemany(server, 20_000 if self.quick else 100_000)
+        cpu = ", ".join(f"{name} {used:.1f}" for name, used in limit.cpu_us.items())
+        self.say(
+            f"bare executemany into {server.name}: {limit.rows_per_s:,.0f} rows/s, "
+            f"µs of CPU a row: {cpu}"
+        )
+        return limit.rows_per_s
 
 
-def executemany(server: Server, rows: int) -> float:
-    """Rows/s, 1,000 a call and a commit after each: the middle one of three tries."""
+@dataclass
+class BareInsert:
+    rows_per_s: float
+    cpu_us: dict[str, float]
+
+
+def executemany(server: Server, rows: int) -> BareInsert:
+    """1,000 rows a call and a commit after each: the middle one of three tries."""
     speeds = []
+    own, other = 0.0, 0.0
     for _ in range(3):
         url = server.fresh("bare")
         connection = open_database(url)
@@ -109,10 +133,16 @@ def executemany(server: Server, rows: int) -> float:
                 cursor.executemany(statement, call)
                 connection.commit()
 
+        before = time.process_time(), processes.cpu_seconds(server.pid or 0)
         speeds.append(rows / seconds(insert))
+        own += time.process_time() - before[0]
+        other += processes.cpu_seconds(server.pid or 0) - before[1]
         connection.close()
     server.drop("bare")
-    return statistics.median(speeds)
+    return BareInsert(
+        statistics.median(speeds),
+        {"client": own / rows / 3 * 1e6, "database": other / rows / 3 * 1e6},
+    )
 
 
 def readings(start: int, count: int) -> list[tuple[Any, ...]]:

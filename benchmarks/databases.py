@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import mysql.connector
 
+from benchmarks.processes import listener
 from embedded.stack import free_port
 from tool.db_connector import connect as tool_database
 
@@ -70,12 +71,12 @@ class MySQLServer(Server):
     def __init__(self, url: str) -> None:
         self._url = url.rsplit("/", 1)[0] if urlsplit(url).path else url
         with self._cursor() as cursor:
-            cursor.execute("SELECT VERSION(), @@pid_file, @@innodb_flush_log_at_trx_commit")
-            version, pid_file, flush = cursor.fetchone()
+            cursor.execute("SELECT VERSION(), @@innodb_flush_log_at_trx_commit")
+            version, flush = cursor.fetchone()
         self.name = version if "MariaDB" in version else f"MySQL {version}"
         if int(flush) != 1:
             self.name += f", innodb_flush_log_at_trx_commit={flush}"
-        self.pid = _pid(Path(pid_file))
+        self.pid = listener(urlsplit(url).port or 3306)
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
@@ -163,7 +164,6 @@ def _started(folder: Path, program: str) -> Iterator[Server]:
                     tail = log.read_text(errors="replace")[-1000:]
                     raise CannotMeasure(f"{program} did not start: {error}\n{tail}") from None
                 time.sleep(0.1)
-        found.pid = process.pid
         yield found
     finally:
         process.terminate()
@@ -172,14 +172,6 @@ def _started(folder: Path, program: str) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _pid(file: Path) -> int | None:
-    try:
-        pid = int(file.read_text())
-        return pid if Path(f"/proc/{pid}").exists() else None
-    except (OSError, ValueError):
-        return None
 
 
 def _with_tables(url: str) -> str:

@@ -1,20 +1,24 @@
 """All programs together, as fast as they can: from hospital's HTTP to rows that are committed."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from benchmarks import oracle
 from benchmarks.bench import Bench, Result
 from benchmarks.databases import Server, SQLiteFiles, fill_history
 from benchmarks.ward import FIRST_PATIENT, Ward
+from embedded.stack import ROOT
 
 PATIENTS = 2_000
+SHIPPED = ROOT / "models"
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """30 % and 100 % predicted, 1 and 2 workers."""
+    """30 % and 100 % predicted, 1 and 2 workers; by the formula, then by the models as shipped."""
     for staying in (0.3, 1.0):
         for workers in (1, 2):
             yield through(bench, bench.ward(PATIENTS, rows(bench), staying), workers)
+    yield through(bench, bench.ward(PATIENTS, rows(bench) // 4, 1.0), 2, models=SHIPPED)
 
 
 def patients(bench: Bench) -> Iterator[Result]:
@@ -97,12 +101,14 @@ def through(
     stored: int = 0,
     server: Server | None = None,
     limit: float | None = None,
+    models: Path | None = None,
 ) -> Result:
     """One run of the pipeline over all of `ward`, checked."""
     limit = limit or bench.x
     server = server or bench.server
     target = url or server.fresh("pipeline")
-    with bench.pipeline(ward.folder, target, server, PARTITIONS=str(workers)) as pipeline:
+    settings = {"PARTITIONS": str(workers)} | ({"MODELS": str(models)} if models else {})
+    with bench.pipeline(ward.folder, target, server, **settings) as pipeline:
         pipeline.ready("redis", "modelapi", "tool", "hospital")
         usage = pipeline.run(60 + ward.rows / 1_000)
         pipeline.wait_for_model()
@@ -117,9 +123,11 @@ def through(
         *([f"{ward.patients:,} patients"] if ward.patients != PATIENTS else []),
         *([f"{stored:,} stored before"] if stored else []),
         *(["SQLite"] if kind == "sqlite" else []),
+        *(["models as shipped"] if models else []),
     ]
     return Result(
-        f"e2e {kind} {ward.staying:.0%} {workers}w {ward.patients}p {stored}h",
+        f"e2e {kind} {ward.staying:.0%} {workers}w {ward.patients}p {stored}h"
+        + " shipped" * bool(models),
         f"end to end, {', '.join(parts)}",
         usage.messages / usage.seconds,
         "messages/s",

@@ -16,6 +16,8 @@ from benchmarks.databases import mark, open_database
 from benchmarks.ward import Ward
 
 SAMPLE = 10_000
+WINDOW_SAMPLE = 300  # rows of another model: each feature is worked out on its own
+FORMULA = "formula"
 FEATURES = [
     "age",
     "last_blood_pressure",
@@ -43,6 +45,14 @@ class Stored:
     def count(self, table: str) -> int:
         self._execute(f"SELECT COUNT(*) FROM {table} WHERE stream = ?", [self._stream])
         return int(self._cursor.fetchone()[0])
+
+    def models(self) -> dict[str, int]:
+        """How many predictions each model has made."""
+        self._execute(
+            "SELECT model, COUNT(*) FROM predictions WHERE stream = ? GROUP BY model",
+            [self._stream],
+        )
+        return {model: int(count) for model, count in self._cursor.fetchall()}
 
     def positions(self) -> dict[int, int]:
         self._execute("SELECT part, seq FROM positions WHERE stream = ?", [self._stream])
@@ -89,7 +99,6 @@ def _check(ward: Ward, stored: Stored, partitions: int) -> str:
     kinds = signal[["pat_id", "parameter"]].drop_duplicates()
     for table, count in {
         "readings": len(signal),
-        "predictions": int(in_icu.sum()),
         "stays": signal["pat_id"].nunique(),
         "vitals": len(kinds),
         "rejected": 0,
@@ -98,6 +107,12 @@ def _check(ward: Ward, stored: Stored, partitions: int) -> str:
         found = stored.count(table)
         if found != count:
             raise Wrong(f"{table}: {found} rows, not {count}")
+    models = stored.models()
+    for model, made in models.items():
+        if made != in_icu.sum():
+            raise Wrong(f"predictions of {model}: {made} rows, not {in_icu.sum()}")
+    if FORMULA not in models and in_icu.any():
+        raise Wrong("the formula made no predictions")
 
     parts = {patient: crc32(str(patient).encode()) % partitions for patient in admission.index}
     last = signal.index.to_series().groupby(signal["pat_id"].map(parts).to_numpy()).max()
@@ -119,18 +134,21 @@ def _check(ward: Ward, stored: Stored, partitions: int) -> str:
         ["pat_id", "date_admission", "measured_at", "parameter", "value"],
     )
     predicted = sample[sample["pat_id"].isin(staying)]
-    found_rows = stored.rows("predictions", "seq", seqs)
-    if len(found_rows):
-        features = pd.DataFrame([json.loads(text) for text in found_rows["features"]])
-        found_rows = found_rows.join(features.astype(float))
-    _same(
-        found_rows,
-        predicted,
-        ["pat_id", "date_admission", "measured_at", *FEATURES, "probability"],
-    )
+    predictions = stored.rows("predictions", "seq", seqs)
+    for model, some in predictions.groupby("model"):
+        if model == FORMULA:
+            found_features = pd.DataFrame([json.loads(text) for text in some["features"]])
+            _same(
+                some.reset_index(drop=True).join(found_features.astype(float)),
+                predicted,
+                ["pat_id", "date_admission", "measured_at", *FEATURES, "probability"],
+            )
+        else:
+            _windows(some.set_index("seq")["features"].head(WINDOW_SAMPLE), rows)
     _vitals(stored, rows)
     return (
-        f"{len(signal):,} readings, {int(in_icu.sum()):,} predictions and {len(last)} positions "
+        f"{len(signal):,} readings, {int(in_icu.sum()):,} predictions of "
+        f"{' and '.join(models) or 'no model'} and {len(last)} positions "
         f"counted; {len(sample):,} readings, {len(predicted):,} rows of features and the vitals "
         f"of {rows['pat_id'].nunique():,} patients compared"
     )
@@ -163,6 +181,23 @@ def _features(rows: pd.DataFrame) -> pd.DataFrame:
     )
     rows["probability"] = 1 / (1 + np.exp(-x))
     return rows
+
+
+def _windows(stored: "pd.Series[str]", rows: pd.DataFrame) -> None:
+    """Compares min, max, mean and std over windows, like heart_rate__max__6h, one by one."""
+    for seq, text in zip(stored.index.tolist(), stored.tolist(), strict=True):
+        known = rows[(rows["pat_id"] == rows.at[seq, "pat_id"]) & (rows.index <= seq)]
+        for name, found in json.loads(text).items():
+            parameter, _, rest = name.partition("__")
+            aggregation, _, hours = rest.partition("__")
+            if aggregation not in ("min", "max", "mean", "std") or not hours:
+                continue
+            since = known["measured_at"].max() - pd.Timedelta(hours=int(hours.removesuffix("h")))
+            within = known[(known["parameter"] == parameter) & (known["measured_at"] > since)]
+            expected = within["value"].agg(aggregation)
+            value = float("nan") if found is None else found
+            if not np.isclose(value, expected, rtol=1e-9, atol=1e-9, equal_nan=True):
+                raise Wrong(f"message {seq}: {name} is {found}, not {expected}")
 
 
 def _vitals(stored: Stored, rows: pd.DataFrame) -> None:

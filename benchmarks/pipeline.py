@@ -22,6 +22,7 @@ from embedded.stack import PORTS, ROOT, environment, free_port
 COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
 METRICS = ("BUFFER_METRICS_PORT", "TOOL_METRICS_PORT")
 START_SECONDS = 60.0
+MERGE_SECONDS = 300.0  # hospital merges its CSVs before it is ready
 LOOK = 0.02  # seconds between two looks at the positions
 
 
@@ -123,7 +124,8 @@ class Pipeline:
         """Starts the programs and waits until each would take work."""
         self.start(*names)
         for name in names:
-            self.wait(getattr(self, f"_{name}_ready"), f"{name} did not get ready")
+            seconds = MERGE_SECONDS if name == "hospital" else START_SECONDS
+            self.wait(getattr(self, f"_{name}_ready"), f"{name} did not get ready", seconds)
 
     def _redis_ready(self) -> bool:
         try:

@@ -28,6 +28,23 @@ def group(leader: int) -> list[int]:
     return sorted(members)
 
 
+def listener(port: int) -> int | None:
+    """The process that listens on a TCP port of this machine; None when it cannot be seen."""
+    sockets = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                sockets.add(f"socket:[{fields[9]}]")
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*") if sockets else ():
+        try:
+            if os.readlink(descriptor) in sockets:
+                return int(descriptor.parts[2])
+        except OSError:
+            continue
+    return None
+
+
 def memory(pid: int, peak: bool = True) -> int:
     """Resident bytes: the most there ever were, or those of now; 0 when it is gone."""
     wanted = "VmHWM:" if peak else "VmRSS:"
