@@ -37,7 +37,7 @@ bench: $(VENV)/bench ## measure everything; about 40 minutes
 	@$(BIN)/python -m benchmarks
 
 test: $(VENV)/test ## run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 check: $(VENV)/test ## style and types
 	@$(BIN)/ruff check .
