@@ -135,8 +135,8 @@ def _check(ward: Ward, stored: Stored, partitions: int) -> str:
     )
     predicted = sample[sample["pat_id"].isin(staying)]
     predictions = stored.rows("predictions", "seq", seqs)
-    for model, some in predictions.groupby("model"):
-        if model == FORMULA:
+    for name, some in predictions.groupby("model"):
+        if name == FORMULA:
             found_features = pd.DataFrame([json.loads(text) for text in some["features"]])
             _same(
                 some.reset_index(drop=True).join(found_features.astype(float)),
