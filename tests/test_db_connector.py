@@ -190,6 +190,13 @@ class TestOneTransaction:
         assert database.position("s", 0) == 2
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]
 
+    def test_the_first_batch_of_a_partition_is_its_first(
+        self, url: str, database: Database
+    ) -> None:
+        with pytest.raises(Moved):
+            database.commit(batch(1, 2))
+        assert rows(url, "SELECT * FROM positions") == []
+
     def test_of_two_workers_with_the_same_batch_one_stores_it(self, url: str) -> None:
         outcomes: list[str] = []
         start = threading.Barrier(2)
@@ -280,6 +287,7 @@ class TestRejectedAndPending:
         assert database.position("s", 0) == 1
 
     def test_pending_predictions_are_filled_in_oldest_first(self, database: Database) -> None:
+        database.remember_models([("formula", "1", "champion", "[]", NOW)])
         waiting = [prediction(seq, None, "waiting") for seq in (3, 1, 2)]
         pending = [("s", seq, "formula") for seq in (3, 1, 2)]
         database.commit(batch(0, 3, predictions=waiting, pending=pending))
