@@ -200,7 +200,7 @@ def test_bodies_are_unpacked_and_answers_packed(client: FlaskClient, pack: Any) 
 
 @pytest.mark.parametrize(
     ("encoding", "body", "status"),
-    [("gzip", b"{}", 400), ("gzip", gzip.compress(b"{}")[:-9], 400), ("br", b"{}", 415)],
+    [("gzip", b"{}", 400), ("gzip", gzip.compress(b"{}", mtime=0)[:-9], 400), ("br", b"{}", 415)],
 )
 def test_a_body_packed_wrongly_is_refused(
     client: FlaskClient, encoding: str, body: bytes, status: int
