@@ -121,7 +121,7 @@ async def _read(port: int, total: int) -> None:
 
 def _enqueue(pipeline: Pipeline, messages: list[bytes]) -> Result:
     redis = pipeline.redis
-    queues = Queues(redis, 2)
+    queues = Queues(redis)
     queues.take_lease()
     queues.load()
     last = 0

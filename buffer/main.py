@@ -63,7 +63,7 @@ class Buffer:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self._settings = settings
-        self._queues = Queues(redis, settings.partitions)
+        self._queues = Queues(redis)
         self._partitioner = Partitioner(settings.partitions)
         self._stream_outage = Outage("stream", settings.stream_url)
         self._redis_outage = Outage("redis")
@@ -112,8 +112,6 @@ class Buffer:
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         position = self._queues.load()
         self._redis_outage.over()
-        if position is not None and position.partitions != self._settings.partitions:
-            await self._drain(position)
         headers = {"Accept": "text/event-stream"}
         if position is not None:
             headers["Last-Event-ID"] = f"{position.stream}-{position.seq}"
@@ -149,42 +147,45 @@ class Buffer:
         behind = min(committed.get(part, 0) for part in range(self._settings.partitions))
         return Position(stream, behind, committed, self._settings.partitions)
 
-    async def _drain(self, position: Position) -> None:
-        """Another number of partitions: a patient's old messages must be in before new ones."""
-        log.info("partitions change from %d to %d", position.partitions, self._settings.partitions)
-        while any(self._queues.jobs(part) for part in position.parts):
-            await asyncio.sleep(0.5)
-            self._queues.take_lease()
-        committed = self._queues.committed(position.stream) or {}
-        behind = [
-            committed.get(part, 0)
-            for part, last in position.parts.items()
-            if committed.get(part, 0) < last
-        ]
-        position.seq = min(behind, default=position.seq)
-        position.parts = committed
-        position.partitions = self._settings.partitions
-        self._queues.enqueue(position, [])
-
     async def _forward(self, response: aiohttp.ClientResponse, position: Position) -> None:
-        pending = Pending(self._settings.partitions, self._settings.batch_max)
+        if self._partitioner.partitions != position.partitions:
+            self._partitioner = Partitioner(position.partitions)
+        pending = Pending(position.partitions, self._settings.batch_max)
         for part, last in position.parts.items():
             for job in self._queues.jobs(part):
                 stream, _, job_last, count = job.rsplit("-", 3)
                 if stream == position.stream and int(job_last) < last:
                     pending.under_way(part, int(job_last), int(count))
             pending.under_way(part, last, 1)
-        receiver = asyncio.create_task(self._receive(response, position, pending))
+        level = None
+        if position.partitions != self._settings.partitions:
+            # Positions of the old partitions mean nothing to the new ones, unless all are the
+            # same: so the old ones go on until all is stored up to the furthest of them.
+            level = max(position.parts.values(), default=0)
+        receiver = asyncio.create_task(self._receive(response, position, pending, level))
         try:
-            await self._queue(position, pending, receiver)
+            if await self._queue(position, pending, receiver):
+                if level is None:
+                    self._end(position)
+                else:
+                    self._repartition(position)
         finally:
             receiver.cancel()
             await asyncio.gather(receiver, return_exceptions=True)
 
     async def _receive(
-        self, response: aiohttp.ClientResponse, position: Position, pending: Pending
+        self,
+        response: aiohttp.ClientResponse,
+        position: Position,
+        pending: Pending,
+        level: int | None,
     ) -> None:
-        """Takes what arrives until the stream's end; stops reading beyond QUEUE_MAX."""
+        """Takes what arrives until the stream's end, or message `level`.
+
+        Stops reading beyond QUEUE_MAX.
+        """
+        if level is not None and self._read >= level:
+            return
         parser = EventParser()
         async for chunk in response.content.iter_any():
             received = time.time()
@@ -208,6 +209,8 @@ class Buffer:
                 part = self._partitioner.part(event.data)
                 if seq > position.parts.get(part, 0):
                     pending.add(part, seq, received, event.data)
+                if seq == level:
+                    return
             metrics.RECEIVED.inc(len(events))
             self._arrived.set()
             while pending.waiting >= self._settings.queue_max:
@@ -217,8 +220,11 @@ class Buffer:
 
     async def _queue(
         self, position: Position, pending: Pending, receiver: "asyncio.Task[None]"
-    ) -> None:
-        """Turns what has arrived into jobs, until all of a finished stream is in the database."""
+    ) -> bool:
+        """Turns what has arrived into jobs, until all of it is in the database.
+
+        False when it must be asked for again, because Redis has lost jobs.
+        """
         checked = time.monotonic()
         missing = 0.0
         while True:
@@ -251,9 +257,9 @@ class Buffer:
                 checked = now
                 if missing > LOST_AFTER:
                     self._go_back(position, pending)
-                    return
+                    return False
         receiver.result()
-        self._end(position)
+        return True
 
     def _count_jobs(self) -> None:
         for part in range(self._settings.partitions):
@@ -304,6 +310,12 @@ class Buffer:
         )
         position.seq = min(behind, position.seq)
         position.parts = committed
+        self._queues.enqueue(position, [])
+
+    def _repartition(self, position: Position) -> None:
+        log.info("partitions change from %d to %d", position.partitions, self._settings.partitions)
+        position.seq = self._read
+        position.partitions = self._settings.partitions
         self._queues.enqueue(position, [])
 
     def _end(self, position: Position) -> None:

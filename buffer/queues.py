@@ -41,14 +41,17 @@ class Position(msgspec.Struct):
 class Queues:
     """One RQ queue a partition, `tool-0` and on."""
 
-    def __init__(self, redis: "Redis", partitions: int) -> None:
+    def __init__(self, redis: "Redis") -> None:
         self._redis: Any = redis
-        self._queues = [self._queue(part) for part in range(partitions)]
+        self._queues: dict[int, Queue] = {}
         self._token = secrets.token_hex(8).encode()
         self._stored: bytes | None = None
 
     def _queue(self, part: int) -> Queue:
-        return Queue(f"tool-{part}", connection=self._redis, serializer=JSONSerializer)
+        if part not in self._queues:
+            name = f"tool-{part}"
+            self._queues[part] = Queue(name, connection=self._redis, serializer=JSONSerializer)
+        return self._queues[part]
 
     def take_lease(self) -> bool:
         """True while this is the one buffer that may queue. Call at least every few seconds."""
@@ -126,7 +129,7 @@ class Queues:
                     result_ttl=0,
                     failure_ttl=FAILURE_TTL,
                 )
-                self._queues[batch.part].enqueue_many([job], pipeline=pipe)
+                self._queue(batch.part).enqueue_many([job], pipeline=pipe)
             pipe.set(POSITION, stored)
             pipe.expire(LEASE, LEASE_SECONDS)
             try:

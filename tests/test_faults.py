@@ -296,6 +296,21 @@ def test_a_wipe_before_a_partition_has_stored_anything_loses_none_of_it(
         check(ward, pipeline.database_url, "live")
 
 
+def test_another_number_of_partitions_in_mid_stream(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="120") as pipeline:
+        for before, after in (("2", "3"), ("3", "1")):
+            goal = pipeline.committed() + 200
+            pipeline.wait(lambda goal=goal: pipeline.committed() > goal)
+            for program in ("buffer", "tool"):
+                pipeline.kill(program)
+            pipeline.environ["PARTITIONS"] = after
+            pipeline.start("buffer", "tool")
+            said = f"partitions change from {before} to {after}"
+            pipeline.wait(lambda said=said: said in pipeline.log("buffer"))
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
 def test_a_short_fixed_schedule_of_faults(ward: Path, tmp_path: Path) -> None:
     """What `make chaos` does at length, once and quickly."""
     with EmbeddedStack(tmp_path, ward, rate=60) as stack:
