@@ -146,7 +146,7 @@ class Pipeline:
             for part, last in position["parts"].items()
         )
 
-    def wait(self, what: Callable[[], bool], seconds: float = 60) -> None:
+    def wait(self, what: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not what():
             if time.monotonic() > deadline:

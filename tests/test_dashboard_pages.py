@@ -171,7 +171,8 @@ def stored_ward(pipeline: Pipeline) -> list[tuple[int, float | None, float | Non
         )
         risk = ask(
             pipeline,
-            "SELECT 100 * probability FROM predictions WHERE pat_id = ? AND model = 'formula'"
+            "SELECT 100 * probability FROM predictions WHERE pat_id = ?"
+            " AND model = (SELECT model FROM models WHERE role = 'champion')"
             " AND probability IS NOT NULL ORDER BY measured_at DESC, seq DESC LIMIT 1",
             pat_id,
         )

@@ -99,5 +99,5 @@ def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
     stored = table(f"sqlite:///{ROOT}/var/replay.sqlite", "readings")
     assert summary["stored"] == len(stored) > 1000
     assert summary["rejected"] == 0
-    assert summary["messages"] > summary["stored"] > summary["predictions"] > 0
+    assert summary["messages"] > summary["stored"] >= summary["predictions"] > 0
     assert summary["latency_ms"].keys() == {"p50", "p99"}
