@@ -9,6 +9,7 @@ time.
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +38,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=250, help="messages a second (250)")
     parser.add_argument("--only", help="only faults whose name contains this")
     arguments = parser.parse_args()
+    # So that what was started is stopped, however this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="icu-chaos-") as temporary:
         folder = Path(temporary)
