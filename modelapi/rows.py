@@ -5,6 +5,7 @@ field, and from outputs back to rows.
 import functools
 import json
 import math
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
@@ -60,6 +61,14 @@ def read_rows(body: bytes, model: Model) -> tuple[Rows, bool]:
     array = np.array(values, dtype=np.float64).reshape(len(rows), len(model.names))
     require(array, model, many)
     return array, many
+
+
+def best_match(body: bytes, models: Sequence[Model]) -> Model:
+    """The model that has most of the first row's fields, the first of several; raises BadInput."""
+    document = _document(body)
+    row = document[0] if isinstance(document, list) and document else document
+    fields = set(row) if isinstance(row, dict) else set()
+    return max(models, key=lambda model: len(fields.intersection(model.names)))
 
 
 def write_rows(outputs: dict[str, NDArray[Any]], model: Model, many: bool) -> bytes:

@@ -1,6 +1,7 @@
 """Champion and shadows: promotion, rollback, the audit, and that every worker follows."""
 
 import json
+import math
 import sqlite3
 import threading
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from embedded.stack import ROOT
 from modelapi.api_errors import NotServing
 from modelapi.artifact import Ref
 from modelapi.champion import StateFile
 from modelapi.registry import Registry
 from modelapi.repository import Repository
+from modelapi.server import create_app
+from modelapi.settings import Settings
 from tests.modelapi_server import ROW, add_linear, command, copy_models, fetch, gunicorn, until
 
 
@@ -235,7 +239,7 @@ def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: 
             stop.set()
             for thread in threads:
                 thread.join()
-        assert fetch(f"{url}/api/model", ROW)[0] == 400, "the formula's row is not the champion's"
+        assert fetch(f"{url}/api/model?model=plain", ROW)[0] == 400
         assert fetch(f"{url}/api/model?model=formula&version=1", ROW)[0] == 200
     assert {status for status, _ in seen} == {200}
     for _, predictions in seen:
@@ -248,3 +252,33 @@ def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: 
 def champions(url: str) -> set[str]:
     """The champion's version as told by so many connections that both workers are among them."""
     return {fetch(f"{url}/api/model")[1]["champion"]["version"] for _ in range(20)}
+
+
+def test_the_original_fields_are_answered_by_the_model_that_asks_for_them(tmp_path: Path) -> None:
+    """As shipped: the trained model is the champion, the formula its shadow."""
+    client = create_app(Settings(ROOT / "models", tmp_path / "s.sqlite")).test_client()
+    declared = client.get("/api/model").json
+    champion, shadow = declared["champion"], declared["shadows"][0]
+    assert (champion["model"], shadow["model"]) == ("icu-mortality", "formula")
+
+    original = {
+        "age": 63,
+        "last_blood_pressure": 118,
+        "rmean_respiration_rate": 19,
+        "standard_deviation_temperature": 0.2,
+    }
+    x = -5 + 0.002 * 63 + 0.001 * 118 + 0.03 * 19 + 0.02 * 0.2
+    for rows in (original, [original]):
+        answer = client.post("/api/model", json=rows).json
+        found = answer[0] if isinstance(rows, list) else answer
+        assert (found["model"], found["version"]) == ("formula", "1")
+        assert found["probability"] == pytest.approx(1 / (1 + math.exp(-x)), rel=1e-12)
+
+    wrong = client.post("/api/model", json=original | {"last_blood_pressure": "high"})
+    assert (wrong.status_code, wrong.json["field"]) == (400, "last_blood_pressure")
+    own = {feature["name"]: 1.0 for feature in champion["features"]}
+    assert client.post("/api/model", json=own).json["model"] == "icu-mortality"
+    del own["age"]
+    assert client.post("/api/model", json=own).json["field"] == "age"
+    named = client.post("/api/model?model=icu-mortality", json=original)
+    assert named.status_code == 400
