@@ -6,7 +6,7 @@ SERVICES := hospital buffer tool modelapi dashboard embedded
 RUN_REQUIREMENTS := $(SERVICES:%=%/requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay status import train token chaos bench test check clean
+.PHONY: help run replay status import train token chaos bench test check audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ check: $(VENV)/test ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy buffer chaos dashboard embedded hospital modelapi tool training
+
+audit: $(VENV)/test ## look for known holes in the pinned requirements
+	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps $(patsubst %,-r %,$(wildcard $(addsuffix /requirements.txt,$(SERVICES) training benchmarks)))
 
 clean: ## remove the environment and all that was derived or stored
 	rm -rf $(VENV) var
