@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -101,3 +102,34 @@ def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
     assert summary["rejected"] == 0
     assert summary["messages"] > summary["stored"] >= summary["predictions"] > 0
     assert summary["latency_ms"].keys() == {"p50", "p99"}
+
+
+def test_a_promotion_in_mid_stream_leaves_no_reading_without_its_predictions(
+    ward: Path, tmp_path: Path
+) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="300") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        promoted = subprocess.run(
+            [sys.executable, "-m", "modelapi", "promote", "news2", "2017"],
+            cwd=ROOT,
+            env=pipeline.environ,
+            capture_output=True,
+            text=True,
+        )
+        assert promoted.returncode == 0, promoted.stderr
+        pipeline.wait(lambda: settled(pipeline))
+        readings = table(pipeline.database_url, "readings")
+        made = table(pipeline.database_url, "predictions")
+        by_model = {model: set(rows["seq"]) for model, rows in made.groupby("model")}
+        # The champion of before goes on as a shadow, and the shadow of before too.
+        assert by_model["icu-mortality"] == by_model["formula"] == set(readings["seq"])
+        # Each worker took the new one up between two batches, and has left nothing out since.
+        parts = readings["pat_id"].map(lambda pat_id: crc32(str(pat_id).encode()) % 2)
+        for part in (0, 1):
+            seqs = set(readings.loc[parts == part, "seq"])
+            new = by_model["news2"] & seqs
+            assert 0 < len(new) < len(seqs)
+            assert new == {seq for seq in seqs if seq >= min(new)}
+        versions = made.groupby("model")["version"].unique().map(list).to_dict()
+        assert versions == {"formula": ["1"], "icu-mortality": ["1"], "news2": ["2017"]}
+        check(ward, pipeline.database_url, "live")
