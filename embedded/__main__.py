@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from embedded.replay import replay
-from embedded.stack import CannotRun, environment, manager, prepare
+from embedded.stack import CannotRun, environment, manager, prepare, without_password
 
 
 def run() -> int:
@@ -19,7 +19,7 @@ def run() -> int:
     prepare(folder, environ)
     print(
         f"ICU Stream: http://127.0.0.1:{environ['FRONT_PORT']}/ · "
-        f"rows in {environ['DATABASE_URL']} · Ctrl-C ends it",
+        f"rows in {without_password(environ['DATABASE_URL'])} · Ctrl-C ends it",
         flush=True,
     )
     programs = manager(environ)

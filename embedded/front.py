@@ -29,6 +29,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
             f"http://127.0.0.1:{port}{request.raw_path}",
             headers=headers,
             data=await request.read(),
+            skip_auto_headers=("Accept-Encoding", "User-Agent", "Content-Type"),
             allow_redirects=False,
         ) as answer:
             kept = [(k, v) for k, v in answer.headers.items() if k.lower() not in HOP]

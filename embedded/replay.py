@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from tqdm import tqdm
 
-from embedded.stack import PORTS, ROOT, CannotRun, environment, free_port, prepare
+from embedded.stack import PORTS, ROOT, CannotRun, environment, free_port, prepare, without_password
 from tool.db_connector import Database, connect
 
 FOLDER = Path("var/replay")
@@ -60,11 +60,12 @@ def replay() -> int:
     finally:
         programs.terminate()
         programs.wait()
+    stored_in = without_password(environ["DATABASE_URL"])
     print(
         f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
         f"{result['stored']:,} stored, "
         f"{result['rejected']:,} rejected, {result['predictions']:,} predictions "
-        f"({result['messages_per_s']:,.0f} messages/s); rows in {environ['DATABASE_URL']}",
+        f"({result['messages_per_s']:,.0f} messages/s); rows in {stored_in}",
         file=sys.stderr,
     )
     print(json.dumps(result))
@@ -90,7 +91,7 @@ def _follow(programs: "subprocess.Popen[bytes]", environ: dict[str, str]) -> dic
             if position and started is None:
                 started = time.monotonic()
             bar.update(min(stored, total) - bar.n)
-            if position and position["ended"] and stored >= total and not database.pending(1):
+            if position and position["ended"] and stored >= total and not database.waiting(1):
                 break
             time.sleep(0.02)
     seconds = time.monotonic() - (started or time.monotonic())

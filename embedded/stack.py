@@ -1,6 +1,7 @@
 """What the embedded pipeline needs: folders, free ports, and the environment of its programs."""
 
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -81,6 +82,15 @@ def prepare(folder: Path, environ: Mapping[str, str]) -> None:
     with socket.socket(socket.AF_UNIX) as probe:
         if Path(running).exists() and probe.connect_ex(running) == 0:
             raise CannotRun(f"the pipeline is running already in {folder}")
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown.
+
+    >>> without_password("mysql://tool:secret@127.0.0.1/tooldb")
+    'mysql://tool:***@127.0.0.1/tooldb'
+    """
+    return re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def free_port() -> int:

@@ -286,16 +286,29 @@ class TestRejectedAndPending:
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(1,)]
         assert database.position("s", 0) == 1
 
+    def test_after_a_refusal_the_next_commit_goes_through(
+        self, database: Database, url: str
+    ) -> None:
+        database.commit(batch(0, 1, readings=[reading(1)]))
+        with pytest.raises(Refused) as refused:
+            database.commit(batch(1, 2, readings=[reading(2), reading(1)]))
+        # While the error, and with it the failed statement, is still held.
+        database.commit(batch(1, 2, readings=[reading(2)]))
+        assert refused.value is not None
+        assert database.is_stored("s", 2)
+        assert not database.is_stored("s", 3)
+        assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]
+
     def test_pending_predictions_are_filled_in_oldest_first(self, database: Database) -> None:
         database.remember_models([("formula", "1", "champion", "[]", NOW)])
         waiting = [prediction(seq, None, "waiting") for seq in (3, 1, 2)]
         pending = [("s", seq, "formula") for seq in (3, 1, 2)]
         database.commit(batch(0, 3, predictions=waiting, pending=pending))
         assert database.count("predictions", "s") == 0
-        first = database.pending(2)
+        first = database.pending("formula", 2)
         assert [row[1] for row in first] == [1, 2]
         database.fill_in([(*row[:8], 0.25, None, NOW) for row in first])
-        assert [row[1] for row in database.pending(9)] == [3]
+        assert [row[1] for row in database.pending("formula", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
     def test_models_are_remembered(self, database: Database) -> None:

@@ -253,7 +253,9 @@ def test_status_shows_the_pipeline_pages_figures_in_the_terminal(told: Told) -> 
     shown = told.status.replace("\N{NO-BREAK SPACE}", "")
     assert re.search(rf"^  stored +{told.messages} messages$", shown, re.MULTILINE), shown
     assert re.search(r"^  rejected +1 messages$", shown, re.MULTILINE), shown
-    assert re.search(r"^    temperature 378\.0 is not within 26 to 45 °C +1$", shown, re.MULTILINE)
+    assert re.search(
+        r"^    temperature 378\.0 is not above 26 and up to 45 °C +1$", shown, re.MULTILINE
+    )
     for name in ("hospital", "redis", "database", "modelapi"):
         assert re.search(rf"^  {name} +up ", shown, re.MULTILINE), shown
 

@@ -30,6 +30,7 @@ class Attendant:
         self._database = database
         self._client = client
         self._declared: bytes | None = None
+        self._new: Declaration | None = None
         self._failing: set[str] = set()
 
     def attend(self, stop: threading.Event) -> None:
@@ -60,9 +61,10 @@ class Attendant:
 
     def declare(self) -> None:
         """Keeps what the models need in Redis for the workers, and in table `models` for later."""
+        self._publish()
         declaration = self._client.declaration()
         if declaration is not None:
-            self._database.remember_models(list(_rows(declaration)))
+            self._new = declaration
             self._declared = msgspec.json.encode(declaration)
             log.info(
                 "champion %s version %s; in shadow: %s",
@@ -70,27 +72,38 @@ class Attendant:
                 declaration.champion.version,
                 ", ".join(f"{m.model} {m.version}" for m in declaration.shadows) or "none",
             )
+            self._publish()
+
+    def _publish(self) -> None:
+        # Told once by the model API, so it is kept until it is written in both places.
+        if self._new is not None:
+            self._database.remember_models(list(_rows(self._new)))
+            self._new = None
+        known = self._redis.get(DECLARATION)
+        if self._declared is None and known is None:
+            self._declared = stored_declaration(self._database)
+        if self._declared is not None and known != self._declared:
             self._redis.set(DECLARATION, self._declared)
-        elif not self._redis.exists(DECLARATION):
-            self._declared = self._declared or stored_declaration(self._database)
-            if self._declared:
-                self._redis.set(DECLARATION, self._declared)
 
     def catch_up(self) -> None:
-        """Fills in the predictions that waited for their model, oldest first."""
-        filled = 0
-        while rows := self._database.pending(PENDING_AT_ONCE):
+        """Fills in the predictions that waited for their model, oldest first.
+
+        A model that does not answer holds up no other.
+        """
+        failure: ModelUnavailable | None = None
+        for name in sorted({row[0] for row in self._database.models()}):
+            filled = 0
             try:
-                # The rows of two models come in turns: sorted, there is one call for each.
-                rows.sort(key=_model)
-                for (model, version), some in groupby(rows, key=_model):
-                    filled += self._fill_in(model, version, list(some))
-            except ModelUnavailable:
-                if not filled:
-                    raise
-                break
-        if filled:
-            log.info("%d predictions that waited for their model are filled in", filled)
+                while rows := self._database.pending(name, PENDING_AT_ONCE):
+                    rows.sort(key=_version)
+                    for version, some in groupby(rows, key=_version):
+                        filled += self._fill_in(name, version, list(some))
+            except ModelUnavailable as error:
+                failure = error
+            if filled:
+                log.info("%d predictions that waited for %s are filled in", filled, name)
+        if failure is not None:
+            raise failure
 
     def count_pending(self) -> None:
         """Of very many, only that they are."""
@@ -117,8 +130,8 @@ class Attendant:
         return len(rows)
 
 
-def _model(row: Row) -> tuple[str, str]:
-    return row[2], row[3]
+def _version(row: Row) -> str:
+    return str(row[3])
 
 
 def _rows(declaration: Declaration) -> list[Row]:

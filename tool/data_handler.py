@@ -145,6 +145,8 @@ class DataHandler:
         Raises Moved when it is not in `rejected` any more, Unavailable, or what the message
         still fails of; nothing has changed then.
         """
+        # Another worker may have been at this stream since: the database knows best.
+        self._forget(stream)
         try:
             return self._store(stream, None, seq, [(seq, 0.0, message)])
         except BaseException:
@@ -185,6 +187,10 @@ class DataHandler:
     ) -> Outcome:
         seq, received, data = message
         changes = Changes(stream, part, after, seq, _now())
+        if self._database.is_stored(stream, seq):
+            # Sent again to another partition than the first time: there is nothing to add.
+            self._database.commit(changes)
+            return Outcome(seq)
         reason = f"{SET_ASIDE}{type(error).__name__}: {error}"
         changes.rejected.append(_rejected(stream, seq, data, reason, changes.now))
         self._database.commit(changes)

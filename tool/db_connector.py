@@ -123,6 +123,8 @@ class Database:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
+                # SQLite keeps the lock while a cursor lives, as in an error's traceback.
+                connection.rollback()
                 connection.close()
             except Exception as error:
                 log.debug("closing: %s", error)
@@ -257,19 +259,27 @@ class Database:
             self._execute(cursor, "UPDATE models SET role = 'retired' WHERE role <> 'retired'")
             self._insert(cursor, "models", rows, upsert=True)
 
-    def pending(self, limit: int) -> list[Row]:
-        """Predictions that wait for their model, as rows of `predictions`, oldest first."""
+    def pending(self, model: str, limit: int) -> list[Row]:
+        """Predictions that wait for the model, as rows of `predictions`, oldest first."""
         columns = ", ".join(f"predictions.{c}" for c in TABLES["predictions"].split())
         with self._transaction() as cursor:
             self._execute(
                 cursor,
                 f"SELECT {columns} FROM pending JOIN predictions ON"
                 " predictions.stream = pending.stream AND predictions.seq = pending.seq"
-                " AND predictions.model = pending.model"
+                " AND predictions.model = pending.model WHERE pending.model = ?"
                 " ORDER BY pending.stream, pending.seq LIMIT ?",
-                (limit,),
+                (model, limit),
             )
             return [_plain(row) for row in cursor.fetchall()]
+
+    def is_stored(self, stream: str, seq: int) -> bool:
+        """Whether the message is in `readings`."""
+        with self._transaction() as cursor:
+            self._execute(
+                cursor, "SELECT 1 FROM readings WHERE stream = ? AND seq = ?", (stream, seq)
+            )
+            return cursor.fetchone() is not None
 
     def waiting(self, limit: int) -> int:
         """How many predictions wait for their model, counted up to `limit`."""
@@ -364,6 +374,8 @@ class MySQL(Database):
 
     placeholder = "%s"
 
+    ROWS_AT_ONCE = 1_000
+
     # Errors that speak of the rows. All others are the server's or the operator's business.
     ROWS = frozenset(
         {
@@ -437,11 +449,14 @@ class MySQL(Database):
             f"`{column}` {self.TYPES.get(column, 'DOUBLE')} PATH '$[{place}]' ERROR ON ERROR"
             for place, column in enumerate(columns)
         )
-        cursor.execute(
+        statement = (
             f"INSERT INTO {table} ({_names(columns)}) SELECT {_names(columns, 'sent.')}"
-            f" FROM JSON_TABLE(%s, '$[*]' COLUMNS ({paths})) AS sent{upsert}",
-            (msgspec.json.encode(rows).decode(),),
+            f" FROM JSON_TABLE(%s, '$[*]' COLUMNS ({paths})) AS sent{upsert}"
         )
+        # Not more than a few megabytes at once, whatever a model's features take.
+        for start in range(0, len(rows), self.ROWS_AT_ONCE):
+            some = rows[start : start + self.ROWS_AT_ONCE]
+            cursor.execute(statement, (msgspec.json.encode(some).decode(),))
 
     def _translate(self, error: Exception) -> DatabaseError:
         text = f"MySQL {self._server['host']}: {error}"

@@ -71,8 +71,8 @@ class ModelClient:
         self._token_file = token_file
         self._etag = ""
         self._rest_max = rest_max
-        self._rest = 0.0
-        self._rest_until = 0.0
+        # (model, version): how long it is left alone, and until when.
+        self._rests: dict[tuple[str, str], tuple[float, float]] = {}
 
     def declaration(self) -> Declaration | None:
         """What is declared now; None when that has not changed. Raises ModelUnavailable."""
@@ -93,15 +93,13 @@ class ModelClient:
         self._etag = response.headers.get("ETag", "")
         return declaration
 
-    @property
-    def resting(self) -> bool:
-        return time.monotonic() < self._rest_until
-
     def predict(
         self, model: str, version: str, rows: Sequence[dict[str, float | None]]
     ) -> list[float]:
         """One probability a row. Raises ModelUnavailable or ModelRefused."""
-        if self.resting:
+        asked = (model, version)
+        rest, until = self._rests.get(asked, (0.0, 0.0))
+        if time.monotonic() < until:
             raise ModelUnavailable("left alone for a while after a failure")
         probabilities: list[float] = []
         try:
@@ -110,15 +108,14 @@ class ModelClient:
                 probabilities += self._predict(model, version, rows[start : start + step])
         except ModelUnavailable as error:
             metrics.MODEL_FAILURES.inc()
-            if not self._rest:
+            if not rest:
                 log.warning("model: %s; predictions wait until it answers", error)
-            self._rest = min(max(1.0, self._rest * 2), self._rest_max)
-            self._rest_until = time.monotonic() + self._rest
+            rest = min(max(1.0, rest * 2), self._rest_max)
+            self._rests[asked] = (rest, time.monotonic() + rest)
             raise
-        if self._rest:
+        if self._rests.pop(asked, None):
             metrics.RECONNECTS.labels("model").inc()
-            log.info("model: answers again")
-        self._rest = 0.0
+            log.info("model: %s answers again", model)
         return probabilities
 
     def _predict(
@@ -136,7 +133,8 @@ class ModelClient:
             return self._predict(model, version, rows[:half]) + self._predict(
                 model, version, rows[half:]
             )
-        if response.status in (400, 404, 422):
+        # 404 too may pass: models/ is being copied, or not mounted yet.
+        if response.status in (400, 422):
             raise ModelRefused(response.data.decode("utf-8", "replace")[:200])
         if response.status != 200:
             raise ModelUnavailable(f"{self._url} answered {response.status}")

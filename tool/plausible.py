@@ -23,11 +23,11 @@ def implausible(parameter: str, value: float) -> str | None:
     """Why `value` cannot be one of `parameter`; None when it can.
 
     >>> implausible("temperature", 378.0)
-    'temperature 378.0 is not within 26 to 45 °C'
+    'temperature 378.0 is not above 26 and up to 45 °C'
     >>> implausible("heart_rate", 80.0)
     """
     limits = RANGES.get(parameter)
     if limits is None or limits[0] < value <= limits[1]:
         return None
     low, high, unit = limits
-    return f"{parameter} {value!r} is not within {low:g} to {high:g} {unit}"
+    return f"{parameter} {value!r} is not above {low:g} and up to {high:g} {unit}"

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -260,6 +261,9 @@ class PartitionWorker(SimpleWorker):
     def _pause(self, seconds: float) -> None:
         # The job stays where it is in Redis, for the next start to take up.
         if self.stopping:
+            # Not the messages' doing, so it does not count against them.
+            with suppress(RedisError):
+                self._redis.delete(*self._attempts or [ATTEMPTS])
             os._exit(0)
         time.sleep(seconds)
 
