@@ -185,8 +185,9 @@ def test_logs_have_a_line_for_each_batch(replayed: Stack) -> None:
     said = replayed.compose("logs", "--no-color", "buffer", "tool")
     queued = re.findall(r"buffer-1 .* queued (\d+) messages", said)
     stored = re.findall(r"tool-1 .* (\d+) stored, (\d+) predicted", said)
-    assert len(queued) > 10
-    assert len(stored) > 10
+    # How many there are depends on how fast the machine is: batches grow with the load.
+    assert sum(map(int, queued)) > 100
+    assert sum(int(count) for count, _ in stored) > 100
     assert "Traceback" not in said
 
 
