@@ -324,3 +324,17 @@ def test_predictions_catch_up_with_one_call_a_model(
     assert client.calls == [("m", 50), ("n", 50)]
     assert rows(url, "SELECT COUNT(*) FROM pending") == [(0,)]
     assert rows(url, "SELECT probability FROM predictions WHERE seq = 50") == [(0.0745,)] * 2
+
+
+def test_a_message_that_is_stored_and_comes_again_in_another_partition_is_left_alone(
+    url: str,
+    database: Database,
+) -> None:
+    stored = message()
+    handler_of(database).handle(batch(0, stored))
+    again = Batch("s", 1, 0, batch(0, stored).messages)
+    outcome = handler_of(database).handle(again)
+    assert (outcome.stored, outcome.rejected, outcome.set_aside) == (0, 0, 0)
+    assert rows(url, "SELECT COUNT(*) FROM readings") == [(1,)]
+    assert rows(url, "SELECT n FROM vitals") == [(1,)]
+    assert rows(url, "SELECT COUNT(*) FROM rejected") == [(0,)]
