@@ -131,20 +131,21 @@ class Pipeline:
             return 0
         return max((int(seq) for field, seq in known.items() if b"/" in field), default=0)
 
-    def done(self) -> bool:
-        """All messages of a finished stream are in the database, and nothing waits for a model."""
+    def stored(self) -> bool:
+        """All messages that the buffer has read are in the database."""
         position = self.position()
-        if not position.get("ended"):
-            return False
         try:
             committed = self.redis.hgetall("icu:committed")
         except RedisError:
             return False
-        stream = position["stream"]
-        return all(
-            int(committed.get(f"{stream}/{part}".encode(), 0)) >= last
+        return bool(position) and all(
+            int(committed.get(f"{position['stream']}/{part}".encode(), 0)) >= last
             for part, last in position["parts"].items()
         )
+
+    def done(self) -> bool:
+        """All messages of a finished stream are in the database."""
+        return bool(self.position().get("ended")) and self.stored()
 
     def wait(self, what: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds

@@ -184,7 +184,7 @@ def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline:
     page.goto(dashboard.url)
     pipeline.send("hospital", signal.SIGSTOP)  # so that both come to rest
     try:
-        wait(lambda: pipeline.committed() == pipeline.position()["seq"], "all to be stored")
+        wait(pipeline.stored, "all to be stored")
         stored = stored_ward(pipeline)
         expected = [
             [

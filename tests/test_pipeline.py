@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -109,14 +110,18 @@ def test_a_promotion_in_mid_stream_leaves_no_reading_without_its_predictions(
 ) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="300") as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 300)
-        promoted = subprocess.run(
+        half = pipeline.health()["messages"] // 2
+        with subprocess.Popen(
             [sys.executable, "-m", "modelapi", "promote", "news2", "2017"],
             cwd=ROOT,
             env=pipeline.environ,
-            capture_output=True,
-            text=True,
-        )
-        assert promoted.returncode == 0, promoted.stderr
+        ) as promotion:
+            # The stream must not be over before a slow machine has promoted.
+            pipeline.wait(lambda: pipeline.position()["seq"] > half)
+            pipeline.send("hospital", signal.SIGSTOP)
+            assert promotion.wait(60) == 0
+        pipeline.wait(lambda: b"news2" in pipeline.redis.get("icu:declaration"))
+        pipeline.send("hospital", signal.SIGCONT)
         pipeline.wait(lambda: settled(pipeline))
         readings = table(pipeline.database_url, "readings")
         made = table(pipeline.database_url, "predictions")
