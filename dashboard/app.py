@@ -1,6 +1,7 @@
 """The pages and their addresses."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import date
@@ -19,6 +20,8 @@ from dashboard.rendering import Pages
 from dashboard.settings import Settings
 from dashboard.sources import Queues, Services
 
+# What a database's whole number has room for.
+PAT_ID = r"-?\d{1,18}"
 STATIC = Path(__file__).parent / "static"
 POLLER = web.AppKey("poller", Poller)
 PAGES = web.AppKey("pages", Pages)
@@ -46,7 +49,7 @@ def create_app(settings: Settings) -> web.Application:
     app.on_response_prepare.append(_secure)
     app.router.add_get("/", ward)
     app.router.add_get("/patients", find)
-    app.router.add_get(r"/patients/{pat_id:-?\d{1,18}}", patient)
+    app.router.add_get(rf"/patients/{{pat_id:{PAT_ID}}}", patient)
     app.router.add_get("/pipeline", pipeline)
     app.router.add_get("/pipeline.json", pipeline_figures)
     app.router.add_get("/events", live)
@@ -221,11 +224,11 @@ async def live(request: web.Request) -> web.StreamResponse:
 
 
 def _key(request: web.Request) -> StayKey:
-    try:
-        admitted = date.fromisoformat(request.query["stay"])
-        return StayKey(int(request.query["pat_id"]), admitted)
-    except (KeyError, ValueError):
-        raise web.HTTPNotFound(text="page=patient needs pat_id and stay=YYYY-MM-DD.") from None
+    pat_id = request.query.get("pat_id", "")
+    with suppress(ValueError):
+        if re.fullmatch(PAT_ID, pat_id):
+            return StayKey(int(pat_id), date.fromisoformat(request.query.get("stay", "")))
+    raise web.HTTPNotFound(text="page=patient needs pat_id and stay=YYYY-MM-DD.")
 
 
 async def health(request: web.Request) -> web.Response:

@@ -122,6 +122,8 @@ class Poller:
             )
         }
         self.epoch = secrets.token_hex(4)
+        # The ward's columns: always those of the fields that its topic has.
+        self.signs: list[VitalSign] = []
         self.ward = Topic(
             {
                 "ward": lambda key, fields: pages.entry("bed", key, fields, signs=self.signs),
@@ -131,11 +133,6 @@ class Poller:
         self.pipeline = Topic({"reason": partial(pages.entry, "reason")})
         self.watches: dict[StayKey, Watch] = {}
         self.polled = asyncio.Event()
-
-    @property
-    def signs(self) -> list[VitalSign]:
-        """The ward's columns as last read."""
-        return self._found.ward.signs if self._found.ward else []
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -221,12 +218,11 @@ class Poller:
     ) -> Standing:
         found = self._found
         stored_for = self._stood("stored", (found.stream, found.stored), at)
-        total = hospital.said.get("messages")
+        total, rate = hospital.said.get("messages"), hospital.said.get("rate")
         stored, taken = found.stored or 0, queues.taken
         ended = queues.ended and found.stream == queues.stream and stored >= (taken or 0)
-        if total is not None and hospital.said.get("stream") == found.stream:
+        if isinstance(total, int) and hospital.said.get("stream") == found.stream:
             ended = ended or stored >= total
-        rate = hospital.said.get("rate")
         see = self._see
         see("hospital", at, hospital.error)
         see("redis", at, queues.error, queues.run_id)
@@ -263,10 +259,13 @@ class Poller:
     def _publish(self, at: float, queues: QueueState, standing: Standing) -> None:
         self._version += 1
         ward = self._found.ward
-        layout = " ".join([self._found.stream or "-", *(sign.parameter for sign in self.signs)])
+        signs = ward.signs if ward else []
+        layout = " ".join([self._found.stream or "-", *(sign.parameter for sign in signs)])
         services = list(self.services.values())
         self._status = status_fields(standing, services, layout)
-        self.ward.update(self._ward_content(ward), self._version)
+        content = self._ward_content(ward, signs)
+        self.signs = signs
+        self.ward.update(content, self._version)
         now = ward.now if ward else None
         down = standing.database_error is not None
         pipeline: dict[str, Fields] = {
@@ -287,7 +286,7 @@ class Poller:
         for watch in self.watches.values():
             self._publish_patient(watch, now)
 
-    def _ward_content(self, ward: Ward | None) -> Content:
+    def _ward_content(self, ward: Ward | None, signs: list[VitalSign]) -> Content:
         content: dict[str, Fields] = {"page": self._status}
         if ward is None:
             return content | {"ward": {"count": "0", "ceiling": "", "more": ""}}
@@ -298,7 +297,7 @@ class Poller:
             "more": "There are more: those admitted last are shown." if ward.full else "",
         }
         for bed in ward.beds:
-            content[bed_key(bed.stay.key)] = bed_fields(bed, ward.now, ward.signs, ceiling)
+            content[bed_key(bed.stay.key)] = bed_fields(bed, ward.now, signs, ceiling)
         for stay in ward.discharged:
             key = f"gone:{stay.key.pat_id}-{stay.key.admitted:%Y%m%d}"
             content[key] = discharged_fields(stay)

@@ -54,7 +54,7 @@ class Queues:
         pipe.smembers("rq:queues")
         pipe.smembers("rq:workers")
         info, position, buffer, queues, workers = await pipe.execute()
-        known: dict[str, Any] = json.loads(position) if position else {}
+        known = _object(position or b"")
         stream, parts = known.get("stream"), known.get("parts", {})
         tools = sorted(name for name in queues if name.startswith(b"rq:queue:tool-"))
         pipe = self._redis.pipeline(transaction=False)
@@ -82,6 +82,15 @@ class Queues:
                 if birth and not death
             ),
         )
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """The JSON object that `text` is; an empty one where it is anything else."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _newest_batch(stream: str | None, parts: dict[str, int]) -> str:
@@ -139,8 +148,7 @@ class Services:
     async def _health(self, url: str) -> Health:
         try:
             async with self._session.get(f"{url}/health") as response:
-                said = await response.json(content_type=None)
-                said = said if isinstance(said, dict) else {}
+                said = _object(await response.read())
                 if response.status == 200:
                     return Health(None, said)
                 return Health(str(said.get("status", f"answers {response.status}")), said)

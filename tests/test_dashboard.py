@@ -5,17 +5,22 @@ import doctest
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from dashboard import database, events, formats, pipeline, sparkline, ward
+from dashboard.app import POLLER, create_app
 from dashboard.database import Database, Position, StayKey
 from dashboard.patient import PatientReader
 from dashboard.pipeline import OTHER, RejectedCount, Service, Throughput, safe_seq
@@ -23,11 +28,13 @@ from dashboard.pipeline import Reading as Look
 from dashboard.poller import STALL_SECONDS, Poller
 from dashboard.rendering import Pages
 from dashboard.settings import SettingError, Settings
-from dashboard.sources import Explanation, Health, QueueState
+from dashboard.sources import Explanation, Health, QueueState, Services
 from dashboard.topic import Content, Topic
 from dashboard.ward import WardReader
 from tests import seeded_ward
 from tests.seeded_ward import MODEL, START, STREAM, fill
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -429,6 +436,134 @@ class TestMissing:
         assert "Down: redis." in told["notice"]
         assert rounds.state("buffer") == "unknown"
         assert rounds.poller.pipeline.content["figures"]["jobs"] == "—"
+
+    def test_answers_that_are_not_understood_cost_no_round(
+        self, rounds: Rounds, made: seeded_ward.Ward
+    ) -> None:
+        """A live feed in hospital's place may say other things of its health."""
+        rounds.after(0)
+        rounds.answers.well = Health(None, {"stream": STREAM, "messages": "many", "rate": "slow"})
+        made.add_reading(1, START, START + timedelta(hours=4), "spo2", 97.0)
+        made.commit()
+        assert rounds.after(1)["state"] == "live"
+        assert "SpO₂" in rounds.poller.ward.answer(0).decode()
+
+    def test_a_round_that_fails_leaves_entries_that_can_be_shown(
+        self, rounds: Rounds, made: seeded_ward.Ward, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rounds.after(0)
+        made.add_reading(1, START, START + timedelta(hours=4), "spo2", 97.0)
+        made.commit()
+        monkeypatch.setattr("dashboard.poller.status_fields", None)
+        with pytest.raises(TypeError):
+            rounds.after(1)
+        told = json.loads(rounds.poller.ward.answer(0))
+        assert len(told["html"]) == 2
+        assert "SpO₂" not in "".join(told["html"].values())
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "error"),
+    [
+        ('{"status": "ok"}', 200, None),
+        ("fine", 200, None),
+        ("[]", 200, None),
+        ("404: Not Found", 404, "answers 404"),
+        ('{"status": "preparing"}', 503, "preparing"),
+    ],
+)
+def test_a_health_in_other_words_is_no_fault_of_the_round(
+    text: str, status: int, error: str | None
+) -> None:
+    async def served(_: web.Request) -> web.Response:
+        return web.Response(text=text, status=status)
+
+    async def ask() -> Health:
+        app = web.Application()
+        app.router.add_get("/health", served)
+        async with TestServer(app) as server, aiohttp.ClientSession() as session:
+            url = str(server.make_url("/")).rstrip("/")
+            return await Services(session, url, url).hospital()
+
+    assert asyncio.run(ask()).error == error
+
+
+EVENTS = "/events?page="
+STAY = f"pat_id=1&stay={START:%Y-%m-%d}"
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/patients?pat_id=1", 200),
+        (f"/patients?pat_id={'9' * 40}", 404),
+        ("/patients?pat_id=", 404),
+        ("/patients?pat_id=--1", 404),
+        ("/patients", 404),
+        ("/patients/999999999999999999", 404),
+        ("/patients/9999999999999999999", 404),
+        ("/patients/1?stay=", 404),
+        ("/patients/1?stay=yesterday", 404),
+        ("/events", 404),
+        (EVENTS, 404),
+        (f"{EVENTS}beds", 404),
+        (f"{EVENTS}patient", 404),
+        (f"{EVENTS}patient&pat_id=1", 404),
+        (f"{EVENTS}patient&pat_id=1&stay=yesterday", 404),
+        (f"{EVENTS}patient&pat_id=one&stay={START:%Y-%m-%d}", 404),
+        (f"{EVENTS}patient&pat_id={'9' * 25}&stay={START:%Y-%m-%d}", 404),
+        (f"{EVENTS}patient&pat_id={'9' * 5000}&stay={START:%Y-%m-%d}", 404),
+    ],
+)
+def test_an_address_is_understood_or_refused(
+    made: seeded_ward.Ward, path: Path, address: str, status: int
+) -> None:
+    fill(made, 2, 3)
+
+    async def ask(client: TestClient[Any, Any]) -> int:
+        async with client.get(address) as answer:
+            return answer.status
+
+    assert asyncio.run(_with_app(path, ask)) == status
+
+
+@pytest.mark.parametrize("page", ["ward", "pipeline", f"patient&{STAY}"])
+def test_events_that_name_no_version_of_this_run_begin_with_everything(
+    made: seeded_ward.Ward, path: Path, page: str
+) -> None:
+    fill(made, 2, 3)
+
+    async def ask(client: TestClient[Any, Any]) -> list[set[str]]:
+        assert client.app is not None
+        epoch = client.app[POLLER].epoch
+        since = ["", "x", "%00", "%FF", "-", "0-0", f"{epoch}-", f"{epoch}--1", f"{epoch}-%C2%B2"]
+        since += [f"{epoch}-{'9' * 20}", f"{epoch}-1-2", f"{epoch}-x"]
+        addresses = [EVENTS + page] + [f"{EVENTS}{page}&since={text}" for text in since]
+        found = []
+        for address in addresses:
+            async with client.get(URL(address, encoded=True)) as answer:
+                assert answer.status == 200
+                while not (line := await answer.content.readline()).startswith(b"data: "):
+                    assert line, "the stream ended"
+                found.append(set(json.loads(line[6:])["set"]))
+        return found
+
+    told = asyncio.run(_with_app(path, ask))
+    assert "page" in told[0]
+    assert all(elements == told[0] for elements in told)
+
+
+async def _with_app(path: Path, ask: Callable[[TestClient[Any, Any]], Awaitable[T]]) -> T:
+    """What `ask` makes of a dashboard that finds its database, and nothing else."""
+    nowhere = "http://127.0.0.1:9"
+    settings = Settings(
+        database_url=f"sqlite:///{path}",
+        redis_url=f"unix://{path}.sock",
+        hospital_url=nowhere,
+        model_url=nowhere,
+    )
+    async with TestClient(TestServer(create_app(settings))) as client:
+        return await ask(client)
 
 
 class TestFigures:
