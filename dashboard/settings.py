@@ -7,7 +7,7 @@ REDIS_URL       redis://127.0.0.1:6379/0
 HOSPITAL_URL    http://127.0.0.1:8080
 MODEL_URL       http://127.0.0.1:5000
 DASHBOARD_HOST  address to listen on (127.0.0.1)
-DASHBOARD_PORT  port to listen on (5001)
+DASHBOARD_PORT  port to listen on (5002)
 LOG_LEVEL       DEBUG, INFO, WARNING or ERROR (INFO)
 LOG_FORMAT      text, or json: one object a line (text)
 """
@@ -36,7 +36,7 @@ class Settings:
     hospital_url: str = "http://127.0.0.1:8080"
     model_url: str = "http://127.0.0.1:5000"
     host: str = "127.0.0.1"
-    port: int = 5001
+    port: int = 5002
     log_level: str = "INFO"
     log_format: str = "text"
 

@@ -1,6 +1,6 @@
 """`python -m dashboard.terminal [--watch]`: the pipeline page's figures in the terminal.
 
-Asks the running dashboard at DASHBOARD_URL, or on this machine at DASHBOARD_PORT (5001).
+Asks the running dashboard at DASHBOARD_URL, or on this machine at DASHBOARD_PORT (5002).
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> int:
     )
     parser.add_argument("--watch", action="store_true", help="go on until Ctrl-C")
     watch = parser.parse_args().watch
-    port = os.environ.get("DASHBOARD_PORT") or "5001"
+    port = os.environ.get("DASHBOARD_PORT") or "5002"
     url = (os.environ.get("DASHBOARD_URL") or f"http://127.0.0.1:{port}").rstrip("/")
     if not url.startswith(("http://", "https://")):
         print(f"status: DASHBOARD_URL={url}: expected http://…", file=sys.stderr)

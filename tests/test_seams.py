@@ -9,15 +9,21 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from embedded.stack import ROOT
+from buffer.batches import Partitioner
+from dashboard.settings import Settings as DashboardSettings
+from embedded.stack import PORTS, ROOT, environment
 from hospital.replay import Replay
+from hospital.settings import Settings as HospitalSettings
 from modelapi.server import create_app
 from modelapi.settings import Settings
 from tests.pipeline import synthetic
 from tool.features import FeatureSet, Stay
 from tool.messages import Discharge, Reading, decode, ordinal
 from tool.model_client import Declaration, feature_set
+from tool.replay import part_of
 
 SERVICES = ("hospital", "buffer", "tool", "modelapi", "dashboard")
 
@@ -91,3 +97,26 @@ def test_the_model_api_takes_the_features_that_it_declares(
         assert answer.status_code == 200, answer.text
         assert len(answer.json) == len(rows)
         assert {(p["model"], p["version"]) for p in answer.json} == {(model.model, model.version)}
+
+
+@given(pat_id=st.integers(-(10**17), 10**17), partitions=st.integers(1, 64))
+def test_a_message_that_is_replayed_goes_where_it_went_at_first(
+    pat_id: int, partitions: int
+) -> None:
+    """The stay is in the memory of one worker only."""
+    message = json.dumps({"type": "reading", "pat_id": pat_id, "age": None})
+    expected = Partitioner(partitions).part(message.encode())
+    assert part_of(message, partitions) == expected
+    assert 0 <= expected < partitions
+
+
+@pytest.mark.parametrize("message", ["", "{", "{}", '{"pat_id":"7"}', '{"pat_id":7.5}', "[7]"])
+def test_a_message_without_a_patient_goes_where_it_went_at_first(message: str) -> None:
+    assert part_of(message, 7) == Partitioner(7).part(message.encode()) == 0
+
+
+def test_the_programs_own_ports_are_those_of_make_run(tmp_path: Path) -> None:
+    environ = environment(tmp_path, {})
+    assert len({environ[port] for port in PORTS}) == len(PORTS)
+    assert DashboardSettings().port == int(environ["DASHBOARD_PORT"])
+    assert HospitalSettings().port == int(environ["HOSPITAL_PORT"])

@@ -43,11 +43,7 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
 
 
 def _enqueue(redis: Redis, partitions: int, stream: str, seq: int, message: str) -> str:
-    try:
-        pat_id = msgspec.json.decode(message, type=_Patient).pat_id
-        part = crc32(str(pat_id).encode()) % partitions
-    except msgspec.DecodeError:
-        part = 0
+    part = part_of(message, partitions)
     job_id = f"replay-{stream}-{part}-{seq}-1"
     Queue(f"tool-{part}", connection=redis, serializer=JSONSerializer).enqueue(
         "tool.worker.replay",
@@ -59,6 +55,15 @@ def _enqueue(redis: Redis, partitions: int, stream: str, seq: int, message: str)
         failure_ttl=FAILURE_TTL,
     )
     return job_id
+
+
+def part_of(message: str, partitions: int) -> int:
+    """The partition of the message's patient, as the buffer chooses it."""
+    try:
+        pat_id = msgspec.json.decode(message, type=_Patient).pat_id
+    except msgspec.DecodeError:
+        return 0
+    return crc32(str(pat_id).encode()) % partitions
 
 
 def _is_waiting(redis: Redis, job_id: str) -> bool:
