@@ -66,6 +66,12 @@ class Conflict(ApiError):
     status = HTTPStatus.CONFLICT
 
 
+class Forbidden(ApiError):
+    """Not for whoever asks from there."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class Unauthorized(ApiError):
     """No valid token; each kind has a name and a message of its own."""
 

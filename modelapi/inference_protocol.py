@@ -13,7 +13,7 @@ from flask import Blueprint, Response, g, request
 from numpy.typing import NDArray
 
 from modelapi import champion, tensors
-from modelapi.api_errors import ApiError, BadInput, Conflict, NotServing, TooLarge
+from modelapi.api_errors import ApiError, BadInput, Conflict, Forbidden, NotServing, TooLarge
 from modelapi.artifact import MODEL_FILES, ArtifactError, Ref
 from modelapi.content import request_body
 from modelapi.endpoints import answer, registry, statistics
@@ -213,6 +213,7 @@ class RepositoryRequest(msgspec.Struct):
 @blueprint.post("/repository/models/<name>/load")
 def load(name: str) -> Response:
     """Serve a model, verified anew; what replaced it on disk is taken up if it is sound."""
+    _require_right_to_change()
     for parameter in _read(RepositoryRequest).parameters:
         if parameter == "config" or parameter.startswith("file:"):
             raise BadInput("is not taken: models come from the repository alone", parameter)
@@ -227,9 +228,18 @@ def load(name: str) -> Response:
 @blueprint.post("/repository/models/<name>/unload")
 def unload(name: str) -> Response:
     """Serve a model no longer; one that is in use stays."""
+    _require_right_to_change()
     _read(RepositoryRequest)
     registry().versions(name)
     return _change("unload", name, lambda state: champion.unload(state, name))
+
+
+def _require_right_to_change() -> None:
+    """A token; or, where none are asked for, no proxy and no web page in between."""
+    if "actor" not in g and ("X-Forwarded-For" in request.headers or "Origin" in request.headers):
+        raise Forbidden(
+            "Without tokens models are loaded and unloaded by programs beside this server only."
+        )
 
 
 def _change(

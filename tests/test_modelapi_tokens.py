@@ -157,6 +157,36 @@ def test_only_health_stays_open(client: FlaskClient) -> None:
     assert client.post("/v2/repository/index").status_code == 401
 
 
+@pytest.mark.parametrize("action", ["load", "unload"])
+@pytest.mark.parametrize(
+    "said", [{"X-Forwarded-For": "192.0.2.1"}, {"Origin": "https://example.org"}]
+)
+def test_without_tokens_models_are_not_changed_from_outside(
+    tmp_path: Path, action: str, said: dict[str, str]
+) -> None:
+    """Neither through a proxy nor by a page in somebody's browser; but directly."""
+    models = copy_models(tmp_path / "models", "formula", "qsofa")
+    path = f"/v2/repository/models/qsofa/{action}"
+    client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
+    answer = client.post(path, headers=said)
+    assert (answer.status_code, answer.content_type) == (403, "application/problem+json")
+    assert "tokens" in answer.text
+    assert client.get("/v2/models/qsofa/ready").status_code == 200
+    assert client.post(path).status_code == 200
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_a_token_changes_models_from_outside(tmp_path: Path, keys: Keys, action: str) -> None:
+    models = copy_models(tmp_path / "models", "formula", "qsofa")
+    client = create_app(Settings(models, tmp_path / "s.sqlite", keys.file)).test_client()
+    token = jwt.encode(claims(), keys.private, keys.algorithm)
+    answer = client.post(
+        f"/v2/repository/models/qsofa/{action}",
+        headers={"X-Forwarded-For": "192.0.2.1", "Authorization": f"Bearer {token}"},
+    )
+    assert answer.status_code == 200
+
+
 def test_without_a_key_no_token_is_asked_for(tmp_path: Path) -> None:
     models = copy_models(tmp_path / "models", "formula")
     client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
