@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from dashboard import events
+from dashboard import events, hosts
 from dashboard.database import Database, DatabaseDown, Stay, StayKey
 from dashboard.poller import Poller, TooManyPages
 from dashboard.rendering import Pages
@@ -43,7 +43,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def create_app(settings: Settings) -> web.Application:
     """The dashboard, its poller started and stopped with it."""
-    app = web.Application(middlewares=[_errors])
+    names = {"localhost", "dashboard", *settings.allowed_hosts}
+    app = web.Application(middlewares=[hosts.only(names), _errors])
     app[PAGES] = Pages()
     app.cleanup_ctx.append(lambda app: _poll(app, settings))
     app.on_response_prepare.append(_secure)

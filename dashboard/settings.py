@@ -8,6 +8,7 @@ HOSPITAL_URL    http://127.0.0.1:8080
 MODEL_URL       http://127.0.0.1:5000
 DASHBOARD_HOST  address to listen on (127.0.0.1)
 DASHBOARD_PORT  port to listen on (5002)
+ALLOWED_HOSTS   names by which it may be asked for, besides localhost, dashboard and addresses
 LOG_LEVEL       DEBUG, INFO, WARNING or ERROR (INFO)
 LOG_FORMAT      text, or json: one object a line (text)
 """
@@ -37,6 +38,7 @@ class Settings:
     model_url: str = "http://127.0.0.1:5000"
     host: str = "127.0.0.1"
     port: int = 5002
+    allowed_hosts: tuple[str, ...] = ()
     log_level: str = "INFO"
     log_format: str = "text"
 
@@ -72,6 +74,7 @@ class Settings:
             model_url=url("MODEL_URL", cls.model_url, "http", "https"),
             host=given.get("DASHBOARD_HOST", cls.host),
             port=int(port),
+            allowed_hosts=tuple(given.get("ALLOWED_HOSTS", "").lower().replace(",", " ").split()),
             log_level=level.upper(),
             log_format=form,
         )

@@ -10,10 +10,14 @@ import sys
 import aiohttp
 from aiohttp import web
 
+from dashboard import hosts
+
 MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
 
 # Speak of one connection, not of the message (RFC 9110, section 7.6.1).
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host"}
+# Of a request: what is said here, and not by the client.
+OWN = {"x-forwarded-for"}
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 
@@ -21,7 +25,8 @@ SESSION = web.AppKey("session", aiohttp.ClientSession)
 async def forward(request: web.Request) -> web.StreamResponse:
     """Passes the request on and its answer back, piece by piece as it comes."""
     port = os.environ["MODELAPI_PORT" if request.path.startswith(MODELAPI) else "DASHBOARD_PORT"]
-    headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP}
+    headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP | OWN}
+    headers["X-Forwarded-For"] = request.remote or "unknown"
     response: web.StreamResponse | None = None
     try:
         async with request.app[SESSION].request(
@@ -54,7 +59,8 @@ async def session(app: web.Application):  # type: ignore[no-untyped-def]
 
 
 def create_app() -> web.Application:
-    app = web.Application(client_max_size=32 << 20)
+    names = {"localhost", *os.environ.get("ALLOWED_HOSTS", "").lower().replace(",", " ").split()}
+    app = web.Application(client_max_size=32 << 20, middlewares=[hosts.only(names)])
     app.cleanup_ctx.append(session)
     app.router.add_route("*", "/{path:.*}", forward)
     return app

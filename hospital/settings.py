@@ -7,6 +7,7 @@ REPLAY_RATE    messages per second, e.g. 50 or 0.5; 0: as fast as the reader tak
 REPLAY_MODE    live: a discharge is told when it happens; hindsight: from the start (live)
 HOSPITAL_HOST  address to listen on (127.0.0.1)
 HOSPITAL_PORT  port to listen on; 0: any free one (8080)
+ALLOWED_HOSTS  names by which it may be asked for, besides localhost, hospital and addresses
 LOG_LEVEL      DEBUG, INFO, WARNING or ERROR (INFO)
 LOG_FORMAT     text, or json: one object a line (text)
 """
@@ -34,6 +35,7 @@ class Settings:
     replay_mode: str = "live"
     host: str = "127.0.0.1"
     port: int = 8080
+    allowed_hosts: tuple[str, ...] = ()
     log_level: str = "INFO"
     log_format: str = "text"
 
@@ -54,6 +56,7 @@ class Settings:
             ),
             host=given.get("HOSPITAL_HOST", cls.host),
             port=_port(given.get("HOSPITAL_PORT", str(cls.port))),
+            allowed_hosts=tuple(given.get("ALLOWED_HOSTS", "").lower().replace(",", " ").split()),
             log_level=_one_of(
                 "LOG_LEVEL",
                 given.get("LOG_LEVEL", cls.log_level).upper(),

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from hospital import hosts
 from hospital.metrics import MESSAGES, SUBSCRIPTIONS, exposition
 from hospital.replay import Replay
 from hospital.settings import Settings
@@ -61,7 +62,8 @@ WARD = web.AppKey("ward", Ward)
 
 def create_app(settings: Settings, replay: Replay | None = None) -> web.Application:
     """GET /sub, GET /health, both 503 until `app[WARD].replay` is set, and GET /metrics."""
-    app = web.Application(middlewares=[errors_as_json])
+    names = {"localhost", "hospital", *settings.allowed_hosts}
+    app = web.Application(middlewares=[errors_as_json, hosts.only(names)])
     app[WARD] = Ward(settings.replay_rate, settings.replay_mode)
     app[WARD].replay = replay
     app.router.add_get("/sub", subscribe)

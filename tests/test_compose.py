@@ -138,6 +138,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "REPLAY_RATE": "20",
         "PORT": free_port(),
         "TLS_PORT": free_port(),
+        "ALLOWED_HOSTS": "wall.example.org, ward.example.org",
     }
     stack = Stack(environment, data)
     stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
@@ -205,6 +206,8 @@ def test_a_prediction_through_the_published_port(stack: Stack) -> None:
         ("/api/model", 9_000_000, {}, 413),
         (f"/{'a' * 9000}", None, {}, 414),
         ("/", None, {"X-Long": "a" * 9000}, 431),
+        ("/", None, {"Host": "localhost.example.org"}, 421),
+        ("/health", None, {"Host": "127.0.0.1.example.org"}, 421),
     ],
 )
 def test_nginx_answers_with_problem_details(
@@ -216,6 +219,18 @@ def test_nginx_answers_with_problem_details(
     assert json.loads(body)["status"] == status
     assert answered["server"] == "nginx"
     assert answered["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:5000", "[::1]:5000", "WARD.example.org"])
+def test_addresses_and_allowed_names_are_answered(stack: Stack, host: str) -> None:
+    assert stack.get("/health", headers={"Host": host})[0] == 200
+    assert stack.get("/", headers={"Host": host})[0] == 200
+
+
+def test_models_are_not_changed_through_nginx_without_tokens(stack: Stack) -> None:
+    for action in ("unload", "load"):
+        status, _, body = stack.get(f"/v2/repository/models/news2/{action}", b"")
+        assert status == 403, body
 
 
 def test_the_first_page_is_the_ward_and_guarded(stack: Stack) -> None:
@@ -449,7 +464,8 @@ def test_the_tls_profile_serves_the_same_with_a_certificate(stack: Stack) -> Non
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     status, _, body = stack.get("/health", port="TLS_PORT", context=context)
     assert (status, json.loads(body)["status"]) == (200, "ok")
-    status, headers, _ = stack.get("/", port="TLS_PORT", context=context)
+    named = {"Host": "any.example.org"}
+    status, headers, _ = stack.get("/", headers=named, port="TLS_PORT", context=context)
     assert status == 200
     assert headers["x-frame-options"] == "DENY"
     status, headers, _ = stack.get("/", port="TLS_PORT")

@@ -1,0 +1,40 @@
+"""Who may be asked for: a page elsewhere must not reach this one under a name of its own.
+
+A browser lets a page read answers from the page's own name. Whoever owns that name can have it
+resolve to this machine (DNS rebinding), but cannot have the browser ask by another name.
+"""
+
+import re
+from collections.abc import Collection
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+ADDRESS = re.compile(r"[0-9.]+|\[[0-9a-f:.]+\]")
+
+
+def is_ours(host: str, names: Collection[str]) -> bool:
+    """Whether a Host header has an IP address, or one of the names; the port is anyone's.
+
+    >>> is_ours("127.0.0.1:5000", []), is_ours("[::1]", []), is_ours("LocalHost", ["localhost"])
+    (True, True, True)
+    >>> is_ours("127.0.0.1.example.org", []), is_ours("localhost.example.org", ["localhost"])
+    (False, False)
+    """
+    name = re.sub(r":\d*$", "", host.lower())
+    return name in names or ADDRESS.fullmatch(name) is not None
+
+
+def only(names: Collection[str]) -> Middleware:
+    """Middleware that answers 421 to requests for other names."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if is_ours(request.host, names):
+            return await handler(request)
+        raise web.HTTPMisdirectedRequest(
+            text=f"{request.host!r} is not a name of this service: ask for localhost or an "
+            "IP address, or add the name to ALLOWED_HOSTS\n"
+        )
+
+    return check

@@ -1,0 +1,123 @@
+"""What answers a browser answers by its own names only, and says who asked."""
+
+import asyncio
+import doctest
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+import dashboard.app
+import dashboard.hosts
+import dashboard.settings
+import hospital.hosts
+import hospital.settings
+import hospital.streamer_aiohttp
+from embedded import front
+
+ASK = Callable[[TestClient[Any, Any]], Awaitable[Any]]
+
+
+def ask(app: web.Application, question: ASK) -> Any:
+    async def answer() -> Any:
+        async with TestClient(TestServer(app)) as client:
+            return await question(client)
+
+    return asyncio.run(answer())
+
+
+def hospital_app(folder: Path, **settings: str) -> web.Application:
+    return hospital.streamer_aiohttp.create_app(
+        hospital.settings.Settings.from_environment(settings)
+    )
+
+
+def dashboard_app(folder: Path, **settings: str) -> web.Application:
+    nowhere = {"HOSPITAL_URL": "http://127.0.0.1:9", "MODEL_URL": "http://127.0.0.1:9"}
+    stores = {
+        "DATABASE_URL": f"sqlite:///{folder}/icu.sqlite",
+        "REDIS_URL": f"unix://{folder}/redis.sock",
+    }
+    return dashboard.app.create_app(
+        dashboard.settings.Settings.from_environment(settings | nowhere | stores)
+    )
+
+
+def front_app(folder: Path, **settings: str) -> web.Application:
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in settings.items():
+            patch.setenv(key, value)
+        return front.create_app()
+
+
+MAKE = pytest.mark.parametrize("make", [hospital_app, dashboard_app, front_app])
+
+
+@MAKE
+@pytest.mark.parametrize(
+    ("host", "refused"),
+    [
+        ("localhost:5000", False),
+        ("LOCALHOST", False),
+        ("127.0.0.1", False),
+        ("192.0.2.7:5000", False),
+        ("[::1]:5000", False),
+        ("ward.example.org", False),
+        ("wall.example.org:80", False),
+        ("example.org", True),
+        ("127.0.0.1.example.org:5000", True),
+        ("localhost.example.org", True),
+        ("ward.example.org.example.com", True),
+        ("[::1].example.org", True),
+    ],
+)
+def test_only_its_own_names_are_answered(
+    make: Callable[..., web.Application],
+    host: str,
+    refused: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for port in ("MODELAPI_PORT", "DASHBOARD_PORT"):
+        monkeypatch.setenv(port, "9")
+
+    async def question(client: TestClient[Any, Any]) -> tuple[int, str]:
+        async with client.get("/health", headers={"Host": host}) as answer:
+            return answer.status, await answer.text()
+
+    app = make(tmp_path, ALLOWED_HOSTS="ward.example.org, Wall.example.org")
+    status, text = ask(app, question)
+    assert (status == 421) == refused
+    if refused:
+        assert "ALLOWED_HOSTS" in text
+        assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", [hospital.hosts, dashboard.hosts])
+def test_what_the_docstrings_show_is_true(module: Any) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
+
+
+def test_the_front_says_who_asked_whatever_the_client_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def told(request: web.Request) -> web.Response:
+        return web.json_response([request.path, request.headers.getall("X-Forwarded-For")])
+
+    async def question(client: TestClient[Any, Any]) -> list[Any]:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", told)
+        async with TestServer(app) as behind:
+            for port in ("MODELAPI_PORT", "DASHBOARD_PORT"):
+                monkeypatch.setenv(port, str(behind.port))
+            said = {"x-forwarded-for": "192.0.2.1"}
+            async with client.get("/v2/models", headers=said) as answer:
+                return list(json.loads(await answer.text()))
+
+    assert ask(front.create_app(), question) == ["/v2/models", ["127.0.0.1"]]
