@@ -14,17 +14,26 @@ class ConfigError(Exception):
     """The file cannot be used; the message is one line naming file, setting and value."""
 
 
+#: data.database: the address is in DATABASE_URL, where the pipeline's programs look for it.
+ENVIRONMENT = "environment"
+
 Hours = Annotated[int, msgspec.Meta(gt=0)]
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """folder: the CSVs and outcome.csv. parameters: those the model may see; all if empty.
 
+    database: where tool stored the readings, sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE
+    or `environment`, which is DATABASE_URL; of `folder` only outcome.csv is read then. stream:
+    which one; the one last committed to if left out.
+
     sample_hours: a stay gives one row for each, its last reading between the hour before
     in the list and this one, counted from the stay's first reading.
     """
 
     folder: Path
+    database: str | None = None
+    stream: str = ""
     parameters: tuple[str, ...] = ()
     sample_hours: Annotated[tuple[Hours, ...], msgspec.Meta(min_length=1)] = (24,)
 
@@ -162,6 +171,7 @@ def _path(kind: type, value: Any) -> Any:
 
 
 def _check(config: Config) -> None:
+    _check_database(config.data)
     for grid in config.features.grid:
         for aggregation in grid.aggregations:
             if aggregation not in AGGREGATIONS:
@@ -182,3 +192,20 @@ def _check(config: Config) -> None:
         raise ValueError("split: a cohort is in both train and test")
     if (config.label.within_hours is None) != (config.label.after_column is None):
         raise ValueError("label: after_column and within_hours come together")
+
+
+def _check_database(data: Data) -> None:
+    if data.database is None:
+        if data.stream:
+            raise ValueError(f"data.stream: {data.stream!r}, but no data.database to find it in")
+        return
+    if data.database != ENVIRONMENT and not data.database.startswith(("sqlite:///", "mysql://")):
+        raise ValueError(
+            f"data.database: {data.database!r} is not sqlite:///PATH, "
+            f"mysql://USER@HOST[:PORT]/DATABASE or {ENVIRONMENT}"
+        )
+    if ":" in data.database.partition("://")[2].rpartition("@")[0]:
+        raise ValueError(
+            "data.database: no password here: name a file in DATABASE_PASSWORD_FILE, or put the "
+            f'whole address into DATABASE_URL and "{ENVIRONMENT}" here'
+        )

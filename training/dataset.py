@@ -1,10 +1,12 @@
-"""From the pipeline's CSVs and outcome.csv to rows of features with labels.
+"""From the pipeline's CSVs or database, and outcome.csv, to rows of features with labels.
 
 The readings are those of the stream, in its order: the CSVs go through hospital's merge and
-tool's table of plausible values, so that training sees what a model in service will see.
+tool's table of plausible values, so that training sees what a model in service will see. The
+database has been through both.
 """
 
 import hashlib
+import logging
 import os
 import subprocess
 import sys
@@ -18,11 +20,14 @@ from numpy.typing import NDArray
 
 from tool.features import Feature
 from tool.plausible import RANGES
+from training import database
 from training.config import Data, Label, Split
+from training.database import KEY, DatabaseFailure, Stored
 from training.features import bulk_features
 
+log = logging.getLogger(__name__)
+
 HOUR = pd.Timedelta(hours=1)
-KEY = ["pat_id", "date_admission"]
 #: A feature that fewer stays of the training set ever have cannot be learned from. (And
 #: HistGradientBoosting of scikit-learn 1.9.1 crashes on a column without any value.)
 FEWEST_STAYS = 50
@@ -73,19 +78,54 @@ class Rows:
 
 
 def read_stream(data: Data) -> Stream:
-    """Merge the folder's CSVs as hospital does and drop what tool would reject.
+    """The readings of the folder's CSVs or of the database, less what tool would reject.
 
-    Raises DataError with hospital's own words when it cannot read them.
+    Raises DataError, with hospital's or the database's own words when it cannot be read.
     """
+    if data.database is None:
+        readings, ages, digest = _merge(data.folder)
+        left_out = {}
+    else:
+        try:
+            stored = database.read(data.database, data.stream)
+        except DatabaseFailure as error:
+            raise DataError(str(error)) from None
+        log.info("stream %s of the database", stored.stream)
+        readings, ages, digest = stored.readings, stored.ages, _digest(stored)
+        left_out = {"message that tool rejected": stored.rejected} if stored.rejected else {}
+    for parameter, (above, up_to, unit) in RANGES.items():
+        value = readings["value"]
+        wrong = (readings["parameter"] == parameter) & ~((value > above) & (value <= up_to))
+        if wrong.any():
+            left_out[f"{parameter} not within {above:g} to {up_to:g} {unit}"] = int(wrong.sum())
+            readings = readings[~wrong]
+    if data.parameters:
+        wanted = readings["parameter"].isin(data.parameters)
+        left_out["reading of a parameter that the model does not see"] = int((~wanted).sum())
+        readings = readings[wanted]
+    if readings.empty:
+        raise DataError(
+            f"{data.database or data.folder}: no reading of {', '.join(data.parameters) or 'any'}"
+        )
+    outcomes = data.folder / "outcome.csv"
+    try:
+        digest.update(outcomes.read_bytes())
+    except OSError as error:
+        raise DataError(f"{outcomes}: {error.strerror}") from None
+    return Stream(readings.reset_index(drop=True), ages, left_out, digest.hexdigest())
+
+
+def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], Any]":
+    """Readings, ages and digest of the CSVs, merged by hospital as it does for its stream."""
     merge = subprocess.run(
         [sys.executable, "-m", "hospital.preprocessing"],
-        env={**os.environ, "PATIENT_DATA": str(data.folder), "LOG_LEVEL": "ERROR"},
+        env={**os.environ, "PATIENT_DATA": str(folder), "LOG_LEVEL": "ERROR"},
         capture_output=True,
         text=True,
         check=False,
     )
     if merge.returncode:
-        raise DataError(f"{data.folder}: {merge.stderr.strip().splitlines()[-1]}")
+        raise DataError(f"{folder}: {merge.stderr.strip().splitlines()[-1]}")
     path = Path(merge.stdout.strip()) / "all_data.csv"
     messages = pd.read_csv(
         path,
@@ -102,22 +142,22 @@ def read_stream(data: Data) -> Stream:
     messages["date_admission"] = pd.to_datetime(messages["date_admission"]).dt.as_unit("s")
     ages = messages.groupby(KEY)["age"].first()
     readings = messages[messages["type"] == "reading"].drop(columns=["type", "age", "day", "hour"])
-    left_out: dict[str, int] = {}
-    for parameter, (above, up_to, unit) in RANGES.items():
-        value = readings["value"]
-        wrong = (readings["parameter"] == parameter) & ~((value > above) & (value <= up_to))
-        if wrong.any():
-            left_out[f"{parameter} not within {above:g} to {up_to:g} {unit}"] = int(wrong.sum())
-            readings = readings[~wrong]
-    if data.parameters:
-        wanted = readings["parameter"].isin(data.parameters)
-        left_out["reading of a parameter that the model does not see"] = int((~wanted).sum())
-        readings = readings[wanted]
-    if readings.empty:
-        raise DataError(f"{data.folder}: no reading of {', '.join(data.parameters)}")
-    digest = hashlib.sha256(path.read_bytes())
-    digest.update((data.folder / "outcome.csv").read_bytes())
-    return Stream(readings.reset_index(drop=True), ages, left_out, digest.hexdigest())
+    with path.open("rb") as file:
+        return readings, ages, hashlib.file_digest(file, "sha256")
+
+
+def _digest(stored: Stored) -> Any:
+    """SHA-256 of what was read from a database, the same wherever and in what parts it lay."""
+    digest = hashlib.sha256()
+    names = stored.readings["parameter"].cat
+    digest.update("\n".join(names.categories).encode())
+    digest.update(names.codes.to_numpy(np.int32).tobytes())
+    stays = stored.ages.index.to_frame()
+    columns = [stays["pat_id"], stays["date_admission"], stored.ages]
+    columns += [stored.readings[name] for name in ("seq", *KEY, "measured_at", "value")]
+    for column in columns:
+        digest.update(column.to_numpy().tobytes())
+    return digest
 
 
 def read_outcomes(data: Data, label: Label) -> pd.DataFrame:

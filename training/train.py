@@ -13,7 +13,8 @@ from tool.features import Feature
 from training import dataset, models
 from training.baselines import judge_baselines
 from training.config import Config
-from training.dataset import KEY, Rows, Stream
+from training.database import KEY
+from training.dataset import Rows, Stream
 from training.evaluation import (
     Judge,
     Line,
