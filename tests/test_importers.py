@@ -153,6 +153,13 @@ NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
 90|NaN|NaN|NaN|NaN|NaN|NaN|NaN|NaN|100|1|1|0|-0.03|26|1
 """
 
+    def test_sepsis_from_the_first_row_on_is_told(self, tmp_path: Path) -> None:
+        early = self.SEPTIC.replace("-0.03|1|0", "-0.03|1|1").replace("|2|0", "|2|1")
+        write(tmp_path / "in" / "p100001.psv", early)
+        report = convert("physionet2019", tmp_path / "in", tmp_path)
+        assert read(tmp_path, "outcome.csv")[0]["sepsis_after_hours"] == "6"
+        assert report.converted["label set from the first row on: onset by six hours later"] == 1
+
     def test_hours_names_and_the_time_of_onset(self, tmp_path: Path) -> None:
         write(tmp_path / "in" / "training_setB" / "p100001.psv", self.SEPTIC)
         report = convert("physionet2019", tmp_path / "in", tmp_path)
@@ -195,7 +202,8 @@ class TestMimic:
         )
         write(
             source / "ADMISSIONS.csv",
-            '"ROW_ID","SUBJECT_ID","HADM_ID","HOSPITAL_EXPIRE_FLAG"\n1,10,100,1\n2,11,101,0\n',
+            '"ROW_ID","SUBJECT_ID","HADM_ID","DEATHTIME","HOSPITAL_EXPIRE_FLAG"\n'
+            '1,10,100,"2164-10-24 11:20:00",1\n2,11,101,,0\n',
         )
         write(
             source / "ICUSTAYS.csv",
@@ -216,6 +224,12 @@ class TestMimic:
             # in no order; stay, item, time, number, error
             (1000, 455, "2164-10-23 22:00:00", "118", ""),
             (1000, 51, "2164-10-23 22:00:00", "120", ""),
+            (1000, 6701, "2164-10-23 22:00:00", "117", ""),
+            (1000, 6701, "2164-10-23 22:10:00", "116", ""),
+            (1000, 442, "2164-10-23 22:10:00", "115", ""),
+            (1000, 618, "2164-10-23 22:10:00", "18", ""),
+            (1000, 615, "2164-10-23 22:10:00", "19", ""),
+            (1000, 615, "2164-10-23 22:20:00", "20", ""),
             (1000, 211, "2164-10-23 21:30:00", "88", "0"),
             (1000, 455, "2164-10-23 21:40:00", "119", ""),
             (1000, 678, "2164-10-24 01:15:00", "98.6", ""),
@@ -244,14 +258,18 @@ class TestMimic:
             ("10", "2164-10-23", "21:30", "heart_rate", "88.0"),
             ("10", "2164-10-23", "21:40", "blood_pressure", "119.0"),
             ("10", "2164-10-23", "22:00", "blood_pressure", "120.0"),
+            ("10", "2164-10-23", "22:10", "blood_pressure", "116.0"),
+            ("10", "2164-10-23", "22:10", "respiration_rate", "18.0"),
+            ("10", "2164-10-23", "22:20", "respiration_rate", "20.0"),
             ("10", "2164-10-24", "01:15", "temperature", "37.0"),
             ("11", "2164-01-03", "00:05", "spo2", "95.0"),
         ]
-        of_10 = [row for row in signals(tmp_path) if row[0] == "10"]
+        of_10 = [row[:3] for row in signals(tmp_path) if row[0] == "10"]
         assert of_10 == sorted(of_10)  # events came in no order
         assert dict(report.dropped) == {
             "event outside its stay": 2,
-            "cuff pressure in the same minute as the invasive one": 1,
+            "blood_pressure in the same minute from a better source": 3,
+            "respiration_rate in the same minute from a better source": 1,
             "event that the source marks as an error": 1,
             "event without a number": 1,
             "event of an item that is not imported": 1,
@@ -268,8 +286,9 @@ class TestMimic:
             {"pat_id": "11", "age": "91.4"},
         ]
         died, alive = read(tmp_path, "outcome.csv")
+        # Eleven hours and twenty minutes into the second day.
         assert (died["died_in_hospital"], died["died_in_icu"], died["died_after_hours"]) == (
-            *("1", "1", "48"),
+            *("1", "1", "36"),
         )
         assert (alive["died_in_hospital"], alive["died_in_icu"]) == ("0", "0")
         assert died["unit"] == "MICU"
@@ -278,7 +297,7 @@ class TestMimic:
         write(
             source / "hosp" / "patients.csv",
             "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
-            "20,F,60,2180,2014 - 2016,\n21,M,91,2150,2008 - 2010,\n",
+            "20,F,60,2180,2014 - 2016,2183-02-01\n21,M,91,2150,2008 - 2010,\n",
         )
         write(
             source / "icu" / "icustays.csv",
@@ -311,6 +330,10 @@ class TestMimic:
         assert [row["age"] for row in read(tmp_path, "age.csv")] == ["63.0", "91.4"]
         assert [row["died_in_hospital"] for row in read(tmp_path, "outcome.csv")] == ["", ""]
         assert "no ADMISSIONS table: died_in_hospital is empty" in report.notes
+        # By the end of the 32nd day: of deaths elsewhere the hour is not known.
+        of_20, of_21 = read(tmp_path, "outcome.csv")
+        assert (of_20["died_in_icu"], of_20["died_after_hours"]) == ("0", str(32 * 24))
+        assert (of_21["died_in_icu"], of_21["died_after_hours"]) == ("0", "")
 
     def test_a_missing_table_is_named(self, tmp_path: Path) -> None:
         self.version_4(tmp_path / "mimiciv")

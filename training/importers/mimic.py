@@ -12,31 +12,30 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from training.importers.records import ImportFailure, Reading, Report, Stay, reported_age
 
-#: itemid -> parameter. Six digits: MetaVision (MIMIC-IV and a part of III); fewer: CareVue (III).
-ITEMS = {
-    220050: "blood_pressure",
-    220179: "blood_pressure",
-    51: "blood_pressure",
-    455: "blood_pressure",
-    220210: "respiration_rate",
-    618: "respiration_rate",
-    223761: "temperature",
-    223762: "temperature",
-    678: "temperature",
-    676: "temperature",
-    220045: "heart_rate",
-    211: "heart_rate",
-    220277: "spo2",
-    646: "spo2",
+#: Parameter -> itemids, as mimic-code's concepts group them (vitals_first_day, vitalsign). Six
+#: digits: MetaVision (MIMIC-IV and a part of III); fewer: CareVue (III). Of several sources in
+#: the same minute the first named counts: arterial line, second arterial line, cuff; the rate
+#: that was observed before the one that the ventilator tells.
+SOURCES: dict[str, tuple[tuple[int, ...], ...]] = {
+    "blood_pressure": ((220050, 51), (225309, 6701), (220179, 455, 442)),
+    "respiration_rate": ((220210, 618), (224690, 615)),
+    "temperature": ((223761, 223762, 678, 676),),
+    "heart_rate": ((220045, 211),),
+    "spo2": ((220277, 646),),
 }
-_INVASIVE = {220050, 51}
-_CUFF = {220179, 455}
+#: itemid -> parameter, and its source's place there.
+ITEMS = {
+    item: (parameter, place)
+    for parameter, sources in SOURCES.items()
+    for place, items in enumerate(sources)
+    for item in items
+}
 _FAHRENHEIT = {223761, 678}
 #: Events are laid into this many temporary files by stay, and each is sorted in
 #: memory: MIMIC-IV's 40 million events of the items above make some 10 MB a file.
@@ -75,11 +74,9 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
 
 def _stays(source: Path, report: Report) -> Iterator[tuple[int, IcuStay, Stay]]:
     patients = {row["SUBJECT_ID"]: row for row in _table(source, "PATIENTS")}
-    expired: dict[str, str] | None = None
+    admissions: dict[str, Row] | None = None
     if _find(source, "ADMISSIONS"):
-        expired = {
-            row["HADM_ID"]: row["HOSPITAL_EXPIRE_FLAG"] for row in _table(source, "ADMISSIONS")
-        }
+        admissions = {row["HADM_ID"]: row for row in _table(source, "ADMISSIONS")}
     else:
         report.notes.append("no ADMISSIONS table: died_in_hospital is empty")
     seen: set[tuple[int, object]] = set()
@@ -94,7 +91,8 @@ def _stays(source: Path, report: Report) -> Iterator[tuple[int, IcuStay, Stay]]:
         seen.add((pat_id, begin.date()))
         end = _time(row["OUTTIME"]) if row["OUTTIME"] else None
         patient = patients[row["SUBJECT_ID"]]
-        died = _time(patient["DOD"]) if patient["DOD"] else None
+        admission = admissions.get(row["HADM_ID"], {}) if admissions else {}
+        died = _death(patient, admission)
         yield (
             int(row.get("STAY_ID") or row["ICUSTAY_ID"]),
             IcuStay(pat_id, begin, end),
@@ -104,15 +102,28 @@ def _stays(source: Path, report: Report) -> Iterator[tuple[int, IcuStay, Stay]]:
                 end.date() if end else None,
                 reported_age(_age(patient, begin), report),
                 {
-                    "died_in_hospital": expired and expired.get(row["HADM_ID"]),
+                    "died_in_hospital": admission.get("HOSPITAL_EXPIRE_FLAG"),
                     "died_in_icu": int(bool(died and end and died.date() <= end.date())),
-                    # The day of death is known, not the hour: told as that day's end.
-                    "died_after_hours": died and (died.date() - begin.date()).days * 24 + 24,
+                    "died_after_hours": died and _hours(begin, died),
                     "unit": row["FIRST_CAREUNIT"],
                     "cohort": row.get("DBSOURCE") or patient["ANCHOR_YEAR_GROUP"],
                 },
             ),
         )
+
+
+def _death(patient: Row, admission: Row) -> datetime | None:
+    """When the patient died: to the minute in the hospital, elsewhere told as the day's end."""
+    if admission.get("DEATHTIME"):
+        return _time(admission["DEATHTIME"])
+    if not patient["DOD"]:
+        return None
+    return _time(patient["DOD"]).replace(hour=23, minute=59)
+
+
+def _hours(begin: datetime, end: datetime) -> int:
+    """Hours from the midnight that began the day of admission, as the pipeline counts them."""
+    return math.ceil((end - begin.replace(hour=0, minute=0)) / timedelta(hours=1))
 
 
 def _age(patient: Row, at: datetime) -> float:
@@ -126,7 +137,7 @@ def _age(patient: Row, at: datetime) -> float:
 def _tell_items(source: Path, report: Report) -> None:
     """Report what D_ITEMS calls the items, so that a reader can check them."""
     labels = {row["ITEMID"]: row["LABEL"] for row in _table(source, "D_ITEMS")}
-    for item, parameter in ITEMS.items():
+    for item, (parameter, _) in ITEMS.items():
         if str(item) in labels:
             report.notes.append(f"itemid {item} ({labels[str(item)]}) is read as {parameter}")
 
@@ -166,21 +177,25 @@ def _readings(
             for stay_id, at, item, value in csv.reader(lines)
         ]
     events.sort(key=lambda event: event[:2])
-    invasive = {(stay_id, at) for stay_id, at, item, _ in events if item in _INVASIVE}
+    best: dict[tuple[int, datetime, str], int] = {}
+    for stay_id, at, item, _ in events:
+        parameter, place = ITEMS[item]
+        minute = (stay_id, at, parameter)
+        best[minute] = min(place, best.get(minute, place))
     for stay_id, at, item, value in events:
         stay = stays.get(stay_id)
+        parameter, place = ITEMS[item]
         if stay is None:
             report.dropped["event of a stay that is not imported"] += 1
         elif at < stay.begin or (stay.end is not None and at > stay.end):
             report.dropped["event outside its stay"] += 1
-        elif item in _CUFF and (stay_id, at) in invasive:
-            report.dropped["cuff pressure in the same minute as the invasive one"] += 1
+        elif place > best[stay_id, at, parameter]:
+            report.dropped[f"{parameter} in the same minute from a better source"] += 1
         else:
             if item in _FAHRENHEIT:
                 report.converted["temperature in °F, written in °C"] += 1
                 value = round((value - 32) / 1.8, 2)
-            minute = 60 * at.hour + at.minute
-            yield Reading(stay.pat_id, at.date(), minute, ITEMS[item], value)
+            yield Reading(stay.pat_id, at.date(), 60 * at.hour + at.minute, parameter, value)
 
 
 def _table(source: Path, name: str) -> Iterator[Row]:

@@ -54,6 +54,8 @@ def _stay(path: PurePosixPath, text: str, report: Report) -> Iterator[Stay | Rea
     admission = invented_admission(pat_id)
     hours = [int(float(row["ICULOS"])) - 1 for row in rows]
     labelled = [hour for hour, row in zip(hours, rows, strict=True) if _number(row, "SepsisLabel")]
+    if labelled and labelled[0] == hours[0]:
+        report.converted["label set from the first row on: onset by six hours later"] += 1
     age = _number(rows[0], "Age")
     yield Stay(
         pat_id,
