@@ -8,6 +8,7 @@ tool skips what it already has.
 
 import asyncio
 import logging
+import re
 import time
 from asyncio import FIRST_COMPLETED
 
@@ -22,6 +23,10 @@ from buffer.settings import Settings
 from buffer.sse import Event, EventParser
 
 log = logging.getLogger("buffer")
+
+# What names a job in RQ, and what the tables have room for.
+STREAM = re.compile(r"[0-9A-Za-z_-]{1,32}")
+SEQ = re.compile(r"[0-9]{1,18}")
 
 # Hospital sends a comment every 10 s, so a longer silence is a dead connection.
 SILENCE = 12.0
@@ -118,9 +123,12 @@ class Buffer:
         async with session.get(self._settings.stream_url, headers=headers) as response:
             if response.status != 200:
                 raise Interrupted(f"answered {response.status} {response.reason}")
-            stream = response.headers.get("X-Stream")
-            if not stream:
-                raise Interrupted("answered without the X-Stream header")
+            stream = response.headers.get("X-Stream", "")
+            if not STREAM.fullmatch(stream):
+                raise Interrupted(
+                    f"answered with X-Stream {stream[:40]!r}: "
+                    "expected 1 to 32 letters, digits, _ or -"
+                )
             if position is None or position.stream != stream:
                 position = await self._resume(stream)
                 if position.seq:
@@ -189,10 +197,7 @@ class Buffer:
         parser = EventParser()
         async for chunk in response.content.iter_any():
             received = time.time()
-            try:
-                events = parser.feed(chunk)
-            except ValueError as error:
-                raise Interrupted(error) from None
+            events = parser.feed(chunk)
             for event in events:
                 if event.type == "end":
                     metrics.RECEIVED.inc(len(events) - 1)
@@ -331,8 +336,8 @@ class Buffer:
 
 def _seq(event: Event, stream: str) -> int:
     name, _, seq = event.id.rpartition("-")
-    if name != stream or not seq.isdecimal():
-        raise Interrupted(f"event id {event.id!r} is not {stream}-<number>")
+    if name != stream or not SEQ.fullmatch(seq):
+        raise Interrupted(f"event id {event.id[:60]!r} is not {stream}-<number>")
     return int(seq)
 
 

@@ -3,9 +3,17 @@
 Source: WHATWG HTML, section 9.2, "Server-sent events".
 """
 
+import logging
 import re
 
 import msgspec
+
+log = logging.getLogger("buffer")
+
+# What is kept of an event that is too long.
+KEPT = 4096
+# Allowed nowhere in JSON.
+CUT = b"\x1a"
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -25,6 +33,9 @@ _USUAL_OVERHEAD = len(b"id: \ndata: \n\n")
 class EventParser:
     """Turns the bytes of a stream, cut anywhere, into its events.
 
+    Of an event of more than `max_event` bytes only the beginning is kept, and made no JSON:
+    it takes its place in the stream, and whoever decodes it refuses it.
+
     >>> parser = EventParser()
     >>> parser.feed(b'id: 1\\ndata: {"a"')
     []
@@ -35,9 +46,10 @@ class EventParser:
     def __init__(self, max_event: int = 1 << 20) -> None:
         self._rest = b""
         self._max_event = max_event
+        self._cut = False
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that `chunk` completes. ValueError when one grows beyond `max_event` bytes."""
+        """The events that `chunk` completes."""
         text = self._rest + chunk
         if b"\r" in text:
             # A CR at the very end may be half of a CRLF: it waits for the next chunk.
@@ -45,8 +57,34 @@ class EventParser:
             text = text.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
         end = text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
         complete, self._rest = text[:end], text[end:]
+        if self._cut and complete:
+            complete = complete[:KEPT] + CUT + complete[complete.index(b"\n\n", KEPT) :]
+            self._cut = False
         if len(self._rest) > self._max_event:
-            raise ValueError(f"an event of more than {self._max_event} bytes")
+            # The last byte may be half of the event's end, and must not meet another half.
+            self._rest = self._rest[:KEPT] + CUT + self._rest[-1:]
+            self._warn()
+            self._cut = True
+        events = self._events(complete)
+        if end > self._max_event:
+            events = [self._short(event) for event in events]
+        return events
+
+    def _short(self, event: Event) -> Event:
+        if len(event.data) <= self._max_event:
+            return event
+        self._warn()
+        return msgspec.structs.replace(event, data=event.data[:KEPT] + CUT)
+
+    def _warn(self) -> None:
+        if not self._cut:
+            log.warning(
+                "an event is longer than %d bytes: its beginning is passed on, to be rejected",
+                self._max_event,
+            )
+
+    @staticmethod
+    def _events(complete: bytes) -> list[Event]:
         usual = _USUAL.findall(complete)
         known = sum([len(id_) + len(data) for id_, data in usual]) + _USUAL_OVERHEAD * len(usual)
         if known == len(complete):  # these are all of it

@@ -1,0 +1,177 @@
+"""The buffer between a stream that misbehaves and a real Redis."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+from redis.exceptions import RedisError
+
+from buffer.main import Buffer
+from buffer.settings import Settings
+from buffer.sse import KEPT, EventParser
+from embedded.redis_server import NoRedis, executable
+from tool.messages import Unusable, decode
+
+LIMIT = 3 * KEPT
+
+
+def event(seq: int, data: str, stream: str = "5eed0001") -> bytes:
+    return f"id: {stream}-{seq}\ndata: {data}\n\n".encode()
+
+
+class TestTooLongAnEvent:
+    LONG = '{"type":"reading","day":"' + " " * (2 * LIMIT) + '","pat_id":1}'
+
+    @given(cuts=st.lists(st.integers(0, 6 * LIMIT), max_size=12))
+    def test_is_cut_so_that_it_cannot_be_used_and_those_around_it_are_whole(
+        self, cuts: list[int]
+    ) -> None:
+        messages = ['{"a":1}', "x" * LIMIT, self.LONG, '{"b":2}', self.LONG, '{"c":3}']
+        text = b"".join(event(seq, data) for seq, data in enumerate(messages, 1))
+        parser = EventParser(LIMIT + 50)
+        found = []
+        edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+        for start, end in pairwise(edges):
+            found += parser.feed(text[start:end])
+        assert [told.id for told in found] == [f"5eed0001-{seq}" for seq in range(1, 7)]
+        for told, data in zip(found, messages, strict=True):
+            if data != self.LONG:
+                assert told.data == data.encode()
+                continue
+            assert len(told.data) <= KEPT + 1
+            assert told.data[:1000] == data[:1000].encode()
+            with pytest.raises(Unusable):
+                decode(told.data)
+
+    def test_takes_no_memory_however_long_it_is(self) -> None:
+        parser = EventParser(LIMIT)
+        parser.feed(b"id: 5eed0001-1\ndata: ")
+        for _ in range(1000):
+            assert parser.feed(b"x" * 10_000) == []
+            assert len(parser._rest) <= LIMIT
+        [told] = parser.feed(b"\r\n\r\n")
+        assert told.id == "5eed0001-1"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Any]:
+    """A Redis in which the tool has said that nothing is stored yet."""
+    try:
+        program = executable()
+    except NoRedis as error:
+        pytest.skip(str(error))
+    socket = tmp_path / "redis.sock"
+    process = subprocess.Popen(
+        [program, "--port", "0", "--unixsocket", str(socket), "--save", ""],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    connection: Any = Redis.from_url(f"unix://{socket}")
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            connection.hset("icu:committed", "since", 1)
+            break
+        except RedisError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    yield connection
+    connection.close()
+    process.terminate()
+    process.wait(10)
+
+
+@asynccontextmanager
+async def buffering(redis: Any, body: bytes, stream: str = "5eed0001") -> AsyncIterator[None]:
+    """A buffer on a source that sends `body` to each who asks."""
+
+    async def sub(request: web.Request) -> web.Response:
+        return web.Response(
+            body=body, headers={"X-Stream": stream, "Content-Type": "text/event-stream"}
+        )
+
+    app = web.Application()
+    app.router.add_get("/sub", sub)
+    async with TestServer(app) as server:
+        settings = Settings(stream_url=str(server.make_url("/sub")))
+        task = asyncio.create_task(Buffer(settings, redis).run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def queued(redis: Any) -> list[tuple[int, bytes]]:
+    """The messages of all jobs, in order."""
+    batches = [msgspec.msgpack.decode(redis.get(key)) for key in redis.scan_iter("icu:batch:*")]
+    return sorted((seq, data) for *_, messages in batches for seq, _, data in messages)
+
+
+END = b"event: end\nid: 5eed0001-3\ndata: {}\n\n"
+
+
+def test_a_message_of_megabytes_is_passed_on_cut_and_the_stream_goes_on(
+    redis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = '{"pat_id":1}'
+    body = event(1, small) + event(2, "x" * 5_000_000) + event(3, small) + END
+
+    async def run() -> None:
+        async with buffering(redis, body):
+            await until(lambda: len(queued(redis)) == 3)
+
+    asyncio.run(run())
+    assert [seq for seq, _ in queued(redis)] == [1, 2, 3]
+    assert [len(data) <= KEPT + 1 for _, data in queued(redis)] == [True] * 3
+    told = [record for record in caplog.records if "longer than" in record.message]
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("stream", ["s" * 33, "ward 7", "wärd", "a.b", "a/b", "a:b"])
+def test_a_stream_with_a_name_that_cannot_be_kept_is_refused_in_one_line(
+    redis: Any, caplog: pytest.LogCaptureFixture, stream: str
+) -> None:
+    async def run() -> None:
+        async with buffering(redis, event(1, '{"pat_id":1}', stream) + END, stream):
+            await until(lambda: bool(caplog.records))
+
+    asyncio.run(run())
+    assert "X-Stream" in caplog.records[0].message
+    assert "1 to 32 letters, digits, _ or -" in caplog.records[0].message
+    assert redis.get("icu:position") is None
+
+
+@pytest.mark.parametrize(
+    "seq", ["", "x", "-1", "1.0", "9" * 19, "9" * 5000, "\N{ARABIC-INDIC DIGIT ONE}"]
+)
+def test_a_message_whose_place_is_no_number_stops_at_it(
+    redis: Any, caplog: pytest.LogCaptureFixture, seq: str
+) -> None:
+    body = event(1, "{}") + f"id: 5eed0001-{seq}\ndata: {{}}\n\n".encode() + END
+
+    async def run() -> None:
+        async with buffering(redis, body):
+            await until(lambda: "is not 5eed0001-<number>" in caplog.text)
+
+    asyncio.run(run())
+    assert all(len(record.message) < 300 for record in caplog.records)
