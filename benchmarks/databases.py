@@ -253,6 +253,7 @@ def fill_history(url: str, rows: int, patients: int, first_patient: int) -> None
         **dict.fromkeys(("m2", "hours_mean", "hours_m2", "covariance", "mean_low"), 0.1),
         "first_at": "'2148-01-01 00:00:00'",
         "last_at": "'2148-01-09 00:00:00'",
+        "seq": rows,
     }
     for name in ("blood_pressure", "respiration_rate", "temperature", "heart_rate"):
         cursor.execute(

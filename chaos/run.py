@@ -51,13 +51,14 @@ def waiting(stack: Watched, up_to: int) -> int:
 
 
 def finished(stack: Watched) -> bool:
-    """The stream is at its end, all of it is stored, and all predictions are made."""
+    """The stream is at its end, all of it is stored and in the vitals, no prediction waits."""
     position = json.loads(stack.redis_command("GET", "icu:position"))
     stored = positions(stack)
     return (
         position["ended"]
         and all(stored[int(part)] >= last for part, last in position["parts"].items())
         and waiting(stack, position["seq"]) == 0
+        and not stack.query("SELECT part FROM positions WHERE vitals_seq < seq")
     )
 
 

@@ -149,6 +149,12 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
     )
 
 
+def at_rest(database_url: str) -> bool:
+    """Whether no prediction waits, and the vitals have come as far as the readings."""
+    behind = table(database_url, "positions", "vitals_seq < seq")
+    return bool(behind.empty and table(database_url, "pending").empty)
+
+
 def table(database_url: str, name: str, where: str = "1 = 1") -> pd.DataFrame:
     """All rows of a table, dates as timestamps."""
     if database_url.startswith("sqlite:///"):

@@ -19,7 +19,7 @@ VITALS = {"blood_pressure": 120.0, "heart_rate": 80.0, "respiration_rate": 18.0}
 COLUMNS = (
     *("stream", "pat_id", "date_admission", "parameter", "n", "mean", "mean_low", "m2"),
     *("minimum", "maximum", "`first_value`", "first_at", "`last_value`", "last_at"),
-    *("hours_mean", "hours_m2", "covariance"),
+    *("hours_mean", "hours_m2", "covariance", "seq"),
 )
 MODEL, VERSION = "formula", "1"
 
@@ -82,6 +82,7 @@ class Ward:
             " ELSE last_value END, last_at = MAX(last_at, excluded.last_at)",
             *(self.stream, pat_id, day, parameter),
             *(1, value, 0.0, 0.0, value, value, value, moment, value, moment, 0.0, 0.0, 0.0),
+            self.seq,
         )
         reason = "waiting for the model" if waits else None if probability else "no value yet"
         features = {"age": 63.2, f"{parameter}__last": value}
@@ -104,9 +105,10 @@ class Ward:
     def commit(self, committed_at: str = "2026-01-01 00:00:00.000", part: int = 0) -> None:
         """Moves the partition's position to the last message, as a batch does."""
         self.execute(
-            "INSERT INTO positions VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET seq = excluded.seq, committed_at = excluded.committed_at",
-            *(self.stream, part, self.seq, committed_at),
+            "INSERT INTO positions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET seq = excluded.seq, vitals_seq = excluded.seq,"
+            " committed_at = excluded.committed_at",
+            *(self.stream, part, self.seq, self.seq, committed_at),
         )
         self.connection.commit()
 

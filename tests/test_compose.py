@@ -166,6 +166,7 @@ def replayed(stack: Stack) -> Stack:
         lambda: (
             stack.sql("SELECT coalesce(max(seq), 0) FROM positions")[0] == [str(messages)]
             and stack.sql("SELECT count(*) FROM pending")[0] == ["0"]
+            and stack.sql("SELECT count(*) FROM positions WHERE vitals_seq < seq")[0] == ["0"]
         ),
         "the replay is at its end",
     )

@@ -3,7 +3,10 @@
 # ruff: noqa: F811  (the fixture of another module, taken as an argument)
 
 import json
+import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import fsum
 from typing import Any
 
 import pytest
@@ -173,6 +176,146 @@ def test_a_worker_whose_memory_is_old_sees_it(
     assert rows(url, "SELECT n FROM vitals WHERE stream = 's'") == [(6,)]
 
 
+def choking(database: Database) -> DataHandler:
+    found = Choking(database, Client())  # type: ignore[arg-type]
+    found.declare(DECLARATION)
+    return found
+
+
+STATISTICS = "pat_id, parameter, n, ROUND(mean, 9), minimum, maximum, `last_value`, CAST(last_at AS CHAR(19))"
+BEHIND = "SELECT part FROM positions WHERE vitals_seq < seq"
+
+
+def test_vitals_may_wait_while_batches_do_and_the_next_worker_makes_up_for_them(
+    url: str,
+    database: Database,
+    other: Database,
+    undisturbed: list[Any],
+) -> None:
+    killed = handler_of(database)
+    killed.handle(FIRST, more=True)  # the first is always written: nothing was before
+    killed.handle(SECOND, more=True)
+    assert rows(url, "SELECT n, seq FROM vitals WHERE stream = 's'") == [(2, 2)]
+    assert rows(url, BEHIND) == [(0,)]
+    # Nothing of it is left but the tables.
+    successor = handler_of(other)
+    successor.handle(batch(4, message(60.0)), more=True)
+    assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(5, 80.0, 5)]
+    successor.handle(batch(5, message(140.0)), more=True)
+    successor.complete()
+    assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(6, 90.0, 6)]
+    assert rows(url, BEHIND) == []
+    # The killed one was only asleep. What it has in memory is old by now.
+    with pytest.raises(Moved):
+        killed.complete()
+    killed.complete()
+    assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(6, 90.0, 6)]
+
+
+def test_a_worker_with_nothing_to_do_makes_up_for_a_killed_one(
+    url: str, database: Database, other: Database
+) -> None:
+    killed = handler_of(database)
+    killed.handle(FIRST, more=True)
+    killed.handle(SECOND, more=True)
+    handler_of(other).complete()
+    assert rows(url, "SELECT n, seq FROM vitals") == [(4, 4)]
+    assert rows(url, BEHIND) == []
+
+
+def test_a_stay_that_leaves_memory_is_written_first(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tool.data_handler.STAYS_IN_MEMORY", 3)
+    handler = handler_of(database)
+    for turn in range(20):
+        sent = [message(float(turn), pat_id=(2 * turn + place) % 7) for place in range(2)]
+        handler.handle(batch(2 * turn, *sent), more=True)
+    written = rows(url, "SELECT pat_id, n FROM vitals WHERE seq = (SELECT MAX(seq) FROM vitals)")
+    assert len(written) < 7
+    handler.complete()
+    counts = rows(url, "SELECT pat_id, COUNT(*) FROM readings GROUP BY pat_id ORDER BY pat_id")
+    assert rows(url, "SELECT pat_id, n FROM vitals ORDER BY pat_id") == counts
+
+
+def test_one_worker_of_many_streams_lets_none_of_their_stays_go_unwritten(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tool.data_handler.STAYS_IN_MEMORY", 2)
+    handler = handler_of(database)
+    for turn in range(9):
+        stream = "abc"[turn % 3]
+        handler.handle(batch(turn // 3, message(70.0 + turn), stream=stream), more=True)
+    for stream in "abc":
+        handler.handle(batch(3, message(70.0, pat_id=18), stream=stream))
+    found = rows(url, "SELECT stream, pat_id, n FROM vitals ORDER BY stream, pat_id")
+    assert found == [(stream, *one) for stream in "abc" for one in ((17, 3), (18, 1))]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_befalls_the_workers_the_vitals_end_as_the_readings_say(
+    url: str,
+    database: Database,
+    other: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    monkeypatch.setattr("tool.data_handler.STAYS_IN_MEMORY", chance.choice([2, 5, 1000]))
+    monkeypatch.setattr("tool.data_handler.VITALS_EVERY", chance.choice([0.0, 0.01, 1000.0]))
+    sent: dict[int, list[tuple[int, float, bytes]]] = {0: [], 1: []}
+    expected: dict[tuple[int, str], list[tuple[int, float, int]]] = {}
+    for seq in range(1, 301):
+        pat_id, parameter = chance.randrange(8), chance.choice(["heart_rate", "spo2"])
+        value, hour = float(chance.randrange(40, 90)), chance.randrange(24)
+        data = message(value, pat_id=pat_id, parameter=parameter, hour=hour)
+        if chance.random() < 0.02:
+            data = b"not a message"
+        elif chance.random() < 0.02:
+            data = message(90.5, pat_id=pat_id)  # on which a worker chokes
+        else:
+            expected.setdefault((pat_id, parameter), []).append((hour, value, seq))
+        sent[pat_id % 2].append((seq, 0.0, data))
+    workers = {0: choking(database), 1: choking(other)}
+    at = {0: 0, 1: 0}
+    while any(at[part] < len(sent[part]) for part in at):
+        part = chance.choice([part for part in at if at[part] < len(sent[part])])
+        begin, end = at[part], at[part] + chance.randrange(1, 20)
+        if begin and chance.random() < 0.2:
+            begin = max(0, begin - 5)  # some come again
+        after = sent[part][begin - 1][0] if begin else 0
+        again = Batch("s", part, after, sent[part][begin:end])
+        try:
+            match chance.randrange(12):
+                case 0:
+                    workers[part] = choking([database, other][part])
+                case 1:
+                    workers = {0: workers[1], 1: workers[0]}
+                case 2:
+                    changed = Declaration(Model("m", str(end), FEATURES))
+                    workers[part].declare(changed)
+                case 3:
+                    workers[part].complete()
+            workers[part].handle(again, more=chance.random() < 0.8)
+        except Moved:
+            continue  # it comes again, as it does from Redis
+        at[part] = min(end, len(sent[part]))
+    for worker in workers.values():
+        with suppress(Moved):
+            worker.complete()
+    choking(database).handle(Batch("s", 0, sent[0][-1][0], [(999, 0.0, b"the last word")]))
+    assert rows(url, BEHIND) == []
+    wanted = []
+    for (pat_id, parameter), values in sorted(expected.items()):
+        numbers = [value for _, value, _ in values]
+        hour, last, _ = max(values, key=lambda found: (found[0], found[2]))
+        mean = round(fsum(numbers) / len(numbers), 9)
+        extremes = (min(numbers), max(numbers))
+        place = f"2150-03-01 {hour:02}:00:00"
+        wanted.append((pat_id, parameter, len(numbers), mean, *extremes, last, place))
+    assert rows(url, f"SELECT {STATISTICS} FROM vitals ORDER BY pat_id, parameter") == wanted
+
+
 class FailsOnce:
     """A database that is away for one commit, before or after it is done."""
 
@@ -207,10 +350,10 @@ def test_a_commit_without_an_answer_is_tried_again(
 
 
 class Choking(DataHandler):
-    """Cannot process the value 90."""
+    """Cannot process the value 90, or 90.5."""
 
     def _walk(self, decoded: Any, *rest: Any) -> Any:
-        if any(getattr(m, "value", 0) == 90.0 for _, m in decoded):
+        if any(getattr(m, "value", 0) in (90.0, 90.5) for _, m in decoded):
             raise RuntimeError("a value like no other")
         return super()._walk(decoded, *rest)
 

@@ -131,6 +131,7 @@ def vital(n: int, mean: float) -> tuple[Any, ...]:
         "mean": mean,
         "first_at": "2150-03-01 07:00:00",
         "last_at": "2150-03-01 07:00:00",
+        "seq": n,
     }
     return tuple(row.values())
 
@@ -273,6 +274,22 @@ class TestOneTransaction:
 
 
 class TestRejectedAndPending:
+    def test_vitals_that_have_come_further_stay(self, url: str, database: Database) -> None:
+        database.commit(batch(0, 2, vitals=[vital(2, 81.5)], complete=True))
+        assert database.behind("s") == ({}, [])
+        database.commit(batch(2, 5))
+        database.commit(replace(batch(0, 6, readings=[reading(6)]), part=1))
+        positions, readings = database.behind("s")
+        assert positions == {0: 5, 1: 6}
+        assert [row[0] for row in readings] == [2, 5, 6]  # from the one furthest behind
+        # While this worker looked, another went on.
+        database.commit(batch(5, 7, vitals=[vital(7, 70.0)], complete=True))
+        database.catch_up("s", positions, [vital(6, 60.0)])
+        assert rows(url, "SELECT n, mean, seq FROM vitals") == [(7, 70.0, 7)]
+        assert rows(url, "SELECT part, vitals_seq FROM positions") == [(0, 7), (1, 6)]
+        database.catch_up("s", {0: 8}, [vital(8, 80.0)])
+        assert rows(url, "SELECT n, mean, seq FROM vitals") == [(8, 80.0, 8)]
+
     def test_a_replayed_message_leaves_rejected_once(self, url: str, database: Database) -> None:
         no = [("s", 1, 17, "cannot be processed: x", "{}", NOW)]
         database.commit(batch(0, 1, readings=[], rejected=no))

@@ -18,7 +18,7 @@ from chaos.faults import Fault, all_faults
 from chaos.run import finished, run
 from embedded.stack import ROOT, free_port
 from tests import pipeline as pipelines
-from tests.oracle import check, table
+from tests.oracle import at_rest, check, table
 from tests.pipeline import Pipeline, synthetic
 
 pytestmark = pytest.mark.timeout(300)
@@ -63,7 +63,7 @@ def mark(pipeline: Pipeline, point: str) -> int:
 
 
 def settled(pipeline: Pipeline) -> bool:
-    return pipeline.done() and table(pipeline.database_url, "pending").empty
+    return pipeline.done() and at_rest(pipeline.database_url)
 
 
 def second(name: str, pipeline: Pipeline) -> "subprocess.Popen[bytes]":

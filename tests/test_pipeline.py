@@ -11,7 +11,7 @@ from zlib import crc32
 import pytest
 
 from embedded.stack import ROOT
-from tests.oracle import check, table
+from tests.oracle import at_rest, check, table
 from tests.pipeline import PROGRAMS, Pipeline, synthetic
 
 pytestmark = pytest.mark.timeout(300)
@@ -25,7 +25,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settled(pipeline: Pipeline) -> bool:
-    return pipeline.done() and table(pipeline.database_url, "pending").empty
+    return pipeline.done() and at_rest(pipeline.database_url)
 
 
 @pytest.mark.parametrize("mode", ["live", "hindsight"])

@@ -42,13 +42,18 @@ class Moved(DatabaseError):
 
 @dataclass
 class Changes:
-    """All that one batch changes: rows in the order of the tables' columns."""
+    """All that one batch changes: rows in the order of the tables' columns.
+
+    part: None for a single message that was rejected before. complete: with these rows,
+    `vitals` holds all of the partition's readings.
+    """
 
     stream: str
     part: int | None
     after: int
     last: int
     now: str
+    complete: bool = False
     readings: list[Row] = field(default_factory=list)
     stays: list[Row] = field(default_factory=list)
     vitals: list[Row] = field(default_factory=list)
@@ -61,7 +66,7 @@ TABLES = {
     "readings": "stream seq pat_id date_admission measured_at parameter value",
     "stays": "stream pat_id date_admission age date_discharge",
     "vitals": "stream pat_id date_admission parameter n mean m2 minimum maximum first_value"
-    " first_at last_value last_at hours_mean hours_m2 covariance mean_low",
+    " first_at last_value last_at hours_mean hours_m2 covariance mean_low seq",
     "predictions": "stream seq model version pat_id date_admission measured_at features probability"
     " reason created_at",
     "pending": "stream seq model",
@@ -109,7 +114,8 @@ class Database:
     def _translate(self, error: Exception) -> DatabaseError:
         raise NotImplementedError
 
-    def _upsert(self, table: str, columns: Sequence[str]) -> str:
+    def _upsert(self, table: str, columns: Sequence[str], newer: str | None) -> str:
+        """Of a row that is there, replaces the columns; with `newer` only if that is greater."""
         raise NotImplementedError
 
     def _write(
@@ -149,11 +155,19 @@ class Database:
         cursor.execute(statement.replace("?", self.placeholder), values)
         return cursor
 
-    def _insert(self, cursor: Any, table: str, rows: Sequence[Row], upsert: bool = False) -> None:
+    def _insert(
+        self,
+        cursor: Any,
+        table: str,
+        rows: Sequence[Row],
+        upsert: bool = False,
+        newer: str | None = None,
+    ) -> None:
         if rows:
             columns = TABLES[table].split()
             values = [column for column in columns if column not in KEYS.get(table, "").split()]
-            self._write(cursor, table, columns, rows, self._upsert(table, values) if upsert else "")
+            replacing = self._upsert(table, values, newer) if upsert else ""
+            self._write(cursor, table, columns, rows, replacing)
 
     def create_tables(self) -> None:
         """Makes the tables that are missing; a user without that right needs them to be there."""
@@ -211,6 +225,48 @@ class Database:
             )
             return [_plain(row) for row in cursor.fetchall()]
 
+    def parts_behind(self) -> list[tuple[str, int]]:
+        """(stream, part) of the partitions with readings that `vitals` may not hold."""
+        with self._transaction() as cursor:
+            self._execute(cursor, "SELECT stream, part FROM positions WHERE vitals_seq < seq")
+            return [(stream, int(part)) for stream, part in cursor.fetchall()]
+
+    def behind(self, stream: str) -> tuple[dict[int, int], list[Row]]:
+        """The readings that `vitals` may not hold yet, and what it holds once they are in it.
+
+        By partition, the position; and (seq, pat_id, date_admission, measured_at, parameter,
+        value) in the order they came.
+        """
+        with self._transaction() as cursor:
+            self._execute(
+                cursor, "SELECT part, seq, vitals_seq FROM positions WHERE stream = ?", (stream,)
+            )
+            found = [(int(p), int(seq), int(done)) for p, seq, done in cursor.fetchall()]
+            behind = [done for _, seq, done in found if done < seq]
+            if not behind:
+                return {}, []
+            self._execute(
+                cursor,
+                "SELECT seq, pat_id, date_admission, measured_at, parameter, value FROM readings"
+                " WHERE stream = ? AND seq > ? ORDER BY seq",
+                (stream, min(behind)),
+            )
+            readings = [_plain(row) for row in cursor.fetchall()]
+        return {part: seq for part, seq, _ in found}, readings
+
+    def catch_up(self, stream: str, positions: dict[int, int], vitals: Sequence[Row]) -> None:
+        """Writes rows of `vitals` that have come further than those in the table."""
+        with self._transaction() as cursor:
+            for part, seq in sorted(positions.items()):
+                self._execute(
+                    cursor,
+                    "UPDATE positions SET vitals_seq = ?"
+                    " WHERE stream = ? AND part = ? AND vitals_seq < ?",
+                    (seq, stream, part, seq),
+                )
+            # Another worker may have written what it has in memory since `behind`.
+            self._insert(cursor, "vitals", vitals, upsert=True, newer="seq")
+
     def commit(self, changes: Changes) -> None:
         """Writes all of it or nothing. Raises Moved, Refused or Unavailable."""
         with self._transaction() as cursor:
@@ -231,9 +287,16 @@ class Database:
         # First, so that two workers on one partition wait for each other here.
         self._execute(
             cursor,
-            "UPDATE positions SET seq = ?, committed_at = ?"
+            f"UPDATE positions SET seq = ?, {'vitals_seq = ?, ' * changes.complete}committed_at = ?"
             " WHERE stream = ? AND part = ? AND seq = ?",
-            (changes.last, changes.now, changes.stream, part, changes.after),
+            (
+                changes.last,
+                *([changes.last] if changes.complete else []),
+                changes.now,
+                changes.stream,
+                part,
+                changes.after,
+            ),
         )
         if cursor.rowcount == 1:
             return
@@ -242,8 +305,15 @@ class Database:
         try:
             self._execute(
                 cursor,
-                "INSERT INTO positions (stream, part, seq, committed_at) VALUES (?, ?, ?, ?)",
-                (changes.stream, part, changes.last, changes.now),
+                "INSERT INTO positions (stream, part, seq, vitals_seq, committed_at)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (
+                    changes.stream,
+                    part,
+                    changes.last,
+                    changes.last if changes.complete else 0,
+                    changes.now,
+                ),
             )
         except (sqlite3.IntegrityError, mysql.connector.IntegrityError):
             raise Moved from None
@@ -348,10 +418,11 @@ class SQLite(Database):
         cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         return {name for (name,) in cursor.fetchall()}
 
-    def _upsert(self, table: str, columns: Sequence[str]) -> str:
+    def _upsert(self, table: str, columns: Sequence[str], newer: str | None) -> str:
         keys = ", ".join(KEYS[table].split())
         sets = ", ".join(f"`{column}` = excluded.`{column}`" for column in columns)
-        return f" ON CONFLICT ({keys}) DO UPDATE SET {sets}"
+        only = f" WHERE excluded.`{newer}` > {table}.`{newer}`" if newer else ""
+        return f" ON CONFLICT ({keys}) DO UPDATE SET {sets}{only}"
 
     def _write(
         self, cursor: Any, table: str, columns: Sequence[str], rows: Sequence[Row], upsert: str
@@ -435,9 +506,17 @@ class MySQL(Database):
         cursor.execute("SHOW TABLES")
         return {name for (name,) in cursor.fetchall()}
 
-    def _upsert(self, table: str, columns: Sequence[str]) -> str:
+    def _upsert(self, table: str, columns: Sequence[str], newer: str | None) -> str:
         # VALUES(): the row alias that MySQL prefers is not known to MariaDB.
-        sets = ", ".join(f"`{column}` = VALUES(`{column}`)" for column in columns)
+        new = {column: f"VALUES(`{column}`)" for column in columns}
+        if newer:
+            # From left to right, each seeing what the ones before it did: `newer` goes last.
+            new[newer] = new.pop(newer)
+            only = f"{new[newer]} > {table}.`{newer}`"
+            new = {
+                column: f"IF({only}, {value}, {table}.`{column}`)" for column, value in new.items()
+            }
+        sets = ", ".join(f"`{column}` = {value}" for column, value in new.items())
         return f" ON DUPLICATE KEY UPDATE {sets}"
 
     def _write(

@@ -90,6 +90,7 @@ class PartitionWorker(SimpleWorker):
     def run_maintenance_tasks(self) -> None:
         # RQ waits for twenty minutes before it looks after these.
         self.take_up_leftovers()
+        self.complete()
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def leftovers(self) -> set[str]:
@@ -121,19 +122,33 @@ class PartitionWorker(SimpleWorker):
             metrics.LEFTOVERS.inc(len(left))
             log.info("%s: took up %d jobs that were under way", queue.name, len(left))
 
+    def complete(self) -> None:
+        """Brings table `vitals` up to date, unless there are jobs to do."""
+        if self.queues[0].is_empty():
+            try:
+                self._handler.complete()
+            except (Moved, Unavailable) as error:
+                log.debug("vitals: %s", error)  # at the next batch, or the next look
+
     def store(self, key: str) -> None:
         """Stores the batch that lies in Redis at `key`."""
         attempt = f"{ATTEMPTS}:{key}"
         with self._redis.pipeline() as pipe:
-            data, deaths, _ = pipe.get(key).incr(attempt).expire(attempt, A_DAY).execute()
+            pipe.get(key).incr(attempt).expire(attempt, A_DAY).llen(self.queues[0].key)
+            data, deaths, _, waiting = pipe.execute()
         self._attempts = [attempt]
         if data is None:
             log.warning("%s is gone from Redis; the buffer reads it again", key)
+            self.complete()
             return
         batch = msgspec.msgpack.decode(data, type=Batch)
         started = time.monotonic()
         try:
-            outcome = self._persist(batch) if deaths <= DEATHS else self._one_by_one(batch)
+            outcome = (
+                self._persist(batch, more=waiting > 0)
+                if deaths <= DEATHS
+                else self._one_by_one(batch)
+            )
         except Early as early:
             log.warning("%s; the batch after %d comes again", early, batch.after)
             self._say(batch, self._database.position(batch.stream, batch.part), key)
@@ -187,18 +202,18 @@ class PartitionWorker(SimpleWorker):
                 deaths, _ = pipe.incr(attempt).expire(attempt, A_DAY).execute()
             self._attempts.append(attempt)
             single = Batch(batch.stream, batch.part, after, [message])
-            outcome += self._persist(single, deaths > DEATHS)
+            outcome += self._persist(single, deadly=deaths > DEATHS)
             self._redis.delete(attempt)
             after = message[0]
         return outcome
 
-    def _persist(self, batch: Batch, deadly: bool = False) -> Outcome:
+    def _persist(self, batch: Batch, more: bool = False, deadly: bool = False) -> Outcome:
         failures = 0
         early_until: float | None = None
         while True:
             try:
                 self._learn()
-                outcome = self._handler.handle(batch, Deadly(DEADLY) if deadly else None)
+                outcome = self._handler.handle(batch, Deadly(DEADLY) if deadly else None, more)
                 if failures:
                     metrics.RECONNECTS.labels("database").inc()
                     log.info("database: back")
@@ -332,6 +347,7 @@ def work(part: int, redis: Redis, database: Database, handler: DataHandler) -> N
                 log.info("tool-%d: redis is back", part)
             failures = 0
             _worker.work(logging_level="CRITICAL")
+            _worker.complete()
         except RedisError as error:
             if not failures:
                 log.warning("tool-%d: redis: %s; waiting for it", part, error)

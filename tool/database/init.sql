@@ -33,7 +33,9 @@ CREATE TABLE IF NOT EXISTS stays (
 );
 
 -- Running statistics of a stay's parameter: enough for every feature without a
--- window. m2 is the sum of squared deviations from the mean (Welford 1962);
+-- window. While batches queue up they are written every few seconds only, so
+-- `seq` says how far a row has come: the stay's later messages are not in it yet.
+-- m2 is the sum of squared deviations from the mean (Welford 1962);
 -- hours_* and covariance are the same for time, in hours since admission. Two names are
 -- reserved words in MySQL: write `last_value` and `first_value` in backticks.
 CREATE TABLE IF NOT EXISTS vitals (
@@ -54,6 +56,7 @@ CREATE TABLE IF NOT EXISTS vitals (
     hours_m2       DOUBLE       NOT NULL,
     covariance     DOUBLE       NOT NULL,
     mean_low       DOUBLE       NOT NULL, -- what `mean` cannot hold of itself (compensation)
+    seq            BIGINT       NOT NULL,
     PRIMARY KEY (pat_id, date_admission, parameter, stream)
 );
 
@@ -94,11 +97,13 @@ CREATE TABLE IF NOT EXISTS rejected (
     UNIQUE (pat_id, stream, seq)
 );
 
--- The last message of each partition that is in the tables above.
+-- The last message of each partition that is in the tables above, and the last
+-- whose reading is in `vitals` too.
 CREATE TABLE IF NOT EXISTS positions (
     stream         VARCHAR(32)  NOT NULL,
     part           INTEGER      NOT NULL,
     seq            BIGINT       NOT NULL,
+    vitals_seq     BIGINT       NOT NULL,
     committed_at   DATETIME(3)  NOT NULL,
     PRIMARY KEY (stream, part)
 );
