@@ -182,7 +182,10 @@ def choking(database: Database) -> DataHandler:
     return found
 
 
-STATISTICS = "pat_id, parameter, n, ROUND(mean, 9), minimum, maximum, `last_value`, CAST(last_at AS CHAR(19))"
+STATISTICS = (
+    "pat_id, parameter, n, ROUND(mean, 9), minimum, maximum, `last_value`,"
+    " CAST(last_at AS CHAR(19))"
+)
 BEHIND = "SELECT part FROM positions WHERE vitals_seq < seq"
 
 
