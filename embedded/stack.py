@@ -12,7 +12,17 @@ from honcho.environ import expand_processes, parse_procfile
 from honcho.manager import Manager
 from honcho.printer import Printer
 
+from buffer.settings import SettingError as BufferSettingError
+from buffer.settings import Settings as BufferSettings
+from dashboard.settings import SettingError as DashboardSettingError
+from dashboard.settings import Settings as DashboardSettings
 from embedded import redis_server
+from hospital.cells import Dates
+from hospital.settings import SettingError as HospitalSettingError
+from hospital.settings import Settings as HospitalSettings
+from modelapi import settings as modelapi
+from tool.settings import SettingError as ToolSettingError
+from tool.settings import Settings as ToolSettings
 
 ROOT = Path(__file__).parent.parent
 PORTS = (
@@ -55,8 +65,31 @@ def environment(folder: Path, given: Mapping[str, str] = os.environ) -> dict[str
     return chosen
 
 
+def check_settings(environ: Mapping[str, str]) -> None:
+    """Reads them as each program will. Raises CannotRun for the first that is no good."""
+    try:
+        hospital = HospitalSettings.from_environment(environ)
+        Dates(hospital.date_format)
+        BufferSettings.from_environment(environ)
+        ToolSettings.from_environment(environ)
+        modelapi.from_environment(environ)
+        modelapi.number(environ, "MODELAPI_WORKERS", 2, 1, 64)
+        DashboardSettings.from_environment(environ)
+    except (
+        HospitalSettingError,
+        BufferSettingError,
+        ToolSettingError,
+        DashboardSettingError,
+        ValueError,
+    ) as error:
+        raise CannotRun(str(error)) from None
+    if not hospital.patient_data.is_dir():
+        raise CannotRun(f"PATIENT_DATA: there is no folder {str(hospital.patient_data)!r}")
+
+
 def prepare(folder: Path, environ: Mapping[str, str]) -> None:
     """Makes the folders and checks what can be checked. Raises CannotRun."""
+    check_settings(environ)
     try:
         redis_server.executable()
     except redis_server.NoRedis as error:

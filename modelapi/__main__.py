@@ -2,9 +2,11 @@
 
 import argparse
 import getpass
+import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from modelapi import champion
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     unshadow.add_argument("model", metavar="NAME")
     token = commands.add_parser("token", help="print a token")
     token.add_argument("--subject", default="tool", help="whom it is for (default: tool)")
-    token.add_argument("--days", type=float, default=365, help="how long it is good for (365)")
+    token.add_argument("--days", default="365", help="how long it is good for (365)")
     token.add_argument(
         "--key",
         type=Path,
@@ -129,10 +131,18 @@ def _print_state(state: State) -> None:
 
 def _print_token(asked: argparse.Namespace) -> None:
     if asked.key is None:
-        raise ValueError("no key: set MODEL_TOKEN_KEY_FILE, or give --key FILE")
-    pem = asked.key.read_bytes().lstrip().startswith(b"-----BEGIN")
-    key, algorithm = read_key(asked.key, private=pem)
-    print(make_token(key, algorithm, asked.subject, asked.days * DAY))
+        raise ValueError(
+            "no key: set MODEL_TOKEN_KEY_FILE, or give --key FILE (make token KEY=FILE)"
+        )
+    key, algorithm = read_key(asked.key, private=True)
+    print(make_token(key, algorithm, asked.subject, _days(asked.days) * DAY))
+
+
+def _days(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (days := float(text)) < math.inf:
+            return days
+    raise ValueError(f"--days: {text!r} is not a number of days above 0")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -71,10 +72,10 @@ def _http(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 3600:
-        raise ValueError("expected seconds, above 0")
-    return seconds
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < 3600:
+            return seconds
+    raise ValueError("expected seconds, above 0")
 
 
 def _positive(text: str) -> int:

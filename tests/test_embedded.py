@@ -1,0 +1,93 @@
+"""`make run`, `make replay` and `make token`: what cannot work is said first, in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded.stack import ROOT, CannotRun, check_settings, environment
+
+BAD = [
+    ("PATIENT_DATA", "/nowhere"),
+    ("REPLAY_RATE", "fast"),
+    ("REPLAY_MODE", "dead"),
+    ("DATE_FORMAT", "american"),
+    ("HOSPITAL_PORT", "http"),
+    ("PARTITIONS", "0"),
+    ("BATCH_MAX", "many"),
+    ("QUEUE_MAX", "-1"),
+    ("MODEL_TIMEOUT", "soon"),
+    ("MODEL_TIMEOUT", "nan"),
+    ("MODEL_URL", "ftp://model"),
+    ("DATABASE_URL", "postgres://ward"),
+    ("DATABASE_PASSWORD_FILE", "/nowhere"),
+    ("TOOL_METRICS_PORT", "70000"),
+    ("MODELS", "/nowhere"),
+    ("MODELAPI_WORKERS", "0"),
+    ("MODEL_TOKEN_KEY_FILE", "/nowhere"),
+    ("HOSPITAL_URL", "hospital"),
+    ("LOG_LEVEL", "loud"),
+    ("LOG_FORMAT", "xml"),
+]
+
+
+def test_what_is_not_set_is_good(tmp_path: Path) -> None:
+    check_settings(environment(tmp_path, {}))
+
+
+@pytest.mark.parametrize(("key", "value"), BAD)
+def test_a_bad_setting_is_named_with_its_value(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(CannotRun) as raised:
+        check_settings(environment(tmp_path, {key: value}))
+    text = str(raised.value)
+    assert key in text
+    assert value.casefold() in text.casefold()
+    assert len(text.splitlines()) == 1
+    assert "could not convert" not in text
+
+
+@pytest.mark.parametrize("what", ["run", "replay"])
+def test_nothing_is_started_with_a_bad_setting(what: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "embedded", what],
+        cwd=ROOT,
+        env=os.environ | {"MODEL_TIMEOUT": "soon"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "embedded: MODEL_TIMEOUT=soon: expected seconds, above 0\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no key: set MODEL_TOKEN_KEY_FILE, or give --key FILE (make token KEY=FILE)"),
+        (["--key", "/nowhere"], "/nowhere: No such file or directory"),
+        (["--key", "/"], "/: Is a directory"),
+        (["--key", "{key}", "--days", "nan"], "--days: 'nan' is not a number of days above 0"),
+        (["--key", "{key}", "--days", "inf"], "--days: 'inf' is not a number of days above 0"),
+        (["--key", "{key}", "--days", "-1"], "--days: '-1' is not a number of days above 0"),
+        (["--key", "{key}", "--days", "soon"], "--days: 'soon' is not a number of days above 0"),
+    ],
+)
+def test_a_token_that_cannot_be_made_is_one_line(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("a secret of at least thirty-two bytes")
+    environ = {name: text for name, text in os.environ.items() if name != "MODEL_TOKEN_KEY_FILE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "modelapi", "token", *(a.format(key=key) for a in arguments)],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{said}\n"
