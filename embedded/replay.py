@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,24 @@ from redis.exceptions import RedisError
 from tqdm import tqdm
 
 from embedded.stack import PORTS, ROOT, CannotRun, environment, free_port, prepare, without_password
+from hospital.settings import Settings as HospitalSettings
+from hospital.settings import writable_folder
 from tool.db_connector import Database, connect
 
 FOLDER = Path("var/replay")
 DATABASE = Path("var/replay.sqlite")
 
 
+class NothingToReplay(CannotRun):
+    """No program is to blame, so that no log is shown."""
+
+
 def replay() -> int:
     """Starts the programs, waits until all is stored and predicted, stops them.
 
-    The last line on stdout is a JSON object: messages, stored, predictions, rejected,
-    seconds, messages_per_s, latency_ms (p50, p99: from the buffer's receipt of a message to
-    the commit of its batch).
+    The last line on stdout is a JSON object: messages, refused_rows (of the CSVs, when they were
+    merged), stored, predictions, rejected, seconds, messages_per_s, latency_ms (p50, p99: from
+    the buffer's receipt of a message to the commit of its batch).
     """
     shutil.rmtree(FOLDER, ignore_errors=True)
     for suffix in ("", "-wal", "-shm"):
@@ -54,32 +61,31 @@ def replay() -> int:
     except KeyboardInterrupt:
         print("\nstopped; what is stored so far stays in the database", file=sys.stderr)
         return 130
+    except NothingToReplay:
+        raise
     except CannotRun as error:
         sys.stderr.writelines(log.read_text(errors="replace").splitlines(keepends=True)[-30:])
         raise CannotRun(f"{error} (its log is above, and in {log})") from None
     finally:
         programs.terminate()
         programs.wait()
-    stored_in = without_password(environ["DATABASE_URL"])
-    print(
-        f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
-        f"{result['stored']:,} stored, "
-        f"{result['rejected']:,} rejected, {result['predictions']:,} predictions "
-        f"({result['messages_per_s']:,.0f} messages/s); rows in {stored_in}",
-        file=sys.stderr,
-    )
+    print(summary(result, environ), file=sys.stderr)
     print(json.dumps(result))
     return 0
 
 
 def _follow(programs: "subprocess.Popen[bytes]", environ: dict[str, str]) -> dict[str, Any]:
     health: dict[str, Any] = {}
-    while not health.get("messages"):
+    while "messages" not in health:
         if programs.poll() is not None:
             raise CannotRun("the pipeline did not start")
         time.sleep(0.1)
         health = _health(environ["HOSPITAL_PORT"])
     stream, total = health["stream"], health["messages"]
+    refused = health["refused_rows"]
+    if not total:
+        why = f"; rows that cannot be used: {refused:,}, see {_refused(environ)}" if refused else ""
+        raise NothingToReplay(f"the CSVs have no message{why}")
     redis: Any = Redis.from_url(environ["REDIS_URL"])
     database = connect(environ["DATABASE_URL"], _secret(environ.get("DATABASE_PASSWORD_FILE")))
     started: float | None = None
@@ -97,11 +103,32 @@ def _follow(programs: "subprocess.Popen[bytes]", environ: dict[str, str]) -> dic
     seconds = time.monotonic() - (started or time.monotonic())
     return {
         "messages": total,
+        "refused_rows": refused,
         **_counts(database, stream),
         "seconds": round(seconds, 3),
         "messages_per_s": round(total / seconds, 1),
         "latency_ms": _latency(redis.hgetall(f"icu:latency:{stream}")),
     }
+
+
+def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    """The result for people; a second line where rows of the CSVs could not be used."""
+    text = (
+        f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
+        f"{result['stored']:,} stored, "
+        f"{result['rejected']:,} rejected, {result['predictions']:,} predictions "
+        f"({result['messages_per_s']:,.0f} messages/s); "
+        f"rows in {without_password(environ['DATABASE_URL'])}"
+    )
+    if rows := result["refused_rows"]:
+        text += f"\nrows of the CSVs that could not be used: {rows:,}; see {_refused(environ)}"
+    return text
+
+
+def _refused(environ: Mapping[str, str]) -> Path:
+    """Where hospital says why: beside the CSVs, if it could write there."""
+    settings = HospitalSettings.from_environment(environ)
+    return writable_folder(settings.patient_data, settings.derived_data) / "rejected.csv"
 
 
 def _health(port: str) -> dict[str, Any]:

@@ -88,6 +88,7 @@ async def health(request: web.Request) -> web.Response:
             "status": "ok",
             "stream": ward.replay.stream,
             "messages": ward.replay.messages,
+            "refused_rows": ward.replay.rejected.total(),
             "mode": ward.mode,
             "rate": ward.rate,
             "subscribers": len(ward.subscribers),

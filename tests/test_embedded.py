@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from embedded import replay
 from embedded.stack import ROOT, CannotRun, check_settings, environment
 
 BAD = [
@@ -61,6 +62,27 @@ def test_nothing_is_started_with_a_bad_setting(what: str) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "embedded: MODEL_TIMEOUT=soon: expected seconds, above 0\n"
+
+
+def test_a_replay_says_where_the_rows_are_that_could_not_be_used(tmp_path: Path) -> None:
+    environ = environment(tmp_path / "run", {"PATIENT_DATA": str(tmp_path)})
+    result = {"messages": 1000, "stored": 980, "rejected": 20, "predictions": 960}
+    result |= {"seconds": 2, "messages_per_s": 500, "refused_rows": 0}
+    assert "rejected.csv" not in replay.summary(result, environ)
+    said = replay.summary(result | {"refused_rows": 1234}, environ).splitlines()[-1]
+    assert said == f"rows of the CSVs that could not be used: 1,234; see {tmp_path}/rejected.csv"
+
+
+def test_a_replay_of_nothing_ends_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = {"stream": "5eed0001", "messages": 0, "refused_rows": 3}
+    monkeypatch.setattr(replay, "_health", lambda port: health)
+    environ = environment(tmp_path / "run", {"PATIENT_DATA": str(tmp_path)})
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as programs:
+        with pytest.raises(CannotRun, match=f"no message; .* 3, see {tmp_path}/rejected.csv"):
+            replay._follow(programs, environ)
+        programs.terminate()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
@@ -244,6 +245,7 @@ class EndlessReplay:
 
     def __init__(self) -> None:
         self.taken: dict[int, int] = {}
+        self.rejected: Counter[str] = Counter()
 
     def events(self, after: int) -> Iterator[list[str]]:
         self.taken[after] = 0
@@ -344,6 +346,7 @@ class TestOtherRequests:
                     "status": "ok",
                     "stream": replay.stream,
                     "messages": len(parse(await (await client.get("/sub")).text())),
+                    "refused_rows": 0,
                     "mode": mode,
                     "rate": 0,
                     "subscribers": 0,
