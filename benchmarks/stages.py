@@ -303,15 +303,13 @@ def _executemany_both(bench: Bench, calls: list[list[tuple[Any, ...]]], now: str
 def _model(pipeline: Pipeline) -> Iterator[Result]:
     client = ModelClient(pipeline.environ["MODEL_URL"], timeout=10)
     estimator = joblib.load(ROOT / "models/formula/1/model.joblib")
+    encode = FeatureSet(ORIGINAL.values()).encode
     for count in (1, BATCH):
-        rows = [
-            dict(zip(ORIGINAL, (60.0, 120.0, 18.0 + n % 7, 0.4), strict=True)) for n in range(count)
-        ]
-        array = np.array([list(row.values()) for row in rows])
+        array = np.array([(60.0, 120.0, 18.0 + n % 7, 0.4) for n in range(count)])
 
-        def ask(rows: list[dict[str, float]] = rows) -> int:
-            client.predict("formula", "1", rows)  # type: ignore[arg-type]
-            return len(rows)
+        def ask(array: Any = array) -> int:
+            client.predict("formula", "1", [encode(row) for row in array.tolist()])
+            return len(array)
 
         def bare(array: Any = array) -> int:
             estimator.predict_proba(array)

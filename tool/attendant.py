@@ -110,7 +110,7 @@ class Attendant:
         metrics.PENDING.set(self._database.waiting(PENDING_COUNTED))
 
     def _fill_in(self, model: str, version: str, rows: list[Row]) -> int:
-        features = [msgspec.json.decode(row[7]) for row in rows]
+        features = [row[7] for row in rows]
         now = _now()
         try:
             probabilities = self._client.predict(model, version, features)

@@ -454,8 +454,7 @@ class DataHandler:
             for (model, features), rows in zip(self._models, asked, strict=True):
                 row = features.row(stay)
                 reason = features.missing(row)
-                named = dict(zip(features.names, row, strict=True))
-                place = (seq, pat_id, admission, measured_at, named)
+                place = (seq, pat_id, admission, measured_at, features.encode(row))
                 if reason is None:
                     rows.append(place)
                 else:
@@ -467,9 +466,8 @@ class DataHandler:
         if not rows:
             return 0
         try:
-            probabilities = self._client.predict(
-                model.model, model.version, [row[-1] for row in rows]
-            )
+            asked = [row[-1] for row in rows]
+            probabilities = self._client.predict(model.model, model.version, asked)
         except (ModelUnavailable, ModelRefused):
             changes.predictions += [_prediction(changes, model, row, None, WAITING) for row in rows]
             changes.pending += [(changes.stream, row[0], model.model) for row in rows]
@@ -525,7 +523,7 @@ def _prediction(
         pat_id,
         admission,
         measured_at,
-        msgspec.json.encode(features).decode(),
+        features,
         probability,
         reason,
         changes.now,

@@ -28,6 +28,8 @@ from math import fsum, inf, nan, sqrt
 from operator import attrgetter, mul
 from typing import Any
 
+import msgspec
+
 Value = float | None
 
 # Times are whole seconds, which hours as floats cannot all say exactly. An edge
@@ -340,6 +342,11 @@ class FeatureSet:
                 self.windows[parameter] = max(hours, self.windows.get(parameter, 0))
         self._panels = list(panels.values())
         self._parameters = list(panels)
+        # A struct is encoded at twice the speed of a dict.
+        members = {f"feature_{index}": name for index, name in enumerate(self.names)}
+        self._object = msgspec.defstruct(
+            "Features", [(member, Any) for member in members], rename=members, gc=False
+        )
         self._required = [
             (index, _reason(feature))
             for index, feature in enumerate(self.features)
@@ -388,6 +395,10 @@ class FeatureSet:
                 value = aggregate(times, values) if times else None
                 row[index] = self._empty[index] if value is None else value
         return until
+
+    def encode(self, row: Sequence[Value]) -> str:
+        """The row as a JSON object."""
+        return msgspec.json.encode(self._object(*row)).decode()
 
     def missing(self, row: Sequence[Value]) -> str | None:
         """Why there can be no prediction from `row`: its first required feature that is missing."""
