@@ -5,13 +5,15 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +336,69 @@ def test_a_page_outlives_the_dashboard(page: Any, dashboard: Dashboard) -> None:
     page.wait_for_selector("body[data-link=open]")
     text = page.locator("ol.ward").inner_text()
     until(page, "text => document.querySelector('ol.ward').innerText !== text", text)
+
+
+class Cable:
+    """A way to the dashboard on which live events can stop without either end being told."""
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self._cut = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """The connections that there are; later ones are whole."""
+        self._cut.set()
+        self._cut = threading.Event()
+
+    def close(self) -> None:
+        self._listener.close()
+        for end in self._ends:
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._ends += [near, far]
+                live = threading.Event()
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(
+                        target=self._carry, args=(*ends, live, self._cut), daemon=True
+                    ).start()
+
+    @staticmethod
+    def _carry(
+        source: socket.socket, to: socket.socket, live: threading.Event, cut: threading.Event
+    ) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if data.startswith(b"GET /events"):
+                    live.set()
+                if not (live.is_set() and cut.is_set()):
+                    to.sendall(data)
+            to.shutdown(socket.SHUT_WR)
+
+
+def test_a_page_leaves_a_connection_that_went_dead_unsaid(
+    browser: Any, dashboard: Dashboard
+) -> None:
+    cable = Cable(dashboard.port)
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{cable.port}/")
+        page.wait_for_selector("body[data-link=open]")
+        cable.cut()
+        page.wait_for_selector("body[data-link=lost]", timeout=30_000)
+        page.wait_for_selector("body[data-link=open]", timeout=30_000)
+    finally:
+        context.close()
+        cable.close()
 
 
 def test_events_go_on_after_the_last_id(dashboard: Dashboard) -> None:

@@ -128,7 +128,7 @@ function apply(update) {
 
 let source;
 let since = body.dataset.since;
-let silence;
+let next; // what is done when nothing is heard in time
 
 function say(state, text) {
   if (body.dataset.link === state) return;
@@ -136,9 +136,13 @@ function say(state, text) {
   document.getElementById("link").textContent = text;
 }
 
+function unless(heardWithin, then) {
+  clearTimeout(next);
+  next = setTimeout(then, heardWithin);
+}
+
 function heard() {
-  clearTimeout(silence);
-  silence = setTimeout(lost, LOST_AFTER);
+  unless(LOST_AFTER, again);
   say("open", "");
 }
 
@@ -146,7 +150,15 @@ function lost() {
   say("lost", "This page has lost its connection to the dashboard. What stands here is not current.");
 }
 
+// A connection may be dead without either end being told.
+function again() {
+  lost();
+  source.close();
+  open();
+}
+
 function open() {
+  unless(LOST_AFTER, again);
   source = new EventSource(`/events?${body.dataset.live}&since=${since}`);
   source.onmessage = (event) => {
     since = event.lastEventId;
@@ -157,19 +169,18 @@ function open() {
   source.onerror = () => {
     lost();
     // Refused, and not only broken off: the browser does not try again by itself.
-    if (source.readyState === EventSource.CLOSED) silence = setTimeout(open, 5_000);
+    if (source.readyState === EventSource.CLOSED) unless(5_000, open);
   };
 }
 
 function close() {
   source.close();
-  clearTimeout(silence);
+  clearTimeout(next);
 }
 
 if (body.dataset.live) {
   register(body);
   open();
-  silence = setTimeout(lost, LOST_AFTER);
   const pause = document.getElementById("pause");
   pause?.addEventListener("click", () => {
     const pausing = pause.getAttribute("aria-pressed") === "false";
