@@ -34,6 +34,8 @@ SILENCE = 12.0
 LOST_AFTER = 3.0
 # How long to wait for the tool's word on what the database has, once Redis has forgotten.
 TOOL_WAIT = 10.0
+# After how long without a failure a peer is tried again quickly.
+STEADY = 10.0
 
 
 class Interrupted(Exception):
@@ -41,17 +43,23 @@ class Interrupted(Exception):
 
 
 class Outage:
-    """Tells of a failure once, of its end once, and grows the pause between tries."""
+    """Tells of a failure once, of its end once, and grows the pause between tries.
+
+    The pause stays long for a peer that answers, and fails again at once.
+    """
 
     def __init__(self, peer: str, url: str = "") -> None:
         self._what = f"{peer} {url}".strip()
         self._back = metrics.RECONNECTS.labels(peer)
         self._since: float | None = None
+        self._well = 0.0
         self._pause = 0.25
 
     async def wait(self, reason: object) -> None:
         if self._since is None:
             self._since = time.monotonic()
+            if self._since - self._well > STEADY:
+                self._pause = 0.25
             log.warning("%s: %s; trying again until it is back", self._what, reason)
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, 5.0)
@@ -60,7 +68,7 @@ class Outage:
         if self._since is not None:
             self._back.inc()
             log.info("%s: back after %.1f s", self._what, time.monotonic() - self._since)
-        self._since, self._pause = None, 0.25
+            self._since, self._well = None, time.monotonic()
 
 
 class Buffer:
@@ -161,9 +169,9 @@ class Buffer:
         pending = Pending(position.partitions, self._settings.batch_max)
         for part, last in position.parts.items():
             for job in self._queues.jobs(part):
-                stream, _, job_last, count = job.rsplit("-", 3)
-                if stream == position.stream and int(job_last) < last:
-                    pending.under_way(part, int(job_last), int(count))
+                stream, *numbers = job.rsplit("-", 3)  # another's job has none
+                if stream == position.stream and int(numbers[1]) < last:
+                    pending.under_way(part, int(numbers[1]), int(numbers[2]))
             pending.under_way(part, last, 1)
         level = None
         if position.partitions != self._settings.partitions:

@@ -2,9 +2,10 @@
 
 import logging
 import secrets
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from redis import Redis
 from redis.exceptions import WatchError
 from rq import Queue
@@ -18,6 +19,8 @@ COMMITTED = "icu:committed"
 COMPLETE = b"since"  # field: when the tool told of all partitions
 LEASE = "icu:buffer"
 LEASE_SECONDS = 5
+# What a damaged position may ask for at most.
+MOST_PARTITIONS = 10_000
 # A job that failed is shown by `rq info` for so long.
 FAILURE_TTL = 30 * 24 * 3600
 
@@ -32,9 +35,9 @@ class Position(msgspec.Struct):
     """How far the buffer has read: the last message of the stream, and of each partition."""
 
     stream: str
-    seq: int
+    seq: Annotated[int, Meta(ge=0)]
     parts: dict[int, int]
-    partitions: int
+    partitions: Annotated[int, Meta(ge=1, le=MOST_PARTITIONS)]
     ended: bool = False
 
 

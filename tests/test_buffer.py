@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from redis.exceptions import RedisError
 
-from buffer.main import Buffer
+from buffer.main import Buffer, Outage
 from buffer.settings import Settings
 from buffer.sse import KEPT, EventParser
 from embedded.redis_server import NoRedis, executable
@@ -175,3 +175,56 @@ def test_a_message_whose_place_is_no_number_stops_at_it(
 
     asyncio.run(run())
     assert all(len(record.message) < 300 for record in caplog.records)
+
+
+def test_a_peer_that_answers_and_fails_at_once_is_asked_more_and_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def run() -> None:
+        outage = Outage("stream")
+        for _ in range(7):
+            await outage.wait("not understood")
+            outage.over()
+
+    monkeypatch.setattr("buffer.main.asyncio.sleep", sleep)
+    asyncio.run(run())
+    assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"icu:position": b'{"stream":"5eed0001","seq":1,"parts":{},"partitions":0}'},
+        {"icu:position": b'{"stream":"5eed0001","seq":-5,"parts":{},"partitions":2}'},
+        {"icu:position": b'{"stream":"5eed0001","seq":1,"parts":{},"partitions":99999999999}'},
+        {"icu:position": b'{"stream":"5eed0001","seq":1,"parts":{"x":1},"partitions":2}'},
+        {"icu:position": b"[]"},
+    ],
+)
+def test_a_damaged_position_is_read_anew(redis: Any, harm: dict[str, bytes]) -> None:
+    redis.mset(harm)
+
+    async def run() -> None:
+        body = b"".join(event(seq, f'{{"pat_id":{seq}}}') for seq in (1, 2, 3)) + END
+        async with buffering(redis, body):
+            await until(lambda: len(queued(redis)) == 3)
+
+    asyncio.run(run())
+
+
+def test_somebody_elses_job_in_a_queue_is_left_alone(redis: Any) -> None:
+    position = b'{"stream":"5eed0001","seq":1,"parts":{"0":1},"partitions":2}'
+    redis.set("icu:position", position)
+    redis.rpush("rq:queue:tool-0", "somebody", "some-body-else-s-job")
+
+    async def run() -> None:
+        body = event(2, '{"pat_id":1}') + event(3, '{"pat_id":1}') + END
+        async with buffering(redis, body):
+            await until(lambda: [seq for seq, _ in queued(redis)] == [2, 3])
+
+    asyncio.run(run())
