@@ -13,6 +13,7 @@ LOG_LEVEL       DEBUG, INFO, WARNING or ERROR (INFO)
 LOG_FORMAT      text, or json: one object a line (text)
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class Settings:
             model_url=url("MODEL_URL", cls.model_url, "http", "https"),
             host=given.get("DASHBOARD_HOST", cls.host),
             port=int(port),
-            allowed_hosts=tuple(given.get("ALLOWED_HOSTS", "").lower().replace(",", " ").split()),
+            allowed_hosts=_names(given.get("ALLOWED_HOSTS", "")),
             log_level=level.upper(),
             log_format=form,
         )
@@ -88,3 +89,11 @@ def _secret(key: str, given: Mapping[str, str]) -> str | None:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise SettingError(f"{key}={path}: {error.strerror}") from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.lower().replace(",", " ").split())
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9.-]+", name):
+            raise SettingError(f"ALLOWED_HOSTS={text}: {name} is not a host's name")
+    return names

@@ -13,6 +13,7 @@ LOG_FORMAT     text, or json: one object a line (text)
 """
 
 import math
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Settings:
             ),
             host=given.get("HOSPITAL_HOST", cls.host),
             port=_port(given.get("HOSPITAL_PORT", str(cls.port))),
-            allowed_hosts=tuple(given.get("ALLOWED_HOSTS", "").lower().replace(",", " ").split()),
+            allowed_hosts=_names(given.get("ALLOWED_HOSTS", "")),
             log_level=_one_of(
                 "LOG_LEVEL",
                 given.get("LOG_LEVEL", cls.log_level).upper(),
@@ -109,3 +110,11 @@ def _one_of(key: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise SettingError(f"{key}: {value!r} is not one of {', '.join(choices)}")
     return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.lower().replace(",", " ").split())
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9.-]+", name):
+            raise SettingError(f"ALLOWED_HOSTS={text}: {name} is not a host's name")
+    return names

@@ -14,6 +14,8 @@ BAD = [
     ("PATIENT_DATA", "/nowhere"),
     ("REPLAY_RATE", "fast"),
     ("REPLAY_MODE", "dead"),
+    ("ALLOWED_HOSTS", "https://ward.example.org"),
+    ("ALLOWED_HOSTS", "ward.example.org:443"),
     ("DATE_FORMAT", "american"),
     ("HOSPITAL_PORT", "http"),
     ("PARTITIONS", "0"),
