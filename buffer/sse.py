@@ -10,7 +10,9 @@ import msgspec
 
 log = logging.getLogger("buffer")
 
-# What is kept of an event that is too long.
+# Three hundred times a message. A batch of such must fit into the memory of Redis.
+MAX_EVENT = 1 << 16
+# What is kept of an event that is longer.
 KEPT = 4096
 # Allowed nowhere in JSON.
 CUT = b"\x1a"
@@ -43,7 +45,7 @@ class EventParser:
     [Event(type='message', id='1', data=b'{"a":1}')]
     """
 
-    def __init__(self, max_event: int = 1 << 20) -> None:
+    def __init__(self, max_event: int = MAX_EVENT) -> None:
         self._rest = b""
         self._max_event = max_event
         self._cut = False
@@ -67,12 +69,11 @@ class EventParser:
             self._cut = True
         events = self._events(complete)
         if end > self._max_event:
-            events = [self._short(event) for event in events]
+            most = self._max_event
+            events = [event if len(event.data) <= most else self._short(event) for event in events]
         return events
 
     def _short(self, event: Event) -> Event:
-        if len(event.data) <= self._max_event:
-            return event
         self._warn()
         return msgspec.structs.replace(event, data=event.data[:KEPT] + CUT)
 
