@@ -213,6 +213,18 @@ def test_vitals_may_wait_while_batches_do_and_the_next_worker_makes_up_for_them(
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(6, 90.0, 6)]
 
 
+def test_a_message_that_is_set_aside_does_not_speak_for_the_vitals(
+    url: str, database: Database, other: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = choking(database)
+    killed.handle(batch(0, message(80.0)), more=True)
+    killed.handle(batch(1, message(81.0)), more=True)
+    monkeypatch.setattr("tool.stays.VITALS_EVERY", 0.0)
+    killed.handle(batch(2, message(90.5)), more=True)
+    handler_of(other).handle(batch(3, message(82.0)))
+    assert rows(url, "SELECT n, mean FROM vitals") == [(3, 81.0)]
+
+
 def test_a_worker_with_nothing_to_do_makes_up_for_a_killed_one(
     url: str, database: Database, other: Database
 ) -> None:
@@ -227,7 +239,7 @@ def test_a_worker_with_nothing_to_do_makes_up_for_a_killed_one(
 def test_a_stay_that_leaves_memory_is_written_first(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tool.data_handler.STAYS_IN_MEMORY", 3)
+    monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", 3)
     handler = handler_of(database)
     for turn in range(20):
         sent = [message(float(turn), pat_id=(2 * turn + place) % 7) for place in range(2)]
@@ -242,7 +254,7 @@ def test_a_stay_that_leaves_memory_is_written_first(
 def test_one_worker_of_many_streams_lets_none_of_their_stays_go_unwritten(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tool.data_handler.STAYS_IN_MEMORY", 2)
+    monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", 2)
     handler = handler_of(database)
     for turn in range(9):
         stream = "abc"[turn % 3]
@@ -262,8 +274,8 @@ def test_whatever_befalls_the_workers_the_vitals_end_as_the_readings_say(
     seed: int,
 ) -> None:
     chance = random.Random(seed)
-    monkeypatch.setattr("tool.data_handler.STAYS_IN_MEMORY", chance.choice([2, 5, 1000]))
-    monkeypatch.setattr("tool.data_handler.VITALS_EVERY", chance.choice([0.0, 0.01, 1000.0]))
+    monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", chance.choice([2, 5, 1000]))
+    monkeypatch.setattr("tool.stays.VITALS_EVERY", chance.choice([0.0, 0.01, 1000.0]))
     sent: dict[int, list[tuple[int, float, bytes]]] = {0: [], 1: []}
     expected: dict[tuple[int, str], list[tuple[int, float, int]]] = {}
     for seq in range(1, 301):

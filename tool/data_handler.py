@@ -1,19 +1,15 @@
 """One batch: from raw messages to one transaction."""
 
 import logging
-import time
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, date, datetime
-from functools import lru_cache
-from itertools import islice
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any
 
 import msgspec
 
 from tool.db_connector import Changes, Database, Moved, Row, Unavailable
-from tool.features import FeatureSet, Stay, Vital, widest
+from tool.features import FeatureSet, widest
 from tool.messages import Discharge, Id, Message, Unusable, decode, ordinal
 from tool.model_client import (
     Declaration,
@@ -23,17 +19,12 @@ from tool.model_client import (
     ModelUnavailable,
     feature_set,
 )
+from tool.stays import KnownStay, Part, StayKey, Stays
 
 log = logging.getLogger("tool")
 
 WAITING = "waiting for the model"
 SET_ASIDE = "cannot be processed: "
-
-# Stays kept in memory by each worker; about 2 kB each.
-STAYS_IN_MEMORY = 10_000
-# Seconds that table `vitals` may be behind while further batches wait: most of what every
-# batch would write there is written over by the next.
-VITALS_EVERY = 5.0
 
 
 Raw = tuple[int, float, bytes]  # seq, when the buffer received it, JSON
@@ -76,51 +67,15 @@ class Outcome(msgspec.Struct):
         return self
 
 
-class KnownStay:
-    """A stay in memory, and what of it the tables do not have yet.
-
-    seq: the last message that its rows of `vitals` hold. touched: parameters that have come
-    further since.
-    """
-
-    __slots__ = ("admitted", "changed", "discharge", "seq", "stay", "touched")
-
-    def __init__(
-        self, stay: Stay, admitted: int, discharge: str | None, seq: int, new: bool
-    ) -> None:
-        self.stay = stay
-        self.admitted = admitted
-        self.discharge = discharge
-        self.seq = seq
-        self.changed = new
-        self.touched: set[str] = set()
-
-
-StayKey = tuple[str, int, str]  # stream, pat_id, date_admission
-Part = tuple[str, int | None]  # stream, partition
-
-
 class DataHandler:
-    """Turns batches into rows. One for each worker: it remembers its partitions' stays.
-
-    While further batches wait, table `vitals` is written every few seconds only. What it
-    lacks is in `readings`; whoever takes the stream up next makes up for it.
-    """
+    """Turns batches into rows. One for each worker: it remembers its partitions' stays."""
 
     def __init__(self, database: Database, client: ModelClient) -> None:
         self._database = database
         self._client = client
-        self._stays: OrderedDict[StayKey, KnownStay] = OrderedDict()
+        self._stays = Stays(database)
         self._positions: dict[Part, int] = {}
-        # Streams of which `vitals` has all that is not in memory.
-        self._whole: set[str] = set()
-        self._unwritten: defaultdict[Part, dict[StayKey, KnownStay]] = defaultdict(dict)
-        self._complete_at: dict[Part, float] = {}
-        # Partitions that `vitals` is behind, and whether those of earlier workers are among them.
-        self._behind: set[Part] = set()
-        self._looked = False
         self._models: list[tuple[Model, FeatureSet]] = []
-        self._windows: dict[str, int] = {}
 
     def declare(self, declaration: Declaration) -> None:
         """From now on, compute these models' features."""
@@ -128,10 +83,7 @@ class DataHandler:
         if [model for model, _ in self._models] == models:
             return
         self._models = [(model, feature_set(model)) for model in models]
-        self._windows = widest(features for _, features in self._models)
-        # The stays in memory have not kept what the new windows need.
-        for stream in list(self._whole):
-            self._forget(stream)
+        self._stays.keep(widest(features for _, features in self._models))
 
     def handle(
         self, batch: Batch, unusable: Exception | None = None, more: bool = False
@@ -148,7 +100,7 @@ class DataHandler:
             # Not where this worker left off: another one was here, or it is a new start.
             position = self._database.position(batch.stream, batch.part)
             if self._positions.get(key) != position:
-                self._forget(batch.stream)
+                self._stays.forget(batch.stream)
         if position < batch.after:
             raise Early(f"stream {batch.stream} part {batch.part} is at {position}")
         messages = [message for message in batch.messages if message[0] > position]
@@ -163,7 +115,7 @@ class DataHandler:
         except BaseException:
             # What is in memory may not be what is in the database: the next try looks.
             self._positions.pop(key, None)
-            self._forget(batch.stream)
+            self._stays.forget(batch.stream)
             raise
         self._positions[key] = outcome.position
         return outcome
@@ -175,38 +127,16 @@ class DataHandler:
         still fails of; nothing has changed then.
         """
         # Another worker may have been at this stream since: the database knows best.
-        self._forget(stream)
+        self._stays.forget(stream)
         try:
             return self._store(stream, None, seq, [(seq, 0.0, message)], more=False)
         except BaseException:
-            self._forget(stream)
+            self._stays.forget(stream)
             raise
 
     def complete(self) -> None:
         """Brings table `vitals` up to the readings. Raises Moved or Unavailable."""
-        if not self._looked:
-            # What a killed worker left, which nobody may take up again.
-            self._behind.update(self._database.parts_behind())
-            self._looked = True
-        for stream, part in sorted(self._behind, key=str):
-            try:
-                position = self._positions.get((stream, part))
-                if stream in self._whole and position is not None:
-                    changes = Changes(stream, part, position, position, _now(), complete=True)
-                    self._commit(changes, self._unwritten[stream, part])
-                else:
-                    self._catch_up(stream)
-            except BaseException:
-                self._positions.pop((stream, part), None)
-                self._forget(stream)
-                raise
-
-    def _forget(self, stream: str) -> None:
-        self._whole.discard(stream)
-        for key in [key for key in self._stays if key[0] == stream]:
-            del self._stays[key]
-        for part in [part for part in self._unwritten if part[0] == stream]:
-            del self._unwritten[part]
+        self._stays.complete(self._positions, _now())
 
     def _halving(
         self, stream: str, part: int, after: int, messages: list[Raw], more: bool
@@ -220,7 +150,7 @@ class DataHandler:
         except Exception as error:
             # Not a retry's business: something in these messages does not go through.
             log.debug("stream %s: messages from %d on", stream, messages[0][0], exc_info=True)
-            self._forget(stream)
+            self._stays.forget(stream)
             failure = error
         if len(messages) == 1:
             outcome = self._set_aside(stream, part, after, messages[0], failure)
@@ -242,11 +172,11 @@ class DataHandler:
         changes = Changes(stream, part, after, seq, _now())
         if self._database.is_stored(stream, seq):
             # Sent again to another partition than the first time: there is nothing to add.
-            self._commit(changes, {})
+            self._stays.commit(changes, {})
             return Outcome(seq)
         reason = f"{SET_ASIDE}{type(error).__name__}: {error}"
         changes.rejected.append(_rejected(stream, seq, data, reason, changes.now))
-        self._commit(changes, {})
+        self._stays.commit(changes, {})
         message_id = f"{stream}-{seq}"
         log.error(
             "message %s is set aside: %s", message_id, reason, extra={"message_id": message_id}
@@ -267,8 +197,6 @@ class DataHandler:
         messages: Sequence[Raw],
         more: bool,
     ) -> Outcome:
-        if stream not in self._whole:
-            self._catch_up(stream)
         changes = Changes(stream, part, after, messages[-1][0], _now())
         decoded: list[tuple[int, Message]] = []
         kinds: Counter[str] = Counter()
@@ -285,30 +213,12 @@ class DataHandler:
                     error,
                     extra={"message_id": message_id},
                 )
-        touched = self._load(stream, {(m.pat_id, m.date_admission) for _, m in decoded})
+        touched = self._stays.load(stream, {(m.pat_id, m.date_admission) for _, m in decoded})
         asked = self._walk(decoded, touched, changes)
         waiting = 0
         for (model, _), rows in zip(self._models, asked, strict=True):
             waiting += self._predict(model, rows, changes)
-        for (_, pat_id, admission), known in touched.items():
-            if known.changed:
-                row = (stream, pat_id, admission, known.stay.age, known.discharge)
-                changes.stays.append(row)
-        unwritten = self._unwritten[stream, part]
-        unwritten.update((key, known) for key, known in touched.items() if known.touched)
-        leaving = list(islice(self._stays, max(0, len(self._stays) - STAYS_IN_MEMORY)))
-        complete_at = self._complete_at.get((stream, part), 0.0)
-        changes.complete = not more or time.monotonic() - complete_at > VITALS_EVERY
-        if changes.complete:
-            self._commit(changes, unwritten)
-        else:
-            self._commit(changes, {key: unwritten[key] for key in leaving if key in unwritten})
-        for known in touched.values():
-            known.changed = False
-        for key in leaving:
-            left = self._stays.pop(key, None)
-            if left is not None and left.touched:
-                self._forget(key[0])  # of another partition, whose position was not looked at
+        self._stays.commit(changes, touched, more)
         return Outcome(
             messages[-1][0],
             stored=len(changes.readings),
@@ -318,110 +228,6 @@ class DataHandler:
             received=Counter(map(itemgetter(1), messages)),
             kinds=kinds,
         )
-
-    def _commit(self, changes: Changes, written: dict[StayKey, KnownStay]) -> None:
-        """Commits the changes, and with them the vitals of some stays of the partition."""
-        for (stream, pat_id, admission), known in sorted(written.items(), key=itemgetter(0)):
-            for parameter in sorted(known.touched):
-                columns = _columns(known.stay.vitals[parameter], known.admitted)
-                seq = max(known.seq, changes.last)
-                changes.vitals.append((stream, pat_id, admission, parameter, *columns, seq))
-        changes.stays.sort()
-        self._database.commit(changes)
-        part = (changes.stream, changes.part)
-        unwritten = self._unwritten[part]
-        for key, known in list(written.items()):
-            known.seq = max(known.seq, changes.last)
-            known.touched.clear()
-            del unwritten[key]
-        if changes.complete:
-            self._complete_at[part] = time.monotonic()
-            self._behind.discard(part)
-        else:
-            self._behind.add(part)
-
-    def _catch_up(self, stream: str) -> None:
-        """Brings table `vitals` up to the readings, from what is in the tables alone."""
-        positions, readings = self._database.behind(stream)
-        later: defaultdict[tuple[int, str], list[Row]] = defaultdict(list)
-        for seq, pat_id, admission, *reading in readings:
-            later[pat_id, admission].append((seq, *reading))
-        rows: list[Row] = []
-        for some in _chunks(later):
-            _, statistics = self._rows(stream, some)
-            for key in some:
-                admitted = ordinal(key[1])
-                vitals = statistics.get(key, {})
-                changed = set()
-                for seq, measured_at, parameter, value in later[key]:
-                    vital, reached = vitals.get(parameter) or (Vital(), 0)
-                    if seq > reached:
-                        vital.add(_hours(measured_at, admitted), value)
-                        vitals[parameter] = vital, seq
-                        changed.add(parameter)
-                for parameter in sorted(changed):
-                    vital, seq = vitals[parameter]
-                    rows.append((stream, *key, parameter, *_columns(vital, admitted), seq))
-        if positions:
-            rows.sort(key=itemgetter(1, 2, 3))
-            self._database.catch_up(stream, positions, rows)
-            log.info("stream %s: brought %d vitals up to the readings", stream, len(rows))
-        self._whole.add(stream)
-        self._behind = {part for part in self._behind if part[0] != stream}
-
-    def _rows(
-        self, stream: str, keys: Sequence[tuple[int, str]]
-    ) -> tuple[dict[tuple[int, str], Row], dict[tuple[int, str], dict[str, tuple[Vital, int]]]]:
-        """What the tables have of these stays: the row, and by parameter the vital and its seq."""
-        stays, vitals = self._database.stays(stream, sorted({pat_id for pat_id, _ in keys}))
-        statistics: defaultdict[tuple[int, str], dict[str, tuple[Vital, int]]] = defaultdict(dict)
-        for row in vitals:
-            statistics[row[0], row[1]][row[2]] = _vital(row, ordinal(row[1])), row[-1]
-        return {(row[0], row[1]): row for row in stays}, statistics
-
-    def _load(self, stream: str, keys: set[tuple[int, str]]) -> dict[StayKey, KnownStay]:
-        """The stays of these patients and admissions, from memory or from the database."""
-        touched: dict[StayKey, KnownStay] = {}
-        missing: list[tuple[int, str]] = []
-        for pat_id, admission in keys:
-            key = (stream, pat_id, admission)
-            known = self._stays.get(key)
-            if known is None:
-                missing.append((pat_id, admission))
-            else:
-                self._stays.move_to_end(key)
-                touched[key] = known
-        for some in _chunks(missing):
-            rows, statistics = self._rows(stream, some)
-            for pat_id, admission in some:
-                key = (stream, pat_id, admission)
-                row = rows.get((pat_id, admission))
-                known = self._known(key, row, statistics.get((pat_id, admission), {}))
-                self._stays[key] = touched[key] = known
-        return touched
-
-    def _known(
-        self, key: StayKey, row: Row | None, statistics: dict[str, tuple[Vital, int]]
-    ) -> KnownStay:
-        stream, pat_id, admission = key
-        admitted = ordinal(admission)
-        age, discharge = row[2:] if row else (None, None)
-        vitals = {parameter: vital for parameter, (vital, _) in statistics.items()}
-        seq = max((seq for _, seq in statistics.values()), default=0)
-        stay = Stay(self._windows, age=age, vitals=vitals)
-        if self._windows and vitals:
-            since = _moment(admitted, stay.clock - max(self._windows.values()))
-            recent = self._database.recent(stream, pat_id, admission, since)
-            for parameter in self._windows:
-                stay.recall(
-                    parameter,
-                    [
-                        (_hours(at, admitted), value)
-                        for at, name, value in recent
-                        if name == parameter
-                    ],
-                )
-        return KnownStay(stay, admitted, discharge, seq, new=row is None)
 
     def _walk(
         self,
@@ -488,13 +294,6 @@ class DataHandler:
         return 0
 
 
-def _chunks(keys: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    """Stays by so many as one query may ask for."""
-    rest = iter(keys)
-    while some := list(islice(rest, 500)):
-        yield some
-
-
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
@@ -527,51 +326,4 @@ def _prediction(
         probability,
         reason,
         changes.now,
-    )
-
-
-# Table `vitals` has times as dates, a stay as hours since the day of its admission began.
-
-
-@lru_cache(maxsize=100_000)
-def _moment(admitted: int, hours: float) -> str:
-    days, hour = divmod(int(hours), 24)
-    return f"{date.fromordinal(admitted + days).isoformat()} {hour:02}:00:00"
-
-
-def _hours(moment: str, admitted: int) -> float:
-    return (ordinal(moment[:10]) - admitted) * 24.0 + int(moment[11:13])
-
-
-def _vital(row: Row, admitted: int) -> Vital:
-    n, mean, m2, minimum, maximum, first_value, first_at, last_value, last_at, *hours = row[3:-1]
-    return Vital(
-        n,
-        mean,
-        m2,
-        minimum,
-        maximum,
-        first_value,
-        _hours(first_at, admitted),
-        last_value,
-        _hours(last_at, admitted),
-        *hours,
-    )
-
-
-def _columns(vital: Vital, admitted: int) -> tuple[Any, ...]:
-    return (
-        vital.n,
-        vital.mean,
-        vital.m2,
-        vital.minimum,
-        vital.maximum,
-        vital.first_value,
-        _moment(admitted, vital.first_at),
-        vital.last_value,
-        _moment(admitted, vital.last_at),
-        vital.hours_mean,
-        vital.hours_m2,
-        vital.covariance,
-        vital.mean_low,
     )
