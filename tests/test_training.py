@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from modelapi.artifact import Ref
 from modelapi.repository import Repository
@@ -23,6 +25,7 @@ from training.dataset import DataError, Rows
 from training.evaluation import (
     METRICS,
     Scores,
+    auroc_gain,
     balanced_threshold,
     calibration,
     calibration_bins,
@@ -120,6 +123,13 @@ reports = "{out}/reports"
 {CARD}"""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several test processes at once: threads that spin for a core cost ten times the time."""
+    with threadpool_limits(1):
+        yield
+
+
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "ward"
@@ -180,6 +190,13 @@ class TestRows:
 
     def test_a_stay_without_readings_in_between_has_no_row(self, stream: dataset.Stream) -> None:
         assert set(dataset.sample(stream, (30, 48)).unique()) == {30}
+
+    def test_more_hours_add_rows_and_change_none(self, stream: dataset.Stream) -> None:
+        plain, more = dataset.sample(stream, (24,)), dataset.sample(stream, (24,), (12, 50))
+        assert more.value_counts().to_dict() == {24: 320, 12: 320, 50: 320}
+        pd.testing.assert_series_equal(more[more == 24], plain)
+        # The stream ends at hour 30: its last reading before 40 is the one before 30 already.
+        assert set(dataset.sample(stream, (30,), (40,)).unique()) == {30}
 
     def test_no_row_changes_with_the_future(
         self, stream: dataset.Stream, outcomes: pd.DataFrame
@@ -313,6 +330,19 @@ class TestFigures:
         assert (ten.low, ten.high) == pytest.approx((once.low, once.high))
         assert once.low < once.value < once.high
 
+    def test_a_gain_is_that_of_the_same_patients(self, scores: Scores) -> None:
+        draw = np.random.default_rng(3)
+        noise = scores.probability + draw.normal(0, 0.1, 900)
+        worse = Scores(scores.y, noise, scores.patients, scores.weight)
+        gain = auroc_gain(scores, worse, 200, 0)
+        ours, theirs = (evaluate(one, 200, 0, ("auroc",))["auroc"] for one in (scores, worse))
+        assert gain.value == pytest.approx(ours.value - theirs.value)
+        assert gain.low < gain.value < gain.high
+        # Far surer than two intervals side by side would be.
+        assert gain.high - gain.low < 0.6 * (ours.high - ours.low)
+        same = auroc_gain(scores, scores, 50, 0)
+        assert (same.low, same.value, same.high) == (0, 0, 0)
+
     def test_operating_points(self) -> None:
         scores = Scores(
             np.array([1, 1, 0, 1, 0, 0]), np.array([0.9, 0.8, 0.7, 0.3, 0.2, 0.1]), np.arange(6)
@@ -321,6 +351,9 @@ class TestFigures:
         point = operating_point(scores, 0.7)
         rates = [point.sensitivity, point.ppv, point.specificity, point.flagged]
         assert rates == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 2])
+        # Of six rows two are hits and one is a false alarm, which weighs 0.7 : 0.3.
+        assert point.net_benefit == pytest.approx(2 / 6 - 1 / 6 * 7 / 3)
+        assert point.of_acting_on_all == pytest.approx(3 / 6 - 3 / 6 * 7 / 3)
 
     def test_calibration_bins_hold_all_rows(self, scores: Scores) -> None:
         bins = calibration_bins(scores)
@@ -393,6 +426,11 @@ class TestRun:
             f"{len(result.scores.y)} rows lacked a required value; "
             "nowhere known: rmean_respiration_rate"
         )
+        # It needs a value that nobody here has, and is judged no better than by lot.
+        ours = result.headline[0].figures["auroc"].value
+        gain = formula.figures["auroc_gain"]
+        assert gain.value == pytest.approx(ours - formula.figures["auroc"].value)
+        assert 0 < gain.low < gain.high
         crossed = next(line for line in result.headline if "2-fold" in line.name)
         assert crossed.rows == len(result.final.at(24).y)
         assert crossed.figures["auroc"].value > 0.9
@@ -403,6 +441,23 @@ class TestRun:
         without = {line.name: line.figures["auroc"].value for line in result.without}
         assert without["without blood_pressure"] < 0.65
         assert without["without heart_rate"] > 0.9
+
+    def test_rows_of_more_hours_are_trained_on_and_judge_nothing(
+        self, ward: Path, tmp_path: Path, made: tuple[train.Result, Path, Path]
+    ) -> None:
+        path = tmp_path / "c.toml"
+        text = toml(ward, tmp_path, kind="logistic").replace("[1, 8, 24]", "[24]\nmore_hours = [8]")
+        path.write_text(text)
+        result, plain = train.run(config.load(path)), made[0]
+        assert set(result.train.about["hour"]) == {8, 24}
+        assert set(result.test.about["hour"]) == {24}
+        assert set(result.final.about["hour"]) == {8, 24}
+        np.testing.assert_array_equal(result.scores.y, plain.scores.y)
+        np.testing.assert_array_equal(result.scores.patients, plain.scores.patients)
+        assert {line.rows for line in result.headline} <= {
+            len(result.scores.y),
+            len(result.final.at(24).y),
+        }
 
     def test_the_report_is_one_file_that_asks_for_nothing(
         self, made: tuple[train.Result, Path, Path]
@@ -480,6 +535,8 @@ class TestCommand:
         (("hour = 24", "hour = 23"), "report.hour: 23 is not in data.sample_hours"),
         (("folds = 2", "folds = 1"), "report.folds: 1 is no split"),
         (("[1, 8, 24]", "[8, 1, 24]"), "data.sample_hours: must ascend"),
+        (("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [8]"), "data.more_hours: 8 is in data.sample"),
+        (("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [9, 7]"), "data.more_hours: must ascend"),
         (("nothing__last", "nothing__median"), "feature 'nothing__median'"),
         (('"std"]', '"median"]'), "aggregation 'median' is not one"),
         (('by = "time"', 'by = "cohort"'), "by cohort needs train and test"),

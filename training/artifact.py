@@ -51,7 +51,7 @@ def write(result: Result, version: str) -> Path:
             "stays": len(result.final.about.groupby(["pat_id", "date_admission"])),
             "rows": len(result.final.y),
             "events_among_rows": int(result.final.y.sum()),
-            "sample_hours": list(config.data.sample_hours),
+            "sample_hours": sorted({*config.data.sample_hours, *config.data.more_hours}),
             "left_out": result.left_out,
         },
         "limits": list(config.card.limits),

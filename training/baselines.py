@@ -26,17 +26,22 @@ def judge_baselines(
     names: tuple[str, ...],
     parameters: list[str],
     rows: WithFeatures,
+    ours: Scores,
     judge: Judge,
 ) -> Iterator[Line]:
     """Base rate, the named models of the repository, and last values only.
+
+    ours: the judged model's scores of the same test rows.
 
     Brier scores are after recalibration on the training rows, because a score is no probability.
     """
     train, test = rows([])
     rate = Scores(test.y, np.full(len(test.y), train.y.mean()), test.patients)
-    yield judge.line(
+    base = judge.line(
         "Base rate", rate, (*RANKING, "brier"), "the training rows' share, for everyone"
     )
+    base.figures["auroc_gain"] = judge.gain(ours, rate)
+    yield base
     for name in names:
         served = Served(repository, name)
         train, test = rows(served.features)
@@ -49,7 +54,7 @@ def judge_baselines(
         if unknown:
             notes.append(f"nowhere known: {', '.join(unknown)}")
         note = "; ".join(notes)
-        yield _line(f"{served.title} ({name})", train, test, fitted, raw, note, judge)
+        yield _line(f"{served.title} ({name})", train, test, fitted, raw, note, ours, judge)
     features = [Feature.parse("age"), *(Feature.parse(f"{name}__last") for name in parameters)]
     train, test = rows(features)
     kept, _ = usable(train, features)
@@ -57,7 +62,7 @@ def judge_baselines(
     model = linear().fit(train.x[:, here], train.y)
     fitted, raw = (model.predict_proba(part.x[:, here])[:, 1] for part in (train, test))
     note = "logistic regression on age and each last value"
-    yield _line("Last values only", train, test, fitted, raw, note, judge)
+    yield _line("Last values only", train, test, fitted, raw, note, ours, judge)
 
 
 class Served:
@@ -87,11 +92,20 @@ class Served:
 
 
 def _line(
-    name: str, train: Rows, test: Rows, fitted: Floats, raw: Floats, note: str, judge: Judge
+    name: str,
+    train: Rows,
+    test: Rows,
+    fitted: Floats,
+    raw: Floats,
+    note: str,
+    ours: Scores,
+    judge: Judge,
 ) -> Line:
-    ranked = judge.line(name, Scores(test.y, raw, test.patients), RANKING, note)
+    theirs = Scores(test.y, raw, test.patients)
+    ranked = judge.line(name, theirs, RANKING, note)
     mapping = make_pipeline(StandardScaler(), LogisticRegression(C=np.inf))
     mapping.fit(fitted[:, np.newaxis], train.y)
     fair = Scores(test.y, mapping.predict_proba(raw[:, np.newaxis])[:, 1], test.patients)
     ranked.figures.update(judge.line(name, fair, ("brier",)).figures)
+    ranked.figures["auroc_gain"] = judge.gain(ours, theirs)
     return ranked

@@ -11,6 +11,7 @@ def model_card(result: Result, version: str, created: date) -> str:
     config, card = result.config, result.config.card
     rows, stays = len(result.final.y), len(result.final.about.groupby(["pat_id", "date_admission"]))
     parameters = ", ".join(dict.fromkeys(f.parameter for f in result.features if f.parameter))
+    hours = sorted({*config.data.sample_hours, *config.data.more_hours})
     sections = [
         (f"# {config.model.title}", "In the sections of the CHAI Applied Model Card."),
         (
@@ -44,7 +45,7 @@ def model_card(result: Result, version: str, created: date) -> str:
         (
             "### Development data",
             f"{card.data}\n\nThe shipped model was fitted to {rows:,} rows of {stays:,} stays, "
-            f"sampled at hours {', '.join(map(str, config.data.sample_hours))}. Left out:\n\n"
+            f"sampled at hours {', '.join(map(str, hours))}. Left out:\n\n"
             + _points(
                 *(f"{n:,} × {why}" for why, n in result.left_out.items()),
                 *card.left_out,

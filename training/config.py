@@ -29,6 +29,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     sample_hours: a stay gives one row for each, its last reading between the hour before
     in the list and this one, counted from the stay's first reading.
+
+    more_hours: rows of these hours are trained on too, but nothing is judged by them.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     stream: str = ""
     parameters: tuple[str, ...] = ()
     sample_hours: Annotated[tuple[Hours, ...], msgspec.Meta(min_length=1)] = (24,)
+    more_hours: tuple[Hours, ...] = ()
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -182,6 +185,10 @@ def _check(config: Config) -> None:
             raise ValueError(f"features.required: {name!r} is not among the features")
     if list(config.data.sample_hours) != sorted(set(config.data.sample_hours)):
         raise ValueError("data.sample_hours: must ascend")
+    if list(config.data.more_hours) != sorted(set(config.data.more_hours)):
+        raise ValueError("data.more_hours: must ascend")
+    if both := sorted({*config.data.sample_hours} & {*config.data.more_hours}):
+        raise ValueError(f"data.more_hours: {both[0]} is in data.sample_hours too")
     if config.report.hour not in config.data.sample_hours:
         raise ValueError(f"report.hour: {config.report.hour} is not in data.sample_hours")
     if config.report.folds == 1:

@@ -101,8 +101,10 @@ def read_stream(data: Data) -> Stream:
             readings = readings[~wrong]
     if data.parameters:
         wanted = readings["parameter"].isin(data.parameters)
-        left_out["reading of a parameter that the model does not see"] = int((~wanted).sum())
-        readings = readings[wanted]
+        if not wanted.all():
+            unseen = "reading of a parameter that the model does not see"
+            left_out[unseen] = int((~wanted).sum())
+            readings = readings[wanted]
     if readings.empty:
         raise DataError(
             f"{data.database or data.folder}: no reading of {', '.join(data.parameters) or 'any'}"
@@ -175,12 +177,21 @@ def read_outcomes(data: Data, label: Label) -> pd.DataFrame:
     return outcomes[known].set_index(KEY)
 
 
-def sample(stream: Stream, hours: tuple[int, ...]) -> "pd.Series[int]":
+def sample(stream: Stream, hours: tuple[int, ...], more: tuple[int, ...] = ()) -> "pd.Series[int]":
     """The sample hour of each reading that is a row, by the reading's index label.
 
     For each hour, a stay's last reading since the hour before in the list. A stay without
-    a reading in between has no row: it may be over.
+    a reading in between has no row: it may be over. `more`: hours sampled in the same way for
+    themselves; a reading that is a row already is not another one.
     """
+    rows = _last_before(stream, hours)
+    if more:
+        others = _last_before(stream, more)
+        rows = pd.concat([rows, others[~others.index.isin(rows.index)]]).sort_index()
+    return rows
+
+
+def _last_before(stream: Stream, hours: tuple[int, ...]) -> "pd.Series[int]":
     hour = np.array(hours)
     passed = elapsed_hours(stream)
     which = np.searchsorted(hour, passed.to_numpy(), side="right")

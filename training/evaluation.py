@@ -175,6 +175,32 @@ def evaluate(
     }
 
 
+def auroc_gain(one: Scores, other: Scores, resamples: int, seed: int) -> Figure:
+    """How much greater `one`'s AUROC is than `other`'s, both of the same rows.
+
+    Of the same bootstraps too: what makes a draw of patients easy is taken off both.
+    """
+    _, patient = np.unique(one.patients, return_inverse=True)
+    count = patient.max() + 1
+    orders = [np.argsort(-scores.probability, kind="stable") for scores in (one, other)]
+
+    def gain(w: Floats) -> float:
+        areas = [
+            auroc(scores.y[order], scores.probability[order], w[order])
+            for scores, order in zip((one, other), orders, strict=True)
+        ]
+        return areas[0] - areas[1]
+
+    weight = np.ones(len(one.y)) if one.weight is None else one.weight
+    draw = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        w = weight * np.bincount(draw.integers(count, size=count), minlength=count)[patient]
+        if w @ one.y > 0 and w @ (1 - one.y) > 0:
+            drawn.append(gain(w))
+    return Figure(gain(weight), *(float(q) for q in np.percentile(drawn, [2.5, 97.5])))
+
+
 @dataclass(frozen=True)
 class Judge:
     """Makes lines, all with the same number of bootstraps and the same seed."""
@@ -188,6 +214,10 @@ class Judge:
         """Evaluate `scores` under a name."""
         figures = evaluate(scores, self.resamples, self.seed, metrics)
         return Line(name, len(scores.y), int(scores.y.sum()), figures, note)
+
+    def gain(self, one: Scores, other: Scores) -> Figure:
+        """`auroc_gain` of the one over the other."""
+        return auroc_gain(one, other, self.resamples, self.seed)
 
 
 def calibration_bins(scores: Scores, bins: int = 10) -> list[tuple[float, float, float, float]]:
@@ -208,25 +238,34 @@ def calibration_bins(scores: Scores, bins: int = 10) -> list[tuple[float, float,
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What acting at or above a threshold would mean."""
+    """What acting at or above a threshold would mean.
+
+    net_benefit, of_acting_on_all: true positives less false ones, these weighed by the odds of
+    the threshold, per row (Vickers and Elkin 2006); of nobody it is 0.
+    """
 
     threshold: float
     sensitivity: float
     specificity: float
     ppv: float
     flagged: float
+    net_benefit: float
+    of_acting_on_all: float
 
 
 def operating_point(scores: Scores, threshold: float) -> OperatingPoint:
     """Sensitivity, specificity, positive predictive value and share of rows flagged."""
     flagged, died = scores.probability >= threshold, scores.y == 1
     hits = int((flagged & died).sum())
+    rate, odds = float(died.mean()), threshold / max(1 - threshold, TINY)
     return OperatingPoint(
         threshold=threshold,
         sensitivity=hits / max(int(died.sum()), 1),
         specificity=float((~flagged & ~died).sum() / max(int((~died).sum()), 1)),
         ppv=hits / max(int(flagged.sum()), 1),
         flagged=float(flagged.mean()),
+        net_benefit=hits / len(died) - odds * float((flagged & ~died).mean()),
+        of_acting_on_all=rate - odds * (1 - rate),
     )
 
 

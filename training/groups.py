@@ -50,9 +50,13 @@ def _subgroups(rows: Rows, features: list[Feature]) -> Iterator[tuple[str, Flags
             yield f"unit: {name}", unit == name
     if len(channels(features)) <= MOST_CHANNELS:
         for parameter in channels(features):
-            own = [f.parameter == parameter and f.aggregation != "count" for f in features]
-            absent = np.asarray(np.isnan(rows.x[:, own]).all(axis=1))
-            yield f"no {parameter} known", absent
+            yield f"no {parameter} known", absent(rows, features, parameter)
+
+
+def absent(rows: Rows, features: list[Feature], parameter: str) -> Flags:
+    """Which rows know nothing of the parameter, whose counts may well be 0 there."""
+    own = [f.parameter == parameter and f.aggregation != "count" for f in features]
+    return np.asarray(np.isnan(rows.x[:, own]).all(axis=1))
 
 
 def judge_channels(

@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from modelapi.sklearn_model import libraries
 from training import plots
 from training.evaluation import Figure, Line
+from training.groups import MOST_CHANNELS, absent, channels
 from training.train import Result
 
 STYLE = """
@@ -29,6 +32,7 @@ p.quiet, caption { color: var(--quiet); font-size: .88rem; }
 table { border-collapse: collapse; font-size: .86rem; margin: .6rem 0; width: 100%; }
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: right; padding: .22rem .5rem; border-bottom: 1px solid var(--line); }
+thead th { vertical-align: bottom; }
 th:first-child, td:first-child, td.note { text-align: left; }
 td:first-child { min-width: 11rem; }
 td.note { color: var(--quiet); min-width: 9rem; }
@@ -45,6 +49,7 @@ TITLES = {
     "brier_of_base_rate": "Brier of base rate",
     "calibration_slope": "slope",
     "calibration_intercept": "intercept",
+    "auroc_gain": "AUROC of this model less that",
 }
 
 
@@ -76,6 +81,8 @@ def _body(result: Result) -> Iterable[str]:
     yield '<div class="warn">' + _list(config.card.limits) + "</div>"
     yield _tiles(head.figures)
     yield _table(result.headline, "All of these are of patients the model was not fitted to")
+    yield f"<h2>Who is in it, at {hour} h</h2>"
+    yield _who(result)
 
     figures = head.figures
     yield f"<h2>Discrimination and calibration at {hour} h</h2><div class='plots'>"
@@ -109,7 +116,11 @@ def _body(result: Result) -> Iterable[str]:
         head.events,
         {name: figures[name] for name in ("auroc", "auprc", "brier")},
     )
-    yield _table([ours, *result.baselines], "Brier of a baseline: after recalibration on training")
+    yield _table(
+        [ours, *result.baselines],
+        "Brier of a baseline: after recalibration on training. Differences of AUROC: with the same "
+        "bootstraps for both",
+    )
     yield _forest([ours, *result.baselines], 0.5)
 
     yield f"<h2>Subgroups at {hour} h</h2>"
@@ -156,12 +167,12 @@ def _tiles(figures: dict[str, Figure]) -> str:
 
 
 def _table(lines: Sequence[Line], caption: str, first: str = "") -> str:
-    names = list(lines[0].figures)
+    names = list(dict.fromkeys(name for line in lines for name in line.figures))
     notes = any(line.note for line in lines)
     head = "".join(f"<th>{TITLES[name]}</th>" for name in names)
     rows = []
     for line in lines:
-        cells = "".join(_cell(line.figures[name], name) for name in names)
+        cells = "".join(_cell(line.figures.get(name), name) for name in names)
         note = f'<td class="note">{escape(line.note)}</td>' if notes else ""
         rows.append(
             f"<tr><td>{escape(line.name)}</td><td>{line.rows:,}</td><td>{line.events:,}</td>"
@@ -174,12 +185,43 @@ def _table(lines: Sequence[Line], caption: str, first: str = "") -> str:
     )
 
 
-def _cell(figure: Figure, name: str) -> str:
+def _cell(figure: Figure | None, name: str) -> str:
+    if figure is None:
+        return "<td></td>"
     if name in ("prevalence", "brier_of_base_rate"):
         return f'<td class="figure">{figure.value:.3f}</td>'
     return (
         f'<td class="figure">{figure.value:.3f}<br>'
         f"<small>{figure.low:.3f} to {figure.high:.3f}</small></td>"
+    )
+
+
+def _who(result: Result) -> str:
+    hour = result.config.report.hour
+    sides = [result.train.at(hour), result.test.at(hour)]
+    lines = [
+        ("patients", [f"{len(np.unique(side.patients)):,}" for side in sides]),
+        ("rows", [f"{len(side.y):,}" for side in sides]),
+        ("event", [f"{side.y.sum():,} ({side.y.mean():.1%})" for side in sides]),
+    ]
+    ages = [np.nanpercentile(side.about["age"], [25, 50, 75]) for side in sides]
+    lines.append(("age, median (quartiles)", [f"{b:.0f} ({a:.0f} to {c:.0f})" for a, b, c in ages]))
+    if "unit" in sides[0].about:
+        shares = [side.about["unit"].astype(str).value_counts(normalize=True) for side in sides]
+        for unit in sorted(set(shares[0].index) | set(shares[1].index)):
+            lines.append((f"unit: {unit}", [f"{share.get(unit, 0.0):.1%}" for share in shares]))
+    if len(channels(result.features)) <= MOST_CHANNELS:
+        for channel in channels(result.features):
+            known = [f"{1 - absent(side, result.features, channel).mean():.1%}" for side in sides]
+            lines.append((f"{channel} known", known))
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        for name, cells in lines
+    )
+    return (
+        "<table><caption>Known: any of the model's features of that channel is not missing. Sides "
+        "that differ here are a reason for figures that differ.</caption><thead><tr><th></th>"
+        f"<th>training</th><th>test</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
@@ -191,14 +233,18 @@ def _forest(lines: Sequence[Line], line: float) -> str:
 def _points(result: Result) -> str:
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{point.threshold:.3f}</td><td>{point.sensitivity:.1%}</td>"
-        f"<td>{point.specificity:.1%}</td><td>{point.ppv:.1%}</td><td>{point.flagged:.1%}</td></tr>"
+        f"<td>{point.specificity:.1%}</td><td>{point.ppv:.1%}</td><td>{point.flagged:.1%}</td>"
+        f"<td>{point.net_benefit:.3f}</td><td>{point.of_acting_on_all:.3f}</td></tr>"
         for name, point in result.points.items()
     )
     return (
         "<table><caption>Acting at or above a threshold. The balanced one flags as many rows as "
         "there are events and was chosen on these rows; min(sensitivity, PPV) there is the "
-        "PhysioNet 2012 challenge's event 1.</caption><thead><tr><th></th><th>threshold</th>"
-        "<th>sensitivity</th><th>specificity</th><th>PPV</th><th>flagged</th></tr></thead>"
+        "PhysioNet 2012 challenge's event 1. Net benefit: true positives less false ones, per row, "
+        "a false one weighed by the odds of the threshold; a threshold where it is not above both "
+        "0 (acting on nobody) and that of acting on all is not worth acting on.</caption>"
+        "<thead><tr><th></th><th>threshold</th><th>sensitivity</th><th>specificity</th><th>PPV</th>"
+        "<th>flagged</th><th>net benefit</th><th>of acting on all</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
 
@@ -225,11 +271,13 @@ def _method(result: Result) -> str:
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     versions = ", ".join(f"{name} {version}" for name, version in libraries().items())
     hours = ", ".join(map(str, config.data.sample_hours))
+    more = ", ".join(map(str, config.data.more_hours))
     items = [
         f"Kind: {config.model.kind}. Seed {config.model.seed}. Made {made} with {versions}.",
         f"SHA-256 of the merged data and outcomes: <code>{result.digest}</code>",
         f"Each stay gives a row at each of the hours {hours}: its last reading since the hour "
-        "before in the list. A row knows nothing of what came after it.",
+        "before in the list. A row knows nothing of what came after it."
+        + (f" Rows at the hours {more} were trained on too, and judged nothing." if more else ""),
         "No patient is on both sides of a split, nor in two folds.",
         f"The artifact is fitted to training and test rows together, {len(result.final.y):,} rows; "
         "the figures above are of the models fitted to one side.",

@@ -72,7 +72,7 @@ def run(config: Config) -> Result:
     outcomes = dataset.read_outcomes(config.data, config.label)
     log.info("%s readings of %s stays", f"{len(stream.readings):,}", f"{len(outcomes):,}")
     declared = config.declared
-    hours = dataset.sample(stream, config.data.sample_hours)
+    hours = dataset.sample(stream, config.data.sample_hours, config.data.more_hours)
     rows = _predictable(dataset.assemble(stream, outcomes, config.label, declared, hours), config)
     train, test = dataset.split(rows, config.split)
     kept, dropped = dataset.usable(train, declared)
@@ -84,8 +84,9 @@ def run(config: Config) -> Result:
     kind, seed, hour = config.model.kind, config.model.seed, config.report.hour
     judge = Judge(config.report.resamples, seed)
     model = models.fit(kind, train, seed)
-    everywhere = Scores(test.y, predict(model, test.x), test.patients)
-    here = (test.about["hour"] == hour).to_numpy()
+    judged = test.where(test.about["hour"].isin(config.data.sample_hours))
+    everywhere = Scores(judged.y, predict(model, judged.x), judged.patients)
+    here = (judged.about["hour"] == hour).to_numpy()
     scores = everywhere.where(here)
     if not scores.both:
         raise dataset.DataError(f"report.hour {hour}: the test rows do not hold both outcomes")
@@ -116,7 +117,7 @@ def run(config: Config) -> Result:
         )
     by_hour = []
     for at in config.data.sample_hours:
-        part = everywhere.where((test.about["hour"] == at).to_numpy())
+        part = everywhere.where((judged.about["hour"] == at).to_numpy())
         if part.both:
             by_hour.append(judge.line(str(at), part))
 
@@ -134,7 +135,9 @@ def run(config: Config) -> Result:
         )
 
     baselines = list(
-        judge_baselines(BASELINES, config.report.baselines, channels(kept), with_features, judge)
+        judge_baselines(
+            BASELINES, config.report.baselines, channels(kept), with_features, scores, judge
+        )
     )
     subgroups = list(judge_subgroups(now, scores, kept, judge))
     without, alone = (
@@ -150,7 +153,7 @@ def run(config: Config) -> Result:
         left_out=stream.left_out,
         digest=stream.digest,
         train=train,
-        test=test,
+        test=judged,
         scores=scores,
         final=final,
         model=models.fit(kind, final, seed),
