@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
@@ -31,9 +34,9 @@ class Settings:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Raises SettingError, naming the variable and its value."""
         return cls(
-            stream_url=_read(environ, "STREAM_URL", str, cls.stream_url),
-            redis_url=_read(environ, "REDIS_URL", str, cls.redis_url),
-            redis_password_file=_read(environ, "REDIS_PASSWORD_FILE", str, ""),
+            stream_url=_read(environ, "STREAM_URL", _http, cls.stream_url),
+            redis_url=_read(environ, "REDIS_URL", _redis, cls.redis_url),
+            redis_password_file=_read(environ, "REDIS_PASSWORD_FILE", _file, ""),
             partitions=_read(environ, "PARTITIONS", _positive, cls.partitions),
             batch_max=_read(environ, "BATCH_MAX", _positive, cls.batch_max),
             queue_max=_read(environ, "QUEUE_MAX", _positive, cls.queue_max),
@@ -52,6 +55,34 @@ def _read(environ: Mapping[str, str], key: str, parse: Callable[[str], T], defau
         return parse(text)
     except ValueError as error:
         raise SettingError(f"{key}={text}: {error}") from None
+
+
+def _url(expected: str, text: str) -> str:
+    """`expected` shows what it looks like: one or more addresses, with ` or ` in between."""
+    schemes = [each.partition(":")[0] for each in expected.split(" or ")]
+    with suppress(ValueError):
+        address = urlsplit(text)
+        where = address.netloc or address.path.strip("/")
+        # A port that is none raises when it is asked for.
+        if address.scheme in schemes and where and address.port != 0:
+            return text
+    raise ValueError(f"expected {expected}")
+
+
+def _http(text: str) -> str:
+    return _url("http://HOST:PORT/PATH or https://HOST:PORT/PATH", text)
+
+
+def _redis(text: str) -> str:
+    return _url("redis://HOST:PORT/0 or rediss://HOST:PORT/0 or unix:///PATH", text)
+
+
+def _file(text: str) -> str:
+    try:
+        Path(text).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    return text
 
 
 def _positive(text: str) -> int:

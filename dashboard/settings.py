@@ -15,6 +15,7 @@ LOG_FORMAT      text, or json: one object a line (text)
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -53,9 +54,13 @@ class Settings:
 
         def url(key: str, default: str, *schemes: str) -> str:
             value = given.get(key, default)
-            if urlsplit(value).scheme not in schemes:
-                raise SettingError(f"{key}={value}: expected {'://… or '.join(schemes)}://…")
-            return value.rstrip("/")
+            with suppress(ValueError):
+                address = urlsplit(value)
+                where = address.netloc or address.path.strip("/")
+                # A port that is none raises when it is asked for.
+                if address.scheme in schemes and where and address.port != 0:
+                    return value.rstrip("/")
+            raise SettingError(f"{key}={value}: expected {'://… or '.join(schemes)}://…")
 
         port = given.get("DASHBOARD_PORT", str(cls.port))
         if not port.isdecimal() or int(port) > 65535:

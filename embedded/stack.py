@@ -111,6 +111,11 @@ def prepare(folder: Path, environ: Mapping[str, str]) -> None:
                 raise CannotRun(
                     f"port {port} is taken by another program: stop it, or set {key} to another"
                 ) from None
+    if not environ["REDIS_URL"].startswith("unix://"):
+        raise CannotRun(
+            f"REDIS_URL={environ['REDIS_URL']}: this pipeline has a Redis of its own, on a socket: "
+            "leave it unset"
+        )
     running = environ["REDIS_URL"].removeprefix("unix://")
     with socket.socket(socket.AF_UNIX) as probe:
         if Path(running).exists() and probe.connect_ex(running) == 0:

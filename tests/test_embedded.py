@@ -1,14 +1,19 @@
 """`make run`, `make replay` and `make token`: what cannot work is said first, in one line."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from buffer.settings import Settings as BufferSettings
+from dashboard.settings import Settings as DashboardSettings
 from embedded import replay
-from embedded.stack import ROOT, CannotRun, check_settings, environment
+from embedded.stack import PORTS, ROOT, CannotRun, check_settings, environment, free_port, prepare
+from tool.settings import Settings as ToolSettings
 
 BAD = [
     ("PATIENT_DATA", "/nowhere"),
@@ -34,6 +39,63 @@ BAD = [
     ("LOG_LEVEL", "loud"),
     ("LOG_FORMAT", "xml"),
 ]
+
+
+SECRETS = ["REDIS_PASSWORD_FILE", "DATABASE_PASSWORD_FILE"]
+WRONG_ADDRESSES = [
+    ("REDIS_URL", "foo"),
+    ("REDIS_URL", "redis://localhost:port/0"),
+    ("REDIS_URL", "redis://localhost:99999/0"),
+    ("STREAM_URL", "localhost:8080/sub"),
+    ("STREAM_URL", "http://localhost:port/sub"),
+    ("STREAM_URL", "http://"),
+    ("DATABASE_URL", "mysql://tool@localhost:99999/tooldb"),
+    ("DATABASE_URL", "sqlite:///"),
+    ("MODEL_URL", "http://localhost:port"),
+]
+READ_BY = {
+    BufferSettings: ("REDIS_URL", "STREAM_URL", "REDIS_PASSWORD_FILE"),
+    ToolSettings: ("REDIS_URL", "DATABASE_URL", "MODEL_URL", *SECRETS),
+    DashboardSettings: ("REDIS_URL", "DATABASE_URL", "MODEL_URL", *SECRETS),
+}
+
+
+@pytest.mark.parametrize("settings", READ_BY)
+@pytest.mark.parametrize(("key", "value"), [*WRONG_ADDRESSES, *((k, "/nowhere") for k in SECRETS)])
+def test_a_wrong_address_or_file_is_told_by_who_reads_it(
+    settings: Any, key: str, value: str
+) -> None:
+    if key in READ_BY[settings]:
+        with pytest.raises(Exception, match=re.escape(f"{key}={value}: ")) as raised:
+            settings.from_environment({key: value})
+        assert type(raised.value).__name__ == "SettingError"
+
+
+@pytest.mark.parametrize("settings", READ_BY)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("REDIS_URL", "redis://default:a%2Fb@redis/0"),
+        ("REDIS_URL", "rediss://[::1]:6380"),
+        ("REDIS_URL", "unix:///run/redis.sock"),
+        ("STREAM_URL", "https://ward.example.org/sub"),
+        ("STREAM_URL", "https://ward.example.org/beds/"),
+        ("DATABASE_URL", "sqlite:///var/icu.sqlite"),
+        ("DATABASE_URL", "sqlite:////var/icu.sqlite"),
+        ("DATABASE_URL", "mysql://tool:secret@tooldb:3306/tooldb"),
+        ("MODEL_URL", "http://nginx:5080"),
+    ],
+)
+def test_a_good_address_is_taken_as_it_is(settings: Any, key: str, value: str) -> None:
+    if key in READ_BY[settings]:
+        assert getattr(settings.from_environment({key: value}), key.lower()) == value
+
+
+def test_another_redis_is_not_for_make_run(tmp_path: Path) -> None:
+    ports = {port: str(free_port()) for port in PORTS}
+    environ = environment(tmp_path, ports | {"REDIS_URL": "redis://127.0.0.1:6379/0"})
+    with pytest.raises(CannotRun, match="leave it unset"):
+        prepare(tmp_path, environ)
 
 
 def test_what_is_not_set_is_good(tmp_path: Path) -> None:

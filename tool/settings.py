@@ -4,7 +4,9 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
@@ -34,10 +36,10 @@ class Settings:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Raises SettingError, naming the variable and its value."""
         return cls(
-            redis_url=_read(environ, "REDIS_URL", str, cls.redis_url),
-            redis_password_file=_read(environ, "REDIS_PASSWORD_FILE", str, ""),
+            redis_url=_read(environ, "REDIS_URL", _redis, cls.redis_url),
+            redis_password_file=_read(environ, "REDIS_PASSWORD_FILE", _file, ""),
             database_url=_read(environ, "DATABASE_URL", _database, cls.database_url),
-            database_password_file=_read(environ, "DATABASE_PASSWORD_FILE", str, ""),
+            database_password_file=_read(environ, "DATABASE_PASSWORD_FILE", _file, ""),
             model_url=_read(environ, "MODEL_URL", _http, cls.model_url),
             model_token_file=_read(environ, "MODEL_TOKEN_FILE", str, ""),
             model_timeout=_read(environ, "MODEL_TIMEOUT", _seconds, cls.model_timeout),
@@ -59,16 +61,36 @@ def _read(environ: Mapping[str, str], key: str, parse: Callable[[str], T], defau
         raise SettingError(f"{key}={text}: {error}") from None
 
 
+def _url(expected: str, text: str) -> str:
+    """`expected` shows what it looks like: one or more addresses, with ` or ` in between."""
+    schemes = [each.partition(":")[0] for each in expected.split(" or ")]
+    with suppress(ValueError):
+        address = urlsplit(text)
+        where = address.netloc or address.path.strip("/")
+        # A port that is none raises when it is asked for.
+        if address.scheme in schemes and where and address.port != 0:
+            return text
+    raise ValueError(f"expected {expected}")
+
+
 def _database(text: str) -> str:
-    if not text.startswith(("sqlite:///", "mysql://")):
-        raise ValueError("expected sqlite:///PATH or mysql://USER@HOST[:PORT]/DATABASE")
-    return text
+    return _url("sqlite:///PATH or mysql://USER@HOST:PORT/DATABASE", text)
 
 
 def _http(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise ValueError("expected an http:// or https:// address")
-    return text.rstrip("/")
+    return _url("http://HOST:PORT or https://HOST:PORT", text).rstrip("/")
+
+
+def _redis(text: str) -> str:
+    return _url("redis://HOST:PORT/0 or rediss://HOST:PORT/0 or unix:///PATH", text)
+
+
+def _file(text: str) -> str:
+    try:
+        Path(text).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    return text
 
 
 def _seconds(text: str) -> float:
