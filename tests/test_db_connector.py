@@ -272,6 +272,15 @@ class TestOneTransaction:
             ("2150-03-01 06:00:00", "heart_rate", 6.0),
         ]
 
+    def test_tables_of_another_version_are_refused(self, url: str, database: Database) -> None:
+        rows(url, "DROP TABLE vitals")
+        rows(url, "CREATE TABLE vitals (stream VARCHAR(32), n BIGINT)")
+        with pytest.raises(Refused, match="table vitals has no column covariance"):
+            database.create_tables()
+        rows(url, "DROP TABLE vitals")
+        database.create_tables()
+        assert rows(url, "SELECT * FROM vitals") == []
+
 
 class TestRejectedAndPending:
     def test_vitals_that_have_come_further_stay(self, url: str, database: Database) -> None:

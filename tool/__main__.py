@@ -38,7 +38,7 @@ def main() -> int:
         return _replay(settings, arguments.reason)
     try:
         run(settings)
-    except SettingError as error:
+    except (SettingError, DatabaseError) as error:
         print(f"tool: {error}", file=sys.stderr)
         return 1
     return 0

@@ -70,6 +70,7 @@ TABLES = {
     " reason created_at",
     "pending": "stream seq model",
     "rejected": "stream seq pat_id reason message rejected_at",
+    "positions": "stream part seq vitals_seq committed_at",
     "models": "model version role features seen_at",
 }
 KEYS = {
@@ -171,13 +172,24 @@ class Database:
             self._write(cursor, table, columns, rows, replacing)
 
     def create_tables(self) -> None:
-        """Makes the tables that are missing; a user without that right needs them to be there."""
+        """Makes the tables that are missing; a user without that right needs them to be there.
+
+        Raises Refused when there are some of another version.
+        """
         with self._transaction() as cursor:
-            if self._tables(cursor) >= {*TABLES, "positions"}:
-                return
-            for statement in re.sub(r"--.*", "", SCHEMA.read_text()).split(";"):
-                if statement.strip():
-                    cursor.execute(statement)
+            if not self._tables(cursor) >= set(TABLES):
+                for statement in re.sub(r"--.*", "", SCHEMA.read_text()).split(";"):
+                    if statement.strip():
+                        cursor.execute(statement)
+            for table, columns in TABLES.items():
+                cursor.execute(f"SELECT * FROM {table} LIMIT 0")
+                missing = set(columns.split()) - {column[0] for column in cursor.description}
+                cursor.fetchall()
+                if missing:
+                    raise Refused(
+                        f"table {table} has no column {min(missing)}: it was made by another"
+                        " version of ICU Stream. Begin with an empty database"
+                    )
 
     def _tables(self, cursor: Any) -> set[str]:
         raise NotImplementedError

@@ -116,7 +116,10 @@ def parts(settings: Settings) -> list[int]:
 
 
 def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. Raises SettingError for a port that cannot be had."""
+    """Until SIGTERM or SIGINT.
+
+    Raises SettingError for a port that cannot be had, Refused for tables of another version.
+    """
     with metrics.serving(
         settings.metrics_host, settings.metrics_port, settings.database_url
     ) as supervised:
