@@ -348,12 +348,21 @@ class TestFigures:
             np.array([1, 1, 0, 1, 0, 0]), np.array([0.9, 0.8, 0.7, 0.3, 0.2, 0.1]), np.arange(6)
         )
         assert balanced_threshold(scores) == 0.7
-        point = operating_point(scores, 0.7)
+        point = operating_point(scores, 0.7, 20, 0)
         rates = [point.sensitivity, point.ppv, point.specificity, point.flagged]
-        assert rates == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 2])
+        assert [rate.value for rate in rates] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 2])
         # Of six rows two are hits and one is a false alarm, which weighs 0.7 : 0.3.
-        assert point.net_benefit == pytest.approx(2 / 6 - 1 / 6 * 7 / 3)
-        assert point.of_acting_on_all == pytest.approx(3 / 6 - 3 / 6 * 7 / 3)
+        assert point.net_benefit.value == pytest.approx(2 / 6 - 1 / 6 * 7 / 3)
+        assert point.of_acting_on_all.value == pytest.approx(3 / 6 - 3 / 6 * 7 / 3)
+
+    def test_intervals_of_operating_points_are_as_wide_as_chance(self, scores: Scores) -> None:
+        plain = Scores(scores.y, scores.probability, np.arange(900))
+        rate = operating_point(plain, 0.5, 1000, 0).specificity
+        others = (scores.y == 0).sum()
+        half = 1.96 * np.sqrt(rate.value * (1 - rate.value) / others)
+        assert (rate.low, rate.high) == pytest.approx(
+            (rate.value - half, rate.value + half), abs=0.15 * half
+        )
 
     def test_calibration_bins_hold_all_rows(self, scores: Scores) -> None:
         bins = calibration_bins(scores)

@@ -116,8 +116,7 @@ def _table(lines: list[Line], first: str = "") -> str:
 def _thresholds(result: Result) -> str:
     rows = ["| threshold | sensitivity | specificity | PPV | flagged |", "|---|--:|--:|--:|--:|"]
     for name, point in result.points.items():
-        rows.append(
-            f"| {name} ({point.threshold:.3f}) | {point.sensitivity:.1%} | "
-            f"{point.specificity:.1%} | {point.ppv:.1%} | {point.flagged:.1%} |"
-        )
+        figures = (point.sensitivity, point.specificity, point.ppv, point.flagged)
+        cells = [f"{f.value:.1%} ({f.low:.1%} to {f.high:.1%})" for f in figures]
+        rows.append(f"| {name} ({point.threshold:.3f}) | {' | '.join(cells)} |")
     return "\n".join(rows)

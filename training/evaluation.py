@@ -1,6 +1,6 @@
 """How good probabilities are: discrimination, calibration, and how sure one can be of either."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,13 +159,8 @@ def evaluate(
     y, p = scores.y[order], scores.probability[order]
     weight = np.ones(len(y)) if scores.weight is None else scores.weight[order]
     values = {name: METRICS[name](y, p, weight) for name in metrics}
-    _, patient = np.unique(scores.patients[order], return_inverse=True)
-    count = patient.max() + 1
-    draw = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in metrics}
-    for _ in range(resamples):
-        # How often each patient was drawn, carried to that patient's rows.
-        w = weight * np.bincount(draw.integers(count, size=count), minlength=count)[patient]
+    for w in _redrawn(scores.patients[order], weight, resamples, seed):
         if w @ y > 0 and w @ (1 - y) > 0:
             for name in metrics:
                 drawn[name].append(METRICS[name](y, p, w))
@@ -180,8 +175,6 @@ def auroc_gain(one: Scores, other: Scores, resamples: int, seed: int) -> Figure:
 
     Of the same bootstraps too: what makes a draw of patients easy is taken off both.
     """
-    _, patient = np.unique(one.patients, return_inverse=True)
-    count = patient.max() + 1
     orders = [np.argsort(-scores.probability, kind="stable") for scores in (one, other)]
 
     def gain(w: Floats) -> float:
@@ -192,10 +185,8 @@ def auroc_gain(one: Scores, other: Scores, resamples: int, seed: int) -> Figure:
         return areas[0] - areas[1]
 
     weight = np.ones(len(one.y)) if one.weight is None else one.weight
-    draw = np.random.default_rng(seed)
     drawn = []
-    for _ in range(resamples):
-        w = weight * np.bincount(draw.integers(count, size=count), minlength=count)[patient]
+    for w in _redrawn(one.patients, weight, resamples, seed):
         if w @ one.y > 0 and w @ (1 - one.y) > 0:
             drawn.append(gain(w))
     return Figure(gain(weight), *(float(q) for q in np.percentile(drawn, [2.5, 97.5])))
@@ -219,6 +210,10 @@ class Judge:
         """`auroc_gain` of the one over the other."""
         return auroc_gain(one, other, self.resamples, self.seed)
 
+    def point(self, scores: Scores, threshold: float) -> "OperatingPoint":
+        """`operating_point` of the scores."""
+        return operating_point(scores, threshold, self.resamples, self.seed)
+
 
 def calibration_bins(scores: Scores, bins: int = 10) -> list[tuple[float, float, float, float]]:
     """For tenths of the rows by probability: mean probability, observed share and its 95 %
@@ -238,35 +233,53 @@ def calibration_bins(scores: Scores, bins: int = 10) -> list[tuple[float, float,
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What acting at or above a threshold would mean.
+    """What acting at or above a threshold would mean: shares of rows.
 
     net_benefit, of_acting_on_all: true positives less false ones, these weighed by the odds of
-    the threshold, per row (Vickers and Elkin 2006); of nobody it is 0.
+    the threshold, per row (Vickers and Elkin 2006); of acting on nobody it is 0.
     """
 
     threshold: float
-    sensitivity: float
-    specificity: float
-    ppv: float
-    flagged: float
-    net_benefit: float
-    of_acting_on_all: float
+    sensitivity: Figure
+    specificity: Figure
+    ppv: Figure
+    flagged: Figure
+    net_benefit: Figure
+    of_acting_on_all: Figure
 
 
-def operating_point(scores: Scores, threshold: float) -> OperatingPoint:
-    """Sensitivity, specificity, positive predictive value and share of rows flagged."""
-    flagged, died = scores.probability >= threshold, scores.y == 1
-    hits = int((flagged & died).sum())
-    rate, odds = float(died.mean()), threshold / max(1 - threshold, TINY)
-    return OperatingPoint(
-        threshold=threshold,
-        sensitivity=hits / max(int(died.sum()), 1),
-        specificity=float((~flagged & ~died).sum() / max(int((~died).sum()), 1)),
-        ppv=hits / max(int(flagged.sum()), 1),
-        flagged=float(flagged.mean()),
-        net_benefit=hits / len(died) - odds * float((flagged & ~died).mean()),
-        of_acting_on_all=rate - odds * (1 - rate),
-    )
+def operating_point(scores: Scores, threshold: float, resamples: int, seed: int) -> OperatingPoint:
+    """An operating point, with intervals bootstrapped by patient."""
+    flagged, event = scores.probability >= threshold, scores.y == 1
+    groups = np.column_stack([flagged & event, flagged & ~event, ~flagged & ~event, event])
+    odds = threshold / max(1 - threshold, TINY)
+
+    def shares(w: Floats) -> list[float]:
+        hits, alarms, quiet, events = w @ groups
+        rows, others = w.sum(), alarms + quiet
+        return [
+            hits / max(events, TINY),
+            quiet / max(others, TINY),
+            hits / max(hits + alarms, TINY),
+            (hits + alarms) / rows,
+            (hits - odds * alarms) / rows,
+            (events - odds * others) / rows,
+        ]
+
+    weight = np.ones(len(event)) if scores.weight is None else scores.weight
+    drawn = [shares(w) for w in _redrawn(scores.patients, weight, resamples, seed)]
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    figures = zip(shares(weight), low, high, strict=True)
+    return OperatingPoint(threshold, *(Figure(*map(float, figure)) for figure in figures))
+
+
+def _redrawn(patients: Integers, weight: Floats, resamples: int, seed: int) -> Iterator[Floats]:
+    """The rows' weights in each bootstrap: as often as the row's patient was drawn."""
+    _, patient = np.unique(patients, return_inverse=True)
+    count = patient.max() + 1
+    draw = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield weight * np.bincount(draw.integers(count, size=count), minlength=count)[patient]
 
 
 def balanced_threshold(scores: Scores) -> float:

@@ -232,21 +232,32 @@ def _forest(lines: Sequence[Line], line: float) -> str:
 
 def _points(result: Result) -> str:
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{point.threshold:.3f}</td><td>{point.sensitivity:.1%}</td>"
-        f"<td>{point.specificity:.1%}</td><td>{point.ppv:.1%}</td><td>{point.flagged:.1%}</td>"
-        f"<td>{point.net_benefit:.3f}</td><td>{point.of_acting_on_all:.3f}</td></tr>"
+        f"<tr><td>{escape(name)}</td><td>{point.threshold:.3f}</td>"
+        + "".join(
+            f'<td class="figure">{_percent(figure.value)}<br>'
+            f"<small>{_percent(figure.low)} to {_percent(figure.high)}</small></td>"
+            for figure in (point.sensitivity, point.specificity, point.ppv, point.flagged)
+        )
+        + "".join(
+            _cell(figure, "net_benefit") for figure in (point.net_benefit, point.of_acting_on_all)
+        )
+        + "</tr>"
         for name, point in result.points.items()
     )
     return (
-        "<table><caption>Acting at or above a threshold. The balanced one flags as many rows as "
-        "there are events and was chosen on these rows; min(sensitivity, PPV) there is the "
-        "PhysioNet 2012 challenge's event 1. Net benefit: true positives less false ones, per row, "
-        "a false one weighed by the odds of the threshold; a threshold where it is not above both "
-        "0 (acting on nobody) and that of acting on all is not worth acting on.</caption>"
-        "<thead><tr><th></th><th>threshold</th><th>sensitivity</th><th>specificity</th><th>PPV</th>"
-        "<th>flagged</th><th>net benefit</th><th>of acting on all</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
+        "<div class='table'><table><caption>Acting at or above a threshold. The balanced one flags "
+        "as many rows as there are events and was chosen on these rows; min(sensitivity, PPV) "
+        "there is the PhysioNet 2012 challenge's event 1. Net benefit: true positives less false "
+        "ones, per row, a false one weighed by the odds of the threshold; where it is not above "
+        "both 0 (acting on nobody) and that of acting on all, the threshold is not worth acting "
+        "on.</caption><thead><tr><th></th><th>threshold</th><th>sensitivity</th>"
+        "<th>specificity</th><th>PPV</th><th>flagged</th><th>net benefit</th>"
+        f"<th>of acting on all</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
 
 
 def _data(result: Result) -> str:

@@ -21,7 +21,6 @@ from training.evaluation import (
     OperatingPoint,
     Scores,
     balanced_threshold,
-    operating_point,
 )
 from training.groups import channels, judge_channels, judge_subgroups
 
@@ -163,7 +162,7 @@ def run(config: Config) -> Result:
         subgroups=subgroups,
         without=without,
         alone=alone,
-        points={name: operating_point(scores, at) for name, at in thresholds.items()},
+        points={name: judge.point(scores, at) for name, at in thresholds.items()},
     )
 
 
