@@ -16,13 +16,15 @@ ADDRESS = re.compile(r"[0-9.]+|\[[0-9a-f:.]+\]")
 def is_ours(host: str, names: Collection[str]) -> bool:
     """Whether a Host header has an IP address, or one of the names; the port is anyone's.
 
+    None at all is fine too: no browser leaves it out.
+
     >>> is_ours("127.0.0.1:5000", []), is_ours("[::1]", []), is_ours("LocalHost", ["localhost"])
     (True, True, True)
     >>> is_ours("127.0.0.1.example.org", []), is_ours("localhost.example.org", ["localhost"])
     (False, False)
     """
     name = re.sub(r":\d*$", "", host.lower())
-    return name in names or ADDRESS.fullmatch(name) is not None
+    return name == "" or name in names or ADDRESS.fullmatch(name) is not None
 
 
 def only(names: Collection[str]) -> Middleware:
@@ -30,10 +32,11 @@ def only(names: Collection[str]) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if is_ours(request.host, names):
+        host = request.headers.get("Host", "")
+        if is_ours(host, names):
             return await handler(request)
         raise web.HTTPMisdirectedRequest(
-            text=f"{request.host!r} is not a name of this service: ask for localhost or an "
+            text=f"{host!r} is not a name of this service: ask for localhost or an "
             "IP address, or add the name to ALLOWED_HOSTS\n"
         )
 

@@ -64,6 +64,7 @@ MAKE = pytest.mark.parametrize("make", [hospital_app, dashboard_app, front_app])
         ("localhost:5000", False),
         ("LOCALHOST", False),
         ("127.0.0.1", False),
+        ("", False),
         ("192.0.2.7:5000", False),
         ("[::1]:5000", False),
         ("ward.example.org", False),
