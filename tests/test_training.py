@@ -355,6 +355,13 @@ class TestFigures:
         assert point.net_benefit.value == pytest.approx(2 / 6 - 1 / 6 * 7 / 3)
         assert point.of_acting_on_all.value == pytest.approx(3 / 6 - 3 / 6 * 7 / 3)
 
+    def test_of_nobody_flagged_none_is_right(self, scores: Scores) -> None:
+        timid = Scores(scores.y, np.minimum(scores.probability, 0.9), scores.patients)
+        point = operating_point(timid, 0.95, 20, 0)
+        assert point.ppv.percent == ("–", "")
+        assert point.flagged.percent == ("0.0%", "0.0% to 0.0%")
+        assert point.net_benefit.value == 0
+
     def test_intervals_of_operating_points_are_as_wide_as_chance(self, scores: Scores) -> None:
         plain = Scores(scores.y, scores.probability, np.arange(900))
         rate = operating_point(plain, 0.5, 1000, 0).specificity

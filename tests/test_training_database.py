@@ -180,6 +180,7 @@ def test_every_reading_is_the_one_of_the_files(from_files: Stream, from_database
     pd.testing.assert_frame_equal(found[list(wanted.columns)], wanted, check_exact=True)
     pd.testing.assert_series_equal(from_database.ages, from_files.ages, check_exact=True)
     assert from_files.ages.isna().sum() > 0
+    assert from_database.source.startswith("stream ")
     # What tool refused is told, not lost.
     assert from_files.left_out == {"temperature not within 26 to 45 °C": 120}
     assert from_database.left_out == {"message that tool rejected": 120}

@@ -45,6 +45,7 @@ def write(result: Result, version: str) -> Path:
         "metrics": _metrics(result),
         "training": {
             "sha256": result.digest,
+            "source": result.source,
             "event": config.label.event,
             "kind": config.model.kind,
             "seed": config.model.seed,

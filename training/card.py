@@ -117,6 +117,6 @@ def _thresholds(result: Result) -> str:
     rows = ["| threshold | sensitivity | specificity | PPV | flagged |", "|---|--:|--:|--:|--:|"]
     for name, point in result.points.items():
         figures = (point.sensitivity, point.specificity, point.ppv, point.flagged)
-        cells = [f"{f.value:.1%} ({f.low:.1%} to {f.high:.1%})" for f in figures]
+        cells = ["{} ({})".format(*f.percent).removesuffix(" ()") for f in figures]
         rows.append(f"| {name} ({point.threshold:.3f}) | {' | '.join(cells)} |")
     return "\n".join(rows)

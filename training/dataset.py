@@ -6,7 +6,6 @@ database has been through both.
 """
 
 import hashlib
-import logging
 import os
 import subprocess
 import sys
@@ -25,8 +24,6 @@ from training.config import Data, Label, Split
 from training.database import KEY, DatabaseFailure, Stored
 from training.features import bulk_features
 
-log = logging.getLogger(__name__)
-
 HOUR = pd.Timedelta(hours=1)
 #: A feature that fewer stays of the training set ever have cannot be learned from. (And
 #: HistGradientBoosting of scikit-learn 1.9.1 crashes on a column without any value.)
@@ -41,13 +38,15 @@ class DataError(Exception):
 class Stream:
     """readings: seq, pat_id, date_admission, measured_at, parameter, value, in stream order.
 
-    ages: years by (pat_id, date_admission). left_out: readings not used, by reason.
+    ages: years by (pat_id, date_admission). left_out: readings not used, by reason. digest: of
+    the data and outcomes; source: where they were read from, in words.
     """
 
     readings: pd.DataFrame
     ages: "pd.Series[float]"
     left_out: dict[str, int]
     digest: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,13 @@ def read_stream(data: Data) -> Stream:
     """
     if data.database is None:
         readings, ages, digest = _merge(data.folder)
-        left_out = {}
+        left_out, source = {}, "three CSVs, merged as for the stream"
     else:
         try:
             stored = database.read(data.database, data.stream)
         except DatabaseFailure as error:
             raise DataError(str(error)) from None
-        log.info("stream %s of the database", stored.stream)
+        source = f"stream {stored.stream}, as stored by the pipeline"
         readings, ages, digest = stored.readings, stored.ages, _digest(stored)
         left_out = {"message that tool rejected": stored.rejected} if stored.rejected else {}
     for parameter, (above, up_to, unit) in RANGES.items():
@@ -114,7 +113,7 @@ def read_stream(data: Data) -> Stream:
         digest.update(outcomes.read_bytes())
     except OSError as error:
         raise DataError(f"{outcomes}: {error.strerror}") from None
-    return Stream(readings.reset_index(drop=True), ages, left_out, digest.hexdigest())
+    return Stream(readings.reset_index(drop=True), ages, left_out, digest.hexdigest(), source)
 
 
 def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], Any]":

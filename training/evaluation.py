@@ -25,6 +25,13 @@ class Figure:
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
+    @property
+    def percent(self) -> tuple[str, str]:
+        """The value in percent and its interval; a dash and nothing where there is none."""
+        if np.isnan(self.value):
+            return "–", ""
+        return f"{self.value:.1%}", f"{self.low:.1%} to {self.high:.1%}"
+
 
 @dataclass(frozen=True)
 class Line:
@@ -233,7 +240,7 @@ def calibration_bins(scores: Scores, bins: int = 10) -> list[tuple[float, float,
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What acting at or above a threshold would mean: shares of rows.
+    """What acting at or above a threshold would mean: shares of rows. ppv of no row is NaN.
 
     net_benefit, of_acting_on_all: true positives less false ones, these weighed by the odds of
     the threshold, per row (Vickers and Elkin 2006); of acting on nobody it is 0.
@@ -260,17 +267,19 @@ def operating_point(scores: Scores, threshold: float, resamples: int, seed: int)
         return [
             hits / max(events, TINY),
             quiet / max(others, TINY),
-            hits / max(hits + alarms, TINY),
+            hits / (hits + alarms) if hits + alarms else np.nan,
             (hits + alarms) / rows,
             (hits - odds * alarms) / rows,
             (events - odds * others) / rows,
         ]
 
     weight = np.ones(len(event)) if scores.weight is None else scores.weight
-    drawn = [shares(w) for w in _redrawn(scores.patients, weight, resamples, seed)]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    figures = zip(shares(weight), low, high, strict=True)
-    return OperatingPoint(threshold, *(Figure(*map(float, figure)) for figure in figures))
+    drawn = np.array([shares(w) for w in _redrawn(scores.patients, weight, resamples, seed)])
+    figures = []
+    for value, column in zip(shares(weight), drawn.T, strict=True):
+        known = column[~np.isnan(column)] if not np.isnan(value) else np.array([np.nan])
+        figures.append(Figure(float(value), *map(float, np.percentile(known, [2.5, 97.5]))))
+    return OperatingPoint(threshold, *figures)
 
 
 def _redrawn(patients: Integers, weight: Floats, resamples: int, seed: int) -> Iterator[Floats]:

@@ -234,8 +234,7 @@ def _points(result: Result) -> str:
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{point.threshold:.3f}</td>"
         + "".join(
-            f'<td class="figure">{_percent(figure.value)}<br>'
-            f"<small>{_percent(figure.low)} to {_percent(figure.high)}</small></td>"
+            '<td class="figure">{}<br><small>{}</small></td>'.format(*figure.percent)
             for figure in (point.sensitivity, point.specificity, point.ppv, point.flagged)
         )
         + "".join(
@@ -254,10 +253,6 @@ def _points(result: Result) -> str:
         "<th>specificity</th><th>PPV</th><th>flagged</th><th>net benefit</th>"
         f"<th>of acting on all</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}"
 
 
 def _data(result: Result) -> str:
@@ -285,7 +280,8 @@ def _method(result: Result) -> str:
     more = ", ".join(map(str, config.data.more_hours))
     items = [
         f"Kind: {config.model.kind}. Seed {config.model.seed}. Made {made} with {versions}.",
-        f"SHA-256 of the merged data and outcomes: <code>{result.digest}</code>",
+        f"Readings from {escape(result.source)}. SHA-256 of data and outcomes: "
+        f"<code>{result.digest}</code>",
         f"Each stay gives a row at each of the hours {hours}: its last reading since the hour "
         "before in the list. A row knows nothing of what came after it."
         + (f" Rows at the hours {more} were trained on too, and judged nothing." if more else ""),

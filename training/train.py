@@ -48,6 +48,7 @@ class Result:
     dropped: list[Feature]
     left_out: dict[str, int]
     digest: str
+    source: str
     train: Rows
     test: Rows
     scores: Scores
@@ -69,7 +70,12 @@ def run(config: Config) -> Result:
     """
     stream = dataset.read_stream(config.data)
     outcomes = dataset.read_outcomes(config.data, config.label)
-    log.info("%s readings of %s stays", f"{len(stream.readings):,}", f"{len(outcomes):,}")
+    log.info(
+        "%s readings, outcomes of %s stays; from %s",
+        f"{len(stream.readings):,}",
+        f"{len(outcomes):,}",
+        stream.source,
+    )
     declared = config.declared
     hours = dataset.sample(stream, config.data.sample_hours, config.data.more_hours)
     rows = _predictable(dataset.assemble(stream, outcomes, config.label, declared, hours), config)
@@ -151,6 +157,7 @@ def run(config: Config) -> Result:
         dropped=dropped,
         left_out=stream.left_out,
         digest=stream.digest,
+        source=stream.source,
         train=train,
         test=judged,
         scores=scores,
