@@ -38,7 +38,7 @@ class Partitioner:
         """A message without a readable patient goes to partition 0, where the tool rejects it."""
         try:
             pat_id = _patient.decode(data).pat_id
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return 0
         part = self._known.get(pat_id)
         if part is None:

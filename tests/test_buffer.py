@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from buffer.main import Buffer, Outage
 from buffer.settings import Settings
-from buffer.sse import KEPT, EventParser
+from buffer.sse import CUT, KEPT, EventParser
 from embedded.redis_server import NoRedis, executable
 from tool.messages import Unusable, decode
 
@@ -145,6 +145,22 @@ def test_a_message_of_megabytes_is_passed_on_cut_and_the_stream_goes_on(
     assert [len(data) <= KEPT + 1 for _, data in queued(redis)] == [True] * 3
     told = [record for record in caplog.records if "longer than" in record.message]
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    ['{"pat_id":1,"x":' + '{"x":' * 5000, '{"pat_id":' + "9" * 5000 + "}", "\xff", "[" * 9000],
+)
+def test_no_message_is_too_strange_to_be_passed_on(redis: Any, data: str) -> None:
+    small = '{"pat_id":1}'
+    body = event(1, small) + event(2, data) + event(3, small) + END
+
+    async def run() -> None:
+        async with buffering(redis, body):
+            await until(lambda: len(queued(redis)) == 3)
+
+    asyncio.run(run())
+    assert dict(queued(redis))[2] in (data.encode(), data.encode()[:KEPT] + CUT)
 
 
 @pytest.mark.parametrize("stream", ["s" * 33, "ward 7", "wärd", "a.b", "a/b", "a:b"])

@@ -110,7 +110,10 @@ def test_a_message_that_is_replayed_goes_where_it_went_at_first(
     assert 0 <= expected < partitions
 
 
-@pytest.mark.parametrize("message", ["", "{", "{}", '{"pat_id":"7"}', '{"pat_id":7.5}', "[7]"])
+@pytest.mark.parametrize(
+    "message",
+    ["", "{", "{}", '{"pat_id":"7"}', '{"pat_id":7.5}', "[7]", '{"pat_id":7,"x":' + "[" * 5000],
+)
 def test_a_message_without_a_patient_goes_where_it_went_at_first(message: str) -> None:
     assert part_of(message, 7) == Partitioner(7).part(message.encode()) == 0
 

@@ -61,7 +61,7 @@ def part_of(message: str, partitions: int) -> int:
     """The partition of the message's patient, as the buffer chooses it."""
     try:
         pat_id = msgspec.json.decode(message, type=_Patient).pat_id
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return 0
     return crc32(str(pat_id).encode()) % partitions
 
