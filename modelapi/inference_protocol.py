@@ -261,5 +261,7 @@ def _read(shape: type[Shape]) -> Shape:
         return msgspec.json.decode(body or b"{}", type=shape)
     except msgspec.ValidationError as error:
         raise BadInput(str(error)) from None
+    except RecursionError:
+        raise BadInput("The body is not JSON: nested too deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"The body is not JSON: {error}") from None

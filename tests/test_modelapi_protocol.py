@@ -346,6 +346,16 @@ def test_an_index_of_what_is_ready(flask: FlaskClient) -> None:
     assert flask.post("/v2/repository/index", json={"ready": 1}).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["index", "models/qsofa/load", "models/qsofa/unload"])
+@pytest.mark.parametrize("body", [b"{", b"\xff", b'{"x":' + b"[" * 5000, b'{"x":' * 5000])
+def test_a_repository_request_that_is_no_json_is_refused(
+    flask: FlaskClient, path: str, body: bytes
+) -> None:
+    answer = flask.post(f"/v2/repository/{path}", data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert "is not JSON" in answer.text
+
+
 def test_a_model_that_cannot_be_served_says_why(tmp_path: Path) -> None:
     models = copy_models(tmp_path, "formula", "qsofa")
     (models / "qsofa" / "2016" / "golden.json").write_text("[]")
