@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def _train(path: Path) -> int:
         print(f"training: {error}", file=sys.stderr)
         return 1
 
+    # Before scikit-learn loads OpenMP: its threads would spin while they wait, which takes three
+    # times as long as soon as another program wants a core too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from modelapi.artifact import ArtifactError  # here: scikit-learn takes a second
     from training import artifact, report, train
     from training.dataset import DataError
