@@ -1,5 +1,6 @@
 """Training from the database: the rows that the CSVs give, all of them, and plain complaints."""
 
+import getpass
 import json
 import os
 import shutil
@@ -53,7 +54,7 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     if install is None or program is None:
         pytest.skip("there is no MariaDB here")
     folder, port = tmp_path_factory.mktemp("mariadb"), free_port()
-    options = ["--no-defaults", f"--datadir={folder}/data", "--user=root"]
+    options = ["--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
     subprocess.run(
         [install, *options, "--auth-root-authentication-method=normal"],
         check=True,
