@@ -20,8 +20,7 @@ from dashboard.rendering import Pages
 from dashboard.settings import Settings
 from dashboard.sources import Queues, Services
 
-# What a database's whole number has room for.
-PAT_ID = r"-?\d{1,18}"
+PAT_ID = r"-?\d{1,19}"
 STATIC = Path(__file__).parent / "static"
 POLLER = web.AppKey("poller", Poller)
 PAGES = web.AppKey("pages", Pages)
@@ -195,7 +194,7 @@ async def patient(request: web.Request) -> web.Response:
 
 
 async def _stay(request: web.Request, poller: Poller) -> tuple[Stay, list[Stay]]:
-    pat_id = int(request.match_info.get("pat_id") or request.query.get("pat_id", "-"))
+    pat_id = _number(request.match_info["pat_id"])
     stays = await poller.stays_of(pat_id)
     if not stays:
         raise web.HTTPNotFound(text=f"No stay of patient {pat_id} is stored in this stream.")
@@ -225,11 +224,18 @@ async def live(request: web.Request) -> web.StreamResponse:
 
 
 def _key(request: web.Request) -> StayKey:
-    pat_id = request.query.get("pat_id", "")
-    with suppress(ValueError):
-        if re.fullmatch(PAT_ID, pat_id):
-            return StayKey(int(pat_id), date.fromisoformat(request.query.get("stay", "")))
-    raise web.HTTPNotFound(text="page=patient needs pat_id and stay=YYYY-MM-DD.")
+    pat_id = _number(request.query.get("pat_id", ""))
+    try:
+        return StayKey(pat_id, date.fromisoformat(request.query.get("stay", "")))
+    except ValueError:
+        raise web.HTTPNotFound(text="page=patient needs pat_id and stay=YYYY-MM-DD.") from None
+
+
+def _number(text: str) -> int:
+    """A patient's number, as far as the database has room for it. Raises HTTPNotFound."""
+    if re.fullmatch(PAT_ID, text) and -(2**63) <= int(text) < 2**63:
+        return int(text)
+    raise web.HTTPNotFound(text=f"“{text[:40]}” is not a patient's number.")
 
 
 async def health(request: web.Request) -> web.Response:

@@ -101,12 +101,21 @@ def _newest_batch(stream: str | None, parts: dict[str, int]) -> str:
 
 
 def _newest_time(batch: bytes) -> datetime | None:
-    """The time of the last reading in a batch's raw text."""
+    """The time of the last reading in a batch's raw text; None when it says none that can be.
+
+    >>> _newest_time(b'..."day":"2019-02-03","hour":7,...')
+    datetime.datetime(2019, 2, 3, 7, 0)
+    >>> _newest_time(b'..."day":"2019-02-30","hour":7,...')
+    >>> _newest_time(b'..."day":"9999-12-31","hour":99,...')
+    """
     found = _NEWEST_TIME.findall(batch)
     if not found:
         return None
     day, hour = found[-1]
-    return datetime.fromisoformat(day.decode()) + timedelta(hours=int(hour))
+    try:
+        return datetime.fromisoformat(day.decode()) + timedelta(hours=int(hour))
+    except (ValueError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dashboard import formats, sparkline
-from dashboard.database import WARD_LIMIT, Database, Reading, Stay, StayKey, Vital, hours
+from dashboard.database import (
+    BEFORE_ALL,
+    WARD_LIMIT,
+    Database,
+    Reading,
+    Stay,
+    StayKey,
+    Vital,
+    hours,
+)
 from dashboard.topic import Fields
 from dashboard.vital_signs import PREDICTION_HOLDS, VitalSign, columns
 
@@ -28,7 +37,7 @@ class Risk:
     @property
     def change(self) -> float | None:
         """Against the newest prediction that is CHANGE_HOURS older or more; None without one."""
-        then = self.at - timedelta(hours=CHANGE_HOURS)
+        then = earlier(self.at, timedelta(hours=CHANGE_HOURS))
         before = [probability for at, probability in self.history if at <= then]
         return self.probability - before[-1] if before else None
 
@@ -115,13 +124,18 @@ class WardReader:
         readings: list[Reading] = []
         if vitals:
             latest = max(vital.at for vital in vitals.values())
-            readings = self._database.readings(stream, stay.key, model, latest - DAY)
+            readings = self._database.readings(stream, stay.key, model, earlier(latest, DAY))
         recent: dict[str, list[tuple[datetime, float]]] = {}
         for reading in readings:
             recent.setdefault(reading.parameter, []).append((reading.at, reading.value))
         waits = any(reading.predicted and _waits(reading) for reading in readings)
         bed = Bed(stay, vitals, recent, risk_of(readings), why_none(readings, model))
         return _Known(count, waits, bed)
+
+
+def earlier(at: datetime, by: timedelta) -> datetime:
+    """So long before `at`, but not before the calendar begins."""
+    return at - by if at - BEFORE_ALL > by else BEFORE_ALL
 
 
 def risk_of(readings: Iterable[Reading]) -> Risk | None:

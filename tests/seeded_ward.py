@@ -50,9 +50,9 @@ class Ward:
             " VALUES (?, ?, ?, ?, ?)",
             self.stream,
             pat_id,
-            f"{admitted:%Y-%m-%d}",
+            admitted.date().isoformat(),
             age,
-            None if discharged is None else f"{discharged:%Y-%m-%d}",
+            None if discharged is None else discharged.date().isoformat(),
         )
 
     def add_reading(
@@ -69,7 +69,7 @@ class Ward:
     ) -> int:
         """One reading with its prediction, and the statistics moved on. Returns its seq."""
         self.seq += 1
-        day, moment = f"{admitted:%Y-%m-%d}", at.isoformat(" ")
+        day, moment = admitted.date().isoformat(), at.isoformat(" ")
         self.execute(
             "INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?, ?)",
             *(self.stream, self.seq, pat_id, day, moment, parameter, value),

@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from dashboard import database, events, formats, pipeline, sparkline, ward
+from dashboard import database, events, formats, pipeline, sources, sparkline, ward
 from dashboard.app import POLLER, create_app
 from dashboard.database import Database, Position, StayKey
 from dashboard.patient import PatientReader
@@ -61,7 +61,7 @@ def read_ward(reads: Database, reader: WardReader, answered: bool = False) -> wa
     return found
 
 
-@pytest.mark.parametrize("module", [formats, sparkline, ward, pipeline, events])
+@pytest.mark.parametrize("module", [formats, sparkline, ward, pipeline, events, sources])
 def test_what_the_docstrings_show_is_true(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted
@@ -126,6 +126,24 @@ class TestWard:
             "stale · 3 h ago",
         ]
         assert fields[3]["risk.state"] == "stale"
+
+    @pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+    def test_a_day_at_the_calendar_s_end_costs_nobody_the_page(
+        self, made: seeded_ward.Ward, reads: Database, day: str
+    ) -> None:
+        fill(made, 2, 3)
+        admitted = datetime.fromisoformat(day)
+        made.add_stay(7, admitted)
+        for hour in (1, 2):
+            at = admitted + timedelta(hours=hour)
+            made.add_reading(7, admitted, at, "heart_rate", 80.0)
+        made.commit()
+        found = read_ward(reads, WardReader(reads))
+        [bed] = [bed for bed in found.beds if bed.stay.key.pat_id == 7]
+        assert [value for _, value in bed.recent["heart_rate"]] == [80.0, 80.0]
+        assert bed.risk is not None
+        assert bed.risk.change is None
+        assert ward.bed_fields(bed, found.now, found.signs, 1.0)["0.value"]
 
     def test_a_late_reading_turns_no_clock_back(
         self, made: seeded_ward.Ward, reads: Database
@@ -502,6 +520,11 @@ STAY = f"pat_id=1&stay={START:%Y-%m-%d}"
         ("/patients", 404),
         ("/patients/999999999999999999", 404),
         ("/patients/9999999999999999999", 404),
+        (f"/patients/{2**63}", 404),
+        (f"/patients/{-(2**63)}", 404),
+        (f"/patients/{2**63 - 1}", 200),
+        (f"{EVENTS}patient&pat_id={2**63}&stay={START:%Y-%m-%d}", 404),
+        (f"{EVENTS}patient&pat_id={2**63 - 1}&stay={START:%Y-%m-%d}", 200),
         ("/patients/1?stay=", 404),
         ("/patients/1?stay=yesterday", 404),
         ("/events", 404),
@@ -519,6 +542,8 @@ def test_an_address_is_understood_or_refused(
     made: seeded_ward.Ward, path: Path, address: str, status: int
 ) -> None:
     fill(made, 2, 3)
+    made.add_stay(2**63 - 1, START)
+    made.commit()
 
     async def ask(client: TestClient[Any, Any]) -> int:
         async with client.get(address) as answer:
