@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import end_to_end, latency, merge, naive, report, stages, startup
+from benchmarks import end_to_end, latency, merge, naive, page, report, stages, startup
 from benchmarks.bench import Bench, Result
 from benchmarks.databases import CannotMeasure, SQLiteFiles, server
 from benchmarks.oracle import Wrong
@@ -40,6 +40,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "patients": (end_to_end.patients, "the same with 50 and with 20,000 patients"),
     "sqlite": (end_to_end.sqlite, "the same into SQLite"),
     "latency": (latency.run, "from receipt to commit at 1 to 10,000 messages/s"),
+    "page": (page.run, "a replay with the ward page open"),
     "startup": (startup.run, "start to first prediction"),
     "naive": (naive.run, "what one writes first, for comparison"),
     "merge": (merge.run, "merging CSVs of 0.1, 1 and 10 million rows"),

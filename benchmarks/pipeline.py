@@ -146,6 +146,12 @@ class Pipeline:
         self.stream, self.messages = found.get("stream", ""), found.get("messages", 0)
         return bool(self.stream)
 
+    def _dashboard_ready(self) -> bool:
+        return bool(_get_json(f"http://127.0.0.1:{self.environ['DASHBOARD_PORT']}/health"))
+
+    def _front_ready(self) -> bool:
+        return bool(_get_json(f"http://127.0.0.1:{self.environ['FRONT_PORT']}/api/model"))
+
     def run(self, seconds: float, look: Callable[[int], None] = lambda stored: None) -> Usage:
         """Starts the buffer; what was used from its first batch until all is stored.
 

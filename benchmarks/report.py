@@ -64,6 +64,7 @@ GOALS = (
     ),
     Goal("100 % predicted, 2 workers against 1", _against(e2e(100, 2), e2e(100, 1)), 1.5, 1.8),
     Goal("latency p99 at 1,000 messages/s", _figure("latency 1000 p99"), 100, 30, "ms"),
+    Goal("replay with the ward page open, against without", _ratio("page read"), 0.95, 1.0),
     Goal("hospital alone, messages/s", _figure("hospital"), 300_000, 1_000_000),
     Goal("memory of hospital", _figure("memory hospital"), 150, 100, "MB"),
     Goal("memory of buffer", _figure("memory buffer"), 150, 100, "MB"),
