@@ -34,7 +34,7 @@ def run(bench: Bench) -> Iterator[Result]:
     }
     if shutil.which(CHROMIUM):
         shown["drawn"] = ("drawn by Chromium on the same machine", _drawn)
-    pairs = 1 if bench.quick else 5
+    pairs = 1 if bench.quick else 3
     for key, (told, opened) in shown.items():
         without, with_page = [], []
         for turn in range(pairs):
