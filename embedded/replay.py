@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,8 @@ def replay() -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    # As Ctrl-C: otherwise the programs would outlive this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = _follow(programs, environ)
     except KeyboardInterrupt:

@@ -2,8 +2,11 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from buffer.settings import Settings as BufferSettings
 from dashboard.settings import Settings as DashboardSettings
 from embedded import replay
 from embedded.stack import PORTS, ROOT, CannotRun, check_settings, environment, free_port, prepare
+from tests.pipeline import synthetic
 from tool.settings import Settings as ToolSettings
 
 BAD = [
@@ -135,6 +139,39 @@ def test_a_replay_says_where_the_rows_are_that_could_not_be_used(tmp_path: Path)
     assert "rejected.csv" not in replay.summary(result, environ)
     said = replay.summary(result | {"refused_rows": 1234}, environ).splitlines()[-1]
     assert said == f"rows of the CSVs that could not be used: 1,234; see {tmp_path}/rejected.csv"
+
+
+def test_a_replay_that_is_told_to_stop_leaves_nothing_running(tmp_path: Path) -> None:
+    """In a folder of its own, and not in var/, where another test's replay may be."""
+    ward = synthetic(tmp_path / "ward", "--patients", "2", "--days", "1")
+    program = f"""if True:
+        from pathlib import Path
+        from embedded import replay
+        replay.FOLDER = Path({str(tmp_path / "run")!r})
+        replay.DATABASE = Path({str(tmp_path / "sqlite")!r})
+        raise SystemExit(replay.replay())
+    """
+    port = free_port()
+    environ = {"PATIENT_DATA": str(ward), "REPLAY_RATE": "1", "HOSPITAL_PORT": str(port)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | environ, stderr=subprocess.PIPE
+    ) as running:
+        wait_until(lambda: answers(port))
+        running.terminate()
+        assert running.wait(60) == 130
+    wait_until(lambda: not answers(port))
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_replay_of_nothing_ends_with_a_word(
