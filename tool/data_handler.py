@@ -104,14 +104,13 @@ class DataHandler:
         if position < batch.after:
             raise Early(f"stream {batch.stream} part {batch.part} is at {position}")
         messages = [message for message in batch.messages if message[0] > position]
-        outcome = Outcome(position)
         try:
-            if messages and unusable:
-                outcome += self._set_aside(
-                    batch.stream, batch.part, position, messages[0], unusable
-                )
-            elif messages:
-                outcome += self._halving(batch.stream, batch.part, position, messages, more)
+            if not messages:
+                outcome = Outcome(position)
+            elif unusable:
+                outcome = self._set_aside(batch.stream, batch.part, position, messages[0], unusable)
+            else:
+                outcome = self._halving(batch.stream, batch.part, position, messages, more)
         except BaseException:
             # What is in memory may not be what is in the database: the next try looks.
             self._positions.pop(key, None)
@@ -238,6 +237,7 @@ class DataHandler:
         """Takes the messages in one by one. For each model: rows of features to be predicted."""
         stream = changes.stream
         asked: list[list[Row]] = [[] for _ in self._models]
+        moments: dict[tuple[str, int], tuple[str, float]] = {}
         for seq, message in decoded:
             pat_id, admission = message.pat_id, message.date_admission
             known = touched[stream, pat_id, admission]
@@ -250,9 +250,13 @@ class DataHandler:
                 known.changed = True
             if isinstance(message, Discharge):
                 continue
-            hour, parameter, value = message.hour, message.parameter, message.value
-            measured_at = f"{message.day} {hour:02}:00:00"
-            stay.add((ordinal(message.day) - known.admitted) * 24.0 + hour, parameter, value)
+            parameter, value = message.parameter, message.value
+            moment = (message.day, message.hour)
+            if moment not in moments:
+                text = f"{message.day} {message.hour:02}:00:00"
+                moments[moment] = (text, ordinal(message.day) * 24.0 + message.hour)
+            measured_at, hours = moments[moment]
+            stay.add(hours - known.admitted * 24.0, parameter, value)
             known.touched.add(parameter)
             changes.readings.append((stream, seq, pat_id, admission, measured_at, parameter, value))
             if known.discharge is not None:
@@ -301,7 +305,7 @@ def _now() -> str:
 def _rejected(stream: str, seq: int, data: bytes, reason: str, now: str) -> Row:
     try:
         pat_id = msgspec.json.decode(data, type=_Patient).pat_id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pat_id = None
     return (stream, seq, pat_id, reason[:255], data.decode("utf-8", "backslashreplace"), now)
 

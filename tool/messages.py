@@ -1,5 +1,6 @@
 """The messages of the stream, decoded once."""
 
+import re
 from datetime import date
 from typing import Annotated
 
@@ -23,7 +24,7 @@ class Unusable(Exception):
         self.kind = kind
 
 
-class Reading(msgspec.Struct, frozen=True, tag_field="type", tag="reading"):
+class Reading(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="reading"):
     """One value of one vital of one stay; `hour` counts from 0 to 23."""
 
     pat_id: Id
@@ -36,7 +37,7 @@ class Reading(msgspec.Struct, frozen=True, tag_field="type", tag="reading"):
     value: Value
 
 
-class Discharge(msgspec.Struct, frozen=True, tag_field="type", tag="discharge"):
+class Discharge(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="discharge"):
     """The news that a stay has ended."""
 
     pat_id: Id
@@ -49,9 +50,12 @@ class Discharge(msgspec.Struct, frozen=True, tag_field="type", tag="discharge"):
 Message = Reading | Discharge
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
-# Dates recur in almost every message: what was worked out once is kept.
+# Dates and names recur in almost every message: what was worked out once is kept.
 _days: dict[str, int] = {}
 _possible: set[tuple[str, str | None, str]] = set()
+_names: set[str] = set()
+# Not all that is ISO: a second spelling of a day would be a second stay.
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def ordinal(text: str) -> int:
@@ -63,7 +67,7 @@ def ordinal(text: str) -> int:
     day = _days.get(text)
     if day is None:
         try:
-            if len(text) != 10:
+            if not _DATE.fullmatch(text):
                 raise ValueError
             day = date.fromisoformat(text).toordinal()
         except ValueError:
@@ -84,7 +88,7 @@ def decode(data: bytes) -> Message:
     """
     try:
         message = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unusable(str(error), "malformed") from None
     dates = (message.date_admission, message.date_discharge, message.day)
     if dates not in _possible:
@@ -93,10 +97,24 @@ def decode(data: bytes) -> Message:
             _possible.clear()
         _possible.add(dates)
     if isinstance(message, Reading):
+        if message.parameter not in _names:
+            _check_name(message.parameter)
+            if len(_names) > 100_000:
+                _names.clear()
+            _names.add(message.parameter)
         reason = implausible(message.parameter, message.value)
         if reason is not None:
             raise Unusable(reason, "implausible")
     return message
+
+
+def _check_name(parameter: str) -> None:
+    """Raises Unusable for names that a table, or a reader, may take for another's."""
+    if parameter != parameter.strip() or not parameter.isprintable():
+        raise Unusable(
+            f"parameter {parameter!r} has a blank at its end, or what cannot be printed",
+            "malformed",
+        )
 
 
 def _check(date_admission: str, date_discharge: str | None, on: str) -> None:

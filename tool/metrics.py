@@ -183,6 +183,6 @@ def stream_clock(message: bytes) -> float | None:
     try:
         measured = _measured.decode(message)
         days = date.fromisoformat(measured.day).toordinal() - _EPOCH
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         return None
     return days * 86_400.0 + measured.hour * 3_600.0

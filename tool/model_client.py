@@ -86,7 +86,7 @@ class ModelClient:
             declaration = msgspec.json.decode(response.data, type=Declaration)
             for model in (declaration.champion, *declaration.shadows):
                 feature_set(model)
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ModelUnavailable(
                 f"{self._url} declares what is not understood: {error}"
             ) from None
@@ -139,7 +139,7 @@ class ModelClient:
             raise ModelUnavailable(f"{self._url} answered {response.status}")
         try:
             predictions = _predictions.decode(response.data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ModelUnavailable(
                 f"{self._url} answered what is not understood: {error}"
             ) from None
