@@ -555,16 +555,16 @@ def _statements(rows: Iterable[Row]) -> Iterator[str]:
     """The rows as lists of SQL literals, about a megabyte each."""
     some: list[str] = []
     size = 0
+    quoted = _Quoted()
     for row in rows:
         text = ",".join(
             [
-                "NULL"
-                if cell is None
+                quoted[cell]
+                if cell.__class__ is str
                 else repr(cell)
                 if cell.__class__ is int or (cell.__class__ is float and cell - cell == 0.0)
-                # Needs no more than this: the session is one of NO_BACKSLASH_ESCAPES.
-                else "'" + cell.replace("'", "''") + "'"
-                if cell.__class__ is str
+                else "NULL"
+                if cell is None
                 else _refuse(cell)
                 for cell in row
             ]
@@ -578,13 +578,22 @@ def _statements(rows: Iterable[Row]) -> Iterator[str]:
         yield f"({'),('.join(some)})"
 
 
+class _Quoted(dict[str, str]):
+    """Texts as SQL literals. Most are those of the row before, so each is made once."""
+
+    def __missing__(self, text: str) -> str:
+        # Needs no more than this: the session is one of NO_BACKSLASH_ESCAPES.
+        literal = self[text] = "'" + text.replace("'", "''") + "'"
+        return literal
+
+
 def _refuse(cell: object) -> str:
     raise Refused(f"{cell!r} is nothing that a table can hold")
 
 
-def _names(columns: Sequence[str], table: str = "") -> str:
+def _names(columns: Sequence[str]) -> str:
     """In backticks, which SQLite knows too: MySQL reserves `last_value`."""
-    return ", ".join(f"{table}`{column}`" for column in columns)
+    return ", ".join(f"`{column}`" for column in columns)
 
 
 def _plain(row: Sequence[Any]) -> Any:
