@@ -33,7 +33,7 @@ token: $(VENV)/run ## print a token for the model API: KEY=file
 chaos: $(VENV)/test ## torment a pipeline and compare its tables: SEED=1 STACK=embedded|compose
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
 
-bench: $(VENV)/bench ## measure everything; about 40 minutes
+bench: $(VENV)/bench ## measure everything; about 20 minutes
 	@$(BIN)/python -m benchmarks
 
 test: $(VENV)/test ## run all tests
