@@ -124,11 +124,12 @@ function apply(update) {
   document.dispatchEvent(new CustomEvent("live", { detail: update }));
 }
 
-// A page takes a twentieth of its browser's time at most: after an update it rests for as long
-// as that asks for, and then shows together what has come meanwhile. Painting, which a page
-// cannot measure, is taken to cost as much again as the rest.
+// A page takes a twentieth of its browser's time: after an update it rests for as long as that
+// asks for, up to REST_MAX, and then shows together what has come meanwhile. Painting, which a
+// page cannot measure, is taken to cost as much again as the rest.
 
 const REST_FACTOR = 39;
+const REST_MAX = 3_000;
 let since = body.dataset.since; // the last event that is shown
 let waiting = []; // [event id, update]
 let resting;
@@ -148,7 +149,8 @@ function showWaiting() {
   }
   waiting = [];
   body.getBoundingClientRect(); // the layout is part of the cost
-  resting = setTimeout(showWaiting, REST_FACTOR * (performance.now() - start));
+  const rest = Math.min(REST_FACTOR * (performance.now() - start), REST_MAX);
+  resting = setTimeout(showWaiting, rest);
 }
 
 // The connection.
