@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from dashboard import hosts
+from dashboard.settings import Settings
 
 MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
 
@@ -59,7 +60,7 @@ async def session(app: web.Application):  # type: ignore[no-untyped-def]
 
 
 def create_app() -> web.Application:
-    names = {"localhost", *os.environ.get("ALLOWED_HOSTS", "").lower().replace(",", " ").split()}
+    names = {"localhost", *Settings.from_environment(os.environ).allowed_hosts}
     app = web.Application(client_max_size=32 << 20, middlewares=[hosts.only(names)])
     app.cleanup_ctx.append(session)
     app.router.add_route("*", "/{path:.*}", forward)

@@ -240,13 +240,16 @@ def test_a_stay_that_leaves_memory_is_written_first(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", 3)
+    made_up_for: list[Any] = []
+    monkeypatch.setattr(database, "catch_up", lambda *given: made_up_for.append(given))
     handler = handler_of(database)
     for turn in range(20):
-        sent = [message(float(turn), pat_id=(2 * turn + place) % 7) for place in range(2)]
+        sent = [message(70.0 + turn, pat_id=(2 * turn + place) % 7) for place in range(2)]
         handler.handle(batch(2 * turn, *sent), more=True)
     written = rows(url, "SELECT pat_id, n FROM vitals WHERE seq = (SELECT MAX(seq) FROM vitals)")
     assert len(written) < 7
     handler.complete()
+    assert made_up_for == []
     counts = rows(url, "SELECT pat_id, COUNT(*) FROM readings GROUP BY pat_id ORDER BY pat_id")
     assert rows(url, "SELECT pat_id, n FROM vitals ORDER BY pat_id") == counts
 

@@ -80,10 +80,10 @@ KEYS = {
     "models": "model version",
     "predictions": "stream seq model",
 }
-# Characters a statement; MySQL takes 64 MiB, MariaDB 16.
-STATEMENT = 1_000_000
 # Tables whose rows may be there already.
 UPSERTED = ("stays", "vitals", "rejected")
+# Characters a statement; MySQL takes 64 MiB, MariaDB 16.
+STATEMENT = 1_000_000
 
 
 class Connection(Protocol):
@@ -245,9 +245,9 @@ class Database:
             return [(stream, int(part)) for stream, part in cursor.fetchall()]
 
     def behind(self, stream: str) -> tuple[dict[int, int], list[Row]]:
-        """The readings that `vitals` may not hold yet, and what it holds once they are in it.
+        """The readings that `vitals` may not hold yet, and how far it has come with them.
 
-        By partition, the position; and (seq, pat_id, date_admission, measured_at, parameter,
+        The position by partition; and (seq, pat_id, date_admission, measured_at, parameter,
         value) in the order they came.
         """
         with self._transaction() as cursor:
@@ -300,12 +300,14 @@ class Database:
         # First, so that two workers on one partition wait for each other here.
         self._execute(
             cursor,
-            f"UPDATE positions SET seq = ?, {'vitals_seq = ?, ' * changes.complete}committed_at = ?"
+            "UPDATE positions SET seq = ?, committed_at = ?,"
+            " vitals_seq = CASE WHEN ? THEN ? ELSE vitals_seq END"
             " WHERE stream = ? AND part = ? AND seq = ?",
             (
                 changes.last,
-                *([changes.last] if changes.complete else []),
                 changes.now,
+                changes.complete,
+                changes.last,
                 changes.stream,
                 part,
                 changes.after,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from tool.db_connector import Changes, Database, Row
@@ -116,12 +117,13 @@ class Stays:
         `more`: further batches wait, so `vitals` may. Raises as `Database.commit` does.
         """
         part = (changes.stream, changes.part)
-        for key, known in sorted(loaded.items(), key=lambda item: item[0]):
+        unwritten = self._unwritten[part]
+        for key, known in loaded.items():
             if known.changed:
                 changes.stays.append((*key, known.stay.age, known.discharge))
             if known.touched:
-                self._unwritten[part][key] = known
-        unwritten = self._unwritten[part]
+                unwritten[key] = known
+        changes.stays.sort(key=itemgetter(0, 1, 2))  # locks are taken in one order by all
         leaving = list(islice(self._known, max(0, len(self._known) - STAYS_IN_MEMORY)))
         since = time.monotonic() - self._complete_at.get(part, 0.0)
         changes.complete = changes.stream in self._whole and (not more or since > VITALS_EVERY)

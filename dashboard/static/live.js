@@ -143,11 +143,11 @@ function showWaiting() {
   resting = undefined;
   if (!waiting.length) return;
   const start = performance.now();
-  for (const [id, update] of waiting) {
-    apply(update);
+  while (waiting.length) {
+    const [id, update] = waiting.shift(); // gone even if it cannot be applied
     since = id;
+    apply(update);
   }
-  waiting = [];
   body.getBoundingClientRect(); // the layout is part of the cost
   const rest = Math.min(REST_FACTOR * (performance.now() - start), REST_MAX);
   resting = setTimeout(showWaiting, rest);
