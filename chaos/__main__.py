@@ -20,8 +20,8 @@ from typing import Any
 from chaos import compose, embedded
 from chaos.faults import Fault, all_faults, schedule
 from chaos.run import BOUND, Recovery, finished, positions, run
-from tests.oracle import check
-from tests.pipeline import synthetic
+from tests.support.oracle import check
+from tests.support.pipeline import synthetic
 
 MESSAGES_A_PATIENT = 250
 

@@ -17,7 +17,7 @@ from redis import Redis
 from chaos.faults import Fault, held
 from chaos.model_proxy import Proxy
 from embedded.stack import free_port
-from tests.pipeline import PROGRAMS, Pipeline
+from tests.support.pipeline import PROGRAMS, Pipeline
 
 # Docker starts what died again after 0.1 s, and after twice as long each further time.
 RESTART_AFTER = 0.1

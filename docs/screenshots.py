@@ -16,7 +16,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from embedded.stack import ROOT, free_port
-from tests.pipeline import Pipeline
+from tests.support.pipeline import Pipeline
 
 SIZES = {"phone": (390, 844), "laptop": (1440, 900), "wall": (3840, 2160)}
 PATIENTS, DAYS, SEED = 110, 8, 4

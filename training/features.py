@@ -2,7 +2,7 @@
 
 The same contract as `tool.features` (what each name means stands there), computed in
 another way: over whole columns instead of reading by reading, and with none of its
-arithmetic. tests/test_feature_agreement.py holds the two together.
+arithmetic. tests/unit/test_feature_agreement.py holds the two together.
 """
 
 from __future__ import annotations

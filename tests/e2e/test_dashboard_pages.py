@@ -1,0 +1,433 @@
+"""The real pages on the real stack, in Debian's Chromium."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedded.stack import ROOT, free_port
+from tests.support.pipeline import Pipeline, synthetic
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+AXE = Path(__file__).parents[1] / "support" / "vendor" / "axe-core" / "axe.min.js"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Dashboard:
+    """`python -m dashboard` on a pipeline, on a port that it keeps."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environ = self.pipeline.environ | {
+            "DASHBOARD_PORT": str(self.port),
+            "HOSPITAL_URL": f"http://127.0.0.1:{self.pipeline.environ['HOSPITAL_PORT']}",
+        }
+        with (self.pipeline.folder / "dashboard.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dashboard"], cwd=ROOT, env=environ, stdout=log, stderr=log
+            )
+        wait(lambda: self.health() is not None, "the dashboard")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def health(self) -> dict[str, Any] | None:
+        try:
+            address = f"{self.url}/health"
+            with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except OSError:
+            return None
+
+
+def wait(until: Callable[[], object], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {what}")
+        time.sleep(0.1)
+
+
+def until(page: Any, script: str, argument: object) -> None:
+    """Until the script is true. Playwright's own way evaluates text, which the policy forbids."""
+
+    def holds() -> bool:
+        try:
+            return bool(page.evaluate(script, argument))
+        except playwright.Error:
+            return False  # The page is loading itself anew, as it does for another stream.
+
+    wait(holds, script, 30)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """Half of the stream stored, the rest coming in slowly."""
+    data = synthetic(tmp_path_factory.mktemp("ward"), "--patients", "40", "--days", "8")
+    with Pipeline(tmp_path_factory.mktemp("run"), data, REPLAY_RATE="1000") as found:
+        found.wait(lambda: bool(found.health().get("messages")))
+        half = found.health()["messages"] // 2
+        # What is read, not what is stored: on a slow machine that comes much later.
+        found.wait(lambda: found.position().get("seq", 0) >= half)
+        found.stop("hospital")
+        found.environ["REPLAY_RATE"] = "8"
+        found.start("hospital")
+        found.wait(lambda: bool(found.health().get("messages")))
+        yield found
+
+
+@pytest.fixture(scope="module")
+def dashboard(pipeline: Pipeline) -> Iterator[Dashboard]:
+    found = Dashboard(pipeline)
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if shutil.which(CHROMIUM) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"there is no {CHROMIUM}")
+        pytest.skip(f"there is no {CHROMIUM}")
+    with playwright.sync_playwright() as found:
+        chromium = found.chromium.launch(executable_path=CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any, dashboard: Dashboard) -> Iterator[Any]:
+    """A page that fails the test for any error, and for any request to elsewhere."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    found = context.new_page()
+    found.set_default_timeout(30_000)
+    wrong: list[str] = []
+    found.on("pageerror", lambda error: wrong.append(str(error)))
+    found.on("console", lambda said: wrong.append(said.text) if refused(said) else None)
+    found.on(
+        "request",
+        lambda asked: None if asked.url.startswith(dashboard.url) else wrong.append(asked.url),
+    )
+    yield found
+    context.close()
+    assert wrong == []
+
+
+def refused(said: Any) -> bool:
+    """Errors of the page's own, such as what its policy forbids; not a server being away."""
+    return said.type == "error" and "Failed to load resource" not in said.text
+
+
+def ask(pipeline: Pipeline, sql: str, *arguments: object) -> list[Any]:
+    path = pipeline.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql, arguments).fetchall()
+
+
+def number(text: str) -> float:
+    return float(re.sub(r"[^0-9.\-]", "", text.replace("−", "-")))
+
+
+SHOWN = """beds => beds.map(bed => [
+    bed.querySelector("h2").textContent,
+    bed.querySelector(".risk .value").textContent,
+    bed.querySelector(".vital .value").textContent,
+])"""
+
+
+def stored_ward(pipeline: Pipeline) -> list[tuple[int, float | None, float | None]]:
+    """Patient, risk in percent and blood pressure of everyone in the ICU, highest risk first."""
+    found = []
+    for (pat_id,) in ask(pipeline, "SELECT pat_id FROM stays WHERE date_discharge IS NULL"):
+        pressure = ask(
+            pipeline,
+            "SELECT value FROM readings WHERE pat_id = ? AND parameter = 'blood_pressure'"
+            " ORDER BY measured_at DESC, seq DESC LIMIT 1",
+            pat_id,
+        )
+        risk = ask(
+            pipeline,
+            "SELECT 100 * probability FROM predictions WHERE pat_id = ?"
+            " AND model = (SELECT model FROM models WHERE role = 'champion')"
+            " AND probability IS NOT NULL ORDER BY measured_at DESC, seq DESC LIMIT 1",
+            pat_id,
+        )
+        found.append((pat_id, risk[0][0] if risk else None, pressure[0][0] if pressure else None))
+    return sorted(found, key=lambda bed: (bed[1] is None, -(bed[1] or 0), bed[0]))
+
+
+def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline: Pipeline) -> None:
+    page.goto(dashboard.url)
+    pipeline.send("hospital", signal.SIGSTOP)  # so that both come to rest
+    try:
+        wait(pipeline.stored, "all to be stored")
+        stored = stored_ward(pipeline)
+        expected = [
+            [
+                str(pat_id),
+                "—" if risk is None else f"{risk:.{0 if risk >= 9.95 else 1}f}",
+                "—" if pressure is None else f"{pressure:.0f}",
+            ]
+            for pat_id, risk, pressure in stored
+        ]
+        shown: list[list[str]] = []
+
+        def equal() -> bool:
+            shown[:] = page.locator(".bed").evaluate_all(SHOWN)
+            return shown == expected
+
+        deadline = time.monotonic() + 30
+        while not equal() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert shown == expected
+        assert len(shown) > 3
+    finally:
+        pipeline.send("hospital", signal.SIGCONT)
+
+
+def test_a_new_message_appears_without_reload(page: Any, dashboard: Dashboard) -> None:
+    page.goto(dashboard.url)
+    page.evaluate("window.here = true")
+    before = page.locator("ol.ward").inner_text()
+    until(page, "text => document.querySelector('ol.ward').innerText !== text", before)
+    assert page.evaluate("window.here")
+
+
+def test_a_patient_s_page_has_all_of_the_stay(
+    page: Any, dashboard: Dashboard, pipeline: Pipeline
+) -> None:
+    page.goto(dashboard.url)
+    page.locator(".bed h2 a").first.click()
+    page.wait_for_selector("#curves canvas")
+    pat_id = int(page.url.rpartition("/")[2])
+    parameters = ask(
+        pipeline, "SELECT COUNT(DISTINCT parameter) FROM readings WHERE pat_id = ?", pat_id
+    )
+    assert page.locator("#curves figure").count() == parameters[0][0] + 1
+    assert page.locator("tbody[data-list=feature] tr").count() >= 4
+    page.wait_for_selector("tbody[data-list=feature] rect[data-kind=raises]")
+    # What the linear model adds up is what it predicts.
+    told = page.locator("tbody[data-list=feature] tr td:nth-child(3)").all_inner_texts()
+    risk = number(page.locator("[data-text=risk]").inner_text()) / 100
+    log_odds = sum(number(text) for text in told)
+    assert 1 / (1 + 2.718281828**-log_odds) == pytest.approx(risk, abs=0.002)
+    page.locator("summary").click()
+    cells = page.locator("#readings tbody tr").first.locator("td").all_inner_texts()
+    assert len(cells) == parameters[0][0] + 2
+
+
+def test_zoom_by_keyboard_moves_all_curves(page: Any, dashboard: Dashboard) -> None:
+    page.goto(dashboard.url)
+    page.locator(".bed h2 a").last.click()
+    page.wait_for_selector("#curves canvas")
+    button = page.locator("button", has_text="6 h")
+    button.focus()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page: Any, dashboard: Dashboard, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    for address in ("/", "/pipeline", "patient", "/patients/999999999"):
+        if address == "patient":
+            page.goto(dashboard.url)
+            address = page.locator(".bed h2 a").first.get_attribute("href")
+        page.goto(dashboard.url + address)
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.evaluate(AXE.read_text())
+            found = page.evaluate(
+                "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',"
+                " 'best-practice']})"
+            )
+            told = [
+                (rule["id"], rule["impact"], [node["target"] for node in rule["nodes"]][:3])
+                for rule in found["violations"]
+            ]
+            assert told == [], f"{address} at {width}"
+
+
+def test_a_keyboard_alone_is_enough_and_nothing_moves_under_it(
+    page: Any, dashboard: Dashboard
+) -> None:
+    page.goto(dashboard.url)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    first = page.locator(".bed h2 a").first
+    first.focus()
+    patient = first.inner_text()
+    # Another order arrives: it waits until the focus has left the list.
+    page.evaluate(
+        """() => {
+            const list = document.querySelector("ol.ward");
+            window.keys = () => [...list.children].map((bed) => bed.dataset.key);
+            window.before = window.keys();
+        }"""
+    )
+    page.wait_for_timeout(3000)
+    kept = page.evaluate("window.before.filter((key) => window.keys().includes(key))")
+    assert page.evaluate("window.keys()")[: len(kept)] == kept
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/patients/{patient}")
+
+
+def test_pause_stops_the_page_and_says_so(page: Any, dashboard: Dashboard) -> None:
+    page.goto(dashboard.url)
+    page.wait_for_selector("body[data-link=open]")
+    page.locator("#pause").click()
+    page.wait_for_selector("body[data-link=paused]")
+    text = page.locator("main").inner_text()
+    page.wait_for_timeout(2500)
+    assert page.locator("main").inner_text() == text
+    page.locator("#pause").click()
+    page.wait_for_selector("body[data-link=open]")
+    until(page, "text => document.querySelector('main').innerText !== text", text)
+
+
+@pytest.mark.parametrize("name", ["hospital", "modelapi", "buffer", "redis", "tool"])
+def test_a_killed_service_is_shown_as_such_and_its_return_too(
+    page: Any, dashboard: Dashboard, pipeline: Pipeline, name: str
+) -> None:
+    page.goto(f"{dashboard.url}/pipeline")
+    card = f".services li[data-key='service:{name}']"
+    page.wait_for_selector(f"{card}[data-state=up]")
+    pipeline.kill(name)
+    page.wait_for_selector(f"{card}[data-state=down]", timeout=60_000)
+    assert page.locator("[data-text=notice]").inner_text() != ""
+    pipeline.start(name)
+    page.wait_for_selector(f"{card}[data-state=up]", timeout=60_000)
+    wait(lambda: page.locator("[data-text=notice]").inner_text() == "", "all to be well")
+
+
+def test_a_page_outlives_the_dashboard(page: Any, dashboard: Dashboard) -> None:
+    page.goto(dashboard.url)
+    page.wait_for_selector("body[data-link=open]")
+    dashboard.stop()
+    page.wait_for_selector("body[data-link=lost]")
+    assert "not current" in page.locator("#link").inner_text()
+    dashboard.start()
+    page.wait_for_selector("body[data-link=open]")
+    text = page.locator("ol.ward").inner_text()
+    until(page, "text => document.querySelector('ol.ward').innerText !== text", text)
+
+
+class Cable:
+    """A way to the dashboard on which live events can stop without either end being told."""
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self._cut = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """The connections that there are; later ones are whole."""
+        self._cut.set()
+        self._cut = threading.Event()
+
+    def close(self) -> None:
+        self._listener.close()
+        for end in self._ends:
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._ends += [near, far]
+                live = threading.Event()
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(
+                        target=self._carry, args=(*ends, live, self._cut), daemon=True
+                    ).start()
+
+    @staticmethod
+    def _carry(
+        source: socket.socket, to: socket.socket, live: threading.Event, cut: threading.Event
+    ) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if data.startswith(b"GET /events"):
+                    live.set()
+                if not (live.is_set() and cut.is_set()):
+                    to.sendall(data)
+            to.shutdown(socket.SHUT_WR)
+
+
+def test_a_page_leaves_a_connection_that_went_dead_unsaid(
+    browser: Any, dashboard: Dashboard
+) -> None:
+    cable = Cable(dashboard.port)
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{cable.port}/")
+        page.wait_for_selector("body[data-link=open]")
+        cable.cut()
+        page.wait_for_selector("body[data-link=lost]", timeout=30_000)
+        page.wait_for_selector("body[data-link=open]", timeout=30_000)
+    finally:
+        context.close()
+        cable.close()
+
+
+def test_events_go_on_after_the_last_id(dashboard: Dashboard) -> None:
+    def first(since: str) -> tuple[str, dict[str, Any]]:
+        address = f"{dashboard.url}/events?page=ward"
+        asked = urllib.request.Request(address, headers={"Last-Event-ID": since})  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
+            event = ""
+            for line in answer:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "id":
+                    event = value
+                if name == "data" and event:
+                    return event, json.loads(value)
+        raise AssertionError("no event")
+
+    event, everything = first("")
+    assert len(everything["html"]) > 5
+    later, news = first(event)
+    assert later.split("-")[0] == event.split("-")[0]
+    assert int(later.split("-")[1]) > int(event.split("-")[1])
+    assert len(json.dumps(news)) < len(json.dumps(everything)) / 3
+    # An id of another run of the dashboard: everything, as on a first visit.
+    assert len(first("00000000-5")[1]["html"]) > 5
+
+
+@pytest.mark.parametrize("address", ["/patients/123456789", "/patients?pat_id=%3Cscript%3E", "/no"])
+def test_what_is_not_there_is_said(page: Any, dashboard: Dashboard, address: str) -> None:
+    answer = page.request.get(dashboard.url + address)
+    assert answer.status == 404
+    assert "<script>" not in answer.text()
+    assert "default-src 'none'" in answer.headers["content-security-policy"]

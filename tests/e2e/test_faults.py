@@ -1,0 +1,333 @@
+"""Nothing lost, nothing twice: faults at the worst moments, at fail points instead of by luck."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rq import Queue
+from rq.registry import FailedJobRegistry
+from rq.serializers import JSONSerializer
+
+from chaos.embedded import EmbeddedStack
+from chaos.faults import Fault, all_faults
+from chaos.run import finished, run
+from embedded.stack import ROOT, free_port
+from tests.support import pipeline as pipelines
+from tests.support.oracle import at_rest, check, table
+from tests.support.pipeline import Pipeline, synthetic
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ward")
+    return synthetic(folder, "--patients", "12", "--days", "3", "--seed", "1")
+
+
+Start = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def failing(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pipeline]:
+    """A pipeline whose tool fails at a point; see tests/failing_tool.py."""
+
+    def start(points: str, part: str = "", rate: str = "600") -> Pipeline:
+        monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tests.support.failing_tool")
+        return Pipeline(
+            tmp_path,
+            ward,
+            REPLAY_RATE=rate,
+            FAIL_POINTS=points,
+            FAIL_PART=part,
+            FAIL_MARKS=str(tmp_path),
+        )
+
+    return start
+
+
+def mend(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the next start on, the tool is the real one."""
+    monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tool")
+
+
+def mark(pipeline: Pipeline, point: str) -> int:
+    """The id of the process that the fail point struck; 0 while it has not."""
+    path = pipeline.folder / point
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
+def settled(pipeline: Pipeline) -> bool:
+    return pipeline.done() and at_rest(pipeline.database_url)
+
+
+def second(name: str, pipeline: Pipeline) -> "subprocess.Popen[bytes]":
+    """Another one of the same program beside the first, its output in NAME-2.log."""
+    with (pipeline.folder / f"{name}-2.log").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", name],
+            cwd=ROOT,
+            env=pipeline.environ | {f"{name.upper()}_METRICS_PORT": str(free_port())},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def test_a_worker_killed_at_any_point_of_a_job_costs_nothing(ward: Path, failing: Start) -> None:
+    points = {"dequeued": 200, "predicted": 400, "inserted": 600, "committed": 800}
+    points |= {"acknowledged": 1000}
+    with failing(" ".join(f"{name}={at}" for name, at in points.items())) as pipeline:
+        pipeline.wait(lambda: settled(pipeline), 120)
+        assert all(mark(pipeline, point) for point in points), "a fail point was not reached"
+        assert pipeline.log("tool").count("died (-9); starting it anew") == len(points)
+        check(ward, pipeline.database_url, "live")
+
+
+@pytest.mark.parametrize("point", ["predicted-stop", "inserted-stop"])
+def test_a_zombie_that_wakes_up_after_its_job_was_given_to_another_changes_nothing(
+    ward: Path, failing: Start, point: str
+) -> None:
+    """`inserted-stop` stops it inside its transaction, which holds SQLite's lock."""
+    with failing(f"{point}=300") as pipeline:
+        pipeline.wait(lambda: mark(pipeline, point) != 0)
+        other = second("tool", pipeline)
+        try:
+            if point == "predicted-stop":
+                pipeline.wait(pipeline.done)
+            os.kill(mark(pipeline, point), signal.SIGCONT)
+            if point == "predicted-stop":
+                pipeline.wait(lambda: "another worker was faster" in pipeline.log("tool"))
+            pipeline.wait(lambda: settled(pipeline))
+        finally:
+            os.killpg(other.pid, signal.SIGKILL)
+            other.wait()
+        check(ward, pipeline.database_url, "live")
+
+
+def test_two_tools_on_the_same_partitions_store_nothing_twice(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="600") as pipeline:
+        other = second("tool", pipeline)
+        try:
+            pipeline.wait(lambda: settled(pipeline))
+        finally:
+            os.killpg(other.pid, signal.SIGKILL)
+            other.wait()
+        assert " stored, " in pipeline.log("tool")
+        assert " stored, " in pipeline.log("tool-2")
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="80") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 100)
+        other = second("buffer", pipeline)
+        try:
+            pipeline.wait(lambda: "standing by" in pipeline.log("buffer-2"))
+            # It sleeps for longer than its lease, and wakes up when it is not the one any more.
+            pipeline.send("buffer", signal.SIGSTOP)
+            pipeline.wait(lambda: "queued" in pipeline.log("buffer-2"))
+            before = pipeline.committed()
+            pipeline.wait(lambda: pipeline.committed() > before + 100)
+            pipeline.send("buffer", signal.SIGCONT)
+            pipeline.wait(lambda: settled(pipeline))
+        finally:
+            os.killpg(other.pid, signal.SIGKILL)
+            other.wait()
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_message_that_cannot_be_processed_is_set_aside_and_replayed_after_the_mend(
+    ward: Path, failing: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing("poisoned=301") as pipeline:
+        pipeline.wait(lambda: settled(pipeline))
+        rejected = table(pipeline.database_url, "rejected")
+        assert rejected["seq"].tolist() == [301]
+        assert rejected["reason"].tolist() == [
+            "cannot be processed: RuntimeError: a message like no other"
+        ]
+        assert len(failed_jobs(pipeline)) == 1
+
+        again = replay(pipeline)
+        assert (again.returncode, again.stdout) == (1, "0 messages replayed, 1 still rejected\n")
+
+        pipeline.stop("tool")
+        mend(pipeline, monkeypatch)
+        pipeline.start("tool")
+        again = replay(pipeline)
+        assert again.stdout == "1 messages replayed, 0 still rejected\n", pipeline.log("tool")
+        assert again.returncode == 0
+        assert table(pipeline.database_url, "rejected").empty
+        pipeline.wait(lambda: settled(pipeline))
+        stream = table(pipeline.database_url, "readings")
+        assert 301 in set(stream["seq"])
+        prediction = table(pipeline.database_url, "predictions", "seq = 301")
+        assert len(prediction) <= 1
+
+
+def test_a_message_that_kills_whoever_processes_it_is_set_aside(ward: Path, failing: Start) -> None:
+    with failing("deadly=301") as pipeline:
+        pipeline.wait(lambda: settled(pipeline), 120)
+        rejected = table(pipeline.database_url, "rejected")
+        assert rejected["seq"].tolist() == [301]
+        assert rejected["reason"].tolist() == [
+            "cannot be processed: Deadly: the tool was killed each time it processed this message"
+        ]
+        assert len(failed_jobs(pipeline)) == 1
+        assert list(pipeline.redis.scan_iter("icu:attempts:*")) == []
+
+
+def failed_jobs(pipeline: Pipeline) -> list[str]:
+    """What `rq info` counts as failed."""
+    return [
+        job
+        for part in range(2)
+        for job in FailedJobRegistry(
+            queue=Queue(f"tool-{part}", connection=pipeline.redis, serializer=JSONSerializer)
+        ).get_job_ids()
+    ]
+
+
+def replay(pipeline: Pipeline, *reason: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "tool", "replay", *reason],
+        cwd=ROOT,
+        env=pipeline.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def queued(pipeline: Pipeline) -> bool:
+    """Jobs lie in Redis in several batches, and no tool takes them."""
+    return len(list(pipeline.redis.scan_iter("icu:batch:*"))) > 5
+
+
+def spoil_payload(pipeline: Pipeline) -> None:
+    pipeline.redis.set(middle_batch(pipeline), b"\xc1 not msgpack")
+
+
+def lose_payload(pipeline: Pipeline) -> None:
+    pipeline.redis.delete(middle_batch(pipeline))
+
+
+def middle_batch(pipeline: Pipeline) -> bytes:
+    """Neither first nor last: jobs that come after it are too early then."""
+    keys = sorted(pipeline.redis.scan_iter("icu:batch:*"), key=lambda k: int(k.rsplit(b"-", 1)[1]))
+    return bytes(keys[len(keys) // 2])
+
+
+def lose_a_job(pipeline: Pipeline) -> None:
+    """As when Redis gave it to a connection that nobody reads from any more."""
+    pipeline.redis.lrem(b"rq:queue:tool-0", 0, pipeline.redis.lindex(b"rq:queue:tool-0", 1))
+
+
+def give_a_job_to_the_dead(pipeline: Pipeline) -> None:
+    pipeline.redis.lmove("rq:queue:tool-0", "rq:queue:tool-0:intermediate")
+
+
+def lose_position(pipeline: Pipeline) -> None:
+    pipeline.redis.delete("icu:position")
+
+
+def spoil_position(pipeline: Pipeline) -> None:
+    pipeline.redis.set("icu:position", b'{"stream": ')
+
+
+def spoil_declaration(pipeline: Pipeline) -> None:
+    pipeline.redis.set("icu:declaration", b'{"champion": {}}')
+
+
+def forget_all_but_one_workers_word(pipeline: Pipeline) -> None:
+    """A worker speaks up right after the wipe, before the attendant has told of all."""
+    stored = table(pipeline.database_url, "positions").set_index("part")["seq"]
+    stream = table(pipeline.database_url, "positions")["stream"].iloc[0]
+    pipeline.redis.flushall()
+    pipeline.redis.hset("icu:committed", f"{stream}/{stored.idxmax()}", int(stored.max()))
+
+
+Harm = Callable[[Pipeline], None]
+
+
+@pytest.mark.parametrize(
+    "harms",
+    [
+        [lose_payload, lose_position],
+        [lose_a_job, spoil_declaration],
+        [spoil_payload, give_a_job_to_the_dead],
+        [spoil_position],
+        [forget_all_but_one_workers_word],
+    ],
+    ids=lambda harms: "+".join(harm.__name__ for harm in harms),
+)
+def test_what_is_damaged_or_gone_in_redis_is_read_again(
+    ward: Path, tmp_path: Path, harms: list[Harm]
+) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="120", BATCH_MAX="20") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 200)
+        pipeline.kill("tool")
+        pipeline.wait(lambda: queued(pipeline))
+        for harm in harms:
+            harm(pipeline)
+        pipeline.start("tool")
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_wipe_before_a_partition_has_stored_anything_loses_none_of_it(
+    ward: Path, failing: Start
+) -> None:
+    with failing("predicted-stop=1", part="1", rate="400") as pipeline:
+        point = "predicted-stop"
+        pipeline.wait(lambda: mark(pipeline, point) != 0 and pipeline.committed() > 200)
+        assert set(table(pipeline.database_url, "positions")["part"]) == {0}
+        pipeline.redis.flushall()
+        os.kill(mark(pipeline, point), signal.SIGKILL)
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_another_number_of_partitions_in_mid_stream(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="120") as pipeline:
+        for before, after in (("2", "3"), ("3", "1")):
+            goal = pipeline.committed() + 200
+            pipeline.wait(lambda goal=goal: pipeline.committed() > goal)
+            for program in ("buffer", "tool"):
+                pipeline.kill(program)
+            pipeline.environ["PARTITIONS"] = after
+            pipeline.start("buffer", "tool")
+            said = f"partitions change from {before} to {after}"
+            pipeline.wait(lambda said=said: said in pipeline.log("buffer"))
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_short_fixed_schedule_of_faults(ward: Path, tmp_path: Path) -> None:
+    """What `make chaos` does at length, once and quickly."""
+    with EmbeddedStack(tmp_path, ward, rate=60) as stack:
+        stack.wait(lambda: stack.committed() > 50)
+        known = {fault.name: fault for fault in all_faults(stack, random.Random(1), pause=3)}
+        names = [
+            "kill -9 one worker of tool",
+            "redis: last second of the AOF lost",
+            "model: 413",
+            "stop redis for 3 s",
+            "redis: FLUSHALL",
+            "kill -9 buffer",
+        ]
+        planned: list[tuple[float, Fault]] = [(0.5, known[name]) for name in names]
+        recoveries = run(stack, 60, planned)
+        assert [recovery.fault for recovery in recoveries] == names
+        assert all(recovery.stored < float("inf") for recovery in recoveries)
+        stack.hurry()
+        stack.wait(lambda: finished(stack))
+        check(ward, stack.database_url, "live")

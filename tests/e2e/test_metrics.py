@@ -1,0 +1,390 @@
+"""Metrics, rules, alerts and logs, with the real promtool and the real Prometheus."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from embedded.stack import ROOT, free_port
+from tests.support.pipeline import Pipeline, synthetic
+
+IMAGE = "prom/prometheus:v3.5.3"
+SERVICES = {
+    "hospital": "HOSPITAL_PORT",
+    "buffer": "BUFFER_METRICS_PORT",
+    "tool": "TOOL_METRICS_PORT",
+    "modelapi": "MODELAPI_PORT",
+}
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def program(name: str, *mounts: Path) -> list[str]:
+    """How to start promtool or prometheus: from PATH, or else from the image."""
+    if found := shutil.which(name):
+        return [found]
+    image = ["docker", "image", "inspect", IMAGE]
+    if shutil.which("docker") and subprocess.run(image, capture_output=True).returncode == 0:
+        volumes = [part for path in (ROOT, *mounts) for part in ("--volume", f"{path}:{path}:ro")]
+        run = ["docker", "run", "--rm", "--interactive", "--network", "host", *volumes]
+        return [*run, "--workdir", str(ROOT), "--entrypoint", name, IMAGE]
+    reason = f"no {name} on PATH, and no image {IMAGE}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def promtool(*arguments: str, given: str = "") -> None:
+    done = subprocess.run(
+        [*program("promtool"), *arguments],
+        cwd=ROOT,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def metrics(pipeline: Pipeline, service: str) -> str:
+    """What the service says at /metrics; nothing while it is away."""
+    url = f"http://127.0.0.1:{pipeline.environ[SERVICES[service]]}/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def total(text: str, name: str, labels: str = "") -> float:
+    """The sum of a metric's values, of those series whose labels contain `labels`."""
+    found = re.findall(rf"^{name}(?:\{{([^}}]*)\}})? (\S+)$", text, re.MULTILINE)
+    return sum(float(value) for said, value in found if labels in said)
+
+
+def test_promtool_accepts_configuration_and_rules() -> None:
+    promtool("check", "config", "prometheus/prometheus.yml")
+
+
+def test_each_alert_fires_when_it_should_and_only_then() -> None:
+    promtool("test", "rules", "tests/support/alerts_test.yml")
+
+
+def alerts() -> dict[str, Any]:
+    groups = yaml.safe_load((ROOT / "prometheus/alerts.yml").read_text())["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def test_each_alert_is_tested_and_says_what_to_do() -> None:
+    tested = (ROOT / "tests/support/alerts_test.yml").read_text()
+    said = (ROOT / "docs/operations.md").read_text()
+    for name in alerts():
+        assert re.search(rf"alertname: {name}\n +exp_alerts:\n", tested), f"{name} is never fired"
+        assert f"### {name}\n" in said, f"{name} has no heading in docs/operations.md"
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve patients for three days, with one impossible value in the first hour."""
+    folder = tmp_path_factory.mktemp("ward")
+    synthetic(folder, "--patients", "12", "--days", "3", "--seed", "1")
+    signal = folder / "signal.csv"
+    lines = signal.read_text().splitlines()
+    lines.insert(1, ";".join([*lines[1].split(";")[:4], "temperature", "378.0"]))
+    signal.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def status(pipeline: Pipeline) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "dashboard.terminal"],
+        cwd=ROOT,
+        env=pipeline.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+class Told:
+    """What a replay of the ward left behind."""
+
+    def __init__(self, pipeline: Pipeline, told: dict[str, str]) -> None:
+        self.metrics = told
+        self.messages = pipeline.health()["messages"]
+        self.stream = pipeline.health()["stream"]
+        self.away = status(pipeline)
+        self.status = ""
+        pipeline.start("dashboard")
+        try:
+            pipeline.wait(lambda: "End of stream" in self.ask(pipeline))
+        finally:
+            pipeline.stop("dashboard")
+        self.logs = {name: pipeline.log(name) for name in (*SERVICES, "dashboard")}
+
+    def ask(self, pipeline: Pipeline) -> str:
+        self.status = status(pipeline).stdout
+        return self.status
+
+
+@pytest.fixture(scope="module")
+def told(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    folder = tmp_path_factory.mktemp("told")
+    with Pipeline(folder, ward, LOG_FORMAT="json", LOG_LEVEL="DEBUG") as pipeline:
+        pipeline.wait(pipeline.done, 100)
+        pipeline.wait(lambda: total(metrics(pipeline, "buffer"), "icu_buffer_stream_ended") == 1)
+        told: dict[str, str] = {}
+
+        def champion_is_told() -> bool:
+            # A worker that answers may still be loading its model.
+            told.update({service: metrics(pipeline, service) for service in SERVICES})
+            return "icu_modelapi_champion_info{" in told["modelapi"]
+
+        pipeline.wait(champion_is_told)
+        return Told(pipeline, told)
+
+
+def test_all_metrics_are_named_as_the_field_does(told: Told) -> None:
+    for service, text in told.metrics.items():
+        ours = [line for line in text.splitlines() if re.match(rf"(# \w+ )?icu_{service}_", line)]
+        assert len(ours) > 10, f"{service}: {text}"
+        promtool("check", "metrics", given="\n".join(ours) + "\n")
+
+
+def test_each_message_is_counted_once_at_every_station(told: Told) -> None:
+    hospital, buffer, tool, modelapi = told.metrics.values()
+    n = told.messages
+    assert total(hospital, "icu_hospital_stream_messages") == n
+    assert total(hospital, "icu_hospital_messages_sent_total") == n
+    assert total(buffer, "icu_buffer_messages_received_total") == n
+    assert total(buffer, "icu_buffer_batch_messages_sum") == n
+    assert total(buffer, "icu_buffer_waiting_messages") == 0
+    assert total(tool, "icu_tool_messages_total") == n
+    assert total(tool, "icu_tool_batch_messages_sum") == n
+    assert total(tool, "icu_tool_rejected_total", 'kind="implausible"') == 1
+    assert total(tool, "icu_tool_rejected_total") == 1
+    # The rest of the messages are discharges.
+    assert n * 0.9 < total(tool, "icu_tool_readings_total") < n
+    predicted = total(tool, "icu_tool_predictions_total")
+    # A batch that found the database busy asks again.
+    assert 0 < predicted <= total(modelapi, "icu_modelapi_rows_total")
+    assert total(modelapi, "icu_modelapi_champion_info") == 1
+
+
+def test_the_lag_in_stream_time_is_nothing_once_all_is_stored(told: Told) -> None:
+    for part in ("0", "1"):
+        label = f'partition="{part}"'
+        read = total(told.metrics["buffer"], "icu_buffer_stream_timestamp_seconds", label)
+        stored = total(told.metrics["tool"], "icu_tool_stream_timestamp_seconds", label)
+        assert read == stored > 0
+
+
+def test_rules_alerts_and_dashboard_ask_for_what_there_is(told: Told) -> None:
+    there = set(re.findall(r"^(icu_\w+)", "\n".join(told.metrics.values()), re.MULTILINE))
+    rules = (ROOT / "prometheus/rules.yml").read_text()
+    there |= set(re.findall(r"record: (\S+)", rules))
+    asked = [rules, (ROOT / "prometheus/alerts.yml").read_text()]
+    board = json.loads((ROOT / "prometheus/grafana.json").read_text())
+    asked += [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    names = set(re.findall(r"icu[_:][\w:]+", "\n".join(asked)))
+    assert len(names) > 20
+    assert names <= there, names - there
+
+
+def test_no_metric_names_a_patient_or_a_stream(told: Told) -> None:
+    labels = set(re.findall(r'(\w+)="', "\n".join(told.metrics.values())))
+    allowed = {"partition", "kind", "when", "peer", "le", "file", "route", "status"}
+    allowed |= {"model", "version", "generation", "implementation", "major", "minor", "patchlevel"}
+    assert labels <= allowed
+
+
+def objects(log: str) -> list[dict[str, Any]]:
+    """A log's lines, each of which must be a JSON object."""
+    found = [json.loads(line) for line in log.splitlines()]
+    assert all(isinstance(line, dict) for line in found)
+    return found
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "dashboard"])
+def test_each_line_of_a_json_log_is_an_object(told: Told, service: str) -> None:
+    lines = objects(told.logs[service])
+    assert lines
+    for line in lines:
+        assert line.keys() >= {"time", "level", "service", "logger", "message"}
+        assert line["service"] == service
+
+
+def test_one_id_follows_a_message_from_hospital_to_its_prediction(told: Told) -> None:
+    lines = {service: objects(log) for service, log in told.logs.items()}
+    message = f"{told.stream}-{told.messages // 2}"
+    of_message = {
+        service: [line for line in lines[service] if line.get("message_id") == message]
+        for service in ("hospital", "buffer", "tool")
+    }
+    assert all(of_message.values()), of_message
+    batch = of_message["buffer"][0]["batch_id"]
+    stored = [line for line in lines["tool"] if line.get("batch_id") == batch]
+    assert [line["level"] for line in stored] == ["INFO"]
+
+
+def test_no_patient_is_in_the_logs_above_debug(told: Told, ward: Path) -> None:
+    patients = {line.split(";")[1] for line in (ward / "age.csv").read_text().splitlines()[1:]}
+    for log in told.logs.values():
+        for line in objects(log):
+            if line["level"] != "DEBUG":
+                words = set(re.findall(r"\w+", line["message"]))
+                assert not words & patients, line
+
+
+def test_status_shows_the_pipeline_pages_figures_in_the_terminal(told: Told) -> None:
+    shown = told.status.replace("\N{NO-BREAK SPACE}", "")
+    assert re.search(rf"^  stored +{told.messages} messages$", shown, re.MULTILINE), shown
+    assert re.search(r"^  rejected +1 messages$", shown, re.MULTILINE), shown
+    assert re.search(
+        r"^    temperature 378\.0 is not above 26 and up to 45 °C +1$", shown, re.MULTILINE
+    )
+    for name in ("hospital", "redis", "database", "modelapi"):
+        assert re.search(rf"^  {name} +up ", shown, re.MULTILINE), shown
+
+
+def test_status_says_in_one_line_that_the_dashboard_is_away(told: Told) -> None:
+    assert told.away.returncode == 1
+    assert told.away.stdout == ""
+    assert re.fullmatch(r"status: http://\S+ does not answer: .+\n", told.away.stderr)
+
+
+def test_counts_outlive_the_processes_that_counted(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward) as pipeline:
+        pipeline.wait(pipeline.done)
+        n = pipeline.health()["messages"]
+        pipeline.wait(lambda: total(metrics(pipeline, "tool"), "icu_tool_messages_total") == n)
+        rows = total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total")
+        assert rows > 0
+
+        workers = [
+            pid
+            for pid in pipeline.pids("tool")
+            if b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        assert len(workers) == 3
+        for pid in (*workers, pipeline.pids("modelapi")[1]):
+            os.kill(pid, signal.SIGKILL)
+
+        pipeline.wait(lambda: total(metrics(pipeline, "tool"), "icu_tool_restarts_total") == 3)
+        assert total(metrics(pipeline, "tool"), "icu_tool_messages_total") == n
+        ended = "icu_modelapi_workers_ended_total"
+        pipeline.wait(lambda: total(metrics(pipeline, "modelapi"), ended) == 1)
+        # Others' calls, of the attendant for one, may add to it.
+        assert total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total") >= rows
+
+
+def test_what_an_earlier_model_api_counted_is_not_counted_again(ward: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "counts"
+    folder.mkdir()
+    pipeline = Pipeline(tmp_path, ward, PROMETHEUS_MULTIPROC_DIR=str(folder))
+    count = "from modelapi.metrics import ROWS; ROWS.labels('formula', '1').inc(7)"
+    subprocess.run([sys.executable, "-c", count], cwd=ROOT, env=pipeline.environ, check=True)
+    assert list(folder.glob("counter_*.db"))
+    pipeline.start("modelapi")
+    try:
+        pipeline.wait(lambda: "icu_modelapi_champion_info{" in metrics(pipeline, "modelapi"))
+        assert total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total") == 0
+    finally:
+        pipeline.stop("modelapi")
+
+
+@contextmanager
+def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
+    """The real one with our files, their times a hundredth; gives the values of a query's label."""
+    folder = pipeline.folder / "prometheus"
+    folder.mkdir()
+    port = free_port()
+    config = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    for job in config["scrape_configs"]:
+        target = f"127.0.0.1:{pipeline.environ[SERVICES[job['job_name']]]}"
+        job["static_configs"] = [{"targets": [target]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    for name in config["rule_files"]:
+        text = (ROOT / "prometheus" / name).read_text()
+        text = re.sub(r"\[\d+[mh]\]", "[8s]", text)
+        text = re.sub(r"for: \d+m", "for: 2s", text)
+        (folder / name).write_text(text)
+    folder.chmod(0o755)
+    container = f"icu-metrics-test-{uuid.uuid4().hex[:8]}"
+    command = program("prometheus", folder)
+    in_container = "--rm" in command
+    data = "/prometheus"
+    if in_container:
+        command[2:2] = ["--name", container]
+    else:
+        data = str(folder / "data")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *command,
+                f"--config.file={folder}/prometheus.yml",
+                f"--storage.tsdb.path={data}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def values(query: str, label: str = "alertname") -> set[str]:
+        url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(query)}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                found = json.load(answer)["data"]["result"]
+        except OSError:
+            return set()
+        return {sample["metric"].get(label, "") for sample in found}
+
+    try:
+        yield values
+    finally:
+        if in_container:
+            subprocess.run(["docker", "rm", "--force", container], capture_output=True, timeout=30)
+        process.terminate()
+        process.wait(20)
+
+
+def test_a_broken_pipeline_raises_the_alarm(tmp_path: Path) -> None:
+    """Stopped model, then a stopped tool, then rows that cannot be used: each has its alert."""
+    ward = synthetic(tmp_path, "--patients", "12", "--days", "6", "--seed", "2")
+    signal = ward / "signal.csv"
+    head, *rows = signal.read_text().splitlines()
+    # The first messages are good, every third of the later ones is impossible.
+    for index in range(600, len(rows), 3):
+        rows[index] = ";".join([*rows[index].split(";")[:4], "temperature", "378.0"])
+    signal.write_text("\n".join([head, *rows]) + "\n")
+    firing = 'ALERTS{alertstate="firing"}'
+    with Pipeline(tmp_path, ward, REPLAY_RATE="40") as pipeline, prometheus(pipeline) as ask:
+        pipeline.wait(lambda: ask("up == 1", "job") == set(SERVICES))
+        pipeline.wait(lambda: "" in ask("icu:messages_stored:rate1m > 0"))
+        pipeline.wait(lambda: not ask(firing))
+
+        pipeline.stop("modelapi")
+        pipeline.wait(lambda: {"ModelDown", "PredictionsWaiting"} <= ask(firing))
+        assert "NoProgress" not in ask(firing)
+
+        pipeline.stop("tool")
+        pipeline.wait(lambda: {"NoProgress", "ServiceDown"} <= ask(firing))
+        pipeline.start("tool")
+        pipeline.wait(lambda: "NoProgress" not in ask(firing))
+
+        pipeline.wait(lambda: "RejectedShare" in ask(firing))

@@ -1,0 +1,140 @@
+"""The whole pipeline on the embedded stack: real Redis, real programs, SQLite."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+
+from embedded.stack import ROOT
+from tests.support.oracle import at_rest, check, table
+from tests.support.pipeline import PROGRAMS, Pipeline, synthetic
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three days of twelve patients."""
+    folder = tmp_path_factory.mktemp("ward")
+    return synthetic(folder, "--patients", "12", "--days", "3", "--seed", "1")
+
+
+def settled(pipeline: Pipeline) -> bool:
+    return pipeline.done() and at_rest(pipeline.database_url)
+
+
+@pytest.mark.parametrize("mode", ["live", "hindsight"])
+def test_a_replay_stores_and_predicts_what_pandas_works_out(
+    ward: Path, tmp_path: Path, mode: str
+) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_MODE=mode) as pipeline:
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, mode)
+        # Read once, and nothing twice because a job seemed to be lost.
+        assert pipeline.log("hospital").count("connected:") == 1
+        assert pipeline.position()["seq"] == pipeline.health()["messages"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_killed_program_comes_back_and_nothing_is_lost_or_doubled(
+    ward: Path, tmp_path: Path, name: str
+) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        pipeline.kill(name)
+        before = pipeline.committed()
+        pipeline.start(name)
+        pipeline.wait(lambda: pipeline.committed() > before + 200)
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_stopped_pipeline_goes_on_where_it_was(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="500") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        for name in reversed(PROGRAMS):
+            pipeline.stop(name)
+        before = len(table(pipeline.database_url, "readings"))
+        pipeline.start(*PROGRAMS)
+        pipeline.wait(lambda: settled(pipeline))
+        assert 300 <= before < len(table(pipeline.database_url, "readings"))
+        assert f"from message {before}" not in pipeline.log("hospital")
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_redis_that_forgets_everything_costs_nothing(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        pipeline.redis.flushall()
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_readings_do_not_wait_for_a_model_that_is_down(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        pipeline.stop("modelapi")
+        pipeline.wait(pipeline.done)
+        waiting = table(pipeline.database_url, "pending")
+        assert len(waiting) > 100
+        pipeline.start("modelapi")
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
+def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "embedded", "replay"],
+        cwd=ROOT,
+        env={**os.environ, "PATIENT_DATA": str(ward)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout.splitlines()[-1])
+    stored = table(f"sqlite:///{ROOT}/var/replay.sqlite", "readings")
+    assert summary["stored"] == len(stored) > 1000
+    assert summary["rejected"] == 0
+    assert summary["messages"] > summary["stored"] >= summary["predictions"] > 0
+    assert summary["latency_ms"].keys() == {"p50", "p99"}
+
+
+def test_a_promotion_in_mid_stream_leaves_no_reading_without_its_predictions(
+    ward: Path, tmp_path: Path
+) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="300") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        half = pipeline.health()["messages"] // 2
+        with subprocess.Popen(
+            [sys.executable, "-m", "modelapi", "promote", "news2", "2017"],
+            cwd=ROOT,
+            env=pipeline.environ,
+        ) as promotion:
+            # The stream must not be over before a slow machine has promoted.
+            pipeline.wait(lambda: pipeline.position()["seq"] > half)
+            pipeline.send("hospital", signal.SIGSTOP)
+            assert promotion.wait(60) == 0
+        pipeline.wait(lambda: b"news2" in pipeline.redis.get("icu:declaration"))
+        pipeline.send("hospital", signal.SIGCONT)
+        pipeline.wait(lambda: settled(pipeline))
+        readings = table(pipeline.database_url, "readings")
+        made = table(pipeline.database_url, "predictions")
+        by_model = {model: set(rows["seq"]) for model, rows in made.groupby("model")}
+        # The champion of before goes on as a shadow, and the shadow of before too.
+        assert by_model["icu-mortality"] == by_model["formula"] == set(readings["seq"])
+        # Each worker took the new one up between two batches, and has left nothing out since.
+        parts = readings["pat_id"].map(lambda pat_id: crc32(str(pat_id).encode()) % 2)
+        for part in (0, 1):
+            seqs = set(readings.loc[parts == part, "seq"])
+            new = by_model["news2"] & seqs
+            assert 0 < len(new) < len(seqs)
+            assert new == {seq for seq in seqs if seq >= min(new)}
+        versions = made.groupby("model")["version"].unique().map(list).to_dict()
+        assert versions == {"formula": ["1"], "icu-mortality": ["1"], "news2": ["2017"]}
+        check(ward, pipeline.database_url, "live")

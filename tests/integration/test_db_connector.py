@@ -1,0 +1,476 @@
+"""One interface, two databases: the same tests on SQLite and on a real MySQL server."""
+
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mysql.connector
+import pytest
+
+from embedded.stack import free_port
+from tool.db_connector import TABLES, Changes, Database, Moved, Refused, Unavailable, connect
+
+# Of the tests alone: the server takes its own time to start.
+pytestmark = pytest.mark.timeout(60, func_only=True)
+
+NOW = "2026-01-01 00:00:00.000"
+CNF = Path(__file__).parents[2] / "tool" / "database" / "mysqld.cnf"
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[int]:
+    """The port of a MySQL server with the settings that ours has; root needs no password."""
+    engine = (
+        shutil.which("docker")
+        and not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
+    )
+    if not engine:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Docker engine: CI must have one")
+        pytest.skip("no Docker engine")
+    port, name = free_port(), f"icu-db-test-{uuid.uuid4().hex[:8]}"
+    subprocess.run(
+        [
+            *("docker", "run", "--rm", "--detach", "--name", name),
+            *("--publish", f"127.0.0.1:{port}:3306", "--tmpfs", "/var/lib/mysql"),
+            *("--volume", f"{CNF}:/etc/mysql/conf.d/icu-stream.cnf:ro"),
+            *("--env", "MYSQL_ALLOW_EMPTY_PASSWORD=yes", "--env", "MYSQL_DATABASE=tooldb"),
+            *("mysql:9.7", "--innodb-redo-log-capacity=64M", "--innodb-buffer-pool-size=64M"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                mysql.connector.connect(host="127.0.0.1", port=port, user="root").close()
+                break
+            except mysql.connector.Error:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        yield port
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True)
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database with tables."""
+    if request.param == "sqlite":
+        found = f"sqlite:///{tmp_path}/icu.sqlite"
+    else:
+        port = request.getfixturevalue("mysql_server")
+        name = f"db_{uuid.uuid4().hex}"
+        root = mysql.connector.connect(host="127.0.0.1", port=port, user="root")
+        root.cursor().execute(f"CREATE DATABASE {name}")
+        root.close()
+        found = f"mysql://root@127.0.0.1:{port}/{name}"
+    database = connect(found)
+    database.create_tables()
+    database.close()
+    return found
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    opened = connect(url)
+    yield opened
+    opened.close()
+
+
+def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """Asked past the module under test."""
+    if url.startswith("sqlite"):
+        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"))
+    else:
+        connection = mysql_connection(url)
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    found = cursor.fetchall()
+    connection.close()
+    return [tuple(row) for row in found]
+
+
+def mysql_connection(url: str) -> Any:
+    place, _, name = url.rpartition("@")[2].partition("/")
+    host, _, port = place.partition(":")
+    return mysql.connector.connect(host=host, port=int(port), user="root", database=name)
+
+
+def reading(seq: int, value: float = 80.5, **other: Any) -> tuple[Any, ...]:
+    row = {
+        "stream": "s",
+        "seq": seq,
+        "pat_id": 17,
+        "date_admission": "2150-02-28",
+        "measured_at": "2150-03-01 07:00:00",
+        "parameter": "heart_rate",
+        "value": value,
+    }
+    return tuple((row | other).values())
+
+
+def vital(n: int, mean: float) -> tuple[Any, ...]:
+    row = dict.fromkeys(TABLES["vitals"].split(), 0.25) | {
+        "stream": "s",
+        "pat_id": 17,
+        "date_admission": "2150-02-28",
+        "parameter": "heart_rate",
+        "n": n,
+        "mean": mean,
+        "first_at": "2150-03-01 07:00:00",
+        "last_at": "2150-03-01 07:00:00",
+        "seq": n,
+    }
+    return tuple(row.values())
+
+
+def prediction(seq: int, probability: float | None, reason: str | None) -> tuple[Any, ...]:
+    place = (17, "2150-02-28", "2150-03-01 07:00:00", '{"age": 63.2}')
+    return ("s", seq, "formula", "1", *place, probability, reason, NOW)
+
+
+def batch(after: int, last: int, **tables: Any) -> Changes:
+    found = Changes("s", 0, after, last, NOW, readings=[reading(last)])
+    return replace(found, **tables)
+
+
+class TestOneTransaction:
+    def test_a_batch_is_in_all_tables_or_in_none(self, url: str, database: Database) -> None:
+        stays = [("s", 17, "2150-02-28", 63.2, None)]
+        database.commit(
+            batch(
+                *(0, 1),
+                stays=stays,
+                vitals=[vital(1, 80.5)],
+                predictions=[prediction(1, None, "waiting")],
+                pending=[("s", 1, "formula")],
+            )
+        )
+        database.commit(
+            batch(
+                *(1, 2),
+                stays=[("s", 17, "2150-02-28", 63.2, "2150-03-01")],
+                vitals=[vital(2, 81.5)],
+                rejected=[("s", 3, None, "no", "{ 'raw' \\ \U0001f912 \x00", NOW)],
+            )
+        )
+        assert database.position("s", 0) == 2
+        assert database.positions() == [("s", 0, 2)]
+        assert database.stays("s", [17, 18]) == (
+            [(17, "2150-02-28", 63.2, "2150-03-01")],
+            [tuple(vital(2, 81.5)[1:])],
+        )
+        assert rows(url, "SELECT message FROM rejected") == [("{ 'raw' \\ \U0001f912 \x00",)]
+        bad = batch(2, 4, readings=[reading(4), reading(2)], vitals=[vital(9, 0.0)])
+        with pytest.raises(Refused):
+            database.commit(bad)
+        assert database.position("s", 0) == 2
+        assert rows(url, "SELECT seq FROM readings ORDER BY seq") == [(1,), (2,)]
+        assert rows(url, "SELECT n FROM vitals") == [(2,)]
+
+    @pytest.mark.parametrize(("after", "last"), [(0, 1), (0, 3), (1, 3), (3, 4)])
+    def test_what_was_computed_from_another_position_is_not_written(
+        self, url: str, database: Database, after: int, last: int
+    ) -> None:
+        database.commit(batch(0, 1))
+        database.commit(batch(1, 2))
+        with pytest.raises(Moved):
+            database.commit(batch(after, last, readings=[reading(9)]))
+        assert database.position("s", 0) == 2
+        assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]
+
+    def test_the_first_batch_of_a_partition_is_its_first(
+        self, url: str, database: Database
+    ) -> None:
+        with pytest.raises(Moved):
+            database.commit(batch(1, 2))
+        assert rows(url, "SELECT * FROM positions") == []
+
+    def test_of_two_workers_with_the_same_batch_one_stores_it(self, url: str) -> None:
+        outcomes: list[str] = []
+        start = threading.Barrier(2)
+
+        def work() -> None:
+            own = connect(url)
+            for last in range(1, 21):
+                start.wait()
+                try:
+                    own.commit(batch(last - 1, last))
+                    outcomes.append("stored")
+                except Moved:
+                    outcomes.append("moved")
+                except Unavailable:
+                    outcomes.append("again")
+            own.close()
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert outcomes.count("stored") == 20
+        assert rows(url, "SELECT COUNT(*) FROM readings") == [(20,)]
+
+    @pytest.mark.parametrize(
+        "unusable",
+        [
+            reading(2, value=float("nan")),
+            reading(2, parameter=None),
+            reading(2, pat_id=2**63),
+            reading(2, date_admission=None),
+        ],
+        ids=["nan", "no parameter", "id beyond 64 bits", "no date"],
+    )
+    def test_rows_that_no_table_takes_are_refused_for_good(
+        self, database: Database, unusable: tuple[Any, ...]
+    ) -> None:
+        """As Unavailable they would be tried for ever, and hold up all after them."""
+        database.commit(batch(0, 1))
+        with pytest.raises(Refused):
+            database.commit(batch(1, 2, readings=[unusable]))
+        assert database.position("s", 0) == 1
+
+    def test_numbers_and_names_come_back_as_they_were(self, url: str, database: Database) -> None:
+        rng = random.Random(1)
+        values = [0.1 + 0.2, 1e-310, 5e-324, 1.7976931348623157e308, -0.0, 2.0**53 + 2]
+        values += [rng.uniform(-1e3, 1e3) for _ in range(200)]
+        values += [rng.random() * 10.0 ** rng.randint(-300, 300) for _ in range(200)]
+        names = ["HR", "hr", "Puls ♥", "it's", 'a "b"', "back\\slash", "x" * 64]
+        sent = [reading(seq, value) for seq, value in enumerate(values, start=1)]
+        sent += [
+            reading(1000 + place, parameter=name, pat_id=-(2**63) + place)
+            for place, name in enumerate(names)
+        ]
+        database.commit(batch(0, 2000, readings=sent))
+        found = rows(url, "SELECT seq, value FROM readings WHERE seq < 1000 ORDER BY seq")
+        assert [value for _, value in found] == values
+        found = rows(url, "SELECT parameter, pat_id FROM readings WHERE seq >= 1000 ORDER BY seq")
+        assert found == [(name, -(2**63) + place) for place, name in enumerate(names)]
+
+    def test_recent_readings_of_a_stay_in_the_order_they_came(self, database: Database) -> None:
+        hours = (7, 5, 6)
+        sent = [
+            reading(seq, float(hour), measured_at=f"2150-03-01 {hour:02}:00:00")
+            for seq, hour in enumerate(hours, start=1)
+        ]
+        database.commit(batch(0, 3, readings=sent))
+        found = database.recent("s", 17, "2150-02-28", "2150-03-01 05:00:00")
+        assert found == [
+            ("2150-03-01 07:00:00", "heart_rate", 7.0),
+            ("2150-03-01 06:00:00", "heart_rate", 6.0),
+        ]
+
+    def test_tables_of_another_version_are_refused(self, url: str, database: Database) -> None:
+        rows(url, "DROP TABLE vitals")
+        rows(url, "CREATE TABLE vitals (stream VARCHAR(32), n BIGINT)")
+        with pytest.raises(Refused, match="table vitals has no column covariance"):
+            database.create_tables()
+        rows(url, "DROP TABLE vitals")
+        database.create_tables()
+        assert rows(url, "SELECT * FROM vitals") == []
+
+
+class TestRejectedAndPending:
+    def test_vitals_that_have_come_further_stay(self, url: str, database: Database) -> None:
+        database.commit(batch(0, 2, vitals=[vital(2, 81.5)], complete=True))
+        assert database.behind("s") == ({}, [])
+        database.commit(batch(2, 5))
+        database.commit(replace(batch(0, 6, readings=[reading(6)]), part=1))
+        positions, readings = database.behind("s")
+        assert positions == {0: 5, 1: 6}
+        assert [row[0] for row in readings] == [2, 5, 6]  # from the one furthest behind
+        # While this worker looked, another went on.
+        database.commit(batch(5, 7, vitals=[vital(7, 70.0)], complete=True))
+        database.catch_up("s", positions, [vital(6, 60.0)])
+        assert rows(url, "SELECT n, mean, seq FROM vitals") == [(7, 70.0, 7)]
+        assert rows(url, "SELECT part, vitals_seq FROM positions") == [(0, 7), (1, 6)]
+        database.catch_up("s", {0: 8}, [vital(8, 80.0)])
+        assert rows(url, "SELECT n, mean, seq FROM vitals") == [(8, 80.0, 8)]
+
+    def test_a_replayed_message_leaves_rejected_once(self, url: str, database: Database) -> None:
+        no = [("s", 1, 17, "cannot be processed: x", "{}", NOW)]
+        database.commit(batch(0, 1, readings=[], rejected=no))
+        assert list(database.rejected("cannot be")) == [("s", 1, "{}")]
+        assert list(database.rejected("processed")) == []
+        again = Changes("s", None, 1, 1, NOW, readings=[reading(1)])
+        database.commit(again)
+        assert list(database.rejected("")) == []
+        with pytest.raises(Moved):
+            database.commit(again)
+        assert rows(url, "SELECT COUNT(*) FROM readings") == [(1,)]
+        assert database.position("s", 0) == 1
+
+    def test_after_a_refusal_the_next_commit_goes_through(
+        self, database: Database, url: str
+    ) -> None:
+        database.commit(batch(0, 1, readings=[reading(1)]))
+        with pytest.raises(Refused) as refused:
+            database.commit(batch(1, 2, readings=[reading(2), reading(1)]))
+        # While the error, and with it the failed statement, is still held.
+        database.commit(batch(1, 2, readings=[reading(2)]))
+        assert refused.value is not None
+        assert database.is_stored("s", 2)
+        assert not database.is_stored("s", 3)
+        assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]
+
+    def test_pending_predictions_are_filled_in_oldest_first(self, database: Database) -> None:
+        database.remember_models([("formula", "1", "champion", "[]", NOW)])
+        waiting = [prediction(seq, None, "waiting") for seq in (3, 1, 2)]
+        pending = [("s", seq, "formula") for seq in (3, 1, 2)]
+        database.commit(batch(0, 3, predictions=waiting, pending=pending))
+        assert database.count("predictions", "s") == 0
+        first = database.pending("formula", 2)
+        assert [row[1] for row in first] == [1, 2]
+        database.fill_in([(*row[:8], 0.25, None, NOW) for row in first])
+        assert [row[1] for row in database.pending("formula", 9)] == [3]
+        assert database.count("predictions", "s") == 2
+
+    def test_models_are_remembered(self, database: Database) -> None:
+        for names in (("a 1 champion", "b 1 shadow"), ("a 1 shadow", "b 2 champion")):
+            database.remember_models([(*name.split(), "[]", NOW) for name in names])
+        roles = {(model, version): role for model, version, role, *_ in database.models()}
+        assert roles == {("a", "1"): "shadow", ("b", "1"): "retired", ("b", "2"): "champion"}
+
+
+class TestUnavailable:
+    """What has nothing to do with the rows is tried again, and works when it is over."""
+
+    def test_another_one_holds_the_rows_for_too_long(
+        self, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database.commit(batch(0, 1))
+        impatient(database, monkeypatch)
+        if url.startswith("sqlite"):
+            other: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+        else:
+            other = mysql_connection(url)
+            other.cursor().execute("UPDATE positions SET committed_at = now()")
+        with pytest.raises(Unavailable):
+            database.commit(batch(1, 2))
+        other.rollback()
+        other.close()
+        database.commit(batch(1, 2))
+        assert database.position("s", 0) == 2
+
+    def test_nobody_listens(self, tmp_path: Path) -> None:
+        with pytest.raises(Unavailable):
+            connect(f"mysql://root@127.0.0.1:{free_port()}/tooldb").position("s", 0)
+        (tmp_path / "icu.sqlite").mkdir()
+        with pytest.raises(Unavailable):
+            connect(f"sqlite:///{tmp_path}/icu.sqlite").position("s", 0)
+
+    def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        database = connect(f"sqlite:///{tmp_path}/icu.sqlite")
+        database.create_tables()
+        database.commit(batch(0, 1))
+        with database._transaction() as cursor:
+            cursor.execute("SELECT 1")
+        connection: Any = database._connection
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(Unavailable, match="full"):
+            database.commit(batch(1, 5000, readings=[reading(seq) for seq in range(2, 5001)]))
+        database.commit(batch(1, 5000, readings=[reading(seq) for seq in range(2, 5001)]))
+        assert database.position("s", 0) == 5000
+
+
+@pytest.mark.parametrize("url", ["mysql"], indirect=True)
+class TestMySQLAlone:
+    def harmed(self, url: str, *statements: str) -> None:
+        connection = mysql_connection(url)
+        for statement in statements:
+            connection.cursor().execute(statement)
+        connection.close()
+
+    def test_a_killed_connection_is_made_anew(self, url: str, database: Database) -> None:
+        database.commit(batch(0, 1))
+        name = url.rpartition("/")[2]
+        [(number,)] = rows(
+            url,
+            "SELECT MIN(id) FROM information_schema.processlist WHERE db = "
+            f"'{name}' AND id <> connection_id()",
+        )
+        self.harmed(url, f"KILL {number}")
+        with pytest.raises(Unavailable):
+            database.commit(batch(1, 2))
+        database.commit(batch(1, 2))
+        assert database.position("s", 0) == 2
+
+    def test_a_read_only_server(self, url: str, database: Database) -> None:
+        database.commit(batch(0, 1))
+        self.harmed(url, "SET GLOBAL super_read_only = 1")
+        try:
+            with pytest.raises(Unavailable, match="1290"):
+                database.commit(batch(1, 2))
+        finally:
+            self.harmed(url, "SET GLOBAL read_only = 0")
+        database.commit(batch(1, 2))
+
+    def test_a_deadlock_victim(self, url: str, database: Database) -> None:
+        database.commit(batch(0, 1, vitals=[vital(1, 1.0)]))
+        other = mysql_connection(url)
+        cursor = other.cursor()
+        # Heavier than the tool's transaction, so that it is not the one to be given up.
+        cursor.execute("SET SESSION cte_max_recursion_depth = 5000")
+        cursor.execute(
+            "INSERT INTO pending WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL"
+            " SELECT i + 1 FROM n WHERE i < 5000) SELECT 'x', i, 'x' FROM n"
+        )
+        cursor.execute("SELECT n FROM vitals FOR UPDATE")
+        cursor.fetchall()
+        failures: list[Exception] = []
+
+        def commit() -> None:
+            try:
+                database.commit(batch(1, 2, vitals=[vital(2, 2.0)]))
+            except Unavailable as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=commit)
+        thread.start()
+        # It has the position now and waits for the statistics.
+        wait_for(lambda: rows(url, "SELECT COUNT(*) FROM sys.innodb_lock_waits") == [(1,)])
+        cursor.execute("SELECT seq FROM positions FOR UPDATE")
+        cursor.fetchall()
+        thread.join()
+        other.rollback()
+        other.close()
+        assert "1213" in str(failures)
+        database.commit(batch(1, 2, vitals=[vital(2, 2.0)]))
+        assert database.position("s", 0) == 2
+
+
+def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for a lock for a second only."""
+    made = database._connect
+
+    def connect_impatiently() -> Any:
+        connection: Any = made()
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA busy_timeout = 200")
+        else:
+            connection.cursor().execute("SET SESSION innodb_lock_wait_timeout = 1")
+        return connection
+
+    monkeypatch.setattr(database, "_connect", connect_impatiently)
+    database.close()

@@ -1,0 +1,292 @@
+"""Champion and shadows: promotion, rollback, the audit, and that every worker follows."""
+
+import json
+import math
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedded.stack import ROOT
+from modelapi.api_errors import NotServing
+from modelapi.artifact import Ref
+from modelapi.champion import StateFile
+from modelapi.registry import Registry
+from modelapi.repository import Repository
+from modelapi.server import create_app
+from modelapi.settings import Settings
+from tests.support.modelapi_server import (
+    ROW,
+    add_linear,
+    command,
+    copy_models,
+    fetch,
+    gunicorn,
+    until,
+)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    models = copy_models(tmp_path / "models", "formula", "news2", "qsofa")
+    add_linear(models, "plain", "1", -2.0)
+    add_linear(models, "plain", "2", -3.0)
+    return models
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "var" / "models.sqlite"
+
+
+@pytest.fixture
+def registry(models: Path, state: Path) -> Registry:
+    registry = Registry(Repository(models), StateFile(state, models / "default.json"))
+    registry.refresh()
+    return registry
+
+
+def in_use(registry: Registry) -> tuple[str, ...]:
+    serving = registry.serving
+    return tuple(str(model.ref) for model in (serving.champion, *serving.shadows))
+
+
+def run(models: Path, state: Path, line: str) -> str:
+    code, out, err = command(models, state, *line.split())
+    assert (code, err) == (0, "")
+    return out
+
+
+def run_refused(models: Path, state: Path, line: str) -> str:
+    code, out, err = command(models, state, *line.split())
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_promotion_and_rollback(models: Path, state: Path, registry: Registry) -> None:
+    assert in_use(registry) == ("formula/1",)
+    assert run(models, state, "promote plain 1") == "champion plain/1, shadows formula/1\n"
+    registry.refresh()
+    assert in_use(registry) == ("plain/1", "formula/1")
+    # Another version of the same model takes its place: a model runs in one version.
+    assert run(models, state, "promote plain 2") == "champion plain/2, shadows formula/1\n"
+    run(models, state, "shadow news2 2017")
+    assert run(models, state, "rollback") == "champion plain/1, shadows formula/1\n"
+    assert run(models, state, "rollback") == "champion formula/1, shadows none\n"
+    assert run_refused(models, state, "rollback") == "there is no promotion to roll back\n"
+    registry.refresh()
+    assert in_use(registry) == ("formula/1",)
+
+
+def test_every_change_is_in_the_audit(models: Path, state: Path) -> None:
+    run(models, state, "promote plain 1")
+    run(models, state, "shadow qsofa 2016")
+    run(models, state, "unshadow qsofa")
+    run(models, state, "rollback")
+    run_refused(models, state, "promote plain 9")
+    audit = [line.split("\t") for line in run(models, state, "history").splitlines()]
+    assert [line[2:] for line in audit] == [
+        ["promote", "plain/1"],
+        ["shadow", "qsofa/2016"],
+        ["unshadow", "qsofa"],
+        ["rollback", "formula/1"],
+    ]
+    with sqlite3.connect(state) as connection:
+        last = connection.execute("SELECT state FROM changes ORDER BY id DESC").fetchone()
+    connection.close()
+    assert json.loads(last[0])["champion"] == {"model": "formula", "version": "1"}
+
+
+def test_a_model_that_cannot_serve_is_not_promoted(models: Path, state: Path) -> None:
+    (models / "plain" / "1" / "linear.json").write_text("{}")
+    assert "linear.json: SHA-256" in run_refused(models, state, "promote plain 1")
+    assert "linear.json: SHA-256" in run_refused(models, state, f"check {models / 'plain' / '1'}")
+    assert not state.exists()
+    assert "has no model nobody/1" in run_refused(models, state, "promote nobody 1")
+
+
+def test_a_rollback_to_a_model_that_cannot_serve_is_refused(models: Path, state: Path) -> None:
+    run(models, state, "promote plain 1")
+    (models / "formula" / "1" / "golden.json").write_text("[]")
+    assert "golden.json: SHA-256" in run_refused(models, state, "rollback")
+    assert run(models, state, "history").count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("shadow formula 1", "formula is the champion's name"),
+        ("unshadow news2", "news2 is not a shadow"),
+    ],
+)
+def test_a_change_without_sense_is_refused(
+    models: Path, state: Path, line: str, words: str
+) -> None:
+    assert words in run_refused(models, state, line)
+
+
+def test_the_list_tells_roles_and_what_is_broken(models: Path, state: Path) -> None:
+    run(models, state, "promote plain 2")
+    (models / "plain" / "1" / "linear.json").write_text("{}")
+    lines = run(models, state, "list").splitlines()
+    assert [line.split()[:3] for line in lines[:1]] == [["formula", "1", "shadow"]]
+    assert lines[2].split()[:3] == ["plain", "1", "refused:"]
+    assert lines[3].split()[:3] == ["plain", "2", "champion"]
+
+
+def test_the_old_model_serves_on_when_the_new_one_is_broken(
+    models: Path, state: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(models, state, "promote plain 1")
+    (models / "plain" / "1" / "linear.json").write_text("{}")
+    for _ in range(3):
+        registry.refresh()
+    assert in_use(registry) == ("formula/1",)
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert line.startswith("champion plain/1 refused: ")
+    assert line.endswith("formula/1 goes on serving")
+
+
+def test_a_broken_shadow_does_not_hold_up_a_promotion(
+    models: Path, state: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(models, state, "shadow news2 2017")
+    (models / "news2" / "2017" / "scorecard.json").write_text("{}")
+    run(models, state, "promote plain 1")
+    registry.refresh()
+    assert in_use(registry) == ("plain/1", "formula/1")
+    assert "shadow news2/2017 refused" in caplog.text
+
+
+def test_a_loaded_model_outlives_the_damage_of_its_files(
+    models: Path, state: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    (models / "formula" / "1" / "manifest.json").write_text("{}")
+    run(models, state, "shadow qsofa 2016")
+    registry.refresh()
+    assert in_use(registry) == ("formula/1", "qsofa/2016")
+    assert "formula/1: goes on as loaded before" in caplog.text
+
+
+def test_what_replaced_a_model_on_disk_is_taken_up_with_the_next_change(
+    models: Path, state: Path, registry: Registry
+) -> None:
+    before = registry.find("plain", "1")
+    for path in (models / "plain" / "1").iterdir():
+        path.unlink()
+    (models / "plain" / "1").rmdir()
+    add_linear(models, "plain", "1", -4.0)
+    registry.refresh()
+    assert registry.find("plain", "1") is before
+    run(models, state, "promote plain 1")
+    registry.refresh()
+    assert registry.serving.champion.digest != before.digest
+
+
+def test_a_state_file_that_cannot_be_read_changes_nothing(
+    models: Path, state: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    state.parent.mkdir()
+    state.write_bytes(b"not a database" * 100)
+    registry.refresh()
+    assert in_use(registry) == ("formula/1",)
+    assert f"{state}: file is not a database" in caplog.text
+
+
+def test_without_a_default_nothing_is_served_and_the_reason_told(models: Path, state: Path) -> None:
+    registry = Registry(Repository(models), StateFile(state, models / "nothing.json"))
+    registry.refresh()
+    with pytest.raises(NotServing, match=r"nothing\.json: No such file"):
+        _ = registry.serving
+
+
+def test_another_default_is_taken_up_until_somebody_promotes(
+    models: Path, state: Path, registry: Registry
+) -> None:
+    default = {"champion": {"model": "plain", "version": "2"}, "shadows": []}
+    (models / "default.json").write_text(json.dumps(default))
+    registry.refresh()
+    assert in_use(registry) == ("plain/2",)
+
+
+def test_without_a_version_the_one_in_use_is_meant_else_the_newest(
+    models: Path, state: Path, registry: Registry
+) -> None:
+    assert registry.find("plain").ref == Ref("plain", "2")
+    run(models, state, "promote plain 1")
+    registry.refresh()
+    assert registry.find("plain").ref == Ref("plain", "1")
+
+
+def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: Path) -> None:
+    """Swap the champion back and forth under load: each answer is one model's, whole."""
+    rows = [{"age": 50.0}] * 50
+    expected = {"1": 1 / (1 + 2.718281828459045**1.5), "2": 1 / (1 + 2.718281828459045**2.5)}
+    run(models, state, "promote plain 1")
+    seen: list[Any] = []
+    stop = threading.Event()
+
+    with gunicorn(models, state) as url:
+
+        def ask() -> None:
+            while not stop.is_set():
+                seen.append(fetch(f"{url}/api/model", rows)[:2])
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for version in ("2", "1", "2"):
+                run(models, state, f"promote plain {version}")
+                # Each connection is new and may reach either worker: many in a row agree.
+                until(lambda version=version: champions(url) == {version})  # type: ignore[misc]
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert fetch(f"{url}/api/model?model=plain", ROW)[0] == 400
+        assert fetch(f"{url}/api/model?model=formula&version=1", ROW)[0] == 200
+    assert {status for status, _ in seen} == {200}
+    for _, predictions in seen:
+        versions = {each["version"] for each in predictions}
+        assert len(predictions) == 50
+        assert len(versions) == 1
+        assert predictions[0]["probability"] == pytest.approx(expected[versions.pop()])
+
+
+def champions(url: str) -> set[str]:
+    """The champion's version as told by so many connections that both workers are among them."""
+    return {fetch(f"{url}/api/model")[1]["champion"]["version"] for _ in range(20)}
+
+
+def test_the_original_fields_are_answered_by_the_model_that_asks_for_them(tmp_path: Path) -> None:
+    """As shipped: the trained model is the champion, the formula its shadow."""
+    client = create_app(Settings(ROOT / "models", tmp_path / "s.sqlite")).test_client()
+    declared = client.get("/api/model").json
+    champion, shadow = declared["champion"], declared["shadows"][0]
+    assert (champion["model"], shadow["model"]) == ("icu-mortality", "formula")
+
+    original = {
+        "age": 63,
+        "last_blood_pressure": 118,
+        "rmean_respiration_rate": 19,
+        "standard_deviation_temperature": 0.2,
+    }
+    x = -5 + 0.002 * 63 + 0.001 * 118 + 0.03 * 19 + 0.02 * 0.2
+    for rows in (original, [original]):
+        answer = client.post("/api/model", json=rows).json
+        found = answer[0] if isinstance(rows, list) else answer
+        assert (found["model"], found["version"]) == ("formula", "1")
+        assert found["probability"] == pytest.approx(1 / (1 + math.exp(-x)), rel=1e-12)
+
+    wrong = client.post("/api/model", json=original | {"last_blood_pressure": "high"})
+    assert (wrong.status_code, wrong.json["field"]) == (400, "last_blood_pressure")
+    own = {feature["name"]: 1.0 for feature in champion["features"]}
+    assert client.post("/api/model", json=own).json["model"] == "icu-mortality"
+    del own["age"]
+    assert client.post("/api/model", json=own).json["field"] == "age"
+    named = client.post("/api/model?model=icu-mortality", json=original)
+    assert named.status_code == 400

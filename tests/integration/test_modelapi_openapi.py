@@ -1,0 +1,79 @@
+"""The description of the API: valid, true, and readable without the outside world."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import validate
+from werkzeug.serving import make_server
+
+from modelapi.server import create_app
+from modelapi.settings import Settings
+from tests.support.modelapi_server import MODELS, copy_models
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    models = copy_models(tmp_path_factory.mktemp("models"), "formula", "qsofa")
+    app = create_app(Settings(models, models / "state.sqlite"))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_description_is_true(url: str, tmp_path: Path) -> None:
+    """schemathesis, as it comes, finds no answer that the description does not allow."""
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
+    limits = ["--max-examples", "5", "--generation-database", "none", "--seed", "1"]
+    done = subprocess.run(
+        [*command, *limits], cwd=tmp_path, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_the_description_is_valid_with_and_without_a_champion(tmp_path: Path, served: bool) -> None:
+    models = MODELS if served else tmp_path
+    client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
+    document = client.get("/openapi.json").json
+    assert document is not None
+    validate(document)
+    row = document["components"]["schemas"]["Row"]
+    assert ("properties" in row) == served
+    assert client.get("/docs").status_code == 200
+
+
+def test_every_route_is_described(tmp_path: Path) -> None:
+    models = copy_models(tmp_path, "formula")
+    app = create_app(Settings(models, tmp_path / "s.sqlite"))
+    document = app.test_client().get("/openapi.json").json
+    assert document is not None
+    # Inference is described model by model, with the features of each.
+    routes = {
+        (str(rule).replace("<name>", "formula").replace("<version>", "1"), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    } - {("/metrics", "get")}  # for Prometheus, inside only
+    described = {
+        (path.format(model="formula", version="1"), method)
+        for path, item in document["paths"].items()
+        for method in item.keys() - {"parameters"}
+    }
+    assert described == routes
+
+
+def test_the_page_for_people_needs_nothing_from_outside(tmp_path: Path) -> None:
+    models = copy_models(tmp_path, "formula")
+    client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
+    page = client.get("/docs").text
+    assert "src=" not in page
+    assert 'rel="stylesheet"' not in page
+    for words in ("POST /api/model", "last_blood_pressure", "ExpiredSignatureError", "curl"):
+        assert words in page

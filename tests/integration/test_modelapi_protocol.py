@@ -1,0 +1,399 @@
+"""The Open Inference Protocol, spoken by clients that others wrote, on a real server."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from flask.testing import FlaskClient
+from mlserver import types
+from tritonclient.utils import InferenceServerException
+
+from modelapi.server import create_app
+from modelapi.settings import Settings
+from tests.support.modelapi_server import (
+    MODELS,
+    ROW,
+    add_linear,
+    copy_models,
+    fetch,
+    gunicorn,
+    until,
+)
+
+NEWS2 = {
+    "respiration_rate__last": 25.0,
+    "spo2__last": 91.0,
+    "fio2__last": np.nan,
+    "blood_pressure__last": 90.0,
+    "heart_rate__last": 131.0,
+    "gcs__last": np.nan,
+    "temperature__last": 35.0,
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models = copy_models(tmp_path_factory.mktemp("models"), "formula", "news2", "qsofa")
+    for version in ("1", "2"):
+        add_linear(models, "plain", version, -float(version))
+    return models
+
+
+@pytest.fixture(scope="module")
+def url(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with gunicorn(models, tmp_path_factory.mktemp("state") / "models.sqlite") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(url.removeprefix("http://")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def flask(models: Path, tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
+    state = tmp_path_factory.mktemp("state") / "models.sqlite"
+    return create_app(Settings(models=models, model_state=state)).test_client()
+
+
+def tensors(
+    row: dict[str, float], rows: int = 3, datatype: str = "FP64", binary: bool = True
+) -> list[triton.InferInput]:
+    inputs = []
+    for name, value in row.items():
+        tensor = triton.InferInput(name, [rows], datatype)
+        dtype = {"FP64": np.float64, "FP32": np.float32, "INT32": np.int32}[datatype]
+        tensor.set_data_from_numpy(np.full(rows, value, dtype), binary_data=binary)
+        inputs.append(tensor)
+    return inputs
+
+
+def document(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+        for name, value in row.items()
+    ]
+    return {"inputs": inputs, **changes}
+
+
+class TestTritonClient:
+    def test_server_and_models_are_ready(self, client: triton.InferenceServerClient) -> None:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("formula")
+        assert client.is_model_ready("formula", "1")
+        assert not client.is_model_ready("nobody")
+
+    def test_metadata_and_configuration(self, client: triton.InferenceServerClient) -> None:
+        assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+        metadata = client.get_model_metadata("formula")
+        assert [tensor["name"] for tensor in metadata["inputs"]] == list(ROW)
+        assert metadata["outputs"] == [{"name": "probability", "datatype": "FP64", "shape": [-1]}]
+        assert client.get_model_metadata("plain")["versions"] == ["1", "2"]
+        assert client.get_model_config("news2", "2017")["output"][1]["data_type"] == "TYPE_INT64"
+
+    @pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
+    @pytest.mark.parametrize("binary_in", [True, False])
+    @pytest.mark.parametrize("outputs", [None, True, False])
+    def test_infer_binary_and_json_packed_and_not(
+        self,
+        client: triton.InferenceServerClient,
+        packing: str | None,
+        binary_in: bool,
+        outputs: bool | None,
+    ) -> None:
+        """NaN goes both ways: as bytes, and bare in the JSON that this client writes."""
+        row = {**ROW, "standard_deviation_temperature": np.nan}
+        asked = outputs if outputs is None else [
+            triton.InferRequestedOutput("probability", binary_data=outputs)
+        ]  # fmt: skip
+        result = client.infer(
+            "formula",
+            tensors(row, 2000, binary=binary_in),
+            outputs=asked,
+            request_id="visit 7",
+            request_compression_algorithm=packing,
+            response_compression_algorithm=packing,
+        )
+        x = -5 + 0.002 * 63.2 + 0.001 * 118.4 + 0.03 * 19.5
+        expected = np.full(2000, 1 / (1 + np.exp(-x)))
+        np.testing.assert_allclose(result.as_numpy("probability"), expected, rtol=1e-13)
+        response = result.get_response()
+        assert response["id"] == "visit 7"
+        assert ("data" in response["outputs"][0]) == (outputs is False)
+
+    @pytest.mark.parametrize("binary", [True, False])
+    def test_outputs_of_every_datatype(
+        self, client: triton.InferenceServerClient, binary: bool
+    ) -> None:
+        asked = [
+            triton.InferRequestedOutput(name, binary_data=binary)
+            for name in ("missing", "score", "probability")
+        ]
+        result = client.infer("news2", tensors(NEWS2, 1, "FP32"), "2017", outputs=asked)
+        assert result.as_numpy("score").tolist() == [15]
+        assert result.as_numpy("probability").tolist() == [0.75]
+        [missing] = result.as_numpy("missing").tolist()
+        text = missing.decode() if isinstance(missing, bytes) else missing
+        assert text == "fio2__last,gcs__last"
+
+    def test_whole_numbers_are_taken(self, client: triton.InferenceServerClient) -> None:
+        result = client.infer("plain", tensors({"age": 50}, 1, "INT32"), "2")
+        np.testing.assert_allclose(result.as_numpy("probability"), [1 / (1 + np.exp(1.5))])
+
+    def test_errors_reach_the_caller_in_words(self, client: triton.InferenceServerClient) -> None:
+        with pytest.raises(InferenceServerException, match="age: is not an input of the model"):
+            client.infer("news2", tensors(ROW))
+        with pytest.raises(InferenceServerException, match="There is no model 'nobody'"):
+            client.infer("nobody", tensors(ROW))
+        with pytest.raises(InferenceServerException, match="age: is required"):
+            client.infer("formula", tensors({**ROW, "age": np.nan}))
+
+    def test_unload_and_load_reach_every_worker(
+        self, url: str, client: triton.InferenceServerClient
+    ) -> None:
+        def ready() -> set[bool]:
+            # Each connection is new, so that both workers are among them.
+            return {fetch(f"{url}/v2/models/qsofa/ready")[0] == 200 for _ in range(20)}
+
+        assert ready() == {True}
+        client.unload_model("qsofa")
+        until(lambda: ready() == {False})
+        states = {each["name"]: each["state"] for each in client.get_model_repository_index()}
+        assert (states["qsofa"], states["formula"]) == ("UNAVAILABLE", "READY")
+        client.load_model("qsofa")
+        until(lambda: ready() == {True})
+        with pytest.raises(InferenceServerException, match="formula is in use"):
+            client.unload_model("formula")
+        with pytest.raises(InferenceServerException, match="models come from the repository"):
+            client.load_model("qsofa", config="{}")
+
+    def test_statistics(self, client: triton.InferenceServerClient) -> None:
+        [stats] = client.get_inference_statistics("news2", "2017")["model_stats"]
+        assert (stats["name"], stats["version"]) == ("news2", "2017")
+        assert len(client.get_inference_statistics()["model_stats"]) == 5
+
+
+def test_statistics_count_over_all_workers(url: str) -> None:
+    """Each connection is new, so both workers serve some of it."""
+
+    def counted() -> dict[str, Any]:
+        [stats] = fetch(f"{url}/v2/models/plain/versions/1/stats")[1]["model_stats"]
+        return dict(stats)
+
+    before = counted()
+    infer = f"{url}/v2/models/plain/versions/1/infer"
+    for _ in range(20):
+        assert fetch(infer, document({"age": 50.0}))[0] == 200
+        assert fetch(f"{url}/api/model?model=plain&version=1", [{"age": 50}] * 6)[0] == 200
+    assert fetch(infer, document({"age": None}))[0] == 400
+    after = counted()
+    assert after["inference_count"] - before["inference_count"] == 20 * 7
+    assert after["execution_count"] - before["execution_count"] == 40
+    times = after["inference_stats"]
+    assert times["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 1
+    parts = ("compute_input", "compute_infer", "compute_output")
+    assert times["success"]["ns"] == sum(times[part]["ns"] for part in parts) > 0
+
+
+class TestMLServerTypes:
+    def test_our_answers_parse(self, flask: FlaskClient) -> None:
+        answers = {
+            "/v2": types.MetadataServerResponse,
+            "/v2/models/formula": types.MetadataModelResponse,
+            "/v2/models/news2/versions/2017": types.MetadataModelResponse,
+        }
+        for path, kind in answers.items():
+            answer = flask.get(path)
+            assert kind.model_validate_json(answer.data).name
+        index = types.RepositoryIndexResponse.model_validate_json(
+            flask.post("/v2/repository/index").data
+        )
+        assert {item.state for item in index.root} == {"READY"}
+
+    def test_their_requests_are_answered(self, flask: FlaskClient) -> None:
+        request = types.InferenceRequest(
+            id="7",
+            inputs=[
+                types.RequestInput(name=name, shape=[2, 1], datatype="FP64", data=[value, value])
+                for name, value in ROW.items()
+            ],
+            outputs=[types.RequestOutput(name="probability")],
+        )
+        for path in ("infer", "explain"):
+            body = request.model_dump_json() if path == "infer" else json.dumps(document(ROW))
+            answer = flask.post(
+                f"/v2/models/formula/{path}", data=body, content_type="application/json"
+            )
+            parsed = types.InferenceResponse.model_validate_json(answer.data)
+            assert parsed.model_name == "formula"
+        error = flask.post("/v2/models/formula/infer", json={"inputs": []})
+        assert types.InferenceErrorResponse.model_validate_json(error.data).error
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"inputs": 3}, "Expected `array`, got `int`"),
+        ({"inputs": [{"name": "age"}]}, "missing required field `shape`"),
+        ({"inputs": []}, "age: is missing"),
+        ({"outputs": [{"name": "nothing"}]}, "nothing: is not an output"),
+        (
+            {"outputs": [{"name": "probability", "parameters": {"classification": 1}}]},
+            "classification is not supported",
+        ),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused(
+    flask: FlaskClient, change: dict[str, Any], words: str
+) -> None:
+    refused(flask, {**document(ROW), **change}, words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "ages"}, "ages: is not an input"),
+        ({"name": "last_blood_pressure"}, "last_blood_pressure: is given twice"),
+        ({"shape": [2]}, "age: has 1 values, its shape is [2]"),
+        ({"shape": [2], "data": [1, 2]}, "last_blood_pressure: has 1 rows, age has 2"),
+        ({"shape": [1, 2]}, "shape must be"),
+        ({"shape": [-1]}, "shape must be"),
+        ({"shape": []}, "shape must be"),
+        ({"datatype": "BYTES"}, "datatype must be"),
+        ({"data": ["1"]}, "data must be numbers"),
+        ({"data": [True]}, "data must be numbers"),
+        ({"data": [[1, 2]]}, "data must be numbers"),
+        ({"data": 1}, "data must be a list"),
+        ({"data": [None]}, "age: is required"),
+        ({"data": [10**400]}, "age: must be finite"),
+        ({"data": [float("inf")]}, "age: must be finite"),
+        ({"parameters": {"binary_data_size": 8}}, "the body has 0 more bytes"),
+        ({"parameters": {"shared_memory_region": "x"}}, "shared memory is not supported"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_refused(
+    flask: FlaskClient, change: dict[str, Any], words: str
+) -> None:
+    asked = document(ROW)
+    asked["inputs"][0] |= change
+    refused(flask, asked, words)
+
+
+def refused(flask: FlaskClient, asked: Any, words: str) -> None:
+    # The standard library's way to write infinity and NaN, which is not JSON's.
+    answer = flask.post("/v2/models/formula/infer", data=json.dumps(asked))
+    assert answer.status_code == 400
+    assert answer.content_type == "application/problem+json"
+    assert answer.json is not None
+    assert words in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("size", "header", "extra", "words"),
+    [
+        (8, None, b"", "is not JSON"),
+        (8, "99999", b"", "Inference-Header-Content-Length"),
+        (8, "-1", b"", "Inference-Header-Content-Length"),
+        (4, "right", b"", "binary_data_size is 4, [1] of FP64 takes 8"),
+        (8, "right", b"xy", "2 bytes that belong to no input"),
+        ("8", "right", b"", "binary_data_size is '8'"),
+    ],
+)
+def test_a_binary_part_that_does_not_fit_is_refused(
+    flask: FlaskClient, size: Any, header: str | None, extra: bytes, words: str
+) -> None:
+    asked = {
+        "inputs": [
+            {
+                "name": "age",
+                "shape": [1],
+                "datatype": "FP64",
+                "parameters": {"binary_data_size": size},
+            }
+        ]
+    }
+    head = json.dumps(asked).encode()
+    length = str(len(head)) if header == "right" else header
+    answer = flask.post(
+        "/v2/models/plain/infer",
+        data=head + np.array([50.0]).tobytes() + extra,
+        headers={} if length is None else {"Inference-Header-Content-Length": length},
+    )
+    assert answer.status_code == 400
+    assert answer.json is not None
+    assert words in answer.json["error"]
+
+
+def test_null_and_shape_of_one_column_are_taken(flask: FlaskClient) -> None:
+    asked = document({**ROW, "standard_deviation_temperature": None})
+    for tensor in asked["inputs"]:
+        tensor |= {"shape": [1, 1], "data": [tensor["data"]]}
+    answer = flask.post("/v2/models/formula/infer", json=asked).json
+    assert answer is not None
+    assert answer["outputs"][0]["shape"] == [1]
+    assert "id" not in answer
+
+
+def test_an_index_of_what_is_ready(flask: FlaskClient) -> None:
+    index = flask.post("/v2/repository/index", json={"ready": True}).json
+    assert index is not None
+    assert [(each["name"], each["version"]) for each in index] == [
+        ("formula", "1"),
+        ("news2", "2017"),
+        ("plain", "1"),
+        ("plain", "2"),
+        ("qsofa", "2016"),
+    ]
+    assert flask.post("/v2/repository/index", json={"ready": 1}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["index", "models/qsofa/load", "models/qsofa/unload"])
+@pytest.mark.parametrize("body", [b"{", b"\xff", b'{"x":' + b"[" * 5000, b'{"x":' * 5000])
+def test_a_repository_request_that_is_no_json_is_refused(
+    flask: FlaskClient, path: str, body: bytes
+) -> None:
+    answer = flask.post(f"/v2/repository/{path}", data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert "is not JSON" in answer.text
+
+
+def test_a_model_that_cannot_be_served_says_why(tmp_path: Path) -> None:
+    models = copy_models(tmp_path, "formula", "qsofa")
+    (models / "qsofa" / "2016" / "golden.json").write_text("[]")
+    flask = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
+    index = flask.post("/v2/repository/index").json
+    assert index is not None
+    assert index[1]["state"] == "UNAVAILABLE"
+    assert "golden.json: SHA-256" in index[1]["reason"]
+    for method, path in (("GET", "qsofa"), ("POST", "qsofa/infer")):
+        assert flask.open(f"/v2/models/{path}", method=method).status_code == 503
+    assert flask.post("/v2/repository/models/qsofa/load").status_code == 503
+    assert flask.get("/v2/health/ready").status_code == 200
+
+
+def test_unpacked_size_is_what_counts(flask: FlaskClient) -> None:
+    answer = flask.post(
+        "/v2/models/plain/infer",
+        data=gzip.compress(b" " * (64 * 1024 * 1024)),
+        headers={"Content-Encoding": "gzip"},
+    )
+    assert answer.status_code == 413
+
+
+def test_the_shipped_models_all_answer(tmp_path: Path) -> None:
+    flask = create_app(Settings(MODELS, tmp_path / "s.sqlite")).test_client()
+    for golden in MODELS.glob("*/*/golden.json"):
+        first = json.loads(golden.read_text())[0]
+        name, version = golden.parts[-3:-1]
+        path = f"/v2/models/{name}/versions/{version}/infer"
+        answer = flask.post(path, json=document(first["features"])).json
+        assert answer is not None
+        expected = first["outputs"]["probability"]
+        assert answer["outputs"][0]["data"] == [pytest.approx(expected, abs=1e-9)]

@@ -1,0 +1,613 @@
+"""Training: rows, splits, figures, and one small run from CSVs to a served artifact."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from modelapi.artifact import Ref
+from modelapi.repository import Repository
+from tool.features import Feature
+from training import artifact, config, dataset, models, report, train
+from training.config import ConfigError, Data, Label, Split
+from training.dataset import DataError, Rows
+from training.evaluation import (
+    METRICS,
+    Scores,
+    auroc_gain,
+    balanced_threshold,
+    calibration,
+    calibration_bins,
+    evaluate,
+    operating_point,
+)
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "training" / "configs").glob("*.toml"))
+SHIPPED = Ref("icu-mortality", "1")
+
+CARD = """
+[card]
+developer = "nobody"
+summary = "A test."
+intended_use = "None."
+out_of_scope = "All."
+population = "Invented."
+risks = "None."
+bias = "None."
+data = "Random numbers."
+limits = ["Invented data & <nothing> more."]
+references = ["None."]
+"""
+
+
+def write_ward(folder: Path, stays: int = 320, hours: int = 30) -> None:
+    """A ward where a low pressure means death, and nothing else means anything.
+
+    Patients 0, 8, 16, … come twice, the second time late in the year.
+    """
+    draw = np.random.default_rng(5)
+    folder.mkdir(parents=True)
+    ages, admissions, outcomes, signals = [], [], [], []
+    for number in range(stays):
+        again = number % 8 == 7
+        pat_id = number - 7 if again else number
+        day = date(2021, 1, 1) + timedelta(days=300 if again else number)
+        died = draw.random() < 0.25
+        level = draw.normal(95 if died else 125, 12)
+        if not again:
+            ages.append(f"{pat_id};{draw.integers(40, 90)}")
+        admissions.append(f"{pat_id};{day};{day + timedelta(days=4)}")
+        after = 40 if died else ""
+        outcomes.append(f"{pat_id};{day};{int(died)};{after};unit {number % 2};{'ab'[number % 2]}")
+        for hour in range(hours):
+            at = f"{day + timedelta(days=hour // 24)};{hour % 24}"
+            signals.append(f"{pat_id};{at};blood_pressure;{draw.normal(level, 8):.1f}")
+            if hour % 3 == 0:
+                signals.append(f"{pat_id};{at};heart_rate;{draw.normal(85, 10):.1f}")
+        signals.append(f"{pat_id};{day};5;temperature;370")  # implausible
+    tables = {
+        "age.csv": ["pat_id;age", *ages],
+        "admission.csv": ["pat_id;date_admission;date_discharge", *admissions],
+        "outcome.csv": [
+            "pat_id;date_admission;died;died_after_hours;unit;cohort",
+            *outcomes,
+        ],
+        "signal.csv": ["pat_id;day;hour;parameter;value", *signals],
+    }
+    for name, lines in tables.items():
+        (folder / name).write_text("\n".join(lines) + "\n")
+
+
+def toml(folder: Path, out: Path, kind: str = "blend", more: str = "") -> str:
+    return f"""
+[data]
+folder = "{folder}"
+sample_hours = [1, 8, 24]
+[label]
+column = "died"
+event = "death"
+[split]
+by = "time"
+test_share = 0.4
+[features]
+names = ["age", "nothing__last"]
+[[features.grid]]
+parameters = ["blood_pressure", "heart_rate"]
+aggregations = ["last", "mean", "std"]
+windows = [6]
+[model]
+name = "small"
+title = "A small model"
+kind = "{kind}"
+[report]
+hour = 24
+resamples = 20
+baselines = ["formula/1"]
+folds = 2
+[output]
+models = "{out}/models"
+reports = "{out}/reports"
+{more}
+{CARD}"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several test processes at once: threads that spin for a core cost ten times the time."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "ward"
+    write_ward(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stream(ward: Path) -> dataset.Stream:
+    return dataset.read_stream(Data(folder=ward))
+
+
+@pytest.fixture(scope="module")
+def outcomes(ward: Path) -> pd.DataFrame:
+    return dataset.read_outcomes(Data(folder=ward), DIED)
+
+
+DIED = Label(column="died", event="death")
+PRESSURES = [Feature.parse(n) for n in ("age", "blood_pressure__last", "blood_pressure__mean__6h")]
+
+
+@pytest.fixture(scope="module")
+def rows(stream: dataset.Stream, outcomes: pd.DataFrame) -> Rows:
+    hours = dataset.sample(stream, (8, 24))
+    return dataset.assemble(stream, outcomes, DIED, PRESSURES, hours)
+
+
+@pytest.fixture(scope="module")
+def made(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Result, Path, Path]:
+    """A whole run: result, the artifact's folder, and the report."""
+    out = tmp_path_factory.mktemp("out")
+    path = out / "config.toml"
+    path.write_text(toml(ward, out))
+    result = train.run(config.load(path))
+    return result, artifact.write(result, "1"), report.write(result, "1")
+
+
+class TestRows:
+    def test_the_stream_is_what_the_tool_would_take(self, stream: dataset.Stream) -> None:
+        assert stream.left_out == {"temperature not within 26 to 45 °C": 320}
+        assert len(stream.readings) == 320 * 40
+        assert (stream.readings["seq"].diff().dropna() > 0).all()
+
+    def test_a_stay_has_one_row_an_hour_its_last_reading_before_it(
+        self, stream: dataset.Stream
+    ) -> None:
+        hours = dataset.sample(stream, (1, 8, 24))
+        chosen = stream.readings.loc[hours.index].assign(sample=hours)
+        passed = (chosen["measured_at"] - chosen["date_admission"]).dt.total_seconds() / 3600
+        assert dict(passed.groupby(chosen["sample"]).unique().map(list)) == {
+            1: [0.0],
+            8: [7.0],
+            24: [23.0],
+        }
+        assert chosen.groupby("sample").size().to_dict() == {1: 320, 8: 320, 24: 320}
+        # At hour 0 the heart rate comes after the pressure: the row knows both.
+        assert set(chosen.loc[chosen["sample"] == 1, "parameter"]) == {"heart_rate"}
+
+    def test_a_stay_without_readings_in_between_has_no_row(self, stream: dataset.Stream) -> None:
+        assert set(dataset.sample(stream, (30, 48)).unique()) == {30}
+
+    def test_more_hours_add_rows_and_change_none(self, stream: dataset.Stream) -> None:
+        plain, more = dataset.sample(stream, (24,)), dataset.sample(stream, (24,), (12, 50))
+        assert more.value_counts().to_dict() == {24: 320, 12: 320, 50: 320}
+        pd.testing.assert_series_equal(more[more == 24], plain)
+        # The stream ends at hour 30: its last reading before 40 is the one before 30 already.
+        assert set(dataset.sample(stream, (30,), (40,)).unique()) == {30}
+
+    def test_no_row_changes_with_the_future(
+        self, stream: dataset.Stream, outcomes: pd.DataFrame
+    ) -> None:
+        hours = dataset.sample(stream, (8,))
+        rows = dataset.assemble(stream, outcomes, DIED, PRESSURES, hours)
+        early = stream.readings[dataset.elapsed_hours(stream) < 8]
+        past = dataset.Stream(early, stream.ages, {}, "")
+        again = dataset.assemble(past, outcomes, DIED, PRESSURES, hours)
+        np.testing.assert_array_equal(again.x, rows.x)
+
+    def test_features_and_labels_against_pandas(
+        self, stream: dataset.Stream, outcomes: pd.DataFrame
+    ) -> None:
+        rows = dataset.assemble(stream, outcomes, DIED, PRESSURES, dataset.sample(stream, (24,)))
+        readings = stream.readings[stream.readings["parameter"] == "blood_pressure"]
+        by_stay = dict(list(readings.groupby(dataset.KEY)))
+        for x, y, (_, about) in zip(rows.x, rows.y, rows.about.iterrows(), strict=True):
+            key = (about["pat_id"], about["date_admission"])
+            values = by_stay[key]["value"].to_numpy()[:24]
+            expected = [about["age"], values[-1], values[-6:].mean()]
+            np.testing.assert_allclose(x, expected, rtol=1e-12)
+            assert y == outcomes.loc[key, "died"]
+
+    def test_with_a_horizon_only_near_events_count_and_later_rows_go(
+        self, stream: dataset.Stream, outcomes: pd.DataFrame
+    ) -> None:
+        soon = Label(column="died", event="d", after_column="died_after_hours", within_hours=20)
+        hours = dataset.sample(stream, (8, 24, 30))
+        rows = dataset.assemble(stream, outcomes, soon, PRESSURES, hours)
+        died = rows.about["died"].to_numpy()
+        # The event is 40 hours after admission: 33 hours away at 7:00, 17 at 23:00.
+        at = rows.about["hour"].to_numpy()
+        assert (rows.y[at == 8] == 0).all()
+        assert (rows.y[at == 24] == died[at == 24]).all()
+        early = Label(column="died", event="d", after_column="early", within_hours=20)
+        moved = outcomes.assign(early=outcomes["died_after_hours"] - 30)  # at hour 10
+        rows = dataset.assemble(stream, moved, early, PRESSURES, hours)
+        assert (rows.about.loc[rows.about["died"] == 1, "hour"] == 8).all()
+
+    def test_features_that_few_stays_have_are_dropped(
+        self, stream: dataset.Stream, outcomes: pd.DataFrame
+    ) -> None:
+        features = [*PRESSURES, Feature.parse("lactate__last"), Feature.parse("lactate__count")]
+        rows = dataset.assemble(stream, outcomes, DIED, features, dataset.sample(stream, (24,)))
+        kept, dropped = dataset.usable(rows, features)
+        assert kept == PRESSURES
+        assert [feature.name for feature in dropped] == ["lactate__last", "lactate__count"]
+
+    def test_what_hospital_refuses_is_told_in_its_words(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"age\.csv"):
+            dataset.read_stream(Data(folder=tmp_path))
+
+    def test_a_missing_label_is_named(self, ward: Path) -> None:
+        with pytest.raises(DataError, match=r"outcome\.csv: no column sepsis"):
+            dataset.read_outcomes(Data(folder=ward), Label(column="sepsis", event="sepsis"))
+
+
+class TestSplit:
+    def test_by_time_is_also_by_patient(self, rows: Rows) -> None:
+        past, now = dataset.split(rows, Split(by="time", test_share=0.4))
+        assert past.about["date_admission"].max() < now.about["date_admission"].min()
+        assert not set(past.patients) & set(now.patients)
+        # The patients who came back are on no side but the first.
+        assert len(past.y) + len(now.y) < len(rows.y)
+
+    def test_by_cohort_is_also_by_patient(self, rows: Rows) -> None:
+        past, now = dataset.split(rows, Split(by="cohort", train=("a",), test=("b",)))
+        assert set(past.about["cohort"]) == {"a"}
+        assert set(now.about["cohort"]) == {"b"}
+        assert not set(past.patients) & set(now.patients)
+
+    def test_folds_keep_patients_together(self, rows: Rows) -> None:
+        folds = models.folds(rows, 0)
+        assert sorted(np.concatenate([test for _, test in folds])) == list(range(len(rows.y)))
+        for past, now in folds:
+            assert not set(rows.patients[past]) & set(rows.patients[now])
+
+    def test_a_side_without_events_is_refused(self, rows: Rows) -> None:
+        with pytest.raises(DataError, match="the test rows do not hold both outcomes"):
+            dataset.split(rows, Split(by="cohort", train=("a",), test=("c",)))
+
+
+class TestFigures:
+    @pytest.fixture
+    def scores(self) -> Scores:
+        draw = np.random.default_rng(1)
+        truth = draw.normal(-1.5, 1.2, 900)
+        y = (draw.random(900) < 1 / (1 + np.exp(-truth))).astype(np.int64)
+        p = np.round(1 / (1 + np.exp(-(0.5 + 2 * truth))), 2)  # with ties, too extreme, too high
+        return Scores(y, p, np.arange(900) // 3, draw.uniform(0.5, 2, 900))
+
+    def test_ranking_equals_scikit_learn(self, scores: Scores) -> None:
+        figures = evaluate(scores, 20, 0)
+        arguments: dict[str, Any] = {"sample_weight": scores.weight}
+        roc = roc_auc_score(scores.y, scores.probability, **arguments)
+        precision = average_precision_score(scores.y, scores.probability, **arguments)
+        assert figures["auroc"].value == pytest.approx(roc, abs=1e-12)
+        assert figures["auprc"].value == pytest.approx(precision, abs=1e-12)
+
+    def test_calibration_equals_scikit_learn(self, scores: Scores) -> None:
+        p = np.clip(scores.probability, 0.01, 0.99)
+        log_odds = np.log(p / (1 - p))[:, np.newaxis]
+        model = LogisticRegression(C=np.inf, tol=1e-10).fit(log_odds, scores.y)
+        got = calibration(scores.y, p, np.ones(len(p)))
+        assert got == pytest.approx((model.intercept_[0], model.coef_[0, 0]), abs=1e-5)
+
+    def test_the_intercept_makes_the_mean_right(self, scores: Scores) -> None:
+        p = np.clip(scores.probability, 0.01, 0.99)
+        shift = METRICS["calibration_intercept"](scores.y, p, np.ones(len(p)))
+        moved = 1 / (1 + np.exp(-(np.log(p / (1 - p)) + shift)))
+        assert moved.mean() == pytest.approx(scores.y.mean(), abs=1e-9)
+        assert (shift > 0) == (p.mean() < scores.y.mean())
+
+    def test_brier_of_a_constant_is_that_of_the_base_rate(self) -> None:
+        y = np.array([0, 0, 0, 1])
+        figures = evaluate(Scores(y, np.full(4, 0.25), np.arange(4)), 20, 0)
+        assert figures["brier"].value == figures["brier_of_base_rate"].value == 0.1875
+        assert figures["auroc"].value == 0.5
+        assert figures["auprc"].value == figures["prevalence"].value == 0.25
+
+    def test_intervals_are_of_patients_not_rows(self) -> None:
+        draw = np.random.default_rng(2)
+        y = (draw.random(200) < 0.3).astype(np.int64)
+        p = np.clip(0.3 + 0.2 * y + draw.normal(0, 0.2, 200), 0.01, 0.99)
+        once = evaluate(Scores(y, p, np.arange(200)), 200, 0)["auroc"]
+        # Each patient's row ten times over knows nothing more.
+        copied = Scores(np.repeat(y, 10), np.repeat(p, 10), np.repeat(np.arange(200), 10))
+        ten = evaluate(copied, 200, 0)["auroc"]
+        assert ten.value == pytest.approx(once.value)
+        assert (ten.low, ten.high) == pytest.approx((once.low, once.high))
+        assert once.low < once.value < once.high
+
+    def test_a_gain_is_that_of_the_same_patients(self, scores: Scores) -> None:
+        draw = np.random.default_rng(3)
+        noise = scores.probability + draw.normal(0, 0.1, 900)
+        worse = Scores(scores.y, noise, scores.patients, scores.weight)
+        gain = auroc_gain(scores, worse, 200, 0)
+        ours, theirs = (evaluate(one, 200, 0, ("auroc",))["auroc"] for one in (scores, worse))
+        assert gain.value == pytest.approx(ours.value - theirs.value)
+        assert gain.low < gain.value < gain.high
+        # Far surer than two intervals side by side would be.
+        assert gain.high - gain.low < 0.6 * (ours.high - ours.low)
+        same = auroc_gain(scores, scores, 50, 0)
+        assert (same.low, same.value, same.high) == (0, 0, 0)
+
+    def test_operating_points(self) -> None:
+        scores = Scores(
+            np.array([1, 1, 0, 1, 0, 0]), np.array([0.9, 0.8, 0.7, 0.3, 0.2, 0.1]), np.arange(6)
+        )
+        assert balanced_threshold(scores) == 0.7
+        point = operating_point(scores, 0.7, 20, 0)
+        rates = [point.sensitivity, point.ppv, point.specificity, point.flagged]
+        assert [rate.value for rate in rates] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 2])
+        # Of six rows two are hits and one is a false alarm, which weighs 0.7 : 0.3.
+        assert point.net_benefit.value == pytest.approx(2 / 6 - 1 / 6 * 7 / 3)
+        assert point.of_acting_on_all.value == pytest.approx(3 / 6 - 3 / 6 * 7 / 3)
+
+    def test_of_nobody_flagged_none_is_right(self, scores: Scores) -> None:
+        timid = Scores(scores.y, np.minimum(scores.probability, 0.9), scores.patients)
+        point = operating_point(timid, 0.95, 20, 0)
+        assert point.ppv.percent == ("–", "")
+        assert point.flagged.percent == ("0.0%", "0.0% to 0.0%")
+        assert point.net_benefit.value == 0
+
+    def test_intervals_of_operating_points_are_as_wide_as_chance(self, scores: Scores) -> None:
+        plain = Scores(scores.y, scores.probability, np.arange(900))
+        rate = operating_point(plain, 0.5, 1000, 0).specificity
+        others = (scores.y == 0).sum()
+        half = 1.96 * np.sqrt(rate.value * (1 - rate.value) / others)
+        assert (rate.low, rate.high) == pytest.approx(
+            (rate.value - half, rate.value + half), abs=0.15 * half
+        )
+
+    def test_calibration_bins_hold_all_rows(self, scores: Scores) -> None:
+        bins = calibration_bins(scores)
+        assert np.mean([mean for mean, *_ in bins]) == pytest.approx(scores.probability.mean())
+        assert all(low <= share <= high for _, share, low, high in bins)
+
+
+class TestModels:
+    @pytest.mark.parametrize("kind", ["logistic", "boosting", "blend"])
+    def test_learns_is_calibrated_and_repeats_itself(self, kind: str, rows: Rows) -> None:
+        past, now = dataset.split(rows, Split(by="cohort", train=("a",), test=("b",)))
+        model = models.fit(kind, past, seed=3)
+        p = train.predict(model, now.x)
+        assert roc_auc_score(now.y, p) > 0.9
+        assert p.mean() == pytest.approx(now.y.mean(), abs=0.07)
+        again = models.fit(kind, past, seed=3)
+        np.testing.assert_array_equal(train.predict(again, now.x), p)
+        # Missing values are no error.
+        assert np.isfinite(train.predict(model, np.full((1, 3), np.nan))).all()
+
+    def test_shuffled_outcomes_cannot_be_learned(self, rows: Rows) -> None:
+        past, now = dataset.split(rows, Split(by="cohort", train=("a",), test=("b",)))
+        areas = []
+        for seed in range(8):
+            # By patient, so that a patient's rows agree, as real ones do.
+            draw = np.random.default_rng(seed)
+            fate = {patient: draw.random() < 0.25 for patient in np.unique(rows.patients)}
+            lots = [np.array([int(fate[n]) for n in part.patients]) for part in (past, now)]
+            guess = models.boosting(past, seed).fit(past.x, lots[0])
+            areas.append(roc_auc_score(lots[1], train.predict(guess, now.x)))
+        assert abs(np.mean(areas) - 0.5) < 0.07
+
+
+class TestRun:
+    """From CSVs to artifact and report, once."""
+
+    def test_the_artifact_is_served_as_it_was_trained(
+        self, made: tuple[train.Result, Path, Path]
+    ) -> None:
+        result, folder, _ = made
+        model = Repository(folder.parent.parent).load(Ref("small", "1"))
+        served = model.predict(result.test.x)["probability"].astype(np.float64)
+        np.testing.assert_allclose(served, train.predict(result.model, result.test.x), atol=1e-12)
+        manifest = model.manifest
+        assert manifest.training is not None
+        assert manifest.training["sha256"] == result.digest
+        assert [f.name for f in manifest.features if f.required] == ["age"]
+        assert "nothing__last" not in model.names
+        roc = manifest.metrics[result.headline[0].name]["auroc"]
+        assert roc.low is not None
+        assert roc.high is not None
+        assert roc.low <= roc.value <= roc.high
+
+    def test_the_artifact_does_not_tell_who_was_in_the_data(
+        self, made: tuple[train.Result, Path, Path]
+    ) -> None:
+        result, folder, _ = made
+        assert result.model.cv is None
+        golden = json.loads((folder / "golden.json").read_text())
+        rows = {tuple(row) for row in result.final.x.tolist()}
+        assert not rows & {tuple(row["features"].values()) for row in golden}
+        assert any(None in row["features"].values() for row in golden)
+
+    def test_figures_are_of_other_patients(self, made: tuple[train.Result, Path, Path]) -> None:
+        result, _, _ = made
+        assert not set(result.train.patients) & set(result.test.patients)
+        assert result.headline[0].figures["auroc"].value > 0.9
+        formula = next(line for line in result.baselines if "formula/1" in line.name)
+        assert formula.note == (
+            f"{len(result.scores.y)} rows lacked a required value; "
+            "nowhere known: rmean_respiration_rate"
+        )
+        # It needs a value that nobody here has, and is judged no better than by lot.
+        ours = result.headline[0].figures["auroc"].value
+        gain = formula.figures["auroc_gain"]
+        assert gain.value == pytest.approx(ours - formula.figures["auroc"].value)
+        assert 0 < gain.low < gain.high
+        crossed = next(line for line in result.headline if "2-fold" in line.name)
+        assert crossed.rows == len(result.final.at(24).y)
+        assert crossed.figures["auroc"].value > 0.9
+        assert [line.name for line in result.without] == [
+            *("everything", "without blood_pressure", "without heart_rate", "without age"),
+        ]
+        # Nothing but the pressure means anything in this ward.
+        without = {line.name: line.figures["auroc"].value for line in result.without}
+        assert without["without blood_pressure"] < 0.65
+        assert without["without heart_rate"] > 0.9
+
+    def test_rows_of_more_hours_are_trained_on_and_judge_nothing(
+        self, ward: Path, tmp_path: Path, made: tuple[train.Result, Path, Path]
+    ) -> None:
+        path = tmp_path / "c.toml"
+        text = toml(ward, tmp_path, kind="logistic").replace("[1, 8, 24]", "[24]\nmore_hours = [8]")
+        path.write_text(text)
+        result, plain = train.run(config.load(path)), made[0]
+        assert set(result.train.about["hour"]) == {8, 24}
+        assert set(result.test.about["hour"]) == {24}
+        assert set(result.final.about["hour"]) == {8, 24}
+        np.testing.assert_array_equal(result.scores.y, plain.scores.y)
+        np.testing.assert_array_equal(result.scores.patients, plain.scores.patients)
+        assert {line.rows for line in result.headline} <= {
+            len(result.scores.y),
+            len(result.final.at(24).y),
+        }
+
+    def test_the_report_is_one_file_that_asks_for_nothing(
+        self, made: tuple[train.Result, Path, Path]
+    ) -> None:
+        result, _, page = made
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:link|script|img|iframe)\b", text)
+        assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)""", text)
+        assert not re.findall(r"url\((?!#)|@import", text)
+        assert "Invented data &amp; &lt;nothing&gt; more." in text
+        assert text.count("<svg") == 8
+        assert f"{result.headline[0].figures['auroc'].value:.3f}" in text
+
+    def test_the_card_has_the_sections_of_the_standard(
+        self, made: tuple[train.Result, Path, Path]
+    ) -> None:
+        _, folder, _ = made
+        card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+        headings = re.findall(r"^## (.*)$", card, re.MULTILINE)
+        assert headings == [
+            "Basic information",
+            "Summary",
+            "Uses and directions",
+            "Warnings",
+            "Trust ingredients",
+            "Key metrics",
+            "Resources",
+        ]
+
+
+class TestCommand:
+    def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "training", *map(str, arguments)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_a_setting_that_is_wrong_is_named_in_one_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text(toml(tmp_path, tmp_path, kind="forest"))
+        done = self.command("train", path)
+        assert done.returncode == 1
+        assert done.stderr.strip() == (
+            f"training: {path}: Invalid enum value 'forest' - at `$.model.kind`"
+        )
+
+    def test_an_import_that_fails_says_so_in_one_line(self, tmp_path: Path) -> None:
+        done = self.command("import", "mimic", tmp_path / "none", tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.strip() == f"training: {tmp_path / 'none'}: no PATIENTS.csv or " + (
+            "PATIENTS.csv.gz here"
+        )
+
+    def test_a_version_that_exists_is_not_trained_again(self, tmp_path: Path) -> None:
+        (tmp_path / "models" / "small" / "7").mkdir(parents=True)
+        text = toml(tmp_path, tmp_path).replace('name = "small"', 'name = "small"\nversion = "7"')
+        (tmp_path / "c.toml").write_text(text)
+        done = self.command("train", tmp_path / "c.toml")
+        assert done.returncode == 1
+        assert "small/7 exists already" in done.stderr
+
+    def test_the_next_number_is_free(self, tmp_path: Path) -> None:
+        assert config.free_version(tmp_path, "small") == "1"
+        for version in ("2", "10", "old"):
+            (tmp_path / "small" / version).mkdir(parents=True)
+        assert config.free_version(tmp_path, "small") == "11"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("hour = 24", "hour = 23"), "report.hour: 23 is not in data.sample_hours"),
+        (("folds = 2", "folds = 1"), "report.folds: 1 is no split"),
+        (("[1, 8, 24]", "[8, 1, 24]"), "data.sample_hours: must ascend"),
+        (("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [8]"), "data.more_hours: 8 is in data.sample"),
+        (("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [9, 7]"), "data.more_hours: must ascend"),
+        (("nothing__last", "nothing__median"), "feature 'nothing__median'"),
+        (('"std"]', '"median"]'), "aggregation 'median' is not one"),
+        (('by = "time"', 'by = "cohort"'), "by cohort needs train and test"),
+        (('column = "died"', 'column = "died"\nwithin_hours = 4'), "after_column and within_hours"),
+        (("[model]", 'required = ["spo2__last"]\n[model]'), "Object contains unknown field"),
+        (('names = ["age", ', 'names = ["'), "TOML|Expected|Unclosed|Cannot"),
+    ],
+)
+def test_configs_are_checked_as_a_whole(
+    change: tuple[str, str], complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.toml"
+    text = toml(tmp_path, tmp_path)
+    assert change[0] in text
+    path.write_text(text.replace(*change, 1))
+    with pytest.raises(ConfigError, match=complaint) as error:
+        config.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path: Path) -> None:
+    assert config.load(path).declared
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return Repository(ROOT / "models").load(SHIPPED)
+
+
+class TestShipped:
+    """The model that comes with the project."""
+
+    def test_it_says_what_it_is_not(self, model: Any) -> None:
+        limits = " ".join(model.manifest.limits)
+        assert "Not a medical device" in limits
+        assert "extrapolation" in limits
+
+    def test_its_features_outlast_the_data_it_was_trained_on(self, model: Any) -> None:
+        for feature in model.manifest.features:
+            assert feature.name == "age" or feature.window_hours
+            assert feature.aggregation not in ("count", "age")
+
+    def test_it_orders_two_plain_cases(self, model: Any) -> None:
+        def row(**values: float) -> list[float]:
+            found = []
+            for feature in model.manifest.features:
+                flat = {"std": 4.0, "trend": 0.0}.get(feature.aggregation or "")
+                found.append(flat if flat is not None else values[feature.parameter or "age"])
+            return found
+
+        well = row(age=40, blood_pressure=125, heart_rate=75, respiration_rate=15, temperature=37)
+        ill = row(age=84, blood_pressure=82, heart_rate=125, respiration_rate=33, temperature=35)
+        low, high = model.predict(np.array([well, ill]))["probability"]
+        assert low < 0.08 < 0.3 < high
+        unknown = np.full((1, len(model.names)), np.nan)
+        unknown[0, model.names.index("age")] = 65
+        assert 0.05 < model.predict(unknown)["probability"][0] < 0.3

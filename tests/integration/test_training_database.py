@@ -1,0 +1,361 @@
+"""Training from the database: the rows that the CSVs give, all of them, and plain complaints."""
+
+import getpass
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import mysql.connector
+import numpy as np
+import pandas as pd
+import pytest
+
+from embedded.stack import free_port
+from hospital.replay import Replay
+from tests.integration.test_data_handler import Client
+from tests.integration.test_db_connector import mysql_server  # noqa: F401
+from tests.integration.test_training import DIED, ROOT, toml, write_ward
+from tool.data_handler import Batch, DataHandler
+from tool.db_connector import Database, connect
+from tool.features import Feature
+from tool.model_client import Declaration, Model
+from training import artifact, config, database, dataset, train
+from training.config import ConfigError, Data, Label
+from training.database import DatabaseFailure
+from training.dataset import DataError, Stream
+
+pytestmark = pytest.mark.timeout(90, func_only=True)
+
+PARTITIONS = 3
+FEATURES = [
+    Feature.parse(name)
+    for name in (
+        *("age", "blood_pressure__last", "blood_pressure__mean", "blood_pressure__std__6h"),
+        *("heart_rate__trend__12h", "heart_rate__count", "heart_rate__age", "blood_pressure__max"),
+        *("temperature__last", "last_blood_pressure", "standard_deviation_temperature"),
+    )
+]
+SOON = Label(column="died", event="d", after_column="died_after_hours", within_hours=20)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a MariaDB of these tests' own; root needs no password."""
+    install, program = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
+    if install is None or program is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no MariaDB here")
+        pytest.skip("there is no MariaDB here")
+    folder, port = tmp_path_factory.mktemp("mariadb"), free_port()
+    options = ["--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
+    subprocess.run(
+        [install, *options, "--auth-root-authentication-method=normal"],
+        check=True,
+        capture_output=True,
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(program, *options, f"--socket={folder}/sock", f"--port={port}"),
+                *("--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                mysql.connector.connect(
+                    host="127.0.0.1", port=port, user="root", collation="utf8mb4_general_ci"
+                ).close()
+                break
+            except mysql.connector.Error:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ward with what could be lost on the way: long fractions, equal times, no age, extremes."""
+    folder = tmp_path_factory.mktemp("ward") / "csv"
+    write_ward(folder, stays=120)
+    ages = (folder / "age.csv").read_text().splitlines()
+    (folder / "age.csv").write_text("\n".join([ages[0], *ages[3:]]) + "\n")
+    with (folder / "signal.csv").open("a") as file:
+        for line in (
+            f"5;heart_rate;{1 / 3!r}",
+            f"5;heart_rate;{0.1 + 0.2!r}",
+            f"6;Lactate;{1e-300!r}",
+            f"6;lactate;{-123456789.12345679!r}",
+            "6;größe__of_ü;1e21",
+        ):
+            file.write(f"0;2021-01-01;{line}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def from_files(ward: Path) -> Stream:
+    return dataset.read_stream(Data(folder=ward))
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mysql", "mariadb"])
+def url(
+    request: pytest.FixtureRequest,
+    ward: Path,
+    from_files: Stream,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """A database that tool's own code has stored the ward in, live; and later another stream."""
+    if request.param == "sqlite":
+        found = f"sqlite:///{tmp_path_factory.mktemp('db')}/icu.sqlite"
+    else:
+        port = request.getfixturevalue(f"{request.param}_server")
+        name = f"db_{uuid.uuid4().hex}"
+        root = mysql.connector.connect(
+            host="127.0.0.1", port=port, user="root", collation="utf8mb4_general_ci"
+        )
+        root.cursor().execute(f"CREATE DATABASE {name}")
+        root.close()
+        found = f"mysql://root@127.0.0.1:{port}/{name}"
+    opened = connect(found)
+    opened.create_tables()
+    store(opened, ward, "live")
+    time.sleep(0.005)  # the streams' times of storage are told in milliseconds
+    store(opened, ward, "hindsight")
+    opened.close()
+    return found
+
+
+def handler_of(opened: Database) -> DataHandler:
+    features = [Feature.parse(name).declaration() for name in ("age", "heart_rate__mean")]
+    handler = DataHandler(opened, Client())  # type: ignore[arg-type]
+    handler.declare(Declaration(Model("m", "1", features)))
+    return handler
+
+
+def store(opened: Database, folder: Path, mode: str) -> None:
+    """All of hospital's messages through tool's handler, in batches of several partitions."""
+    handler = handler_of(opened)
+    with Replay(folder, mode) as replay:
+        messages: list[list[tuple[int, float, bytes]]] = [[] for _ in range(PARTITIONS)]
+        for seq, event in enumerate((one for some in replay.events(0) for one in some), start=1):
+            data = event.partition("\ndata: ")[2].strip()
+            patient = data.partition('"pat_id":')[2].partition(",")[0]
+            messages[crc32(patient.encode()) % PARTITIONS].append((seq, 0.0, data.encode()))
+        for part, some in enumerate(messages):
+            after = 0
+            for start in range(0, len(some), 900):
+                batch = Batch(replay.stream, part, after, some[start : start + 900])
+                after = handler.handle(batch).position
+
+
+def stream_of(folder: Path, mode: str) -> str:
+    with Replay(folder, mode) as replay:
+        return replay.stream
+
+
+@pytest.fixture(scope="module")
+def from_database(url: str, ward: Path) -> Stream:
+    return dataset.read_stream(Data(folder=ward, database=url, stream=stream_of(ward, "live")))
+
+
+def test_every_reading_is_the_one_of_the_files(from_files: Stream, from_database: Stream) -> None:
+    assert len(from_files.readings) == 120 * 40 + 5
+    found, wanted = (
+        one.readings.assign(parameter=one.readings["parameter"].astype(str))
+        for one in (from_database, from_files)
+    )
+    pd.testing.assert_frame_equal(found[list(wanted.columns)], wanted, check_exact=True)
+    pd.testing.assert_series_equal(from_database.ages, from_files.ages, check_exact=True)
+    assert from_files.ages.isna().sum() > 0
+    assert from_database.source.startswith("stream ")
+    # What tool refused is told, not lost.
+    assert from_files.left_out == {"temperature not within 26 to 45 °C": 120}
+    assert from_database.left_out == {"message that tool rejected": 120}
+
+
+@pytest.mark.parametrize("label", [DIED, SOON], ids=["ever", "soon"])
+def test_every_row_of_features_and_its_label_are_those_of_the_files(
+    ward: Path, from_files: Stream, from_database: Stream, label: Label
+) -> None:
+    outcomes = dataset.read_outcomes(Data(folder=ward), label)
+    found, wanted = (
+        dataset.assemble(one, outcomes, label, FEATURES, pd.Series(0, index=one.readings.index))
+        for one in (from_database, from_files)
+    )
+    assert len(wanted.y) == (len(from_files.readings) if label is DIED else len(found.y)) > 4000
+    assert 0 < wanted.y.sum() < len(wanted.y)
+    np.testing.assert_array_equal(found.x, wanted.x)
+    np.testing.assert_array_equal(found.y, wanted.y)
+    pd.testing.assert_frame_equal(found.about, wanted.about)
+
+
+def test_the_stream_last_committed_to_is_taken_unless_one_is_named(
+    url: str, ward: Path, from_database: Stream
+) -> None:
+    # In hindsight there are no discharge messages: other numbers, the same readings in order.
+    stored = database.read(url)
+    assert stored.stream == stream_of(ward, "hindsight")
+    assert list(stored.readings["seq"].head(1)) == [1]
+    assert not stored.readings["seq"].equals(from_database.readings["seq"])
+    np.testing.assert_array_equal(stored.readings["value"], from_database.readings["value"])
+
+
+def test_the_account_of_the_data_is_one_wherever_it_lay(
+    url: str, ward: Path, from_database: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ROWS_AT_ONCE", 7)
+    data = Data(folder=ward, database=url, stream=stream_of(ward, "live"))
+    assert dataset.read_stream(data).digest == from_database.digest
+    last = dataset.read_stream(Data(folder=ward, database=url))
+    assert last.digest != from_database.digest
+
+
+LATE = (
+    b'{"type":"reading","pat_id":0,"age":50,"date_admission":"2021-01-01",'
+    b'"date_discharge":null,"day":"2021-01-01","hour":7,"parameter":"spo2","value":97}'
+)
+
+
+def test_what_is_read_is_of_one_moment_while_tool_goes_on_storing(url: str) -> None:
+    def rows(cursor: Any) -> tuple[int, int]:
+        cursor.execute("SELECT (SELECT COUNT(*) FROM readings), (SELECT COUNT(*) FROM stays)")
+        return tuple(cursor.fetchall()[0])
+
+    opened = connect(url)
+    with database.snapshot(url) as (cursor, _):
+        before = rows(cursor)
+        handler_of(opened).handle(Batch("another", 0, 0, [(1, 0.0, LATE)]))
+        assert rows(cursor) == before
+    opened.close()
+    with database.snapshot(url) as (cursor, _):
+        assert rows(cursor) == (before[0] + 1, before[1] + 1)
+    # Named first, as the last committed to.
+    with pytest.raises(DatabaseFailure, match="no stream 'none' is stored, only another, "):
+        database.read(url, "none")
+
+
+class TestComplaints:
+    def test_of_a_database_without_tables_or_streams(self, tmp_path: Path, ward: Path) -> None:
+        found = f"sqlite:///{tmp_path}/icu.sqlite"
+        with pytest.raises(DataError, match=r"^sqlite:\S+icu\.sqlite: unable to open"):
+            dataset.read_stream(Data(folder=ward, database=found))
+        assert not (tmp_path / "icu.sqlite").exists()
+        sqlite3.connect(tmp_path / "icu.sqlite").close()
+        with pytest.raises(DataError, match=r"the pipeline's tables are not in this database$"):
+            dataset.read_stream(Data(folder=ward, database=found))
+        opened = connect(found)
+        opened.create_tables()
+        opened.close()
+        with pytest.raises(DataError, match=r"icu\.sqlite: no stream is stored$"):
+            dataset.read_stream(Data(folder=ward, database=found))
+
+    def test_of_tables_that_are_not_there(self, mariadb_server: int) -> None:
+        with pytest.raises(DatabaseFailure, match="the pipeline's tables are not in this"):
+            database.read(f"mysql://root@127.0.0.1:{mariadb_server}/mysql")
+        with pytest.raises(DatabaseFailure, match="Unknown database 'none'"):
+            database.read(f"mysql://root@127.0.0.1:{mariadb_server}/none")
+
+    @pytest.mark.parametrize(
+        ("url", "complaint"),
+        [
+            ("mysql://icu:secret@127.0.0.1:1/x", r"^mysql://icu@127.0.0.1:1/x: .*[Cc]an't connect"),
+            ("mysql://icu:secret@127.0.0.1:port/x", r"^mysql://icu@127.0.0.1:port/x: .*port"),
+            ("oracle://icu:secret@host/x", r"^oracle://icu@host/x: expected sqlite:///PATH or"),
+            ("", "^data.database: environment, but DATABASE_URL is not set$"),
+        ],
+    )
+    def test_of_an_address_without_telling_the_password(self, url: str, complaint: str) -> None:
+        with pytest.raises(DatabaseFailure, match=complaint) as error:
+            database.read("environment", environ={"DATABASE_URL": url})
+        assert "secret" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_of_a_password_file_that_is_not_there(self) -> None:
+        with pytest.raises(DatabaseFailure, match=r"^DATABASE_PASSWORD_FILE=/no/such: No such"):
+            database.read("mysql://h/x", environ={"DATABASE_PASSWORD_FILE": "/no/such"})
+
+    def test_of_a_folder_without_outcomes(self, url: str, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"outcome\.csv: No such file"):
+            dataset.read_stream(Data(folder=tmp_path, database=url))
+
+
+def test_the_password_comes_from_a_file(mariadb_server: int, tmp_path: Path) -> None:
+    root = mysql.connector.connect(
+        host="127.0.0.1", port=mariadb_server, user="root", collation="utf8mb4_general_ci"
+    )
+    cursor = root.cursor()
+    cursor.execute("CREATE DATABASE IF NOT EXISTS secretive")
+    cursor.execute("CREATE USER IF NOT EXISTS reader@localhost IDENTIFIED BY 'p:a@ss/word'")
+    cursor.execute("GRANT SELECT ON secretive.* TO reader@localhost")
+    root.close()
+    (tmp_path / "password").write_text("p:a@ss/word\n")
+    url = f"mysql://reader@127.0.0.1:{mariadb_server}/secretive"
+    with database.snapshot(url, {"DATABASE_PASSWORD_FILE": f"{tmp_path}/password"}) as (cursor, _):
+        cursor.execute("SELECT 1")
+        assert cursor.fetchall() == [(1,)]
+    with pytest.raises(DatabaseFailure, match="Access denied"):
+        database.read(url)
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ('database = "oracle://x"', r"data.database: 'oracle://x' is not sqlite:///PATH, mysql://"),
+        ('database = "mysql://u:p@h/d"', r"data.database: no password here"),
+        ('stream = "ab12cd34"', r"data.stream: 'ab12cd34', but no data.database"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_read(
+    setting: str, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(toml(tmp_path, tmp_path).replace("[data]", f"[data]\n{setting}", 1))
+    with pytest.raises(ConfigError, match=complaint):
+        config.load(path)
+
+
+def test_the_command_trains_from_the_database_that_the_environment_names(
+    ward: Path, from_files: Stream, tmp_path: Path
+) -> None:
+    opened = connect(f"sqlite:///{tmp_path}/icu.sqlite")
+    opened.create_tables()
+    store(opened, ward, "live")
+    opened.close()
+    # Of the folder nothing but outcome.csv is there.
+    (tmp_path / "labels").mkdir()
+    shutil.copy(ward / "outcome.csv", tmp_path / "labels")
+    path = tmp_path / "c.toml"
+    text = toml(tmp_path / "labels", tmp_path, kind="logistic").replace("folds = 2", "")
+    path.write_text(text.replace("[data]", '[data]\ndatabase = "environment"', 1))
+    done = subprocess.run(
+        [sys.executable, "-m", "training", "train", str(path)],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path}/icu.sqlite"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    path.write_text(toml(ward, tmp_path / "files", kind="logistic").replace("folds = 2", ""))
+    trained = train.run(config.load(path))
+    found, wanted = (
+        json.loads((folder / "golden.json").read_text())
+        for folder in (tmp_path / "models" / "small" / "1", artifact.write(trained, "1"))
+    )
+    assert found == wanted

@@ -1,0 +1,204 @@
+"""What the tables must hold, worked out from the CSVs with pandas alone.
+
+`python -m tests.support.oracle PATIENT_DATA DATABASE_URL live|hindsight` compares all rows of a
+finished replay: readings, stays, vitals and the predictions of the formula. Nothing of the
+services is used: not their code, not what they derived.
+"""
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mysql.connector
+import numpy as np
+import pandas as pd
+
+STAY = ["pat_id", "date_admission"]
+
+
+class Expected:
+    """The rows of a replay of clean CSVs."""
+
+    def __init__(self, patient_data: Path, mode: str) -> None:
+        age = _read(patient_data / "age.csv").set_index("pat_id")["age"]
+        stays = _read(patient_data / "admission.csv")[[*STAY, "date_discharge"]]
+        for column in ("date_admission", "date_discharge"):
+            stays[column] = _dates(stays[column])
+        signal = _read(patient_data / "signal.csv")
+        signal = signal[["pat_id", "day", "hour", "parameter", "value"]]
+        signal["day"] = _dates(signal["day"])
+        signal["line"] = range(len(signal))
+        # Both ends of a stay belong to it; a day of two stays to the later one.
+        joined = signal.merge(stays, on="pat_id")
+        ends = joined["date_discharge"].fillna(pd.Timestamp("2262-01-01"))
+        joined = joined[joined["day"].between(joined["date_admission"], ends)]
+        joined = joined.sort_values("date_admission").drop_duplicates("line", keep="last")
+        joined["measured_at"] = joined["day"] + pd.to_timedelta(joined["hour"], unit="h")
+        joined["age"] = joined["pat_id"].map(age).astype(float)
+        joined = joined.sort_values(["measured_at", "line"]).reset_index(drop=True)
+
+        told = stays.dropna(subset="date_discharge")
+        if mode == "live":
+            # A discharge is told after the last reading of its day, by order of patient.
+            news = pd.DataFrame(
+                {
+                    "at": told["date_discharge"] + pd.Timedelta("24h"),
+                    "kind": 0,
+                    "order": told["pat_id"],
+                }
+            )
+            rows = pd.DataFrame(
+                {"at": joined["measured_at"], "kind": 1, "order": range(len(joined))}
+            )
+            merged = pd.concat([rows, news]).sort_values(["at", "kind", "order"])
+            place = pd.Series(range(1, len(merged) + 1), index=merged["order"].to_numpy())
+            joined["seq"] = place[(merged["kind"] == 1).to_numpy()].to_numpy()
+            self.messages = len(merged)
+        else:
+            joined["seq"] = range(1, len(joined) + 1)
+            self.messages = len(joined)
+        self.readings = joined
+
+        predicted = joined if mode == "live" else joined[joined["date_discharge"].isna()]
+        self.predictions = self._predictions(predicted.copy())
+        seen = joined[STAY].drop_duplicates()
+        if mode == "live":
+            seen = pd.concat([seen, told[STAY]]).drop_duplicates()
+        self.stays = seen.merge(stays, on=STAY)
+        self.stays["age"] = self.stays["pat_id"].map(age).astype(float)
+
+    @staticmethod
+    def _predictions(rows: pd.DataFrame) -> pd.DataFrame:
+        def of(parameter: str) -> pd.Series:
+            return rows["value"].where(rows["parameter"] == parameter)
+
+        def within(values: pd.Series) -> Any:
+            return values.groupby([rows["pat_id"], rows["date_admission"]])
+
+        rows["last_blood_pressure"] = within(of("blood_pressure")).ffill()
+        rows["rmean_respiration_rate"] = (
+            within(of("respiration_rate")).expanding().mean().droplevel([0, 1])
+        )
+        deviation = within(of("temperature")).expanding().std().droplevel([0, 1])
+        rows["standard_deviation_temperature"] = deviation.fillna(0.0)
+        x = (
+            -5
+            + 0.002 * rows["age"]
+            + 0.001 * rows["last_blood_pressure"]
+            + 0.03 * rows["rmean_respiration_rate"]
+            + 0.02 * rows["standard_deviation_temperature"]
+        )
+        rows["probability"] = 1 / (1 + np.exp(-x))
+        return rows.reset_index(drop=True)
+
+
+FEATURES = [
+    "age",
+    "last_blood_pressure",
+    "rmean_respiration_rate",
+    "standard_deviation_temperature",
+]
+
+
+def check(patient_data: Path, database_url: str, mode: str, model: str = "formula") -> str:
+    """Compares every row; raises AssertionError at the first difference. Says what it compared."""
+    expected = Expected(patient_data, mode)
+    found = table(database_url, "readings").sort_values("seq").reset_index(drop=True)
+    assert found["stream"].nunique() == 1
+    assert len(table(database_url, "rejected")) == 0
+    assert len(table(database_url, "pending")) == 0
+    _same(
+        found,
+        expected.readings.sort_values("seq").reset_index(drop=True),
+        ["seq", "pat_id", "date_admission", "measured_at", "parameter", "value"],
+    )
+    by_stay: Any = {"by": STAY, "ignore_index": True}
+    stays = table(database_url, "stays").sort_values(**by_stay)
+    wanted = expected.stays.sort_values(**by_stay)
+    if mode == "live":
+        # A discharge is told; what is told of a stay is in its messages alone.
+        assert set(stays[STAY].itertuples(index=False, name=None)) == set(
+            wanted[STAY].itertuples(index=False, name=None)
+        )
+    _same(stays, wanted, [*STAY, "age", "date_discharge"])
+
+    vitals = table(database_url, "vitals").sort_values([*STAY, "parameter"], ignore_index=True)
+    groups = expected.readings.sort_values("seq").groupby([*STAY, "parameter"])["value"]
+    wanted = groups.agg(
+        n="size", mean="mean", minimum="min", maximum="max", last_value="last", first_value="first"
+    ).reset_index()
+    _same(vitals, wanted, list(wanted.columns))
+    spread = groups.var(ddof=0).to_numpy() * wanted["n"].to_numpy()
+    np.testing.assert_allclose(vitals["m2"].astype(float), spread, rtol=1e-9, atol=1e-7)
+
+    predictions = table(database_url, "predictions", f"model = '{model}'")
+    predictions = predictions.sort_values("seq", ignore_index=True)
+    features = pd.DataFrame([json.loads(text) for text in predictions["features"]])
+    predictions = predictions.join(features.astype(float))
+    wanted = expected.predictions.sort_values("seq", ignore_index=True)
+    _same(predictions, wanted, ["seq", *STAY, "measured_at", *FEATURES, "probability"])
+    missing = predictions["probability"].isna()
+    assert predictions.loc[missing, "reason"].notna().all()
+    assert predictions.loc[~missing, "reason"].isna().all()
+    return (
+        f"{len(found)} readings, {len(stays)} stays, {len(vitals)} vitals, {len(predictions)} "
+        f"predictions ({int((~missing).sum())} with a probability): all equal"
+    )
+
+
+def at_rest(database_url: str) -> bool:
+    """Whether no prediction waits, and the vitals have come as far as the readings."""
+    behind = table(database_url, "positions", "vitals_seq < seq")
+    return bool(behind.empty and table(database_url, "pending").empty)
+
+
+def table(database_url: str, name: str, where: str = "1 = 1") -> pd.DataFrame:
+    """All rows of a table, dates as timestamps."""
+    if database_url.startswith("sqlite:///"):
+        connection: Any = sqlite3.connect(
+            f"file:{database_url.removeprefix('sqlite:///')}?mode=ro", uri=True
+        )
+    else:
+        parts = urlsplit(database_url)
+        connection = mysql.connector.connect(
+            host=parts.hostname,
+            port=parts.port or 3306,
+            user=parts.username,
+            password=parts.password or "",
+            database=parts.path.strip("/"),
+        )
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT * FROM {name} WHERE {where}")
+    frame = pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
+    connection.close()
+    for column in ("date_admission", "date_discharge", "measured_at"):
+        if column in frame:
+            frame[column] = pd.to_datetime(frame[column])
+    return frame
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, sep=";", dtype={"day": str})
+
+
+def _dates(texts: pd.Series) -> pd.Series:
+    iso = pd.to_datetime(texts, format="%Y-%m-%d", errors="coerce")
+    return iso.fillna(pd.to_datetime(texts, format="%d/%m/%Y", errors="coerce"))
+
+
+def _same(found: pd.DataFrame, wanted: pd.DataFrame, columns: list[str]) -> None:
+    assert len(found) == len(wanted), f"{len(found)} rows, {len(wanted)} expected"
+    for column in columns:
+        left, right = found[column], wanted[column]
+        if pd.api.types.is_float_dtype(right):
+            np.testing.assert_allclose(left.astype(float), right, rtol=1e-9, atol=0, err_msg=column)
+        else:
+            same = (left == right) | (left.isna() & right.isna())
+            assert same.all(), f"{column}: {found[~same].head(3)} but {wanted[~same].head(3)}"
+
+
+if __name__ == "__main__":
+    print(check(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))

@@ -1,0 +1,312 @@
+"""Artifacts: what is refused and why, the fused form, and that the shipped ones can be rebuilt."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+from modelapi import default_model, rule_models
+from modelapi.artifact import ArtifactError, Ref, write_artifact
+from modelapi.features import Feature, read_name
+from modelapi.linear import Linear
+from modelapi.repository import Model, Repository
+from modelapi.sklearn_model import Estimator, libraries
+from tests.support.modelapi_server import MODELS, add_linear, copy_models
+
+NAMES = ("age", "heart_rate__last", "temperature__mean__6h", "spo2__min")
+
+
+def load(models: Path, name: str = "formula", version: str = "1") -> Model:
+    return Repository(models).load(Ref(name, version))
+
+
+def refused(models: Path, name: str = "formula", version: str = "1") -> str:
+    with pytest.raises(ArtifactError) as caught:
+        load(models, name, version)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def edit(folder: Path, file: str, change: Any) -> None:
+    """Change a JSON file, and its digest in the manifest along with it."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    document = manifest if file == "manifest.json" else json.loads((folder / file).read_text())
+    change(document)
+    if file != "manifest.json":
+        (folder / file).write_text(json.dumps(document))
+        digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        manifest["files"][file] = digest
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return copy_models(tmp_path, "formula", "qsofa")
+
+
+@pytest.mark.parametrize("file", ["model.joblib", "golden.json", "MODEL_CARD.md"])
+def test_a_file_that_was_tampered_with_is_refused(models: Path, file: str) -> None:
+    path = models / "formula" / "1" / file
+    path.write_bytes(path.read_bytes() + b" ")
+    assert f"{path}: SHA-256 is" in refused(models)
+
+
+def test_a_pickle_is_not_opened_before_its_digest_matched(models: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (models / "sprung",))
+
+    joblib.dump(Trap(), models / "formula" / "1" / "model.joblib")
+    refused(models)
+    assert not (models / "sprung").exists()
+
+
+def test_another_version_of_scikit_learn_is_refused(models: Path) -> None:
+    folder = models / "formula" / "1"
+    edit(folder, "manifest.json", lambda m: m["libraries"].update({"scikit-learn": "1.5.0"}))
+    assert "was made with scikit-learn 1.5.0, this is" in refused(models)
+
+
+def test_a_golden_row_off_by_a_millionth_is_refused(models: Path) -> None:
+    def change(rows: Any) -> None:
+        rows[2]["outputs"]["probability"] += 1e-6
+
+    edit(models / "formula" / "1", "golden.json", change)
+    assert "golden.json: row 3: probability is" in refused(models)
+
+
+def test_a_missing_file_is_refused(models: Path) -> None:
+    (models / "formula" / "1" / "model.joblib").unlink()
+    assert "model.joblib: No such file" in refused(models)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.pop("features"), "missing required field `features`"),
+        (lambda m: m.update(surprise=1), "unknown field `surprise`"),
+        (lambda m: m.update(version="2"), "names formula/2, but lies in formula/1"),
+        (lambda m: m["features"][1].update(aggregation="mean"), "last_blood_pressure"),
+        (lambda m: m["features"][1].update(name="blood pressure"), "'blood pressure': a name is"),
+        (lambda m: m["features"][0].update(fill=1.0), "no place beside required"),
+        (lambda m: m["features"].append(m["features"][0]), "each once"),
+        (lambda m: m["features"].pop(), "takes 4 features, the manifest declares 3"),
+        (lambda m: m["features"][3].update(fill=None), "cannot do without"),
+        (lambda m: m["files"].pop("golden.json"), "golden.json is missing"),
+        (lambda m: m["files"].update({"../x": "00"}), "is not a file name"),
+        (lambda m: m["outputs"][0].update(name="p"), "'probability'"),
+        (lambda m: m["outputs"].append({"name": "q"}), "gives probability, declares"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(models: Path, change: Any, words: str) -> None:
+    edit(models / "formula" / "1", "manifest.json", change)
+    assert words in refused(models)
+
+
+def test_a_manifest_that_is_not_json_is_refused(models: Path) -> None:
+    (models / "formula" / "1" / "manifest.json").write_text("{")
+    assert "manifest.json: Input data was truncated" in refused(models)
+
+
+def test_a_scorecard_of_other_features_is_refused(models: Path) -> None:
+    edit(models / "qsofa" / "2016", "scorecard.json", lambda card: card["parts"].reverse())
+    assert "parts: must be the manifest's features" in refused(models, "qsofa", "2016")
+
+
+def test_a_linear_model_needs_neither_pickle_nor_library_versions(models: Path) -> None:
+    add_linear(models, "plain", "1", -2.0)
+    row = np.array([[80.0]])
+    expected = 1 / (1 + np.exp(2.0 - 0.8))
+    assert load(models, "plain").predict(row)["probability"] == pytest.approx([expected])
+
+
+def test_versions_are_in_the_order_of_people(models: Path) -> None:
+    for version in ("1.10", "1.9", "1.2-beta"):
+        add_linear(models, "plain", version, 0.0)
+    versions = [ref.version for ref in Repository(models).refs() if ref.model == "plain"]
+    assert versions == ["1.2-beta", "1.9", "1.10"]
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    draw = np.random.default_rng(1)
+    x = draw.normal([60, 85, 37, 96], [15, 15, 0.5, 2], (400, 4))
+    y = (x[:, 0] + 10 * draw.normal(size=400) > 65).astype(int)
+    x[draw.random(x.shape) < 0.2] = np.nan
+    return x, y
+
+
+def write(models: Path, estimator: Any, x: Any, **changes: Any) -> Path:
+    """An estimator as model `trained` 1, its golden rows from predict_proba."""
+    content = io.BytesIO()
+    joblib.dump(estimator, content)
+    golden = [
+        {
+            "features": {
+                name: None if np.isnan(value) else value
+                for name, value in zip(NAMES, row.tolist(), strict=True)
+            },
+            "outputs": {"probability": p},
+        }
+        for row, p in zip(x[:5], estimator.predict_proba(x[:5])[:, 1].tolist(), strict=True)
+    ]
+    features = []
+    for name, median in zip(NAMES, np.nanmedian(x, axis=0).tolist(), strict=True):
+        parameter, aggregation, window = read_name(name)
+        features.append(
+            {
+                "name": name,
+                "parameter": parameter,
+                "aggregation": aggregation,
+                "window_hours": window,
+                "reference": median,
+            }
+        )
+    manifest = {
+        "model": "trained",
+        "version": "1",
+        "title": "A test",
+        "kind": "sklearn",
+        "created": "2026-01-01T00:00:00Z",
+        "features": features,
+        "outputs": [{"name": "probability"}],
+        "libraries": libraries(),
+        **changes,
+    }
+    files = {"model.joblib": content.getvalue(), "golden.json": json.dumps(golden).encode()}
+    return write_artifact(models, manifest, files)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [SimpleImputer(strategy="median", add_indicator=True), StandardScaler()],
+        [SimpleImputer(strategy="mean"), StandardScaler(with_mean=False)],
+        [SimpleImputer(strategy="constant", fill_value=-1.0)],
+        [SimpleImputer(strategy="most_frequent"), StandardScaler(with_std=False)],
+    ],
+)
+def test_a_linear_pipeline_is_served_fused_and_agrees(
+    tmp_path: Path, data: Any, steps: list[Any]
+) -> None:
+    x, y = data
+    pipeline = make_pipeline(*steps, LogisticRegression(max_iter=2000)).fit(x, y)
+    write(tmp_path, pipeline, x)
+    model = load(tmp_path, "trained")
+    assert isinstance(model.predictor, Linear)
+    expected = pipeline.predict_proba(x)[:, 1]
+    assert np.abs(model.predict(x)["probability"] - expected).max() < 1e-12
+
+
+def test_an_imputer_that_drops_a_column_is_fused_too(tmp_path: Path, data: Any) -> None:
+    x, y = data[0].copy(), data[1]
+    x[:, 2] = np.nan
+    pipeline = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=2000))
+    with pytest.warns(UserWarning, match="Skipping features"):
+        pipeline.fit(x, y)
+    with pytest.warns(UserWarning, match="Skipping features"):
+        write(tmp_path, pipeline, np.where(np.isnan(x), 1.0, x))
+    with pytest.warns(UserWarning, match="Skipping features"):
+        fused = load(tmp_path, "trained").predictor
+    assert isinstance(fused, Linear)
+    assert fused.coefficients[2] == fused.missing[2] == 0
+
+
+def test_a_pipeline_that_is_not_linear_is_served_as_it_is(tmp_path: Path, data: Any) -> None:
+    x, y = data
+    pipeline = make_pipeline(
+        SimpleImputer(), PolynomialFeatures(2), StandardScaler(), LogisticRegression(max_iter=2000)
+    ).fit(x, y)
+    write(tmp_path, pipeline, x)
+    assert isinstance(load(tmp_path, "trained").predictor, Estimator)
+
+
+def test_trees_are_served_by_predict_proba(tmp_path: Path, data: Any) -> None:
+    x, y = data
+    trees = HistGradientBoostingClassifier(max_iter=20).fit(x, y)
+    write(tmp_path, trees, x)
+    model = load(tmp_path, "trained")
+    assert model.predict(x)["probability"].tolist() == trees.predict_proba(x)[:, 1].tolist()
+    assert model.predict(x[:0])["probability"].shape == (0,)
+
+
+def test_a_fused_form_that_disagrees_is_refused(
+    tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = data
+    pipeline = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=2000)).fit(x, y)
+    write(tmp_path, pipeline, x)
+    whole = LogisticRegression.predict_proba
+    monkeypatch.setattr(LogisticRegression, "predict_proba", lambda *a: whole(*a) + 2e-12)
+    assert "the fused form differs from predict_proba by" in refused(tmp_path, "trained")
+
+
+def test_a_joblib_file_that_is_no_estimator_is_refused(tmp_path: Path, data: Any) -> None:
+    x, y = data
+    folder = write(tmp_path, make_pipeline(SimpleImputer(), LogisticRegression()).fit(x, y), x)
+    joblib.dump({"not": "a model"}, folder / "model.joblib")
+    digest = hashlib.sha256((folder / "model.joblib").read_bytes()).hexdigest()
+    edit(folder, "manifest.json", lambda m: m["files"].update({"model.joblib": digest}))
+    assert "takes no features" in refused(tmp_path, "trained")
+
+
+def test_an_artifact_is_never_overwritten_with_other_content(tmp_path: Path) -> None:
+    folder = default_model.build(tmp_path)
+    assert default_model.build(tmp_path) == folder
+    (folder / "golden.json").write_text("[]")
+    with pytest.raises(FileExistsError, match="give the model another version"):
+        default_model.build(tmp_path)
+
+
+def test_the_shipped_models_are_what_the_scripts_build(tmp_path: Path) -> None:
+    for folder in (default_model.build(tmp_path), *rule_models.build(tmp_path)):
+        shipped = MODELS / folder.relative_to(tmp_path)
+        for path in shipped.iterdir():
+            # A pickle of the same object may differ in how it shares strings.
+            if path.name not in ("model.joblib", "manifest.json"):
+                assert (folder / path.name).read_bytes() == path.read_bytes()
+        assert described(folder) == described(shipped)
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """The manifest without the digest of the pickle."""
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    manifest["files"].pop("model.joblib", None)
+    return manifest
+
+
+@pytest.mark.parametrize("ref", Repository(MODELS).refs(), ids=str)
+def test_every_shipped_model_is_sound(ref: Ref) -> None:
+    Repository(MODELS).load(ref)
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("age", (None, None, None)),
+        ("temperature__age", ("temperature", "age", None)),
+        ("heart_rate__trend__12h", ("heart_rate", "trend", 12)),
+        ("a__b__last", ("a__b", "last", None)),
+        ("a__max__last__6h", ("a__max", "last", 6)),
+        ("standard_deviation_temperature", ("temperature", "std", None)),
+    ],
+)
+def test_a_feature_name_reads_from_the_right(name: str, meaning: tuple[Any, ...]) -> None:
+    assert read_name(name) == meaning
+
+
+@pytest.mark.parametrize("name", ["", "heart_rate", "__last", "x__median", "x__last__0h", "x__6h"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="a name is age"):
+        Feature(name)

@@ -1,0 +1,221 @@
+"""Bearer tokens: who gets in, who does not, and with which of the four errors."""
+
+import base64
+import hmac
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from flask.testing import FlaskClient
+
+from modelapi.server import create_app
+from modelapi.settings import Settings
+from tests.support.modelapi_server import ROW, command, copy_models
+
+SECRET = "a secret of at least thirty-two bytes"  # noqa: S105
+
+
+class Keys:
+    """A server's key file and what signs for it."""
+
+    def __init__(self, folder: Path, algorithm: str) -> None:
+        self.algorithm = algorithm
+        self.file = folder / "key"
+        self.signing = folder / "signing"
+        if algorithm == "HS256":
+            for path in (self.file, self.signing):
+                path.write_text(SECRET + "\n")
+            self.private: Any = SECRET
+            return
+        self.private = (
+            rsa.generate_private_key(65537, 2048)
+            if algorithm == "RS256"
+            else ec.generate_private_key(ec.SECP256R1())
+        )
+        self.file.write_bytes(
+            self.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        )
+        self.signing.write_bytes(
+            self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+
+
+@pytest.fixture(params=["HS256", "RS256", "ES256"])
+def keys(request: pytest.FixtureRequest, tmp_path: Path) -> Keys:
+    return Keys(tmp_path, request.param)
+
+
+def serve(folder: Path, key: Path) -> FlaskClient:
+    models = copy_models(folder / "models", "formula")
+    return create_app(Settings(models, folder / "s.sqlite", key)).test_client()
+
+
+@pytest.fixture
+def client(keys: Keys, tmp_path: Path) -> FlaskClient:
+    return serve(tmp_path, keys.file)
+
+
+def call(client: FlaskClient, authorization: str | None) -> Any:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    return client.post("/api/model", json=ROW, headers=headers)
+
+
+def refused(client: FlaskClient, authorization: str | None, name: str, message: str) -> None:
+    answer = call(client, authorization)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert answer.content_type == "application/problem+json"
+    assert (answer.json["title"], answer.json["error"]) == (name, message)
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    return {"sub": "tool", "exp": time.time() + 60, **changes}
+
+
+def test_a_token_of_this_key_gets_in(client: FlaskClient, keys: Keys) -> None:
+    token = jwt.encode(claims(), keys.private, keys.algorithm)
+    assert call(client, f"Bearer {token}").status_code == 200
+    assert call(client, f"bearer {token}").status_code == 200
+
+
+def test_the_printed_token_gets_in(client: FlaskClient, keys: Keys, tmp_path: Path) -> None:
+    code, token, _ = command(
+        tmp_path / "models", tmp_path / "s", "token", "--key", str(keys.signing), "--days", "1"
+    )
+    assert code == 0
+    assert call(client, f"Bearer {token.strip()}").status_code == 200
+    payload = jwt.decode(token.strip(), options={"verify_signature": False})
+    assert payload["exp"] - payload["iat"] == 86_400
+    # The subject is who the audit names.
+    answer = client.post(
+        "/v2/repository/models/formula/load", headers={"Authorization": f"Bearer {token.strip()}"}
+    )
+    assert answer.status_code == 200
+    _, history, _ = command(tmp_path / "models", tmp_path / "s.sqlite", "history")
+    assert history.split("\t")[1:] == ["tool", "load", "formula\n"]
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic dXNlcjpw", "x"])
+def test_no_token_is_said_so(client: FlaskClient, header: str | None) -> None:
+    refused(client, header, "NoAuthorizationError", "Missing Authorization Header")
+
+
+def test_an_expired_token_is_said_so(client: FlaskClient, keys: Keys) -> None:
+    token = jwt.encode(claims(exp=time.time() - 1), keys.private, keys.algorithm)
+    refused(client, f"Bearer {token}", "ExpiredSignatureError", "Signature has expired")
+
+
+def test_a_token_of_another_key_is_said_so(client: FlaskClient, keys: Keys, tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    foreign = Keys(tmp_path / "foreign", keys.algorithm)
+    private = "another " * 8 if keys.algorithm == "HS256" else foreign.private
+    token = jwt.encode(claims(), private, keys.algorithm)
+    refused(client, f"Bearer {token}", "InvalidSignatureError", "Signature verification failed")
+
+
+def part(document: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
+
+
+def test_tokens_of_another_kind_are_said_so(client: FlaskClient, keys: Keys) -> None:
+    unsigned = f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims(exp=2**31))}."
+    others = [alg for alg in ("HS384", "RS384", "ES256") if alg[:2] == keys.algorithm[:2]]
+    without_expiry = jwt.encode({"sub": "tool"}, keys.private, keys.algorithm)
+    addressed = jwt.encode(claims(aud="elsewhere"), keys.private, keys.algorithm)
+    early = jwt.encode(claims(nbf=time.time() + 50), keys.private, keys.algorithm)
+    tokens = [unsigned, "x.y.z", "abc", without_expiry, addressed, early]
+    if keys.algorithm in ("HS256", "RS256"):
+        secret = SECRET * 2 if keys.algorithm == "HS256" else keys.private
+        tokens.append(jwt.encode(claims(), secret, others[0]))
+    for token in tokens:
+        refused(client, f"Bearer {token}", "WrongTokenError", "Only access tokens are allowed")
+
+
+@pytest.mark.parametrize("keys", ["RS256", "ES256"], indirect=True)
+def test_a_public_key_is_no_secret(client: FlaskClient, keys: Keys) -> None:
+    """The old trick: sign with HS256, the public key's text being the secret."""
+    head, body = part({"alg": "HS256", "typ": "JWT"}), part(claims())
+    mac = hmac.digest(keys.file.read_bytes(), f"{head}.{body}".encode(), "sha256")
+    token = f"{head}.{body}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+    refused(client, f"Bearer {token}", "WrongTokenError", "Only access tokens are allowed")
+
+
+def test_only_health_stays_open(client: FlaskClient) -> None:
+    assert client.get("/health").status_code == 200
+    for path in ("/api/model", "/v2", "/v2/health/live", "/docs", "/openapi.json", "/nothing"):
+        assert client.get(path).status_code == 401
+    assert client.post("/v2/repository/index").status_code == 401
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+@pytest.mark.parametrize(
+    "said", [{"X-Forwarded-For": "192.0.2.1"}, {"Origin": "https://example.org"}]
+)
+def test_without_tokens_models_are_not_changed_from_outside(
+    tmp_path: Path, action: str, said: dict[str, str]
+) -> None:
+    """Neither through a proxy nor by a page in somebody's browser; but directly."""
+    models = copy_models(tmp_path / "models", "formula", "qsofa")
+    path = f"/v2/repository/models/qsofa/{action}"
+    client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
+    answer = client.post(path, headers=said)
+    assert (answer.status_code, answer.content_type) == (403, "application/problem+json")
+    assert "tokens" in answer.text
+    assert client.get("/v2/models/qsofa/ready").status_code == 200
+    assert client.post(path).status_code == 200
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_a_token_changes_models_from_outside(tmp_path: Path, keys: Keys, action: str) -> None:
+    models = copy_models(tmp_path / "models", "formula", "qsofa")
+    client = create_app(Settings(models, tmp_path / "s.sqlite", keys.file)).test_client()
+    token = jwt.encode(claims(), keys.private, keys.algorithm)
+    answer = client.post(
+        f"/v2/repository/models/qsofa/{action}",
+        headers={"X-Forwarded-For": "192.0.2.1", "Authorization": f"Bearer {token}"},
+    )
+    assert answer.status_code == 200
+
+
+def test_without_a_key_no_token_is_asked_for(tmp_path: Path) -> None:
+    models = copy_models(tmp_path / "models", "formula")
+    client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
+    assert call(client, None).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"short", "at least 32 bytes"),
+        (b"-----BEGIN PUBLIC KEY-----\nnonsense\n-----END PUBLIC KEY-----\n", "not a plain public"),
+        (
+            ec.generate_private_key(ec.SECP384R1())
+            .public_key()
+            .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            "or on the curve P-256",
+        ),
+        (
+            ec.generate_private_key(ec.SECP256R1()).private_bytes(
+                Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+            ),
+            "not a plain public key",
+        ),
+    ],
+)
+def test_an_unusable_key_is_refused_at_the_start(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        serve(tmp_path, key)

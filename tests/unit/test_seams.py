@@ -1,0 +1,125 @@
+"""The seams between the services: who may import whom, and that their messages fit."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buffer.batches import Partitioner
+from dashboard.settings import Settings as DashboardSettings
+from embedded.stack import PORTS, ROOT, environment
+from hospital.replay import Replay
+from hospital.settings import Settings as HospitalSettings
+from modelapi.server import create_app
+from modelapi.settings import Settings
+from tests.support.pipeline import synthetic
+from tool.features import FeatureSet, Stay
+from tool.messages import Discharge, Reading, decode, ordinal
+from tool.model_client import Declaration, feature_set
+from tool.replay import part_of
+
+SERVICES = ("hospital", "buffer", "tool", "modelapi", "dashboard")
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a module names in its imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_imports_no_other_service(service: str) -> None:
+    modules = list((ROOT / service).rglob("*.py"))
+    assert modules
+    others = {*SERVICES, "embedded", "training", "tests", "benchmarks", "chaos"} - {service}
+    wrong = {str(path): imported(path) & others for path in modules}
+    assert not {path: names for path, names in wrong.items() if names}
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """What hospital really sends of a small ward."""
+    folder = synthetic(tmp_path_factory.mktemp("ward"), "--patients", "4", "--days", "2")
+    subprocess.run(
+        [sys.executable, "-m", "hospital.preprocessing"],
+        cwd=ROOT,
+        env={**os.environ, "PATIENT_DATA": str(folder)},
+        check=True,
+        capture_output=True,
+    )
+    with Replay(folder, "live") as replay:
+        events = [event for some in replay.events(0) for event in some]
+    return [event.partition("\ndata: ")[2].strip().encode() for event in events]
+
+
+def test_the_tool_understands_all_that_hospital_sends(messages: list[bytes]) -> None:
+    kinds = {type(decode(message)) for message in messages}
+    assert len(messages) > 200
+    assert kinds == {Reading, Discharge}
+
+
+def test_the_model_api_takes_the_features_that_it_declares(
+    messages: list[bytes], tmp_path: Path
+) -> None:
+    app = create_app(Settings(models=ROOT / "models", model_state=tmp_path / "models.sqlite"))
+    client = app.test_client()
+    declaration = msgspec.json.decode(client.get("/api/model").data, type=Declaration)
+    for model in (declaration.champion, *declaration.shadows):
+        features: FeatureSet = feature_set(model)
+        stay = Stay(features.windows, age=60.0)
+        rows = []
+        first = decode(messages[0])
+        for message in map(decode, messages):
+            if isinstance(message, Reading) and message.pat_id == first.pat_id:
+                at = (ordinal(message.day) - ordinal(first.date_admission)) * 24.0 + message.hour
+                stay.add(at, message.parameter, message.value)
+                row = features.row(stay)
+                if features.missing(row) is None:
+                    rows.append(dict(zip(features.names, row, strict=True)))
+        assert rows
+        answer = client.post(
+            f"/api/model?model={model.model}&version={model.version}",
+            data=json.dumps(rows),
+            content_type="application/json",
+        )
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json) == len(rows)
+        assert {(p["model"], p["version"]) for p in answer.json} == {(model.model, model.version)}
+
+
+@given(pat_id=st.integers(-(10**17), 10**17), partitions=st.integers(1, 64))
+def test_a_message_that_is_replayed_goes_where_it_went_at_first(
+    pat_id: int, partitions: int
+) -> None:
+    """The stay is in the memory of one worker only."""
+    message = json.dumps({"type": "reading", "pat_id": pat_id, "age": None})
+    expected = Partitioner(partitions).part(message.encode())
+    assert part_of(message, partitions) == expected
+    assert 0 <= expected < partitions
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "{", "{}", '{"pat_id":"7"}', '{"pat_id":7.5}', "[7]", '{"pat_id":7,"x":' + "[" * 5000],
+)
+def test_a_message_without_a_patient_goes_where_it_went_at_first(message: str) -> None:
+    assert part_of(message, 7) == Partitioner(7).part(message.encode()) == 0
+
+
+def test_the_programs_own_ports_are_those_of_make_run(tmp_path: Path) -> None:
+    environ = environment(tmp_path, {})
+    assert len({environ[port] for port in PORTS}) == len(PORTS)
+    assert DashboardSettings().port == int(environ["DASHBOARD_PORT"])
+    assert HospitalSettings().port == int(environ["HOSPITAL_PORT"])
