@@ -42,7 +42,7 @@ test: $(VENV)/test ## run all tests
 check: $(VENV)/test ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy buffer chaos dashboard embedded hospital modelapi tool training
+	@$(BIN)/mypy wire buffer chaos dashboard embedded hospital modelapi tool training
 
 audit: $(VENV)/test ## look for known holes in the pinned requirements
 	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps $(patsubst %,-r %,$(wildcard $(addsuffix /requirements.txt,$(SERVICES) training benchmarks)))

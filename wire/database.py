@@ -1,0 +1,85 @@
+"""Opens the database: MySQL, MariaDB or an SQLite file, for writing or for reading."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+import mysql.connector
+
+# What a driver raises for a database that is away, or for a statement that it refuses.
+ERRORS = (sqlite3.Error, mysql.connector.Error, OSError)
+
+
+class Connection(Protocol):
+    """The part of a PEP 249 connection that the services use."""
+
+    def cursor(self) -> Any: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def connect(url: str, password: str = "", *, read_only: bool = False) -> Connection:
+    """Opens `sqlite:///PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`.
+
+    An SQLite path is literal. A read-only connection commits by itself and cannot write; of an
+    SQLite file that is missing it raises sqlite3.OperationalError. Raises one of ERRORS.
+    """
+    if url.startswith("sqlite:///"):
+        return _sqlite(sqlite_path(url), read_only)
+    return _mysql(url, password, read_only)
+
+
+def is_sqlite(url: str) -> bool:
+    """Whether the address is that of an SQLite file."""
+    return url.startswith("sqlite:")
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of an SQLite address."""
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def placeholder(url: str) -> str:
+    """What stands for a value in a statement."""
+    return "?" if is_sqlite(url) else "%s"
+
+
+def _sqlite(path: Path, read_only: bool) -> Connection:
+    if read_only:
+        address = f"file:{quote(str(path.absolute()))}?mode=ro"
+        return sqlite3.connect(address, uri=True, timeout=2, isolation_level=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A commit survives a power cut.
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _mysql(url: str, password: str, read_only: bool) -> Connection:
+    parts = urlsplit(url)
+    connection: Any = mysql.connector.connect(
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or 3306,
+        user=unquote(parts.username or "root"),
+        password=password or unquote(parts.password or ""),
+        database=unquote(parts.path.strip("/")) or "tooldb",
+        autocommit=read_only,
+        connection_timeout=3 if read_only else 5,
+        # A connection that was cut reports nothing.
+        read_timeout=10 if read_only else 12,
+        write_timeout=12,
+        charset="utf8mb4",
+        collation="utf8mb4_general_ci",  # MariaDB has it too
+        sql_mode="TRADITIONAL,NO_BACKSLASH_ESCAPES",
+    )
+    cursor = connection.cursor()
+    if read_only:
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
+    else:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute("SET SESSION innodb_lock_wait_timeout = 10")
+    cursor.close()
+    return connection  # type: ignore[no-any-return]

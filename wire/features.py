@@ -1,0 +1,107 @@
+"""Feature declarations: what a model reads of a stay, as data.
+
+A name is `age` (the patient's, in years), `<parameter>__<aggregation>` (since the stay began) or
+`<parameter>__<aggregation>__<N>h` (in the last N hours). Names are read from the right, because a
+parameter may contain `__`. docs/architecture.md defines the aggregations.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+import msgspec
+
+AGGREGATIONS = ("last", "first", "min", "max", "mean", "std", "count", "trend", "delta", "age")
+
+# Names of the first version of the project.
+ALIASES = {
+    "last_blood_pressure": "blood_pressure__last",
+    "rmean_respiration_rate": "respiration_rate__mean",
+    "standard_deviation_temperature": "temperature__std",
+}
+
+_NAME = re.compile(
+    rf"(?P<parameter>.+)__(?P<aggregation>{'|'.join(AGGREGATIONS)})"
+    r"(?:__(?P<hours>[1-9][0-9]{0,4})h)?"
+)
+
+
+def read_name(name: str) -> tuple[str | None, str | None, int | None]:
+    """Parameter, aggregation and window in hours of a feature's name.
+
+    >>> read_name("heart_rate__max__6h")
+    ('heart_rate', 'max', 6)
+    >>> read_name("age")
+    (None, None, None)
+
+    Raises ValueError for a name outside the grammar.
+    """
+    if name == "age":
+        return None, None, None
+    match = _NAME.fullmatch(ALIASES.get(name, name))
+    if match is None:
+        raise ValueError(
+            f"feature {name!r}: expected age, PARAMETER__AGGREGATION or "
+            f"PARAMETER__AGGREGATION__<N>h with one of {', '.join(AGGREGATIONS)}"
+        )
+    hours = match["hours"]
+    return match["parameter"], match["aggregation"], int(hours) if hours else None
+
+
+class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
+    """One declared feature; only `age` has no parameter and no aggregation.
+
+    fill: used in place of a missing value. required: no prediction while the value is missing.
+    """
+
+    name: str
+    parameter: str | None = None
+    aggregation: str | None = None
+    window_hours: int | None = None
+    fill: float | None = None
+    required: bool = False
+
+    def __post_init__(self) -> None:
+        declared = (self.parameter, self.aggregation, self.window_hours)
+        expected = read_name(self.name)
+        if declared != expected:
+            raise ValueError(
+                f"feature {self.name!r}: parameter, aggregation and window_hours are {declared}, "
+                f"its name says {expected}"
+            )
+        if self.fill is not None and not math.isfinite(self.fill):
+            raise ValueError(f"feature {self.name!r}: fill is {self.fill}, not a finite number")
+
+    @classmethod
+    def parse(cls, name: str, *, fill: float | None = None, required: bool = False) -> Self:
+        """The feature of a name. Raises ValueError.
+
+        >>> Feature.parse("heart_rate__max__6h").window_hours
+        6
+        """
+        parameter, aggregation, hours = read_name(name)
+        return cls(name, parameter, aggregation, hours, fill, required)
+
+    @classmethod
+    def from_declaration(cls, declaration: Mapping[str, Any]) -> Self:
+        """The feature in a JSON object; members that the name implies may be left out.
+
+        Raises ValueError.
+
+        >>> Feature.from_declaration({"name": "spo2__count__24h", "required": True}).parameter
+        'spo2'
+        """
+        name = declaration.get("name")
+        if not isinstance(name, str):
+            raise ValueError(f"feature {name!r}: name is not a text")
+        keys = ("parameter", "aggregation", "window_hours")
+        implied = dict(zip(keys, read_name(name), strict=True))
+        try:
+            return msgspec.convert({**implied, **declaration}, cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"feature {name!r}: {error}") from None
+
+    def declaration(self) -> dict[str, str | int | float | bool | None]:
+        """The six members that a program needs to compute the feature."""
+        return {key: getattr(self, key) for key in Feature.__struct_fields__}

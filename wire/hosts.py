@@ -1,0 +1,43 @@
+"""Checks the Host header, against DNS rebinding.
+
+A browser lets a page read answers from the page's own host name. The owner of that name can make
+it resolve to this machine, but cannot make the browser send another name in Host.
+"""
+
+import re
+from collections.abc import Collection
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+ADDRESS = re.compile(r"[0-9.]+|\[[0-9a-f:.]+\]")
+
+
+def is_ours(host: str, names: Collection[str]) -> bool:
+    """Whether a Host header holds an IP address or one of the names, with any port.
+
+    An empty header passes: every browser sends one.
+
+    >>> is_ours("127.0.0.1:5000", []), is_ours("[::1]", []), is_ours("LocalHost", ["localhost"])
+    (True, True, True)
+    >>> is_ours("127.0.0.1.example.org", []), is_ours("localhost.example.org", ["localhost"])
+    (False, False)
+    """
+    name = re.sub(r":\d*$", "", host.lower())
+    return name == "" or name in names or ADDRESS.fullmatch(name) is not None
+
+
+def only(names: Collection[str]) -> Middleware:
+    """Returns middleware that answers 421 to requests for other names."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.headers.get("Host", "")
+        if is_ours(host, names):
+            return await handler(request)
+        raise web.HTTPMisdirectedRequest(
+            text=f"{host!r} is not a name of this service: use localhost or an "
+            "IP address, or add the name to ALLOWED_HOSTS\n"
+        )
+
+    return check

@@ -1,0 +1,73 @@
+"""The keys, queues and job ids that buffer, tool and dashboard share in Redis."""
+
+from typing import Any, NamedTuple, Self
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+# The buffer's position: JSON of `wire.batches.Position`. Written by the buffer.
+POSITION = "icu:position"
+# Hash `<stream>/<partition>` → last message in the database. Written by the tool.
+COMMITTED = "icu:committed"
+# Its field that is there once the tool has written all partitions.
+COMPLETE = "since"
+# The token of the one buffer that may queue; expires.
+LEASE = "icu:buffer"
+# The models' declaration as JSON. Written by the tool.
+DECLARATION = "icu:declaration"
+# Hash of latencies in milliseconds → messages; one for each stream. Written by the tool.
+LATENCY = "icu:latency"
+# Counts how often a batch, or a message, was begun. Written by the tool.
+ATTEMPTS = "icu:attempts"
+
+# The functions that the buffer and `python -m tool replay` queue.
+STORE_JOB = "tool.worker.store"
+REPLAY_JOB = "tool.worker.replay"
+# RQ shows a failed job for this long.
+FAILURE_TTL = 30 * 24 * 3600
+
+
+def queue_name(part: int) -> str:
+    """The RQ queue of a partition."""
+    return f"tool-{part}"
+
+
+def batch_key(stream: str, part: int, last: int) -> str:
+    """Where the messages of a batch lie: msgpack of `wire.batches.Batch`."""
+    return f"icu:batch:{stream}-{part}-{last}"
+
+
+class JobId(NamedTuple):
+    """The id of a job: `<stream>-<partition>-<last message>-<size>`.
+
+    >>> JobId.parse("3f9a-1c2b-0-118-20")
+    JobId(stream='3f9a-1c2b', part=0, last=118, size=20)
+    """
+
+    stream: str
+    part: int
+    last: int
+    size: int
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError for the id of a foreign job."""
+        stream, part, last, size = text.rsplit("-", 3)
+        return cls(stream, int(part), int(last), int(size))
+
+
+def connection(url: str, password: str = "", **options: Any) -> Redis:
+    """A client that fails instead of waiting; it connects at its first command."""
+    options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
+    # redis-py would parse a socket's path as a URL, and `#`, `?` or `%` may be in it.
+    if url.startswith("unix://"):
+        options.pop("socket_connect_timeout")
+        path = url.removeprefix("unix://")
+        return Redis(
+            unix_socket_path=path, password=password or None, retry=Retry(NoBackoff(), 1), **options
+        )
+    return Redis.from_url(url, password=password or None, retry=Retry(NoBackoff(), 1), **options)

@@ -1,0 +1,29 @@
+"""How all services log: lines for people, or JSON for programs."""
+
+import logging
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+def json_lines(service: str) -> dict[str, Any]:
+    """Arguments of JsonFormatter: `time`, `level`, `service`, `logger`, `message`, and extras."""
+    return {
+        "fmt": "{levelname}{name}{message}",
+        "style": "{",
+        "rename_fields": {"levelname": "level", "name": "logger"},
+        "static_fields": {"service": service},
+        "timestamp": "time",
+    }
+
+
+def set_up(service: str, level: str = "INFO", format: str = "text") -> None:
+    """Sends all loggers to stderr. `format` is `text` or `json`."""
+    handler = logging.StreamHandler()
+    as_json = format == "json"
+    handler.setFormatter(
+        JsonFormatter(**json_lines(service)) if as_json else logging.Formatter(TEXT)
+    )
+    logging.basicConfig(level=level, handlers=[handler])

@@ -1,0 +1,252 @@
+"""The messages of the stream, version 2. A message of version 1 is also one of version 2.
+
+`day`, `hour`, `minute` and `second` are the stream's own clock, without a time zone.
+"""
+
+import re
+from datetime import date
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from wire.vitals import implausible
+
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Seq = Annotated[int, Meta(ge=1, le=10**18)]
+Age = Annotated[float, Meta(ge=0, le=150)] | None
+# Squares of deviations must not overflow.
+Value = Annotated[float, Meta(ge=-1e100, le=1e100)]
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Hour = Annotated[int, Meta(ge=0, le=23)]
+Sixty = Annotated[int, Meta(ge=0, le=59)]
+
+
+class Rejected(Exception):
+    """A message that cannot be used. The text is the reason; `code` is its class, see CODES."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+# malformed: not a message of this version. dates: outside its stay, or no date. implausible: a
+# value that no living patient has. unknown_reading: a withdrawal of a reading that is not stored.
+# dead_letter: passed these checks, and its processing failed.
+CODES = ("malformed", "dates", "implausible", "unknown_reading", "dead_letter")
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="reading"):
+    """One value of one vital of one stay."""
+
+    pat_id: Id
+    age: Age
+    date_admission: str
+    date_discharge: str | None
+    day: str
+    hour: Hour
+    parameter: Name
+    value: Value
+    minute: Sixty = 0
+    second: Sixty = 0
+
+
+class Discharge(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="discharge"):
+    """The end of a stay. Without an hour it ends with its day."""
+
+    pat_id: Id
+    age: Age
+    date_admission: str
+    date_discharge: str
+    day: str
+    hour: Annotated[int, Meta(ge=0, le=24)] = 24
+    minute: Sixty = 0
+    second: Sixty = 0
+
+
+class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="admission"):
+    """The begin of a stay; of a discharged one, its reopening.
+
+    place: the bed. identifier: what people call the patient.
+    """
+
+    pat_id: Id
+    age: Age
+    date_admission: str
+    day: str
+    hour: Hour = 0
+    minute: Sixty = 0
+    second: Sixty = 0
+    place: Name | None = None
+    identifier: Name | None = None
+
+
+class Withdrawal(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="withdrawal"):
+    """Message `of` of the same stream is withdrawn: that reading was never measured.
+
+    A correction is a withdrawal, and the corrected reading.
+    """
+
+    pat_id: Id
+    date_admission: str
+    of: Seq
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="outcome"):
+    """An outcome of a stay, such as `died` with value 1."""
+
+    pat_id: Id
+    date_admission: str
+    name: Name
+    value: Value
+    day: str
+    hour: Hour = 0
+    minute: Sixty = 0
+    second: Sixty = 0
+
+
+class Acknowledgement(
+    msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="acknowledgement"
+):
+    """Somebody has seen the stay's alarm of a model, and silences it for some hours."""
+
+    pat_id: Id
+    date_admission: str
+    author: Name
+    day: str
+    hour: Hour = 0
+    minute: Sixty = 0
+    second: Sixty = 0
+    model: Name | None = None
+    snooze_hours: Annotated[float, Meta(ge=0, le=12)] = 0.0
+
+
+Message = Reading | Discharge | Admission | Withdrawal | Outcome | Acknowledgement
+
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+# Dates and names recur in almost every message, so their checks are remembered.
+_REMEMBERED = 100_000
+_days: dict[str, int] = {}
+_stays: set[tuple[str, str | None, str]] = set()
+_names: set[str] = set()
+# Stricter than ISO 8601: a second spelling of a day would be a second stay.
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def ordinal(text: str) -> int:
+    """The number of an ISO date's day. Raises Rejected for any other text.
+
+    >>> ordinal("2019-02-03") - ordinal("2019-02-01")
+    2
+    """
+    day = _days.get(text)
+    if day is None:
+        try:
+            if not _DATE.fullmatch(text):
+                raise ValueError
+            day = date.fromisoformat(text).toordinal()
+        except ValueError:
+            raise Rejected(f"{text!r} is not a date (YYYY-MM-DD)", "dates") from None
+        if len(_days) > _REMEMBERED:
+            _days.clear()
+        _days[text] = day
+    return day
+
+
+def decode(data: bytes) -> Message:
+    """The message in `data`. Raises Rejected.
+
+    >>> decode(b'{"type":"reading","pat_id":17}')
+    Traceback (most recent call last):
+    ...
+    wire.messages.Rejected: Object missing required field `age`
+    """
+    try:
+        message = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(str(error), "malformed") from None
+    if message.__class__ is Reading:
+        _check_days(message.date_admission, message.date_discharge, message.day)
+        _check_name(message.parameter)
+        reason = implausible(message.parameter, message.value)
+        if reason is not None:
+            raise Rejected(reason, "implausible")
+    elif isinstance(message, Discharge):
+        _check_days(message.date_admission, message.date_discharge, message.day)
+    elif isinstance(message, Withdrawal):
+        ordinal(message.date_admission)
+    else:
+        _check_other(message)
+    return message
+
+
+def _check_other(message: Message) -> None:
+    """Checks an admission, an outcome or an acknowledgement."""
+    assert not isinstance(message, Withdrawal)
+    ordinal(message.date_admission)
+    ordinal(message.day)
+    if isinstance(message, Admission):
+        names = [message.place, message.identifier]
+    elif isinstance(message, Outcome):
+        names = [message.name]
+    else:
+        names = [getattr(message, "author", None), getattr(message, "model", None)]
+    for name in names:
+        if name is not None:
+            _check_name(name)
+
+
+def _check_name(name: str) -> None:
+    """Rejects a name that a table or a reader may take for another one."""
+    if name in _names:
+        return
+    if name != name.strip() or not name.isprintable():
+        reason = f"{name!r} begins or ends with a blank, or has an unprintable character"
+        raise Rejected(reason, "malformed")
+    if len(_names) > _REMEMBERED:
+        _names.clear()
+    _names.add(name)
+
+
+def _check_days(date_admission: str, date_discharge: str | None, on: str) -> None:
+    """Rejects the day `on` when it is outside the stay."""
+    dates = (date_admission, date_discharge, on)
+    if dates in _stays:
+        return
+    admission, day = ordinal(date_admission), ordinal(on)
+    if day < admission:
+        raise Rejected(f"day {on} is before the admission on {date_admission}", "dates")
+    if date_discharge is not None:
+        discharge = ordinal(date_discharge)
+        if discharge < admission:
+            raise Rejected(f"discharge on {date_discharge} is before the admission", "dates")
+        if day > discharge:
+            raise Rejected(f"day {on} is after the discharge on {date_discharge}", "dates")
+    if len(_stays) > _REMEMBERED:
+        _stays.clear()
+    _stays.add(dates)
+
+
+class _Clock(msgspec.Struct):
+    day: str
+    hour: Annotated[int, Meta(ge=0, le=24)] = 24  # a discharge, at the end of its day
+    minute: Sixty = 0
+    second: Sixty = 0
+
+
+_clock = msgspec.json.Decoder(_Clock)
+_EPOCH = date(1970, 1, 1).toordinal()
+
+
+def stream_clock(data: bytes) -> float | None:
+    """The time of a message, in seconds since 1970 of the stream's clock; None without one.
+
+    >>> stream_clock(b'{"type":"reading","day":"1970-01-02","hour":1,"minute":1}')
+    90060.0
+    """
+    try:
+        at = _clock.decode(data)
+        days = date.fromisoformat(at.day).toordinal() - _EPOCH
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
+    return days * 86_400.0 + at.hour * 3_600.0 + at.minute * 60.0 + at.second

@@ -1,0 +1,211 @@
+"""Reads settings from environment variables.
+
+A program declares its settings as a frozen msgspec Struct. Each field is one variable, named
+like the field in upper case, or as `msgspec.field(name=...)` says. A text in a field's
+`Annotated` type is its line in `--help`.
+
+    class Settings(msgspec.Struct, frozen=True):
+        host: Annotated[str, "address to listen on"] = msgspec.field(
+            name="HOSPITAL_HOST", default="127.0.0.1"
+        )
+        replay_rate: Annotated[Rate, "messages per second; 0 is full speed"] = 50.0
+"""
+
+import os
+import re
+import typing
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+
+
+class SettingError(ValueError):
+    """A setting has an invalid value; the text is one line that names the variable."""
+
+
+Port = Annotated[int, Meta(ge=0, le=65_535, description="a port, 0 to 65535")]
+Positive = Annotated[int, Meta(ge=1, description="a whole number above 0")]
+Seconds = Annotated[float, Meta(gt=0, lt=3_600, description="seconds, above 0 and below 3600")]
+Rate = Annotated[float, Meta(ge=0, le=1e9, description="a number of messages per second")]
+LogFormat = Literal["text", "json"]
+
+
+class Parsed:
+    """A type that reads itself from a variable's text. `expected` is its part of an error."""
+
+    expected = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError or OSError for an invalid text."""
+        raise NotImplementedError
+
+
+class Url(Parsed, str):
+    """An address; `expected` lists its forms, separated by ` or `.
+
+    >>> HttpUrl.parse("http://127.0.0.1:5000/")
+    'http://127.0.0.1:5000'
+    """
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        schemes = [form.partition(":")[0] for form in cls.expected.split(" or ")]
+        with suppress(ValueError):
+            address = urlsplit(text)
+            where = address.netloc or address.path.strip("/")
+            # `.port` raises for an invalid port.
+            if address.scheme in schemes and where and address.port != 0:
+                return cls(text.rstrip("/"))
+        raise ValueError
+
+
+class HttpUrl(Url):
+    """The address of a web service, without a slash at its end."""
+
+    expected = "http://HOST:PORT or https://HOST:PORT"
+
+
+class RedisUrl(Url):
+    """The address of a Redis server."""
+
+    expected = "redis://HOST:PORT/0 or rediss://HOST:PORT/0 or unix:///PATH"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        # A socket's path is literal: it may hold any character that a folder may.
+        return cls(text) if re.match("unix:///.", text) else super().parse(text)
+
+
+class DatabaseUrl(Url):
+    """The address of the database; an SQLite path is literal, without escapes."""
+
+    expected = "sqlite:///PATH or mysql://USER@HOST:PORT/DATABASE"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        return cls(text) if re.match("sqlite:///.", text) else super().parse(text)
+
+
+class SecretFile(Parsed, str):
+    """The path of a file that holds a password or a token; an empty path stands for none."""
+
+    expected = "a readable file"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        Path(text).read_text(encoding="utf-8")
+        return cls(text)
+
+    @property
+    def secret(self) -> str:
+        """The file's text now, without white space around it; empty without a file."""
+        return Path(self).read_text(encoding="utf-8").strip() if self else ""
+
+
+class HostNames(Parsed, tuple[str, ...]):
+    """Host names, separated by commas or blanks, in lower case.
+
+    >>> HostNames.parse("Ward.example.org, wall.example.org")
+    ('ward.example.org', 'wall.example.org')
+    """
+
+    expected = "host names, separated by commas"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        names = text.lower().replace(",", " ").split()
+        if not all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names):
+            raise ValueError
+        return cls(names)
+
+
+class LogLevel(Parsed, str):
+    """A level of Python's logging, in upper case."""
+
+    expected = "DEBUG, INFO, WARNING or ERROR"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ValueError
+        return cls(text.upper())
+
+
+def read(kind: type[Struct], environ: Mapping[str, str] = os.environ) -> Struct:
+    """Reads the settings; an empty variable counts as unset.
+
+    Raises SettingError for the first variable with an invalid value.
+    """
+    hints = typing.get_type_hints(kind, include_extras=True)
+    given: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        key = variable(field)
+        if text := environ.get(key, ""):
+            given[field.name] = _convert(key, text, hints[field.name])
+    return kind(**given)
+
+
+def variable(field: msgspec.structs.FieldInfo) -> str:
+    """The environment variable of a field."""
+    return field.encode_name.upper()
+
+
+def describe(kind: type[msgspec.Struct]) -> str:
+    """The settings for `--help`: a line for each, with its default."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = msgspec.structs.fields(kind)
+    width = max(len(variable(field)) for field in fields)
+    lines = ["settings (environment variables):"]
+    for field in fields:
+        texts = [item for item in _metadata(hints[field.name]) if isinstance(item, str)]
+        default = "" if field.default in ("", (), None) else f" ({field.default})"
+        lines.append(f"  {variable(field):<{width}}  {''.join(texts)}{default}")
+    return "\n".join(lines)
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown.
+
+    >>> without_password("redis://:s3cret/x@h:6379/0"), without_password("mysql://me:a#b@h/d")
+    ('redis://:***@h:6379/0', 'mysql://me:***@h/d')
+    """
+    shown = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)((?:password|token)=)[^&]*", r"\1***", shown)
+
+
+def _convert(key: str, text: str, hint: Any) -> Any:
+    try:
+        return msgspec.convert(text.strip(), hint, strict=False, dec_hook=_parse)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError:
+        reason = f"expected {_expected(hint)}"
+    # Without its cause, which may hold the password.
+    raise SettingError(f"{key}={without_password(text)}: {reason}") from None
+
+
+def _parse(kind: Any, text: str) -> Any:
+    # A Path has no `parse`.
+    return kind.parse(text) if issubclass(kind, Parsed) else kind(text)
+
+
+def _metadata(hint: Any) -> tuple[Any, ...]:
+    return tuple(getattr(hint, "__metadata__", ()))
+
+
+def _expected(hint: Any) -> str:
+    for item in _metadata(hint):
+        if isinstance(item, Meta) and item.description:
+            return item.description
+    kind = typing.get_args(hint)[0] if _metadata(hint) else hint
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(typing.get_args(kind))
+    return str(getattr(kind, "expected", "") or f"a {getattr(kind, '__name__', kind)}")

@@ -1,0 +1,184 @@
+"""The tables: one row type each, with the columns in their order.
+
+Dates and times are ISO text, `2019-02-03` and `2019-02-03 07:25:30`, in the stream's own clock.
+`stream` names the input and is part of every key.
+"""
+
+from typing import Any, NamedTuple
+
+
+class ReadingRow(NamedTuple):
+    """A reading, stored once."""
+
+    stream: str
+    seq: int
+    pat_id: int
+    date_admission: str
+    measured_at: str
+    parameter: str
+    value: float
+
+
+class StayRow(NamedTuple):
+    """A stay; in the ICU while date_discharge is null."""
+
+    stream: str
+    pat_id: int
+    date_admission: str
+    age: float | None
+    date_discharge: str | None
+    identifier: str | None
+    place: str | None
+
+
+class VitalRow(NamedTuple):
+    """Running statistics of one parameter of a stay, up to message `seq`."""
+
+    stream: str
+    pat_id: int
+    date_admission: str
+    parameter: str
+    n: int
+    mean: float
+    m2: float
+    minimum: float
+    maximum: float
+    first_value: float
+    first_at: str
+    last_value: float
+    last_at: str
+    hours_mean: float
+    hours_m2: float
+    covariance: float
+    mean_low: float
+    seq: int
+
+
+class PredictionRow(NamedTuple):
+    """The answer of one version of a model to one reading.
+
+    probability is null while the model has not answered, and where it cannot; reason says which.
+    """
+
+    stream: str
+    seq: int
+    model: str
+    version: str
+    pat_id: int
+    date_admission: str
+    measured_at: str
+    features: str
+    probability: float | None
+    reason: str | None
+    created_at: str
+
+
+class PendingRow(NamedTuple):
+    """A prediction that waits for its model."""
+
+    stream: str
+    seq: int
+    model: str
+    version: str
+
+
+class RejectedRow(NamedTuple):
+    """A message that could not be used, as it came."""
+
+    stream: str
+    seq: int
+    pat_id: int | None
+    reason: str
+    message: str
+    rejected_at: str
+
+
+class PositionRow(NamedTuple):
+    """The last message of a partition in the tables, and the last that `vitals` holds."""
+
+    stream: str
+    part: int
+    seq: int
+    vitals_seq: int
+    committed_at: str
+
+
+class ModelRow(NamedTuple):
+    """What a version of a model reads, as last declared. role: champion, shadow or retired."""
+
+    model: str
+    version: str
+    role: str
+    features: str
+    seen_at: str
+
+
+class OutcomeRow(NamedTuple):
+    """An outcome of a stay."""
+
+    stream: str
+    seq: int
+    pat_id: int
+    date_admission: str
+    name: str
+    value: float
+    happened_at: str
+
+
+class WithdrawnRow(NamedTuple):
+    """A reading that message `seq` has removed from `readings`, where it was `of_seq`."""
+
+    stream: str
+    seq: int
+    of_seq: int
+    pat_id: int
+    date_admission: str
+    measured_at: str
+    parameter: str
+    value: float
+
+
+class AcknowledgementRow(NamedTuple):
+    """Somebody has seen a stay's alarm."""
+
+    stream: str
+    seq: int
+    pat_id: int
+    date_admission: str
+    model: str | None
+    author: str
+    acknowledged_at: str
+    snooze_hours: float
+
+
+TABLES: dict[str, type[Any]] = {
+    "readings": ReadingRow,
+    "stays": StayRow,
+    "vitals": VitalRow,
+    "predictions": PredictionRow,
+    "pending": PendingRow,
+    "rejected": RejectedRow,
+    "positions": PositionRow,
+    "models": ModelRow,
+    "outcomes": OutcomeRow,
+    "withdrawn": WithdrawnRow,
+    "acknowledgements": AcknowledgementRow,
+}
+KEYS: dict[str, tuple[str, ...]] = {
+    "readings": ("stream", "seq"),
+    "stays": ("pat_id", "date_admission", "stream"),
+    "vitals": ("pat_id", "date_admission", "parameter", "stream"),
+    "predictions": ("stream", "seq", "model", "version"),
+    "pending": ("stream", "seq", "model", "version"),
+    "rejected": ("stream", "seq"),
+    "positions": ("stream", "part"),
+    "models": ("model", "version"),
+    "outcomes": ("stream", "seq"),
+    "withdrawn": ("stream", "of_seq"),
+    "acknowledgements": ("stream", "seq"),
+}
+
+
+def columns(table: str) -> tuple[str, ...]:
+    """The names of a table's columns, in order."""
+    return tuple(TABLES[table]._fields)

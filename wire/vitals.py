@@ -1,0 +1,79 @@
+"""The vitals that ICU Stream knows by name, from `vitals.toml`."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Limits = tuple[float, float]
+
+
+class Vital(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One parameter; `vitals.toml` describes the fields. `name` is its key there."""
+
+    label: str
+    unit: str = ""
+    plausible: Limits | None = None
+    digits: Annotated[int, Meta(ge=0, le=6)] | None = None
+    scale: Limits | None = None
+    low: float | None = None
+    high: float | None = None
+    threshold: str = ""
+    holds_hours: Annotated[float, Meta(gt=0)] = 6.0
+    synonyms: tuple[str, ...] = ()
+    name: str = ""
+
+    def mark(self, value: float) -> str:
+        """`low`, `high`, or an empty text."""
+        if self.low is not None and value <= self.low:
+            return "low"
+        if self.high is not None and value >= self.high:
+            return "high"
+        return ""
+
+
+def _load(path: Path) -> dict[str, Vital]:
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    vitals = msgspec.convert(tables, dict[str, Vital])
+    return {name: msgspec.structs.replace(vital, name=name) for name, vital in vitals.items()}
+
+
+VITALS = _load(Path(__file__).with_name("vitals.toml"))
+_CANONICAL = {
+    spelling.lower(): name for name, vital in VITALS.items() for spelling in (name, *vital.synonyms)
+}
+_PLAUSIBLE = {name: vital.plausible for name, vital in VITALS.items() if vital.plausible}
+
+
+def vital(name: str) -> Vital:
+    """The vital of a parameter; for an unknown one, only a label.
+
+    >>> vital("blood_pressure").unit, vital("base_excess").label
+    ('mmHg', 'Base excess')
+    """
+    return VITALS.get(name) or Vital(name.replace("_", " ").capitalize(), name=name)
+
+
+def canonical(name: str) -> str:
+    """The pipeline's name of a parameter; an unknown name stays as it is.
+
+    >>> canonical("SysABP"), canonical("Lactate")
+    ('blood_pressure', 'Lactate')
+    """
+    return _CANONICAL.get(name.lower(), name)
+
+
+def implausible(parameter: str, value: float) -> str | None:
+    """The reason why no living patient has this value; None for a plausible one.
+
+    >>> implausible("temperature", 378.0)
+    'temperature 378.0 is not above 26 and up to 45 °C'
+    >>> implausible("heart_rate", 80.0)
+    """
+    limits = _PLAUSIBLE.get(parameter)
+    if limits is None or limits[0] < value <= limits[1]:
+        return None
+    low, high = limits
+    return f"{parameter} {value!r} is not above {low:g} and up to {high:g} {VITALS[parameter].unit}"
