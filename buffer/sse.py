@@ -1,4 +1,4 @@
-"""Reads server-sent events.
+"""Parses server-sent events.
 
 Source: WHATWG HTML, section 9.2, "Server-sent events".
 """
@@ -10,33 +10,34 @@ import msgspec
 
 log = logging.getLogger("buffer")
 
-# Three hundred times a message. A batch of such must fit into the memory of Redis.
+# Three hundred times a usual message. A batch of such events must fit into Redis.
 MAX_EVENT = 1 << 16
-# What is kept of an event that is longer.
+# The part of a longer event that is kept.
 KEPT = 4096
-# Allowed nowhere in JSON.
+# Not allowed anywhere in JSON, so a shortened event never decodes.
 CUT = b"\x1a"
+BOM = b"\xef\xbb\xbf"
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One event: the fields the stream uses, `data` as it came."""
+    """One event: the fields that the stream uses, `data` as raw bytes."""
 
     type: str
     id: str
     data: bytes
 
 
-# Almost every event is an id line and a data line, and nothing else. Found in one go, all
-# events of a chunk cost a quarter of what taking them apart one by one does.
+# Almost every event is one id line and one data line. One regular expression over the
+# whole chunk takes a quarter of the time of splitting event by event.
 _USUAL = re.compile(rb"id: ([^\n]*)\ndata: ([^\n]*)\n\n")
 _USUAL_OVERHEAD = len(b"id: \ndata: \n\n")
 
 
 class EventParser:
-    """Turns the bytes of a stream, cut anywhere, into its events.
+    """Turns the chunks of one connection, cut anywhere, into events.
 
-    Of an event of more than `max_event` bytes only the beginning is kept, and made no JSON:
-    it takes its place in the stream, and whoever decodes it refuses it.
+    An event of more than `max_event` bytes is shortened and made invalid JSON: it keeps its
+    place in the stream and is rejected when it is decoded.
 
     >>> parser = EventParser()
     >>> parser.feed(b'id: 1\\ndata: {"a"')
@@ -48,22 +49,26 @@ class EventParser:
     def __init__(self, max_event: int = MAX_EVENT) -> None:
         self._rest = b""
         self._max_event = max_event
+        self._started = False
+        self._after_cr = False
         self._cut = False
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that `chunk` completes."""
-        text = self._rest + chunk
-        if b"\r" in text:
-            # A CR at the very end may be half of a CRLF: it waits for the next chunk.
-            held = b"\r" if text.endswith(b"\r") else b""
-            text = text.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
+        """Returns the events that `chunk` completes."""
+        text = self._rest + self._line_feeds(chunk)
+        if not self._started:
+            if len(text) < len(BOM) and BOM.startswith(text):
+                self._rest = text
+                return []
+            text = text.removeprefix(BOM)
+            self._started = True
         end = text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
         complete, self._rest = text[:end], text[end:]
         if self._cut and complete:
             complete = complete[:KEPT] + CUT + complete[complete.index(b"\n\n", KEPT) :]
             self._cut = False
         if len(self._rest) > self._max_event:
-            # The last byte may be half of the event's end, and must not meet another half.
+            # The last byte may be the first of the two line feeds that end the event.
             self._rest = self._rest[:KEPT] + CUT + self._rest[-1:]
             self._warn()
             self._cut = True
@@ -73,6 +78,16 @@ class EventParser:
             events = [event if len(event.data) <= most else self._short(event) for event in events]
         return events
 
+    def _line_feeds(self, chunk: bytes) -> bytes:
+        """The chunk with each CR LF, CR or LF as one LF, also where a CR LF is cut in two."""
+        if self._after_cr and chunk:
+            chunk = chunk.removeprefix(b"\n")
+            self._after_cr = False
+        if b"\r" in chunk:
+            self._after_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return chunk
+
     def _short(self, event: Event) -> Event:
         self._warn()
         return msgspec.structs.replace(event, data=event.data[:KEPT] + CUT)
@@ -80,7 +95,7 @@ class EventParser:
     def _warn(self) -> None:
         if not self._cut:
             log.warning(
-                "an event is longer than %d bytes: its beginning is passed on, to be rejected",
+                "an event is longer than %d bytes; its beginning is queued, to be rejected",
                 self._max_event,
             )
 
@@ -88,7 +103,7 @@ class EventParser:
     def _events(complete: bytes) -> list[Event]:
         usual = _USUAL.findall(complete)
         known = sum([len(id_) + len(data) for id_, data in usual]) + _USUAL_OVERHEAD * len(usual)
-        if known == len(complete):  # these are all of it
+        if known == len(complete):  # nothing but usual events
             return [Event("message", id_.decode("utf-8", "replace"), data) for id_, data in usual]
         blocks = complete.split(b"\n\n")
         return [event for block in blocks if (event := _parse(block)) is not None]

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from buffer.main import Buffer, Outage
 from buffer.settings import Settings
-from buffer.sse import CUT, KEPT, EventParser
+from buffer.sse import BOM, CUT, KEPT, EventParser
 from embedded.redis_server import NoRedis, executable
 from tool.messages import Unusable, decode
 
@@ -31,38 +31,61 @@ def event(seq: int, data: str, stream: str = "5eed0001") -> bytes:
     return f"id: {stream}-{seq}\ndata: {data}\n\n".encode()
 
 
-class TestTooLongAnEvent:
+class TestEventParser:
     LONG = '{"type":"reading","day":"' + " " * (2 * LIMIT) + '","pat_id":1}'
 
-    @given(cuts=st.lists(st.integers(0, 6 * LIMIT), max_size=12))
-    def test_is_cut_so_that_it_cannot_be_used_and_those_around_it_are_whole(
-        self, cuts: list[int]
+    @given(
+        cuts=st.lists(st.integers(0, 6 * LIMIT), max_size=12),
+        near=st.lists(st.tuples(st.integers(0, 40), st.integers(-8, 8)), max_size=12),
+        line_end=st.sampled_from(["\n", "\r\n", "\r"]),
+        bom=st.booleans(),
+    )
+    def test_no_message_is_lost_wherever_the_bytes_are_cut(
+        self, cuts: list[int], near: list[tuple[int, int]], line_end: str, bom: bool
     ) -> None:
         messages = ['{"a":1}', "x" * LIMIT, self.LONG, '{"b":2}', self.LONG, '{"c":3}']
         text = b"".join(event(seq, data) for seq, data in enumerate(messages, 1))
+        text = BOM * bom + text.replace(b"\n", line_end.encode())
+        # Cuts beside a line's end find more than cuts anywhere.
+        ends = [at for at, byte in enumerate(text) if byte in b"\r\n"]
+        cuts += [max(0, ends[index % len(ends)] + off) for index, off in near]
         parser = EventParser(LIMIT + 50)
         found = []
         edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
         for start, end in pairwise(edges):
             found += parser.feed(text[start:end])
-        assert [told.id for told in found] == [f"5eed0001-{seq}" for seq in range(1, 7)]
-        for told, data in zip(found, messages, strict=True):
+        assert [each.id for each in found] == [f"5eed0001-{seq}" for seq in range(1, 7)]
+        for each, data in zip(found, messages, strict=True):
             if data != self.LONG:
-                assert told.data == data.encode()
+                assert each.data == data.encode()
                 continue
-            assert len(told.data) <= KEPT + 1
-            assert told.data[:1000] == data[:1000].encode()
+            assert len(each.data) <= KEPT + 1
+            assert each.data[:1000] == data[:1000].encode()
             with pytest.raises(Unusable):
-                decode(told.data)
+                decode(each.data)
 
-    def test_takes_no_memory_however_long_it_is(self) -> None:
+    def test_a_line_end_cut_in_two_after_a_too_long_event(self) -> None:
+        parser = EventParser(LIMIT)
+        parser.feed(b"id: 5eed0001-1\r\ndata: " + b"x" * 2 * LIMIT + b"\r\n\r")
+        [second] = parser.feed(b"\nid: 5eed0001-2\r\ndata: {}\r\n\r\n")[-1:]
+        assert (second.id, second.data) == ("5eed0001-2", b"{}")
+
+    @pytest.mark.parametrize("cut", range(6))
+    def test_only_the_first_byte_order_mark_is_dropped(self, cut: int) -> None:
+        text = BOM + BOM + b"data: 1\n\n" + BOM + b"data: 2\n\n" + b"data: 3\n\n"
+        parser = EventParser()
+        found = parser.feed(text[:cut]) + parser.feed(text[cut:])
+        # A line that begins with a mark is a field of another name.
+        assert [each.data for each in found] == [b"3"]
+
+    def test_a_too_long_event_takes_bounded_memory(self) -> None:
         parser = EventParser(LIMIT)
         parser.feed(b"id: 5eed0001-1\ndata: ")
         for _ in range(1000):
             assert parser.feed(b"x" * 10_000) == []
             assert len(parser._rest) <= LIMIT
-        [told] = parser.feed(b"\r\n\r\n")
-        assert told.id == "5eed0001-1"
+        [found] = parser.feed(b"\r\n\r\n")
+        assert found.id == "5eed0001-1"
 
 
 @pytest.fixture
