@@ -101,17 +101,16 @@ def _metrics(result: Result) -> dict[str, dict[str, Mapping[str, float]]]:
         Line(f"hour {line.name}", line.rows, line.events, line.figures) for line in result.hours
     ]
     return {
-        line.name: {metric: _figure(figure) for metric, figure in line.figures.items()}
+        line.name: {
+            metric: _figure(figure) for metric, figure in line.figures.items() if figure.estimable
+        }
         for line in lines
     }
 
 
 def _figure(figure: Figure) -> Mapping[str, float]:
-    return {
-        "value": round(figure.value, 4),
-        "low": round(figure.low, 4),
-        "high": round(figure.high, 4),
-    }
+    names = ("value", "low", "high") if figure.bounded else ("value",)
+    return {name: round(getattr(figure, name), 4) for name in names}
 
 
 def _dump(model: Any) -> bytes:

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from training.evaluation import Figure, Scores, calibration_bins
+from training.calibration import bins as calibration_bins
+from training.evaluation import Figure, Scores
 
 INK, MAIN, QUIET = "#1f2933", "#0b6e99", "#9aa5b1"
 STYLE: Any = {
@@ -57,7 +58,7 @@ def precision_recall(scores: Scores, area: Figure) -> str:
 @mpl.rc_context(STYLE)
 def calibration(scores: Scores, slope: Figure, intercept: Figure) -> str:
     """Observed share against predicted probability, by tenths; the histogram below them."""
-    bins = np.array(calibration_bins(scores))
+    bins = np.array(calibration_bins(scores.y, scores.probability))
     canvas = Canvas(figsize=(3.25, 3.25), layout="constrained")
     axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=[5, 1])
     top = min(1.0, max(float(bins[:, [0, 3]].max()) * 1.08, 0.1))

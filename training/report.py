@@ -159,9 +159,8 @@ def _tiles(figures: dict[str, Figure]) -> str:
         figure = figures[name]
         digits = 4 if name == "brier" else 3
         tiles.append(
-            f'<div class="tile">{title}<b>{figure.value:.{digits}f}</b>'
-            f"<span>{figure.low:.{digits}f} to {figure.high:.{digits}f}</span>"
-            f"<span>{note or '&nbsp;'}</span></div>"
+            '<div class="tile">{}<b>{}</b><span>{}</span>'.format(title, *figure.text(digits))
+            + f"<span>{note or '&nbsp;'}</span></div>"
         )
     return '<div class="tiles">' + "".join(tiles) + "</div>"
 
@@ -190,10 +189,7 @@ def _cell(figure: Figure | None, name: str) -> str:
         return "<td></td>"
     if name in ("prevalence", "brier_of_base_rate"):
         return f'<td class="figure">{figure.value:.3f}</td>'
-    return (
-        f'<td class="figure">{figure.value:.3f}<br>'
-        f"<small>{figure.low:.3f} to {figure.high:.3f}</small></td>"
-    )
+    return '<td class="figure">{}<br><small>{}</small></td>'.format(*figure.text())
 
 
 def _who(result: Result) -> str:

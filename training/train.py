@@ -15,14 +15,9 @@ from training.baselines import judge_baselines
 from training.config import Config
 from training.database import KEY
 from training.dataset import Rows, Stream
-from training.evaluation import (
-    Judge,
-    Line,
-    OperatingPoint,
-    Scores,
-    balanced_threshold,
-)
+from training.evaluation import Judge, Line, Scores
 from training.groups import channels, judge_channels, judge_subgroups
+from training.thresholds import OperatingPoint, balanced_threshold, operating_point
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +164,10 @@ def run(config: Config) -> Result:
         subgroups=subgroups,
         without=without,
         alone=alone,
-        points={name: judge.point(scores, at) for name, at in thresholds.items()},
+        points={
+            name: operating_point(scores, at, config.report.resamples, seed)
+            for name, at in thresholds.items()
+        },
     )
 
 

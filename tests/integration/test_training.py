@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
@@ -22,16 +21,8 @@ from tool.features import Feature
 from training import artifact, config, dataset, models, report, train
 from training.config import ConfigError, Data, Label, Split
 from training.dataset import DataError, Rows
-from training.evaluation import (
-    METRICS,
-    Scores,
-    auroc_gain,
-    balanced_threshold,
-    calibration,
-    calibration_bins,
-    evaluate,
-    operating_point,
-)
+from training.evaluation import Scores, auroc_gain, evaluate
+from training.thresholds import balanced_threshold, operating_point
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "training" / "configs").glob("*.toml"))
@@ -297,20 +288,6 @@ class TestFigures:
         assert figures["auroc"].value == pytest.approx(roc, abs=1e-12)
         assert figures["auprc"].value == pytest.approx(precision, abs=1e-12)
 
-    def test_calibration_equals_scikit_learn(self, scores: Scores) -> None:
-        p = np.clip(scores.probability, 0.01, 0.99)
-        log_odds = np.log(p / (1 - p))[:, np.newaxis]
-        model = LogisticRegression(C=np.inf, tol=1e-10).fit(log_odds, scores.y)
-        got = calibration(scores.y, p, np.ones(len(p)))
-        assert got == pytest.approx((model.intercept_[0], model.coef_[0, 0]), abs=1e-5)
-
-    def test_the_intercept_makes_the_mean_right(self, scores: Scores) -> None:
-        p = np.clip(scores.probability, 0.01, 0.99)
-        shift = METRICS["calibration_intercept"](scores.y, p, np.ones(len(p)))
-        moved = 1 / (1 + np.exp(-(np.log(p / (1 - p)) + shift)))
-        assert moved.mean() == pytest.approx(scores.y.mean(), abs=1e-9)
-        assert (shift > 0) == (p.mean() < scores.y.mean())
-
     def test_brier_of_a_constant_is_that_of_the_base_rate(self) -> None:
         y = np.array([0, 0, 0, 1])
         figures = evaluate(Scores(y, np.full(4, 0.25), np.arange(4)), 20, 0)
@@ -370,11 +347,6 @@ class TestFigures:
         assert (rate.low, rate.high) == pytest.approx(
             (rate.value - half, rate.value + half), abs=0.15 * half
         )
-
-    def test_calibration_bins_hold_all_rows(self, scores: Scores) -> None:
-        bins = calibration_bins(scores)
-        assert np.mean([mean for mean, *_ in bins]) == pytest.approx(scores.probability.mean())
-        assert all(low <= share <= high for _, share, low, high in bins)
 
 
 class TestModels:

@@ -1,0 +1,62 @@
+"""Acting at or above a threshold: sensitivity, predictive value, net benefit."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.evaluation import Figure, Floats, Scores, figure, redrawn
+
+TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What acting at or above a threshold would mean: shares of rows. ppv of no row is NaN.
+
+    net_benefit, of_acting_on_all: true positives less false ones, these weighed by the odds of
+    the threshold, per row (Vickers and Elkin 2006); of acting on nobody it is 0.
+    """
+
+    threshold: float
+    sensitivity: Figure
+    specificity: Figure
+    ppv: Figure
+    flagged: Figure
+    net_benefit: Figure
+    of_acting_on_all: Figure
+
+
+def operating_point(scores: Scores, threshold: float, resamples: int, seed: int) -> OperatingPoint:
+    """An operating point, with intervals bootstrapped by patient."""
+    flagged, event = scores.probability >= threshold, scores.y == 1
+    groups = np.column_stack([flagged & event, flagged & ~event, ~flagged & ~event, event])
+    odds = threshold / max(1 - threshold, TINY)
+
+    def shares(w: Floats) -> list[float]:
+        hits, alarms, quiet, events = w @ groups
+        rows, others = w.sum(), alarms + quiet
+        return [
+            hits / max(events, TINY),
+            quiet / max(others, TINY),
+            hits / (hits + alarms) if hits + alarms else np.nan,
+            (hits + alarms) / rows,
+            (hits - odds * alarms) / rows,
+            (events - odds * others) / rows,
+        ]
+
+    drawn = np.array([shares(w) for w in redrawn(scores.patients, scores.weights, resamples, seed)])
+    figures = [
+        figure(value, column[~np.isnan(column)].tolist())
+        for value, column in zip(shares(scores.weights), drawn.T, strict=True)
+    ]
+    return OperatingPoint(threshold, *figures)
+
+
+def balanced_threshold(scores: Scores) -> float:
+    """The threshold that flags as many rows as there are events.
+
+    There sensitivity equals positive predictive value; the smaller of the two, which was
+    event 1 of the PhysioNet 2012 challenge, is about as great as it can be.
+    """
+    events = int(scores.y.sum())
+    return float(np.sort(scores.probability)[::-1][max(events - 1, 0)])
