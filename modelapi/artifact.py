@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -54,7 +54,12 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What manifest.json says of a model."""
+    """manifest.json: the description of a model.
+
+    significant_digits: features are rounded to as many before the model sees them, by
+    `modelapi.rounding`; None: they are not. learned_hours: hours since the first reading of a stay
+    that the training rows reach to; a later prediction is extrapolation.
+    """
 
     format: Literal[1] = 1
     model: str
@@ -66,6 +71,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     outputs: tuple[Output, ...]
     files: dict[str, str]
     libraries: dict[str, str] = {}
+    significant_digits: Literal[9] | None = None
+    learned_hours: Annotated[float, msgspec.Meta(gt=0)] | None = None
     thresholds: dict[str, float] = {}
     metrics: dict[str, dict[str, Metric]] = {}
     training: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from modelapi import linear, rules, sklearn_model
 from modelapi.artifact import NAME, Artifact, ArtifactError, Ref, read_artifact
 from modelapi.predictor import Explanation, Predictor, Rows
+from modelapi.rounding import significant
 
 GOLDEN_TOLERANCE = 1e-9
 
@@ -33,13 +34,15 @@ class Model:
 
     def predict(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
         """Outputs by name, each of shape (rows,), for rows of shape (rows, features)."""
-        return self.predictor.outputs(self._filled(rows))
+        return self.predictor.outputs(self._prepared(rows))
 
     def explain(self, rows: Rows) -> Explanation:
         """Contribution of each feature to each row's value."""
-        return self.predictor.explain(self._filled(rows))
+        return self.predictor.explain(self._prepared(rows))
 
-    def _filled(self, rows: Rows) -> Rows:
+    def _prepared(self, rows: Rows) -> Rows:
+        if self.manifest.significant_digits:
+            rows = significant(rows)
         if not self._fills:
             return rows
         rows = rows.copy()

@@ -12,6 +12,7 @@ import numpy as np
 
 from modelapi.artifact import Ref, write_artifact
 from modelapi.repository import Repository
+from modelapi.rounding import significant
 from modelapi.sklearn_model import libraries
 from tool.features import Feature
 from tool.plausible import RANGES
@@ -41,6 +42,8 @@ def write(result: Result, version: str) -> Path:
         "features": features,
         "outputs": [{"name": "probability", "description": f"probability of {config.label.event}"}],
         "libraries": libraries(),
+        "significant_digits": 9,
+        "learned_hours": max(*config.data.sample_hours, *config.data.more_hours),
         "thresholds": {name: point.threshold for name, point in result.points.items()},
         "metrics": _metrics(result),
         "training": {
@@ -129,7 +132,7 @@ def _golden(result: Result, features: list[dict[str, Any]]) -> bytes:
     names = [feature["name"] for feature in features]
     may_miss = [not feature["required"] for feature in features]
     x[0, may_miss] = np.nan
-    probabilities = predict(result.model, x).tolist()
+    probabilities = predict(result.model, significant(x)).tolist()
     rows = [
         {
             "features": dict(

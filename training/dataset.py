@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from modelapi.rounding import significant
 from tool.features import Feature
 from tool.plausible import RANGES
 from training import database
@@ -53,8 +54,9 @@ class Stream:
 class Rows:
     """Rows of one model's features and what each is to be judged by, in step.
 
-    x: shape (rows, features), NaN where missing. about: pat_id, date_admission, hour (of
-    sample_hours; 0 for a reading that is not a sample), age, and outcome.csv's columns.
+    x: shape (rows, features), rounded as in service, NaN where missing.
+    about: pat_id, date_admission, hour (of sample_hours; 0 for a reading that is not a sample),
+        age, and the columns of outcome.csv.
     """
 
     x: NDArray[np.float64]
@@ -235,7 +237,7 @@ def assemble(
     flags = np.zeros(len(stream.readings), dtype=bool)
     flags[stream.readings.index.get_indexer(hours.index)] = True
     matrix = bulk_features(stream.readings, stream.ages, features, flags)
-    x = matrix.loc[hours.index].to_numpy(np.float64)
+    x = significant(matrix.loc[hours.index].to_numpy(np.float64))
     return Rows(x, y.to_numpy(np.int64), about)
 
 

@@ -395,6 +395,18 @@ class TestRun:
         assert roc.high is not None
         assert roc.low <= roc.value <= roc.high
 
+    def test_the_last_bits_of_a_feature_change_no_prediction(
+        self, made: tuple[train.Result, Path, Path]
+    ) -> None:
+        result, folder, _ = made
+        model = Repository(folder.parent.parent).load(Ref("small", "1"))
+        x = np.vstack([result.train.x, result.test.x])
+        expected = model.predict(x)["probability"]
+        assert len(np.unique(expected)) > 100
+        for error in (2e-15, -2e-15):
+            moved = model.predict(x * (1 + error))["probability"]
+            np.testing.assert_array_equal(moved, expected)
+
     def test_the_artifact_does_not_tell_who_was_in_the_data(
         self, made: tuple[train.Result, Path, Path]
     ) -> None:

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.random import Generator, default_rng
 
+from modelapi.rounding import significant
 from tool.features import AGGREGATIONS, ORIGINAL, Feature, FeatureSet, Stay, Vital, widest
 from training.features import bulk_features, last_rows
 
@@ -198,10 +199,12 @@ def assert_same(
         )
 
 
-values = st.one_of(
+plain_values = st.one_of(
     st.sampled_from([0.0, 37.0, 37.1, 120.0, -5.5]),  # the same value again and again
     st.integers(-500, 2000).map(lambda tenths: tenths / 10),
-    st.integers(-500, 500).map(lambda thousandths: 1e6 + thousandths / 1000),
+)
+all_values = st.one_of(
+    plain_values, st.integers(-500, 500).map(lambda thousandths: 1e6 + thousandths / 1000)
 )
 # Hours and their quarters meet window edges, the odd second must not miss them.
 instants = st.one_of(
@@ -228,7 +231,9 @@ declarations = st.lists(
 
 
 @st.composite
-def streams(draw: st.DrawFn, most: int = 40) -> list[Reading]:
+def streams(
+    draw: st.DrawFn, most: int = 40, values: st.SearchStrategy[float] = all_values
+) -> list[Reading]:
     """Readings of several stays, interleaved; in time's order, or with late rows.
 
     Of few different times, so that many fall together or on a window's edge.
@@ -280,6 +285,17 @@ def test_streamed_bulk_and_definition_agree_for_every_reading(
         assert list(bulk.index) == [f"reading {reading.seq}" for reading in shuffled]
         in_order = bulk.loc[[f"reading {reading.seq}" for reading in readings]]
         assert_same(in_order.to_numpy(), expected, model.features, numbers)
+
+
+@bounded
+@given(streams(values=plain_values), declarations)
+def test_rounded_features_are_equal_to_the_bit(
+    readings: list[Reading], declared: list[Feature]
+) -> None:
+    model = FeatureSet(declared)
+    rows = significant(matrix(streamed([model], readings)[0]))
+    bulk = significant(bulk_features(table(readings), ages_table(), declared).to_numpy())
+    np.testing.assert_array_equal(rows, bulk)
 
 
 @bounded

@@ -1,0 +1,35 @@
+"""The one place where features lose the digits that two ways of computing them disagree on."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float64]
+
+#: Significant bits that are kept: 30 of 53, or 9 decimal digits.
+BITS = 30
+_SPLITTER = 2.0 ** (53 - BITS) + 1
+#: Doubles of this size are 2**-30 apart.
+_GRID = 1.5 * 2.0 ** (52 - BITS)
+#: Beyond, values stay as they are: the arithmetic would overflow or lose bits.
+LARGEST = 2.0**60
+
+
+def significant(rows: Rows) -> Rows:
+    """The values rounded to 9 significant digits, and to 9 decimal places; NaN stays NaN.
+
+    Exactly: to 30 significant bits (Veltkamp 1968), then to multiples of 2**-30.
+
+    Two sums of the same readings in another order differ in the last bits, and a slope of 0 may
+    come out as 1e-17 or -1e-17. Rounded, both are on the same side of every split that a tree
+    learned from rounded values.
+
+    >>> significant(np.array([36.5, 0.1 + 0.2, 0.3, 1e-17, float("nan")])).tolist()
+    [36.5, 0.29999999981373549, 0.29999999981373549, 0.0, nan]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        far = rows * _SPLITTER
+        rounded: Rows = far - (far - rows)
+        rounded += _GRID
+        rounded -= _GRID
+    np.copyto(rounded, rows, where=np.abs(rows) >= LARGEST)
+    return rounded
