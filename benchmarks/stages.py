@@ -21,8 +21,7 @@ from benchmarks.bench import INSERT, Bench, Result, rate, readings, seconds
 from benchmarks.databases import mark, open_database
 from benchmarks.loopback import receive, sender
 from benchmarks.pipeline import Pipeline
-from buffer.batches import Batch, Partitioner
-from buffer.queues import Position, Queues
+from buffer.queues import Queues
 from buffer.sse import EventParser
 from embedded.stack import ROOT
 from hospital.replay import Replay
@@ -30,6 +29,7 @@ from tool.db_connector import Changes, connect
 from tool.features import ORIGINAL, FeatureSet, Stay
 from tool.messages import decode
 from tool.model_client import ModelClient
+from wire.batches import Batch, Position, RawMessage, partition_of
 
 BATCH = 1_000
 
@@ -107,14 +107,14 @@ def _reading(bench: Bench, events: list[bytes]) -> Result:
 
 
 async def _read(port: int, total: int) -> None:
-    parser, partitioner, count = EventParser(), Partitioner(2), 0
+    parser, count = EventParser(), 0
     async with (
         aiohttp.ClientSession(read_bufsize=1 << 20) as session,
         session.get(f"http://127.0.0.1:{port}/sub") as response,
     ):
         async for chunk in response.content.iter_any():
             for event in parser.feed(chunk):
-                partitioner.part(event.data)
+                partition_of(event.data, 2)
                 count += 1
     assert count == total
 
@@ -129,8 +129,10 @@ def _enqueue(pipeline: Pipeline, messages: list[bytes]) -> Result:
     def enqueue() -> int:
         nonlocal last
         now = time.time()
-        some = [(last + n + 1, now, message) for n, message in enumerate(messages[:BATCH])]
-        batch = Batch(0, last, some)
+        some = [
+            RawMessage(last + n + 1, now, message) for n, message in enumerate(messages[:BATCH])
+        ]
+        batch = Batch("0bench", 0, last, some)
         last = batch.last
         queues.enqueue(Position("0bench", last, {0: last}, 2), [batch])
         return len(some)

@@ -1,1 +1,1 @@
-"""Takes the stream of readings and queues it for the tool, in batches."""
+"""Follows the stream and queues its messages for the tool, in batches."""

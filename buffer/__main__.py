@@ -1,31 +1,22 @@
-"""`python -m buffer`: follow the stream and queue it for the tool. Settings: see README."""
+"""`python -m buffer`: follow the stream and queue its messages for the tool."""
 
+import argparse
 import asyncio
-import logging
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 from prometheus_client import start_http_server
-from pythonjsonlogger.json import JsonFormatter
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from buffer.main import Buffer
-from buffer.settings import SettingError, Settings
+from buffer.follow import Buffer
+from buffer.settings import Settings
+from wire import keys, logs
+from wire.settings import SettingError, describe, read
 
 
 async def serve(settings: Settings) -> None:
-    password = (
-        Path(settings.redis_password_file).read_text().strip()
-        if settings.redis_password_file
-        else None
-    )
-    redis = Redis.from_url(
-        settings.redis_url, password=password, socket_timeout=5, retry=Retry(NoBackoff(), 1)
-    )
+    """Runs until SIGINT or SIGTERM."""
+    redis = keys.connection(settings.redis_url, settings.redis_password_file.secret)
     task = asyncio.create_task(Buffer(settings, redis).run())
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -33,39 +24,25 @@ async def serve(settings: Settings) -> None:
         await task
 
 
-def set_up_logging(settings: Settings) -> None:
-    """To stderr. As JSON, a line is an object with time, level, service, logger and message."""
-    handler = logging.StreamHandler()
-    if settings.log_format == "json":
-        handler.setFormatter(
-            JsonFormatter(
-                "{levelname}{name}{message}",
-                style="{",
-                rename_fields={"levelname": "level", "name": "logger"},
-                static_fields={"service": "buffer"},
-                timestamp="time",
-            )
-        )
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log_level, handlers=[handler])
-
-
 def main() -> int:
+    argparse.ArgumentParser(
+        prog="python -m buffer",
+        description="Follow the stream and queue its messages for the tool.",
+        epilog=describe(Settings),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     try:
-        settings = Settings.from_environment()
+        settings = read(Settings)
     except SettingError as error:
         print(f"buffer: {error}", file=sys.stderr)
         return 1
-    set_up_logging(settings)
+    logs.set_up("buffer", settings.log_level, settings.log_format)
     if settings.metrics_port:
         try:
             start_http_server(settings.metrics_port, settings.metrics_host)
         except OSError as error:
-            print(
-                f"buffer: BUFFER_METRICS_PORT={settings.metrics_port}: {error.strerror}",
-                file=sys.stderr,
-            )
+            reason = f"BUFFER_METRICS_PORT={settings.metrics_port}: {error.strerror}"
+            print(f"buffer: {reason}", file=sys.stderr)
             return 1
     asyncio.run(serve(settings))
     return 0

@@ -2,47 +2,39 @@
 
 import logging
 import secrets
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from redis import Redis
 from redis.exceptions import WatchError
 from rq import Queue
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from buffer.batches import Batch
+from wire.batches import Batch, Position
+from wire.keys import (
+    COMMITTED,
+    COMPLETE,
+    FAILURE_TTL,
+    LEASE,
+    POSITION,
+    STORE_JOB,
+    JobId,
+    batch_key,
+    queue_name,
+)
 
-POSITION = "icu:position"
-COMMITTED = "icu:committed"
-COMPLETE = b"since"  # field: when the tool told of all partitions
-LEASE = "icu:buffer"
 LEASE_SECONDS = 5
-# What a damaged position may ask for at most.
-MOST_PARTITIONS = 10_000
-# A job that failed is shown by `rq info` for so long.
-FAILURE_TTL = 30 * 24 * 3600
 
 log = logging.getLogger("buffer")
 
 
 class Superseded(Exception):
-    """Another buffer took over, or Redis forgot: the position must be read again."""
-
-
-class Position(msgspec.Struct):
-    """How far the buffer has read: the last message of the stream, and of each partition."""
-
-    stream: str
-    seq: Annotated[int, Meta(ge=0)]
-    parts: dict[int, int]
-    partitions: Annotated[int, Meta(ge=1, le=MOST_PARTITIONS)]
-    ended: bool = False
+    """Another buffer took over, or Redis lost its data: the position must be read again."""
 
 
 class Queues:
-    """One RQ queue a partition, `tool-0` and on."""
+    """One RQ queue for each partition."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis: Any = redis
@@ -52,12 +44,13 @@ class Queues:
 
     def _queue(self, part: int) -> Queue:
         if part not in self._queues:
-            name = f"tool-{part}"
-            self._queues[part] = Queue(name, connection=self._redis, serializer=JSONSerializer)
+            self._queues[part] = Queue(
+                queue_name(part), connection=self._redis, serializer=JSONSerializer
+            )
         return self._queues[part]
 
     def take_lease(self) -> bool:
-        """True while this is the one buffer that may queue. Call at least every few seconds."""
+        """True while this buffer is the one that may queue. Call it every few seconds."""
         if self._redis.get(LEASE) == self._token:
             self._redis.expire(LEASE, LEASE_SECONDS)
             return True
@@ -68,7 +61,7 @@ class Queues:
             self._redis.delete(LEASE)
 
     def load(self) -> Position | None:
-        """The stored position; None when Redis has none that can be read."""
+        """The stored position; None without a readable one."""
         self._stored = self._redis.get(POSITION)
         if not self._stored:
             return None
@@ -79,12 +72,12 @@ class Queues:
             return None
 
     def committed(self, stream: str) -> dict[int, int] | None:
-        """Each partition's last message in the database; None until the tool has said so.
+        """Each partition's last message in the database; None until the tool has written all.
 
-        One worker's word is not enough: the others' partitions would seem to be empty.
+        With the report of one worker alone, the other partitions would seem empty.
         """
         known = self._redis.hgetall(COMMITTED)
-        if COMPLETE not in known:
+        if COMPLETE.encode() not in known:
             return None
         prefix = f"{stream}/".encode()
         return {
@@ -94,7 +87,7 @@ class Queues:
         }
 
     def jobs(self, part: int) -> list[str]:
-        """Ids of the partition's jobs that are not done, oldest first."""
+        """Ids of the partition's unfinished jobs, oldest first."""
         queue = self._queue(part)
         started = StartedJobRegistry(queue=queue).get_job_ids(cleanup=False)
         return [*started, *queue.intermediate_queue.get_job_ids(), *queue.get_job_ids()]
@@ -102,7 +95,7 @@ class Queues:
     def enqueue(self, position: Position, batches: list[Batch]) -> None:
         """Queues the batches and moves the position, both or neither.
 
-        Raises Superseded when the lease or the position in Redis is not this buffer's own.
+        Raises Superseded unless the lease and the position in Redis are this buffer's own.
         """
         stored = msgspec.json.encode(position)
         with self._redis.pipeline() as pipe:
@@ -111,22 +104,16 @@ class Queues:
                 raise Superseded
             pipe.multi()
             for batch in batches:
-                # Not as an argument of the job: RQ would encode it again, compress it, and
-                # write it out once more as the job's description.
-                key = f"icu:batch:{position.stream}-{batch.part}-{batch.last}"
+                # Not an argument of the job: RQ would encode it again, compress it, and store
+                # it once more as the job's description.
+                key = batch_key(batch.stream, batch.part, batch.last)
+                pipe.set(key, msgspec.msgpack.encode(batch))
                 count = len(batch.messages)
-                pipe.set(
-                    key,
-                    msgspec.msgpack.encode(
-                        (position.stream, batch.part, batch.after, batch.messages)
-                    ),
-                )
                 job = Queue.prepare_data(
-                    "tool.worker.store",
+                    STORE_JOB,
                     args=(key,),
-                    # Part and last message first: they are read back after a restart.
-                    job_id=f"{position.stream}-{batch.part}-{batch.last}-{count}",
-                    description=f"{count} messages of stream {position.stream}, part "
+                    job_id=str(JobId(batch.stream, batch.part, batch.last, count)),
+                    description=f"{count} messages of stream {batch.stream}, part "
                     f"{batch.part}, after {batch.after} to {batch.last}",
                     timeout=-1,
                     result_ttl=0,

@@ -12,7 +12,6 @@ from honcho.environ import expand_processes, parse_procfile
 from honcho.manager import Manager
 from honcho.printer import Printer
 
-from buffer.settings import SettingError as BufferSettingError
 from buffer.settings import Settings as BufferSettings
 from dashboard.settings import SettingError as DashboardSettingError
 from dashboard.settings import Settings as DashboardSettings
@@ -23,6 +22,7 @@ from hospital.settings import Settings as HospitalSettings
 from modelapi import settings as modelapi
 from tool.settings import SettingError as ToolSettingError
 from tool.settings import Settings as ToolSettings
+from wire.settings import read
 
 ROOT = Path(__file__).parent.parent
 PORTS = (
@@ -70,14 +70,13 @@ def check_settings(environ: Mapping[str, str]) -> None:
     try:
         hospital = HospitalSettings.from_environment(environ)
         Dates(hospital.date_format)
-        BufferSettings.from_environment(environ)
+        read(BufferSettings, environ)
         ToolSettings.from_environment(environ)
         modelapi.from_environment(environ)
         modelapi.number(environ, "MODELAPI_WORKERS", 2, 1, 64)
         DashboardSettings.from_environment(environ)
     except (
         HospitalSettingError,
-        BufferSettingError,
         ToolSettingError,
         DashboardSettingError,
         ValueError,

@@ -1,10 +1,12 @@
-"""The buffer between a stream that misbehaves and a real Redis."""
+"""The buffer between a misbehaving stream and a real Redis."""
 
 import asyncio
+import json
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,23 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 from redis.exceptions import RedisError
 
-from buffer.main import Buffer, Outage
+from buffer import metrics
+from buffer.follow import Buffer
+from buffer.outage import Outage
 from buffer.settings import Settings
 from buffer.sse import BOM, CUT, KEPT, EventParser
 from embedded.redis_server import NoRedis, executable
-from tool.messages import Unusable, decode
+from wire.messages import Rejected, decode
+from wire.settings import HttpUrl
 
 LIMIT = 3 * KEPT
+MEASURED = '{"type":"reading","pat_id":1,"day":"2019-02-03","hour":7,"minute":25}'
 
 
 def event(seq: int, data: str, stream: str = "5eed0001") -> bytes:
@@ -61,7 +68,7 @@ class TestEventParser:
                 continue
             assert len(each.data) <= KEPT + 1
             assert each.data[:1000] == data[:1000].encode()
-            with pytest.raises(Unusable):
+            with pytest.raises(Rejected):
                 decode(each.data)
 
     def test_a_line_end_cut_in_two_after_a_too_long_event(self) -> None:
@@ -90,7 +97,7 @@ class TestEventParser:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Any]:
-    """A Redis in which the tool has said that nothing is stored yet."""
+    """A Redis in which the tool has reported that nothing is stored yet."""
     try:
         program = executable()
     except NoRedis as error:
@@ -118,17 +125,23 @@ def redis(tmp_path: Path) -> Iterator[Any]:
 
 @asynccontextmanager
 async def buffering(redis: Any, body: bytes, stream: str = "5eed0001") -> AsyncIterator[None]:
-    """A buffer on a source that sends `body` to each who asks."""
+    """A buffer on a source that answers every request with `body`."""
 
     async def sub(request: web.Request) -> web.Response:
         return web.Response(
             body=body, headers={"X-Stream": stream, "Content-Type": "text/event-stream"}
         )
 
+    async with following(redis, sub):
+        yield
+
+
+@asynccontextmanager
+async def following(redis: Any, sub: Handler) -> AsyncIterator[None]:
     app = web.Application()
     app.router.add_get("/sub", sub)
     async with TestServer(app) as server:
-        settings = Settings(stream_url=str(server.make_url("/sub")))
+        settings = Settings(stream_url=HttpUrl(server.make_url("/sub")))
         task = asyncio.create_task(Buffer(settings, redis).run())
         try:
             yield
@@ -136,6 +149,24 @@ async def buffering(redis: Any, body: bytes, stream: str = "5eed0001") -> AsyncI
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+class Pruned:
+    """A source that keeps its newest messages only, as the gateway does."""
+
+    def __init__(self, oldest: int, last: int) -> None:
+        self.oldest, self.last = oldest, last
+        self.asked: list[str] = []
+
+    async def sub(self, request: web.Request) -> web.Response:
+        after = request.headers.get("Last-Event-ID", "")
+        self.asked.append(after)
+        headers = {"X-Stream": "5eed0001", "Content-Type": "text/event-stream"}
+        if after and int(after.rpartition("-")[2]) + 1 < self.oldest:
+            return web.Response(status=410, headers=headers)
+        first = int(after.rpartition("-")[2]) + 1 if after else self.oldest
+        events = [event(seq, MEASURED) for seq in range(first, self.last + 1)]
+        return web.Response(body=b"".join(events) + END, headers=headers)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -153,7 +184,7 @@ def queued(redis: Any) -> list[tuple[int, bytes]]:
 END = b"event: end\nid: 5eed0001-3\ndata: {}\n\n"
 
 
-def test_a_message_of_megabytes_is_passed_on_cut_and_the_stream_goes_on(
+def test_a_message_of_megabytes_is_shortened_and_the_stream_goes_on(
     redis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = '{"pat_id":1}'
@@ -166,15 +197,15 @@ def test_a_message_of_megabytes_is_passed_on_cut_and_the_stream_goes_on(
     asyncio.run(run())
     assert [seq for seq, _ in queued(redis)] == [1, 2, 3]
     assert [len(data) <= KEPT + 1 for _, data in queued(redis)] == [True] * 3
-    told = [record for record in caplog.records if "longer than" in record.message]
-    assert len(told) == 1
+    warnings = [record for record in caplog.records if "longer than" in record.message]
+    assert len(warnings) == 1
 
 
 @pytest.mark.parametrize(
     "data",
     ['{"pat_id":1,"x":' + '{"x":' * 5000, '{"pat_id":' + "9" * 5000 + "}", "\xff", "[" * 9000],
 )
-def test_no_message_is_too_strange_to_be_passed_on(redis: Any, data: str) -> None:
+def test_every_message_is_queued_however_malformed(redis: Any, data: str) -> None:
     small = '{"pat_id":1}'
     body = event(1, small) + event(2, data) + event(3, small) + END
 
@@ -187,7 +218,7 @@ def test_no_message_is_too_strange_to_be_passed_on(redis: Any, data: str) -> Non
 
 
 @pytest.mark.parametrize("stream", ["s" * 33, "ward 7", "wärd", "a.b", "a/b", "a:b"])
-def test_a_stream_with_a_name_that_cannot_be_kept_is_refused_in_one_line(
+def test_a_stream_with_an_invalid_name_is_logged_in_one_line(
     redis: Any, caplog: pytest.LogCaptureFixture, stream: str
 ) -> None:
     async def run() -> None:
@@ -203,7 +234,7 @@ def test_a_stream_with_a_name_that_cannot_be_kept_is_refused_in_one_line(
 @pytest.mark.parametrize(
     "seq", ["", "x", "-1", "1.0", "9" * 19, "9" * 5000, "\N{ARABIC-INDIC DIGIT ONE}"]
 )
-def test_a_message_whose_place_is_no_number_stops_at_it(
+def test_reading_stops_at_an_event_id_without_a_number(
     redis: Any, caplog: pytest.LogCaptureFixture, seq: str
 ) -> None:
     body = event(1, "{}") + f"id: 5eed0001-{seq}\ndata: {{}}\n\n".encode() + END
@@ -216,7 +247,7 @@ def test_a_message_whose_place_is_no_number_stops_at_it(
     assert all(len(record.message) < 300 for record in caplog.records)
 
 
-def test_a_peer_that_answers_and_fails_at_once_is_asked_more_and_more_rarely(
+def test_pauses_grow_for_a_peer_that_recovers_and_fails_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pauses: list[float] = []
@@ -227,10 +258,10 @@ def test_a_peer_that_answers_and_fails_at_once_is_asked_more_and_more_rarely(
     async def run() -> None:
         outage = Outage("stream")
         for _ in range(7):
-            await outage.wait("not understood")
+            await outage.wait(ValueError("not understood"))
             outage.over()
 
-    monkeypatch.setattr("buffer.main.asyncio.sleep", sleep)
+    monkeypatch.setattr("buffer.outage.asyncio.sleep", sleep)
     asyncio.run(run())
     assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
 
@@ -245,7 +276,9 @@ def test_a_peer_that_answers_and_fails_at_once_is_asked_more_and_more_rarely(
         {"icu:position": b"[]"},
     ],
 )
-def test_a_damaged_position_is_read_anew(redis: Any, harm: dict[str, bytes]) -> None:
+def test_a_damaged_position_starts_the_stream_from_what_is_stored(
+    redis: Any, harm: dict[str, bytes]
+) -> None:
     redis.mset(harm)
 
     async def run() -> None:
@@ -256,7 +289,7 @@ def test_a_damaged_position_is_read_anew(redis: Any, harm: dict[str, bytes]) -> 
     asyncio.run(run())
 
 
-def test_somebody_elses_job_in_a_queue_is_left_alone(redis: Any) -> None:
+def test_foreign_jobs_in_a_queue_are_ignored(redis: Any) -> None:
     position = b'{"stream":"5eed0001","seq":1,"parts":{"0":1},"partitions":2}'
     redis.set("icu:position", position)
     redis.rpush("rq:queue:tool-0", "somebody", "some-body-else-s-job")
@@ -267,3 +300,32 @@ def test_somebody_elses_job_in_a_queue_is_left_alone(redis: Any) -> None:
             await until(lambda: [seq for seq, _ in queued(redis)] == [2, 3])
 
     asyncio.run(run())
+
+
+def test_a_source_that_keeps_too_little_costs_only_what_it_dropped(
+    redis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    position = b'{"stream":"5eed0001","seq":2,"parts":{"0":2,"1":2},"partitions":2}'
+    redis.set("icu:position", position)
+    source = Pruned(oldest=6, last=8)
+    before = metrics.MISSING._value.get()
+
+    async def run() -> None:
+        async with following(redis, source.sub):
+            await until(lambda: [seq for seq, _ in queued(redis)] == [6, 7, 8])
+
+    asyncio.run(run())
+    assert source.asked[:2] == ["5eed0001-2", ""]
+    assert metrics.MISSING._value.get() - before == 3
+    lost = [record.args for record in caplog.records if record.msg.startswith("messages %d to")]
+    assert lost == [(3, 5)]
+
+
+def test_the_position_holds_the_time_of_the_newest_message(redis: Any) -> None:
+    async def run() -> None:
+        async with buffering(redis, event(1, MEASURED) + event(2, "not JSON") + END):
+            await until(lambda: len(queued(redis)) == 2)
+
+    asyncio.run(run())
+    clock = json.loads(redis.get("icu:position"))["clock"]
+    assert clock == datetime(2019, 2, 3, 7, 25, tzinfo=UTC).timestamp()

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buffer.batches import Partitioner
 from dashboard.settings import Settings as DashboardSettings
 from embedded.stack import PORTS, ROOT, environment
 from hospital.replay import Replay
@@ -24,6 +23,7 @@ from tool.features import FeatureSet, Stay
 from tool.messages import Discharge, Reading, decode, ordinal
 from tool.model_client import Declaration, feature_set
 from tool.replay import part_of
+from wire.batches import partition_of
 
 SERVICES = ("hospital", "buffer", "tool", "modelapi", "dashboard")
 
@@ -105,7 +105,7 @@ def test_a_message_that_is_replayed_goes_where_it_went_at_first(
 ) -> None:
     """The stay is in the memory of one worker only."""
     message = json.dumps({"type": "reading", "pat_id": pat_id, "age": None})
-    expected = Partitioner(partitions).part(message.encode())
+    expected = partition_of(message.encode(), partitions)
     assert part_of(message, partitions) == expected
     assert 0 <= expected < partitions
 
@@ -115,7 +115,7 @@ def test_a_message_that_is_replayed_goes_where_it_went_at_first(
     ["", "{", "{}", '{"pat_id":"7"}', '{"pat_id":7.5}', "[7]", '{"pat_id":7,"x":' + "[" * 5000],
 )
 def test_a_message_without_a_patient_goes_where_it_went_at_first(message: str) -> None:
-    assert part_of(message, 7) == Partitioner(7).part(message.encode()) == 0
+    assert part_of(message, 7) == partition_of(message.encode(), 7) == 0
 
 
 def test_the_programs_own_ports_are_those_of_make_run(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""Follows the stream.
+
+The stream is the source of truth and can replay any message; the database holds what has
+arrived. Redis lies between and may lose anything: then the buffer goes back to the last
+messages in the database and reads on from there. The tool skips messages that it has.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from redis import Redis
+from redis.exceptions import RedisError
+
+from buffer import metrics
+from buffer.outage import Outage
+from buffer.queues import Queues, Superseded
+from buffer.receive import Interrupted
+from buffer.settings import Settings
+from buffer.transfer import JobsLost, Transfer
+from wire.batches import Position
+
+log = logging.getLogger("buffer")
+
+# Job ids contain the name, and the tables have room for this many characters.
+STREAM = re.compile(r"[0-9A-Za-z_-]{1,32}")
+# Hospital sends a comment every 10 s, so a longer silence means a dead connection.
+SILENCE = 12.0
+# How long to wait for the tool's report of what the database has.
+TOOL_WAIT = 10.0
+
+
+class Buffer:
+    """The one subscriber of the stream; a second buffer stands by for the lease."""
+
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self._settings = settings
+        self._queues = Queues(redis)
+        self._stream_outage = Outage("stream", settings.stream_url)
+        self._redis_outage = Outage("redis")
+        self._ended: str | None = None
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE)
+        async with aiohttp.ClientSession(timeout=timeout, read_bufsize=1 << 20) as session:
+            try:
+                while True:
+                    try:
+                        await self._wait_for_lease()
+                        if not await self._at_end(session):
+                            await self._follow(session)
+                    except (Interrupted, aiohttp.ClientError, TimeoutError) as error:
+                        await self._stream_outage.wait(error)
+                    except Superseded:
+                        log.warning("another program moved the position; reading it again")
+                    except JobsLost:
+                        continue
+                    except RedisError as error:
+                        await self._redis_outage.wait(error)
+            finally:
+                try:
+                    self._queues.give_up_lease()
+                except RedisError:
+                    log.debug("the lease expires by itself")
+
+    async def _wait_for_lease(self) -> None:
+        standing_by = False
+        while not self._queues.take_lease():
+            if not standing_by:
+                log.info("another buffer holds the stream; standing by")
+            standing_by = True
+            await asyncio.sleep(1)
+
+    async def _at_end(self, session: aiohttp.ClientSession) -> bool:
+        """Whether the source still has the stream that was read to its end."""
+        if self._ended is None:
+            return False
+        await asyncio.sleep(2)
+        async with session.head(self._settings.stream_url) as response:
+            return response.headers.get("X-Stream") == self._ended
+
+    async def _follow(self, session: aiohttp.ClientSession) -> None:
+        position = self._queues.load()
+        self._redis_outage.over()
+        async with self._subscribe(session, position) as response:
+            if response.status != 200:
+                raise Interrupted(f"answered {response.status} {response.reason}")
+            stream = response.headers.get("X-Stream", "")
+            if not STREAM.fullmatch(stream):
+                raise Interrupted(
+                    f"answered with X-Stream {stream[:40]!r}: "
+                    "expected 1 to 32 letters, digits, _ or -"
+                )
+            if position is None or position.stream != stream:
+                position = await self._resume(stream)
+                if position.seq:
+                    # Not from its start: subscribe again, from there.
+                    self._queues.enqueue(position, [])
+                    return
+            self._stream_outage.over()
+            metrics.ENDED.set(0)
+            log.info("stream %s: reading after message %d", stream, position.seq)
+            ended = await Transfer(self._settings, self._queues, position).run(response)
+            self._ended = stream if ended else None
+
+    @asynccontextmanager
+    async def _subscribe(
+        self, session: aiohttp.ClientSession, position: Position | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Asks for the messages after `position`, or for the oldest that the source keeps."""
+        url, headers = self._settings.stream_url, {"Accept": "text/event-stream"}
+        if position is not None:
+            after = {"Last-Event-ID": f"{position.stream}-{position.seq}"}
+            async with session.get(url, headers=headers | after) as response:
+                if response.status != 410:
+                    yield response
+                    return
+            log.error(
+                "stream %s: the source no longer keeps message %d; "
+                "reading on from the oldest one that it keeps",
+                position.stream,
+                position.seq + 1,
+            )
+        async with session.get(url, headers=headers) as response:
+            yield response
+
+    async def _resume(self, stream: str) -> Position:
+        """Where to begin when Redis has no position in this stream: after the stored messages."""
+        deadline = time.monotonic() + TOOL_WAIT
+        while (committed := self._queues.committed(stream)) is None:
+            if time.monotonic() > deadline:
+                log.info("the tool has not reported what is stored; beginning at message 1")
+                committed = {}
+                break
+            await asyncio.sleep(0.2)
+            self._queues.take_lease()
+        # A partition with nothing stored yet may have messages all the same.
+        behind = min(committed.get(part, 0) for part in range(self._settings.partitions))
+        return Position(stream, behind, committed, self._settings.partitions)

@@ -1,0 +1,193 @@
+"""Moves the messages of one connection into the queues."""
+
+import asyncio
+import logging
+import time
+from asyncio import FIRST_COMPLETED
+
+import aiohttp
+
+from buffer import metrics
+from buffer.pending import Pending
+from buffer.queues import Queues, Superseded
+from buffer.receive import Receiver
+from buffer.settings import Settings
+from wire.batches import Batch, Position
+from wire.keys import JobId
+from wire.messages import stream_clock
+
+log = logging.getLogger("buffer")
+
+CHECK_SECONDS = 1.0
+# Jobs that are neither in Redis nor in the database for this time are lost.
+LOST_AFTER = 3.0
+
+
+class JobsLost(Exception):
+    """Redis lost jobs; the position is back at the last messages in the database."""
+
+
+class Transfer:
+    """One connection's way from `position` on."""
+
+    def __init__(self, settings: Settings, queues: Queues, position: Position) -> None:
+        self._settings = settings
+        self._queues = queues
+        self._position = position
+        self._pending = Pending(position.stream, position.partitions, settings.batch_max)
+        self._receiver = Receiver(position, self._pending, settings.queue_max)
+        self._checked = time.monotonic()
+        self._missing = 0.0
+
+    async def run(self, response: aiohttp.ClientResponse) -> bool:
+        """True when the stream is stored to its end, False when the partitions have changed.
+
+        Raises Interrupted, Superseded and JobsLost.
+        """
+        self._find_jobs()
+        last = None
+        if self._position.partitions != self._settings.partitions:
+            # Positions of the old partitions mean nothing to the new ones unless they are all
+            # the same: the old partitions go on until all have stored up to the furthest one.
+            last = max(self._position.parts.values(), default=0)
+        receiving = asyncio.create_task(self._receiver.run(response, last))
+        try:
+            await self._queue(receiving)
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+        if last is None:
+            self._end()
+        else:
+            self._repartition()
+        return last is None
+
+    def _find_jobs(self) -> None:
+        """Counts the jobs that were queued before this connection."""
+        for part, last in self._position.parts.items():
+            for name in self._queues.jobs(part):
+                try:
+                    stream, _, last_of_job, count = JobId.parse(name)
+                except ValueError:
+                    continue  # a foreign job
+                if stream == self._position.stream and last_of_job < last:
+                    self._pending.under_way(part, last_of_job, count)
+            self._pending.under_way(part, last, 1)
+
+    async def _queue(self, receiving: "asyncio.Task[None]") -> None:
+        """Turns what arrives into jobs, until all of it is in the database."""
+        receiver, pending = self._receiver, self._pending
+        while True:
+            self._settle()
+            metrics.WAITING.set(pending.waiting)
+            receiver.room.set()
+            if batches := pending.take_due(self._position.parts):
+                self._enqueue(batches)
+            elif pending.first_gathered is not None:
+                await asyncio.sleep(0.003)
+            elif not receiving.done():
+                receiver.arrived.clear()
+                arrival = asyncio.create_task(receiver.arrived.wait())
+                await asyncio.wait({arrival, receiving}, timeout=0.5, return_when=FIRST_COMPLETED)
+                arrival.cancel()
+            elif receiving.exception() or not pending.unsettled():
+                break
+            else:
+                await asyncio.sleep(0.05)
+            if time.monotonic() - self._checked > CHECK_SECONDS:
+                self._check()
+        receiving.result()
+
+    def _settle(self) -> None:
+        self._pending.settle(self._queues.committed(self._position.stream) or {})
+
+    def _check(self) -> None:
+        """Renews the lease and looks for lost jobs."""
+        if not self._queues.take_lease():
+            raise Superseded
+        self._count_jobs()
+        gone = {part for part in self._pending.unsettled() if not self._queues.jobs(part)}
+        # In this order: a job reports what it has committed before it leaves Redis.
+        self._settle()
+        now = time.monotonic()
+        lost = not gone.isdisjoint(self._pending.unsettled())
+        self._missing = self._missing + now - self._checked if lost else 0.0
+        self._checked = now
+        if self._missing > LOST_AFTER:
+            self._rewind()
+            raise JobsLost
+
+    def _count_jobs(self) -> None:
+        for part in range(self._settings.partitions):
+            metrics.JOBS.labels(part).set(len(self._queues.jobs(part)))
+
+    def _enqueue(self, batches: list[Batch]) -> None:
+        position, first_left = self._position, self._pending.first_gathered
+        clocks = [position.clock] + [stream_clock(batch.messages[-1].data) for batch in batches]
+        moved = Position(
+            position.stream,
+            self._receiver.read if first_left is None else first_left - 1,
+            position.parts | {batch.part: batch.last for batch in batches},
+            position.partitions,
+            clock=max((clock for clock in clocks if clock is not None), default=None),
+        )
+        self._queues.enqueue(moved, batches)
+        position.seq, position.parts = moved.seq, moved.parts
+        position.clock, position.ended = moved.clock, moved.ended
+        for batch, clock in zip(batches, clocks[1:], strict=True):
+            metrics.BATCH.observe(len(batch.messages))
+            if clock is not None:
+                metrics.CLOCK.labels(batch.part).set(clock)
+            _log(batch)
+
+    def _rewind(self) -> None:
+        position = self._position
+        committed = self._queues.committed(position.stream)
+        if committed is None:
+            raise Superseded
+        metrics.REWINDS.inc()
+        behind = min(committed.get(part, 0) for part in self._pending.unsettled())
+        log.warning(
+            "stream %s: Redis lost jobs; reading again after message %d", position.stream, behind
+        )
+        position.seq = min(behind, position.seq)
+        position.parts = committed
+        self._queues.enqueue(position, [])
+
+    def _repartition(self) -> None:
+        position, partitions = self._position, self._settings.partitions
+        log.info("partitions change from %d to %d", position.partitions, partitions)
+        position.seq = self._receiver.read
+        position.partitions = partitions
+        self._queues.enqueue(position, [])
+
+    def _end(self) -> None:
+        position = self._position
+        if not position.ended:
+            position.ended = True
+            self._queues.enqueue(position, [])
+        self._count_jobs()
+        metrics.WAITING.set(0)
+        metrics.ENDED.set(1)
+        log.info("stream %s: ended at message %d", position.stream, position.seq)
+
+
+def _log(batch: Batch) -> None:
+    batch_id = f"{batch.stream}-{batch.part}-{batch.last}"
+    log.info(
+        "stream %s: queued %d messages up to %d for tool-%d",
+        batch.stream,
+        len(batch.messages),
+        batch.last,
+        batch.part,
+        extra={"batch_id": batch_id},
+    )
+    if log.isEnabledFor(logging.DEBUG):
+        for message in batch.messages:
+            message_id = f"{batch.stream}-{message.seq}"
+            log.debug(
+                "message %s: %s",
+                message_id,
+                message.data.decode("utf-8", "replace"),
+                extra={"message_id": message_id, "batch_id": batch_id},
+            )
