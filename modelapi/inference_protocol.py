@@ -51,7 +51,7 @@ def ready() -> Response:
 @blueprint.get("/models/<name>")
 @blueprint.get("/models/<name>/versions/<version>")
 def metadata(name: str, version: str | None = None) -> Response:
-    """Inputs and outputs of a model: one FP64 tensor a feature, in the manifest's order."""
+    """Inputs and outputs of a model, one FP64 tensor for each feature, and its description."""
     model = registry().find(name, version)
     manifest = model.manifest
     return answer(
@@ -61,6 +61,16 @@ def metadata(name: str, version: str | None = None) -> Response:
             "platform": PLATFORMS[manifest.kind],
             "inputs": [_described(feature.name, "FP64") for feature in manifest.features],
             "outputs": [_described(output.name, output.datatype) for output in manifest.outputs],
+            "parameters": {
+                "title": manifest.title,
+                "kind": manifest.kind,
+                "created": manifest.created,
+                "probability": manifest.outputs[0].description,
+                "learned_hours": manifest.learned_hours,
+                "thresholds": manifest.thresholds,
+                "limits": manifest.limits,
+                "metrics": manifest.metrics,
+            },
         }
     )
 

@@ -96,6 +96,8 @@ class TestTritonClient:
         assert [tensor["name"] for tensor in metadata["inputs"]] == list(ROW)
         assert metadata["outputs"] == [{"name": "probability", "datatype": "FP64", "shape": [-1]}]
         assert client.get_model_metadata("plain")["versions"] == ["1", "2"]
+        assert metadata["parameters"]["kind"] == "sklearn"
+        assert metadata["parameters"]["limits"]
         assert client.get_model_config("news2", "2017")["output"][1]["data_type"] == "TYPE_INT64"
 
     @pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
