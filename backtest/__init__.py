@@ -1,0 +1,1 @@
+"""Scores models on a ward's own history, replayed through the real pipeline."""

@@ -1,0 +1,134 @@
+"""Alarm burden: how often a model would have rung, how early, and how often for nothing.
+
+With E events, A alarms and a prediction window (w0, w1] in hours:
+
+    alarms per patient-day  A / (hours in the ICU / 24)
+    event sensitivity       share of events with an alarm w0 to w1 hours before them
+    PPV                     share of true alarms, of the alarms with follow-up
+    NNE                     number needed to evaluate, 1 / PPV
+    lead time               hours from the first true alarm to the event
+
+An alarm is true when the event follows in the window. It has follow-up when the event follows, the
+stay has ended, or the stay was observed for w1 hours after it.
+Sources: circEWS (Hyland et al. 2020), Epic Sepsis Model (Wong et al. 2021), AAM (Kipnis et al. 2016).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from wire.alarms import Policy, fold
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StayPath:
+    """One stay's predictions of one model, in the order of the stream.
+
+    hours: of each prediction, since the admission. observed: hours in the ICU. event: whether it
+    happened; event_at: when, in hours, NaN for an event without a time. ended: nothing can follow.
+    """
+
+    hours: Floats
+    probability: Floats
+    observed: float
+    event: bool
+    event_at: float = float("nan")
+    ended: bool = True
+
+    def alarms(self, policy: Policy) -> list[float]:
+        """Times at which the model rings, repetitions included."""
+        if not len(self.probability) or self.probability.max() < policy.at:
+            return []
+        rows = zip(
+            range(len(self.hours)), self.hours.tolist(), self.probability.tolist(), strict=True
+        )
+        return [event.at for event in fold(policy, rows) if event.kind != "clear"]
+
+
+@dataclass(frozen=True)
+class Burden:
+    """The figures of merit of one policy; shares are NaN where nothing can be counted."""
+
+    threshold: float
+    alarms: int
+    patient_days: float
+    events: int
+    detected: int
+    true_alarms: int
+    followed: int
+    lead_hours: tuple[float, ...]
+
+    @property
+    def per_patient_day(self) -> float:
+        return self.alarms / self.patient_days if self.patient_days else float("nan")
+
+    @property
+    def sensitivity(self) -> float:
+        return self.detected / self.events if self.events else float("nan")
+
+    @property
+    def ppv(self) -> float:
+        return self.true_alarms / self.followed if self.followed else float("nan")
+
+    @property
+    def nne(self) -> float:
+        return self.followed / self.true_alarms if self.true_alarms else float("nan")
+
+    @property
+    def median_lead(self) -> float:
+        return float(np.median(self.lead_hours)) if self.lead_hours else float("nan")
+
+
+def burden(paths: Iterable[StayPath], policy: Policy) -> Burden:
+    """The figures of a policy over all stays.
+
+    An event without a time counts in any window: its stay's alarms are all true.
+    """
+    low, high = policy.window_hours
+    alarms = events = detected = true = followed = 0
+    hours = 0.0
+    leads: list[float] = []
+    for path in paths:
+        rung = path.alarms(policy)
+        timeless = path.event and np.isnan(path.event_at)
+        hits = [at for at in rung if timeless or low < path.event_at - at <= high]
+        open_ended = [at for at in rung if not path.ended and path.observed - at < high]
+        alarms += len(rung)
+        hours += path.observed
+        events += path.event
+        detected += bool(hits)
+        true += len(hits)
+        followed += len(rung) - len(set(open_ended) - set(hits))
+        if hits and not timeless:
+            leads.append(path.event_at - hits[0])
+    return Burden(policy.at, alarms, hours / 24, events, detected, true, followed, tuple(leads))
+
+
+def thresholds(paths: Sequence[StayPath], count: int = 30) -> list[float]:
+    """Thresholds from the highest probabilities down to the median, evenly in rank."""
+    highest = np.sort([path.probability.max() for path in paths if len(path.probability)])
+    if not len(highest):
+        return []
+    shares = np.linspace(0.02, 1.0, count)
+    found = np.quantile(highest, 1 - shares)
+    return sorted({float(value) for value in found if value > 0}, reverse=True)
+
+
+def curve(paths: Sequence[StayPath], policy: Policy, at: Iterable[float]) -> list[Burden]:
+    """The burden at each threshold; the policy's other members stay, `clear` in proportion."""
+    found = []
+    for threshold in at:
+        clear = None if policy.clear is None else threshold * policy.clear / max(policy.at, 1e-12)
+        found.append(burden(paths, msgspec.structs.replace(policy, at=threshold, clear=clear)))
+    return found
+
+
+def within_budget(points: Iterable[Burden], per_patient_day: float) -> Burden | None:
+    """The point with the highest sensitivity among those within the budget."""
+    fitting = [point for point in points if point.per_patient_day <= per_patient_day]
+    return max(fitting, key=lambda point: (point.sensitivity, -point.alarms), default=None)

@@ -1,0 +1,91 @@
+"""Figures of merit of alarms, each against a case worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from backtest.burden import Burden, StayPath, burden, curve, thresholds, within_budget
+from wire.alarms import Policy
+
+POLICY = Policy(at=0.5, window_hours=(0, 8))
+NAN = float("nan")
+
+
+def path(probability: list[float], observed: float = 24.0, **about: object) -> StayPath:
+    """A stay with a prediction every hour, from hour 0."""
+    hours = np.arange(len(probability), dtype=float)
+    fields = {"event": False, **about}
+    return StayPath(hours, np.array(probability), observed, **fields)  # type: ignore[arg-type]
+
+
+class TestByHand:
+    def test_alarms_are_counted_per_patient_day(self) -> None:
+        # Two alarms in 24 + 48 hours.
+        stays = [path([0.6, 0.1, 0.6]), path([0.1], observed=48.0)]
+        found = burden(stays, POLICY)
+        assert found.alarms == 2
+        assert found.patient_days == 3
+        assert found.per_patient_day == pytest.approx(2 / 3)
+
+    def test_an_event_is_detected_in_the_window_alone(self) -> None:
+        early = path([0.6] + [0.1] * 11, event=True, event_at=12.0)  # 12 hours before
+        right = path([0.1] * 6 + [0.6, 0.1], event=True, event_at=10.0)  # 4 hours before
+        late = path([0.1] * 10 + [0.6], event=True, event_at=10.0)  # at the event
+        found = burden([early, right, late], POLICY)
+        assert (found.events, found.detected, found.alarms, found.true_alarms) == (3, 1, 3, 1)
+        assert found.sensitivity == pytest.approx(1 / 3)
+        assert found.lead_hours == (4.0,)
+
+    def test_ppv_and_nne_count_alarms_with_follow_up(self) -> None:
+        true = path([0.6], event=True, event_at=4.0)
+        false = path([0.6])
+        unknown = path([0.6, 0.1], observed=2.0, ended=False)
+        long_enough = path([0.6, 0.1], observed=9.0, ended=False)
+        found = burden([true, false, unknown, long_enough], POLICY)
+        assert (found.alarms, found.followed, found.true_alarms) == (4, 3, 1)
+        assert found.ppv == pytest.approx(1 / 3)
+        assert found.nne == pytest.approx(3)
+
+    def test_lead_time_is_that_of_the_first_true_alarm(self) -> None:
+        stay = path([0.6, 0.1, 0.6, 0.1, 0.6], event=True, event_at=9.0)
+        found = burden([stay], POLICY)
+        # The alarm at hour 0 is 9 hours early, so the first true one is at hour 2.
+        assert found.lead_hours == (7.0,)
+        assert (found.detected, found.true_alarms) == (1, 2)
+
+    def test_an_event_without_a_time_counts_in_any_window(self) -> None:
+        found = burden([path([0.6, 0.1, 0.6], event=True), path([0.6])], POLICY)
+        assert (found.events, found.detected, found.true_alarms) == (1, 1, 2)
+        assert found.ppv == pytest.approx(2 / 3)
+        assert found.lead_hours == ()
+
+    def test_nothing_to_count_is_nan(self) -> None:
+        found = burden([], POLICY)
+        for value in (found.per_patient_day, found.sensitivity, found.ppv, found.nne):
+            assert math.isnan(value)
+        assert math.isnan(burden([path([0.1])], POLICY).median_lead)
+
+
+def test_a_curve_has_the_policy_at_each_threshold() -> None:
+    stays = [path([0.9], event=True, event_at=4.0), path([0.7]), path([0.3])]
+    found = curve(stays, POLICY, [0.8, 0.6, 0.2])
+    assert [(point.alarms, point.sensitivity) for point in found] == [(1, 1), (2, 1), (3, 1)]
+
+
+def test_thresholds_fall_from_the_highest_probability() -> None:
+    draw = np.random.default_rng(3)
+    stays = [path(draw.random(5).tolist()) for _ in range(200)]
+    found = thresholds(stays, 20)
+    assert found == sorted(found, reverse=True)
+    assert found[0] <= 1
+    assert all(stay.alarms(Policy(at=found[-1])) for stay in stays)
+
+
+def test_the_budget_chooses_the_most_sensitive_point_within_it() -> None:
+    def point(threshold: float, alarms: int, detected: int) -> Burden:
+        return Burden(threshold, alarms, 10.0, 10, detected, detected, alarms, ())
+
+    points = [point(0.9, 2, 2), point(0.8, 8, 6), point(0.7, 12, 9)]
+    assert within_budget(points, 1.0) is points[1]
+    assert within_budget(points, 0.1) is None
