@@ -10,7 +10,7 @@ With E events, A alarms and a prediction window (w0, w1] in hours:
 
 An alarm is true when the event follows in the window. It has follow-up when the event follows, the
 stay has ended, or the stay was observed for w1 hours after it.
-Sources: circEWS (Hyland et al. 2020), Epic Sepsis Model (Wong et al. 2021), AAM (Kipnis et al. 2016).
+Sources: Hyland et al. 2020 (circEWS), Wong et al. 2021 (Epic), Kipnis et al. 2016 (AAM).
 """
 
 from collections.abc import Iterable, Sequence

@@ -36,7 +36,7 @@ def roc(scores: Scores, area: Figure) -> str:
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--")
     axes.plot(false, true, color=MAIN)
     _label(axes, "false positive rate", "sensitivity", f"AUROC {area}")
-    return _svg(canvas)
+    return svg(canvas)
 
 
 @mpl.rc_context(STYLE)
@@ -52,7 +52,7 @@ def precision_recall(scores: Scores, area: Figure) -> str:
     axes.plot(recall[:-1], precision[:-1], color=MAIN)
     axes.set_ylim(0, 1.02)
     _label(axes, "sensitivity", "positive predictive value", f"AUPRC {area}")
-    return _svg(canvas)
+    return svg(canvas)
 
 
 @mpl.rc_context(STYLE)
@@ -72,7 +72,7 @@ def calibration(scores: Scores, slope: Figure, intercept: Figure) -> str:
     below.hist(scores.probability, bins=np.linspace(0, top, 41), color=QUIET)
     below.set_yticks([])
     _label(below, "predicted probability (tenths of the rows)", "rows", "")
-    return _svg(canvas)
+    return svg(canvas)
 
 
 @mpl.rc_context(STYLE)
@@ -92,7 +92,7 @@ def by_hour(hours: Sequence[int], figures: Sequence[Figure], name: str, line: fl
         axes.axhline(line, color=QUIET, linewidth=1, linestyle="--")
     axes.set_xlim(0, max(hours) * 1.02)
     _label(axes, "hours since the first reading", name, "")
-    return _svg(canvas)
+    return svg(canvas)
 
 
 @mpl.rc_context(STYLE)
@@ -107,7 +107,7 @@ def forest(names: Sequence[str], figures: Sequence[Figure], label: str, line: fl
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     _label(axes, label, "", "")
-    return _svg(canvas)
+    return svg(canvas)
 
 
 def _canvas() -> tuple[Canvas, Axes]:
@@ -121,7 +121,7 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_title(title, fontsize=8.5, color=INK, loc="left")
 
 
-def _svg(canvas: Canvas) -> str:
+def svg(canvas: Canvas) -> str:
     file = io.StringIO()
     canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()

@@ -1,0 +1,134 @@
+"""Scores models on a ward's own history: discrimination, calibration, and the burden of alarms."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from backtest import figures, gate, history, report
+from backtest.figures import Backtest
+from backtest.history import NoHistory, Version
+from training import dataset
+from training.config import Data, Label
+from training.dataset import DataError
+from wire import logs
+from wire.alarms import Policy
+from wire.settings import DatabaseUrl, SettingError, without_password
+
+log = logging.getLogger("backtest")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m backtest",
+        description=__doc__,
+        epilog="The last line of standard output is a JSON object with all figures.",
+    )
+    found.add_argument("folder", type=Path, help="the CSVs, with outcome.csv beside them")
+    found.add_argument(
+        "models", nargs="+", type=Version.parse, help="NAME/VERSION; the first is the champion"
+    )
+    found.add_argument(
+        "--database", help="judge what this database holds already, without a replay"
+    )
+    found.add_argument("--stream", help="which stream of it; the one committed last")
+    found.add_argument("--outcome", default="died_in_hospital", help="(%(default)s)")
+    found.add_argument(
+        "--after", help="column with the hours from admission to the event, where it is known"
+    )
+    found.add_argument(
+        "--within", type=int, metavar="HOURS", help="the event counts in this horizon; any time"
+    )
+    found.add_argument("--at", type=float, default=0.3, help="alarm threshold (%(default)s)")
+    found.add_argument("--clear", type=float, help="where an alarm clears; below --at")
+    found.add_argument("--for-hours", type=float, default=0.0, help="persistence (%(default)s)")
+    found.add_argument("--silence-hours", type=float, default=6.0, help="(%(default)s)")
+    found.add_argument("--again-hours", type=float, help="a standing alarm rings again; never")
+    found.add_argument(
+        "--window-hours",
+        type=float,
+        nargs=2,
+        default=(0.0, 48.0),
+        metavar=("FROM", "TO"),
+        help="an alarm is true when the event follows in this time (0 48)",
+    )
+    found.add_argument(
+        "--alarms-per-patient-day", type=float, default=1.0, help="the budget (%(default)s)"
+    )
+    for name in ("least", "most"):
+        found.add_argument(
+            f"--at-{name}",
+            action="append",
+            default=[],
+            type=gate.Bound.parse,
+            metavar="FIGURE=VALUE",
+            help="exit with 3 when the champion's figure is out of bounds, as auroc=.74",
+        )
+    found.add_argument("--resamples", type=int, default=200, help="bootstraps (%(default)s)")
+    found.add_argument(
+        "--to", type=Path, default=Path("reports/backtest"), help="report's folder (%(default)s)"
+    )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = parser().parse_args(arguments)
+    logs.set_up("backtest", "INFO")
+    try:
+        found = run(chosen)
+    except (NoHistory, DataError, SettingError, ValueError) as error:
+        print(f"backtest: {error}", file=sys.stderr)
+        return 1
+    page = report.write(found, {}, chosen.to)
+    as_json = report.as_json(found, {})
+    failed = gate.failed(as_json["models"][0], chosen.at_least, chosen.at_most)
+    for line in failed:
+        print(f"backtest: {line}", file=sys.stderr)
+    print(f"{page}", file=sys.stderr)
+    print(json.dumps(as_json))
+    return 3 if failed else 0
+
+
+def run(chosen: Any) -> Backtest:
+    """All figures. Raises NoHistory, DataError or ValueError, one line each."""
+    policy = Policy(
+        at=chosen.at,
+        clear=chosen.clear,
+        for_hours=chosen.for_hours,
+        silence_hours=chosen.silence_hours,
+        again_hours=chosen.again_hours,
+        window_hours=tuple(chosen.window_hours),
+    )
+    label = Label(
+        column=chosen.outcome,
+        event=chosen.outcome.replace("_", " "),
+        after_column=chosen.after,
+        within_hours=chosen.within,
+    )
+    outcomes = dataset.read_outcomes(Data(folder=chosen.folder), label)
+    url = DatabaseUrl.parse(chosen.database)
+    password = os.environ.get("DATABASE_PASSWORD", "")
+    log.info("reading predictions from %s", without_password(url))
+    stream = chosen.stream or history.newest_stream(url, password)
+    models = []
+    for version in chosen.models:
+        rows = history.predictions(url, password, stream, version)
+        judged = history.judge(version, rows, outcomes, label)
+        log.info("%s: %s readings; computing figures", version, f"{len(judged.rows):,}")
+        models.append(
+            figures.measure(judged, policy, chosen.alarms_per_patient_day, chosen.resamples)
+        )
+    champion = models[0].history
+    comparisons = [
+        figures.compare(champion, model.history, chosen.resamples) for model in models[1:]
+    ]
+    return Backtest(stream, label.event, chosen.alarms_per_patient_day, models, comparisons)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

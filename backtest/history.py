@@ -1,0 +1,157 @@
+"""Predictions as the pipeline stored them, joined with the outcomes of their stays."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.burden import StayPath
+from training.config import Label
+from training.evaluation import Scores
+from wire import database
+
+KEY = ["pat_id", "date_admission"]
+HOUR = pd.Timedelta(hours=1)
+
+
+class NoHistory(Exception):
+    """The tables hold nothing that can be judged; the text is one line."""
+
+
+class Version(NamedTuple):
+    """A version of a model, written `name/version`."""
+
+    model: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Version":
+        """Raises ValueError for any other form."""
+        model, slash, version = text.partition("/")
+        if not (model and slash and version) or "/" in version:
+            raise ValueError(f"{text!r} is not NAME/VERSION")
+        return cls(model, version)
+
+
+@dataclass(frozen=True)
+class History:
+    """One model's predictions before the event, with outcomes, in the order of the stream.
+
+    rows: seq, pat_id, date_admission, hours (since the stay's first reading), probability, y,
+    event_at (hours, NaN without a time), index 0, 1, … . stays: observed (hours), event, event_at,
+    ended, by KEY. excluded: readings that are not judged, by reason.
+    """
+
+    version: Version
+    rows: pd.DataFrame
+    stays: pd.DataFrame
+    excluded: Counter[str]
+
+    def scores(self, hours: tuple[float, float] = (0.0, np.inf)) -> Scores:
+        """The rows of these hours of the stay, low <= hours < high; each stay weighs 1."""
+        rows = self.rows[(self.rows["hours"] >= hours[0]) & (self.rows["hours"] < hours[1])]
+        each = rows.groupby(KEY)["seq"].transform("size")
+        return Scores(
+            rows["y"].to_numpy(np.int64),
+            rows["probability"].to_numpy(),
+            rows["pat_id"].to_numpy(np.int64),
+            (1 / each).to_numpy(),
+        )
+
+    def paths(self) -> list[StayPath]:
+        """A path for each stay with a known outcome, predicted or not."""
+        found = dict(list(self.rows.groupby(KEY, sort=False)))
+        nothing = self.rows[:0]
+        paths = []
+        for stay in self.stays.itertuples():
+            part = found.get(stay.Index, nothing)
+            hours, probability = part["hours"].to_numpy(), part["probability"].to_numpy()
+            path = StayPath(hours, probability, stay.observed, bool(stay.event), stay.event_at)
+            paths.append(path)
+        return paths
+
+
+def newest_stream(url: str, password: str = "") -> str:
+    """The stream that was committed last. Raises NoHistory for an empty database."""
+    statement = "SELECT stream FROM positions ORDER BY committed_at DESC LIMIT 1"
+    found = _select(url, password, statement, ())
+    if found.empty:
+        raise NoHistory("nothing is stored yet")
+    return str(found["stream"][0])
+
+
+def predictions(url: str, password: str, stream: str, version: Version) -> pd.DataFrame:
+    """A model's predictions: seq, pat_id, date_admission, hours, probability, reason.
+
+    Raises NoHistory when the model has none.
+    """
+    rows = _select(
+        url,
+        password,
+        "SELECT seq, pat_id, date_admission, measured_at, probability, reason FROM predictions"
+        " WHERE stream = ? AND model = ? AND version = ? ORDER BY seq",
+        (stream, *version),
+    )
+    if rows.empty:
+        raise NoHistory(f"stream {stream}: {version} has no prediction")
+    for column in ("date_admission", "measured_at"):
+        rows[column] = pd.to_datetime(rows[column]).dt.as_unit("s")
+    # The event's time counts from the admission, the stay's hours from its first reading.
+    rows["since_admission"] = (rows["measured_at"] - rows["date_admission"]) / HOUR
+    first = rows.groupby(KEY)["measured_at"].transform("min")
+    rows["hours"] = (rows["measured_at"] - first) / HOUR
+    return rows
+
+
+def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: Label) -> History:
+    """Joins predictions and outcomes, and leaves out what cannot be judged.
+
+    Readings at or after the event are excluded: the cut-off is the event itself. Raises NoHistory
+    when no reading is left.
+    """
+    excluded: Counter[str] = Counter()
+    known = pd.MultiIndex.from_frame(rows[KEY]).isin(outcomes.index)
+    excluded["stay without an outcome"] += int((~known).sum())
+    rows = rows[known].join(outcomes[_columns(label)], on=KEY)
+    event = rows[label.column] == 1
+    ahead = pd.Series(np.nan, index=rows.index)
+    if label.after_column is not None:
+        ahead = rows[label.after_column] - rows["since_admission"]
+        event_at = rows["hours"] + ahead
+    else:
+        event_at = ahead
+    over = event & (ahead <= 0)
+    excluded["reading at or after the event"] += int(over.sum())
+    y = event if label.within_hours is None else event & (ahead <= label.within_hours)
+    rows = rows.assign(y=y.astype(np.int64), event_at=event_at.where(event), event=event)[~over]
+    if rows.empty:
+        raise NoHistory(f"{version}: no reading of a stay with a known outcome")
+    stays = rows.groupby(KEY, sort=False).agg(
+        observed=("hours", "max"), event=("event", "max"), event_at=("event_at", "first")
+    )
+    stays["observed"] = stays["observed"].clip(lower=1.0)
+    missing = rows["probability"].isna()
+    for reason, count in rows.loc[missing, "reason"].value_counts().items():
+        excluded[str(reason)] += int(count)
+    judged = rows.loc[~missing, ["seq", *KEY, "hours", "probability", "y", "event_at"]]
+    return History(version, judged.reset_index(drop=True), stays, +excluded)
+
+
+def _columns(label: Label) -> list[str]:
+    return [label.column] if label.after_column is None else [label.column, label.after_column]
+
+
+def _select(url: str, password: str, statement: str, values: tuple[object, ...]) -> pd.DataFrame:
+    connection = database.connect(url, password, read_only=True)
+    try:
+        cursor = connection.cursor()
+        cursor.execute(statement.replace("?", database.placeholder(url)), values)
+        names = [column[0] for column in cursor.description]
+        return pd.DataFrame.from_records(cursor.fetchall(), columns=names)
+    finally:
+        connection.close()

@@ -1,0 +1,215 @@
+"""The report of a backtest: a page with plots, and the same figures as JSON."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from backtest.burden import Burden
+from backtest.figures import Backtest, ModelFigures
+from training.evaluation import Figure, Scores
+from training.plots import INK, MAIN, QUIET, STYLE, svg
+
+COLOURS = (MAIN, "#b4531f", "#3d7a3d", "#7a4d9e")
+# Alarms a patient-day and sensitivity, as published.
+PUBLISHED = {"circEWS 2020": (1.2, 0.90)}
+
+
+def write(backtest: Backtest, replay: dict[str, Any], folder: Path) -> Path:
+    """Writes index.html into the folder, and returns its path."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["share"] = share
+    environment.filters["number"] = number
+    page = environment.get_template("report.html.j2").render(
+        backtest=backtest,
+        replay=replay,
+        timed=bool(backtest.models[0].history.stays["event_at"].notna().any()),
+        burden_plot=burden_plot(backtest),
+        calibration_plot=calibration_plot(backtest),
+        decision_plot=decision_plot(backtest),
+        lead_plot=lead_plot(backtest),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def as_json(backtest: Backtest, replay: dict[str, Any]) -> dict[str, Any]:
+    """All figures as plain JSON; null stands for not estimable."""
+    return {
+        "stream": backtest.stream,
+        "label": backtest.label,
+        "models": [_model(model) for model in backtest.models],
+        "comparisons": [
+            {
+                "challenger": comparison.challenger,
+                "readings": comparison.readings,
+                "verdict": comparison.verdict,
+                "auroc_gain": _figure(comparison.auroc),
+                "brier_gain": _figure(comparison.brier),
+            }
+            for comparison in backtest.comparisons
+        ],
+        "replay": replay,
+    }
+
+
+def _model(model: ModelFigures) -> dict[str, Any]:
+    rows = model.history.rows
+    return {
+        "model": str(model.history.version),
+        "readings": len(rows),
+        "stays": len(model.history.stays),
+        "events": int(model.history.stays["event"].sum()),
+        "excluded": dict(model.history.excluded.most_common()),
+        **{name: _figure(figure) for name, figure in model.overall.items()},
+        "by_hour": {
+            band: {name: _figure(figure) for name, figure in figures.items()}
+            for band, figures in model.bands.items()
+        },
+        "alarms": _burden(model.alarms),
+        "at_budget": _burden(model.budget) if model.budget else None,
+    }
+
+
+def _figure(figure: Figure) -> list[float | None]:
+    return [_known(value) for value in (figure.value, figure.low, figure.high)]
+
+
+def _burden(point: Burden) -> dict[str, float | None]:
+    return {
+        "threshold": point.threshold,
+        "alarms": point.alarms,
+        "alarms_per_patient_day": _known(point.per_patient_day),
+        "sensitivity": _known(point.sensitivity),
+        "ppv": _known(point.ppv),
+        "nne": _known(point.nne),
+        "median_lead_hours": _known(point.median_lead),
+    }
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def share(value: float) -> str:
+    """A share in percent; a dash for none.
+
+    >>> share(0.123), share(float("nan"))
+    ('12.3 %', '–')
+    """
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "–"
+
+
+def number(value: float) -> str:
+    """A number with two digits after the point; a dash for none."""
+    return f"{value:,.2f}" if math.isfinite(value) else "–"
+
+
+@mpl.rc_context(STYLE)
+def burden_plot(backtest: Backtest) -> str:
+    """Event sensitivity against alarms a patient-day, with published points."""
+    canvas, axes = _canvas()
+    widest = max(2.0, 3 * backtest.per_patient_day)
+    for colour, model in zip(COLOURS, backtest.models, strict=False):
+        points = [p for p in model.curve if p.per_patient_day <= widest]
+        axes.plot(
+            [p.per_patient_day for p in points],
+            [p.sensitivity for p in points],
+            color=colour,
+            marker=".",
+            label=str(model.history.version),
+        )
+    for name, (alarms, sensitivity) in PUBLISHED.items():
+        axes.plot(alarms, sensitivity, "x", color=INK)
+        axes.annotate(name, (alarms, sensitivity), (5, -3), textcoords="offset points")
+    axes.axvline(backtest.per_patient_day, color=QUIET, linewidth=1, linestyle="--")
+    axes.annotate(
+        "budget", (backtest.per_patient_day, 0.02), (4, 0), textcoords="offset points", color=INK
+    )
+    axes.set_xlim(0, widest)
+    axes.set_ylim(0, 1.02)
+    return _finish(canvas, axes, "alarms a patient-day", "events with an alarm in time")
+
+
+@mpl.rc_context(STYLE)
+def calibration_plot(backtest: Backtest) -> str:
+    """Observed share against predicted probability, by tenths of the readings."""
+    canvas, axes = _canvas()
+    top = 0.05
+    for colour, model in zip(COLOURS, backtest.models, strict=False):
+        predicted, observed, _, _ = np.array(model.calibration).T
+        axes.plot(predicted, observed, color=colour, marker=".", label=str(model.history.version))
+        top = max(top, predicted.max(), observed.max())
+    axes.plot([0, top], [0, top], color=QUIET, linewidth=1, linestyle="--")
+    return _finish(canvas, axes, "predicted", "observed")
+
+
+@mpl.rc_context(STYLE)
+def decision_plot(backtest: Backtest) -> str:
+    """Net benefit over thresholds (Vickers and Elkin 2006)."""
+    canvas, axes = _canvas()
+    at = np.linspace(0.01, 0.5, 50)
+    for colour, model in zip(COLOURS, backtest.models, strict=False):
+        scores = model.history.scores()
+        axes.plot(
+            at,
+            [net_benefit(scores, threshold) for threshold in at],
+            color=colour,
+            label=str(model.history.version),
+        )
+    scores = backtest.models[0].history.scores()
+    everybody = Scores(scores.y, np.ones(len(scores.y)), scores.patients, scores.weight)
+    axes.plot(
+        at,
+        [net_benefit(everybody, threshold) for threshold in at],
+        color=QUIET,
+        linestyle="--",
+        label="act on everybody",
+    )
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_ylim(bottom=-0.02)
+    return _finish(canvas, axes, "threshold", "net benefit")
+
+
+def net_benefit(scores: Scores, threshold: float) -> float:
+    """True positives less false ones at the odds of the threshold, per reading."""
+    flagged = scores.probability >= threshold
+    weight = scores.weights
+    true, false = weight @ (flagged & (scores.y == 1)), weight @ (flagged & (scores.y == 0))
+    return float((true - threshold / (1 - threshold) * false) / weight.sum())
+
+
+@mpl.rc_context(STYLE)
+def lead_plot(backtest: Backtest) -> str:
+    """Hours from the first true alarm to the event, as a share of the detected events."""
+    canvas, axes = _canvas()
+    for colour, model in zip(COLOURS, backtest.models, strict=False):
+        leads = np.sort(np.array(model.alarms.lead_hours))
+        if len(leads):
+            left = 1 - np.arange(len(leads)) / len(leads)
+            axes.step(leads, left, color=colour, label=str(model.history.version))
+    axes.set_ylim(0, 1.02)
+    return _finish(canvas, axes, "hours before the event", "detected events with as much lead")
+
+
+def _canvas() -> tuple[Canvas, Axes]:
+    canvas = Canvas(figsize=(4.6, 3.4), layout="constrained")
+    return canvas, canvas.subplots()
+
+
+def _finish(canvas: Canvas, axes: Axes, x: str, y: str) -> str:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    return svg(canvas)
