@@ -12,9 +12,9 @@ from typing import Any
 from backtest import figures, gate, history, report
 from backtest.figures import Backtest
 from backtest.history import NoHistory, Version
-from training import dataset
-from training.config import Data, Label
-from training.dataset import DataError
+from training import outcomes as outcome_file
+from training.config import Label
+from training.stream import DataError
 from wire import logs
 from wire.alarms import Policy
 from wire.settings import DatabaseUrl, SettingError, without_password
@@ -110,7 +110,7 @@ def run(chosen: Any) -> Backtest:
         after_column=chosen.after,
         within_hours=chosen.within,
     )
-    outcomes = dataset.read_outcomes(Data(folder=chosen.folder), label)
+    outcomes = outcome_file.read(chosen.folder, label).table
     url = DatabaseUrl.parse(chosen.database)
     password = os.environ.get("DATABASE_PASSWORD", "")
     log.info("reading predictions from %s", without_password(url))

@@ -53,11 +53,18 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high: float | None = None
 
 
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The line that the model's log odds go through: intercept + slope * log odds."""
+
+    intercept: float = 0.0
+    slope: float = 1.0
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """manifest.json: the description of a model.
 
     significant_digits: features are rounded to as many before the model sees them, by
-    `modelapi.rounding`; None: they are not. learned_hours: hours since the first reading of a stay
+    `modelapi.rounding`; unset: they are not. learned_hours: hours since the first reading of a stay
     that the training rows reach to; a later prediction is extrapolation.
     """
 
@@ -71,8 +78,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     outputs: tuple[Output, ...]
     files: dict[str, str]
     libraries: dict[str, str] = {}
-    significant_digits: Literal[9] | None = None
-    learned_hours: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    significant_digits: Literal[9] | msgspec.UnsetType = msgspec.UNSET
+    learned_hours: Annotated[float, msgspec.Meta(gt=0)] | msgspec.UnsetType = msgspec.UNSET
+    calibration: Calibration | msgspec.UnsetType = msgspec.UNSET
     thresholds: dict[str, float] = {}
     metrics: dict[str, dict[str, Metric]] = {}
     training: dict[str, Any] | None = None

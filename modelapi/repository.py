@@ -1,6 +1,7 @@
 """The folder of models: which there are, and how one is made ready to serve."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -9,10 +10,11 @@ from numpy.typing import NDArray
 
 from modelapi import linear, rules, sklearn_model
 from modelapi.artifact import NAME, Artifact, ArtifactError, Ref, read_artifact
-from modelapi.predictor import Explanation, Predictor, Rows
+from modelapi.predictor import Explanation, Predictor, Rows, log_odds, logistic
 from modelapi.rounding import significant
 
 GOLDEN_TOLERANCE = 1e-9
+TINY = 1e-9  # keeps log odds finite
 
 
 class Model:
@@ -34,11 +36,23 @@ class Model:
 
     def predict(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
         """Outputs by name, each of shape (rows,), for rows of shape (rows, features)."""
-        return self.predictor.outputs(self._prepared(rows))
+        outputs = self.predictor.outputs(self._prepared(rows))
+        if line := self.manifest.calibration:
+            raw = np.clip(outputs["probability"].astype(np.float64), TINY, 1 - TINY)
+            outputs["probability"] = logistic(line.intercept + line.slope * log_odds(raw))
+        return outputs
 
     def explain(self, rows: Rows) -> Explanation:
         """Contribution of each feature to each row's value."""
-        return self.predictor.explain(self._prepared(rows))
+        found = self.predictor.explain(self._prepared(rows))
+        line = self.manifest.calibration
+        if not line or found.scale != "log odds":
+            return found
+        return replace(
+            found,
+            base=line.intercept + line.slope * found.base,
+            contributions=line.slope * found.contributions,
+        )
 
     def _prepared(self, rows: Rows) -> Rows:
         if self.manifest.significant_digits:

@@ -1,10 +1,11 @@
-"""Import data and train models: `python -m training --help`."""
+"""Import data, train models and evaluate them: `python -m training --help`."""
 
 import argparse
 import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from training.config import ConfigError, free_version, load
 from training.importers import FORMATS, ImportFailure, convert
@@ -13,6 +14,24 @@ DEFAULT = Path("training/configs/icu-mortality.toml")
 
 
 def main() -> int:
+    chosen = _arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s training: %(message)s")
+    # Before scikit-learn loads OpenMP: its threads would spin while they wait, which takes three
+    # times as long as soon as another program wants a core too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    commands = {"import": _import, "train": _train, "evaluate": _evaluate}
+    try:
+        commands[chosen.command](chosen)
+    except (ConfigError, ImportFailure, OSError) as error:
+        return _failed(error)
+    except Exception as error:
+        if type(error).__name__ in ("DataError", "ArtifactError"):
+            return _failed(error)
+        raise
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     importing = commands.add_parser("import", help="write the pipeline's CSVs from a data set")
@@ -23,53 +42,78 @@ def main() -> int:
     training.add_argument(
         "config", type=Path, nargs="?", default=DEFAULT, help=f"a TOML file ({DEFAULT})"
     )
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s training: %(message)s")
-    if arguments.command == "import":
-        return _import(arguments.format, arguments.source, arguments.target)
-    return _train(arguments.config)
+    evaluating = commands.add_parser("evaluate", help="judge a finished model on your patients")
+    evaluating.add_argument("model", help="NAME/VERSION")
+    evaluating.add_argument("folder", type=Path, help="the CSVs and outcome.csv")
+    evaluating.add_argument("--models", type=Path, default=Path("models"), help="(models)")
+    evaluating.add_argument("--reports", type=Path, default=Path("reports"), help="(reports)")
+    evaluating.add_argument("--database", help="read the readings from there, see docs/training.md")
+    evaluating.add_argument("--stream", default="", help="of the database; the newest by default")
+    evaluating.add_argument("--label", help="column of outcome.csv, if the model names none")
+    evaluating.add_argument("--hour", type=int, help="of the stay, for most figures")
+    evaluating.add_argument("--resamples", type=int, default=500, help="bootstraps (500)")
+    evaluating.add_argument(
+        "--recalibrate", choices=("intercept", "line"), help="write a recalibrated version"
+    )
+    return parser.parse_args()
 
 
-def _import(format_name: str, source: Path, target: Path) -> int:
-    try:
-        report = convert(format_name, source, target)
-    except (ImportFailure, OSError) as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
-    print(report)
-    return 0
+def _failed(error: Exception) -> int:
+    print(f"training: {error}", file=sys.stderr)
+    return 1
 
 
-def _train(path: Path) -> int:
-    try:
-        config = load(path)
-        models, name = config.output.models, config.model.name
-        version = config.model.version or free_version(models, name)
-        if (models / name / version).exists():
-            raise ConfigError(f"{path}: model.version: {models / name / version} exists already")
-    except ConfigError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
+def _import(chosen: argparse.Namespace) -> None:
+    print(convert(chosen.format, chosen.source, chosen.target))
 
-    # Before scikit-learn loads OpenMP: its threads would spin while they wait, which takes three
-    # times as long as soon as another program wants a core too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from modelapi.artifact import ArtifactError  # here: scikit-learn takes a second
-    from training import artifact, report, train
-    from training.dataset import DataError
 
-    try:
-        result = train.run(config)
-        folder = artifact.write(result, version)
-        page = report.write(result, version)
-    except (DataError, ArtifactError, OSError) as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
-    for line in result.headline:
-        print(line.name)
-        print("  " + ", ".join(f"{metric} {figure}" for metric, figure in line.figures.items()))
+def _train(chosen: argparse.Namespace) -> None:
+    config = load(chosen.config)
+    models, name = config.output.models, config.model.name
+    version = config.model.version or free_version(models, name)
+    if (models / name / version).exists():
+        raise ConfigError(
+            f"{chosen.config}: model.version: {models / name / version} exists already"
+        )
+    from training import artifact, report, train  # here: scikit-learn takes a second
+
+    result = train.run(config)
+    folder = artifact.write(result, version)
+    page = report.write(result, version)
+    _print_lines(result.headline)
     print(f"model:  {folder}\nreport: {page}")
-    return 0
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    from training import evaluate, recalibrate, report
+
+    request = evaluate.Request(
+        model=chosen.model,
+        folder=chosen.folder,
+        models=chosen.models,
+        database=chosen.database,
+        stream=chosen.stream,
+        label=chosen.label,
+        hour=chosen.hour,
+        resamples=chosen.resamples,
+    )
+    evaluation = evaluate.run(request)
+    if chosen.recalibrate:
+        folder = recalibrate.recalibrate(evaluation, chosen.models, chosen.recalibrate)
+        print(f"model:  {folder}")
+    page = report.write_evaluation(evaluation, chosen.reports)
+    _print_lines([*evaluation.judgement.headline, *evaluation.recalibrated])
+    for reason, count in evaluation.left_out.items():
+        print(f"left out: {count:,} x {reason}")
+    for warning in evaluation.warnings:
+        print(f"warning: {warning}")
+    print(f"report: {page}")
+
+
+def _print_lines(lines: list[Any]) -> None:
+    for line in lines:
+        print(f"{line.name} ({line.rows:,} rows, {line.events:,} events)")
+        print("  " + ", ".join(f"{metric} {figure}" for metric, figure in line.figures.items()))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from modelapi.artifact import Ref, write_artifact
 from modelapi.repository import Repository
 from modelapi.rounding import significant
 from modelapi.sklearn_model import libraries
-from tool.features import Feature
-from tool.plausible import RANGES
 from training.card import model_card
 from training.evaluation import Figure, Line
-from training.train import Result, predict
+from training.train import Result
+from wire.features import Feature
+from wire.vitals import vital
 
 GOLDEN_ROWS = 12
 
@@ -43,25 +43,28 @@ def write(result: Result, version: str) -> Path:
         "outputs": [{"name": "probability", "description": f"probability of {config.label.event}"}],
         "libraries": libraries(),
         "significant_digits": 9,
-        "learned_hours": max(*config.data.sample_hours, *config.data.more_hours),
-        "thresholds": {name: point.threshold for name, point in result.points.items()},
+        "learned_hours": max(*config.data.hours, *config.data.more_hours),
+        "calibration": {"intercept": result.model.intercept, "slope": result.model.slope},
+        "thresholds": {name: point.threshold for name, point in result.judgement.points.items()},
         "metrics": _metrics(result),
         "training": {
             "sha256": result.digest,
-            "source": result.source,
+            "source": result.question.stream.source,
+            "label": msgspec.to_builtins(config.label),
+            "hour": config.report.hour,
             "event": config.label.event,
             "kind": config.model.kind,
             "seed": config.model.seed,
             "stays": len(result.final.about.groupby(["pat_id", "date_admission"])),
             "rows": len(result.final.y),
             "events_among_rows": int(result.final.y.sum()),
-            "sample_hours": sorted({*config.data.sample_hours, *config.data.more_hours}),
+            "sample_hours": sorted({*config.data.hours, *config.data.more_hours}),
             "left_out": result.left_out,
         },
         "limits": list(config.card.limits),
     }
     files = {
-        "model.joblib": _dump(result.model),
+        "model.joblib": _dump(result.model.estimator),
         "golden.json": _golden(result, features),
         "MODEL_CARD.md": model_card(result, version, created.date()).encode(),
     }
@@ -92,16 +95,17 @@ def _unit(feature: Feature) -> str | None:
         return "years"
     if feature.aggregation == "age":
         return "h"
-    if feature.aggregation == "count" or feature.parameter not in RANGES:
+    unit = vital(feature.parameter).unit
+    if feature.aggregation == "count" or not unit:
         return None
-    unit = RANGES[feature.parameter][2]
     return f"{unit} per hour" if feature.aggregation == "trend" else unit
 
 
 def _metrics(result: Result) -> dict[str, dict[str, Mapping[str, float]]]:
     lines: list[Line] = [*result.headline]
     lines += [
-        Line(f"hour {line.name}", line.rows, line.events, line.figures) for line in result.hours
+        Line(f"hour {line.name}", line.rows, line.events, line.figures)
+        for line in result.judgement.hours
     ]
     return {
         line.name: {
@@ -126,13 +130,13 @@ def _dump(model: Any) -> bytes:
 
 
 def _golden(result: Result, features: list[dict[str, Any]]) -> bytes:
-    """Rows that no patient had: each value drawn for itself from those in training."""
+    """Rows of no patient: each value is drawn by itself from those in training."""
     draw = np.random.default_rng(result.config.model.seed)
     x = np.column_stack([draw.choice(column, GOLDEN_ROWS) for column in result.final.x.T])
     names = [feature["name"] for feature in features]
     may_miss = [not feature["required"] for feature in features]
     x[0, may_miss] = np.nan
-    probabilities = predict(result.model, significant(x)).tolist()
+    probabilities = result.model.predict(significant(x)).tolist()
     rows = [
         {
             "features": dict(

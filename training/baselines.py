@@ -11,10 +11,10 @@ from sklearn.preprocessing import StandardScaler
 
 from modelapi.artifact import ArtifactError, Ref
 from modelapi.repository import Repository
-from tool.features import Feature
-from training.dataset import Rows, usable
 from training.evaluation import RANKING, Judge, Line, Scores
 from training.models import linear
+from training.rows import Rows, usable
+from wire.features import Feature
 
 Floats = NDArray[np.float64]
 #: Gives the training and the test rows with other features.
@@ -76,7 +76,7 @@ class Served:
         self._model = Repository(repository).load(Ref(model, version))
         self.title = self._model.manifest.title
         self.features = [
-            Feature(**feature.declaration())  # type: ignore[arg-type]
+            Feature.from_declaration(feature.declaration())
             for feature in self._model.manifest.features
         ]
 

@@ -7,17 +7,18 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from tool.features import AGGREGATIONS, Feature
+from training.config_checks import check
+from wire.features import Feature
 
 
 class ConfigError(Exception):
     """The file cannot be used; the message is one line naming file, setting and value."""
 
 
-#: data.database: the address is in DATABASE_URL, where the pipeline's programs look for it.
-ENVIRONMENT = "environment"
-
 Hours = Annotated[int, msgspec.Meta(gt=0)]
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Leaves = Annotated[int, msgspec.Meta(gt=1)]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,7 +29,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     which one; the one last committed to if left out.
 
     sample_hours: a stay gives one row for each, its last reading between the hour before
-    in the list and this one, counted from the stay's first reading.
+    in the list and this one, counted from the stay's first reading. every_hour_to: all hours up to
+    this one, instead of a list.
 
     more_hours: rows of these hours are trained on too, but nothing is judged by them.
     """
@@ -39,26 +41,39 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     parameters: tuple[str, ...] = ()
     sample_hours: Annotated[tuple[Hours, ...], msgspec.Meta(min_length=1)] = (24,)
     more_hours: tuple[Hours, ...] = ()
+    every_hour_to: Hours | None = None
+
+    @property
+    def hours(self) -> tuple[int, ...]:
+        """The hours that judge."""
+        if self.every_hour_to is None:
+            return self.sample_hours
+        return tuple(range(1, self.every_hour_to + 1))
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """column: 0 or 1, of outcome.csv. With within_hours: the event is one that happens at
-    most so many hours after the row, its time being in after_column (hours since admission).
+    """column: yes or no, of outcome.csv. event: it in words.
+
+    With within_hours the event is one that happens at most so many hours after the row, at the
+    time in after_column (hours since the midnight of the day of admission). Rows after the event
+    are left out, but for those up to keep_hours_after, which have the event too.
     """
 
     column: str
     event: str
     after_column: str | None = None
     within_hours: Hours | None = None
+    keep_hours_after: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """by cohort: train and test name values of outcome.csv's column `cohort`.
 
     by time: the last test_share of the stays is for testing, less patients seen before.
+    by patient: about test_share of the patients, chosen by a hash of their number.
     """
 
-    by: Literal["time", "cohort"] = "time"
+    by: Literal["time", "cohort", "patient"] = "time"
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     test_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.25
@@ -80,28 +95,65 @@ class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     grid: tuple[Grid, ...] = ()
 
 
+class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Gradient boosting: how many trees, each worth how much, with how many leaves.
+
+    features: the share of the features that each split chooses from. A list of values is a grid:
+    cross-validation on the training rows chooses.
+    """
+
+    count: Positive | tuple[Positive, ...] = 120
+    rate: Share | tuple[Share, ...] = 0.04
+    leaves: Leaves | tuple[Leaves, ...] = 12
+    features: Share | tuple[Share, ...] = 0.2
+
+    @property
+    def choices(self) -> "list[Trees]":
+        """Each combination of the values."""
+        fields = msgspec.structs.asdict(self)
+        lists = [value if isinstance(value, tuple) else (value,) for value in fields.values()]
+        return [Trees(**dict(zip(fields, values, strict=True))) for values in product(*lists)]
+
+
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """name, version: of the artifact; without a version the next free number is taken."""
+    """name, version: of the artifact; without a version the next free number is taken.
+
+    removal: the share of channels that are removed at random from a copy of each training row,
+    so that the model learns little from what is not charted. fit_on: the artifact is fitted to
+    training and test rows, or is the judged model itself.
+    """
 
     name: str
     title: str
     version: str | None = None
     kind: Literal["logistic", "boosting", "blend"] = "blend"
     seed: int = 0
+    trees: Trees = Trees()
+    removal: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    fit_on: Literal["all", "train"] = "all"
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """hour: the one of sample_hours that most figures are told for.
+    """hour: the one of sample_hours that most figures are of.
 
-    baselines: served models to compare with, as NAME/VERSION. folds: also cross-validate over
-    all rows, in so many parts by patient; 0: not.
+    baselines: served models to compare with, as NAME/VERSION. scores: columns of outcome.csv with
+    a severity score, to compare with on the same rows. folds: also cross-validate over all rows,
+    in so many parts by patient; 0: not. learning: shares of the training patients, for the
+    learning curve. flagged, sensitivity: thresholds are chosen on the training side to flag these
+    shares of rows, and to find these shares of events. utility: the score of the PhysioNet 2019
+    challenge, for a label with a time.
     """
 
     hour: Hours
     resamples: Annotated[int, msgspec.Meta(ge=20)] = 500
     baselines: tuple[str, ...] = ("formula/1",)
+    scores: tuple[str, ...] = ()
     ablation: bool = True
     folds: Annotated[int, msgspec.Meta(ge=0)] = 0
+    learning: tuple[Share, ...] = ()
+    flagged: tuple[Share, ...] = (0.1, 0.2)
+    sensitivity: tuple[Share, ...] = (0.8,)
+    utility: bool = False
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -155,7 +207,7 @@ def load(path: Path) -> Config:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         config = msgspec.convert(document, Config, dec_hook=_path)
-        _check(config)
+        check(config)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
@@ -171,48 +223,3 @@ def free_version(root: Path, name: str) -> str:
 
 def _path(kind: type, value: Any) -> Any:
     return kind(value)
-
-
-def _check(config: Config) -> None:
-    _check_database(config.data)
-    for grid in config.features.grid:
-        for aggregation in grid.aggregations:
-            if aggregation not in AGGREGATIONS:
-                raise ValueError(f"features.grid: aggregation {aggregation!r} is not one")
-    names = {feature.name for feature in config.declared}
-    for name in config.features.required:
-        if name not in names:
-            raise ValueError(f"features.required: {name!r} is not among the features")
-    if list(config.data.sample_hours) != sorted(set(config.data.sample_hours)):
-        raise ValueError("data.sample_hours: must ascend")
-    if list(config.data.more_hours) != sorted(set(config.data.more_hours)):
-        raise ValueError("data.more_hours: must ascend")
-    if both := sorted({*config.data.sample_hours} & {*config.data.more_hours}):
-        raise ValueError(f"data.more_hours: {both[0]} is in data.sample_hours too")
-    if config.report.hour not in config.data.sample_hours:
-        raise ValueError(f"report.hour: {config.report.hour} is not in data.sample_hours")
-    if config.report.folds == 1:
-        raise ValueError("report.folds: 1 is no split; 0 for none")
-    if config.split.by == "cohort" and not (config.split.train and config.split.test):
-        raise ValueError("split: by cohort needs train and test")
-    if set(config.split.train) & set(config.split.test):
-        raise ValueError("split: a cohort is in both train and test")
-    if (config.label.within_hours is None) != (config.label.after_column is None):
-        raise ValueError("label: after_column and within_hours come together")
-
-
-def _check_database(data: Data) -> None:
-    if data.database is None:
-        if data.stream:
-            raise ValueError(f"data.stream: {data.stream!r}, but no data.database to find it in")
-        return
-    if data.database != ENVIRONMENT and not data.database.startswith(("sqlite:///", "mysql://")):
-        raise ValueError(
-            f"data.database: {data.database!r} is not sqlite:///PATH, "
-            f"mysql://USER@HOST[:PORT]/DATABASE or {ENVIRONMENT}"
-        )
-    if ":" in data.database.partition("://")[2].rpartition("@")[0]:
-        raise ValueError(
-            "data.database: no password here: name a file in DATABASE_PASSWORD_FILE, or put the "
-            f'whole address into DATABASE_URL and "{ENVIRONMENT}" here'
-        )

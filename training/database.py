@@ -1,20 +1,18 @@
-"""A stream as tool has stored it, in MySQL, MariaDB or SQLite: read once, changed never."""
+"""Reads a stream that the pipeline has stored, from MySQL, MariaDB or SQLite."""
 
 import os
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, Any
 
-import mysql.connector
+import msgspec
 import numpy as np
 import pandas as pd
-from mysql.connector import errorcode
 
-from training.config import ENVIRONMENT
+from training.config_checks import ENVIRONMENT
+from wire import database, settings
+from wire.settings import DatabaseUrl, SecretFile
 
 KEY = ["pat_id", "date_admission"]
 ROWS_AT_ONCE = 50_000
@@ -22,6 +20,9 @@ ROWS_AT_ONCE = 50_000
 LAST_STREAM = "SELECT stream FROM positions GROUP BY stream ORDER BY MAX(committed_at) DESC"
 REJECTED = "SELECT COUNT(*) FROM rejected WHERE stream = ?"
 STAYS = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
+IDENTIFIERS = (
+    "SELECT DISTINCT identifier, pat_id FROM stays WHERE stream = ? AND identifier IS NOT NULL"
+)
 # In the order of the primary key: nothing is sorted, and the first row comes at once.
 READINGS = (
     "SELECT seq, pat_id, date_admission, measured_at, parameter, value FROM readings"
@@ -33,31 +34,36 @@ class DatabaseFailure(Exception):
     """The database cannot be read; the message is one line and holds no password."""
 
 
+class Settings(msgspec.Struct, frozen=True):
+    """Where the pipeline stores."""
+
+    database_url: Annotated[DatabaseUrl, "the pipeline's database"] = DatabaseUrl("")
+    database_password_file: Annotated[SecretFile, "its password"] = SecretFile("")
+
+
 @dataclass(frozen=True)
 class Stored:
     """readings: seq, pat_id, date_admission, measured_at, parameter, value, by seq.
 
-    ages: years by (pat_id, date_admission). rejected: messages that tool would not take.
+    ages: years by (pat_id, date_admission). identifiers: pat_id by the id that people use, where
+    the stream has one. rejected: the number of rejected messages.
     """
 
     stream: str
     readings: pd.DataFrame
     ages: "pd.Series[float]"
+    identifiers: dict[str, int]
     rejected: int
 
 
 def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) -> Stored:
-    """Read one stream as it is at this moment; the one last committed to if none is named.
+    """Reads one stream as it is at this moment; the one last committed to if none is named.
 
-    url: sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or ENVIRONMENT. The password is in
-        the file that DATABASE_PASSWORD_FILE names, or in the environment's address.
+    url: sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or ENVIRONMENT for DATABASE_URL. The
+        password is in the file that DATABASE_PASSWORD_FILE names, or in DATABASE_URL.
 
-    Takes about 45 bytes a reading, twice that for a moment. Raises DatabaseFailure.
+    Takes about 45 bytes for each reading, and twice that for a moment. Raises DatabaseFailure.
     """
-    if url == ENVIRONMENT:
-        url = environ.get("DATABASE_URL", "")
-        if not url:
-            raise DatabaseFailure(f"data.database: {ENVIRONMENT}, but DATABASE_URL is not set")
     with snapshot(url, environ) as (cursor, mark):
 
         def ask(statement: str, *values: str) -> Any:
@@ -68,76 +74,51 @@ def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) ->
         if not streams or (stream and stream not in streams):
             missing = f"no stream {stream!r}" if stream else "no stream"
             there = f", only {', '.join(streams[:5])}" if streams else ""
-            raise DatabaseFailure(f"{_shown(url)}: {missing} is stored{there}")
+            raise DatabaseFailure(f"{settings.without_password(url)}: {missing} is stored{there}")
         stream = stream or streams[0]
         ((rejected,),) = ask(REJECTED, stream).fetchall()
         ages = _ages(ask(STAYS, stream).fetchall())
-        return Stored(stream, _readings(ask(READINGS, stream)), ages, int(rejected))
+        try:
+            identifiers = dict(ask(IDENTIFIERS, stream).fetchall())
+        except database.ERRORS:  # tables of version 1, which no program has migrated yet
+            identifiers = {}
+        readings = _readings(ask(READINGS, stream))
+        return Stored(stream, readings, ages, identifiers, int(rejected))
 
 
 @contextmanager
 def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[tuple[Any, str]]:
-    """A cursor that sees one moment, while tool goes on storing, and how it marks a value."""
-    connection: Any = None
+    """A cursor that sees one moment while the pipeline goes on storing, and its placeholder."""
+    url, password = _address(url, environ)
+    connection: database.Connection | None = None
     try:
-        if url.startswith("sqlite:///"):
-            path = Path(url.removeprefix("sqlite:///")).absolute()
-            connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)
-            connection.execute("BEGIN")
-            yield connection.cursor(), "?"
+        connection = database.connect(url, password, read_only=True)
+        cursor = connection.cursor()
+        if database.is_sqlite(url):
+            cursor.execute("BEGIN")
         else:
-            connection = mysql.connector.connect(**_server(url, environ))
-            # Unbuffered: rows are taken from the server as they are asked for.
-            cursor = connection.cursor(buffered=False)
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            # Spelt out: the driver takes a MariaDB for a server too old for READ ONLY.
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-            yield cursor, "%s"
-    except (sqlite3.Error, mysql.connector.Error) as error:
-        number = getattr(error, "errno", None)
-        if number == errorcode.ER_NO_SUCH_TABLE or str(error).startswith("no such table"):
-            text = "the pipeline's tables are not in this database"
-        else:
-            text = " ".join(str(error).split())
-        raise DatabaseFailure(f"{_shown(url)}: {text}") from None
+        yield cursor, database.placeholder(url)
+    except database.ERRORS as error:
+        text = " ".join(str(error).split())
+        if "no such table" in text or "doesn't exist" in text:
+            text = f"the pipeline's tables are not in this database ({text})"
+        raise DatabaseFailure(f"{settings.without_password(url)}: {text}") from None
     finally:
         if connection is not None:
             connection.close()
 
 
-def _server(url: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _address(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The address and the password."""
+    given = dict(environ) if url == ENVIRONMENT else {**environ, "DATABASE_URL": url}
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "127.0.0.1", parts.port or 3306
-    except ValueError as error:
-        raise DatabaseFailure(f"{_shown(url)}: {error}") from None
-    if parts.scheme != "mysql":
-        raise DatabaseFailure(
-            f"{_shown(url)}: expected sqlite:///PATH or mysql://USER@HOST[:PORT]/DATABASE"
-        )
-    password, file = unquote(parts.password or ""), environ.get("DATABASE_PASSWORD_FILE", "")
-    if file:
-        try:
-            password = Path(file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise DatabaseFailure(f"DATABASE_PASSWORD_FILE={file}: {error.strerror}") from None
-    return {
-        "host": host,
-        "port": port,
-        "user": unquote(parts.username or "root"),
-        "password": password,
-        "database": parts.path.strip("/") or "tooldb",
-        "connection_timeout": 10,
-        "charset": "utf8mb4",
-        "collation": "utf8mb4_general_ci",  # known to MariaDB too
-    }
-
-
-def _shown(url: str) -> str:
-    """The address without its password."""
-    scheme, slashes, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    return f"{scheme}{slashes}{login.partition(':')[0]}{at}{place}"
+        found = settings.read(Settings, given)
+    except settings.SettingError as error:
+        raise DatabaseFailure(str(error)) from None
+    if not found.database_url:
+        raise DatabaseFailure(f"data.database: {ENVIRONMENT}, but DATABASE_URL is not set")
+    return found.database_url, found.database_password_file.secret
 
 
 def _ages(rows: list[tuple[Any, ...]]) -> "pd.Series[float]":
@@ -149,7 +130,7 @@ def _ages(rows: list[tuple[Any, ...]]) -> "pd.Series[float]":
 
 
 def _readings(cursor: Any) -> pd.DataFrame:
-    """The rows as columns. Part by part: as Python's own objects they take ten times the room."""
+    """The rows as columns, built in parts: as Python objects they take ten times the memory."""
     codes: dict[str, int] = {}
     parts: dict[str, list[Any]] = {
         name: [] for name in ("seq", *KEY, "measured_at", "parameter", "value")

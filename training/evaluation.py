@@ -120,6 +120,11 @@ def brier(y: Integers, p: Floats, w: Floats) -> float:
     return float(np.average((p - y) ** 2, weights=w))
 
 
+def predicted(y: Integers, p: Floats, w: Floats) -> float:
+    """Mean probability."""
+    return float(np.average(p, weights=w))
+
+
 def prevalence(y: Integers, p: Floats, w: Floats) -> float:
     """Share of rows with the event; the AUPRC of a model that knows nothing."""
     return float(np.average(y, weights=w))
@@ -153,9 +158,11 @@ METRICS: dict[str, Metric] = {
     "calibration_slope": slope,
     "calibration_intercept": calibration.shift,
 }
+ON_REQUEST: dict[str, Metric] = {"predicted": predicted}
+ALL_METRICS = METRICS | ON_REQUEST
 RANKING = ("auroc", "auprc")
 #: These need no event.
-WITHOUT_EVENTS = ("prevalence", "brier", "brier_of_base_rate")
+WITHOUT_EVENTS = ("predicted", "prevalence", "brier", "brier_of_base_rate")
 
 
 def evaluate(
@@ -174,9 +181,9 @@ def evaluate(
         both = w @ y > 0 and w @ (1 - y) > 0
         for name in possible:
             if both or name in WITHOUT_EVENTS:
-                drawn[name].append(METRICS[name](y, p, w))
+                drawn[name].append(ALL_METRICS[name](y, p, w))
     return {
-        name: figure(METRICS[name](y, p, weight), drawn[name])
+        name: figure(ALL_METRICS[name](y, p, weight), drawn[name])
         if name in possible
         else Figure(np.nan)
         for name in metrics

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tool.features import Feature
+from wire.features import Feature
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

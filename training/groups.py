@@ -1,16 +1,20 @@
-"""Where a model is weaker, and what each channel is worth to it."""
+"""Where a model is weaker, by patients and by what is known of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tool.features import Feature
 from training import models
-from training.dataset import Rows, usable
-from training.evaluation import RANKING, Judge, Line, Scores
+from training.config import Model
+from training.evaluation import RANKING, Figure, Judge, Line, Scores
+from training.removal import channels, removed, removed_at_random
+from training.rows import Rows, usable
+from wire.features import Feature
 
 Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Predict = Callable[[Floats], Floats]
 
 AGE_BANDS = {
     "age under 50": (0, 50),
@@ -18,53 +22,79 @@ AGE_BANDS = {
     "age 65 to 79": (65, 80),
     "age 80 and over": (80, 200),
 }
-#: Of smaller groups the intervals say nothing.
+SEXES = {"0": "female", "1": "male", "f": "female", "m": "male"}
+#: Intervals of smaller groups say nothing.
 FEWEST_EVENTS = 20
 FEWEST_ROWS = 100
-#: With more channels than this, groups by what is missing would be a page of noise.
-MOST_CHANNELS = 8
+KNOWN = ("predicted", "prevalence", "calibration_intercept", "auroc", "brier")
+REMOVED = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept")
+#: Of each row, this share of the channels is removed at random.
+REMOVED_SHARE = 0.3
 
 
-def channels(features: list[Feature]) -> list[str]:
-    """The parameters that the features are of, each once."""
-    return list(dict.fromkeys(f.parameter for f in features if f.parameter))
-
-
-def judge_subgroups(
-    rows: Rows, scores: Scores, features: list[Feature], judge: Judge
-) -> Iterator[Line]:
-    """Figures by age, by unit, and for stays without a channel; rows and scores in step."""
-    for name, group in _subgroups(rows, features):
+def judge_subgroups(rows: Rows, scores: Scores, judge: Judge) -> Iterator[Line]:
+    """Figures by age, sex and unit; rows and scores in step."""
+    for name, group in _subgroups(rows):
         part = scores.where(group)
         if len(part.y) >= FEWEST_ROWS and part.both and part.y.sum() >= FEWEST_EVENTS:
             yield judge.line(name, part)
 
 
-def _subgroups(rows: Rows, features: list[Feature]) -> Iterator[tuple[str, Flags]]:
+def _subgroups(rows: Rows) -> Iterator[tuple[str, Flags]]:
     age = rows.about["age"].to_numpy()
     for name, (low, high) in AGE_BANDS.items():
         yield name, (age >= low) & (age < high)
-    if "unit" in rows.about:
-        unit = rows.about["unit"].astype(str).to_numpy()
-        for name in np.unique(unit):
-            yield f"unit: {name}", unit == name
-    if len(channels(features)) <= MOST_CHANNELS:
-        for parameter in channels(features):
-            yield f"no {parameter} known", absent(rows, features, parameter)
+    for column in ("sex", "unit"):
+        if column in rows.about:
+            values = rows.about[column].astype(str).to_numpy()
+            for value in np.unique(values):
+                name = SEXES.get(value.casefold(), value) if column == "sex" else value
+                yield f"{column}: {name}", values == value
 
 
 def absent(rows: Rows, features: list[Feature], parameter: str) -> Flags:
-    """Which rows know nothing of the parameter, whose counts may well be 0 there."""
+    """The rows in which nothing of the parameter is known; its counts may be 0 there."""
     own = [f.parameter == parameter and f.aggregation != "count" for f in features]
     return np.asarray(np.isnan(rows.x[:, own]).all(axis=1))
 
 
-def judge_channels(
-    train: Rows, test: Rows, features: list[Feature], seed: int, judge: Judge
-) -> tuple[list[Line], list[Line]]:
-    """Each channel taken away, and each alone with age.
+def judge_known(rows: Rows, scores: Scores, features: list[Feature], judge: Judge) -> list[Line]:
+    """Predicted and observed where a channel is known, and where it is not."""
+    lines = []
+    for parameter in channels(features):
+        without = absent(rows, features, parameter)
+        for name, group in ((f"{parameter} known", ~without), (f"no {parameter}", without)):
+            if group.sum() >= FEWEST_ROWS:
+                lines.append(judge.line(name, scores.where(group), KNOWN))
+    return lines
 
-    By gradient boosting, uncalibrated: it is fitted as often as there are lines.
+
+def judge_removal(
+    predict: Predict, rows: Rows, scores: Scores, features: list[Feature], judge: Judge
+) -> list[Line]:
+    """The same rows with one channel removed from all of them, and with a random share removed."""
+    lines = [judge.line("as charted", scores, REMOVED)]
+    everywhere = np.ones(len(rows.y), dtype=bool)
+
+    def line(name: str, x: Floats) -> Line:
+        poorer = Scores(scores.y, predict(x), scores.patients, scores.weight)
+        return judge.line(name, poorer, REMOVED)
+
+    for parameter in channels(features):
+        x = rows.x.copy()
+        removed(x, features, parameter, everywhere)
+        lines.append(line(f"{parameter} removed", x))
+    x = removed_at_random(rows.x, features, REMOVED_SHARE, judge.seed)
+    lines.append(line(f"{REMOVED_SHARE:.0%} of all channels removed at random", x))
+    return lines
+
+
+def judge_channels(
+    model: Model, train: Rows, test: Rows, features: list[Feature], judge: Judge
+) -> tuple[list[Line], list[Line]]:
+    """Models without one channel, and models of one channel and age.
+
+    By gradient boosting, uncalibrated, because there is a fit for each line.
     """
 
     def line(name: str, used: list[Feature]) -> Line:
@@ -72,9 +102,10 @@ def judge_channels(
         part = Rows(train.x[:, columns], train.y, train.about)
         kept, _ = usable(part, used)
         columns = [feature in kept for feature in features]
-        model = models.boosting(part, seed).fit(train.x[:, columns], train.y)
-        probability = model.predict_proba(test.x[:, columns])[:, 1]
-        return judge.line(name, Scores(test.y, probability, test.patients), RANKING)
+        part = Rows(train.x[:, columns], train.y, train.about)
+        fitted = models.Fitted(models.trees(model, part, kept))
+        scores = Scores(test.y, fitted.predict(test.x[:, columns]), test.patients)
+        return judge.line(name, scores, RANKING)
 
     without, alone = [line("everything", features)], []
     age = [feature for feature in features if feature.parameter is None]
@@ -87,3 +118,43 @@ def judge_channels(
     if age:
         without.append(line("without age", [f for f in features if f.parameter is not None]))
     return without, alone
+
+
+def learning_curve(
+    model: Model,
+    train: Rows,
+    test: Rows,
+    features: list[Feature],
+    shares: tuple[float, ...],
+    judge: Judge,
+) -> Iterator[Line]:
+    """Figures of models that learned from a share of the training patients."""
+    patients = np.random.default_rng(model.seed).permutation(np.unique(train.patients))
+    for share in shares:
+        chosen = patients[: max(1, round(share * len(patients)))]
+        part = train.where(np.isin(train.patients, chosen))
+        kept, _ = usable(part, features)
+        columns = [feature in kept for feature in features]
+        fitted = models.fit(model, Rows(part.x[:, columns], part.y, part.about), kept)
+        scores = Scores(test.y, fitted.predict(test.x[:, columns]), test.patients)
+        yield judge.line(f"{len(chosen):,} patients", scores)
+
+
+def score_lines(names: tuple[str, ...], test: Rows, ours: Scores, judge: Judge) -> Iterator[Line]:
+    """Severity scores that the source computed, such as SAPS-I, on the rows that have them."""
+    for name in names:
+        values = test.about[name].map(_number).to_numpy(np.float64)
+        known = ~np.isnan(values)
+        theirs = Scores(test.y[known], values[known], test.patients[known])
+        here = ours.where(known)
+        figures: dict[str, Figure] = judge.line(name, theirs, RANKING).figures
+        figures["auroc_gain"] = judge.gain(here, theirs)
+        note = f"a score of the source, {known.sum():,} of {len(known):,} rows have it"
+        yield Line(name, len(theirs.y), int(theirs.y.sum()), figures, note)
+
+
+def _number(text: object) -> float:
+    try:
+        return float(str(text))
+    except ValueError:
+        return np.nan

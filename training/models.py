@@ -1,58 +1,125 @@
 """The models: logistic regression, gradient boosting, and their blend.
 
-Made of scikit-learn's own classes only, so that whoever serves them needs nothing from here.
+Made of scikit-learn's own classes only, so that a server needs nothing from here.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.calibration import CalibratedClassifierCV
+from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier
-from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline, make_union
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import QuantileTransformer, SplineTransformer, StandardScaler
 
-from training.dataset import Rows
+from training import calibration
+from training.config import Model, Trees
+from training.removal import with_removed
+from training.rows import Rows
+from wire.features import Feature
 
 FOLDS = 5
+BLOCK = 20_000  # rows predicted at a time: bounds the memory
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An estimator and the line that its log odds are calibrated by."""
+
+    estimator: Any
+    intercept: float = 0.0
+    slope: float = 1.0
+
+    def predict(self, x: Floats) -> Floats:
+        """Probability of the event for each row, in blocks."""
+        starts = range(0, len(x), BLOCK)
+        parts = [self.estimator.predict_proba(x[at : at + BLOCK])[:, 1] for at in starts]
+        p = np.concatenate(parts) if parts else np.empty(0)
+        if (self.intercept, self.slope) == (0.0, 1.0):
+            return p
+        calibrated: Floats = expit(self.intercept + self.slope * calibration.log_odds(p))
+        return calibrated
 
 
 def folds(rows: Rows, seed: int, count: int = FOLDS) -> list[Fold]:
-    """Splits with every patient's rows on one side, deaths spread evenly."""
+    """Splits with every patient's rows on one side, events spread evenly."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return list(splitter.split(rows.x, rows.y, rows.patients))
 
 
-def fit(kind: str, rows: Rows, seed: int) -> Any:
-    """Fit one of `logistic`, `boosting`, `blend` to the rows; calibrated by other patients.
+def fit(model: Model, rows: Rows, features: list[Feature]) -> Fitted:
+    """Fits one of `logistic`, `boosting`, `blend` to the rows; calibrated on other patients.
 
-    - logistic: linear in the features, missing values told by indicators. Being fitted by
-      likelihood it needs no calibration, and is served as one vector.
-    - boosting: gradient boosted trees; its log odds mapped by Platt's method.
+    - logistic: linear in the features, with indicators of missing values. It is fitted by
+      likelihood, so it needs no calibration, and is served as one vector.
+    - boosting: gradient boosted trees; their log odds go through a line (Platt 1999) that is
+      fitted to cross-fitted scores, folds by patient.
     - blend: logistic regression over the log odds of a logistic regression on splines and of
       gradient boosting (stacking, Wolpert 1992). Its slope and intercept are the calibration.
-    Both latter mappings are fitted to cross-fitted scores, folds by patient.
+
+    model.trees must be one choice, see `tune`.
     """
-    if kind == "logistic":
-        return linear().fit(rows.x, rows.y)
-    parts = folds(rows, seed)
-    if kind == "boosting":
-        model = CalibratedClassifierCV(
-            boosting(rows, seed), method="sigmoid", cv=parts, ensemble=False
-        )
-    else:
-        model = StackingClassifier(
-            [("splines", splines(seed)), ("boosting", boosting(rows, seed))],
+    if model.kind == "logistic":
+        return Fitted(linear().fit(rows.x, rows.y))
+    if model.kind == "blend":
+        wider = with_removed(rows, features, model.removal, model.seed)
+        blend = StackingClassifier(
+            [("splines", splines(model.seed)), ("boosting", boosting(wider, model))],
             final_estimator=LogisticRegression(C=1.0),
             stack_method="decision_function",
-            cv=parts,
+            cv=folds(wider, model.seed),
         )
-    return model.fit(rows.x, rows.y)
+        return Fitted(blend.fit(wider.x, wider.y))
+    raw = cross_fitted(model, rows, features, model.seed, FOLDS)
+    intercept, slope = calibration.line(rows.y, raw, np.ones(len(raw)))
+    if np.isnan(slope):
+        intercept, slope = 0.0, 1.0
+    return Fitted(trees(model, rows, features), intercept, slope)
+
+
+def trees(model: Model, rows: Rows, features: list[Feature]) -> HistGradientBoostingClassifier:
+    """Gradient boosting of the rows, and of their copies with channels removed."""
+    wider = with_removed(rows, features, model.removal, model.seed)
+    return boosting(wider, model).fit(wider.x, wider.y)
+
+
+def cross_fitted(
+    model: Model, rows: Rows, features: list[Feature], seed: int, count: int
+) -> Floats:
+    """Uncalibrated probability of each row by trees that did not see the row's patient."""
+    raw = np.empty(len(rows.y))
+    for past, now in folds(rows, seed, count):
+        part = Rows(rows.x[past], rows.y[past], rows.about.iloc[past])
+        raw[now] = Fitted(trees(model, part, features)).predict(rows.x[now])
+    return raw
+
+
+def tune(
+    model: Model, rows: Rows, features: list[Feature]
+) -> tuple[Trees, list[tuple[Trees, float]]]:
+    """The choice of trees with the least cross-validated log loss, and the loss of each."""
+    choices = model.trees.choices
+    if len(choices) == 1:
+        return choices[0], []
+    losses = []
+    for choice in choices:
+        raw = cross_fitted(with_trees(model, choice), rows, features, model.seed + 1, FOLDS)
+        losses.append((choice, float(log_loss(rows.y, raw))))
+    return min(losses, key=lambda tried: tried[1])[0], losses
+
+
+def with_trees(model: Model, choice: Trees) -> Model:
+    """The model with one choice of trees."""
+    return msgspec.structs.replace(model, trees=choice)
 
 
 def linear() -> Pipeline:
@@ -65,32 +132,30 @@ def linear() -> Pipeline:
 
 
 def splines(seed: int) -> Pipeline:
-    """Logistic regression on smooth curves of each feature's rank, as risk is often U-shaped,
-    and on indicators of what is missing.
+    """Logistic regression on smooth curves of each feature's rank, as risk is often U-shaped.
+
+    A missing value counts as the median: whether it is charted says nothing.
     """
-    curves = make_pipeline(
+    return make_pipeline(
         QuantileTransformer(n_quantiles=50, subsample=200_000, random_state=seed),
         SimpleImputer(strategy="median"),
         SplineTransformer(n_knots=4, degree=2, include_bias=False),
-    )
-    return make_pipeline(
-        make_union(curves, MissingIndicator(features="all")),
         StandardScaler(),
         LogisticRegression(C=0.001, max_iter=1000, tol=1e-3),
     )
 
 
-def boosting(rows: Rows, seed: int) -> HistGradientBoostingClassifier:
-    """Small trees, each split seeing a fifth of the features; missing values are its own."""
+def boosting(rows: Rows, model: Model) -> HistGradientBoostingClassifier:
+    """Small trees, each split seeing a share of the features."""
     # A leaf holds at least 30 stays' worth of rows: the rows of a stay resemble each other.
-    rows_a_stay = max(1, len(rows.y) // len(np.unique(rows.patients)))
+    rows_per_stay = max(1, len(rows.y) // len(np.unique(rows.patients)))
     return HistGradientBoostingClassifier(
-        learning_rate=0.04,
-        max_iter=120,
-        max_leaf_nodes=12,
-        min_samples_leaf=30 * rows_a_stay,
+        learning_rate=model.trees.rate,
+        max_iter=model.trees.count,
+        max_leaf_nodes=model.trees.leaves,
+        min_samples_leaf=30 * rows_per_stay,
         l2_regularization=5.0,
-        max_features=0.2,
+        max_features=model.trees.features,
         early_stopping=False,
-        random_state=seed,
+        random_state=model.seed,
     )

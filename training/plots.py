@@ -1,7 +1,7 @@
 """The report's plots, as SVG to be put into the page."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from training.calibration import bins as calibration_bins
-from training.evaluation import Figure, Scores
+from training.evaluation import Figure, Line, Scores
+from training.thresholds import OperatingPoint, net_benefit
 
 INK, MAIN, QUIET = "#1f2933", "#0b6e99", "#9aa5b1"
 STYLE: Any = {
@@ -56,9 +56,11 @@ def precision_recall(scores: Scores, area: Figure) -> str:
 
 
 @mpl.rc_context(STYLE)
-def calibration(scores: Scores, slope: Figure, intercept: Figure) -> str:
+def calibration(
+    scores: Scores, tenths: Sequence[tuple[float, ...]], slope: Figure, intercept: Figure
+) -> str:
     """Observed share against predicted probability, by tenths; the histogram below them."""
-    bins = np.array(calibration_bins(scores.y, scores.probability))
+    bins = np.array(tenths)
     canvas = Canvas(figsize=(3.25, 3.25), layout="constrained")
     axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=[5, 1])
     top = min(1.0, max(float(bins[:, [0, 3]].max()) * 1.08, 0.1))
@@ -76,37 +78,57 @@ def calibration(scores: Scores, slope: Figure, intercept: Figure) -> str:
 
 
 @mpl.rc_context(STYLE)
-def by_hour(hours: Sequence[int], figures: Sequence[Figure], name: str, line: float | None) -> str:
-    """A figure over the hours of the stay, with its interval."""
+def by_hour(lines: Sequence[Line], metric: str, name: str, target: float | None) -> str:
+    """A figure over the hours of the stay, with its interval; the lines are named by hour."""
     canvas, axes = _canvas()
-    axes.fill_between(
-        hours,
-        [f.low for f in figures],
-        [f.high for f in figures],
-        color=MAIN,
-        alpha=0.18,
-        linewidth=0,
-    )
+    hours = [int(line.name) for line in lines]
+    figures = [line.figures[metric] for line in lines]
+    low, high = [f.low for f in figures], [f.high for f in figures]
+    axes.fill_between(hours, low, high, color=MAIN, alpha=0.18, linewidth=0)
     axes.plot(hours, [f.value for f in figures], color=MAIN, marker="o", markersize=3.5)
-    if line is not None:
-        axes.axhline(line, color=QUIET, linewidth=1, linestyle="--")
+    if target is not None:
+        axes.axhline(target, color=QUIET, linewidth=1, linestyle="--")
     axes.set_xlim(0, max(hours) * 1.02)
     _label(axes, "hours since the first reading", name, "")
     return svg(canvas)
 
 
 @mpl.rc_context(STYLE)
-def forest(names: Sequence[str], figures: Sequence[Figure], label: str, line: float) -> str:
-    """Figures one under the other, with their intervals and a line to compare with."""
-    canvas = Canvas(figsize=(9.6, 0.7 + 0.27 * len(names)), layout="constrained")
+def forest(lines: Sequence[Line], target: float) -> str:
+    """AUROCs one below the other, with their intervals and a value to compare with."""
+    canvas = Canvas(figsize=(9.6, 0.7 + 0.27 * len(lines)), layout="constrained")
     axes = canvas.subplots()
-    for place, figure in enumerate(figures):
+    for place, line in enumerate(lines):
+        figure = line.figures["auroc"]
         axes.plot([figure.low, figure.high], [place, place], color=MAIN, linewidth=1.4)
         axes.plot(figure.value, place, color=MAIN, marker="o", markersize=4.5)
-    axes.axvline(line, color=QUIET, linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    _label(axes, label, "", "")
+    axes.axvline(target, color=QUIET, linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(lines)), [line.name for line in lines])
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    _label(axes, "AUROC", "", "")
+    return svg(canvas)
+
+
+@mpl.rc_context(STYLE)
+def decision_curve(scores: Scores, points: Mapping[str, OperatingPoint]) -> str:
+    """Net benefit over all thresholds, against acting on all and on nobody."""
+    top = min(0.95, max(0.2, 1.5 * max((p.threshold for p in points.values()), default=0.5)))
+    at = np.linspace(0.005, top, 200)
+    ours, everyone = net_benefit(scores, at)
+    canvas = Canvas(figsize=(9.6, 3.0), layout="constrained")
+    axes = canvas.subplots()
+    axes.axhline(0, color=QUIET, linewidth=1)
+    axes.plot(at, everyone, color=QUIET, linewidth=1, linestyle="--")
+    axes.plot(at, ours, color=MAIN)
+    axes.annotate("nobody", (top, 0), (-4, 4), textcoords="offset points", ha="right", color=INK)
+    near = int(np.argmax(everyone < 0.55 * everyone[0]))
+    axes.annotate("all", (at[near], everyone[near]), (6, 2), textcoords="offset points", color=INK)
+    for point in points.values():
+        axes.plot(point.threshold, point.net_benefit.value, "o", color=MAIN, markersize=4)
+    highest = float(max(ours.max(), everyone.max()))
+    axes.set_ylim(-0.12 * highest, 1.08 * highest)
+    axes.set_xlim(0, top)
+    _label(axes, "threshold (dots: the table's)", "net benefit", "")
     return svg(canvas)
 
 
@@ -122,6 +144,7 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
 
 
 def svg(canvas: Canvas) -> str:
+    """The plot as an SVG element."""
     file = io.StringIO()
     canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()

@@ -52,6 +52,22 @@ def operating_point(scores: Scores, threshold: float, resamples: int, seed: int)
     return OperatingPoint(threshold, *figures)
 
 
+def net_benefit(scores: Scores, thresholds: Floats) -> tuple[Floats, Floats]:
+    """Net benefit at each threshold, of the model and of acting on all."""
+    order = np.argsort(scores.probability)
+    p, y, w = scores.probability[order], scores.y[order], scores.weights[order]
+    first = np.searchsorted(p, thresholds, side="left")
+    odds = thresholds / (1 - thresholds)
+
+    def above(weight: Floats) -> Floats:
+        total = np.append(np.cumsum(weight[::-1])[::-1], 0.0)
+        return np.asarray(total[first])
+
+    rows, events = w.sum(), float(w @ y)
+    ours = (above(w * y) - odds * above(w * (1 - y))) / rows
+    return ours, (events - odds * (rows - events)) / rows
+
+
 def balanced_threshold(scores: Scores) -> float:
     """The threshold that flags as many rows as there are events.
 

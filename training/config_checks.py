@@ -1,0 +1,59 @@
+"""What a config's settings must agree on."""
+
+from typing import TYPE_CHECKING
+
+from wire.features import AGGREGATIONS
+
+if TYPE_CHECKING:
+    from training.config import Config, Data
+
+#: data.database: the address is in DATABASE_URL, where the pipeline's programs look for it.
+ENVIRONMENT = "environment"
+
+
+def check(config: "Config") -> None:
+    """Raises ValueError, one line that names the setting."""
+    _check_database(config.data)
+    for grid in config.features.grid:
+        for aggregation in grid.aggregations:
+            if aggregation not in AGGREGATIONS:
+                raise ValueError(f"features.grid: aggregation {aggregation!r} is not one")
+    names = {feature.name for feature in config.declared}
+    for name in config.features.required:
+        if name not in names:
+            raise ValueError(f"features.required: {name!r} is not among the features")
+    if list(config.data.sample_hours) != sorted(set(config.data.sample_hours)):
+        raise ValueError("data.sample_hours: must ascend")
+    if list(config.data.more_hours) != sorted(set(config.data.more_hours)):
+        raise ValueError("data.more_hours: must ascend")
+    if both := sorted({*config.data.hours} & {*config.data.more_hours}):
+        raise ValueError(f"data.more_hours: {both[0]} is in data.sample_hours too")
+    if config.report.hour not in config.data.hours:
+        raise ValueError(f"report.hour: {config.report.hour} is not in data.sample_hours")
+    if config.report.utility and config.label.within_hours is None:
+        raise ValueError("report.utility: needs label.after_column and within_hours")
+    if config.report.folds == 1:
+        raise ValueError("report.folds: 1 is no split; 0 for none")
+    if config.split.by == "cohort" and not (config.split.train and config.split.test):
+        raise ValueError("split: by cohort needs train and test")
+    if set(config.split.train) & set(config.split.test):
+        raise ValueError("split: a cohort is in both train and test")
+    if (config.label.within_hours is None) != (config.label.after_column is None):
+        raise ValueError("label: after_column and within_hours come together")
+
+
+def _check_database(data: "Data") -> None:
+    if data.database is None:
+        if data.stream:
+            raise ValueError(f"data.stream: {data.stream!r}, but no data.database to find it in")
+        return
+    if data.database != ENVIRONMENT and not data.database.startswith(("sqlite:///", "mysql://")):
+        raise ValueError(
+            f"data.database: {data.database!r} is not sqlite:///PATH, "
+            f"mysql://USER@HOST[:PORT]/DATABASE or {ENVIRONMENT}"
+        )
+    if ":" in data.database.partition("://")[2].rpartition("@")[0]:
+        raise ValueError(
+            "data.database: no password here: name a file in DATABASE_PASSWORD_FILE, or put the "
+            f'whole address into DATABASE_URL and "{ENVIRONMENT}" here'
+        )

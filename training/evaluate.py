@@ -1,0 +1,143 @@
+"""Judges a finished model on one's own patients, without training."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from modelapi.artifact import Ref
+from modelapi.repository import Model, Repository
+from training import outcomes, rows, stream
+from training.config import Data, Label
+from training.evaluation import Line
+from training.judgement import Judgement, Question, judge
+from training.removal import channels
+from training.rows import Rows
+from training.stream import DataError
+from wire.features import Feature
+
+Floats = NDArray[np.float64]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What to evaluate. label, hour: for a model whose manifest does not name them.
+
+    database: where the readings are, as in a config; of `folder` only outcome.csv is read then.
+    """
+
+    model: str
+    folder: Path
+    models: Path = Path("models")
+    database: str | None = None
+    stream: str = ""
+    label: str | None = None
+    hour: int | None = None
+    resamples: int = 500
+    seed: int = 0
+
+
+@dataclass
+class Evaluation:
+    """warnings: what a reader must know first. recalibrated: lines before and after."""
+
+    model: Model
+    question: Question
+    rows: Rows
+    judgement: Judgement
+    left_out: dict[str, int]
+    digest: str
+    warnings: list[str] = field(default_factory=list)
+    recalibrated: list[Line] = field(default_factory=list)
+    version: str = ""
+
+
+def run(request: Request) -> Evaluation:
+    """Every figure of the report for a model of the repository on the data of a folder.
+
+    Raises ArtifactError or DataError, one line each.
+    """
+    name, _, version = request.model.partition("/")
+    model = Repository(request.models).load(Ref(name, version))
+    features = [Feature.from_declaration(each.declaration()) for each in model.manifest.features]
+    trained = model.manifest.training or {}
+    label = _label(request, trained)
+    hours = tuple(trained.get("sample_hours") or (request.hour or 24,))
+    data = Data(
+        folder=request.folder,
+        database=request.database,
+        stream=request.stream,
+        parameters=tuple(channels(features)),
+        sample_hours=hours,
+    )
+    readings = stream.read(data)
+    found = outcomes.match(outcomes.read(request.folder, label, readings.identifiers), readings)
+    every = rows.assemble(readings, found.table, label, features, rows.sample(readings, hours))
+    required = [feature.name for feature in features if feature.required]
+    test = rows.predictable(every, features, required)
+    question = Question(
+        stream=readings,
+        outcomes=found.table,
+        label=label,
+        features=features,
+        hours=hours,
+        hour=_hour(request, trained, test),
+        resamples=request.resamples,
+        seed=request.seed,
+    )
+    left_out = readings.left_out | found.left_out
+    if absent := len(every.y) - len(test.y):
+        left_out["row without a value that the model requires"] = absent
+    digest = f"{readings.digest}-{found.digest}"
+    thresholds = dict(model.manifest.thresholds)
+    judgement = judge(question, predictor(model), test, str(model.ref), thresholds)
+    warnings = list(_warnings(model, digest))
+    return Evaluation(model, question, test, judgement, left_out, digest, warnings)
+
+
+def predictor(model: Model) -> Any:
+    """The model's probability of each row, as in service."""
+
+    def predict(x: Floats) -> Floats:
+        return model.predict(x)["probability"].astype(np.float64)
+
+    return predict
+
+
+def _label(request: Request, trained: dict[str, Any]) -> Label:
+    if request.label is not None:
+        return Label(column=request.label, event=request.label.replace("_", " "))
+    if "label" not in trained:
+        raise DataError(
+            f"{request.model}: its manifest names no column of outcome.csv; name it with --label"
+        )
+    return msgspec.convert(trained["label"], Label)
+
+
+def _hour(request: Request, trained: dict[str, Any], test: Rows) -> int:
+    """The hour that most figures are of: as asked, as in training, or the last with rows."""
+    if not len(test.y):
+        raise DataError(f"{request.folder}: no row at the model's sample hours")
+    there = sorted(test.about["hour"].unique())
+    wanted = request.hour or trained.get("hour") or there[-1]
+    if wanted not in there:
+        raise DataError(
+            f"{request.folder}: no row at hour {wanted}, only at {', '.join(map(str, there))}"
+        )
+    return int(wanted)
+
+
+def _warnings(model: Model, digest: str) -> list[str]:
+    trained = model.manifest.training or {}
+    parts = set(digest.split("-"))
+    seen = set(str(trained.get("sha256", "")).split("-"))
+    seen |= set(str(trained.get("recalibrated", {}).get("sha256", "")).split("-"))
+    found = []
+    if parts & seen:
+        found.append(
+            "The model was trained on these very data: the figures are not of other patients, and "
+            "are too good."
+        )
+    return found + list(model.manifest.limits)

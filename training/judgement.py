@@ -1,0 +1,126 @@
+"""Everything that is said of a model's predictions on rows that it was not fitted to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training import groups, rows, utility
+from training.calibration import bins
+from training.config import Label
+from training.database import KEY
+from training.evaluation import Judge, Line, Scores
+from training.rows import Rows
+from training.stream import Stream
+from training.thresholds import OperatingPoint, operating_point
+from wire.features import Feature
+
+Floats = NDArray[np.float64]
+Predict = Callable[[Floats], Floats]
+
+#: Every reading of this many stays is predicted, as in service.
+CONTINUOUS_STAYS = 1000
+
+
+@dataclass
+class Judgement:
+    """test: rows of all sample hours; scores: theirs; here: scores at the report's hour.
+
+    headline, hours, subgroups, known, stress: lines of figures. points: acting at thresholds.
+    """
+
+    test: Rows
+    scores: Scores
+    here: Scores
+    headline: list[Line] = field(default_factory=list)
+    hours: list[Line] = field(default_factory=list)
+    subgroups: list[Line] = field(default_factory=list)
+    known: list[Line] = field(default_factory=list)
+    stress: list[Line] = field(default_factory=list)
+    points: dict[str, OperatingPoint] = field(default_factory=dict)
+
+    @property
+    def bins(self) -> list[tuple[float, float, float, float]]:
+        """Calibration by tenths at the report's hour."""
+        return bins(self.here.y, self.here.probability)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a judgement needs beside the model.
+
+    hours: the sample hours that are judged; hour: the one that most figures are of.
+    """
+
+    stream: Stream
+    outcomes: pd.DataFrame
+    label: Label
+    features: list[Feature]
+    hours: tuple[int, ...]
+    hour: int
+    resamples: int
+    seed: int
+
+    @property
+    def judge(self) -> Judge:
+        """Makes lines of figures."""
+        return Judge(self.resamples, self.seed)
+
+
+def judge(
+    question: Question, predict: Predict, test: Rows, name: str, thresholds: dict[str, float]
+) -> Judgement:
+    """All figures of `predict` on the test rows; `name` says who was trained on what."""
+    features, judge, hour = question.features, question.judge, question.hour
+    scores = Scores(test.y, predict(test.x), test.patients)
+    at_hour = (test.about["hour"] == hour).to_numpy()
+    here, now = scores.where(at_hour), test.where(at_hour)
+    result = Judgement(test, scores, here)
+    result.headline.append(judge.line(f"{name}, at {hour} h", here))
+    if len(question.hours) > 1:
+        result.headline.append(judge.line(f"{name}, all sample hours", scores))
+        result.headline.append(_every_reading(question, predict, test))
+    if "utility" in thresholds:
+        figure = utility.evaluate(test, scores, thresholds["utility"], judge)
+        result.headline[min(1, len(result.headline) - 1)].figures["utility"] = figure
+    for at in question.hours:
+        part = scores.where((test.about["hour"] == at).to_numpy())
+        if part.both:
+            result.hours.append(judge.line(str(at), part))
+    result.subgroups += groups.judge_subgroups(now, here, judge)
+    result.known += groups.judge_known(test, scores, features, judge)
+    result.stress += groups.judge_removal(predict, test, scores, features, judge)
+    result.points = {
+        label: operating_point(here, at, judge.resamples, judge.seed)
+        for label, at in thresholds.items()
+    }
+    return result
+
+
+def _every_reading(question: Question, predict: Predict, test: Rows) -> Line:
+    """The figures at every reading of some test stays, as in service.
+
+    Weighed as the question asks. Of a label of the stay each stay weighs the same. Of an event
+    within some hours each hour of a stay weighs the same: a stay that ends with the event has
+    fewer of them, and would weigh more for each.
+    """
+    stream, label = question.stream, question.label
+    stays = test.about[KEY].drop_duplicates()
+    stays = stays.sample(min(CONTINUOUS_STAYS, len(stays)), random_state=question.seed)
+    keys = pd.MultiIndex.from_frame(stream.readings[KEY])
+    readings = stream.readings[keys.isin(pd.MultiIndex.from_frame(stays))]
+    part = Stream(readings, stream.ages, {}, "")
+    every = pd.Series(0, index=readings.index)
+    found = rows.assemble(part, question.outcomes, label, question.features, every)
+    unit, word = found.about[KEY].copy(), "stay"
+    if label.within_hours is not None:
+        unit["hour"] = stream.readings.loc[found.about.index, "measured_at"].dt.floor("h")
+        word = "hour of a stay"
+    share = unit.groupby(list(unit)).ngroup().to_numpy()
+    weight = 1 / np.bincount(share)[share]
+    scores = Scores(found.y, predict(found.x), found.patients, weight)
+    patients = len(np.unique(found.patients))
+    name = f"At every reading of {patients:,} of these patients, each {word} weighing the same"
+    return question.judge.line(name, scores)

@@ -1,0 +1,40 @@
+"""Channels that are removed: to train a model that does without, and to test one."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.rows import Rows
+from wire.features import Feature
+
+Floats = NDArray[np.float64]
+
+
+def channels(features: list[Feature]) -> list[str]:
+    """The parameters that the features are of, each once."""
+    return list(dict.fromkeys(f.parameter for f in features if f.parameter))
+
+
+def removed(x: Floats, features: list[Feature], parameter: str, rows: "NDArray[np.bool_]") -> None:
+    """Takes one parameter from the chosen rows, in place: as if nobody had charted it."""
+    for column, feature in enumerate(features):
+        if feature.parameter == parameter:
+            without = 0.0 if feature.aggregation == "count" else feature.fill
+            x[rows, column] = np.nan if without is None else without
+
+
+def removed_at_random(x: Floats, features: list[Feature], share: float, seed: int) -> Floats:
+    """A copy of the rows, each without a random share of its channels."""
+    draw = np.random.default_rng(seed)
+    x = x.copy()
+    for parameter in channels(features):
+        removed(x, features, parameter, draw.random(len(x)) < share)
+    return x
+
+
+def with_removed(rows: Rows, features: list[Feature], share: float, seed: int) -> Rows:
+    """The rows, and with a share above 0 a copy of each with channels removed at random."""
+    if not share:
+        return rows
+    copy = removed_at_random(rows.x, features, share, seed)
+    return Rows(np.vstack([rows.x, copy]), np.tile(rows.y, 2), pd.concat([rows.about, rows.about]))

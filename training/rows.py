@@ -1,0 +1,171 @@
+"""Rows to learn from and to be judged by: features of a moment of a stay, and what came of it."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from modelapi.rounding import significant
+from training.config import Label, Split
+from training.database import KEY
+from training.features import bulk_features
+from training.stream import HOUR, DataError, Stream
+from wire.features import Feature
+
+#: A feature that fewer stays of the training set ever have cannot be learned from. (And
+#: HistGradientBoosting of scikit-learn 1.9.1 crashes on a column without any value.)
+FEWEST_STAYS = 50
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one model's features and what each is to be judged by, in step.
+
+    x: shape (rows, features), rounded as in service, NaN where missing.
+    about: pat_id, date_admission, hour (of sample_hours; 0 for a reading that is not a sample),
+        age, the columns of outcome.csv, and with a horizon `ahead`, the hours to the event.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.int64]
+    about: pd.DataFrame
+
+    def where(self, chosen: Any) -> "Rows":
+        """The chosen rows."""
+        flags = np.asarray(chosen, dtype=bool)
+        return Rows(self.x[flags], self.y[flags], self.about[flags])
+
+    def at(self, hour: int) -> "Rows":
+        """The rows of one sample hour."""
+        return self.where(self.about["hour"] == hour)
+
+    @property
+    def patients(self) -> NDArray[np.int64]:
+        numbers: NDArray[np.int64] = self.about["pat_id"].to_numpy(np.int64)
+        return numbers
+
+
+def sample(stream: Stream, hours: tuple[int, ...], more: tuple[int, ...] = ()) -> "pd.Series[int]":
+    """The sample hour of each reading that is a row, by the reading's index label.
+
+    For each hour, a stay's last reading since the hour before in the list. A stay without
+    a reading in between has no row: it may be over. `more`: hours sampled in the same way for
+    themselves; a reading that is a row already is not another one.
+    """
+    rows = _last_before(stream, hours)
+    if more:
+        others = _last_before(stream, more)
+        rows = pd.concat([rows, others[~others.index.isin(rows.index)]]).sort_index()
+    return rows
+
+
+def _last_before(stream: Stream, hours: tuple[int, ...]) -> "pd.Series[int]":
+    hour = np.array(hours)
+    passed = stream.elapsed_hours
+    which = np.searchsorted(hour, passed.to_numpy(), side="right")
+    within = which < len(hour)
+    table = stream.readings.loc[within, KEY].assign(hour=hour[which[within]])
+    last: pd.Series[int] = table[~table.duplicated([*KEY, "hour"], keep="last")]["hour"]
+    return last
+
+
+def assemble(
+    stream: Stream,
+    outcomes: pd.DataFrame,
+    label: Label,
+    features: list[Feature],
+    hours: "pd.Series[int]",
+) -> Rows:
+    """Features and labels of the readings in `hours`, as `sample` gives them.
+
+    Left out: readings of stays without a known outcome, and, with a horizon, those at or after
+    the event, or more than label.keep_hours_after after it.
+    """
+    keys = pd.MultiIndex.from_frame(stream.readings.loc[hours.index, KEY])
+    hours = hours[keys.isin(outcomes.index)]
+    chosen = stream.readings.loc[hours.index]
+    about = chosen[KEY].join(outcomes, on=KEY).join(stream.ages.rename("age"), on=KEY)
+    about["hour"] = hours
+    y = about[label.column].astype(np.int64)
+    if label.after_column is not None and label.within_hours is not None:
+        at = (chosen["measured_at"] - chosen["date_admission"]) / HOUR
+        event = about[label.after_column].where(y == 1)
+        about["ahead"] = ahead = event.astype(np.float64) - at
+        y = (ahead <= label.within_hours).astype(int)
+        gone = (ahead < -label.keep_hours_after) if label.keep_hours_after else (ahead <= 0)
+        about, y, hours = about[~gone], y[~gone], hours[~gone]
+    flags = np.zeros(len(stream.readings), dtype=bool)
+    flags[stream.readings.index.get_indexer(hours.index)] = True
+    matrix = bulk_features(stream.readings, stream.ages, features, flags)
+    x = significant(matrix.loc[hours.index].to_numpy(np.float64))
+    return Rows(x, y.to_numpy(np.int64), about)
+
+
+def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:
+    """Rows to train and to test on: other patients, by cohort, time or chance.
+
+    Raises DataError when either side would lack an outcome.
+    """
+    if how.by == "cohort":
+        if "cohort" not in rows.about:
+            raise DataError("split by cohort: outcome.csv has no column cohort")
+        cohort = rows.about["cohort"].astype(str)
+        train, test = cohort.isin(how.train), cohort.isin(how.test)
+    elif how.by == "patient":
+        test = rows.about["pat_id"].map(_hashed) < how.test_share
+        train = ~test
+    else:
+        stays = rows.about.drop_duplicates(KEY)["date_admission"]
+        test = rows.about["date_admission"] > stays.quantile(1 - how.test_share)
+        train = ~test
+    seen = rows.about.loc[train, "pat_id"].unique()
+    test &= ~rows.about["pat_id"].isin(seen)
+    parts = rows.where(train), rows.where(test)
+    for name, part in zip(("train", "test"), parts, strict=True):
+        if len(np.unique(part.y)) < 2:
+            raise DataError(f"split: the {name} rows do not hold both outcomes")
+    return parts
+
+
+def _hashed(pat_id: int) -> float:
+    """A number from 0 to 1 that depends on the patient alone."""
+    return int.from_bytes(hashlib.sha256(str(pat_id).encode()).digest()[:4]) / 2**32
+
+
+def usable(rows: Rows, features: list[Feature]) -> tuple[list[Feature], list[Feature]]:
+    """Features that enough stays of `rows` have and that differ between rows, and the others."""
+    stays = rows.about.groupby(KEY, sort=False).ngroup().to_numpy()
+    kept: list[Feature] = []
+    dropped: list[Feature] = []
+    for column, feature in zip(rows.x.T, features, strict=True):
+        known = ~np.isnan(column)
+        enough = len(np.unique(stays[known])) >= FEWEST_STAYS
+        varied = enough and np.ptp(column[known]) > 0
+        (kept if varied else dropped).append(feature)
+    return kept, dropped
+
+
+def select(rows: Rows, features: list[Feature], kept: list[Feature]) -> Rows:
+    """`rows` with the columns of the kept features only."""
+    place = {feature.name: number for number, feature in enumerate(features)}
+    return Rows(rows.x[:, [place[feature.name] for feature in kept]], rows.y, rows.about)
+
+
+def predictable(rows: Rows, features: list[Feature], required: Iterable[str]) -> Rows:
+    """The rows that get a prediction in service: nothing required is missing."""
+    names = set(required)
+    columns = [feature.name in names for feature in features]
+    return rows.where(~np.isnan(rows.x[:, columns]).any(axis=1))
+
+
+def together(one: Rows, other: Rows) -> Rows:
+    """The rows of both."""
+    return Rows(
+        np.vstack([one.x, other.x]),
+        np.append(one.y, other.y),
+        pd.concat([one.about, other.about]),
+    )

@@ -1,0 +1,153 @@
+"""The readings to learn from: those of the stream, in its order.
+
+The CSVs go through hospital's merge and the pipeline's plausible ranges, so training sees what a
+model in service sees. A database has been through both.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from training import database
+from training.config import Data
+from training.database import KEY, DatabaseFailure, Stored
+from wire.vitals import VITALS
+
+HOUR = pd.Timedelta(hours=1)
+
+
+class DataError(Exception):
+    """The data cannot be used; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """readings: seq, pat_id, date_admission, measured_at, parameter, value, in stream order.
+
+    ages: years by (pat_id, date_admission). left_out: readings that are not used, by reason.
+    digest: SHA-256 of the readings; source: where they were read from, in words. identifiers:
+    pat_id by the id that people use, where the source has one.
+    """
+
+    readings: pd.DataFrame
+    ages: "pd.Series[float]"
+    left_out: dict[str, int]
+    digest: str
+    source: str = ""
+    identifiers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def elapsed_hours(self) -> "pd.Series[float]":
+        """Hours from the first reading of its stay to each reading."""
+        measured = self.readings["measured_at"]
+        first = measured.groupby([self.readings[key] for key in KEY]).transform("min")
+        passed: pd.Series[float] = (measured - first) / HOUR
+        return passed
+
+
+def read(data: Data) -> Stream:
+    """The readings of the folder's CSVs or of the database, without implausible values.
+
+    Raises DataError with the reason of hospital or of the database.
+    """
+    identifiers: dict[str, int] = {}
+    left_out: dict[str, int] = {}
+    if data.database is None:
+        readings, ages, digest = _merge(data.folder)
+        source = "three CSVs, merged as for the stream"
+    else:
+        try:
+            stored = database.read(data.database, data.stream)
+        except DatabaseFailure as error:
+            raise DataError(str(error)) from None
+        source = f"stream {stored.stream}, as stored by the pipeline"
+        readings, ages, identifiers = stored.readings, stored.ages, stored.identifiers
+        digest = _digest(stored)
+        if stored.rejected:
+            left_out["rejected message"] = stored.rejected
+    readings = _plausible(readings, left_out)
+    if data.parameters:
+        wanted = readings["parameter"].isin(data.parameters)
+        if not wanted.all():
+            left_out["reading of a parameter that the model does not see"] = int((~wanted).sum())
+            readings = readings[wanted]
+    if readings.empty:
+        raise DataError(
+            f"{data.database or data.folder}: no reading of {', '.join(data.parameters) or 'any'}"
+        )
+    return Stream(readings.reset_index(drop=True), ages, left_out, digest, source, identifiers)
+
+
+def _plausible(readings: pd.DataFrame, left_out: dict[str, int]) -> pd.DataFrame:
+    """The plausible readings, by the ranges that tool rejects by; the others are counted."""
+    value, parameter = readings["value"], readings["parameter"]
+    keep = np.ones(len(readings), dtype=bool)
+    for name in parameter.cat.categories:
+        vital = VITALS.get(name)
+        if vital is None or vital.plausible is None:
+            continue
+        above, up_to = vital.plausible
+        wrong = ((parameter == name) & ~((value > above) & (value <= up_to))).to_numpy()
+        if wrong.any():
+            reason = f"{name} not above {above:g} and up to {up_to:g} {vital.unit}".rstrip()
+            left_out[reason] = int(wrong.sum())
+            keep &= ~wrong
+    return readings[keep]
+
+
+def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], str]":
+    """Readings, ages and digest of the CSVs, merged by hospital as it does for its stream."""
+    merge = subprocess.run(
+        [sys.executable, "-m", "hospital.preprocessing"],
+        env={**os.environ, "PATIENT_DATA": str(folder), "LOG_LEVEL": "ERROR"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if merge.returncode:
+        raise DataError(f"{folder}: {merge.stderr.strip().splitlines()[-1]}")
+    path = Path(merge.stdout.strip()) / "all_data.csv"
+    clock = ("hour", "minute", "second")
+    wanted = {"type", *KEY, "age", "day", *clock, "parameter", "value"}
+    messages = pd.read_csv(
+        path,
+        sep=";",
+        usecols=wanted.__contains__,
+        dtype={"type": "category", "parameter": "category", "day": "category"},
+        keep_default_na=False,
+        na_values=dict.fromkeys(("age", "value", *clock), ""),
+    )
+    messages["seq"] = np.arange(1, len(messages) + 1)
+    days = messages["day"].cat.categories
+    at = pd.to_datetime(days).to_numpy("datetime64[s]")[messages["day"].cat.codes]
+    for unit in clock:
+        if unit in messages:
+            at = at + messages[unit].fillna(0).to_numpy(f"timedelta64[{unit[0]}]")
+    messages["measured_at"] = at
+    messages["date_admission"] = pd.to_datetime(messages["date_admission"]).dt.as_unit("s")
+    ages = messages.groupby(KEY)["age"].first()
+    columns = ["pat_id", "date_admission", "parameter", "value", "seq", "measured_at"]
+    readings = messages.loc[messages["type"] == "reading", columns]
+    with path.open("rb") as file:
+        return readings, ages, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(stored: Stored) -> str:
+    """SHA-256 of a stream that was read from a database, whatever the database."""
+    digest = hashlib.sha256()
+    names: Any = stored.readings["parameter"].cat
+    digest.update("\n".join(names.categories).encode())
+    digest.update(names.codes.to_numpy(np.int32).tobytes())
+    stays = stored.ages.index.to_frame()
+    columns = [stays["pat_id"], stays["date_admission"], stored.ages]
+    columns += [stored.readings[name] for name in ("seq", *KEY, "measured_at", "value")]
+    for column in columns:
+        digest.update(column.to_numpy().tobytes())
+    return digest.hexdigest()
