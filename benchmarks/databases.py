@@ -18,9 +18,9 @@ import mysql.connector
 
 from benchmarks.processes import listener
 from embedded.stack import free_port
-from tool.db_connector import connect as tool_database
+from tool.database import connect as tool_database
 
-# As tool/database/mysqld.cnf has it.
+# As in tooldb/mysqld.cnf.
 DURABLE = (
     "--innodb-flush-log-at-trx-commit=1",
     "--innodb-buffer-pool-size=512M",

@@ -25,11 +25,12 @@ from buffer.queues import Queues
 from buffer.sse import EventParser
 from embedded.stack import ROOT
 from hospital.replay import Replay
-from tool.db_connector import Changes, connect
+from tool.database import Changes, connect
 from tool.features import ORIGINAL, FeatureSet, Stay
 from tool.messages import decode
 from tool.model_client import ModelClient
 from wire.batches import Batch, Position, RawMessage, partition_of
+from wire.tables import PredictionRow, ReadingRow
 
 BATCH = 1_000
 
@@ -256,7 +257,7 @@ def _insert(bench: Bench, url: str) -> Iterator[Result]:
         changes = []
         for rows in calls:
             change = Changes(f"0{key[6:8]}", 0, rows[0][1] - 1, rows[-1][1], now)
-            change.readings = [(change.stream, *row[1:]) for row in rows]
+            change.readings = [ReadingRow(change.stream, *row[1:]) for row in rows]
             if predicted:
                 change.predictions = [_prediction(change.stream, row, now) for row in rows]
             changes.append(change)
@@ -277,9 +278,10 @@ def _insert(bench: Bench, url: str) -> Iterator[Result]:
     database.close()
 
 
-def _prediction(stream: str, row: tuple[Any, ...], now: str) -> tuple[Any, ...]:
+def _prediction(stream: str, row: tuple[Any, ...], now: str) -> PredictionRow:
     features = msgspec.json.encode(dict.fromkeys(ORIGINAL, row[6])).decode()
-    return (stream, row[1], "formula", "1", *row[2:5], features, 0.123456789, None, now)
+    answer = (0.123456789, None, now)
+    return PredictionRow(stream, row[1], "formula", "1", *row[2:5], features, *answer)
 
 
 def _executemany_both(bench: Bench, calls: list[list[tuple[Any, ...]]], now: str) -> float:

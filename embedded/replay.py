@@ -20,7 +20,7 @@ from tqdm import tqdm
 from embedded.stack import PORTS, ROOT, CannotRun, environment, free_port, prepare, without_password
 from hospital.settings import Settings as HospitalSettings
 from hospital.settings import writable_folder
-from tool.db_connector import Database, connect
+from tool.database import Database, connect
 
 FOLDER = Path("var/replay")
 DATABASE = Path("var/replay.sqlite")

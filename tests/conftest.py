@@ -1,9 +1,43 @@
-"""Order: the files that take longest begin first, so that no worker is left alone with one."""
+"""Fixtures of all tests, and the order of their files."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support import servers
+
+# These files take longest, so they begin first: no worker ends long after the others.
 LONGEST = ("test_pipeline.py", "test_faults.py", "test_compose.py", "test_modelapi_openapi.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[int]:
+    """The port of a MySQL server, root without a password. Skips without Docker."""
+    with servers.mysql_server() as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a MariaDB server, root without a password. Skips without MariaDB."""
+    with servers.mariadb_server(tmp_path_factory.mktemp("mariadb")) as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def new_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """A function that makes an empty `sqlite`, `mysql` or `mariadb` database; returns its URL."""
+    folder: Path = tmp_path_factory.mktemp("databases")
+
+    def port(kind: str) -> int:
+        found: int = request.getfixturevalue(f"{kind}_server")
+        return found
+
+    return lambda kind: servers.new_database(kind, port, folder)

@@ -6,9 +6,9 @@ import sys
 from redis.exceptions import RedisError
 
 from tool.data_handler import SET_ASIDE
-from tool.db_connector import DatabaseError
+from tool.database import DatabaseError
 from tool.replay import replay
-from tool.run import database_of, redis_of, run, set_up_logging
+from tool.run import database_of, prepare_tables, redis_of, run, set_up_logging
 from tool.settings import SettingError, Settings
 
 
@@ -27,6 +27,12 @@ def main() -> int:
         default=SET_ASIDE,
         help="those whose reason begins with this (default: %(default)r)",
     )
+    commands.add_parser(
+        "migrate",
+        help="create the tables, or upgrade those of an earlier version",
+        description="Creates the tables, or upgrades those of an earlier version with their rows. "
+        "The tool does the same when it starts as a user who may change tables.",
+    )
     arguments = parser.parse_args()
     try:
         settings = Settings.from_environment()
@@ -37,7 +43,10 @@ def main() -> int:
     if arguments.command == "replay":
         return _replay(settings, arguments.reason)
     try:
-        run(settings)
+        if arguments.command == "migrate":
+            prepare_tables(settings)
+        else:
+            run(settings)
     except (SettingError, DatabaseError) as error:
         print(f"tool: {error}", file=sys.stderr)
         return 1

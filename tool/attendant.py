@@ -4,16 +4,16 @@ import logging
 import signal
 import threading
 from datetime import UTC, datetime
-from itertools import groupby
 
 import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
 from tool import metrics
-from tool.db_connector import Database, DatabaseError, Row
+from tool.database import Database, DatabaseError
 from tool.model_client import Declaration, ModelClient, ModelRefused, ModelUnavailable
 from tool.worker import COMMITTED, COMPLETE, DECLARATION, stored_declaration
+from wire.tables import ModelRow, PredictionRow
 
 log = logging.getLogger("tool.attendant")
 
@@ -52,9 +52,9 @@ class Attendant:
         if self._redis.hexists(COMMITTED, COMPLETE):
             return
         with self._redis.pipeline() as pipe:
-            for stream, part, seq in self._database.positions():
+            for row in self._database.positions():
                 # What a worker has said since is newer.
-                pipe.hsetnx(COMMITTED, f"{stream}/{part}", seq)
+                pipe.hsetnx(COMMITTED, f"{row.stream}/{row.part}", row.seq)
             # Also when nothing is stored: the buffer waits for this word.
             pipe.hset(COMMITTED, COMPLETE, _now())
             pipe.execute()
@@ -91,17 +91,15 @@ class Attendant:
         A model that does not answer holds up no other.
         """
         failure: ModelUnavailable | None = None
-        for name in sorted({row[0] for row in self._database.models()}):
-            filled = 0
+        for model in self._database.models():
+            name, version, filled = model.model, model.version, 0
             try:
-                while rows := self._database.pending(name, PENDING_AT_ONCE):
-                    rows.sort(key=_version)
-                    for version, some in groupby(rows, key=_version):
-                        filled += self._fill_in(name, version, list(some))
+                while rows := self._database.pending(name, version, PENDING_AT_ONCE):
+                    filled += self._fill_in(name, version, rows)
             except ModelUnavailable as error:
                 failure = error
             if filled:
-                log.info("%d predictions that waited for %s are filled in", filled, name)
+                log.info("filled in %d predictions of %s %s", filled, name, version)
         if failure is not None:
             raise failure
 
@@ -109,13 +107,13 @@ class Attendant:
         """Of very many, only that they are."""
         metrics.PENDING.set(self._database.waiting(PENDING_COUNTED))
 
-    def _fill_in(self, model: str, version: str, rows: list[Row]) -> int:
-        features = [row[7] for row in rows]
+    def _fill_in(self, model: str, version: str, rows: list[PredictionRow]) -> int:
+        features = [row.features for row in rows]
         now = _now()
         try:
             probabilities = self._client.predict(model, version, features)
             filled = [
-                (*row[:8], probability, None, now)
+                row._replace(probability=probability, reason=None, created_at=now)
                 for row, probability in zip(rows, probabilities, strict=True)
             ]
         except ModelRefused as error:
@@ -124,19 +122,18 @@ class Attendant:
                 return self._fill_in(model, version, rows[:half]) + self._fill_in(
                     model, version, rows[half:]
                 )
-            filled = [(*rows[0][:8], None, f"refused by the model: {error}"[:255], now)]
+            reason = f"refused by the model: {error}"[:255]
+            filled = [rows[0]._replace(probability=None, reason=reason, created_at=now)]
         self._database.fill_in(filled)
-        metrics.PREDICTIONS.labels("later").inc(sum(row[8] is not None for row in filled))
+        metrics.PREDICTIONS.labels("later").inc(sum(row.probability is not None for row in filled))
         return len(rows)
 
 
-def _version(row: Row) -> str:
-    return str(row[3])
-
-
-def _rows(declaration: Declaration) -> list[Row]:
+def _rows(declaration: Declaration) -> list[ModelRow]:
     return [
-        (model.model, model.version, role, msgspec.json.encode(model.features).decode(), _now())
+        ModelRow(
+            model.model, model.version, role, msgspec.json.encode(model.features).decode(), _now()
+        )
         for role, models in (
             ("champion", [declaration.champion]),
             ("shadow", declaration.shadows),

@@ -8,7 +8,7 @@ from operator import itemgetter
 
 import msgspec
 
-from tool.db_connector import Changes, Database, Moved, Row, Unavailable
+from tool.database import Changes, Database, Moved, Unavailable
 from tool.features import FeatureSet, widest
 from tool.messages import Discharge, Id, Message, Unusable, decode, ordinal
 from tool.model_client import (
@@ -20,6 +20,7 @@ from tool.model_client import (
     feature_set,
 )
 from tool.stays import KnownStay, Part, StayKey, Stays
+from wire.tables import PendingRow, PredictionRow, ReadingRow, RejectedRow
 
 log = logging.getLogger("tool")
 
@@ -28,6 +29,8 @@ SET_ASIDE = "cannot be processed: "
 
 
 Raw = tuple[int, float, bytes]  # seq, when the buffer received it, JSON
+# seq, pat_id, date_admission, measured_at, features as JSON
+Computed = tuple[int, int, str, str, str]
 
 
 class Batch(msgspec.Struct, array_like=True):
@@ -233,10 +236,10 @@ class DataHandler:
         decoded: list[tuple[int, Message]],
         touched: dict[StayKey, KnownStay],
         changes: Changes,
-    ) -> list[list[Row]]:
+    ) -> list[list[Computed]]:
         """Takes the messages in one by one. For each model: rows of features to be predicted."""
         stream = changes.stream
-        asked: list[list[Row]] = [[] for _ in self._models]
+        asked: list[list[Computed]] = [[] for _ in self._models]
         moments: dict[tuple[str, int], tuple[str, float]] = {}
         for seq, message in decoded:
             pat_id, admission = message.pat_id, message.date_admission
@@ -258,7 +261,9 @@ class DataHandler:
             measured_at, hours = moments[moment]
             stay.add(hours - known.admitted * 24.0, parameter, value)
             known.touched.add(parameter)
-            changes.readings.append((stream, seq, pat_id, admission, measured_at, parameter, value))
+            changes.readings.append(
+                ReadingRow(stream, seq, pat_id, admission, measured_at, parameter, value)
+            )
             if known.discharge is not None:
                 continue
             for (model, features), rows in zip(self._models, asked, strict=True):
@@ -271,7 +276,7 @@ class DataHandler:
                     changes.predictions.append(_prediction(changes, model, place, None, reason))
         return asked
 
-    def _predict(self, model: Model, rows: list[Row], changes: Changes) -> int:
+    def _predict(self, model: Model, rows: list[Computed], changes: Changes) -> int:
         """Adds the rows' predictions; gives the number of those that must wait."""
         if not rows:
             return 0
@@ -280,7 +285,9 @@ class DataHandler:
             probabilities = self._client.predict(model.model, model.version, asked)
         except (ModelUnavailable, ModelRefused):
             changes.predictions += [_prediction(changes, model, row, None, WAITING) for row in rows]
-            changes.pending += [(changes.stream, row[0], model.model) for row in rows]
+            changes.pending += [
+                PendingRow(changes.stream, row[0], model.model, model.version) for row in rows
+            ]
             return len(rows)
         changes.predictions += [
             _prediction(changes, model, row, probability, None)
@@ -302,12 +309,13 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
-def _rejected(stream: str, seq: int, data: bytes, reason: str, now: str) -> Row:
+def _rejected(stream: str, seq: int, data: bytes, reason: str, now: str) -> RejectedRow:
     try:
         pat_id = msgspec.json.decode(data, type=_Patient).pat_id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pat_id = None
-    return (stream, seq, pat_id, reason[:255], data.decode("utf-8", "backslashreplace"), now)
+    text = data.decode("utf-8", "backslashreplace")
+    return RejectedRow(stream, seq, pat_id, reason[:255], text, now)
 
 
 class _Patient(msgspec.Struct):
@@ -315,10 +323,10 @@ class _Patient(msgspec.Struct):
 
 
 def _prediction(
-    changes: Changes, model: Model, row: Row, probability: float | None, reason: str | None
-) -> Row:
+    changes: Changes, model: Model, row: Computed, probability: float | None, reason: str | None
+) -> PredictionRow:
     seq, pat_id, admission, measured_at, features = row
-    return (
+    return PredictionRow(
         changes.stream,
         seq,
         model.model,

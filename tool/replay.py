@@ -10,7 +10,7 @@ from rq import Queue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from tool.db_connector import Database
+from tool.database import Database
 
 log = logging.getLogger("tool")
 
@@ -28,8 +28,8 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
     Waits until all are done.
     """
     jobs = [
-        _enqueue(redis, partitions, stream, seq, message)
-        for stream, seq, message in database.rejected(reason)
+        _enqueue(redis, partitions, row.stream, row.seq, row.message)
+        for row in database.rejected(reason)
     ]
     asked = len(jobs)
     warn_at = time.monotonic() + 10
@@ -38,7 +38,7 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
             log.warning("%d messages wait for the tool; is it running?", len(jobs))
             warn_at += 60
         time.sleep(0.2)
-    left = len(list(database.rejected(reason)))
+    left = len(database.rejected(reason))
     return asked - left, left
 
 

@@ -19,7 +19,7 @@ from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_expo
 
 from tool import attendant, metrics, worker
 from tool.data_handler import DataHandler
-from tool.db_connector import Database, Unavailable, connect
+from tool.database import Database, Unavailable, connect
 from tool.model_client import ModelClient
 from tool.settings import Settings
 
@@ -99,10 +99,15 @@ def attend(settings: Settings) -> None:
 )
 def prepare(settings: Settings) -> list[int]:
     """Makes the tables; gives the partitions to work on. Waits for the database and Redis."""
+    prepare_tables(settings)
+    return parts(settings)
+
+
+def prepare_tables(settings: Settings) -> None:
+    """Creates or upgrades the tables. Raises Refused or Unavailable."""
     database = database_of(settings)
     database.create_tables()
     database.close()
-    return parts(settings)
 
 
 def parts(settings: Settings) -> list[int]:

@@ -14,11 +14,11 @@ from datetime import date
 from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
-from typing import Any
 
-from tool.db_connector import Changes, Database, Row
+from tool.database import Changes, Database
 from tool.features import Stay, Vital
 from tool.messages import ordinal
+from wire.tables import ReadingRow, StayRow, VitalRow
 
 log = logging.getLogger("tool")
 
@@ -120,7 +120,7 @@ class Stays:
         unwritten = self._unwritten[part]
         for key, known in loaded.items():
             if known.changed:
-                changes.stays.append((*key, known.stay.age, known.discharge))
+                changes.stays.append(StayRow(*key, known.stay.age, known.discharge, None, None))
             if known.touched:
                 unwritten[key] = known
         changes.stays.sort(key=itemgetter(0, 1, 2))  # locks are taken in one order by all
@@ -132,8 +132,8 @@ class Stays:
             known = unwritten[key]
             seq = max(known.seq, changes.last)
             for parameter in sorted(known.touched):
-                columns = _columns(known.stay.vitals[parameter], known.admitted)
-                changes.vitals.append((*key, parameter, *columns, seq))
+                vital = known.stay.vitals[parameter]
+                changes.vitals.append(_row(key, parameter, vital, known.admitted, seq))
 
         self._database.commit(changes)
 
@@ -157,7 +157,7 @@ class Stays:
         """Brings `vitals` up to the readings. Raises as `Database.commit` does."""
         if not self._looked:
             # What a killed worker left, which no batch may ever come after.
-            self._behind.update(self._database.parts_behind())
+            self._behind.update((row.stream, row.part) for row in self._database.parts_behind())
             self._looked = True
         for stream, part in sorted(self._behind, key=str):
             position = positions.get((stream, part))
@@ -173,24 +173,24 @@ class Stays:
     def _catch_up(self, stream: str) -> None:
         """Brings `vitals` up to the readings from what is in the tables alone."""
         positions, readings = self._database.behind(stream)
-        later: defaultdict[tuple[int, str], list[Row]] = defaultdict(list)
-        for seq, pat_id, admission, *reading in readings:
-            later[pat_id, admission].append((seq, *reading))
-        rows: list[Row] = []
+        later: defaultdict[tuple[int, str], list[ReadingRow]] = defaultdict(list)
+        for reading in readings:
+            later[reading.pat_id, reading.date_admission].append(reading)
+        rows: list[VitalRow] = []
         for some in _chunks(sorted(later)):
             _, stored = self._stored(stream, some)
             for key in some:
                 admitted = ordinal(key[1])
                 statistics, changed = stored.get(key, {}), set()
-                for seq, measured_at, parameter, value in later[key]:
-                    vital, reached = statistics.get(parameter) or (Vital(), 0)
-                    if seq > reached:
-                        vital.add(_hours(measured_at, admitted), value)
-                        statistics[parameter] = vital, seq
-                        changed.add(parameter)
+                for reading in later[key]:
+                    vital, reached = statistics.get(reading.parameter) or (Vital(), 0)
+                    if reading.seq > reached:
+                        vital.add(_hours(reading.measured_at, admitted), reading.value)
+                        statistics[reading.parameter] = vital, reading.seq
+                        changed.add(reading.parameter)
                 for parameter in sorted(changed):
                     vital, seq = statistics[parameter]
-                    rows.append((stream, *key, parameter, *_columns(vital, admitted), seq))
+                    rows.append(_row((stream, *key), parameter, vital, admitted, seq))
         if positions:
             self._database.catch_up(stream, positions, rows)
             log.info("stream %s: brought %d vitals up to the readings", stream, len(rows))
@@ -199,18 +199,19 @@ class Stays:
 
     def _stored(
         self, stream: str, keys: list[tuple[int, str]]
-    ) -> tuple[dict[tuple[int, str], Row], dict[tuple[int, str], Statistics]]:
+    ) -> tuple[dict[tuple[int, str], StayRow], dict[tuple[int, str], Statistics]]:
         """By patient and admission: the row of `stays`, and what is in `vitals`."""
         stays, vitals = self._database.stays(stream, sorted({pat_id for pat_id, _ in keys}))
         statistics: defaultdict[tuple[int, str], Statistics] = defaultdict(dict)
         for row in vitals:
-            statistics[row[0], row[1]][row[2]] = _vital(row, ordinal(row[1])), row[-1]
-        return {(row[0], row[1]): row for row in stays}, statistics
+            vital = _vital(row, ordinal(row.date_admission))
+            statistics[row.pat_id, row.date_admission][row.parameter] = vital, row.seq
+        return {(row.pat_id, row.date_admission): row for row in stays}, statistics
 
-    def _read(self, key: StayKey, row: Row | None, statistics: Statistics) -> KnownStay:
+    def _read(self, key: StayKey, row: StayRow | None, statistics: Statistics) -> KnownStay:
         stream, pat_id, admission = key
         admitted = ordinal(admission)
-        age, discharge = row[2:] if row else (None, None)
+        age, discharge = (row.age, row.date_discharge) if row else (None, None)
         vitals = {parameter: vital for parameter, (vital, _) in statistics.items()}
         seq = max((seq for _, seq in statistics.values()), default=0)
         stay = Stay(self._windows, age=age, vitals=vitals)
@@ -221,9 +222,9 @@ class Stays:
                 stay.recall(
                     parameter,
                     [
-                        (_hours(at, admitted), value)
-                        for at, name, value in recent
-                        if name == parameter
+                        (_hours(reading.measured_at, admitted), reading.value)
+                        for reading in recent
+                        if reading.parameter == parameter
                     ],
                 )
         return KnownStay(stay, admitted, discharge, seq, new=row is None)
@@ -248,24 +249,28 @@ def _hours(moment: str, admitted: int) -> float:
     return (ordinal(moment[:10]) - admitted) * 24.0 + int(moment[11:13])
 
 
-def _vital(row: Row, admitted: int) -> Vital:
-    n, mean, m2, minimum, maximum, first_value, first_at, last_value, last_at, *hours = row[3:-1]
+def _vital(row: VitalRow, admitted: int) -> Vital:
     return Vital(
-        n,
-        mean,
-        m2,
-        minimum,
-        maximum,
-        first_value,
-        _hours(first_at, admitted),
-        last_value,
-        _hours(last_at, admitted),
-        *hours,
+        row.n,
+        row.mean,
+        row.m2,
+        row.minimum,
+        row.maximum,
+        row.first_value,
+        _hours(row.first_at, admitted),
+        row.last_value,
+        _hours(row.last_at, admitted),
+        row.hours_mean,
+        row.hours_m2,
+        row.covariance,
+        row.mean_low,
     )
 
 
-def _columns(vital: Vital, admitted: int) -> tuple[Any, ...]:
-    return (
+def _row(key: StayKey, parameter: str, vital: Vital, admitted: int, seq: int) -> VitalRow:
+    return VitalRow(
+        *key,
+        parameter,
         vital.n,
         vital.mean,
         vital.m2,
@@ -279,4 +284,5 @@ def _columns(vital: Vital, admitted: int) -> tuple[Any, ...]:
         vital.hours_m2,
         vital.covariance,
         vital.mean_low,
+        seq,
     )

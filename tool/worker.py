@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 
 from tool import metrics
 from tool.data_handler import Batch, DataHandler, Early, Outcome
-from tool.db_connector import Database, Moved, Unavailable
+from tool.database import Database, Moved, Unavailable
 from tool.model_client import Declaration
 
 log = logging.getLogger("tool")
@@ -297,13 +297,13 @@ def bucket(seconds: float) -> str:
 def stored_declaration(database: Database) -> bytes | None:
     """The declaration as last written to table `models`."""
     roles: dict[str, list[dict[str, object]]] = {}
-    for model, version, role, features, _ in database.models():
+    for row in database.models():
         declared = {
-            "model": model,
-            "version": version,
-            "features": msgspec.json.decode(features),
+            "model": row.model,
+            "version": row.version,
+            "features": msgspec.json.decode(row.features),
         }
-        roles.setdefault(role, []).append(declared)
+        roles.setdefault(row.role, []).append(declared)
     if "champion" not in roles:
         return None
     return msgspec.json.encode(

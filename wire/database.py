@@ -20,15 +20,18 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-def connect(url: str, password: str = "", *, read_only: bool = False) -> Connection:
+def connect(
+    url: str, password: str = "", *, read_only: bool = False, timeout: int | None = 12
+) -> Connection:
     """Opens `sqlite:///PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`.
 
-    An SQLite path is literal. A read-only connection commits by itself and cannot write; of an
-    SQLite file that is missing it raises sqlite3.OperationalError. Raises one of ERRORS.
+    An SQLite path is literal. timeout: seconds that a server may take to answer; None: no limit.
+    A read-only connection commits by itself and cannot write; of an SQLite file that is missing
+    it raises sqlite3.OperationalError. Raises one of ERRORS.
     """
     if url.startswith("sqlite:///"):
         return _sqlite(sqlite_path(url), read_only)
-    return _mysql(url, password, read_only)
+    return _mysql(url, password, read_only, timeout)
 
 
 def is_sqlite(url: str) -> bool:
@@ -58,7 +61,7 @@ def _sqlite(path: Path, read_only: bool) -> Connection:
     return connection
 
 
-def _mysql(url: str, password: str, read_only: bool) -> Connection:
+def _mysql(url: str, password: str, read_only: bool, timeout: int | None) -> Connection:
     parts = urlsplit(url)
     connection: Any = mysql.connector.connect(
         host=parts.hostname or "127.0.0.1",
@@ -69,8 +72,8 @@ def _mysql(url: str, password: str, read_only: bool) -> Connection:
         autocommit=read_only,
         connection_timeout=3 if read_only else 5,
         # A connection that was cut reports nothing.
-        read_timeout=10 if read_only else 12,
-        write_timeout=12,
+        read_timeout=timeout,
+        write_timeout=timeout,
         charset="utf8mb4",
         collation="utf8mb4_general_ci",  # MariaDB has it too
         sql_mode="TRADITIONAL,NO_BACKSLASH_ESCAPES",

@@ -243,20 +243,7 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
-# Who is in the ICU, and who left last, is a scan of all stays there ever were, as long as
-# `stays` has no index that begins with stream and date_discharge.
-needs_index = pytest.mark.xfail(
-    "(stream, date_discharge" not in seeded_ward.INIT.read_text(),
-    reason="stays has no index for it",
-    strict=True,
-)
-EACH_QUERY = [
-    pytest.param(name, marks=needs_index if name in ("ward", "discharged") else ())
-    for name in QUERIES
-]
-
-
-@pytest.mark.parametrize("name", EACH_QUERY)
+@pytest.mark.parametrize("name", QUERIES)
 def test_a_query_costs_the_same_whatever_is_stored(name: str, histories: tuple[Path, Path]) -> None:
     small, large = (steps(path, *QUERIES[name]) for path in histories)
     assert small > 0

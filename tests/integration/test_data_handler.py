@@ -1,7 +1,5 @@
 """One batch after the other through the handler, on SQLite and MySQL, in good order and in bad."""
 
-# ruff: noqa: F811  (the fixture of another module, taken as an argument)
-
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -11,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_db_connector import mysql_server, rows, url  # noqa: F401
+from tests.support.servers import rows
 from tool.attendant import Attendant
 from tool.data_handler import Batch, DataHandler, Early
-from tool.db_connector import Changes, Database, Moved, Unavailable, connect
+from tool.database import Changes, Database, Moved, Unavailable, connect
 from tool.model_client import Declaration, Model, ModelUnavailable
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
@@ -388,14 +386,14 @@ def test_of_a_batch_only_the_message_that_cannot_be_processed_is_set_aside(
     assert rows(url, "SELECT n FROM vitals") == [(10,)]
 
     mended = handler_of(database)
-    [(_, seq, raw)] = database.rejected("cannot be processed")
-    mended.replay("s", seq, raw.encode())
+    [row] = database.rejected("cannot be processed")
+    mended.replay("s", row.seq, row.message.encode())
     assert rows(url, "SELECT n, mean FROM vitals") == [(11, 90.0)]
     assert rows(url, "SELECT seq FROM rejected") == []
     assert rows(url, "SELECT value FROM readings WHERE seq = 6") == [(90.0,)]
     assert rows(url, "SELECT probability FROM predictions WHERE seq = 6") == [(0.09,)]
     with pytest.raises(Moved):
-        mended.replay("s", seq, raw.encode())
+        mended.replay("s", row.seq, row.message.encode())
     mended.handle(batch(11, message(90.0)))
     assert rows(url, "SELECT n FROM vitals") == [(12,)]
 

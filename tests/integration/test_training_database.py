@@ -1,6 +1,5 @@
 """Training from the database: the rows that the CSVs give, all of them, and plain complaints."""
 
-import getpass
 import json
 import os
 import shutil
@@ -8,8 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -19,13 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from embedded.stack import free_port
 from hospital.replay import Replay
 from tests.integration.test_data_handler import Client
-from tests.integration.test_db_connector import mysql_server  # noqa: F401
 from tests.integration.test_training import DIED, ROOT, toml, write_ward
 from tool.data_handler import Batch, DataHandler
-from tool.db_connector import Database, connect
+from tool.database import Database, connect
 from tool.features import Feature
 from tool.model_client import Declaration, Model
 from training import artifact, config, database, train
@@ -48,48 +44,6 @@ FEATURES = [
     )
 ]
 SOON = Label(column="died", event="d", after_column="died_after_hours", within_hours=20)
-
-
-@pytest.fixture(scope="session")
-def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a MariaDB of these tests' own; root needs no password."""
-    install, program = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
-    if install is None or program is None:
-        if os.environ.get("CI"):
-            pytest.fail("there is no MariaDB here")
-        pytest.skip("there is no MariaDB here")
-    folder, port = tmp_path_factory.mktemp("mariadb"), free_port()
-    options = ["--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
-    subprocess.run(
-        [install, *options, "--auth-root-authentication-method=normal"],
-        check=True,
-        capture_output=True,
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(program, *options, f"--socket={folder}/sock", f"--port={port}"),
-                *("--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                mysql.connector.connect(
-                    host="127.0.0.1", port=port, user="root", collation="utf8mb4_general_ci"
-                ).close()
-                break
-            except mysql.connector.Error:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -121,20 +75,10 @@ def url(
     request: pytest.FixtureRequest,
     ward: Path,
     from_files: Stream,
-    tmp_path_factory: pytest.TempPathFactory,
+    new_database: Callable[[str], str],
 ) -> str:
     """A database that tool's own code has stored the ward in, live; and later another stream."""
-    if request.param == "sqlite":
-        found = f"sqlite:///{tmp_path_factory.mktemp('db')}/icu.sqlite"
-    else:
-        port = request.getfixturevalue(f"{request.param}_server")
-        name = f"db_{uuid.uuid4().hex}"
-        root = mysql.connector.connect(
-            host="127.0.0.1", port=port, user="root", collation="utf8mb4_general_ci"
-        )
-        root.cursor().execute(f"CREATE DATABASE {name}")
-        root.close()
-        found = f"mysql://root@127.0.0.1:{port}/{name}"
+    found = new_database(request.param)
     opened = connect(found)
     opened.create_tables()
     store(opened, ward, "live")

@@ -16,7 +16,7 @@ from rq.job import Job
 import tool.run
 from tool import data_handler, worker
 from tool.__main__ import main
-from tool.db_connector import Changes, Database
+from tool.database import Changes, Database
 from tool.settings import Settings
 
 
@@ -59,7 +59,7 @@ class Worker(worker.PartitionWorker):
 
 def failing(database: Database) -> Database:
     """The same database with fail points around and inside its transaction."""
-    commit, insert = database.commit, database._insert
+    commit, insert = database.commit, database.session.insert
     current: list[Changes] = []
 
     def failing_commit(changes: Changes) -> None:
@@ -68,13 +68,13 @@ def failing(database: Database) -> Database:
         commit(changes)
         points.reached("committed", changes.last, changes.part)
 
-    def failing_insert(cursor: Any, table: str, *rest: Any, **named: Any) -> None:
-        insert(cursor, table, *rest, **named)
+    def failing_insert(cursor: Any, table: str, rows: Any) -> None:
+        insert(cursor, table, rows)
         if table == "readings" and current:
             points.reached("inserted", current[0].last, current[0].part)
 
     database.commit = failing_commit  # type: ignore[method-assign]
-    database._insert = failing_insert  # type: ignore[method-assign]
+    database.session.insert = failing_insert  # type: ignore[method-assign]
     return database
 
 

@@ -1,4 +1,4 @@
-"""Fills an SQLite file with a ward through the tables of init.sql, without the pipeline.
+"""Fills the tables of an SQLite file with a ward, without the pipeline.
 
 Small and plain on purpose: tests of the dashboard say exactly what is stored, and work out
 from the same arguments what a page must show.
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-INIT = Path(__file__).parents[2] / "tool" / "database" / "init.sql"
+from tool.database import connect
+
 STREAM = "5eed0001"
 START = datetime.fromisoformat("2150-03-01 06:00:00")
 VITALS = {"blood_pressure": 120.0, "heart_rate": 80.0, "respiration_rate": 18.0}
@@ -24,14 +25,20 @@ COLUMNS = (
 MODEL, VERSION = "formula", "1"
 
 
+def create_tables(url: str) -> None:
+    """Creates the pipeline's tables in an empty database."""
+    database = connect(url)
+    database.create_tables()
+    database.close()
+
+
 class Ward:
     """A database in the making: readings are added as the tool would add them."""
 
     def __init__(self, path: Path, stream: str = STREAM) -> None:
         self.stream = stream
+        create_tables(f"sqlite:///{path}")
         self.connection = sqlite3.connect(path)
-        self.connection.execute("PRAGMA journal_mode = WAL")
-        self.connection.executescript(INIT.read_text())
         self.seq = 0
 
     def execute(self, sql: str, *arguments: object) -> None:
@@ -92,7 +99,10 @@ class Ward:
             *(json.dumps(features), None if waits else probability, reason, moment),
         )
         if waits:
-            self.execute("INSERT INTO pending VALUES (?, ?, ?)", self.stream, self.seq, model)
+            self.execute(
+                "INSERT INTO pending VALUES (?, ?, ?, ?)",
+                *(self.stream, self.seq, model, VERSION),
+            )
         return self.seq
 
     def reject(self, reason: str, message: str, pat_id: int | None = None) -> None:

@@ -1,11 +1,20 @@
--- The tables of ICU Stream. One file for MySQL, MariaDB and SQLite, so that a
--- test on one speaks for the others: only what all three understand is used.
---
--- `stream` is part of every key. It names the input (another set of CSVs is
--- another stream), so two replays never mix their statistics.
--- DATETIME, never TIMESTAMP: de-identified data lives in the years 2100-2200.
+"""The tables of version 1. A database from before versions has them and loses nothing here.
 
--- Every usable reading, once.
+The types are those that MySQL, MariaDB and SQLite all understand, so that a test on one speaks
+for the others. `stream` names the input and is part of every key, so two replays never mix.
+DATETIME, never TIMESTAMP: de-identified data lives in the years 2100-2200.
+"""
+
+from alembic import op
+
+from tool.database.migrations.collation import binary
+
+revision = "0001"
+down_revision = None
+
+# Each usable reading, once. The second key is a stay in the order of time: unique by the primary
+# key inside it, because a plain index has no common syntax inside CREATE TABLE.
+READINGS = """
 CREATE TABLE IF NOT EXISTS readings (
     stream         VARCHAR(32)  NOT NULL,
     seq            BIGINT       NOT NULL,
@@ -15,12 +24,12 @@ CREATE TABLE IF NOT EXISTS readings (
     parameter      VARCHAR(64)  NOT NULL,
     value          DOUBLE       NOT NULL,
     PRIMARY KEY (stream, seq),
-    -- A stay in the order of time. Unique by the primary key within it; written
-    -- this way because a plain index has no common syntax inside CREATE TABLE.
     UNIQUE (pat_id, date_admission, stream, measured_at, seq)
-);
+)"""
 
--- One row a stay. In the ICU while date_discharge is null.
+# One row per stay; in the ICU while date_discharge is null. The second key finds the patients in
+# the ICU, and the last to leave, without reading all stays.
+STAYS = """
 CREATE TABLE IF NOT EXISTS stays (
     stream         VARCHAR(32)  NOT NULL,
     pat_id         BIGINT       NOT NULL,
@@ -28,16 +37,15 @@ CREATE TABLE IF NOT EXISTS stays (
     age            DOUBLE       NULL,
     date_discharge DATE         NULL,
     PRIMARY KEY (pat_id, date_admission, stream),
-    -- Who is in the ICU, and who left last, without a look at all who ever were.
     UNIQUE (stream, date_discharge, date_admission, pat_id)
-);
+)"""
 
--- Running statistics of a stay's parameter: enough for every feature without a
--- window. While batches queue up they are written every few seconds only, so
--- `seq` says how far a row has come: the stay's later messages are not in it yet.
--- m2 is the sum of squared deviations from the mean (Welford 1962);
--- hours_* and covariance are the same for time, in hours since admission. Two names are
--- reserved words in MySQL: write `last_value` and `first_value` in backticks.
+# Running statistics of one parameter of a stay: enough for every feature without a window. While
+# batches queue up, the tool writes them every few seconds only; `seq` is the last message that a
+# row contains. m2 is the sum of squared deviations from the mean (Welford 1962), mean_low the part
+# of the mean below its precision; hours_* and covariance concern time, in hours since admission.
+# MySQL reserves `last_value` and `first_value`: write them in backticks.
+VITALS = """
 CREATE TABLE IF NOT EXISTS vitals (
     stream         VARCHAR(32)  NOT NULL,
     pat_id         BIGINT       NOT NULL,
@@ -55,13 +63,14 @@ CREATE TABLE IF NOT EXISTS vitals (
     hours_mean     DOUBLE       NOT NULL,
     hours_m2       DOUBLE       NOT NULL,
     covariance     DOUBLE       NOT NULL,
-    mean_low       DOUBLE       NOT NULL, -- what `mean` cannot hold of itself (compensation)
+    mean_low       DOUBLE       NOT NULL,
     seq            BIGINT       NOT NULL,
     PRIMARY KEY (pat_id, date_admission, parameter, stream)
-);
+)"""
 
--- One row a model and reading of a stay in the ICU. probability is null while
--- the model has not answered, and where there is none; reason says which.
+# One row per model and reading of a stay in the ICU. probability is null while the model has not
+# answered, and where it cannot; reason says which.
+PREDICTIONS = """
 CREATE TABLE IF NOT EXISTS predictions (
     stream         VARCHAR(32)  NOT NULL,
     seq            BIGINT       NOT NULL,
@@ -75,17 +84,19 @@ CREATE TABLE IF NOT EXISTS predictions (
     reason         VARCHAR(255) NULL,
     created_at     DATETIME(3)  NOT NULL,
     PRIMARY KEY (stream, seq, model)
-);
+)"""
 
--- Predictions that wait for their model: filled in and removed when it answers.
+# Predictions that wait for their model.
+PENDING = """
 CREATE TABLE IF NOT EXISTS pending (
     stream         VARCHAR(32)  NOT NULL,
     seq            BIGINT       NOT NULL,
     model          VARCHAR(64)  NOT NULL,
     PRIMARY KEY (stream, seq, model)
-);
+)"""
 
--- Messages that could not be used, as they came, each with its reason.
+# Messages that cannot be used, as they came, each with its reason.
+REJECTED = """
 CREATE TABLE IF NOT EXISTS rejected (
     stream         VARCHAR(32)  NOT NULL,
     seq            BIGINT       NOT NULL,
@@ -95,10 +106,10 @@ CREATE TABLE IF NOT EXISTS rejected (
     rejected_at    DATETIME(3)  NOT NULL,
     PRIMARY KEY (stream, seq),
     UNIQUE (pat_id, stream, seq)
-);
+)"""
 
--- The last message of each partition that is in the tables above, and the last
--- whose reading is in `vitals` too.
+# The last message of each partition that the tables hold, and the last that `vitals` holds.
+POSITIONS = """
 CREATE TABLE IF NOT EXISTS positions (
     stream         VARCHAR(32)  NOT NULL,
     part           INTEGER      NOT NULL,
@@ -106,10 +117,11 @@ CREATE TABLE IF NOT EXISTS positions (
     vitals_seq     BIGINT       NOT NULL,
     committed_at   DATETIME(3)  NOT NULL,
     PRIMARY KEY (stream, part)
-);
+)"""
 
--- What each model asks for, as last learned from the model API, so that
--- features are right even while the model API is away.
+# The features that each model reads, as the model API last declared them. The tool computes the
+# right features from it while the model API is away.
+MODELS = """
 CREATE TABLE IF NOT EXISTS models (
     model          VARCHAR(64)  NOT NULL,
     version        VARCHAR(64)  NOT NULL,
@@ -117,4 +129,9 @@ CREATE TABLE IF NOT EXISTS models (
     features       JSON         NOT NULL,
     seen_at        DATETIME(3)  NOT NULL,
     PRIMARY KEY (model, version)
-);
+)"""
+
+
+def upgrade() -> None:
+    for table in (READINGS, STAYS, VITALS, PREDICTIONS, PENDING, REJECTED, POSITIONS, MODELS):
+        op.execute(f"{table} {binary()}")

@@ -1,19 +1,18 @@
 #!/bin/sh
-# Starts the server with tables and users as this image has them, also on data
-# that an earlier one has left: the image's own init scripts run on an empty
-# folder only.
+# Starts the server with the users of this image, also on data from an earlier image: the
+# entry point of MySQL runs its init scripts on an empty folder only. The service `migrate`
+# makes the tables.
 set -eu
 umask 077
 
 {
     echo "CREATE DATABASE IF NOT EXISTS tooldb;"
     echo "USE tooldb;"
-    cat /usr/local/share/tooldb/init.sql
     users.sh
 } >/run/mysqld/tooldb.sql
 
-# For the health check: logs in over the network, as the tool does. The server that
-# runs the init scripts has none, so it never counts as healthy.
+# For the health check: it logs in over the network, as the tool does. The server that runs
+# the init scripts has no network, so it never counts as healthy.
 printf '[client]\nprotocol=tcp\nuser=tool\npassword=%s\n' \
     "$(cat /run/secrets/tool/password)" >/run/mysqld/health.cnf
 

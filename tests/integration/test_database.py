@@ -1,13 +1,9 @@
-"""One interface, two databases: the same tests on SQLite and on a real MySQL server."""
+"""The tool's database interface, on SQLite and on a real MySQL server."""
 
-import os
 import random
-import shutil
 import sqlite3
-import subprocess
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,69 +13,23 @@ import mysql.connector
 import pytest
 
 from embedded.stack import free_port
-from tool.db_connector import TABLES, Changes, Database, Moved, Refused, Unavailable, connect
+from tests.support.servers import rows
+from tool.database import Changes, Database, Moved, Refused, Unavailable, connect
+from wire.tables import (
+    ModelRow,
+    PendingRow,
+    PositionRow,
+    PredictionRow,
+    ReadingRow,
+    RejectedRow,
+    StayRow,
+    VitalRow,
+)
 
-# Of the tests alone: the server takes its own time to start.
+# For the test alone: the server takes its time to start.
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
-NOW = "2026-01-01 00:00:00.000"
-CNF = Path(__file__).parents[2] / "tool" / "database" / "mysqld.cnf"
-
-
-@pytest.fixture(scope="session")
-def mysql_server() -> Iterator[int]:
-    """The port of a MySQL server with the settings that ours has; root needs no password."""
-    engine = (
-        shutil.which("docker")
-        and not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
-    )
-    if not engine:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Docker engine: CI must have one")
-        pytest.skip("no Docker engine")
-    port, name = free_port(), f"icu-db-test-{uuid.uuid4().hex[:8]}"
-    subprocess.run(
-        [
-            *("docker", "run", "--rm", "--detach", "--name", name),
-            *("--publish", f"127.0.0.1:{port}:3306", "--tmpfs", "/var/lib/mysql"),
-            *("--volume", f"{CNF}:/etc/mysql/conf.d/icu-stream.cnf:ro"),
-            *("--env", "MYSQL_ALLOW_EMPTY_PASSWORD=yes", "--env", "MYSQL_DATABASE=tooldb"),
-            *("mysql:9.7", "--innodb-redo-log-capacity=64M", "--innodb-buffer-pool-size=64M"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                mysql.connector.connect(host="127.0.0.1", port=port, user="root").close()
-                break
-            except mysql.connector.Error:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-        yield port
-    finally:
-        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True)
-
-
-@pytest.fixture(params=["sqlite", "mysql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database with tables."""
-    if request.param == "sqlite":
-        found = f"sqlite:///{tmp_path}/icu.sqlite"
-    else:
-        port = request.getfixturevalue("mysql_server")
-        name = f"db_{uuid.uuid4().hex}"
-        root = mysql.connector.connect(host="127.0.0.1", port=port, user="root")
-        root.cursor().execute(f"CREATE DATABASE {name}")
-        root.close()
-        found = f"mysql://root@127.0.0.1:{port}/{name}"
-    database = connect(found)
-    database.create_tables()
-    database.close()
-    return found
+NOW = "2026-01-01 00:00:00.125"
 
 
 @pytest.fixture
@@ -89,56 +39,34 @@ def database(url: str) -> Iterator[Database]:
     opened.close()
 
 
-def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """Asked past the module under test."""
-    if url.startswith("sqlite"):
-        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"))
-    else:
-        connection = mysql_connection(url)
-    cursor = connection.cursor()
-    cursor.execute(statement)
-    found = cursor.fetchall()
-    connection.close()
-    return [tuple(row) for row in found]
+def reading(seq: int, value: float = 80.5, **other: Any) -> ReadingRow:
+    row = ReadingRow("s", seq, 17, "2150-02-28", "2150-03-01 07:00:00", "heart_rate", value)
+    return row._replace(**other)
 
 
-def mysql_connection(url: str) -> Any:
-    place, _, name = url.rpartition("@")[2].partition("/")
-    host, _, port = place.partition(":")
-    return mysql.connector.connect(host=host, port=int(port), user="root", database=name)
+def vital(n: int, mean: float) -> VitalRow:
+    at = "2150-03-01 07:00:00"
+    return VitalRow(
+        *("s", 17, "2150-02-28", "heart_rate"),
+        **dict.fromkeys(("m2", "minimum", "maximum", "first_value", "last_value"), 0.25),
+        **dict.fromkeys(("hours_mean", "hours_m2", "covariance", "mean_low"), 0.125),
+        n=n,
+        mean=mean,
+        first_at=at,
+        last_at=at,
+        seq=n,
+    )
 
 
-def reading(seq: int, value: float = 80.5, **other: Any) -> tuple[Any, ...]:
-    row = {
-        "stream": "s",
-        "seq": seq,
-        "pat_id": 17,
-        "date_admission": "2150-02-28",
-        "measured_at": "2150-03-01 07:00:00",
-        "parameter": "heart_rate",
-        "value": value,
-    }
-    return tuple((row | other).values())
-
-
-def vital(n: int, mean: float) -> tuple[Any, ...]:
-    row = dict.fromkeys(TABLES["vitals"].split(), 0.25) | {
-        "stream": "s",
-        "pat_id": 17,
-        "date_admission": "2150-02-28",
-        "parameter": "heart_rate",
-        "n": n,
-        "mean": mean,
-        "first_at": "2150-03-01 07:00:00",
-        "last_at": "2150-03-01 07:00:00",
-        "seq": n,
-    }
-    return tuple(row.values())
-
-
-def prediction(seq: int, probability: float | None, reason: str | None) -> tuple[Any, ...]:
+def prediction(
+    seq: int, probability: float | None, reason: str | None, version: str = "1"
+) -> PredictionRow:
     place = (17, "2150-02-28", "2150-03-01 07:00:00", '{"age": 63.2}')
-    return ("s", seq, "formula", "1", *place, probability, reason, NOW)
+    return PredictionRow("s", seq, "formula", version, *place, probability, reason, NOW)
+
+
+def stay(discharge: str | None = None, **other: Any) -> StayRow:
+    return StayRow("s", 17, "2150-02-28", 63.2, discharge, None, None)._replace(**other)
 
 
 def batch(after: int, last: int, **tables: Any) -> Changes:
@@ -148,29 +76,28 @@ def batch(after: int, last: int, **tables: Any) -> Changes:
 
 class TestOneTransaction:
     def test_a_batch_is_in_all_tables_or_in_none(self, url: str, database: Database) -> None:
-        stays = [("s", 17, "2150-02-28", 63.2, None)]
         database.commit(
             batch(
                 *(0, 1),
-                stays=stays,
+                stays=[stay()],
                 vitals=[vital(1, 80.5)],
                 predictions=[prediction(1, None, "waiting")],
-                pending=[("s", 1, "formula")],
+                pending=[PendingRow("s", 1, "formula", "1")],
             )
         )
         database.commit(
             batch(
                 *(1, 2),
-                stays=[("s", 17, "2150-02-28", 63.2, "2150-03-01")],
+                stays=[stay("2150-03-01", identifier="P-0017", place="Bed 4")],
                 vitals=[vital(2, 81.5)],
-                rejected=[("s", 3, None, "no", "{ 'raw' \\ \U0001f912 \x00", NOW)],
+                rejected=[RejectedRow("s", 3, None, "no", "{ 'raw' \\ \U0001f912 \x00", NOW)],
             )
         )
         assert database.position("s", 0) == 2
-        assert database.positions() == [("s", 0, 2)]
+        assert database.positions() == [PositionRow("s", 0, 2, 0, NOW)]
         assert database.stays("s", [17, 18]) == (
-            [(17, "2150-02-28", 63.2, "2150-03-01")],
-            [tuple(vital(2, 81.5)[1:])],
+            [stay("2150-03-01", identifier="P-0017", place="Bed 4")],
+            [vital(2, 81.5)],
         )
         assert rows(url, "SELECT message FROM rejected") == [("{ 'raw' \\ \U0001f912 \x00",)]
         bad = batch(2, 4, readings=[reading(4), reading(2)], vitals=[vital(9, 0.0)])
@@ -267,30 +194,18 @@ class TestOneTransaction:
         ]
         database.commit(batch(0, 3, readings=sent))
         found = database.recent("s", 17, "2150-02-28", "2150-03-01 05:00:00")
-        assert found == [
-            ("2150-03-01 07:00:00", "heart_rate", 7.0),
-            ("2150-03-01 06:00:00", "heart_rate", 6.0),
-        ]
-
-    def test_tables_of_another_version_are_refused(self, url: str, database: Database) -> None:
-        rows(url, "DROP TABLE vitals")
-        rows(url, "CREATE TABLE vitals (stream VARCHAR(32), n BIGINT)")
-        with pytest.raises(Refused, match="table vitals has no column covariance"):
-            database.create_tables()
-        rows(url, "DROP TABLE vitals")
-        database.create_tables()
-        assert rows(url, "SELECT * FROM vitals") == []
+        assert found == [sent[0], sent[2]]
 
 
 class TestRejectedAndPending:
-    def test_vitals_that_have_come_further_stay(self, url: str, database: Database) -> None:
+    def test_catching_up_keeps_vitals_that_are_further(self, url: str, database: Database) -> None:
         database.commit(batch(0, 2, vitals=[vital(2, 81.5)], complete=True))
         assert database.behind("s") == ({}, [])
         database.commit(batch(2, 5))
         database.commit(replace(batch(0, 6, readings=[reading(6)]), part=1))
         positions, readings = database.behind("s")
         assert positions == {0: 5, 1: 6}
-        assert [row[0] for row in readings] == [2, 5, 6]  # from the one furthest behind
+        assert [row.seq for row in readings] == [2, 5, 6]  # from the one furthest behind
         # While this worker looked, another went on.
         database.commit(batch(5, 7, vitals=[vital(7, 70.0)], complete=True))
         database.catch_up("s", positions, [vital(6, 60.0)])
@@ -300,13 +215,14 @@ class TestRejectedAndPending:
         assert rows(url, "SELECT n, mean, seq FROM vitals") == [(8, 80.0, 8)]
 
     def test_a_replayed_message_leaves_rejected_once(self, url: str, database: Database) -> None:
-        no = [("s", 1, 17, "cannot be processed: x", "{}", NOW)]
-        database.commit(batch(0, 1, readings=[], rejected=no))
-        assert list(database.rejected("cannot be")) == [("s", 1, "{}")]
-        assert list(database.rejected("processed")) == []
+        row = RejectedRow("s", 1, 17, "100% wrong_reason: x", "{}", NOW)
+        database.commit(batch(0, 1, readings=[], rejected=[row]))
+        assert database.rejected("100% wrong_") == [row]
+        assert database.rejected("100%%") == database.rejected("100_") == []
+        assert database.rejected("reason") == []
         again = Changes("s", None, 1, 1, NOW, readings=[reading(1)])
         database.commit(again)
-        assert list(database.rejected("")) == []
+        assert database.rejected("") == []
         with pytest.raises(Moved):
             database.commit(again)
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(1,)]
@@ -326,21 +242,21 @@ class TestRejectedAndPending:
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]
 
     def test_pending_predictions_are_filled_in_oldest_first(self, database: Database) -> None:
-        database.remember_models([("formula", "1", "champion", "[]", NOW)])
+        database.remember_models([ModelRow("formula", "1", "champion", "[]", NOW)])
         waiting = [prediction(seq, None, "waiting") for seq in (3, 1, 2)]
-        pending = [("s", seq, "formula") for seq in (3, 1, 2)]
+        pending = [PendingRow("s", seq, "formula", "1") for seq in (3, 1, 2)]
         database.commit(batch(0, 3, predictions=waiting, pending=pending))
         assert database.count("predictions", "s") == 0
-        first = database.pending("formula", 2)
-        assert [row[1] for row in first] == [1, 2]
-        database.fill_in([(*row[:8], 0.25, None, NOW) for row in first])
-        assert [row[1] for row in database.pending("formula", 9)] == [3]
+        first = database.pending("formula", "1", 2)
+        assert [row.seq for row in first] == [1, 2]
+        database.fill_in([row._replace(probability=0.25, reason=None) for row in first])
+        assert [row.seq for row in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
     def test_models_are_remembered(self, database: Database) -> None:
         for names in (("a 1 champion", "b 1 shadow"), ("a 1 shadow", "b 2 champion")):
-            database.remember_models([(*name.split(), "[]", NOW) for name in names])
-        roles = {(model, version): role for model, version, role, *_ in database.models()}
+            database.remember_models([ModelRow(*name.split(), "[]", NOW) for name in names])
+        roles = {(row.model, row.version): row.role for row in database.models()}
         assert roles == {("a", "1"): "shadow", ("b", "1"): "retired", ("b", "2"): "champion"}
 
 
@@ -356,7 +272,7 @@ class TestUnavailable:
             other: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
         else:
-            other = mysql_connection(url)
+            other = open_mysql(url)
             other.cursor().execute("UPDATE positions SET committed_at = now()")
         with pytest.raises(Unavailable):
             database.commit(batch(1, 2))
@@ -376,9 +292,9 @@ class TestUnavailable:
         database = connect(f"sqlite:///{tmp_path}/icu.sqlite")
         database.create_tables()
         database.commit(batch(0, 1))
-        with database._transaction() as cursor:
+        with database.session.transaction() as cursor:
             cursor.execute("SELECT 1")
-        connection: Any = database._connection
+        connection: Any = database.session._connection
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(Unavailable, match="full"):
@@ -390,7 +306,7 @@ class TestUnavailable:
 @pytest.mark.parametrize("url", ["mysql"], indirect=True)
 class TestMySQLAlone:
     def harmed(self, url: str, *statements: str) -> None:
-        connection = mysql_connection(url)
+        connection = open_mysql(url)
         for statement in statements:
             connection.cursor().execute(statement)
         connection.close()
@@ -421,13 +337,13 @@ class TestMySQLAlone:
 
     def test_a_deadlock_victim(self, url: str, database: Database) -> None:
         database.commit(batch(0, 1, vitals=[vital(1, 1.0)]))
-        other = mysql_connection(url)
+        other = open_mysql(url)
         cursor = other.cursor()
         # Heavier than the tool's transaction, so that it is not the one to be given up.
         cursor.execute("SET SESSION cte_max_recursion_depth = 5000")
         cursor.execute(
             "INSERT INTO pending WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL"
-            " SELECT i + 1 FROM n WHERE i < 5000) SELECT 'x', i, 'x' FROM n"
+            " SELECT i + 1 FROM n WHERE i < 5000) SELECT 'x', i, 'x', 'x' FROM n"
         )
         cursor.execute("SELECT n FROM vitals FOR UPDATE")
         cursor.fetchall()
@@ -453,6 +369,13 @@ class TestMySQLAlone:
         assert database.position("s", 0) == 2
 
 
+def open_mysql(url: str) -> Any:
+    place, _, name = url.rpartition("@")[2].partition("/")
+    return mysql.connector.connect(
+        host="127.0.0.1", port=int(place.rpartition(":")[2]), user="root", database=name
+    )
+
+
 def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
@@ -462,7 +385,7 @@ def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
 
 def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits for a lock for a second only."""
-    made = database._connect
+    made = database.session.connect
 
     def connect_impatiently() -> Any:
         connection: Any = made()
@@ -472,5 +395,5 @@ def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
             connection.cursor().execute("SET SESSION innodb_lock_wait_timeout = 1")
         return connection
 
-    monkeypatch.setattr(database, "_connect", connect_impatiently)
+    monkeypatch.setattr(database.session, "connect", connect_impatiently)
     database.close()

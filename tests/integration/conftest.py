@@ -1,0 +1,17 @@
+"""Fixtures of the tests on one server."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tool.database import connect
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> str:
+    """The URL of an empty database with the pipeline's tables, on SQLite and on MySQL."""
+    found = new_database(request.param)
+    database = connect(found)
+    database.create_tables()
+    database.close()
+    return found

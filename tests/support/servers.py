@@ -1,0 +1,132 @@
+"""Real database servers for tests, each started once per test process."""
+
+import getpass
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import mysql.connector
+import pytest
+
+from embedded.stack import ROOT, free_port
+from wire.database import connect, is_sqlite, sqlite_path
+
+CNF = ROOT / "tooldb" / "mysqld.cnf"
+KINDS = ("sqlite", "mysql", "mariadb")
+
+
+@contextmanager
+def mysql_server() -> Iterator[int]:
+    """The port of a MySQL with our settings; root needs no password."""
+    if shutil.which("docker") is None or subprocess.run(["docker", "info"], **QUIET).returncode:
+        _missing("no Docker engine")
+    port, name = free_port(), f"icu-db-test-{uuid.uuid4().hex[:8]}"
+    subprocess.run(
+        [
+            *("docker", "run", "--rm", "--detach", "--name", name),
+            *("--publish", f"127.0.0.1:{port}:3306", "--tmpfs", "/var/lib/mysql"),
+            *("--volume", f"{CNF}:/etc/mysql/conf.d/icu-stream.cnf:ro"),
+            *("--env", "MYSQL_ALLOW_EMPTY_PASSWORD=yes", "--env", "MYSQL_DATABASE=tooldb"),
+            *("mysql:9.7", "--innodb-redo-log-capacity=64M", "--innodb-buffer-pool-size=64M"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    try:
+        _wait(port, 300)
+        yield port
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], **QUIET)
+
+
+@contextmanager
+def mariadb_server(folder: Path) -> Iterator[int]:
+    """The port of a MariaDB with its data in `folder`; root needs no password."""
+    install, program = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
+    if install is None or program is None:
+        _missing("no MariaDB")
+    port = free_port()
+    options = ["--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
+    subprocess.run(
+        [install, *options, "--auth-root-authentication-method=normal"],
+        check=True,
+        capture_output=True,
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(program, *options, f"--socket={folder}/sock", f"--port={port}"),
+                *("--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        _wait(port, 60)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+QUIET: dict[str, Any] = {"capture_output": True, "check": False}
+
+
+def _missing(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}: CI must have one")
+    pytest.skip(reason)
+
+
+def _wait(port: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            as_root(port).close()
+            return
+        except mysql.connector.Error:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def as_root(port: int, **more: Any) -> Any:
+    """A connection of root, which commits by itself."""
+    return mysql.connector.connect(
+        host="127.0.0.1",
+        port=port,
+        user="root",
+        autocommit=True,
+        charset="utf8mb4",
+        collation="utf8mb4_general_ci",
+        **more,
+    )
+
+
+def new_database(kind: str, port: Callable[[str], int], folder: Path) -> str:
+    """The URL of a new, empty database; `port` returns the port of that kind of server."""
+    name = f"db_{uuid.uuid4().hex}"
+    if kind == "sqlite":
+        return f"sqlite:///{folder}/{name}.sqlite"
+    number = port(kind)
+    with closing(as_root(number)) as root:
+        root.cursor().execute(f"CREATE DATABASE {name}")
+    return f"mysql://root@127.0.0.1:{number}/{name}"
+
+
+def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement, by a connection of the tests' own."""
+    connection: Any = sqlite3.connect(sqlite_path(url)) if is_sqlite(url) else connect(url)
+    with closing(connection):
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        found = cursor.fetchall()
+        connection.commit()
+    return [tuple(row) for row in found]

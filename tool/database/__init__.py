@@ -1,0 +1,32 @@
+"""The database: MySQL, MariaDB and SQLite behind one interface.
+
+One batch is one transaction, guarded by its partition's position: `Database.commit` changes
+nothing unless the position is still the one that the batch was computed from.
+"""
+
+from tool.database.changes import Changes, VitalKey
+from tool.database.database import Database
+from tool.database.errors import DatabaseError, Moved, Refused, Unavailable
+from tool.database.mysql import MySQLSession
+from tool.database.sqlite import SQLiteSession
+from wire.database import is_sqlite
+
+__all__ = [
+    "Changes",
+    "Database",
+    "DatabaseError",
+    "Moved",
+    "Refused",
+    "Unavailable",
+    "VitalKey",
+    "connect",
+]
+
+
+def connect(url: str, password: str = "") -> Database:
+    """The database at `sqlite:///PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`.
+
+    Connects at the first use.
+    """
+    session = SQLiteSession if is_sqlite(url) else MySQLSession
+    return Database(session(url, password))

@@ -1,0 +1,53 @@
+"""All that one batch writes."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wire.tables import (
+    AcknowledgementRow,
+    OutcomeRow,
+    PendingRow,
+    PredictionRow,
+    ReadingRow,
+    RejectedRow,
+    StayRow,
+    VitalRow,
+    WithdrawnRow,
+)
+
+
+class VitalKey(NamedTuple):
+    """The key of a row of `vitals`."""
+
+    stream: str
+    pat_id: int
+    date_admission: str
+    parameter: str
+
+
+@dataclass
+class Changes:
+    """The rows of one batch.
+
+    part: None for a single message that was rejected before. complete: with these rows, `vitals`
+    holds all of the partition's readings. A row in `withdrawn` removes its reading from
+    `readings`; `emptied` are the parameters that have no reading left, whose rows in `vitals`
+    are removed.
+    """
+
+    stream: str
+    part: int | None
+    after: int
+    last: int
+    now: str
+    complete: bool = False
+    readings: list[ReadingRow] = field(default_factory=list)
+    withdrawn: list[WithdrawnRow] = field(default_factory=list)
+    stays: list[StayRow] = field(default_factory=list)
+    vitals: list[VitalRow] = field(default_factory=list)
+    emptied: list[VitalKey] = field(default_factory=list)
+    predictions: list[PredictionRow] = field(default_factory=list)
+    pending: list[PendingRow] = field(default_factory=list)
+    outcomes: list[OutcomeRow] = field(default_factory=list)
+    acknowledgements: list[AcknowledgementRow] = field(default_factory=list)
+    rejected: list[RejectedRow] = field(default_factory=list)

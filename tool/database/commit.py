@@ -1,0 +1,80 @@
+"""Writes one batch, guarded by its partition's position."""
+
+from typing import Any
+
+from tool.database.changes import Changes
+from tool.database.errors import Moved
+from tool.database.session import Session
+
+
+def write(session: Session, cursor: Any, changes: Changes) -> None:
+    """Writes the changes in the current transaction.
+
+    Raises Moved unless the partition is still at the position that they were computed from.
+    """
+    if changes.part is None:
+        _take_from_rejected(session, cursor, changes)
+    else:
+        _move(session, cursor, changes, changes.part)
+    session.insert(cursor, "readings", changes.readings)
+    if changes.withdrawn:
+        session.execute_each(
+            cursor,
+            "DELETE FROM readings WHERE stream = ? AND seq = ?",
+            [(row.stream, row.of_seq) for row in changes.withdrawn],
+        )
+        session.insert(cursor, "withdrawn", changes.withdrawn)
+    session.replace(cursor, "stays", changes.stays)
+    session.replace(cursor, "vitals", changes.vitals)
+    if changes.emptied:
+        session.execute_each(
+            cursor,
+            "DELETE FROM vitals WHERE stream = ? AND pat_id = ? AND date_admission = ?"
+            " AND parameter = ?",
+            changes.emptied,
+        )
+    session.insert(cursor, "predictions", changes.predictions)
+    session.insert(cursor, "pending", changes.pending)
+    session.insert(cursor, "outcomes", changes.outcomes)
+    session.insert(cursor, "acknowledgements", changes.acknowledgements)
+    session.replace(cursor, "rejected", changes.rejected)
+
+
+def _take_from_rejected(session: Session, cursor: Any, changes: Changes) -> None:
+    session.execute(
+        cursor,
+        "DELETE FROM rejected WHERE stream = ? AND seq = ?",
+        (changes.stream, changes.last),
+    )
+    if cursor.rowcount != 1:
+        raise Moved
+
+
+def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
+    # The first statement of all, so that two workers of one partition wait for each other here.
+    session.execute(
+        cursor,
+        "UPDATE positions SET seq = ?, committed_at = ?,"
+        " vitals_seq = CASE WHEN ? THEN ? ELSE vitals_seq END"
+        " WHERE stream = ? AND part = ? AND seq = ?",
+        (
+            *(changes.last, changes.now, changes.complete, changes.last),
+            *(changes.stream, part, changes.after),
+        ),
+    )
+    if cursor.rowcount == 1:
+        return
+    if changes.after:
+        raise Moved
+    try:
+        session.execute(
+            cursor,
+            "INSERT INTO positions (stream, part, seq, vitals_seq, committed_at)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (
+                *(changes.stream, part, changes.last),
+                *(changes.last if changes.complete else 0, changes.now),
+            ),
+        )
+    except session.duplicate_key:
+        raise Moved from None

@@ -1,0 +1,244 @@
+"""Reads and writes the tables of `wire.tables`."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from tool.database import schema
+from tool.database.changes import Changes
+from tool.database.commit import write
+from tool.database.literals import names
+from tool.database.session import Session
+from wire.tables import (
+    ModelRow,
+    PositionRow,
+    PredictionRow,
+    ReadingRow,
+    RejectedRow,
+    StayRow,
+    VitalRow,
+    columns,
+)
+
+T = TypeVar("T")
+
+MODELS = f"SELECT {names(columns('models'))} FROM models"
+POSITIONS = f"SELECT {names(columns('positions'))} FROM positions"
+READINGS = f"SELECT {names(columns('readings'))} FROM readings"
+REJECTED = f"SELECT {names(columns('rejected'))} FROM rejected"
+PENDING = (
+    f"SELECT {', '.join(f'predictions.{column}' for column in columns('predictions'))}"
+    " FROM pending JOIN predictions ON predictions.stream = pending.stream"
+    " AND predictions.seq = pending.seq AND predictions.model = pending.model"
+    " AND predictions.version = pending.version"
+)
+# Each table that a message is found in after it was stored, and the column with its number.
+STORED = (
+    ("readings", "seq"),
+    ("withdrawn", "of_seq"),
+    ("withdrawn", "seq"),
+    ("outcomes", "seq"),
+    ("acknowledgements", "seq"),
+)
+
+
+class Database:
+    """The tables, through one long-lived session. Each method is one transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def close(self) -> None:
+        self.session.close()
+
+    def create_tables(self) -> None:
+        """Creates or upgrades the tables. Raises Refused where it cannot."""
+        schema.prepare(self.session)
+
+    def commit(self, changes: Changes) -> None:
+        """Writes all changes or none. Raises Moved, Refused or Unavailable."""
+        with self.session.transaction() as cursor:
+            write(self.session, cursor, changes)
+
+    def position(self, stream: str, part: int) -> int:
+        """The partition's last message that is stored; 0 before the first."""
+        found = self._read(
+            PositionRow, f"{POSITIONS} WHERE stream = ? AND part = ?", (stream, part)
+        )
+        return found[0].seq if found else 0
+
+    def positions(self) -> list[PositionRow]:
+        """The positions of all partitions of all streams."""
+        return self._read(PositionRow, POSITIONS)
+
+    def stays(self, stream: str, patients: Sequence[int]) -> tuple[list[StayRow], list[VitalRow]]:
+        """The stays and vitals of these patients."""
+        marks = ", ".join("?" * len(patients))
+        where = f"WHERE pat_id IN ({marks}) AND stream = ?"
+        values = (*patients, stream)
+        with self.session.transaction() as cursor:
+            return (
+                self._select(cursor, StayRow, f"{_all('stays')} {where}", values),
+                self._select(cursor, VitalRow, f"{_all('vitals')} {where}", values),
+            )
+
+    def recent(self, stream: str, pat_id: int, date_admission: str, since: str) -> list[ReadingRow]:
+        """The stay's readings measured after `since`, in the order of the stream."""
+        return self._read(
+            ReadingRow,
+            f"{READINGS} WHERE pat_id = ? AND date_admission = ? AND measured_at > ?"
+            " AND stream = ? ORDER BY seq",
+            (pat_id, date_admission, since, stream),
+        )
+
+    def reading(self, stream: str, seq: int) -> ReadingRow | None:
+        """The reading of this message; None where there is none or it was withdrawn."""
+        found = self._read(ReadingRow, f"{READINGS} WHERE stream = ? AND seq = ?", (stream, seq))
+        return found[0] if found else None
+
+    def readings_of(
+        self, stream: str, pat_id: int, date_admission: str, parameter: str
+    ) -> list[ReadingRow]:
+        """All readings of one parameter of a stay, in the order of the stream."""
+        return self._read(
+            ReadingRow,
+            f"{READINGS} WHERE pat_id = ? AND date_admission = ? AND stream = ?"
+            " AND parameter = ? ORDER BY seq",
+            (pat_id, date_admission, stream, parameter),
+        )
+
+    def parts_behind(self) -> list[PositionRow]:
+        """The partitions with readings that `vitals` may lack."""
+        return self._read(PositionRow, f"{POSITIONS} WHERE vitals_seq < seq")
+
+    def behind(self, stream: str) -> tuple[dict[int, int], list[ReadingRow]]:
+        """The position of each partition, and the readings that `vitals` may lack, in order.
+
+        Both are empty when `vitals` is up to date.
+        """
+        with self.session.transaction() as cursor:
+            found = self._select(cursor, PositionRow, f"{POSITIONS} WHERE stream = ?", (stream,))
+            behind = [row.vitals_seq for row in found if row.vitals_seq < row.seq]
+            if not behind:
+                return {}, []
+            readings = self._select(
+                cursor,
+                ReadingRow,
+                f"{READINGS} WHERE stream = ? AND seq > ? ORDER BY seq",
+                (stream, min(behind)),
+            )
+        return {row.part: row.seq for row in found}, readings
+
+    def catch_up(self, stream: str, positions: dict[int, int], vitals: Sequence[VitalRow]) -> None:
+        """Writes the rows of `vitals` that are further than those in the table."""
+        with self.session.transaction() as cursor:
+            for part, seq in sorted(positions.items()):
+                self.session.execute(
+                    cursor,
+                    "UPDATE positions SET vitals_seq = ?"
+                    " WHERE stream = ? AND part = ? AND vitals_seq < ?",
+                    (seq, stream, part, seq),
+                )
+            # Another worker may have written its rows since `behind`.
+            self.session.replace(cursor, "vitals", vitals, newer="seq")
+
+    def models(self) -> list[ModelRow]:
+        """All versions of all models that were ever declared."""
+        return self._read(ModelRow, MODELS)
+
+    def remember_models(self, rows: Sequence[ModelRow]) -> None:
+        """Stores the models in use; all others are retired."""
+        with self.session.transaction() as cursor:
+            self.session.execute(
+                cursor, "UPDATE models SET role = 'retired' WHERE role <> 'retired'"
+            )
+            self.session.replace(cursor, "models", rows)
+
+    def pending(self, model: str, version: str, limit: int) -> list[PredictionRow]:
+        """Predictions that wait for this version of the model, oldest first."""
+        return self._read(
+            PredictionRow,
+            f"{PENDING} WHERE pending.model = ? AND pending.version = ?"
+            " ORDER BY pending.stream, pending.seq LIMIT ?",
+            (model, version, limit),
+        )
+
+    def waiting(self, limit: int) -> int:
+        """The number of predictions that wait for their model, counted up to `limit`."""
+        with self.session.transaction() as cursor:
+            self.session.execute(
+                cursor,
+                "SELECT COUNT(*) FROM (SELECT 1 FROM pending LIMIT ?) AS counted",
+                (limit,),
+            )
+            return int(cursor.fetchone()[0])
+
+    def fill_in(self, rows: Sequence[PredictionRow]) -> None:
+        """Writes the answers to predictions that were pending, which no longer wait."""
+        with self.session.transaction() as cursor:
+            self.session.replace(cursor, "predictions", rows)
+            self.session.execute_each(
+                cursor,
+                "DELETE FROM pending WHERE stream = ? AND seq = ? AND model = ? AND version = ?",
+                [(row.stream, row.seq, row.model, row.version) for row in rows],
+            )
+
+    def is_stored(self, stream: str, seq: int) -> bool:
+        """Whether a table holds the message, be it as a reading that was withdrawn since."""
+        parts = [
+            f"SELECT 1 FROM {table} WHERE stream = ? AND {column} = ?" for table, column in STORED
+        ]
+        with self.session.transaction() as cursor:
+            self.session.execute(cursor, " UNION ALL ".join(parts), (stream, seq) * len(parts))
+            return bool(cursor.fetchall())
+
+    def count(self, table: str, stream: str) -> int:
+        """Rows of the stream; of `predictions`, the readings that the champion answered."""
+        what, where = "*", ""
+        if table == "predictions":
+            what = "DISTINCT seq"
+            where = (
+                " AND probability IS NOT NULL"
+                " AND model = (SELECT MIN(model) FROM models WHERE role = 'champion')"
+            )
+        with self.session.transaction() as cursor:
+            self.session.execute(
+                cursor, f"SELECT COUNT({what}) FROM {table} WHERE stream = ?{where}", (stream,)
+            )
+            return int(cursor.fetchone()[0])
+
+    def rejected(self, reason: str) -> list[RejectedRow]:
+        """Rejected messages whose reason begins with `reason`."""
+        return self._read(
+            RejectedRow,
+            f"{REJECTED} WHERE SUBSTR(reason, 1, ?) = ? ORDER BY stream, seq",
+            (len(reason), reason),
+        )
+
+    def _read(self, row: type[T], statement: str, values: Sequence[Any] = ()) -> list[T]:
+        with self.session.transaction() as cursor:
+            return self._select(cursor, row, statement, values)
+
+    def _select(
+        self, cursor: Any, row: type[T], statement: str, values: Sequence[Any] = ()
+    ) -> list[T]:
+        self.session.execute(cursor, statement, values)
+        return [row(*_plain(cells)) for cells in cursor.fetchall()]
+
+
+def _all(table: str) -> str:
+    return f"SELECT {names(columns(table))} FROM {table}"
+
+
+def _plain(cells: Iterable[Any]) -> Iterable[Any]:
+    """Dates as ISO text and JSON as text, whatever type the driver returns."""
+    return [
+        cell
+        if cell is None or isinstance(cell, int | float | str)
+        else cell.decode()
+        if isinstance(cell, bytes | bytearray)
+        else cell.isoformat(" ", "milliseconds" if cell.microsecond else "seconds")
+        if isinstance(cell, datetime)
+        else str(cell)
+        for cell in cells
+    ]

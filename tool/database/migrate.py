@@ -1,0 +1,67 @@
+"""Upgrades the tables in numbered steps, one program at a time."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from alembic import command
+from alembic.config import Config
+from mysql.connector import errorcode
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from tool.database.errors import Refused, Unavailable
+from tool.database.schema import MIGRATIONS, VERSIONS
+from tool.database.session import Session
+from wire.database import is_sqlite
+
+log = logging.getLogger("tool.database")
+
+# Seconds to wait for another program that is upgrading the tables.
+LOCK_SECONDS = 3600
+NO_RIGHT = (errorcode.ER_DBACCESS_DENIED_ERROR, errorcode.ER_TABLEACCESS_DENIED_ERROR)
+
+
+def upgrade(session: Session) -> None:
+    """Applies the steps that the database lacks, in order.
+
+    A step that was interrupted runs again. Raises Refused where the user may not change tables.
+    """
+    driver = "sqlite://" if is_sqlite(session.url) else "mysql+mysqlconnector://"
+    # A statement that changes a large table may take hours.
+    connect = partial(session.connect, timeout=None)
+    engine = create_engine(driver, creator=connect, poolclass=NullPool)
+    try:
+        with engine.connect() as connection, _alone(connection):
+            config = Config(attributes={"connection": connection})
+            config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+            command.upgrade(config, "head")
+    except DBAPIError as error:
+        if getattr(error.orig, "errno", None) in NO_RIGHT:
+            raise Refused(
+                f"the tables need an upgrade to version {VERSIONS[-1]}, which this user has no"
+                " right to: run `python -m tool migrate` as a user who may CREATE and ALTER"
+            ) from error
+        raise session.translate(error.orig) from error  # type: ignore[arg-type]
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Holds the right to change the tables; another program waits for it.
+
+    On SQLite all steps are one transaction. MySQL commits each statement that changes tables.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
+        connection.exec_driver_sql("BEGIN EXCLUSIVE")
+        yield
+    else:
+        # Freed by the server when this connection ends, however it ends.
+        lock = "SELECT GET_LOCK(CONCAT('migrate ', LEFT(DATABASE(), 48)), %s)"
+        if connection.exec_driver_sql(lock, (LOCK_SECONDS,)).scalar() != 1:
+            raise Unavailable("another program has been upgrading the tables for an hour")
+        connection.commit()
+        yield
+    connection.commit()

@@ -1,0 +1,59 @@
+"""The version of the tables: upgrades old ones, refuses newer and foreign ones."""
+
+from pathlib import Path
+from typing import Any
+
+from tool.database.errors import Refused
+from tool.database.session import Session
+from wire.tables import TABLES, columns
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSIONS = sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def prepare(session: Session) -> None:
+    """Creates or upgrades the tables, then checks them.
+
+    A user without the right to change tables needs up-to-date ones. Raises Refused for tables
+    that this program cannot use.
+    """
+    version = stored_version(session)
+    if version is not None and version > VERSIONS[-1]:
+        raise Refused(
+            f"the database has version {version} and this program needs {VERSIONS[-1]}:"
+            " start a newer ICU Stream"
+        )
+    if version != VERSIONS[-1]:
+        from tool.database.migrate import upgrade  # takes 0.3 s, once in a database's life
+
+        upgrade(session)
+    with session.transaction() as cursor:
+        _check(session, cursor)
+
+
+def stored_version(session: Session) -> str | None:
+    """The version of the tables; None for tables from before versions, or for none at all."""
+    with session.transaction() as cursor:
+        if "alembic_version" not in session.tables(cursor):
+            return None
+        cursor.execute("SELECT version_num FROM alembic_version")
+        row = cursor.fetchone()
+        cursor.fetchall()
+    return str(row[0]) if row else None
+
+
+def _check(session: Session, cursor: Any) -> None:
+    for table in TABLES:
+        cursor.execute(f"SELECT * FROM {table} LIMIT 0")
+        missing = set(columns(table)) - {column[0] for column in cursor.description}
+        cursor.fetchall()
+        if missing:
+            raise Refused(
+                f"table {table} has no column {min(missing)}: it belongs to another program or"
+                " to a version before 1. Begin with an empty database"
+            )
+    if column := session.ambiguous_column(cursor):
+        raise Refused(
+            f"column {column} treats texts such as CO and co as equal: give it a binary"
+            " collation, utf8mb4_0900_bin in MySQL and utf8mb4_nopad_bin in MariaDB"
+        )

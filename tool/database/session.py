@@ -1,0 +1,119 @@
+"""One connection to a database; MySQL and SQLite each implement the part that differs."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tool.database.errors import DatabaseError
+from tool.database.literals import names
+from wire.database import Connection, connect
+from wire.tables import KEYS, columns
+
+log = logging.getLogger("tool.database")
+
+Row = Sequence[Any]
+
+
+class Session:
+    """One long-lived connection, replaced after a failure. Not thread-safe."""
+
+    placeholder: str
+    # Exceptions of the driver, which `translate` turns into ours.
+    errors: tuple[type[Exception], ...]
+    duplicate_key: type[Exception]
+
+    def __init__(self, url: str, password: str = "") -> None:
+        self.url = url
+        self.password = password
+        self._connection: Connection | None = None
+        # One cursor for all statements: mysql-connector pings the server for each new one.
+        self._cursor: Any = None
+
+    # What differs.
+
+    def begin(self, cursor: Any) -> None:
+        """Starts a transaction that writes."""
+        raise NotImplementedError
+
+    def translate(self, error: Exception) -> DatabaseError:
+        """Returns Refused or Unavailable for an error of the driver."""
+        raise NotImplementedError
+
+    def tables(self, cursor: Any) -> set[str]:
+        """Returns the names of the tables that exist."""
+        raise NotImplementedError
+
+    def ambiguous_column(self, cursor: Any) -> str | None:
+        """Returns `table.column` of a text column that treats different texts as equal."""
+        raise NotImplementedError
+
+    def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
+        """Returns the clause that replaces `values` of a row that exists.
+
+        With `newer`, only where that column's new value is greater.
+        """
+        raise NotImplementedError
+
+    def write(self, cursor: Any, insert: str, rows: Sequence[Row], upsert: str) -> None:
+        """Inserts the rows; `insert` is the statement up to VALUES."""
+        raise NotImplementedError
+
+    # What is the same.
+
+    def connect(self, timeout: int | None = 12) -> Connection:
+        """Opens a connection. timeout: seconds that a server may take to answer."""
+        return connect(self.url, self.password, timeout=timeout)
+
+    def close(self) -> None:
+        """Closes the connection; the next transaction opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                # SQLite keeps its lock while a cursor exists, for instance in a traceback.
+                connection.rollback()
+                connection.close()
+            except Exception as error:
+                log.debug("closing: %s", error)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Yields a cursor and commits at the end. Raises DatabaseError."""
+        try:
+            if self._connection is None:
+                self._connection = self.connect()
+                self._cursor = self._connection.cursor()
+            self.begin(self._cursor)
+            yield self._cursor
+            self._connection.commit()
+        except BaseException as error:
+            # A new connection is cheap, and the state of the old one is unknown.
+            self.close()
+            if isinstance(error, self.errors):
+                raise self.translate(error) from error
+            raise
+
+    def execute(self, cursor: Any, statement: str, values: Sequence[Any] = ()) -> None:
+        """Executes a statement with `?` for each value."""
+        cursor.execute(statement.replace("?", self.placeholder), values)
+
+    def execute_each(self, cursor: Any, statement: str, rows: Sequence[Row]) -> None:
+        """Executes a statement once per row."""
+        cursor.executemany(statement.replace("?", self.placeholder), rows)
+
+    def insert(self, cursor: Any, table: str, rows: Sequence[Row]) -> None:
+        """Inserts rows of `wire.tables`. Raises the driver's error where one exists."""
+        if rows:
+            self.write(cursor, _insert(table), rows, "")
+
+    def replace(
+        self, cursor: Any, table: str, rows: Sequence[Row], newer: str | None = None
+    ) -> None:
+        """Inserts rows; one that exists is replaced, with `newer` only by a newer one."""
+        if rows:
+            values = [column for column in columns(table) if column not in KEYS[table]]
+            self.write(cursor, _insert(table), rows, self.upsert(table, values, newer))
+
+
+def _insert(table: str) -> str:
+    return f"INSERT INTO {table} ({names(columns(table))})"

@@ -1,0 +1,47 @@
+"""SQLite."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from tool.database.errors import DatabaseError, Refused, Unavailable
+from tool.database.session import Row, Session
+from wire.database import sqlite_path
+from wire.tables import KEYS
+
+# Errors about the rows. All others concern the file or its users.
+ROWS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
+
+
+class SQLiteSession(Session):
+    """A connection to an SQLite file."""
+
+    placeholder = "?"
+    errors = (sqlite3.Error, OSError, OverflowError)
+    duplicate_key = sqlite3.IntegrityError
+
+    def begin(self, cursor: Any) -> None:
+        # A transaction that begins as a reader cannot always become a writer.
+        cursor.execute("BEGIN IMMEDIATE")
+
+    def translate(self, error: Exception) -> DatabaseError:
+        text = f"SQLite {sqlite_path(self.url)}: {error}"
+        # "database disk image is malformed" is a DatabaseError, "not a database" too.
+        return Refused(text) if isinstance(error, ROWS) else Unavailable(text)
+
+    def tables(self, cursor: Any) -> set[str]:
+        cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {name for (name,) in cursor.fetchall()}
+
+    def ambiguous_column(self, cursor: Any) -> str | None:
+        return None  # SQLite compares bytes unless a table asks for another collation.
+
+    def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
+        keys = ", ".join(KEYS[table])
+        sets = ", ".join(f"`{column}` = excluded.`{column}`" for column in values)
+        only = f" WHERE excluded.`{newer}` > {table}.`{newer}`" if newer else ""
+        return f" ON CONFLICT ({keys}) DO UPDATE SET {sets}{only}"
+
+    def write(self, cursor: Any, insert: str, rows: Sequence[Row], upsert: str) -> None:
+        marks = ", ".join("?" * len(rows[0]))
+        cursor.executemany(f"{insert} VALUES ({marks}){upsert}", rows)

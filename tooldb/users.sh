@@ -1,0 +1,33 @@
+#!/bin/sh
+# Prints the statements that make the database's users, with the passwords from
+# /run/secrets. They can run at every start: they take all rights away first, so a user
+# has exactly the rights below.
+#
+#   migrator    makes and changes tables, and deletes what is to be forgotten
+#   tool        reads and writes rows; deletes where its messages ask for it
+#   dashboard   reads
+#   root        from inside this container only, by its socket, without a password
+set -eu
+
+user() {
+    password=$(cat "/run/secrets/$1/password")
+    printf "CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY '%s';\n" "$1" "$password"
+    printf "ALTER USER %s@'%%' IDENTIFIED BY '%s';\n" "$1" "$password"
+    printf "REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%';\n" "$1"
+}
+
+user migrator
+echo "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, CREATE VIEW"
+echo "    ON tooldb.* TO migrator@'%';"
+
+user tool
+echo "GRANT SELECT, INSERT, UPDATE ON tooldb.* TO tool@'%';"
+for table in pending rejected readings vitals; do
+    # Before the first migration the table is missing. MySQL grants a right on a missing
+    # table only together with CREATE.
+    echo "GRANT CREATE, DELETE ON tooldb.$table TO tool@'%';"
+    echo "REVOKE CREATE ON tooldb.$table FROM tool@'%';"
+done
+
+user dashboard
+echo "GRANT SELECT ON tooldb.* TO dashboard@'%';"
