@@ -35,6 +35,8 @@ def upgrade(session: Session) -> None:
     engine = create_engine(driver, creator=connect, poolclass=NullPool)
     try:
         with engine.connect() as connection, _alone(connection):
+            log.info("upgrading the tables to version %s; large tables take minutes", VERSIONS[-1])
+            logging.getLogger("alembic").setLevel(logging.WARNING)
             config = Config(attributes={"connection": connection})
             config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
             command.upgrade(config, "head")
