@@ -9,7 +9,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -17,6 +17,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from modelapi import default_model, rule_models
 from modelapi.artifact import ArtifactError, Ref, write_artifact
+from modelapi.compiled import Compiled
 from modelapi.features import Feature, read_name
 from modelapi.linear import Linear
 from modelapi.repository import Model, Repository
@@ -232,24 +233,35 @@ def test_a_pipeline_that_is_not_linear_is_served_as_it_is(tmp_path: Path, data: 
     assert isinstance(load(tmp_path, "trained").predictor, Estimator)
 
 
-def test_trees_are_served_by_predict_proba(tmp_path: Path, data: Any) -> None:
+def test_forests_are_served_by_predict_proba(tmp_path: Path, data: Any) -> None:
+    x, y = data
+    forest = RandomForestClassifier(5, random_state=0).fit(x, y)
+    write(tmp_path, forest, x)
+    model = load(tmp_path, "trained")
+    assert isinstance(model.predictor, Estimator)
+    assert model.predict(x)["probability"].tolist() == forest.predict_proba(x)[:, 1].tolist()
+    assert model.predict(x[:0])["probability"].shape == (0,)
+
+
+def test_boosted_trees_are_served_compiled(tmp_path: Path, data: Any) -> None:
     x, y = data
     trees = HistGradientBoostingClassifier(max_iter=20).fit(x, y)
     write(tmp_path, trees, x)
     model = load(tmp_path, "trained")
-    assert model.predict(x)["probability"].tolist() == trees.predict_proba(x)[:, 1].tolist()
-    assert model.predict(x[:0])["probability"].shape == (0,)
+    assert isinstance(model.predictor, Compiled)
+    expected = trees.predict_proba(x)[:, 1]
+    assert np.abs(model.predict(x)["probability"] - expected).max() < 1e-12
 
 
-def test_a_fused_form_that_disagrees_is_refused(
+def test_a_compiled_form_that_disagrees_is_not_served(
     tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = data
     pipeline = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=2000)).fit(x, y)
     write(tmp_path, pipeline, x)
-    whole = LogisticRegression.predict_proba
-    monkeypatch.setattr(LogisticRegression, "predict_proba", lambda *a: whole(*a) + 2e-12)
-    assert "the fused form differs from predict_proba by" in refused(tmp_path, "trained")
+    whole = Linear.probability
+    monkeypatch.setattr(Linear, "probability", lambda *a: whole(*a) + 2e-9)
+    assert isinstance(load(tmp_path, "trained").predictor, Estimator)
 
 
 def test_a_joblib_file_that_is_no_estimator_is_refused(tmp_path: Path, data: Any) -> None:

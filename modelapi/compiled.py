@@ -1,0 +1,170 @@
+"""The form in which trained models are served: curves and trees in one table.
+
+log odds = intercept + the sum over features of a curve + the sum over trees of a leaf.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import factorial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelapi.curves import Curve
+from modelapi.predictor import Explanation, Rows, logistic
+from modelapi.trees import Trees
+
+# Rows whose masks fit the processor's cache together.
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A sum of curves and trees.
+
+    The edges of a feature's curve and of its splits cut its values into slots; the last slot is
+    for a missing value. Each table has a row per slot, feature after feature: `origins` (slots,),
+    `masks` (slots, trees); `powers` is (degree + 1, slots). `starts` is each feature's first slot.
+    leaves: shape (trees, leaves). reference: shape (features,), NaN where missing.
+    """
+
+    intercept: float
+    edges: tuple[Rows, ...]
+    starts: NDArray[np.intp]
+    origins: Rows
+    powers: Rows
+    masks: NDArray[np.unsignedinteger]
+    leaves: Rows
+    reference: Rows
+
+    def probability(self, rows: Rows) -> Rows:
+        return logistic(self.log_odds(rows))
+
+    def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
+        return {"probability": self.probability(rows)}
+
+    def log_odds(self, rows: Rows) -> Rows:
+        """Shape (rows,). Sums run along a row, so a row's value does not depend on its batch."""
+        slots = self._slots(rows)
+        curves = self._curve_values(rows, slots).sum(axis=1)
+        result: Rows = self.intercept + curves + self._leaf_values(slots).sum(axis=1)
+        return result
+
+    def explain(self, rows: Rows) -> Explanation:
+        """Exact Shapley values of the log odds against the reference row."""
+        rows = np.vstack([self.reference, rows])
+        slots = self._slots(rows)
+        curves = self._curve_values(rows, slots)
+        contributions = curves[1:] - curves[0]
+        allowed = self._allowed(slots)
+        for i, row in enumerate(allowed[1:]):
+            contributions[i] += self._shapley(row, allowed[0])
+        base = self.intercept + curves[0].sum() + self._leaf_values(slots[:1]).sum()
+        return Explanation(
+            method="exact Shapley values, against the reference values",
+            scale="log odds",
+            base=np.full(len(contributions), base),
+            contributions=contributions,
+        )
+
+    def _slots(self, rows: Rows) -> NDArray[np.intp]:
+        slots = np.empty(rows.shape[::-1], dtype=np.intp)
+        columns = np.ascontiguousarray(rows.T)
+        for place, edges, column in zip(slots, self.edges, columns, strict=True):
+            # The last edge is infinity. NaN sorts behind it.
+            place[:] = edges.searchsorted(column, "right")
+        return np.ascontiguousarray(slots.T) + self.starts
+
+    def _curve_values(self, rows: Rows, slots: NDArray[np.intp]) -> Rows:
+        distance = np.where(np.isnan(rows), 0.0, rows) - self.origins[slots]
+        values: Rows = self.powers[-1][slots]
+        for power in self.powers[-2::-1]:
+            values *= distance
+            values += power[slots]
+        return values
+
+    def _leaf_values(self, slots: NDArray[np.intp]) -> Rows:
+        trees, width = self.leaves.shape
+        first = np.arange(trees) * width
+        values = np.empty((len(slots), trees))
+        for i in range(0, len(slots), _BLOCK):
+            masks = self.masks.take(slots[i : i + _BLOCK], axis=0, mode="clip")
+            # One bit is left; the number of bits below it is the number of its leaf.
+            leaf = np.bitwise_count(np.bitwise_and.reduce(masks, axis=1) - 1)
+            values[i : i + _BLOCK] = self.leaves.ravel()[first + leaf]
+        return values
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Tree and feature of each pair in which the tree splits on the feature, by tree."""
+        lowest = np.bitwise_and.reduceat(self.masks, self.starts, axis=0)
+        highest = np.bitwise_or.reduceat(self.masks, self.starts, axis=0)
+        trees, features = np.nonzero((lowest != highest).T)
+        return trees, features
+
+    def _allowed(self, slots: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Whether a pair's feature lets a row reach a leaf, shape (rows, pairs, leaves)."""
+        trees, features = self._pairs
+        masks = self.masks[slots[:, features], trees]
+        bits = np.arange(self.leaves.shape[1], dtype=self.masks.dtype)
+        return (masks[..., np.newaxis] >> bits & 1).astype(bool)
+
+    def _shapley(self, row: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Rows:
+        """What the features add through the trees, shape (features,); both (pairs, leaves).
+
+        A leaf is reached when all its features that only the row allows have the row's value and
+        all that only the reference allows have the reference's; Shapley's weight depends on their
+        numbers alone (Sundararajan and Najmi 2020, Laberge and Pequignot 2022).
+        """
+        trees, features = self._pairs
+        result = np.zeros(len(self.edges))
+        if not len(trees):
+            return result
+        used, first = np.unique(trees, return_index=True)
+        for_row, against_row = row & ~reference, reference & ~row
+        dead = np.logical_or.reduceat(~row & ~reference, first, axis=0)
+        values = np.where(dead, 0.0, self.leaves[used])
+        gains = np.add.reduceat(for_row, first, axis=0, dtype=np.intp)
+        losses = np.add.reduceat(against_row, first, axis=0, dtype=np.intp)
+        of_pair = np.searchsorted(used, trees)
+        gain = (values * _WEIGHTS[gains - 1, losses])[of_pair]
+        loss = (values * _WEIGHTS[gains, losses - 1])[of_pair]
+        shares = np.where(for_row, gain, 0.0) - np.where(against_row, loss, 0.0)
+        np.add.at(result, features, shares.sum(axis=1))
+        return result
+
+
+# [a, b] = a! b! / (a + b + 1)!; a path through a tree of 64 leaves has at most 63 features.
+_WEIGHTS = np.array(
+    [[factorial(a) * factorial(b) / factorial(a + b + 1) for b in range(64)] for a in range(64)]
+)
+
+
+def assemble(intercept: float, curves: Sequence[Curve], trees: Trees, reference: Rows) -> Compiled:
+    """One table of a curve per feature and of trees."""
+    edges, origins, powers, masks = [], [], [], []
+    degree = max(curve.powers.shape[1] for curve in curves)
+    for feature, curve in enumerate(curves):
+        cuts = np.union1d(curve.edges, trees.thresholds(feature))
+        # A value of each slot: below the first edge, the edges, and missing.
+        values = np.concatenate([[np.nextafter(cuts[0], -np.inf)], cuts, [np.nan]])
+        piece = np.clip(curve.edges.searchsorted(values[:-1], "right") - 1, 0, None)
+        table = np.zeros((len(values), degree))
+        table[:-1, : curve.powers.shape[1]] = curve.powers[piece]
+        table[-1, 0] = curve.missing
+        edges.append(np.append(cuts, np.inf))
+        origins.append(np.append(curve.edges[piece], 0.0))
+        powers.append(table)
+        masks.append(trees.masks(feature, values))
+    sizes = [len(table) for table in powers]
+    return Compiled(
+        intercept=intercept + trees.intercept,
+        edges=tuple(edges),
+        starts=np.cumsum([0, *sizes[:-1]]),
+        origins=np.concatenate(origins),
+        powers=np.ascontiguousarray(np.concatenate(powers).T),
+        masks=np.concatenate(masks),
+        leaves=trees.leaves,
+        reference=reference,
+    )

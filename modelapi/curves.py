@@ -1,0 +1,149 @@
+"""The additive part of a compiled model: one curve per feature.
+
+Reads a fitted pipeline of splines over ranks,
+
+    union(QuantileTransformer, SimpleImputer, SplineTransformer; MissingIndicator)
+    -> StandardScaler -> LogisticRegression,
+
+as a sum of functions of one feature each. A rank is piecewise linear in the value and a spline
+is piecewise polynomial in the rank, so each function is piecewise polynomial in the value.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import BSpline, PPoly
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """From `edges[i]` on, and below the next edge: sum of `powers[i, m]` (value - edges[i])^m.
+
+    The first piece also holds below its edge. missing: the function without a value.
+    """
+
+    edges: Values
+    powers: Values
+    missing: float
+
+
+def constant(value: float = 0.0) -> Curve:
+    """The same value everywhere."""
+    return Curve(np.zeros(1), np.array([[value]]), value)
+
+
+def from_pipeline(pipeline: Any) -> tuple[float, list[Curve]] | None:
+    """Intercept and curves whose sum is the pipeline's decision function.
+
+    None for a pipeline of another structure or with settings that are not covered.
+    """
+    if _kinds(pipeline) != ["FeatureUnion", "StandardScaler", "LogisticRegression"]:
+        return None
+    union, scaler, regression = (step for _, step in pipeline.steps)
+    parts = [part for _, part in union.transformer_list]
+    known = ["QuantileTransformer", "SimpleImputer", "SplineTransformer"]
+    if len(parts) != 2 or _kinds(parts[0]) != known:
+        return None
+    if type(parts[1]).__name__ != "MissingIndicator" or union.transformer_weights:
+        return None
+    ranks, imputer, splines = (step for _, step in parts[0].steps)
+    count = pipeline.n_features_in_
+    if not _covered(ranks, imputer, splines, parts[1], count):
+        return None
+
+    weights = regression.coef_[0] / (scaler.scale_ if scaler.with_std else 1.0)
+    intercept = float(regression.intercept_[0])
+    if scaler.with_mean:
+        intercept -= float(weights @ scaler.mean_)
+    per_feature = weights[: splines.n_features_out_].reshape(count, -1)
+    absent = weights[splines.n_features_out_ :]
+    curves = []
+    for i, feature_ranks in enumerate(_ranks(ranks)):
+        basis = splines.bsplines_[i]
+        # Without a bias the last spline is left out, which is a weight of 0.
+        whole = np.zeros(basis.c.shape[1])
+        whole[: per_feature.shape[1]] = per_feature[i]
+        spline = PPoly.from_spline(BSpline(basis.t, basis.c @ whole, basis.k))
+        missing = float(spline(imputer.statistics_[i])) + float(absent[i])
+        curves.append(_compose(spline, feature_ranks, missing))
+    return intercept, curves
+
+
+def _kinds(pipeline: Any) -> list[str]:
+    return [type(step).__name__ for _, step in getattr(pipeline, "steps", [])]
+
+
+def _covered(ranks: Any, imputer: Any, splines: Any, indicator: Any, count: int) -> bool:
+    """Whether the settings are those that `from_pipeline` reads."""
+    if ranks.output_distribution != "uniform" or imputer.add_indicator:
+        return False
+    if np.isnan(imputer.statistics_).any() or splines.extrapolation != "constant":
+        return False
+    inside = all(
+        # Ranks are from 0 to 1; outside its knots a spline is not the polynomial of its end.
+        math.isclose(basis.t[basis.k], 0, abs_tol=1e-12)
+        and math.isclose(basis.t[-basis.k - 1], 1, abs_tol=1e-12)
+        for basis in splines.bsplines_
+    )
+    return inside and len(indicator.features_) == count
+
+
+@dataclass(frozen=True)
+class _Ranks:
+    """A feature's distinct quantiles and their ranks: of the value itself, just below, just above.
+
+    The three differ where quantiles coincide.
+    """
+
+    quantiles: Values
+    at: Values
+    below: Values
+    above: Values
+
+
+def _ranks(transformer: Any) -> Iterator[_Ranks]:
+    ranked = transformer.transform(transformer.quantiles_)
+    references = transformer.references_
+    for feature in range(ranked.shape[1]):
+        quantiles, first, size = np.unique(
+            transformer.quantiles_[:, feature], return_index=True, return_counts=True
+        )
+        yield _Ranks(
+            quantiles, ranked[first, feature], references[first], references[first + size - 1]
+        )
+
+
+def _compose(spline: PPoly, ranks: _Ranks, missing: float) -> Curve:
+    """The spline of the ranks: Taylor's series at each edge, with the rank's slope."""
+    pieces = np.array(list(_pieces(spline.x, ranks)))
+    # Neighbours may be so close that a piece is empty: the later one counts.
+    edges, rank, slope = pieces[np.append(np.diff(pieces[:, 0]) > 0, True)].T
+    powers = [spline(rank, nu=m) * slope**m / math.factorial(m) for m in range(spline.c.shape[0])]
+    return Curve(edges, np.stack(powers, axis=1), missing)
+
+
+def _pieces(knots: Values, ranks: _Ranks) -> Iterator[tuple[float, float, float]]:
+    """(edge, rank, slope): from the edge on, the rank is rank + slope (value - edge)."""
+    quantiles, below, above = (
+        each.tolist() for each in (ranks.quantiles, ranks.below, ranks.above)
+    )
+    yield math.nextafter(quantiles[0], -math.inf), 0.0, 0.0
+    for i, quantile in enumerate(quantiles):
+        start = quantile
+        if not math.isclose(below[i], above[i], abs_tol=1e-12):
+            yield quantile, float(ranks.at[i]), 0.0
+            start = math.nextafter(quantile, math.inf)
+        if i == len(quantiles) - 1:
+            yield start, 1.0, 0.0
+            return
+        slope = (below[i + 1] - above[i]) / (quantiles[i + 1] - quantile)
+        yield start, above[i] + slope * (start - quantile), slope
+        for knot in knots.tolist():
+            if above[i] < knot < below[i + 1]:
+                yield quantile + (knot - above[i]) / slope, knot, slope

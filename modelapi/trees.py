@@ -1,0 +1,107 @@
+"""The trees of a compiled model, as bit masks.
+
+Each leaf of a tree is one bit. Each value of a feature leaves the leaves that it can lead to;
+the conjunction over all features is the one leaf that a row reaches (the idea of QuickScorer,
+Lucchese et al. 2015).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+LEAVES = 64
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Leaves below one split: a value up to `threshold` leads to `left`, another to `right`."""
+
+    tree: int
+    feature: int
+    threshold: float
+    left: int
+    right: int
+    missing_left: bool
+
+
+@dataclass(frozen=True)
+class Trees:
+    """conditions: of all splits. leaves: their values, shape (trees, leaves of the widest tree).
+    full: the mask of all leaves of each tree, in the smallest integers that hold it.
+    """
+
+    intercept: float
+    conditions: tuple[Condition, ...]
+    leaves: Values
+    full: NDArray[Any]
+
+    def thresholds(self, feature: int) -> Values:
+        """The lowest values that lead right, ascending."""
+        found = {each.threshold for each in self.conditions if each.feature == feature}
+        limits = np.nextafter(sorted(found), np.inf)
+        return limits[np.isfinite(limits)]
+
+    def masks(self, feature: int, values: Values) -> NDArray[Any]:
+        """Leaves that each value (NaN: missing) of a feature can lead to, shape (values, trees)."""
+        masks = np.tile(self.full, (len(values), 1))
+        for each in self.conditions:
+            if each.feature != feature:
+                continue
+            goes_left = np.where(np.isnan(values), each.missing_left, values <= each.threshold)
+            lost = np.where(goes_left, np.uint64(each.right), np.uint64(each.left))
+            masks[:, each.tree] &= ~lost.astype(masks.dtype)
+        return masks
+
+
+def none() -> Trees:
+    """No trees."""
+    return Trees(0.0, (), np.empty((0, 1)), np.empty(0, np.uint16))
+
+
+def from_boosting(model: Any) -> Trees | None:
+    """The trees of a HistGradientBoostingClassifier of two classes; None if not covered."""
+    if (
+        type(model).__name__ != "HistGradientBoostingClassifier"
+        or model.is_categorical_ is not None
+    ):
+        return None
+    conditions: list[Condition] = []
+    leaves: list[list[float]] = []
+    for tree, predictors in enumerate(model._predictors):
+        [predictor] = predictors
+        values: list[float] = []
+        _walk(predictor.nodes, 0, tree, values, conditions)
+        if len(values) > LEAVES:
+            return None
+        leaves.append(values)
+    widest = max(map(len, leaves))
+    padded = np.array([values + [0.0] * (widest - len(values)) for values in leaves])
+    kind = next(bits for bits in (16, 32, 64) if widest <= bits)
+    full = np.array([(1 << len(values)) - 1 for values in leaves], dtype=f"uint{kind}")
+    return Trees(float(model._baseline_prediction.item()), tuple(conditions), padded, full)
+
+
+def _walk(
+    nodes: Any, node: int, tree: int, leaves: list[float], conditions: list[Condition]
+) -> int:
+    """Number the leaves below a node; returns their mask."""
+    if nodes["is_leaf"][node]:
+        leaves.append(float(nodes["value"][node]))
+        return 1 << (len(leaves) - 1)
+    left = _walk(nodes, int(nodes["left"][node]), tree, leaves, conditions)
+    right = _walk(nodes, int(nodes["right"][node]), tree, leaves, conditions)
+    conditions.append(
+        Condition(
+            tree,
+            int(nodes["feature_idx"][node]),
+            float(nodes["num_threshold"][node]),
+            left,
+            right,
+            bool(nodes["missing_go_to_left"][node]),
+        )
+    )
+    return left | right
