@@ -104,6 +104,7 @@ class TestPhysioNet2012:
             "died_in_hospital": "1",
             "died_after_hours": "72",
             "unit": "surgical",
+            "sex": "female",
             "cohort": "set-a",
             "saps1": "6",
             "sofa": "",
@@ -140,6 +141,27 @@ class TestPhysioNet2012:
                 tmp_path / "folder" / name
             ).read_bytes()
 
+    def test_what_macos_adds_and_a_set_that_is_there_twice_change_nothing(
+        self, source: Path, tmp_path: Path
+    ) -> None:
+        convert("physionet2012", source, tmp_path / "once")
+        with zipfile.ZipFile(source / "set-a.zip", "w") as archive:
+            for path in sorted((source / "set-a").iterdir()):
+                archive.write(path, f"set-a/{path.name}")
+                archive.writestr(f"__MACOSX/set-a/._{path.name}", b"\x00\x05\x16\x07")
+        write(source / "set-a" / "._132539.txt", "\x00\x05")
+        (source / "set-a" / "132541.txt").mkdir()
+        convert("physionet2012", source, tmp_path / "twice")
+        for name in ("signal.csv", "outcome.csv"):
+            once, twice = ((tmp_path / run / name).read_bytes() for run in ("once", "twice"))
+            assert once == twice
+
+    def test_a_member_that_fills_the_memory_is_refused(self, source: Path, tmp_path: Path) -> None:
+        with zipfile.ZipFile(source / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("set-a/132542.txt", b"0" * 20_000_000)
+        with pytest.raises(ImportFailure, match=r"bomb\.zip/set-a/132542\.txt: larger than"):
+            convert("physionet2012", source, tmp_path / "out")
+
 
 class TestPhysioNet2019:
     HEADER = (
@@ -167,7 +189,7 @@ NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
             ("100001", "2019-09-27", "00:00", "heart_rate", "80.0"),
             ("100001", "2019-09-27", "00:00", "spo2", "97.0"),
             ("100001", "2019-09-27", "00:00", "blood_pressure", "120.0"),
-            ("100001", "2019-09-27", "00:00", "map", "80.0"),
+            ("100001", "2019-09-27", "00:00", "blood_pressure_mean", "80.0"),
             ("100001", "2019-09-27", "00:00", "respiration_rate", "18.0"),
             ("100001", "2019-09-27", "00:00", "gender", "1.0"),
             ("100001", "2019-09-27", "01:00", "temperature", "36.8"),
@@ -255,6 +277,7 @@ class TestMimic:
         self.version_3(source)
         report = convert("mimic", source, tmp_path)
         assert sorted(signals(tmp_path)) == [
+            ("10", "2164-10-23", "21:00", "heart_rate", "90.0"),
             ("10", "2164-10-23", "21:30", "heart_rate", "88.0"),
             ("10", "2164-10-23", "21:40", "blood_pressure", "119.0"),
             ("10", "2164-10-23", "22:00", "blood_pressure", "120.0"),
@@ -267,7 +290,7 @@ class TestMimic:
         of_10 = [row[:3] for row in signals(tmp_path) if row[0] == "10"]
         assert of_10 == sorted(of_10)  # events came in no order
         assert dict(report.dropped) == {
-            "event outside its stay": 2,
+            "event outside its stay": 1,
             "blood_pressure in the same minute from a better source": 3,
             "respiration_rate in the same minute from a better source": 1,
             "event that the source marks as an error": 1,
@@ -334,6 +357,51 @@ class TestMimic:
         of_20, of_21 = read(tmp_path, "outcome.csv")
         assert (of_20["died_in_icu"], of_20["died_after_hours"]) == ("0", str(32 * 24))
         assert (of_21["died_in_icu"], of_21["died_after_hours"]) == ("0", "")
+
+    def test_a_death_after_the_stay_on_its_last_day_is_not_one_in_the_icu(
+        self, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "mimiciii"
+        source.mkdir()
+        self.version_3(source)
+        stays = source / "ICUSTAYS.csv"
+        stays.write_text(stays.read_text().replace("2164-10-24 12:00:00", "2164-10-24 11:00:00"))
+        convert("mimic", source, tmp_path)
+        died = read(tmp_path, "outcome.csv")[0]
+        assert (died["died_in_hospital"], died["died_in_icu"]) == ("1", "0")
+
+    def test_unreadable_cells_cost_their_rows_alone(self, tmp_path: Path) -> None:
+        source = tmp_path / "mimiciv"
+        self.version_4(source)
+        (source / "patients.csv").mkdir()
+        (source / "icu" / "._chartevents.csv").write_bytes(b"\x00\x05\x16\x07")
+        patients = source / "hosp" / "patients.csv"
+        text = patients.read_text().replace(",dod\n", "\n").replace(",2183-02-01", "")
+        patients.write_bytes(b"\xef\xbb\xbf" + text.replace("2010,", "2010").encode())
+        items = source / "icu" / "d_items.csv"
+        items.write_bytes(items.read_bytes() + "223762,Temperatur in \xb0C\n".encode("latin-1"))
+        events = source / "icu" / "chartevents.csv"
+        lines = [
+            "20,200,2000.0,1,2183-01-01 10:00:00 UTC,2183-01-01 10:00:00,220045.0,80,80,bpm,0",
+            "20,200,2000,1,2183-01-01 10:05:00,2183-01-01 10:05:00,220045,x,NULL,bpm,0",
+            "20,200,2000,1,2183-01-01 10:06:00,2183-01-01 10:06:00,220045,x,many,bpm,0",
+            "20,200,2000,1,yesterday,2183-01-01 10:06:00,220045,80,80,bpm,0",
+        ]
+        events.write_text(events.read_text(encoding="utf-8") + "\n".join(lines) + "\n")
+        report = convert("mimic", source, tmp_path)
+        assert ("20", "2183-01-01", "10:00", "heart_rate", "80.0") in signals(tmp_path)
+        assert report.dropped["event without a number"] == 1
+        assert report.dropped["event with an unreadable cell"] == 2
+        assert report.stays == 2
+
+    def test_a_truncated_table_is_named_with_its_line(self, tmp_path: Path) -> None:
+        source = tmp_path / "mimiciii"
+        source.mkdir()
+        self.version_3(source)
+        events = source / "CHARTEVENTS.csv.gz"
+        events.write_bytes(events.read_bytes()[:-40])
+        with pytest.raises(ImportFailure, match=r"CHARTEVENTS\.csv\.gz after line \d+: "):
+            convert("mimic", source, tmp_path)
 
     def test_a_missing_table_is_named(self, tmp_path: Path) -> None:
         self.version_4(tmp_path / "mimiciv")

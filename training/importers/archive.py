@@ -1,44 +1,91 @@
-"""Reading many small files from a folder or from an archive as it was published."""
+"""Reads many small files from a folder or from an archive as it was published."""
 
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from training.importers.records import ImportFailure
+from training.importers.tables import hidden
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+#: A stay's file has some kilobytes; a larger one is refused before it fills the memory.
+LARGEST = 16_000_000
 
 
 def members(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yield each file ending in `suffix` below `source`: its path there and its text.
+    """Yields each file ending in `suffix` below `source`: its path there and its text.
 
-    `source` is a folder, an archive, or a folder of archives. Archives are
-    read front to back and never unpacked to disk; folders in order of name.
+    `source` is a folder, an archive, or a folder of archives. Archives are read front to back and
+    never unpacked to disk; folders in order of name. A file that comes twice, by its own name and
+    its folder's, is read once; hidden files and `__MACOSX` are skipped.
     """
+    seen: set[tuple[str, str]] = set()
+    for name, text in _all_members(source, suffix):
+        key = (name.parent.name, name.name)
+        if key not in seen:
+            seen.add(key)
+            yield name, text
+
+
+def _all_members(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
     if not source.exists():
         raise ImportFailure(f"{source}: no such file or folder")
     if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            if path.name.endswith((*_TAR, ".zip")):
-                yield from members(path, suffix)
-            elif path.name.endswith(suffix):
-                name = PurePosixPath(path.relative_to(source).as_posix())
-                yield name, path.read_text(encoding="utf-8")
+        yield from _of_folder(source, suffix)
     elif source.name.endswith(".zip"):
-        with zipfile.ZipFile(source) as archive:
-            for entry in archive.namelist():
-                if entry.endswith(suffix):
-                    yield PurePosixPath(entry), archive.read(entry).decode("utf-8")
+        yield from _of_zip(source, suffix)
     elif source.name.endswith(_TAR):
-        try:
-            with tarfile.open(source, "r|*") as tar:
-                for member in tar:
-                    if not (member.isfile() and member.name.endswith(suffix)):
-                        continue
-                    if (file := tar.extractfile(member)) is not None:
-                        yield PurePosixPath(member.name), file.read().decode("utf-8")
-        except (tarfile.TarError, EOFError) as error:
-            raise ImportFailure(f"{source}: not a whole archive ({error})") from error
+        yield from _of_tar(source, suffix)
     else:
         raise ImportFailure(f"{source}: neither a folder nor a .tar or .zip archive")
+
+
+def _of_folder(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
+    for path in sorted(source.rglob("*")):
+        name = PurePosixPath(path.relative_to(source).as_posix())
+        if hidden(name.parts) or not path.is_file():
+            continue
+        if path.name.endswith((*_TAR, ".zip")):
+            yield from _all_members(path, suffix)
+        elif path.name.endswith(suffix):
+            with path.open("rb") as file:
+                yield name, _text(file, path)
+
+
+def _of_zip(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for entry in archive.infolist():
+                name = PurePosixPath(entry.filename)
+                if entry.filename.endswith(suffix) and not hidden(name.parts):
+                    with archive.open(entry) as file:
+                        yield name, _text(file, f"{source}/{name}")
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ImportFailure(f"{source}: not a whole archive ({error})") from error
+
+
+def _of_tar(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
+    try:
+        with tarfile.open(source, "r|*") as tar:
+            for member in tar:
+                name = PurePosixPath(member.name)
+                if not member.isfile() or not member.name.endswith(suffix) or hidden(name.parts):
+                    continue
+                if (file := tar.extractfile(member)) is not None:
+                    yield name, _text(file, f"{source}/{name}")
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise ImportFailure(f"{source}: not a whole archive ({error})") from error
+
+
+def _text(file: IO[bytes], name: object) -> str:
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ImportFailure(f"{name}: larger than {LARGEST:,} bytes, no file of this data set")
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")

@@ -6,7 +6,6 @@ is one, for deaths in the hospital. https://mimic.mit.edu (Johnson et al.)
 """
 
 import csv
-import gzip
 import math
 import tempfile
 from collections import Counter
@@ -16,7 +15,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from training.importers.records import ImportFailure, Reading, Report, Stay, reported_age
+from training.importers.records import Reading, Report, Stay, reported_age
+from training.importers.tables import Row, find, read, time, whole
 
 #: Parameter -> itemids, as mimic-code's concepts group them (vitals_first_day, vitalsign). Six
 #: digits: MetaVision (MIMIC-IV and a part of III); fewer: CareVue (III). Of several sources in
@@ -37,11 +37,11 @@ ITEMS = {
     for item in items
 }
 _FAHRENHEIT = {223761, 678}
+#: Readings are charted shortly before the bed is booked: those of this time count as the stay's.
+LEAD_IN = timedelta(hours=1)
 #: Events are laid into this many temporary files by stay, and each is sorted in
 #: memory: MIMIC-IV's 40 million events of the items above make some 10 MB a file.
 _BUCKETS = 128
-
-Row = Mapping[str, str]
 
 
 class IcuStay(NamedTuple):
@@ -59,6 +59,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
     """
     report.notes += [
         "pat_id is subject_id; a stay is one in an ICU, and its discharge the one from there",
+        "readings of the hour before a stay began are kept",
         "dates are as in the source: moved into the future, each patient's by its own amount",
     ]
     stays: dict[int, IcuStay] = {}
@@ -73,52 +74,60 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
 
 
 def _stays(source: Path, report: Report) -> Iterator[tuple[int, IcuStay, Stay]]:
-    patients = {row["SUBJECT_ID"]: row for row in _table(source, "PATIENTS")}
-    admissions: dict[str, Row] | None = None
-    if _find(source, "ADMISSIONS"):
-        admissions = {row["HADM_ID"]: row for row in _table(source, "ADMISSIONS")}
+    patients = {row["SUBJECT_ID"]: row for row in read(source, "PATIENTS")}
+    admissions: dict[str, Row] = {}
+    if find(source, "ADMISSIONS"):
+        admissions = {row["HADM_ID"]: row for row in read(source, "ADMISSIONS")}
     else:
         report.notes.append("no ADMISSIONS table: died_in_hospital is empty")
     seen: set[tuple[int, object]] = set()
-    for row in _table(source, "ICUSTAYS"):
-        if not row["INTIME"] or row["SUBJECT_ID"] not in patients:
+    for row in read(source, "ICUSTAYS"):
+        patient = patients.get(row["SUBJECT_ID"])
+        if not row["INTIME"] or patient is None:
             report.dropped["stay without a beginning or without its patient"] += 1
             continue
-        pat_id, begin = int(row["SUBJECT_ID"]), _time(row["INTIME"])
-        if (pat_id, begin.date()) in seen:
+        try:
+            stay_id = whole(row.get("STAY_ID") or row["ICUSTAY_ID"])
+            placed, stay = _stay(row, patient, admissions.get(row["HADM_ID"], {}), report)
+        except ValueError:
+            report.dropped["stay with an unreadable cell"] += 1
+            continue
+        if (stay.pat_id, stay.date_admission) in seen:
             report.dropped["second stay of a patient that began on the same day"] += 1
             continue
-        seen.add((pat_id, begin.date()))
-        end = _time(row["OUTTIME"]) if row["OUTTIME"] else None
-        patient = patients[row["SUBJECT_ID"]]
-        admission = admissions.get(row["HADM_ID"], {}) if admissions else {}
-        died = _death(patient, admission)
-        yield (
-            int(row.get("STAY_ID") or row["ICUSTAY_ID"]),
-            IcuStay(pat_id, begin, end),
-            Stay(
-                pat_id,
-                begin.date(),
-                end.date() if end else None,
-                reported_age(_age(patient, begin), report),
-                {
-                    "died_in_hospital": admission.get("HOSPITAL_EXPIRE_FLAG"),
-                    "died_in_icu": int(bool(died and end and died.date() <= end.date())),
-                    "died_after_hours": died and _hours(begin, died),
-                    "unit": row["FIRST_CAREUNIT"],
-                    "cohort": row.get("DBSOURCE") or patient["ANCHOR_YEAR_GROUP"],
-                },
-            ),
-        )
+        seen.add((stay.pat_id, stay.date_admission))
+        yield stay_id, placed, stay
 
 
-def _death(patient: Row, admission: Row) -> datetime | None:
-    """When the patient died: to the minute in the hospital, elsewhere told as the day's end."""
+def _stay(row: Row, patient: Row, admission: Row, report: Report) -> tuple[IcuStay, Stay]:
+    pat_id, begin = whole(row["SUBJECT_ID"]), time(row["INTIME"])
+    end = time(row["OUTTIME"]) if row["OUTTIME"] else None
+    died, to_the_minute = _death(patient, admission)
+    in_icu = False
+    if died and end:
+        # Of a death whose hour is unknown only the day counts.
+        in_icu = died <= end if to_the_minute else died.date() < end.date()
+    outcome = {
+        "died_in_hospital": admission.get("HOSPITAL_EXPIRE_FLAG"),
+        "died_in_icu": int(in_icu),
+        "died_after_hours": died and _hours(begin, died),
+        "unit": row["FIRST_CAREUNIT"],
+        "sex": patient.get("GENDER", ""),
+        "cohort": row.get("DBSOURCE") or patient.get("ANCHOR_YEAR_GROUP", ""),
+    }
+    age = reported_age(_age(patient, begin), report)
+    return IcuStay(pat_id, begin, end), Stay(
+        pat_id, begin.date(), end.date() if end else None, age, outcome
+    )
+
+
+def _death(patient: Row, admission: Row) -> tuple[datetime | None, bool]:
+    """The time of death, and whether it is known to the minute; else it is the end of the day."""
     if admission.get("DEATHTIME"):
-        return _time(admission["DEATHTIME"])
-    if not patient["DOD"]:
-        return None
-    return _time(patient["DOD"]).replace(hour=23, minute=59)
+        return time(admission["DEATHTIME"]), True
+    if not patient.get("DOD"):
+        return None, False
+    return time(patient["DOD"]).replace(hour=23, minute=59), False
 
 
 def _hours(begin: datetime, end: datetime) -> int:
@@ -129,14 +138,14 @@ def _hours(begin: datetime, end: datetime) -> int:
 def _age(patient: Row, at: datetime) -> float:
     """Years at `at`: by birth in MIMIC-III, by the anchor year in MIMIC-IV."""
     if "DOB" in patient:
-        born = _time(patient["DOB"])
+        born = time(patient["DOB"])
         return float(at.year - born.year - ((at.month, at.day) < (born.month, born.day)))
-    return float(int(patient["ANCHOR_AGE"]) + at.year - int(patient["ANCHOR_YEAR"]))
+    return float(whole(patient["ANCHOR_AGE"]) + at.year - whole(patient["ANCHOR_YEAR"]))
 
 
 def _tell_items(source: Path, report: Report) -> None:
     """Report what D_ITEMS calls the items, so that a reader can check them."""
-    labels = {row["ITEMID"]: row["LABEL"] for row in _table(source, "D_ITEMS")}
+    labels = {row["ITEMID"]: row["LABEL"] for row in read(source, "D_ITEMS")}
     for item, (parameter, _) in ITEMS.items():
         if str(item) in labels:
             report.notes.append(f"itemid {item} ({labels[str(item)]}) is read as {parameter}")
@@ -151,21 +160,33 @@ def _sort_into_buckets(source: Path, folder: Path, report: Report) -> list[Path]
             for path in paths
         ]
         left_out: Counter[str] = Counter()
-        for row in _table(source, "CHARTEVENTS"):
-            stay_id = row.get("STAY_ID") or row.get("ICUSTAY_ID")
-            if int(row["ITEMID"]) not in ITEMS:
-                left_out["event of an item that is not imported"] += 1
-            elif row.get("ERROR") == "1":
-                left_out["event that the source marks as an error"] += 1
-            elif not row["VALUENUM"] or not math.isfinite(float(row["VALUENUM"])):
-                left_out["event without a number"] += 1
-            elif not stay_id:
-                left_out["event without a stay"] += 1
-            else:
-                bucket = buckets[int(stay_id) % _BUCKETS]
-                bucket.writerow([stay_id, row["CHARTTIME"], row["ITEMID"], row["VALUENUM"]])
+        for row in read(source, "CHARTEVENTS"):
+            try:
+                if reason := _unusable(row):
+                    left_out[reason] += 1
+                    continue
+                stay_id = whole(row.get("STAY_ID") or row.get("ICUSTAY_ID") or "")
+                at, item = time(row["CHARTTIME"]), whole(row["ITEMID"])
+            except ValueError:
+                left_out["event with an unreadable cell"] += 1
+                continue
+            bucket = buckets[stay_id % _BUCKETS]
+            bucket.writerow([stay_id, at.isoformat(), item, row["VALUENUM"]])
     report.dropped.update(left_out)
     return paths
+
+
+def _unusable(row: Row) -> str:
+    """Why an event is not imported, or an empty text; raises ValueError for an unreadable cell."""
+    if whole(row["ITEMID"]) not in ITEMS:
+        return "event of an item that is not imported"
+    if row.get("ERROR") in ("1", "1.0"):
+        return "event that the source marks as an error"
+    if not row["VALUENUM"] or not math.isfinite(float(row["VALUENUM"])):
+        return "event without a number"
+    if not (row.get("STAY_ID") or row.get("ICUSTAY_ID")):
+        return "event without a stay"
+    return ""
 
 
 def _readings(
@@ -173,7 +194,7 @@ def _readings(
 ) -> Iterator[Stay | Reading]:
     with bucket.open(encoding="utf-8", newline="") as lines:
         events = [
-            (int(stay_id), _time(at), int(item), float(value))
+            (int(stay_id), time(at), int(item), float(value))
             for stay_id, at, item, value in csv.reader(lines)
         ]
     events.sort(key=lambda event: event[:2])
@@ -187,7 +208,7 @@ def _readings(
         parameter, place = ITEMS[item]
         if stay is None:
             report.dropped["event of a stay that is not imported"] += 1
-        elif at < stay.begin or (stay.end is not None and at > stay.end):
+        elif at < stay.begin - LEAD_IN or (stay.end is not None and at > stay.end):
             report.dropped["event outside its stay"] += 1
         elif place > best[stay_id, at, parameter]:
             report.dropped[f"{parameter} in the same minute from a better source"] += 1
@@ -195,32 +216,12 @@ def _readings(
             if item in _FAHRENHEIT:
                 report.converted["temperature in °F, written in °C"] += 1
                 value = round((value - 32) / 1.8, 2)
+            if at < stay.begin:
+                report.converted["event in the hour before the stay, kept"] += 1
+            if at.date() < stay.begin.date():
+                # The pipeline's stays begin at a midnight.
+                report.converted[
+                    "event before the day of admission, written as its first minute"
+                ] += 1
+                at = stay.begin.replace(hour=0, minute=0)
             yield Reading(stay.pat_id, at.date(), 60 * at.hour + at.minute, parameter, value)
-
-
-def _table(source: Path, name: str) -> Iterator[Row]:
-    """Yield a table's rows, columns named in upper case as in MIMIC-III."""
-    path = _find(source, name)
-    if path is None:
-        raise ImportFailure(f"{source}: no {name}.csv or {name}.csv.gz here")
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as lines:
-        rows = csv.reader(lines)
-        header = [column.upper() for column in next(rows, [])]
-        for number, row in enumerate(rows, 2):
-            if len(row) != len(header):
-                raise ImportFailure(
-                    f"{path} line {number}: {len(row)} columns, the header has {len(header)}"
-                )
-            yield dict(zip(header, row, strict=True))
-
-
-def _find(source: Path, name: str) -> Path | None:
-    wanted = {f"{name}.csv".casefold(), f"{name}.csv.gz".casefold()}
-    found = sorted(path for path in source.rglob("*") if path.name.casefold() in wanted)
-    return found[0] if found else None
-
-
-def _time(text: str) -> datetime:
-    # Whole minutes: what the pipeline keeps, and what makes two pressures simultaneous.
-    return datetime.fromisoformat(text).replace(second=0, microsecond=0)

@@ -19,24 +19,17 @@ from training.importers.records import (
     invented_admission,
     reported_age,
 )
+from wire.vitals import canonical
 
-#: The pipeline's names; every other parameter keeps its own, in lower case.
-NAMES = {
-    "SysABP": "blood_pressure",
-    "NISysABP": "blood_pressure",
-    "RespRate": "respiration_rate",
-    "Temp": "temperature",
-    "HR": "heart_rate",
-    "SaO2": "spo2",
-    "Na": "sodium",  # "na" alone would read as a missing name
-}
 UNITS = {
     "1": "coronary care",
     "2": "cardiac surgery recovery",
     "3": "medical",
     "4": "surgical",
 }
-_INVASIVE, _CUFF = "SysABP", "NISysABP"
+_SEXES: dict[float | None, str] = {0.0: "female", 1.0: "male"}
+#: A cuff's value counts only where the artery's is missing in the same minute.
+_CUFFS = {"NISysABP": "SysABP", "NIDiasABP": "DiasABP", "NIMAP": "MAP"}
 _DAY = 24 * 60  # minutes
 
 
@@ -97,22 +90,23 @@ def _stay(
             "died_in_hospital": int(outcome["In-hospital_death"]),
             "died_after_hours": 24 * survival if survival >= 0 else None,
             "unit": UNITS.get(f"{described.get('ICUType', 0):.0f}", "unknown"),
+            "sex": _SEXES.get(described.get("Gender"), "unknown"),
             "cohort": path.parent.name,
             "saps1": _known(outcome["SAPS-I"]),
             "sofa": _known(outcome["SOFA"]),
         },
     )
-    invasive = {minute for minute, name, _ in rows if name == _INVASIVE}
+    invasive = {(minute, name) for minute, name, _ in rows if name in _CUFFS.values()}
     for minute, name, value in rows:
         if name in ("RecordID", "Age"):
             continue
-        if name == _CUFF and minute in invasive:
+        if (minute, _CUFFS.get(name)) in invasive:
             report.dropped["cuff pressure in the same minute as the invasive one"] += 1
             continue
         if minute // 60 == 48:
             report.converted["hour 48:00, written as hour 0 of the third day"] += 1
         day = admission + timedelta(days=minute // _DAY)
-        yield Reading(pat_id, day, minute % _DAY, NAMES.get(name, name.lower()), value)
+        yield Reading(pat_id, day, minute % _DAY, canonical(name.lower()), value)
 
 
 def _rows(text: str, path: PurePosixPath, report: Report) -> Iterator[tuple[int, str, float]]:

@@ -20,14 +20,11 @@ from training.importers.records import (
     invented_admission,
     reported_age,
 )
+from wire.vitals import canonical
 
-NAMES = {
-    "SBP": "blood_pressure",
-    "Resp": "respiration_rate",
-    "Temp": "temperature",
-    "HR": "heart_rate",
-    "O2Sat": "spo2",
-}
+#: O2Sat is a pulse oximeter's; the saturation of arterial samples keeps a name of its own.
+NAMES = {"SaO2": "sao2"}
+_SEXES: dict[float | None, str] = {0.0: "female", 1.0: "male"}
 #: Columns that describe the stay or its label; they are no readings.
 _DESCRIPTION = {"Age", "Unit1", "Unit2", "HospAdmTime", "ICULOS", "SepsisLabel"}
 _LABEL_LEAD_HOURS = 6
@@ -66,6 +63,7 @@ def _stay(path: PurePosixPath, text: str, report: Report) -> Iterator[Stay | Rea
             "sepsis": int(bool(labelled)),
             "sepsis_after_hours": labelled[0] + _LABEL_LEAD_HOURS if labelled else None,
             "unit": _unit(rows[0]),
+            "sex": _SEXES.get(_number(rows[0], "Gender"), "unknown"),
             "cohort": path.parent.name,
         },
     )
@@ -79,7 +77,7 @@ def _stay(path: PurePosixPath, text: str, report: Report) -> Iterator[Stay | Rea
             if value is None:
                 report.dropped["NaN, the source's sign for missing"] += 1
             else:
-                parameter = NAMES.get(column, column.lower())
+                parameter = NAMES.get(column) or canonical(column.lower())
                 yield Reading(pat_id, day, hour % 24 * 60, parameter, value)
 
 
