@@ -6,7 +6,7 @@ SERVICES := hospital buffer tool modelapi dashboard embedded
 RUN_REQUIREMENTS := $(SERVICES:%=%/requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay status import train token chaos bench test check audit clean
+.PHONY: help run replay status import train evaluate token chaos bench test check audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ import: $(VENV)/train ## a public data set as the pipeline's CSVs: FORMAT=physio
 
 train: $(VENV)/train ## train and judge a model: CONFIG=file.toml
 	@$(BIN)/python -m training train $(CONFIG)
+
+evaluate: $(VENV)/train ## judge a finished model on your patients: MODEL=name/version DATA=folder
+	@$(BIN)/python -m training evaluate "$(MODEL)" "$(DATA)" $(if $(RECALIBRATE),--recalibrate $(RECALIBRATE)) $(if $(LABEL),--label $(LABEL))
 
 token: $(VENV)/run ## print a token for the model API: KEY=file
 	@$(BIN)/python -m modelapi token $(if $(KEY),--key $(KEY))

@@ -143,6 +143,7 @@ def outcomes(ward: Path) -> pd.DataFrame:
 
 
 DIED = Label(column="died", event="death")
+SOON = Label(column="died", event="d", after_column="died_after_hours", within_hours=20)
 SMALL = Trees(count=30, rate=0.1)
 PRESSURES = [Feature.parse(n) for n in ("age", "blood_pressure__last", "blood_pressure__mean__6h")]
 

@@ -1,0 +1,216 @@
+"""outcome.csv as people write it, finished models on other patients, and labels with a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from modelapi.artifact import Ref
+from modelapi.repository import Repository
+from tests.integration.test_training import DIED, PRESSURES, ROOT, SOON, toml, write_ward
+from training import artifact, config, evaluate, recalibrate, report, rows, train, utility
+from training import outcomes as outcome_file
+from training.config import Data
+from training.judgement import Question, judge
+from training.stream import DataError
+from training.stream import read as read_stream
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "ward"
+    write_ward(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Result, Path]:
+    """A model of cohort a alone, and the folder of the artifacts."""
+    out = tmp_path_factory.mktemp("out")
+    text = toml(ward, out, kind="logistic").replace(
+        'by = "time"\ntest_share = 0.4', 'by = "cohort"\ntrain = ["a"]\ntest = ["b"]'
+    )
+    text = text.replace('kind = "logistic"', 'kind = "logistic"\nfit_on = "train"')
+    path = out / "c.toml"
+    path.write_text(text.replace("folds = 2", "ablation = false"))
+    result = train.run(config.load(path))
+    artifact.write(result, "1")
+    return result, out / "models"
+
+
+class TestOutcomes:
+    def rewritten(self, ward: Path, folder: Path, text: str) -> Path:
+        folder.mkdir()
+        (folder / "outcome.csv").write_text(text, encoding="utf-8")
+        return folder
+
+    def test_dates_ids_and_labels_are_read_as_in_the_other_csvs(
+        self, ward: Path, tmp_path: Path
+    ) -> None:
+        plain = outcome_file.read(ward, DIED).table
+        table = plain.reset_index()
+        table["pat_id"] = [f"{n}.0" for n in table["pat_id"]]
+        table["date_admission"] = table["date_admission"].dt.strftime("%d/%m/%Y 08:30")
+        table["died"] = table["died"].map({0: "no", 1: "Yes"})
+        text = table.to_csv(index=False, sep=",")
+        folder = self.rewritten(ward, tmp_path / "other", text)
+        found = outcome_file.read(folder, DIED)
+        pd.testing.assert_series_equal(found.table["died"], plain["died"])
+        assert not found.left_out
+
+    def test_repeated_and_contradicting_rows_are_counted(self, ward: Path, tmp_path: Path) -> None:
+        lines = (ward / "outcome.csv").read_text().splitlines()
+        other = lines[2].split(";")
+        other[2] = str(1 - int(other[2]))
+        text = "\n".join([*lines, lines[1], ";".join(other), "9;2021-01-10;maybe;;;"])
+        folder = self.rewritten(ward, tmp_path / "other", text)
+        found = outcome_file.read(folder, DIED)
+        assert sorted(found.left_out.values()) == [1, 1, 2]
+        assert found.left_out["repeated outcome"] == 1
+        assert len(found.table) == len(outcome_file.read(ward, DIED).table) - 1
+
+    def test_outcomes_of_other_stays_are_no_training_data(self, ward: Path, tmp_path: Path) -> None:
+        text = (ward / "outcome.csv").read_text().replace(";2021-", ";2020-")
+        folder = self.rewritten(ward, tmp_path / "other", text)
+        stream = read_stream(Data(folder=ward))
+        with pytest.raises(DataError, match="0 of 320 outcomes belong to a stay"):
+            outcome_file.match(outcome_file.read(folder, DIED), stream)
+
+    def test_unmatched_rows_are_counted_on_both_sides(self, ward: Path, tmp_path: Path) -> None:
+        text = (ward / "outcome.csv").read_text().replace("\n0;2021-", "\n0;2020-")
+        folder = self.rewritten(ward, tmp_path / "other", text)
+        found = outcome_file.match(outcome_file.read(folder, DIED), read_stream(Data(folder=ward)))
+        assert found.left_out == {
+            "outcome of a stay without readings": 2,
+            "stay without an outcome": 2,
+        }
+
+
+class TestEvaluate:
+    def test_a_finished_model_gets_the_figures_of_its_report(
+        self, trained: tuple[train.Result, Path], ward: Path, tmp_path: Path
+    ) -> None:
+        result, models = trained
+        (tmp_path / "b").mkdir()
+        for name in ("age.csv", "admission.csv", "signal.csv"):
+            (tmp_path / "b" / name).write_bytes((ward / name).read_bytes())
+        seen = set(result.train.patients)
+        lines = (ward / "outcome.csv").read_text().splitlines()
+        kept = [line for line in lines[1:] if int(line.split(";")[0]) not in seen]
+        (tmp_path / "b" / "outcome.csv").write_text("\n".join([lines[0], *kept, ""]))
+        found = evaluate.run(
+            evaluate.Request(model="small/1", folder=tmp_path / "b", models=models, resamples=20)
+        )
+        for ours, theirs in zip(
+            (line for line in result.headline if "Trained on a" in line.name),
+            found.judgement.headline,
+            strict=False,
+        ):
+            assert ours.rows == theirs.rows
+            for metric, figure in ours.figures.items():
+                assert theirs.figures[metric].value == pytest.approx(figure.value, abs=5e-4)
+        page = report.write_evaluation(found, tmp_path)
+        tables = json.loads(page.with_suffix(".json").read_text())
+        assert tables["headline"][0]["rows"] == found.judgement.headline[0].rows
+
+    def test_data_that_were_trained_on_are_warned_of(
+        self, trained: tuple[train.Result, Path], ward: Path
+    ) -> None:
+        _, models = trained
+        request = evaluate.Request(model="small/1", folder=ward, models=models, resamples=20)
+        assert "trained on these very data" in evaluate.run(request).warnings[0]
+
+    def test_a_recalibrated_version_is_right_on_patients_it_did_not_see(
+        self, trained: tuple[train.Result, Path], ward: Path
+    ) -> None:
+        _, models = trained
+        request = evaluate.Request(model="small/1", folder=ward, models=models, resamples=20)
+        found = evaluate.run(request)
+        folder = recalibrate.recalibrate(found, models, "intercept")
+        before, after = found.recalibrated
+        assert before.rows == after.rows < len(found.rows.y)
+        assert after.figures["auroc"].value == pytest.approx(before.figures["auroc"].value)
+        assert folder.name == "2"
+        first, second = (Repository(models).load(Ref("small", v)) for v in ("1", "2"))
+        assert second.manifest.calibration
+        odds = [
+            np.log(p / (1 - p))
+            for p in (one.predict(found.rows.x)["probability"] for one in (first, second))
+        ]
+        shift = odds[1] - odds[0]
+        assert shift == pytest.approx(np.full(len(shift), shift[0]), abs=1e-6)
+
+    def test_the_command_names_what_is_wrong_in_one_line(self, tmp_path: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "training", "evaluate", "none/1", str(tmp_path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+
+
+class TestTimedLabels:
+    def test_rows_after_the_event_are_kept_as_long_as_asked(self, ward: Path) -> None:
+        stream = read_stream(Data(folder=ward))
+        table = outcome_file.read(ward, SOON).table
+        table = table.assign(died_after_hours=table["died_after_hours"] - 30)  # at hour 10
+        hours = rows.sample(stream, tuple(range(1, 31)))
+        kept = config.msgspec.structs.replace(SOON, keep_hours_after=3)
+        last = {
+            label: rows.assemble(stream, table, label, PRESSURES, hours).about["ahead"].min()
+            for label in (SOON, kept)
+        }
+        assert (last[SOON], last[kept]) == (1, -3)
+
+    def test_every_hour_of_a_stay_weighs_the_same(self, ward: Path) -> None:
+        """Stays that end with the event have fewer readings, which must not count for more."""
+        stream = read_stream(Data(folder=ward))
+        table = outcome_file.read(ward, SOON).table
+        table = table.assign(died_after_hours=table["died_after_hours"] - 30)
+        every = rows.assemble(
+            stream, table, SOON, PRESSURES, pd.Series(0, index=stream.readings.index)
+        )
+        hour = stream.readings.loc[every.about.index, "measured_at"].dt.floor("h")
+        stays = every.about[["pat_id", "date_admission"]].assign(hour=hour, y=every.y)
+        truth = stays.groupby(["pat_id", "date_admission", "hour"])["y"].mean().mean()
+        question = Question(stream, table, SOON, PRESSURES, (1, 8), 8, 20, 0)
+
+        def predict(x: np.ndarray) -> np.ndarray:
+            return np.full(len(x), truth)
+
+        test = rows.assemble(stream, table, SOON, PRESSURES, rows.sample(stream, (1, 8)))
+        line = judge(question, predict, test, "constant", {}).headline[2]
+        assert line.figures["prevalence"].value == pytest.approx(truth)
+
+    def test_utility_is_that_of_the_challenge(self) -> None:
+        """Hand-worked from Reyna et al. 2020, figure 2."""
+        after = np.array([-20.0, -12, -9, -6, 0, 3, 4, np.nan, np.nan])
+        alarm = np.array([True, True, True, True, True, True, True, True, False])
+        expected = [-0.05, 0, 0.5, 1, 1 / 3, 0, 0, -0.05, 0]
+        assert utility.row_utilities(after, alarm) == pytest.approx(expected)
+        silent = utility.row_utilities(after, np.zeros(9, dtype=bool))
+        assert silent == pytest.approx([0, 0, 0, 0, -4 / 3, -2, 0, 0, 0])
+
+    def test_the_question_of_the_2019_challenge_is_a_config(
+        self, ward: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "hourly"
+        write_ward(folder, stays=160)
+        lines = (folder / "outcome.csv").read_text().replace(";40;", ";20;")
+        (folder / "outcome.csv").write_text(lines)
+        text = toml(folder, tmp_path, kind="logistic").replace("folds = 2", "ablation = false")
+        text = text.replace("sample_hours = [1, 8, 24]", "every_hour_to = 30")
+        text = text.replace("hour = 24", "hour = 18\nutility = true")
+        timed = 'event = "death"\nafter_column = "died_after_hours"\nwithin_hours = 6'
+        text = text.replace('event = "death"', f"{timed}\nkeep_hours_after = 3")
+        (tmp_path / "c.toml").write_text(text)
+        result = train.run(config.load(tmp_path / "c.toml"))
+        figure = next(f for line in result.headline if (f := line.figures.get("utility")))
+        assert 0 < figure.value <= 1
