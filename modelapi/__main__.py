@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("model", metavar="NAME")
         added.add_argument("version", metavar="VERSION")
     unshadow = commands.add_parser("unshadow", help="end a shadow")
-    unshadow.add_argument("model", metavar="NAME")
+    unshadow.add_argument("model", metavar="NAME[/VERSION]", help="one shadow, or a model's all")
     token = commands.add_parser("token", help="print a token")
     token.add_argument("--subject", default="tool", help="whom it is for (default: tool)")
     token.add_argument("--days", default="365", help="how long it is good for (365)")

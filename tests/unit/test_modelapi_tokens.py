@@ -159,7 +159,12 @@ def test_only_health_stays_open(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("action", ["load", "unload"])
 @pytest.mark.parametrize(
-    "said", [{"X-Forwarded-For": "192.0.2.1"}, {"Origin": "https://example.org"}]
+    "said",
+    [
+        {"X-Forwarded-For": "192.0.2.1"},
+        {"Forwarded": "for=192.0.2.1"},
+        {"Origin": "http://localhost"},
+    ],
 )
 def test_without_tokens_models_are_not_changed_from_outside(
     tmp_path: Path, action: str, said: dict[str, str]
