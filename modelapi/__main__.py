@@ -77,7 +77,9 @@ def _change(asked: argparse.Namespace, settings: Settings) -> None:
         _list(repository, states.read()[1])
     elif asked.command == "history":
         for change in states.history():
-            print(change.at, change.actor, change.action, change.model, sep="\t")
+            # An actor is a token's text, which may hold a line break.
+            fields = (change.at, change.actor, change.action, change.model)
+            print(*map(_printable, fields), sep="\t")
     elif asked.command == "rollback":
         _print_state(states.rollback(actor, lambda state: _verify(repository, state.champion)))
     elif asked.command == "unshadow":
@@ -122,6 +124,10 @@ def _list(repository: Repository, state: State) -> None:
         except ArtifactError as error:
             title = f"refused: {error}"
         print(f"{ref.model:<20} {ref.version:<12} {role:<9} {title}")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _print_state(state: State) -> None:
