@@ -2,17 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SERVICES := hospital buffer tool modelapi dashboard embedded
+SERVICES := hospital gateway buffer tool modelapi dashboard embedded
 RUN_REQUIREMENTS := $(SERVICES:%=%/requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help run replay status import train evaluate token chaos bench test check audit clean
+.PHONY: help run live replay status import train evaluate token chaos bench test check audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/run ## run the whole pipeline without Docker; Ctrl-C ends it
 	@$(BIN)/python -m embedded run
+
+live: $(VENV)/run ## the same with a live ward in front: HL7 on port 2575, FHIR and JSON on 8080
+	@$(BIN)/python -m embedded live
 
 replay: $(VENV)/run ## the same once through at full speed, into a fresh database
 	@$(BIN)/python -m embedded replay
@@ -45,7 +48,7 @@ test: $(VENV)/test ## run all tests
 check: $(VENV)/test ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy wire buffer chaos dashboard embedded hospital modelapi tool training
+	@$(BIN)/mypy wire buffer chaos dashboard embedded gateway hospital modelapi tool training
 
 audit: $(VENV)/test ## look for known holes in the pinned requirements
 	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps $(patsubst %,-r %,$(wildcard $(addsuffix /requirements.txt,$(SERVICES) training benchmarks)))

@@ -1,5 +1,7 @@
 """`python -m embedded run` keeps the pipeline running; `python -m embedded replay` runs it once.
 
+`python -m embedded live` has the gateway in front, for a live ward, and no hospital.
+
 Settings come from the environment, see README: `REPLAY_RATE=0 python -m embedded run`.
 """
 
@@ -11,18 +13,20 @@ from pathlib import Path
 from embedded.replay import replay
 from embedded.stack import CannotRun, environment, manager, prepare, without_password
 
+SOURCES = {"run": "hospital", "live": "gateway"}
 
-def run() -> int:
-    """Until Ctrl-C, or until one of the programs ends."""
+
+def run(source: str) -> int:
+    """Until Ctrl-C, or until one of the programs ends. source: hospital or gateway."""
     folder = Path("var")
-    environ = environment(folder)
+    environ = environment(folder, source=source)
     prepare(folder, environ)
     print(
         f"ICU Stream: http://127.0.0.1:{environ['FRONT_PORT']}/ · "
         f"rows in {without_password(environ['DATABASE_URL'])} · Ctrl-C ends it",
         flush=True,
     )
-    programs = manager(environ)
+    programs = manager(environ, source)
     programs.loop()
     return 0 if programs.returncode in (130, 143) else programs.returncode or 0
 
@@ -33,11 +37,11 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=["run", "replay"])
+    parser.add_argument("what", choices=["run", "live", "replay"])
     what = parser.parse_args().what
     os.chdir(Path(__file__).parent.parent)
     try:
-        return run() if what == "run" else replay()
+        return replay() if what == "replay" else run(SOURCES[what])
     except CannotRun as error:
         print(f"embedded: {error}", file=sys.stderr)
         return 1

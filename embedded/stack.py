@@ -16,6 +16,7 @@ from buffer.settings import Settings as BufferSettings
 from dashboard.settings import SettingError as DashboardSettingError
 from dashboard.settings import Settings as DashboardSettings
 from embedded import redis_server
+from gateway.settings import Settings as GatewaySettings
 from hospital.cells import Dates
 from hospital.settings import SettingError as HospitalSettingError
 from hospital.settings import Settings as HospitalSettings
@@ -35,8 +36,13 @@ class CannotRun(Exception):
     """Something that the pipeline needs is missing or taken."""
 
 
-def environment(folder: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of all programs: `given`, and what it leaves open, under `folder`."""
+def environment(
+    folder: Path, given: Mapping[str, str] = os.environ, source: str = "hospital"
+) -> dict[str, str]:
+    """The environment of all programs: `given`, and what it leaves open, under `folder`.
+
+    source: the program that serves the stream, hospital or gateway.
+    """
     folder = folder.resolve()
     socket_path = folder / "redis.sock"
     if len(str(socket_path)) > 100:  # a socket's path must fit in 108 bytes
@@ -49,6 +55,8 @@ def environment(folder: Path, given: Mapping[str, str] = os.environ) -> dict[str
         "DERIVED_DATA": str(folder / "derived"),
         "MODEL_STATE": str(folder / "models.sqlite"),
         "HOSPITAL_PORT": "8080",
+        "GATEWAY_PORT": "8080",
+        "GATEWAY_LOG": str(folder / "gateway.sqlite"),
         "FRONT_PORT": "5000",
         "MODELAPI_PORT": "5001",
         "DASHBOARD_PORT": "5002",
@@ -57,8 +65,9 @@ def environment(folder: Path, given: Mapping[str, str] = os.environ) -> dict[str
         "PYTHONUNBUFFERED": "1",
     }
     chosen = ours | chosen
-    chosen.setdefault("STREAM_URL", f"http://127.0.0.1:{chosen['HOSPITAL_PORT']}/sub")
-    chosen.setdefault("HOSPITAL_URL", f"http://127.0.0.1:{chosen['HOSPITAL_PORT']}")
+    port = chosen[f"{source.upper()}_PORT"]
+    chosen.setdefault("STREAM_URL", f"http://127.0.0.1:{port}/sub")
+    chosen.setdefault("HOSPITAL_URL", f"http://127.0.0.1:{port}")
     chosen.setdefault("MODEL_URL", f"http://127.0.0.1:{chosen['MODELAPI_PORT']}")
     # The environment that runs this is the one that runs the programs.
     chosen["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{chosen.get('PATH', '')}"
@@ -71,6 +80,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
         hospital = HospitalSettings.from_environment(environ)
         Dates(hospital.date_format)
         read(BufferSettings, environ)
+        read(GatewaySettings, environ)
         ToolSettings.from_environment(environ)
         modelapi.from_environment(environ)
         modelapi.number(environ, "MODELAPI_WORKERS", 2, 1, 64)
@@ -136,10 +146,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def manager(environ: Mapping[str, str]) -> Manager:
-    """honcho, with the programs of the Procfile."""
+def manager(environ: Mapping[str, str], source: str) -> Manager:
+    """honcho, with the programs of the Procfile, and `source` in hospital's place."""
     found = Manager(Printer(sys.stdout))
     procfile = parse_procfile((ROOT / "Procfile").read_text())
-    for process in expand_processes(procfile.processes, env=dict(environ)):
+    programs = procfile.processes
+    programs[source] = programs.pop("hospital").replace("hospital", source)
+    for process in expand_processes(programs, env=dict(environ)):
         found.add_process(process.name, process.cmd, env=process.env, cwd=str(ROOT))
     return found

@@ -25,7 +25,7 @@ from tool.model_client import Declaration, feature_set
 from tool.replay import part_of
 from wire.batches import partition_of
 
-SERVICES = ("hospital", "buffer", "tool", "modelapi", "dashboard")
+SERVICES = ("hospital", "gateway", "buffer", "tool", "modelapi", "dashboard")
 
 
 def imported(path: Path) -> set[str]:

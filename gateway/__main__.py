@@ -1,0 +1,61 @@
+"""Gateway: takes HL7v2, FHIR and JSON from a live ward, and serves them on GET /sub."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sqlite3
+import ssl
+import sys
+
+from aiohttp import web
+
+from gateway.app import create_app
+from gateway.codes import CodesError
+from gateway.settings import Settings
+from wire import logs, settings
+
+log = logging.getLogger("gateway")
+
+
+async def serve(chosen: Settings) -> None:
+    """Until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if not chosen.time_zone:
+        log.warning("TIME_ZONE is not set: times are converted to UTC; set it to the ward's zone")
+    runner = web.AppRunner(
+        create_app(chosen), access_log=None, handler_cancellation=True, shutdown_timeout=1
+    )
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, chosen.host, chosen.port).start()
+        log.info("listening on http://%s:%d", *runner.addresses[0][:2])
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m gateway",
+        description=f"{__doc__}\n\n{settings.describe(Settings)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    try:
+        chosen = settings.read(Settings)
+        logs.set_up("gateway", chosen.log_level, chosen.log_format)
+        asyncio.run(serve(chosen))
+    except (settings.SettingError, CodesError) as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 1
+    except (OSError, ssl.SSLError, sqlite3.Error) as error:
+        print(f"gateway: cannot start: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The gateway's HTTP side, and what its doors share."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from gateway import metrics
+from gateway.codes import Codes
+from gateway.fhir_door import FhirDoor
+from gateway.hl7_door import HL7Door
+from gateway.inbox import Inbox
+from gateway.json_door import JsonDoor
+from gateway.log import Log
+from gateway.reading import Reader
+from gateway.settings import Settings
+from gateway.stream import Stream
+from gateway.tokens import required
+from gateway.ward import Ward
+from wire import hosts
+
+log = logging.getLogger("gateway")
+
+MLLP_PORT = web.AppKey("mllp_port", int)
+
+
+def create_app(settings: Settings) -> web.Application:
+    """All doors; they open when the app starts. Raises sqlite3.Error or CodesError."""
+    names = {"localhost", "gateway", *settings.allowed_hosts}
+    store = Log(settings.log)
+    ward = Ward(store, settings.icu_units, settings.keep_identifiers == "1")
+    inbox = Inbox(store, ward, settings.keep_days)
+    stream = Stream(store)
+    inbox.committed.append(stream.wake)
+    codes = Codes(Path(settings.codes) if settings.codes else None)
+    zone = settings.time_zone.info
+    reader = Reader(codes, zone, settings.authority, metrics.unknown_code)
+    fhir = FhirDoor(inbox, codes, zone)
+    app = web.Application(
+        middlewares=[errors_as_json, hosts.only(names), required(settings.token_key_file.secret)],
+        client_max_size=8 * settings.message_max,
+    )
+    app.router.add_get("/sub", stream.subscribe)
+    app.router.add_get("/health", partial(health, store))
+    app.router.add_get("/metrics", partial(exposition, store))
+    app.router.add_post("/messages", JsonDoor(inbox, store).post)
+    fhir.add_routes(app)
+    app.on_shutdown.append(stream.end)
+    app.cleanup_ctx.append(partial(doors, store, inbox, stream, HL7Door(settings, inbox, reader)))
+    return app
+
+
+async def doors(
+    store: Log, inbox: Inbox, stream: Stream, hl7: HL7Door, app: web.Application
+) -> AsyncIterator[None]:
+    """Opens MLLP; at the end logs and answers all that was received whole."""
+    writing = asyncio.create_task(inbox.run())
+    app[MLLP_PORT] = await hl7.open()
+    log.info("listening for HL7 on port %d; stream %s", app[MLLP_PORT], store.stream)
+    yield
+    await hl7.close()
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    await inbox.finish()
+    stream.close()
+    store.close()
+
+
+async def health(store: Log, request: web.Request) -> web.Response:
+    return web.json_response(
+        {
+            "status": "ok",
+            "stream": store.stream,
+            "messages": store.committed,
+            "oldest": store.pruned + 1,
+            "mode": "live",
+            "senders": metrics.senders(),
+            "nacks": metrics.nacks(),
+            "unknown_codes": metrics.unknown_codes(),
+        }
+    )
+
+
+async def exposition(store: Log, request: web.Request) -> web.Response:
+    body = metrics.exposition(store.path, store.committed)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPError as error:
+        error.text = json.dumps({"error": error.text})
+        error.content_type = "application/json"
+        raise

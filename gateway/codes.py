@@ -1,0 +1,108 @@
+"""Codes and units of senders, as parameters and units of the pipeline.
+
+`codes.csv` has a row for each unit that a code may come in: value × factor + offset is in the
+parameter's own unit (wire/vitals.toml). An empty unit is a value sent without one. `units.csv`
+has the UCUM spelling of other spellings. A file of the same form (`CODES`) adds to `codes.csv`
+and goes before it.
+"""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from wire.vitals import VITALS, canonical
+
+HERE = Path(__file__).parent
+LOINC, MDC = "LN", "MDC"
+SYSTEMS = {
+    "http://loinc.org": LOINC,
+    "urn:oid:2.16.840.1.113883.6.1": LOINC,
+    "LOINC": LOINC,
+    "urn:iso:std:iso:11073:10101": MDC,
+    "urn:oid:2.16.840.1.113883.6.24": MDC,
+}
+
+
+class UnknownUnit(Exception):
+    """A known code in a unit that cannot be converted."""
+
+
+class Conversion(msgspec.Struct, frozen=True):
+    """value × factor + offset."""
+
+    parameter: str
+    factor: float
+    offset: float
+
+    def of(self, value: float) -> float:
+        # 12 digits: 98.6 °F are 37 °C, and not 36.99999999999999.
+        return float(f"{value * self.factor + self.offset:.12g}")
+
+
+class CodesError(ValueError):
+    """A file of codes cannot be used; the text names file and line."""
+
+
+class Codes:
+    """The tables of codes and units.
+
+    >>> codes = Codes()
+    >>> codes.conversion([("LN", "8310-5")], "[degF]").of(98.6)
+    37.0
+    >>> codes.conversion([("L", "XYZ")], "") is None
+    True
+    """
+
+    def __init__(self, own: Path | None = None) -> None:
+        self._units = {row["spelling"]: row["unit"] for row in _rows(HERE / "units.csv")}
+        self._codes: defaultdict[tuple[str, str], dict[str, Conversion]] = defaultdict(dict)
+        self._parameters: defaultdict[str, dict[str, Conversion]] = defaultdict(dict)
+        for path in [HERE / "codes.csv"] + ([own] if own else []):
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        for number, row in enumerate(_rows(path), 2):
+            try:
+                found = Conversion(row["parameter"], float(row["factor"]), float(row["offset"]))
+                self._codes[row["system"], row["code"]][row["unit"]] = found
+                self._parameters[row["parameter"]].setdefault(row["unit"], found)
+            except (KeyError, TypeError, ValueError) as error:
+                raise CodesError(f"{path}, line {number}: {error}") from None
+
+    def unit(self, spelling: str) -> str:
+        """The UCUM spelling of a unit.
+
+        >>> Codes().unit("MDC_DIM_FAHR"), Codes().unit("mmHg")
+        ('[degF]', 'mm[Hg]')
+        """
+        return self._units.get(spelling) or self._units.get(spelling.lower(), spelling)
+
+    def conversion(self, codings: Iterable[tuple[str, str]], unit: str) -> Conversion | None:
+        """The conversion for the first known of some (system, code); None for unknown codes.
+
+        A local code is known when it is a parameter's name or synonym. Raises UnknownUnit.
+        """
+        local: dict[str, Conversion] = {}
+        for system, code in codings:
+            known = self._codes.get((system, code))
+            if known is None and system not in (LOINC, MDC) and canonical(code) in VITALS:
+                local = local or self._parameters[canonical(code)]
+                known = local or {}
+            if known is None:
+                continue
+            found = known.get(unit) or known.get(self.unit(unit))
+            if found is None:
+                raise UnknownUnit(unit)
+            return found
+        return None
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CodesError(f"{path}: {error}") from None

@@ -1,0 +1,87 @@
+"""What a message says about patients, whatever language it was sent in."""
+
+from typing import Literal
+
+import msgspec
+
+from gateway.times import Moment
+
+
+class Person(msgspec.Struct, frozen=True):
+    """A patient as the sender names him. keys: (authority, id), the first one leading.
+
+    born: an ISO date. label: what people call him.
+    """
+
+    keys: tuple[tuple[str, str], ...]
+    born: str | None = None
+    label: str | None = None
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A bed. `unit` decides whether it is one of the ICU's."""
+
+    unit: str
+    text: str
+
+
+class Observed(msgspec.Struct, frozen=True, gc=False):
+    """One value of one parameter; None: there is none, and an earlier one is withdrawn.
+
+    ref: what the sender names the observation by. corrects: it replaces an earlier value under
+    the same `ref` also when that was measured at another time.
+    """
+
+    person: Person
+    place: Place | None
+    ref: str
+    at: Moment
+    parameter: str
+    value: float | None
+    corrects: bool
+
+
+class Replaced(msgspec.Struct, frozen=True):
+    """All observations whose reference begins with `prefix`, but `kept`, are withdrawn."""
+
+    prefix: str
+    kept: tuple[str, ...] = ()
+
+
+Move = Literal[
+    "admit",
+    "transfer",
+    "discharge",
+    "update",
+    "cancel_admit",
+    "cancel_transfer",
+    "cancel_discharge",
+]
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A patient came, went or changed bed; or that is cancelled."""
+
+    person: Person
+    move: Move
+    at: Moment
+    place: Place | None = None
+    visit: str = ""
+
+
+class Merged(msgspec.Struct, frozen=True):
+    """Two records are of one patient; only `person` goes on."""
+
+    person: Person
+    prior: Person
+    at: Moment
+
+
+class Unusable(msgspec.Struct, frozen=True):
+    """A part of a message that cannot be used. The reason names no patient."""
+
+    reason: str
+    person: Person | None = None
+
+
+Fact = Observed | Replaced | Moved | Merged | Unusable

@@ -1,0 +1,227 @@
+"""FHIR R4 over HTTP: Bundles, single resources, and deliveries of rest-hook subscriptions."""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from aiohttp import web
+
+from gateway import metrics
+from gateway.codes import Codes
+from gateway.facts import Fact
+from gateway.fhir_facts import FhirReader, Invalid, Keys, patient_keys
+from gateway.fhir_types import TYPES, Bundle, Observation, Patient, Resource
+from gateway.inbox import DiskFailed, Inbox, Item, digest
+from gateway.log import Received
+
+JSON = "application/fhir+json"
+
+_resource: "msgspec.json.Decoder[Resource]" = msgspec.json.Decoder(Resource)
+_bundle = msgspec.json.Decoder(Bundle)
+
+
+class Refused(Exception):
+    """A request that is answered with an OperationOutcome. code: of FHIR's issue types."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+
+class FhirDoor:
+    """Stores resources. They cannot be read or searched here."""
+
+    def __init__(self, inbox: Inbox, codes: Codes, zone: ZoneInfo) -> None:
+        self._inbox = inbox
+        self._reader = FhirReader(codes, zone)
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_get("/fhir/metadata", metadata)
+        app.router.add_post("/fhir", self.bundle)
+        app.router.add_post("/fhir/", self.bundle)
+        app.router.add_post("/fhir/{type}", self.resource)
+        app.router.add_put("/fhir/{type}/{id}", self.resource)
+        app.router.add_route("*", "/fhir/{rest:.*}", unknown)
+
+    async def bundle(self, request: web.Request) -> web.Response:
+        """A transaction is stored whole or not at all, a batch entry by entry."""
+        await self._inbox.room()
+        body = await request.read()
+        if not body.strip():  # a rest-hook without a payload: news, of which nothing is told
+            return _outcome(200, "information", "informational", "nothing to store")
+        try:
+            entries = self._entries(body)
+            sender = _sender(request)
+            item = self._item(body, sender, [fact for _, facts in entries for fact in facts])
+            await self._store(item)
+        except Refused as error:
+            return _refusal(error)
+        results = [
+            {
+                "response": {
+                    "status": "201 Created",
+                    "location": f"{type(resource).__name__}/{resource.id}",
+                }
+            }
+            for resource, _ in entries
+        ]
+        return _json(
+            200, {"resourceType": "Bundle", "type": "transaction-response", "entry": results}
+        )
+
+    async def resource(self, request: web.Request) -> web.Response:
+        """POST creates, PUT creates or replaces; of POST without an id we give one."""
+        await self._inbox.room()
+        kind, id = request.match_info["type"], request.match_info.get("id", "")
+        body = await request.read()
+        try:
+            if kind not in TYPES:
+                raise Refused(404, "not-supported", f"{kind} is not stored here")
+            resource = _decode(body)
+            if type(resource).__name__ != kind:
+                raise Refused(400, "invalid", f"resourceType is not {kind}")
+            if id and resource.id != id:
+                raise Refused(400, "invalid", f"{kind}.id is not the id of the address")
+            resource = _with_id(resource, body)
+            facts = self._facts(resource, self._reader, kind)
+            known = await self._store(self._item(body, _sender(request), facts))
+        except Refused as error:
+            return _refusal(error)
+        answer = json.loads(body) | {"id": resource.id}
+        status = 200 if id and known else 201
+        return _json(status, answer, {"Location": f"/fhir/{kind}/{resource.id}"})
+
+    def _entries(self, body: bytes) -> list[tuple[Resource, list[Fact]]]:
+        try:
+            bundle = _bundle.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refused(400, "structure", str(error)) from None
+        if bundle.resource_type != "Bundle":
+            raise Refused(400, "invalid", "resourceType is not Bundle")
+        if bundle.type not in ("transaction", "batch", "message", "collection", "history"):
+            raise Refused(422, "not-supported", f"Bundle.type {bundle.type[:20]!r}")
+        resources: list[tuple[str, Resource]] = []
+        for number, entry in enumerate(bundle.entry):
+            raw = bytes(entry.resource)
+            kind = _kind(raw)
+            if kind not in TYPES:  # others of the same document, such as Practitioner
+                continue
+            resources.append((entry.full_url, _with_id(_decode(raw, f"entry[{number}]"), raw)))
+        keys: dict[str, Keys] = {
+            url: patient_keys(found)
+            for url, found in resources
+            if url and isinstance(found, Patient)
+        }
+        reader = self._reader._replace(entries=keys)
+        # Patients first: the others refer to them.
+        resources.sort(key=lambda pair: not isinstance(pair[1], Patient))
+        return [(found, self._facts(found, reader, "Bundle")) for _, found in resources]
+
+    def _facts(self, resource: Resource, reader: FhirReader, path: str) -> list[Fact]:
+        try:
+            return list(reader.facts(resource))
+        except Invalid as error:
+            raise Refused(422, "required", str(error)) from None
+        except Exception as error:
+            metrics.FAULTS.inc()
+            raise Refused(422, "processing", f"{path}: {type(error).__name__}") from None
+
+    def _item(self, body: bytes, sender: str, facts: list[Fact]) -> Item:
+        received = Received(digest(b"fhir", body), time.time(), sender, "fhir", body)
+        return Item(received, facts)
+
+    async def _store(self, item: Item) -> bool:
+        """Whether the same bytes were stored before."""
+        try:
+            return (await self._inbox.put(item)).known is not None
+        except DiskFailed:
+            raise Refused(503, "transient", "it could not be stored; send it again") from None
+
+
+def _decode(body: bytes, path: str = "body") -> Resource:
+    try:
+        return _resource.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(400, "structure", f"{path}: {error}") from None
+
+
+def _with_id(resource: Resource, body: bytes) -> Resource:
+    """Gives an unnamed resource its digest as id, so that repeats have the same."""
+    if resource.id:
+        return resource
+    if isinstance(resource, Observation) and any(i.value for i in resource.identifier):
+        return resource
+    if isinstance(resource, Patient):
+        return resource
+    return msgspec.structs.replace(resource, id=digest(body).hex()[:32])
+
+
+class _Kind(msgspec.Struct):
+    kind: str = msgspec.field(name="resourceType", default="")
+
+
+def _kind(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_Kind).kind
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def _sender(request: web.Request) -> str:
+    named = request.get("actor") or request.headers.get("User-Agent", "").split("/")[0]
+    return (str(named) or "fhir")[:64]
+
+
+def _refusal(error: Refused) -> web.Response:
+    metrics.NACKS.labels(str(error.status)).inc()
+    return _outcome(error.status, "error", error.code, str(error))
+
+
+def _outcome(status: int, severity: str, code: str, text: str) -> web.Response:
+    issue = {"severity": severity, "code": code, "diagnostics": text}
+    return _json(
+        status, {"resourceType": "OperationOutcome", "id": secrets.token_hex(8), "issue": [issue]}
+    )
+
+
+def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(body, status=status, headers=headers, content_type=JSON)
+
+
+async def unknown(request: web.Request) -> web.Response:
+    return _outcome(404, "error", "not-supported", "resources can be stored here, and not read")
+
+
+def _interactions() -> Iterator[dict[str, Any]]:
+    for kind in TYPES:
+        codes = [{"code": "create"}, {"code": "update"}]
+        yield {"type": kind, "interaction": codes, "updateCreate": True}
+
+
+async def metadata(request: web.Request) -> web.Response:
+    """The CapabilityStatement."""
+    return _json(
+        200,
+        {
+            "resourceType": "CapabilityStatement",
+            "status": "active",
+            "date": "2026-11-27",
+            "kind": "instance",
+            "software": {"name": "ICU Stream gateway"},
+            "implementation": {"description": "Takes observations, encounters and patients"},
+            "fhirVersion": "4.0.1",
+            "format": ["json"],
+            "rest": [
+                {
+                    "mode": "server",
+                    "resource": list(_interactions()),
+                    "interaction": [{"code": "transaction"}, {"code": "batch"}],
+                }
+            ],
+        },
+    )

@@ -1,0 +1,229 @@
+"""FHIR R4 resources as facts."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
+
+from gateway import metrics
+from gateway.codes import SYSTEMS, Codes, UnknownUnit
+from gateway.facts import Fact, Merged, Moved, Observed, Person, Place, Replaced, Unusable
+from gateway.fhir_types import (
+    Component,
+    Concept,
+    Encounter,
+    Identifier,
+    Observation,
+    Patient,
+    Reference,
+    Resource,
+)
+from gateway.people import printable
+from gateway.times import Moment, fhir_moment, now
+
+Keys = tuple[tuple[str, str], ...]
+# An identifier of a resource's own server.
+LOCAL = "fhir"
+_VALUE = ("preliminary", "final", "amended", "corrected", "unknown")
+_WITHDRAWN = ("entered-in-error", "cancelled")
+_PRESENT = ("arrived", "triaged", "in-progress", "onleave")
+
+
+class Invalid(Exception):
+    """A resource that lacks what it must have; the text names the element."""
+
+
+class FhirReader(NamedTuple):
+    """Reads resources. `entries`: keys of patients in the same Bundle, by fullUrl."""
+
+    codes: Codes
+    zone: ZoneInfo
+    entries: Mapping[str, Keys] = {}
+
+    def facts(self, resource: Resource) -> Iterator[Fact]:
+        """What the resource says. Raises Invalid."""
+        if isinstance(resource, Observation):
+            return self._observation(resource)
+        if isinstance(resource, Encounter):
+            return self._encounter(resource)
+        return self._patient(resource)
+
+    def _observation(self, resource: Observation) -> Iterator[Fact]:
+        who = self._person(resource.subject, "Observation.subject")
+        ref = _name_of("Observation", resource.id, resource.identifier)
+        if resource.status in _WITHDRAWN:
+            yield Replaced(f"{ref}|")
+            return
+        if resource.status not in _VALUE:
+            return
+        period = resource.effective_period
+        fields = (
+            *(resource.effective_date_time, resource.effective_instant),
+            *((period.end, period.start) if period else ()),
+            resource.issued,
+        )
+        when = self._first(*fields)
+        if when is None:
+            yield Unusable("an Observation without a time of day in effective[x] or issued", who)
+            return
+        own = Component(
+            resource.code,
+            *(resource.value_quantity, resource.value_integer, resource.value_string),
+            *(resource.value_codeable_concept, resource.value_range, resource.value_sampled_data),
+            resource.data_absent_reason,
+        )
+        found: list[Fact] = []
+        for component in (own, *resource.component):
+            found += self._value(component, who, ref, when)
+        kept = tuple(fact.ref for fact in found if isinstance(fact, Observed))
+        yield Replaced(f"{ref}|", kept)
+        yield from found
+
+    def _value(self, of: Component, who: Person, ref: str, when: Moment) -> Iterator[Fact]:
+        codings = _codings(of.code)
+        code = codings[0][1] if codings else ""
+        quantity = of.value_quantity
+        others = (of.value_codeable_concept, of.value_range, of.value_sampled_data)
+        if quantity is not None and quantity.value is not None:
+            value, unit = quantity.value, quantity.code or quantity.unit
+        elif of.value_integer is not None:
+            value, unit = float(of.value_integer), ""
+        elif of.value_string or any(other is not None for other in others):
+            yield Unusable(f"{code or 'a value'}: is not a number", who)
+            return
+        else:
+            return
+        if not code:
+            yield Unusable("an Observation without a code", who)
+        elif quantity is not None and quantity.comparator:
+            yield Unusable(f"{code}: '{quantity.comparator[:2]}{value:g}' is a bound", who)
+        elif not math.isfinite(value) or abs(value) > 1e100:
+            yield Unusable(f"{code}: the number is too large", who)
+        else:
+            try:
+                conversion = self.codes.conversion(codings, unit)
+            except UnknownUnit:
+                yield Unusable(f"{code}: unknown unit {printable(unit)[:32]!r}", who)
+                return
+            if conversion is None:
+                metrics.unknown_code(*codings[0])
+            parameter = conversion.parameter if conversion else code
+            value = conversion.of(value) if conversion else value
+            yield Observed(who, None, f"{ref}|{code}", when, parameter, value, corrects=True)
+
+    def _encounter(self, resource: Encounter) -> Iterator[Fact]:
+        who = self._person(resource.subject, "Encounter.subject")
+        visit = (resource.id or next((i.value for i in resource.identifier), ""))[:64]
+        period = resource.period
+        start = self._first(period.start if period else "", *self._present_since(resource))
+        end = self._first(period.end if period else "") or now(self.zone)
+        if resource.status in _WITHDRAWN:
+            yield Moved(who, "cancel_admit", end, None, visit)
+            return
+        if resource.status not in (*_PRESENT, "finished"):
+            return
+        # In order, so that a whole history gives the same stays as its parts did.
+        located = sorted(
+            (since, place)
+            for location in resource.location
+            if location.status not in ("planned", "reserved")
+            and (place := _place(location.location))
+            and (since := self._first(location.period.start if location.period else "") or start)
+        )
+        for number, (since, place) in enumerate(located):
+            yield Moved(who, "transfer" if number else "admit", since, place, visit)
+        if not located and start is not None:
+            yield Moved(who, "admit", start, None, visit)
+        if resource.status == "finished":
+            yield Moved(who, "discharge", end, None, visit)
+
+    def _present_since(self, resource: Encounter) -> list[str]:
+        return [h.period.start for h in resource.status_history if h.status in _PRESENT]
+
+    def _patient(self, resource: Patient) -> Iterator[Fact]:
+        who = Person(patient_keys(resource), _born(resource.birth_date), _label(resource))
+        if not who.keys:
+            raise Invalid("Patient.identifier: an id or an identifier is required")
+        at = now(self.zone)
+        replaced = False
+        for link in resource.link:
+            if link.type == "replaced-by":
+                replaced = True
+                yield Merged(self._person(link.other, "Patient.link.other"), who, at)
+            elif link.type == "replaces":
+                yield Merged(who, self._person(link.other, "Patient.link.other"), at)
+        if not replaced:
+            yield Moved(who, "update", at)
+
+    def _person(self, reference: Reference | None, path: str) -> Person:
+        """The patient that a reference names: by id, in the same Bundle, or by identifier."""
+        if reference is not None:
+            text = reference.reference
+            if text in self.entries:
+                return Person(self.entries[text])
+            if text.startswith("Patient?"):
+                system, _, value = (
+                    parse_qs(urlsplit(text).query).get("identifier", [""])[0].rpartition("|")
+                )
+                if value:
+                    return Person(((system[:128], value[:128]),))
+            if "Patient/" in text:
+                identifier = text.rpartition("Patient/")[2].partition("/")[0]
+                if identifier:
+                    return Person(((LOCAL, f"Patient/{identifier[:100]}"),))
+            named = reference.identifier
+            if named is not None and named.value:
+                return Person(((named.system[:128], named.value[:128]),))
+        raise Invalid(f"{path}: a reference to a Patient is required")
+
+    def _first(self, *texts: str) -> Moment | None:
+        moments = (fhir_moment(text, self.zone) for text in texts if text)
+        return next((moment for moment in moments if moment), None)
+
+
+def patient_keys(patient: Patient) -> Keys:
+    """Identifiers first: HL7 senders know them too. Temporary and old ones are not used."""
+    keys = [
+        (identifier.system[:128], identifier.value[:128])
+        for identifier in patient.identifier
+        if identifier.value and identifier.use not in ("old", "temp")
+    ]
+    if patient.id:
+        keys.append((LOCAL, f"Patient/{patient.id[:100]}"))
+    return tuple(dict.fromkeys(keys))
+
+
+def _name_of(kind: str, id: str, identifiers: tuple[Identifier, ...]) -> str:
+    """What names a resource: its id, or else its first identifier."""
+    if id:
+        return f"{kind}/{id[:100]}"
+    for identifier in identifiers:
+        if identifier.value:
+            return f"{kind}?{identifier.system[:128]}|{identifier.value[:128]}"
+    raise Invalid(f"{kind}.id: an id or an identifier is required")
+
+
+def _codings(concept: Concept) -> list[tuple[str, str]]:
+    return [
+        (SYSTEMS.get(coding.system, coding.system), printable(coding.code))
+        for coding in concept.coding
+        if printable(coding.code)
+    ]
+
+
+def _place(reference: Reference) -> Place | None:
+    text = printable(reference.display or reference.reference.rpartition("/")[2])
+    return Place(text.partition(" ")[0], text) if text else None
+
+
+def _born(text: str) -> str | None:
+    return text if len(text) == 10 and fhir_moment(f"{text}T00:00:00Z", ZoneInfo("UTC")) else None
+
+
+def _label(patient: Patient) -> str | None:
+    for name in patient.name:
+        text = name.text or f"{name.family}, {' '.join(name.given)}".strip(" ,")
+        if printable(text):
+            return printable(text)
+    return None

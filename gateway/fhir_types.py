@@ -1,0 +1,138 @@
+"""The parts of FHIR R4 resources that the gateway reads.
+
+Source: http://hl7.org/fhir/R4/. Fields that are not named here are ignored.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class _Struct(msgspec.Struct, frozen=True, rename="camel"):
+    """Field names as in FHIR."""
+
+
+class Coding(_Struct, frozen=True):
+    system: str = ""
+    code: str = ""
+
+
+class Concept(_Struct, frozen=True):
+    coding: tuple[Coding, ...] = ()
+    text: str = ""
+
+
+class Identifier(_Struct, frozen=True):
+    system: str = ""
+    value: str = ""
+    use: str = ""
+
+
+class Reference(_Struct, frozen=True):
+    reference: str = ""
+    identifier: Identifier | None = None
+    display: str = ""
+
+
+class Period(_Struct, frozen=True):
+    start: str = ""
+    end: str = ""
+
+
+class Quantity(_Struct, frozen=True):
+    value: float | None = None
+    comparator: str = ""
+    unit: str = ""
+    code: str = ""
+
+
+class Component(_Struct, frozen=True):
+    code: Concept
+    value_quantity: Quantity | None = None
+    value_integer: int | None = None
+    value_string: str | None = None
+    value_codeable_concept: Any = None
+    value_range: Any = None
+    value_sampled_data: Any = None
+    data_absent_reason: Concept | None = None
+
+
+class Observation(_Struct, frozen=True, tag_field="resourceType", tag="Observation"):
+    status: str
+    code: Concept
+    id: str = ""
+    identifier: tuple[Identifier, ...] = ()
+    subject: Reference | None = None
+    effective_date_time: str = ""
+    effective_instant: str = ""
+    effective_period: Period | None = None
+    issued: str = ""
+    component: tuple[Component, ...] = ()
+    value_quantity: Quantity | None = None
+    value_integer: int | None = None
+    value_string: str | None = None
+    value_codeable_concept: Any = None
+    value_range: Any = None
+    value_sampled_data: Any = None
+    data_absent_reason: Concept | None = None
+
+
+class StatusHistory(_Struct, frozen=True):
+    status: str
+    period: Period
+
+
+class Location(_Struct, frozen=True):
+    location: Reference
+    status: str = ""
+    period: Period | None = None
+
+
+class Encounter(_Struct, frozen=True, tag_field="resourceType", tag="Encounter"):
+    status: str
+    id: str = ""
+    identifier: tuple[Identifier, ...] = ()
+    subject: Reference | None = None
+    period: Period | None = None
+    location: tuple[Location, ...] = ()
+    status_history: tuple[StatusHistory, ...] = ()
+
+
+class HumanName(_Struct, frozen=True):
+    family: str = ""
+    given: tuple[str, ...] = ()
+    text: str = ""
+
+
+class Link(_Struct, frozen=True):
+    other: Reference
+    type: str
+
+
+class Patient(_Struct, frozen=True, tag_field="resourceType", tag="Patient"):
+    id: str = ""
+    identifier: tuple[Identifier, ...] = ()
+    name: tuple[HumanName, ...] = ()
+    birth_date: str = ""
+    link: tuple[Link, ...] = ()
+
+
+Resource = Observation | Encounter | Patient
+TYPES = ("Observation", "Encounter", "Patient")
+
+
+class Request(_Struct, frozen=True):
+    method: str
+    url: str = ""
+
+
+class Entry(_Struct, frozen=True):
+    full_url: str = ""
+    resource: msgspec.Raw = msgspec.Raw(b"null")
+    request: Request | None = None
+
+
+class Bundle(_Struct, frozen=True):
+    resource_type: str
+    type: str
+    entry: tuple[Entry, ...] = ()

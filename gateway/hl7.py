@@ -1,0 +1,180 @@
+"""HL7 version 2 messages in their vertical-bar encoding (ER7).
+
+Source: HL7 2.8.2, chapter 2 (control) and table 0211 (character sets).
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+# Table 0211, as Python names them.
+CHARSETS = {
+    "ASCII": "ascii",
+    **{f"8859/{part}": f"iso8859-{part}" for part in (*range(1, 12), *range(13, 17))},
+    "UNICODE": "utf-8",
+    "UNICODE UTF-8": "utf-8",
+    "UTF-8": "utf-8",
+    "UTF8": "utf-8",
+    "ISO IR6": "ascii",
+    "ISO IR14": "shift_jis",
+    "ISO IR87": "iso2022_jp",
+    "ISO IR159": "iso2022_jp_1",
+    "GB 18030-2000": "gb18030",
+    "BIG-5": "big5",
+    "KS X 1001": "euc_kr",
+}
+_SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
+
+Segment = list[str]  # fields by number; [0] is the segment's name
+
+
+class Unreadable(Exception):
+    """A message without a readable MSH."""
+
+
+class Delimiters(NamedTuple):
+    field: str = "|"
+    component: str = "^"
+    repetition: str = "~"
+    escape: str = "\\"
+    subcomponent: str = "&"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message. Its texts are as sent, with escapes; `text` resolves them."""
+
+    segments: list[Segment]
+    delimiters: Delimiters
+    charset: str
+
+    @property
+    def msh(self) -> Segment:
+        return self.segments[0]
+
+    def components(self, field: str) -> list[str]:
+        """The components of a field's first repetition."""
+        first = field.partition(self.delimiters.repetition)[0]
+        return first.split(self.delimiters.component)
+
+    def repetitions(self, field: str) -> list[list[str]]:
+        """The components of each repetition."""
+        separator = self.delimiters.component
+        return [part.split(separator) for part in field.split(self.delimiters.repetition)]
+
+    def text(self, raw: str) -> str:
+        """The text of a component: its first subcomponent, escapes resolved, blanks stripped."""
+        raw = raw.partition(self.delimiters.subcomponent)[0]
+        if self.delimiters.escape in raw:
+            raw = unescape(raw, self.delimiters, self.charset)
+        return raw.strip()
+
+    @property
+    def kind(self) -> str:
+        """Type and event, such as `ORU^R01`."""
+        parts = [self.text(part) for part in self.components(at(self.msh, 9))]
+        return "^".join(parts[:2])
+
+    @property
+    def sender(self) -> str:
+        """Sending application and facility, such as `MONITOR@WARD`."""
+        names = [self.text(self.components(at(self.msh, number))[0]) for number in (3, 4)]
+        return ("@".join(name for name in names if name) or "unknown")[:64]
+
+
+def at(segment: Segment, number: int) -> str:
+    """Field `number` of a segment, empty where the segment ends before it."""
+    return segment[number] if number < len(segment) else ""
+
+
+def part(components: list[str], number: int) -> str:
+    """Component `number`, counted from 1, empty where there is none."""
+    return components[number - 1] if number <= len(components) else ""
+
+
+def split(content: bytes) -> list[bytes]:
+    """The messages of a frame: one, or those of a batch (FHS, BHS)."""
+    if content[:3] not in (b"FHS", b"BHS") and not re.search(rb"[\r\n]MSH", content):
+        return [content]
+    begins = [found.start() for found in re.finditer(rb"(?:(?<=[\r\n])|\A)MSH", content)]
+    ends = [*begins[1:], len(content)]
+    parts = [content[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    return [re.split(rb"[\r\n](?=(?:BTS|FTS|BHS|FHS))", part, maxsplit=1)[0] for part in parts]
+
+
+def parse(content: bytes, default_charset: str = "utf-8") -> Message:
+    """The message in `content`. Raises Unreadable."""
+    delimiters = _delimiters(content)
+    charset = _charset(content, delimiters) or default_charset
+    text = _decode(content, charset)
+    lines = text.split("\r") if "\r" in text else text.split("\n")
+    segments = [line.strip("\n").split(delimiters.field) for line in lines]
+    segments = [segment for segment in segments if _SEGMENT_NAME.fullmatch(segment[0])]
+    # MSH-1 is the field separator itself.
+    segments[0].insert(1, delimiters.field)
+    return Message(segments, delimiters, charset)
+
+
+def _delimiters(content: bytes) -> Delimiters:
+    """Those of MSH-1 and MSH-2."""
+    field = chr(content[3]) if len(content) > 8 and content.startswith(b"MSH") else ""
+    if not field or field.isalnum() or field.isspace() or not field.isascii():
+        raise Unreadable("the message does not begin with MSH and its delimiters")
+    encoding = content[4:9].split(field.encode(), 1)[0].split(b"\r", 1)[0].decode("latin-1")
+    given = [field, *encoding[:4]]
+    if len(set(given)) < len(given) or any(c.isalnum() or c.isspace() for c in given):
+        raise Unreadable("MSH-2 is not a set of delimiters")
+    return Delimiters(*given)
+
+
+def _charset(content: bytes, delimiters: Delimiters) -> str:
+    fields = content[: content.find(b"\r")][:2048].decode("latin-1").split(delimiters.field)
+    named = at(fields, 17).split(delimiters.repetition)[0].strip().upper()
+    return CHARSETS.get(named, "")
+
+
+def _decode(content: bytes, charset: str) -> str:
+    try:
+        return content.decode(charset)
+    except (UnicodeDecodeError, LookupError):
+        pass
+    # Not as declared: numbers and identifiers are ASCII in all of these.
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
+
+
+def unescape(text: str, delimiters: Delimiters, charset: str = "utf-8") -> str:
+    r"""Resolves escape sequences; an unknown one stays as it is.
+
+    >>> unescape(r"5\S\3 \T\ \X6D6D\ \.br\ \Zx\ ", Delimiters())
+    '5^3 & mm \n \\Zx\\ '
+    """
+    known = {
+        "F": delimiters.field,
+        "S": delimiters.component,
+        "T": delimiters.subcomponent,
+        "R": delimiters.repetition,
+        "E": delimiters.escape,
+        ".br": "\n",
+        "H": "",
+        "N": "",
+    }
+    escape = re.escape(delimiters.escape)
+
+    def resolve(found: re.Match[str]) -> str:
+        code: str = found[1]
+        if code in known:
+            return known[code]
+        if re.fullmatch(r"X(?:[0-9A-Fa-f]{2})+", code):
+            return bytes.fromhex(code[1:]).decode(charset, "replace")
+        return found[0]
+
+    return re.sub(f"{escape}([^{escape}]*){escape}", resolve, text)
+
+
+def named(message: Message, name: str) -> Iterator[Segment]:
+    """The segments with this name, in order."""
+    return (segment for segment in message.segments if segment[0] == name)

@@ -1,0 +1,193 @@
+"""Takes messages from all doors, and logs all that wait in one transaction (group commit)."""
+
+import asyncio
+import hashlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from gateway import metrics
+from gateway.facts import Fact
+from gateway.log import Log, Numbers, Received, days_ago
+from gateway.ward import Ward
+from wire.messages import Message
+
+log = logging.getLogger("gateway")
+
+# Messages in one transaction; more would let the first ones wait for the last.
+AT_ONCE = 200
+# Bytes that may wait. Beyond, the doors stop reading.
+WAITING = 64 << 20
+PRUNE_EVERY = 60.0
+
+
+class DiskFailed(Exception):
+    """The log could not be written; nothing of the message is stored."""
+
+
+class Direct(msgspec.Struct, frozen=True):
+    """A message in the stream's own form, and its JSON."""
+
+    message: Message
+    data: bytes
+
+
+class Item(msgspec.Struct, frozen=True):
+    """A message to be logged. content: what it says; None where nothing of it is read."""
+
+    received: Received
+    content: Sequence[Fact | Direct] | None
+
+
+class Logged(msgspec.Struct, frozen=True):
+    """A message is on disk. known: the bytes of the one that had its digest before."""
+
+    numbers: Numbers
+    known: bytes | None = None
+
+
+Waiting = tuple[Item, "asyncio.Future[Logged]"]
+
+
+def digest(*parts: bytes) -> bytes:
+    """SHA-256: names a message for as long as it is kept."""
+    return hashlib.sha256(b"\0".join(parts)).digest()
+
+
+class Inbox:
+    """`put` returns when the message is on disk. `run` is the one that writes."""
+
+    def __init__(self, store: Log, ward: Ward, keep_days: float) -> None:
+        self._log = store
+        self._ward = ward
+        self._keep_days = keep_days
+        self._waiting: list[Waiting] = []
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._pruned = 0.0
+        # Called after each commit.
+        self.committed: list[Callable[[], None]] = []
+
+    def put(self, item: Item) -> "asyncio.Future[Logged]":
+        """Raises DiskFailed when the future is awaited."""
+        future: asyncio.Future[Logged] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._bytes += len(item.received.raw)
+        if self._bytes > WAITING:
+            self._room.clear()
+        self._arrived.set()
+        return future
+
+    async def room(self) -> None:
+        """Waits while too much is not on disk yet."""
+        await self._room.wait()
+
+    async def run(self) -> None:
+        """Until cancelled; what waits then is logged first by `finish`."""
+        while True:
+            try:
+                await asyncio.wait_for(self._arrived.wait(), PRUNE_EVERY)
+            except TimeoutError:
+                await self._prune()
+                continue
+            await self._write()
+            if time.monotonic() - self._pruned > PRUNE_EVERY:
+                await self._prune()
+
+    async def finish(self) -> None:
+        """Logs all that has been put."""
+        while self._waiting:
+            await self._write()
+
+    async def _write(self) -> None:
+        batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+        if not self._waiting:
+            self._arrived.clear()
+        started = time.perf_counter()
+        try:
+            self._log.begin()
+            results = [self._add(item) for item, _ in batch]
+            # Not in this thread: others go on receiving while the disk writes.
+            await asyncio.shield(asyncio.to_thread(self._log.commit))
+        except sqlite3.Error as error:
+            self._failed(batch, error)
+            await asyncio.sleep(0.05)
+            return
+        self._log.committed = self._log.last
+        metrics.COMMIT.observe(time.perf_counter() - started)
+        metrics.GROUP.observe(len(batch))
+        for (item, future), result in zip(batch, results, strict=True):
+            metrics.logged(item.received, result.known is not None, item.content is None)
+            if not future.done():
+                future.set_result(result)
+        self._settle(batch)
+        for call in self.committed:
+            call()
+
+    def _settle(self, batch: list[Waiting]) -> None:
+        self._bytes -= sum(len(item.received.raw) for item, _ in batch)
+        if self._bytes <= WAITING:
+            self._room.set()
+
+    def _failed(self, batch: list[Waiting], error: sqlite3.Error) -> None:
+        log.error("the log cannot be written: %s", error)
+        metrics.DISK_FAILURES.inc()
+        try:
+            self._log.rollback()
+        except sqlite3.Error as again:
+            log.error("the log cannot be read: %s", again)
+        self._ward.forget()
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(DiskFailed(str(error)))
+        self._settle(batch)
+
+    def _add(self, item: Item) -> Logged:
+        earlier = self._log.known(item.received.digest)
+        if earlier is not None:
+            return Logged(*earlier)
+        first = self._log.last + 1
+        write = self._log.connection.execute
+        write("SAVEPOINT message")
+        try:
+            for content in item.content or ():
+                if isinstance(content, Direct):
+                    self._ward.pass_on(content.message, content.data)
+                else:
+                    self._ward.apply(content)
+        except sqlite3.OperationalError:
+            raise
+        except Exception as error:
+            # A fault of ours must not stop its sender. The message is in the log.
+            metrics.FAULTS.inc()
+            log.exception("a message could not be processed", exc_info=_without_values(error))
+            write("ROLLBACK TO message")
+            self._ward.forget()
+            self._log.last = first - 1
+            self._ward.reject(f"cannot be processed: {type(error).__name__}")
+        numbers = self._log.add_received(item.received, first)
+        write("RELEASE message")
+        return Logged(numbers)
+
+    async def _prune(self) -> None:
+        self._pruned = time.monotonic()
+        try:
+            self._log.begin()
+            more = self._log.prune(days_ago(self._keep_days))
+            await asyncio.shield(asyncio.to_thread(self._log.commit))
+            self._log.reread()
+            if more:
+                self._pruned = 0.0
+        except sqlite3.Error as error:
+            log.error("old messages cannot be removed: %s", error)
+            self._log.rollback()
+
+
+def _without_values(error: Exception) -> Exception:
+    """The error without its text, which may hold what a patient's record says."""
+    return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)

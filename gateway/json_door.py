@@ -1,0 +1,88 @@
+"""POST /messages: messages in the stream's own form, one or a list, without ids."""
+
+import time
+from asyncio import Future
+from collections.abc import Awaitable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway import metrics
+from gateway.inbox import Direct, DiskFailed, Inbox, Item, Logged, digest
+from gateway.log import Log, Received
+from wire.messages import Message, Rejected, decode
+
+# The tool stores these in table `rejected`, with the reason; they are well-formed.
+PASSED_ON = ("implausible",)
+LISTED_MAX = 10_000
+
+Result = dict[str, Any]
+
+
+class JsonDoor:
+    """Answers with one result per message: 201 new, 200 known, 422 invalid, 503 not stored."""
+
+    def __init__(self, inbox: Inbox, log: Log) -> None:
+        self._inbox = inbox
+        self._log = log
+
+    async def post(self, request: web.Request) -> web.Response:
+        """One object: its own status. A list: 207 with `results`, in the list's order."""
+        await self._inbox.room()
+        try:
+            body = msgspec.json.decode(await request.read(), type=msgspec.Raw)
+            listed = bytes(body).lstrip().startswith(b"[")
+            messages = msgspec.json.decode(body, type=list[msgspec.Raw]) if listed else [body]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise web.HTTPBadRequest(text=f"the body is not JSON: {error}") from None
+        if len(messages) > LISTED_MAX:
+            raise web.HTTPRequestEntityTooLarge(LISTED_MAX, len(messages))
+        sender = _sender(request)
+        key = request.headers.get("Idempotency-Key", "")
+        # Put at once, so that the list is one transaction or few.
+        waiting = [
+            self._put(bytes(message), sender, f"{key}/{number}" if key else "")
+            for number, message in enumerate(messages)
+        ]
+        results = [await result for result in waiting]
+        if listed:
+            return web.json_response({"results": results}, status=207)
+        return web.json_response(results[0], status=results[0]["status"])
+
+    def _put(self, data: bytes, sender: str, key: str) -> Awaitable[Result]:
+        try:
+            message = decode(data)
+        except Rejected as error:
+            if error.code not in PASSED_ON:
+                return self._invalid(str(error), error.code)
+            message = msgspec.json.decode(data, type=Message)
+        # Spaces and the order of fields do not count.
+        data = msgspec.json.encode(message)
+        name = digest(b"key", key.encode()) if key else digest(b"json", data)
+        received = Received(name, time.time(), sender, "json", data)
+        future = self._inbox.put(Item(received, [Direct(message, data)]))
+        return self._stored(future, data)
+
+    async def _invalid(self, reason: str, code: str) -> Result:
+        metrics.NACKS.labels("422").inc()
+        return {"status": 422, "error": reason, "code": code}
+
+    async def _stored(self, future: "Future[Logged]", data: bytes) -> Result:
+        try:
+            logged = await future
+        except DiskFailed:
+            metrics.NACKS.labels("503").inc()
+            return {"status": 503, "error": "the message could not be stored; send it again"}
+        if logged.known is not None and logged.known != data:
+            metrics.NACKS.labels("422").inc()
+            error = "Idempotency-Key was used for another message"
+            return {"status": 422, "error": error, "code": "idempotency_key"}
+        status = 201 if logged.known is None else 200
+        return {"status": status, "id": f"{self._log.stream}-{logged.numbers.first}"}
+
+
+def _sender(request: web.Request) -> str:
+    """The bearer token's subject, or the program's own name."""
+    named = request.get("actor") or request.headers.get("User-Agent", "").split("/")[0]
+    return (str(named) or "json")[:64]

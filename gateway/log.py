@@ -1,0 +1,168 @@
+"""The durable log: raw messages, the events made of them, and what corrections need to know.
+
+A message is acknowledged when its transaction is on disk (`synchronous=FULL`). Events have
+numbers without gaps; the stream's name is made with the log.
+"""
+
+import os
+import secrets
+import sqlite3
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS log (stream TEXT NOT NULL, pruned INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS received (
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, at REAL NOT NULL, sender TEXT NOT NULL,
+    kind TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, raw BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY, received INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS patients (
+    authority TEXT NOT NULL, id TEXT NOT NULL, pat_id INTEGER NOT NULL,
+    PRIMARY KEY (authority, id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS patients_number ON patients (pat_id);
+CREATE TABLE IF NOT EXISTS people (pat_id INTEGER PRIMARY KEY, born TEXT, label TEXT);
+CREATE TABLE IF NOT EXISTS stays (
+    pat_id INTEGER NOT NULL, admission TEXT NOT NULL, since TEXT NOT NULL, until TEXT,
+    age REAL, place TEXT, visit TEXT NOT NULL, opened_by TEXT NOT NULL,
+    PRIMARY KEY (pat_id, admission)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refs (
+    ref TEXT NOT NULL, at TEXT NOT NULL, seq INTEGER NOT NULL, pat_id INTEGER NOT NULL,
+    admission TEXT NOT NULL, parameter TEXT NOT NULL, value REAL NOT NULL,
+    PRIMARY KEY (ref, at, seq)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS refs_patient ON refs (pat_id);
+"""
+# Rows that one transaction removes, so that no sender waits long.
+PRUNED_AT_ONCE = 5_000
+
+
+class Received(NamedTuple):
+    """A message as it came, before it has a number."""
+
+    digest: bytes
+    at: float
+    sender: str
+    kind: str
+    raw: bytes
+
+
+class Numbers(NamedTuple):
+    """The events of a received message, `first` to `last`; none when last < first."""
+
+    id: int
+    first: int
+    last: int
+
+
+class Log:
+    """The one writer of the file. Raises sqlite3.Error for a disk that fails."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Patients' names are in it.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self.path = path
+        self.connection = connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=5
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -32000")
+        connection.execute("PRAGMA wal_autocheckpoint = 2000")
+        connection.executescript(SCHEMA)
+        if connection.execute("SELECT 1 FROM log").fetchone() is None:
+            connection.execute("INSERT INTO log (stream) VALUES (?)", (secrets.token_hex(4),))
+        self.stream: str = connection.execute("SELECT stream FROM log").fetchone()[0]
+        self.reread()
+        self.committed = self.last
+
+    def reread(self) -> None:
+        """Takes the numbers from the file: after a rollback, and after rows were removed."""
+        read = self.connection.execute
+        pruned = int(read("SELECT pruned FROM log").fetchone()[0])
+        self.last = int(read("SELECT MAX(seq) FROM events").fetchone()[0] or pruned)
+        self._received = int(read("SELECT MAX(id) FROM received").fetchone()[0] or 0)
+        self.pruned = pruned
+
+    def begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Returns when all since `begin` is on disk. Runs in a thread of its own."""
+        self.connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self.reread()
+
+    def known(self, digest: bytes) -> tuple[Numbers, bytes] | None:
+        """The message with this digest, and its bytes."""
+        row = self.connection.execute(
+            "SELECT id, first, last, raw FROM received WHERE digest = ?", (digest,)
+        ).fetchone()
+        return (Numbers(*row[:3]), row[3]) if row else None
+
+    def next_received(self) -> int:
+        """The number that the next received message gets."""
+        return self._received + 1
+
+    def add_event(self, data: bytes) -> int:
+        """Appends an event of the message that is being received; returns its number."""
+        self.last += 1
+        self.connection.execute(
+            "INSERT INTO events VALUES (?, ?, ?)", (self.last, self._received + 1, data)
+        )
+        return self.last
+
+    def add_received(self, message: Received, first: int) -> Numbers:
+        """Appends the message whose events are `first` to the last one."""
+        self._received += 1
+        self.connection.execute(
+            "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (self._received, *message[:4], first, self.last, message.raw),
+        )
+        return Numbers(self._received, first, self.last)
+
+    def prune(self, before: float) -> bool:
+        """Removes some messages received before then; False when none is left of them."""
+        read = self.connection.execute
+        rows = read(
+            "SELECT id, last FROM received WHERE at < ? AND id <= "
+            "(SELECT MIN(id) FROM received) + ? ORDER BY id",
+            (before, PRUNED_AT_ONCE),
+        ).fetchall()
+        if not rows:
+            return False
+        last_id, last_seq = rows[-1][0], max(row[1] for row in rows)
+        read("DELETE FROM received WHERE id <= ?", (last_id,))
+        read("DELETE FROM refs WHERE seq <= ?", (last_seq,))
+        read("DELETE FROM events WHERE seq <= ?", (last_seq,))
+        read("UPDATE log SET pruned = max(pruned, ?)", (last_seq,))
+        return True
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class LogReader:
+    """Reads committed events, beside the writer."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(
+            f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5
+        )
+
+    def events(self, after: int, most: int) -> list[tuple[int, bytes]]:
+        """Number and data of the next events."""
+        return self._connection.execute(
+            "SELECT seq, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, most)
+        ).fetchall()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def days_ago(days: float) -> float:
+    return time.time() - days * 86_400

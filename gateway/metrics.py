@@ -1,0 +1,113 @@
+"""What the gateway counts, for GET /metrics."""
+
+import shutil
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from gateway.log import Received
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# Labels come from outside: beyond these numbers they are one, `other`.
+SENDERS_MAX = 200
+CODES_MAX = 500
+
+MESSAGES = Counter(
+    "icu_gateway_messages_total",
+    "Messages on disk. result: new, known (sent again) or unread (of a type that is not read)",
+    ["sender", "protocol", "result"],
+)
+LAST = Gauge(
+    "icu_gateway_last_message_timestamp_seconds", "When a sender's last message came", ["sender"]
+)
+CLOCK = Gauge(
+    "icu_gateway_clock_difference_seconds", "How far a sender's clock is ahead of ours", ["sender"]
+)
+NACKS = Counter("icu_gateway_nacks_total", "Negative answers, by code", ["code"])
+UNKNOWN = Counter(
+    "icu_gateway_unknown_codes_total",
+    "Values whose code is not in codes.csv, stored under their own name",
+    ["system", "code"],
+)
+CONNECTIONS = Gauge("icu_gateway_connections", "Open MLLP connections")
+SUBSCRIBERS = Gauge("icu_gateway_subscribers", "Subscribers that follow the stream")
+EVENTS = Gauge("icu_gateway_stream_messages", "Messages in the stream")
+DISK_FAILURES = Counter("icu_gateway_disk_failures_total", "Transactions that failed")
+FAULTS = Counter("icu_gateway_faults_total", "Messages that the gateway failed to process")
+COMMIT = Histogram(
+    "icu_gateway_commit_seconds",
+    "From the begin of a transaction until it is on disk",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
+)
+GROUP = Histogram(
+    "icu_gateway_group_messages",
+    "Messages in one transaction",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200),
+)
+_free = Gauge("icu_gateway_disk_free_bytes", "Space left where the log is")
+_size = Gauge("icu_gateway_disk_size_bytes", "Size of the disk where the log is")
+
+_senders: dict[str, dict[str, float | int | str | None]] = {}
+_codes: set[tuple[str, str]] = set()
+
+
+def logged(message: Received, known: bool, unread: bool) -> None:
+    """Counts a message that is on disk."""
+    name = _sender(message.sender)
+    result = "known" if known else "unread" if unread else "new"
+    MESSAGES.labels(name, message.kind.partition(" ")[0], result).inc()
+    LAST.labels(name).set(message.at)
+    known_sender = _senders[name]
+    known_sender["last"] = message.at
+    known_sender["messages"] = int(known_sender["messages"] or 0) + 1
+
+
+def clock_difference(sender: str, seconds: float) -> None:
+    """Notes how far a sender's clock is ahead of ours."""
+    name = _sender(sender)
+    CLOCK.labels(name).set(seconds)
+    _senders[name]["clock_difference"] = round(seconds, 3)
+
+
+def unknown_code(system: str, code: str) -> None:
+    """Counts a value whose code is unknown."""
+    if (system, code) not in _codes:
+        if len(_codes) >= CODES_MAX:
+            system, code = "other", "other"
+        _codes.add((system, code))
+    UNKNOWN.labels(system, code).inc()
+
+
+def senders() -> list[dict[str, float | int | str | None]]:
+    """What is known of each sender since the start, for GET /health."""
+    return list(_senders.values())
+
+
+def unknown_codes() -> dict[str, int]:
+    """How many values came under each unknown code, for GET /health."""
+    return {"/".join(code): int(UNKNOWN.labels(*code)._value.get()) for code in sorted(_codes)}
+
+
+def nacks() -> int:
+    """All negative answers since the start."""
+    return int(sum(s.value for m in NACKS.collect() for s in m.samples))
+
+
+def _sender(name: str) -> str:
+    if name not in _senders:
+        if len(_senders) >= SENDERS_MAX:
+            name = "other"
+        first: dict[str, float | int | str | None]
+        first = {"sender": name, "messages": 0, "last": None, "clock_difference": None}
+        _senders.setdefault(name, first)
+    return name
+
+
+def exposition(log: Path, events: int) -> bytes:
+    """All metrics in Prometheus' text format."""
+    EVENTS.set(events)
+    disk = shutil.disk_usage(log.parent)
+    _free.set(disk.free)
+    _size.set(disk.total)
+    return generate_latest()

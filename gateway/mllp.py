@@ -1,0 +1,98 @@
+"""MLLP: frames of HL7 messages in a stream of bytes that is cut anywhere.
+
+Source: HL7 Minimal Lower Layer Protocol, release 1: <VT> message <FS><CR>.
+"""
+
+import re
+
+import msgspec
+
+VT, FS, CR = b"\x0b", b"\x1c", b"\r"
+# A sender that leaves out the CR is understood as soon as its next message begins.
+_END = re.compile(rb"\x1c[\r\x0b]")
+# A sender that gave up in the middle of a message begins again with one of these.
+_BEGIN = re.compile(rb"\x0b(?=MSH|FHS|BHS)")
+# Between frames. Not a VT, which Python takes for white space.
+_BLANK = b" \t\r\n"
+# What is kept of a frame that is too long: enough for its MSH.
+HEAD = 4096
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """The bytes between VT and FS; of a frame that is too long, its beginning."""
+
+    content: bytes
+    too_long: bool = False
+
+
+def wrap(content: bytes) -> bytes:
+    """The content as a frame.
+
+    >>> wrap(b"MSH|")
+    b'\\x0bMSH|\\x1c\\r'
+    """
+    return VT + content + FS + CR
+
+
+class FrameReader:
+    """Turns the bytes of one connection into frames.
+
+    A lone FS or CR belongs to the message. Bytes outside a frame are skipped, unless they end
+    like a frame: its sender waits for an answer.
+
+    >>> reader = FrameReader(1 << 20)
+    >>> reader.feed(b"\\x0bMSH|^~")
+    []
+    >>> reader.feed(b"\\\\&\\x1c\\r\\r\\n")
+    [Frame(content=b'MSH|^~\\\\&', too_long=False)]
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+        self._head = b""  # of a frame that is already longer than the limit
+        self._scanned = 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether a frame has begun and has not ended."""
+        return bool(self._head or self._rest.strip(_BLANK))
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """The frames that `chunk` completes."""
+        self._rest += chunk
+        frames = []
+        begin = 0
+        while end := _END.search(self._rest, max(begin, self._scanned - 1)):
+            content = bytes(self._rest[begin : end.start()])
+            # A VT that ends this frame begins the next one.
+            begin = end.end() if end[0] == FS + CR else end.end() - 1
+            self._scanned = begin
+            if (frame := self._frame(content)) is not None:
+                frames.append(frame)
+        del self._rest[:begin]
+        self._scanned = len(self._rest)
+        if self._scanned > self._limit:
+            self._head = self._head or bytes(self._rest[:HEAD])
+            # The last byte may be the FS of the end.
+            del self._rest[:-1]
+            self._scanned = 1
+        return frames
+
+    def _frame(self, content: bytes) -> Frame | None:
+        if self._head:
+            head, self._head = self._head, b""
+            return Frame(_message(head), too_long=True)
+        if len(content) > self._limit:
+            return Frame(_message(content[:HEAD]), too_long=True)
+        if not content.strip(_BLANK):
+            return None
+        return Frame(_message(content))
+
+
+def _message(content: bytes) -> bytes:
+    """The content from its last beginning on."""
+    begins = [match.end() for match in _BEGIN.finditer(content)]
+    if begins:
+        return content[begins[-1] :]
+    return content.partition(VT)[2] if VT in content else content.strip(_BLANK)

@@ -1,0 +1,94 @@
+"""Tables `patients` and `people` of the log: identifiers, and what is known of each patient."""
+
+import sqlite3
+from datetime import date
+from typing import NamedTuple
+
+from gateway.facts import Person
+from gateway.people import printable
+
+# Numbers of patients that come by identifier begin here, above those that JSON senders choose.
+FIRST_NUMBER = 1_000_000_001
+REMEMBERED = 10_000
+
+Key = tuple[str, str]  # authority, id
+
+
+class Known(NamedTuple):
+    """What is known of a patient: birth date and name."""
+
+    born: str | None = None
+    label: str | None = None
+
+
+class Patients:
+    """Numbers of patients by identifier; those of recent ones are remembered."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+        self._numbers: dict[Key, int] = {}
+
+    def forget(self) -> None:
+        self._numbers.clear()
+
+    def find(self, key: Key) -> int | None:
+        """The number of an identifier, None for an unknown one."""
+        number = self._numbers.get(key)
+        if number is None:
+            row = self._execute(
+                "SELECT pat_id FROM patients WHERE authority = ? AND id = ?", key
+            ).fetchone()
+            if row is None:
+                return None
+            if len(self._numbers) >= REMEMBERED:
+                self._numbers.clear()
+            number = self._numbers[key] = int(row[0])
+        return number
+
+    def new(self) -> int:
+        """A number that nobody has."""
+        newest = self._execute("SELECT MAX(pat_id) FROM patients").fetchone()[0] or 0
+        return max(FIRST_NUMBER, int(newest) + 1)
+
+    def name(self, key: Key, number: int) -> None:
+        """Adds an identifier to a patient."""
+        self._execute("INSERT INTO patients VALUES (?, ?, ?)", (*key, number))
+
+    def take(self, number: int) -> None:
+        """A JSON sender uses this number: no identifier may get it."""
+        self._execute("INSERT OR IGNORE INTO patients VALUES ('', ?, ?)", (f"={number}", number))
+
+    def known(self, number: int) -> Known:
+        row = self._execute("SELECT born, label FROM people WHERE pat_id = ?", (number,)).fetchone()
+        return Known(*row) if row else Known()
+
+    def learn(self, number: int, person: Person) -> bool:
+        """Keeps what is new of a person; False when nothing is."""
+        old = self.known(number)
+        new = Known(person.born or old.born, person.label or old.label)
+        if new != old:
+            self._execute("INSERT OR REPLACE INTO people VALUES (?, ?, ?)", (number, *new))
+        return new != old
+
+    def join(self, prior: int, survivor: int) -> None:
+        """All identifiers of one patient are the other's from now on."""
+        self._execute("UPDATE patients SET pat_id = ? WHERE pat_id = ?", (survivor, prior))
+        self._numbers.clear()
+        left, own = self.known(prior), self.known(survivor)
+        self.learn(survivor, Person((), own.born or left.born, own.label or left.label))
+
+    def identifier(self, number: int) -> str | None:
+        """What people call a patient: name and identifier."""
+        row = self._execute(
+            "SELECT id FROM patients WHERE pat_id = ? ORDER BY authority, id", (number,)
+        ).fetchone()
+        texts = (self.known(number).label, row[0] if row else None)
+        return printable(" · ".join(text for text in texts if text)) or None
+
+    def age(self, number: int, on: str) -> float | None:
+        """Years on an ISO date; None when they are unknown or impossible."""
+        born = self.known(number).born
+        if born is None:
+            return None
+        years = (date.fromisoformat(on) - date.fromisoformat(born)).days / 365.25
+        return round(years, 1) if 0 <= years <= 150 else None

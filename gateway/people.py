@@ -1,0 +1,63 @@
+"""Patients and beds in HL7 messages."""
+
+from datetime import date
+
+from gateway.facts import Person, Place
+from gateway.hl7 import Message, Segment, at, part
+
+# Identifiers of persons; others, such as account and visit numbers, are not.
+_TYPES = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
+
+
+def person(message: Message, pid: Segment, authority: str) -> Person | None:
+    """The patient of a PID segment; None without an identifier."""
+    key = identifier(message, at(pid, 3), authority) or identifier(message, at(pid, 2), authority)
+    if key is None:
+        return None
+    return Person((key,), _born(message.text(at(pid, 7))), _name(message, at(pid, 5)))
+
+
+def identifier(message: Message, field: str, authority: str) -> tuple[str, str] | None:
+    """Authority and id of the best repetition of a CX field."""
+    best: tuple[int, tuple[str, str]] | None = None
+    for components in message.repetitions(field):
+        value = message.text(part(components, 1))
+        kind = message.text(part(components, 5)).upper()
+        if not value or value == '""' or kind not in _TYPES:
+            continue
+        key = (_authority(message, part(components, 4)) or authority, value[:128])
+        rank = _TYPES.index(kind)
+        if best is None or rank < best[0]:
+            best = rank, key
+    return best[1] if best else None
+
+
+def place(message: Message, field: str) -> Place | None:
+    """The bed in a PL field such as PV1-3: point of care, room, bed."""
+    names = [message.text(part) for part in message.components(field)[:3]]
+    names = ["" if name == '""' else name for name in names]
+    text = printable(" ".join(name for name in names if name))
+    return Place(names[0], text) if text else None
+
+
+def printable(text: str) -> str:
+    """A name as the stream may hold it: printable, no blank at an end, 64 characters at most."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:64].strip()
+
+
+def _authority(message: Message, field: str) -> str:
+    """The namespace of an HD, or else its universal id."""
+    parts = [message.text(text) for text in field.split(message.delimiters.subcomponent)]
+    return (parts[0] or part(parts, 2))[:128]
+
+
+def _name(message: Message, field: str) -> str | None:
+    family, given, *_ = [*(message.text(part) for part in message.components(field)), ""]
+    return printable(f"{family}, {given}".strip(" ,")) or None
+
+
+def _born(text: str) -> str | None:
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:8])).isoformat()
+    except ValueError:
+        return None

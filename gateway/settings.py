@@ -1,0 +1,101 @@
+"""Settings of the gateway, from environment variables."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from msgspec import Meta, field
+
+from wire.settings import HostNames, LogFormat, LogLevel, Parsed, Port, Positive, SecretFile
+
+Days = Annotated[float, Meta(gt=0, le=36_500, description="a number of days above 0")]
+Silence = Annotated[float, Meta(gt=0, le=86_400, description="seconds, 86400 at most")]
+Switch = Literal["0", "1"]
+
+
+class Zone(Parsed, str):
+    """An IANA time zone."""
+
+    expected = "a time zone such as Europe/Berlin"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        try:
+            ZoneInfo(text)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError from None
+        return cls(text)
+
+    @property
+    def info(self) -> ZoneInfo:
+        """The zone; UTC for an empty text, of which the start of the program warns."""
+        return ZoneInfo(self or "UTC")
+
+
+class File(Parsed, str):
+    """The path of a file; an empty path stands for none."""
+
+    expected = "a readable file"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        with Path(text).open("rb"):
+            return cls(text)
+
+
+class Units(Parsed, tuple[str, ...]):
+    """Names of units, separated by commas."""
+
+    expected = "names of units, separated by commas"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        return cls(name.strip() for name in text.split(",") if name.strip())
+
+
+class Charset(Parsed, str):
+    """A character set by Python's name."""
+
+    expected = "a character set such as utf-8 or iso8859-1"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        try:
+            if b"MSH|".decode(text) != "MSH|":
+                raise ValueError
+        except LookupError:
+            raise ValueError from None
+        return cls(text)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    host: Annotated[str, "address to listen on"] = field(name="GATEWAY_HOST", default="127.0.0.1")
+    port: Annotated[Port, "HTTP: the stream, FHIR, JSON, metrics"] = field(
+        name="GATEWAY_PORT", default=8080
+    )
+    mllp_port: Annotated[Port, "HL7 over MLLP"] = 2575
+    log: Annotated[Path, "the SQLite file of all messages"] = field(
+        name="GATEWAY_LOG", default=Path("var/gateway.sqlite")
+    )
+    keep_days: Annotated[Days, "how long messages are kept; later repeats count as new"] = 30.0
+    time_zone: Annotated[Zone, "the ward's clock, such as Europe/Berlin"] = Zone("")
+    icu_units: Annotated[Units, "points of care (PV1-3.1) that are the ICU; empty: all"] = Units()
+    authority: Annotated[str, "assigning authority of identifiers that name none"] = ""
+    keep_identifiers: Annotated[Switch, "1: send names and identifiers on to the ward page"] = "0"
+    codes: Annotated[File, "codes of your own, in the form of gateway/codes.csv"] = File("")
+    hl7_charset: Annotated[Charset, "where MSH-18 is empty"] = Charset("utf-8")
+    message_max: Annotated[Positive, "bytes of one message"] = 1 << 20
+    connections_max: Annotated[Positive, "MLLP connections at a time; more wait"] = 200
+    silence_max: Annotated[Silence, "seconds without a byte, then a connection is closed"] = 3_600.0
+    mllp_tls_cert: Annotated[File, "certificate (PEM): MLLP is TLS then"] = File("")
+    mllp_tls_key: Annotated[File, "its key (PEM)"] = File("")
+    mllp_tls_ca: Annotated[File, "authority (PEM) of senders' certificates: they need one"] = File(
+        ""
+    )
+    token_key_file: Annotated[SecretFile, "key of bearer tokens, as for the model API"] = field(
+        name="MODEL_TOKEN_KEY_FILE", default=SecretFile("")
+    )
+    allowed_hosts: Annotated[HostNames, "names besides localhost"] = HostNames()
+    log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
+    log_format: Annotated[LogFormat, "text or json"] = "text"

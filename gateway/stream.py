@@ -1,0 +1,106 @@
+"""GET /sub: the log as server-sent events, as hospital serves its replay."""
+
+import asyncio
+import re
+from contextlib import suppress
+
+from aiohttp import web
+
+from gateway import metrics
+from gateway.log import Log, LogReader
+
+KEEP_ALIVE = 10.0  # seconds of silence until a comment line says that we are still here
+AT_ONCE = 500
+EVENT_ID = re.compile(r"([0-9A-Za-z_-]{1,32})-([0-9]{1,18})")
+
+
+class Stream:
+    """Sends committed events to any number of subscribers."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._reader = LogReader(log.path)
+        self._news = asyncio.Event()
+        self._subscribers: set[asyncio.Task[object]] = set()
+
+    def wake(self) -> None:
+        """Events were committed."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def subscribe(self, request: web.Request) -> web.StreamResponse:
+        """All events after `Last-Event-ID`, or from the oldest one on. It never ends."""
+        after = self._after(request.headers.get("Last-Event-ID", ""))
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",  # nginx would hold events back
+                "X-Stream": self._log.stream,
+            }
+        )
+        task = asyncio.current_task()
+        assert task is not None
+        with suppress(ConnectionError):  # the client left
+            await response.prepare(request)
+            if request.method == "HEAD":
+                return response
+            self._subscribers.add(task)
+            with metrics.SUBSCRIBERS.track_inprogress():
+                try:
+                    await self._send(response, after)
+                finally:
+                    self._subscribers.discard(task)
+        return response
+
+    def _after(self, last_event_id: str) -> int:
+        """The number of the last event that the client has."""
+        if not last_event_id:
+            return self._log.pruned
+        found = EVENT_ID.fullmatch(last_event_id)
+        if found is None:
+            raise web.HTTPBadRequest(
+                text=f"Last-Event-ID {last_event_id[:60]!r} is not <stream>-<number>"
+            )
+        stream, number = found[1], int(found[2])
+        if stream != self._log.stream:
+            return self._log.pruned
+        if number > self._log.committed:
+            raise web.HTTPBadRequest(
+                text=f"Last-Event-ID {last_event_id!r} is beyond the end of the stream, "
+                f"{stream}-{self._log.committed}"
+            )
+        if number < self._log.pruned:
+            raise web.HTTPGone(
+                text=f"messages {number + 1} to {self._log.pruned} of stream {stream} are no "
+                f"longer kept (KEEP_DAYS); the oldest one is {self._log.pruned + 1}",
+                headers={"X-Stream": stream, "X-Oldest": str(self._log.pruned + 1)},
+            )
+        return number
+
+    async def _send(self, response: web.StreamResponse, after: int) -> None:
+        stream = self._log.stream
+        while True:
+            news = self._news
+            events = self._reader.events(after, AT_ONCE) if after < self._log.committed else []
+            if events:
+                text = b"".join(
+                    b"id: %s-%d\ndata: %s\n\n" % (stream.encode(), seq, data)
+                    for seq, data in events
+                )
+                await response.write(text)
+                after = events[-1][0]
+                await asyncio.sleep(0)  # a fast reader never makes write wait: let others in
+                continue
+            try:
+                await asyncio.wait_for(news.wait(), KEEP_ALIVE)
+            except TimeoutError:
+                await response.write(b": keep-alive\n\n")
+
+    async def end(self, app: web.Application) -> None:
+        """Hangs up on every subscriber."""
+        for task in tuple(self._subscribers):
+            task.cancel()
+
+    def close(self) -> None:
+        self._reader.close()

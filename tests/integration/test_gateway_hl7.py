@@ -1,0 +1,231 @@
+"""HL7 over MLLP, sent to a real gateway: what it answers, and what its log holds then."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from gateway.mllp import wrap
+from tests.support.gateway import code, events, gateway, hl7, oru, send, send_all
+from tests.support.hl7_corpus import adt, corpus, obx
+
+
+def after(log: Path, *messages: bytes, **environ: str) -> list[dict]:
+    """The events of messages sent one after the other."""
+
+    async def run() -> list[str]:
+        async with gateway(log, **environ) as running:
+            return await send_all(running.mllp, messages)
+
+    assert set(asyncio.run(run())) <= {"AA", "AR"}
+    return events(log)
+
+
+def readings(found: list[dict]) -> dict[int, list[tuple[str, str, float]]]:
+    """By patient: time, parameter and value of each reading that is not withdrawn."""
+    gone = {event["of"] for event in found if event["type"] == "withdrawal"}
+    left: dict[int, list[tuple[str, str, float]]] = {}
+    for seq, event in enumerate(found, 1):
+        if event["type"] == "reading" and seq not in gone:
+            at = f"{event['day']} {event['hour']:02}:{event['minute']:02}:{event['second']:02}"
+            row = (at, event["parameter"], event["value"])
+            left.setdefault(event["pat_id"], []).append(row)
+    return left
+
+
+def cuts(stream: bytes) -> dict[str, list[bytes]]:
+    rng = random.Random(7)
+    places = sorted(rng.sample(range(1, len(stream)), 400))
+    return {
+        "one byte a write": [stream[i : i + 1] for i in range(len(stream))],
+        "in pieces": [stream[a:b] for a, b in zip([0, *places], [*places, None], strict=True)],
+        "pipelined": [stream],
+    }
+
+
+def test_the_log_is_the_same_however_the_stream_is_cut(tmp_path: Path) -> None:
+    messages = corpus()
+    stream = b"".join(map(wrap, messages))
+
+    async def run(name: str, pieces: list[bytes]) -> list[bytes]:
+        async with gateway(tmp_path / name) as running:
+            return await send(running.mllp, pieces, len(messages))
+
+    one_by_one = after(tmp_path / "clean", *messages)
+    assert sum(event["type"] == "reading" for event in one_by_one) > 40
+    for name, pieces in cuts(stream).items():
+        answers = asyncio.run(run(name.replace(" ", "_"), pieces))
+        assert [code(answer) for answer in answers] == ["AA"] * len(messages)
+        assert events(tmp_path / name.replace(" ", "_")) == one_by_one
+
+
+def test_a_message_sent_again_adds_nothing_whatever_its_order(tmp_path: Path) -> None:
+    messages = corpus()
+    once = after(tmp_path / "once", *messages)
+    assert after(tmp_path / "twice", *messages, *messages) == once
+
+
+def test_the_answer_carries_the_control_id_and_the_mode_that_was_asked_for(tmp_path: Path) -> None:
+    plain = oru(obx(), control="a^b c")
+    enhanced = plain.replace(b"|2.5\r", b"|2.5|||AL|NE\r", 1)
+    never = plain.replace(b"|2.5\r", b"|2.5|||NE|NE\r", 1)
+    only_errors = plain.replace(b"|2.5\r", b"|2.5|||ER|AL\r", 1)
+
+    async def run() -> list[bytes]:
+        async with gateway(tmp_path / "log") as running:
+            frames = [wrap(message) for message in (plain, enhanced, never, only_errors)]
+            return await send(running.mllp, frames, 3)
+
+    answers = asyncio.run(run())
+    assert [code(answer) for answer in answers] == ["AA", "CA", "AA"]
+    assert all(b"|a^b c\r" in answer for answer in answers)
+
+
+def test_what_is_no_message_or_too_long_gets_an_answer_and_the_connection_goes_on(
+    tmp_path: Path,
+) -> None:
+    good = oru(obx())
+    long = oru("NTE|1||" + "x" * 70_000, control="long")
+    pieces = [wrap(b"nonsense"), b"GET / HTTP/1.1\r\n\x1c\r", wrap(b""), wrap(long), wrap(good)]
+
+    async def run() -> list[bytes]:
+        async with gateway(tmp_path / "log", MESSAGE_MAX="65536") as running:
+            return await send(running.mllp, pieces, 5)
+
+    answers = asyncio.run(run())
+    assert [code(answer) for answer in answers] == ["AR", "AR", "AR", "AR", "AA"]
+    assert b"MSA|AR|long" in answers[3]
+
+
+def test_a_frame_that_is_not_completed_is_answered_before_the_connection_closes(
+    tmp_path: Path,
+) -> None:
+    async def run() -> list[bytes]:
+        async with gateway(tmp_path / "log", SILENCE_MAX="0.3") as running:
+            return await send(running.mllp, [b"\x0bMSH|^~\\&|MON"], 2)
+
+    assert [code(answer) for answer in asyncio.run(run())] == ["AR"]
+
+
+def test_a_full_disk_is_answered_with_ae_and_the_repeat_is_stored_once(tmp_path: Path) -> None:
+    async def run() -> list[str]:
+        async with gateway(tmp_path / "log") as running:
+            import sqlite3
+
+            # Another writer holds the file: to the gateway, a disk that cannot be written.
+            other = sqlite3.connect(running.log, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            first = await send_all(running.mllp, [oru(obx())])
+            other.execute("ROLLBACK")
+            other.close()
+            return first + await send_all(running.mllp, [oru(obx())] * 2)
+
+    assert asyncio.run(run()) == ["AE", "AA", "AA"]
+    assert len(readings(events(tmp_path / "log"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("code_", "value", "unit", "parameter", "expected"),
+    [
+        ("8310-5^T^LN", "98.6", "[degF]", "temperature", 37.0),
+        ("8310-5^T^LN", "98.6", "MDC_DIM_FAHR", "temperature", 37.0),
+        ("8480-6^S^LN", "16", "kPa", "blood_pressure", 120.009852135),
+        ("2345-7^G^LN", "5.5", "mmol/L", "glucose", 99.0858),
+        ("19994-3^F^LN", "40", "%", "fio2", 0.4),
+        (
+            "147842^MDC_ECG_HEART_RATE^MDC",
+            "61",
+            "264864^MDC_DIM_BEAT_PER_MIN^MDC",
+            "heart_rate",
+            61,
+        ),
+        ("X^x^L^8867-4^HR^LN", "62", "bpm", "heart_rate", 62),
+        ("HR^x^L", "63", "bpm", "heart_rate", 63),
+        ("NIRS^x^L", "64", "foo", "NIRS", 64),
+    ],
+)
+def test_codes_and_units_become_those_of_the_pipeline(
+    tmp_path: Path, code_: str, value: str, unit: str, parameter: str, expected: float
+) -> None:
+    found = after(tmp_path / "log", oru(obx(code_, value, unit)))
+    [[(_, name, number)]] = readings(found).values()
+    assert (name, number) == (parameter, pytest.approx(expected, rel=1e-11))
+
+
+def test_times_go_by_the_field_then_the_header_then_the_setting(tmp_path: Path) -> None:
+    header = oru(obx(at="20261127100000", value="1")).replace(b"120000||", b"120000-0500||", 1)
+    found = after(
+        tmp_path / "log",
+        oru(obx(at="20261127100000", value="2")),
+        oru(obx(at="20261127100000+0000", value="3")),
+        header,
+        ICU_UNITS="",
+    )
+    [rows] = readings(found).values()
+    assert {value: at[11:16] for at, _, value in rows} == {2: "10:00", 3: "11:00", 1: "16:00"}
+
+
+def test_late_results_and_skipped_hours_keep_their_wall_clock(tmp_path: Path) -> None:
+    found = after(
+        tmp_path / "log",
+        adt("A01", at="20260328120000"),
+        oru(obx(at="20260329015900", value="1")),
+        oru(obx(at="20260329023000", value="2")),  # there is no such hour
+        oru(obx(at="20260329013000+0000", value="3")),
+    )
+    [rows] = readings(found).values()
+    assert [at for at, _, _ in rows] == [
+        *("2026-03-29 01:59:00", "2026-03-29 03:30:00", "2026-03-29 03:30:00")
+    ]
+
+
+def test_a_transfer_begins_and_ends_a_stay(tmp_path: Path) -> None:
+    found = after(
+        tmp_path / "log",
+        adt("A01", bed="ED^1", at="20261127080000"),
+        adt("A02", bed="ICU^1^1", at="20261127090000"),
+        adt("A02", bed="ICU^1^2", at="20261127091000"),
+        adt("A02", bed="WARD^1", at="20261128100000"),
+        adt("A12", bed="ICU^1^2", at="20261128101000"),
+        adt("A03", at="20261129100000"),
+    )
+    told = [(event["type"], event.get("place"), event.get("date_discharge")) for event in found]
+    assert told == [
+        ("admission", "ICU 1 1", None),
+        ("admission", "ICU 1 2", None),
+        ("discharge", None, "2026-11-28"),
+        ("admission", "ICU 1 2", None),
+        ("discharge", None, "2026-11-29"),
+    ]
+    assert {event["date_admission"] for event in found} == {"2026-11-27"}
+
+
+def test_a_merge_moves_all_readings_and_later_ones_too(tmp_path: Path) -> None:
+    found = after(
+        tmp_path / "log",
+        adt("A01"),
+        oru(obx(value="1"), patient="P5"),
+        hl7("ADT^A40", "PID|||P1^^^H^MR", "MRG|P5^^^H^MR"),
+        oru(obx(value="2", at="20261127110000"), patient="P5"),
+    )
+    [rows] = readings(found).values()
+    assert [value for _, _, value in rows] == [1, 2]
+
+
+def test_a_cancelled_admission_withdraws_the_readings_of_the_stay(tmp_path: Path) -> None:
+    found = after(tmp_path / "log", adt("A01"), oru(obx()), adt("A11"))
+    assert readings(found) == {}
+    assert found[-1]["type"] == "discharge"
+
+
+def test_a_reading_of_a_patient_elsewhere_is_rejected_and_acknowledged(tmp_path: Path) -> None:
+    found = after(tmp_path / "log", oru(obx(), bed="WARD^1^1"))
+    assert [event["type"] for event in found] == ["unusable"]
+
+
+def test_names_leave_the_gateway_only_when_they_are_asked_for(tmp_path: Path) -> None:
+    messages = [adt("A01"), oru(obx(kind="ST", value="Doe"))]
+    assert "Doe" not in str(after(tmp_path / "no", *messages))
+    [admission, *_] = after(tmp_path / "yes", *messages, KEEP_IDENTIFIERS="1")
+    assert admission["identifier"] == "Doe, Jane · P1"

@@ -1,0 +1,154 @@
+"""A gateway in this process or in one of its own, its senders, and what its log holds."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiohttp import ClientSession, web
+
+from gateway.app import MLLP_PORT, create_app
+from gateway.mllp import FrameReader, wrap
+from gateway.settings import Settings
+from wire.settings import read
+
+ROOT = Path(__file__).parents[2]
+HEADER = "MSH|^~\\&|MON|WARD|||20261127120000||{kind}|{control}|P|2.5"
+
+
+def hl7(kind: str, *segments: str, control: str = "1") -> bytes:
+    """A message of these segments."""
+    return "".join(
+        f"{s}\r" for s in (HEADER.format(kind=kind, control=control), *segments)
+    ).encode()
+
+
+def oru(*segments: str, control: str = "1", patient: str = "P1", bed: str = "ICU^1^1") -> bytes:
+    """An ORU of one patient; an OBX is given as `8867-4|80|/min` and more fields, or whole."""
+    return hl7("ORU^R01", f"PID|||{patient}^^^H^MR", f"PV1||I|{bed}", *segments, control=control)
+
+
+class Running(NamedTuple):
+    """The ports and the log of a gateway in this process."""
+
+    mllp: int
+    url: str
+    log: Path
+    http: ClientSession
+
+
+@asynccontextmanager
+async def gateway(log: Path, **environ: str) -> AsyncIterator[Running]:
+    """Runs a gateway until the block ends."""
+    settings = read(
+        Settings,
+        {
+            "GATEWAY_LOG": str(log),
+            "MLLP_PORT": "0",
+            "TIME_ZONE": "Europe/Berlin",
+            "ICU_UNITS": "ICU",
+            **environ,
+        },
+    )
+    app = create_app(settings)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with ClientSession() as http:
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield Running(app[MLLP_PORT], url, log, http)
+    finally:
+        await runner.cleanup()
+
+
+async def send(port: int, pieces: Iterable[bytes], answers: int) -> list[bytes]:
+    """Writes the pieces one by one, and returns so many answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    frames = FrameReader(1 << 20)
+    found: list[bytes] = []
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0)
+    while len(found) < answers:
+        chunk = await asyncio.wait_for(reader.read(65536), 20)
+        if not chunk:
+            break
+        found += [frame.content for frame in frames.feed(chunk)]
+    writer.close()
+    return found
+
+
+async def send_all(port: int, messages: Iterable[bytes]) -> list[str]:
+    """Sends messages one after the other; returns each MSA-1."""
+    frames = [wrap(message) for message in messages]
+    return [code(answer) for answer in await send(port, frames, len(frames))]
+
+
+def code(answer: bytes) -> str:
+    """MSA-1 of an answer."""
+    return next(line for line in answer.decode().split("\r") if line.startswith("MSA"))[4:6]
+
+
+def events(log: Path) -> list[dict[str, Any]]:
+    """The events in a log, in order."""
+    connection = sqlite3.connect(f"file:{log}?mode=ro", uri=True)
+    rows = connection.execute("SELECT seq, data FROM events ORDER BY seq").fetchall()
+    connection.close()
+    assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
+    return [json.loads(data) for _, data in rows]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Program:
+    """`python -m gateway` in a process of its own, that can be killed."""
+
+    def __init__(self, log: Path, **environ: str) -> None:
+        self.log = log
+        self.mllp, self.port = free_port(), free_port()
+        self._environ = {
+            **os.environ,
+            "GATEWAY_LOG": str(log),
+            "MLLP_PORT": str(self.mllp),
+            "GATEWAY_PORT": str(self.port),
+            "TIME_ZONE": "Europe/Berlin",
+            "LOG_LEVEL": "WARNING",
+            **environ,
+        }
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway"], cwd=ROOT, env=self._environ
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert self.process.poll() is None, "the gateway did not start"
+            time.sleep(0.02)
+        raise AssertionError("the gateway did not start")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
