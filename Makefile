@@ -15,7 +15,7 @@ setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
 export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
 .DEFAULT_GOAL := help
-.PHONY: help run live replay status import train token chaos bench test check audit lock clean
+.PHONY: help run live replay status import train evaluate token chaos bench test check audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ import: $(VENV)/train ## convert a public data set: FORMAT=physionet2012 FROM=fo
 
 train: $(VENV)/train ## train and evaluate a model: CONFIG=file.toml
 	@$(BIN)/python -m training train $${CONFIG:+"$$CONFIG"}
+
+evaluate: $(VENV)/train ## judge a finished model on your patients: MODEL=name/version DATA=folder
+	@$(BIN)/python -m training evaluate "$$MODEL" "$$DATA" $${RECALIBRATE:+--recalibrate "$$RECALIBRATE"} $${LABEL:+--label "$$LABEL"}
 
 token: $(VENV)/run ## print a token for the model API: KEY=file
 	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"}

@@ -112,7 +112,7 @@ def through(
         pipeline.ready("redis", "modelapi", "tool", "hospital")
         usage = pipeline.run(60 + ward.rows / 1_000)
         pipeline.wait_for_model()
-        latency = pipeline.latency()
+        latency = pipeline.latency(pipeline.stream)
     correct = oracle.check(ward, target, pipeline.stream, workers)
     if url is None:
         server.drop("pipeline")

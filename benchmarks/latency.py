@@ -18,7 +18,7 @@ def run(bench: Bench) -> Iterator[Result]:
             pipeline.ready("redis", "modelapi", "tool", "hospital")
             usage = pipeline.run(60 + length * 2)
             pipeline.wait_for_model()
-            latency = pipeline.latency()
+            latency = pipeline.latency(pipeline.stream)
         correct = oracle.check(ward, url, pipeline.stream, 2)
         for name in ("p50", "p99", "max"):
             yield Result(

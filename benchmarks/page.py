@@ -36,7 +36,8 @@ def run(bench: Bench) -> Iterator[Result]:
         shown["drawn"] = ("drawn by Chromium beside it", _drawn)
     pairs = 1 if bench.quick else 3
     for key, (told, opened) in shown.items():
-        without, with_page = [], []
+        without: list[float] = []
+        with_page: list[float] = []
         for turn in range(pairs):
             order = ((without, _closed), (with_page, opened))
             for speeds, how in order if turn % 2 == 0 else reversed(order):

@@ -1,26 +1,20 @@
 """The real programs, as the Procfile starts them, and what they use while they work."""
 
-import json
 import os
-import signal
-import subprocess
 import time
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from honcho.environ import parse_procfile
-from redis import Redis
 from redis.exceptions import RedisError
 
 from benchmarks import processes
 from benchmarks.databases import CannotMeasure, Server, open_database
-from embedded.stack import PORTS, ROOT, environment, free_port
+from embedded.programs import Programs, get_json
+from embedded.stack import PORTS, environment, free_port
+from wire import keys
 
-COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
-METRICS = ("BUFFER_METRICS_PORT", "TOOL_METRICS_PORT")
 START_SECONDS = 60.0
 MERGE_SECONDS = 300.0  # hospital merges its CSVs before it is ready
 LOOK = 0.02  # seconds between two looks at the positions
@@ -48,77 +42,37 @@ class Usage:
         }
 
 
-class Pipeline:
-    """Programs in a folder of their own. A context manager: leaving it ends what it started."""
+class Pipeline(Programs):
+    """Programs in a folder of their own, and the database server that they use."""
 
     def __init__(
         self, folder: Path, patient_data: Path, database_url: str, server: Server, **settings: str
     ) -> None:
         inherited = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
-        self.environ: Mapping[str, str] = environment(
-            folder,
-            {
-                **inherited,
-                **{key: str(free_port()) for key in (*PORTS, *METRICS)},
-                "PATIENT_DATA": str(patient_data),
-                "DATABASE_URL": database_url,
-                "REPLAY_RATE": "0",
-                "REPLAY_MODE": "hindsight",
-            }
-            | settings,
-        )
-        (folder / "redis").mkdir(parents=True)
-        self.folder = folder
+        chosen = {
+            "PATIENT_DATA": str(patient_data),
+            "DATABASE_URL": database_url,
+            "REPLAY_RATE": "0",
+            "REPLAY_MODE": "hindsight",
+        } | settings
+        ports = {key: str(free_port()) for key in PORTS}
+        super().__init__(folder, environment(folder, inherited | ports | chosen))
         self.server = server
-        self.redis: Any = Redis.from_url(self.environ["REDIS_URL"], socket_timeout=5)
         self.stream = ""
         self.messages = 0
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> "Pipeline":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.redis.close()
-        for process in self._running.values():
-            _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + 10
-        for name in reversed(self._running):
-            process = self._running[name]
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
-                process.wait()
-
-    def start(self, *names: str) -> None:
-        for name in names:
-            with (self.folder / f"{name}.log").open("ab") as output:
-                self._running[name] = subprocess.Popen(
-                    ["sh", "-c", COMMANDS[name]],
-                    cwd=ROOT,
-                    env=dict(self.environ),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # a group, with all that the program starts
-                )
-
-    def wait(self, what: Callable[[], Any], told: str, seconds: float = START_SECONDS) -> None:
-        """Until `what()` is true. Raises CannotMeasure, with the end of the logs."""
+    def wait(
+        self, reached: Callable[[], Any], failure: str, seconds: float = START_SECONDS
+    ) -> None:
+        """Waits until `reached()` is true. Raises CannotMeasure, with the end of the logs."""
         deadline = time.monotonic() + seconds
-        while not what():
-            dead = [name for name, p in self._running.items() if p.poll() is not None]
-            if dead or time.monotonic() > deadline:
-                reason = f"{dead[0]} ended" if dead else f"not within {seconds:.0f} s"
-                raise CannotMeasure(f"{told}: {reason}\n{self._logs()}")
+        while not reached():
+            ended = self.ended()
+            if ended or time.monotonic() > deadline:
+                reason = f"{ended[0]} ended" if ended else f"not within {seconds:.0f} s"
+                logs = self.logs(self._running, 800)
+                raise CannotMeasure(f"{failure}: {reason}\n{logs}")
             time.sleep(LOOK)
-
-    def _logs(self) -> str:
-        logs = {name: (self.folder / f"{name}.log").read_bytes() for name in self._running}
-        return "\n".join(
-            f"--- {name}\n{log[-800:].decode(errors='replace')}" for name, log in logs.items()
-        )
 
     def ready(self, *names: str) -> None:
         """Starts the programs and waits until each would take work."""
@@ -134,23 +88,23 @@ class Pipeline:
             return False
 
     def _modelapi_ready(self) -> bool:
-        return bool(_get_json(f"{self.environ['MODEL_URL']}/health"))
+        return bool(get_json(f"{self.environ['MODEL_URL']}/health"))
 
     def _tool_ready(self) -> bool:
-        parts = int(self.environ.get("PARTITIONS", 2))
-        at_work = all(self.redis.scard(f"rq:workers:tool-{part}") for part in range(parts))
-        return at_work and bool(self.redis.exists("icu:declaration"))
+        parts = range(int(self.environ.get("PARTITIONS", 2)))
+        workers = [self.redis.scard(f"rq:workers:{keys.queue_name(part)}") for part in parts]
+        return all(workers) and bool(self.redis.exists(keys.DECLARATION))
 
     def _hospital_ready(self) -> bool:
-        found = _get_json(f"http://127.0.0.1:{self.environ['HOSPITAL_PORT']}/health")
-        self.stream, self.messages = found.get("stream", ""), found.get("messages", 0)
+        health = self.health()
+        self.stream, self.messages = health.get("stream", ""), health.get("messages", 0)
         return bool(self.stream)
 
     def _dashboard_ready(self) -> bool:
-        return bool(_get_json(f"http://127.0.0.1:{self.environ['DASHBOARD_PORT']}/health"))
+        return bool(get_json(f"http://127.0.0.1:{self.environ['DASHBOARD_PORT']}/health"))
 
     def _front_ready(self) -> bool:
-        return bool(_get_json(f"http://127.0.0.1:{self.environ['FRONT_PORT']}/api/model"))
+        return bool(get_json(f"http://127.0.0.1:{self.environ['FRONT_PORT']}/api/model"))
 
     def run(self, seconds: float, look: Callable[[int], None] = lambda stored: None) -> Usage:
         """Starts the buffer; what was used from its first batch until all is stored.
@@ -159,11 +113,11 @@ class Pipeline:
         Raises CannotMeasure when that takes more than `seconds`.
         """
         self.start("buffer")
-        self.wait(lambda: self.redis.exists("icu:position"), "no message came")
+        self.wait(lambda: self.position(), "no message came")
         start, cpu, machine = time.monotonic(), self._cpu(), processes.machine_cpu_seconds()
 
         def done() -> bool:
-            stored = self.stored()
+            stored = self.stored_up_to()
             look(stored)
             return stored >= self.messages
 
@@ -177,35 +131,6 @@ class Pipeline:
         return Usage(
             self.messages, taken, used, self.peak(), max(0.0, machine - own) / (taken * cores)
         )
-
-    def stored(self) -> int:
-        """Up to which message all are in the database."""
-        try:
-            position = json.loads(self.redis.get("icu:position") or "{}")
-            committed = self.redis.hgetall("icu:committed")
-        except RedisError:
-            return 0
-        behind = [
-            seq
-            for part, last in position.get("parts", {}).items()
-            if (seq := int(committed.get(f"{self.stream}/{part}".encode(), 0))) < last
-        ]
-        return min(behind, default=position.get("seq", 0))
-
-    def latency(self) -> dict[str, float]:
-        """Milliseconds from the buffer's receipt to the commit, as the tool has counted them."""
-        found = self.redis.hgetall(f"icu:latency:{self.stream}")
-        counts = sorted((int(bucket), int(count)) for bucket, count in found.items())
-        total = sum(count for _, count in counts)
-        latency = {"max": float(counts[-1][0])}
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
-            seen = 0
-            for milliseconds, count in counts:
-                seen += count
-                if seen >= share * total:
-                    latency[name] = float(milliseconds)
-                    break
-        return latency
 
     def wait_for_model(self, seconds: float = 30) -> None:
         """Until no prediction waits for the model API: a busy one may have been late."""
@@ -248,19 +173,3 @@ class Pipeline:
         if self.server.pid is not None:
             found["database"] = [self.server.pid]
         return found
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _get_json(url: str) -> dict[str, Any]:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
-            found: dict[str, Any] = json.load(answer)
-            return found
-    except (OSError, ValueError):
-        return {}

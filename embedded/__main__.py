@@ -2,7 +2,8 @@
 
 `python -m embedded live` has the gateway in front, for a live ward, and no hospital.
 
-Settings come from the environment, see README: `REPLAY_RATE=0 python -m embedded run`.
+Settings are environment variables or lines of the file .env, see README:
+`REPLAY_RATE=0 python -m embedded run`.
 """
 
 import argparse
@@ -10,25 +11,33 @@ import os
 import sys
 from pathlib import Path
 
+from honcho.environ import parse
+
+from embedded.programs import ROOT
 from embedded.replay import replay
-from embedded.stack import CannotRun, environment, manager, prepare, without_password
+from embedded.stack import CannotRun, Output, environment, make_private, manager, prepare
+from wire.settings import without_password
 
 SOURCES = {"run": "hospital", "live": "gateway"}
 
 
 def run(source: str) -> int:
-    """Until Ctrl-C, or until one of the programs ends. source: hospital or gateway."""
+    """Runs until Ctrl-C, or until one of the programs ends. source: hospital or gateway."""
     folder = Path("var")
     environ = environment(folder, source=source)
+    make_private(folder)
     prepare(folder, environ)
     print(
         f"ICU Stream: http://127.0.0.1:{environ['FRONT_PORT']}/ · "
         f"rows in {without_password(environ['DATABASE_URL'])} · Ctrl-C ends it",
         flush=True,
     )
-    programs = manager(environ, source)
+    output = Output(sys.stdout)
+    programs = manager(environ, source, output)
     programs.loop()
-    return 0 if programs.returncode in (130, 143) else programs.returncode or 0
+    if programs.returncode in (130, 143):
+        return 0
+    raise CannotRun(f"{output.first_end}; its log is above")
 
 
 def main() -> int:
@@ -39,7 +48,10 @@ def main() -> int:
     )
     parser.add_argument("what", choices=["run", "live", "replay"])
     what = parser.parse_args().what
-    os.chdir(Path(__file__).parent.parent)
+    os.chdir(ROOT)
+    if Path(".env").is_file():
+        for key, value in parse(Path(".env").read_text()).items():
+            os.environ.setdefault(key, value)
     try:
         return replay() if what == "replay" else run(SOURCES[what])
     except CannotRun as error:

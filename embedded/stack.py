@@ -1,21 +1,21 @@
 """What the embedded pipeline needs: folders, free ports, and the environment of its programs."""
 
 import os
-import re
 import socket
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from honcho.environ import expand_processes, parse_procfile
 from honcho.manager import Manager
-from honcho.printer import Printer
+from honcho.printer import Message, Printer
 
 from buffer.settings import Settings as BufferSettings
 from dashboard.settings import SettingError as DashboardSettingError
 from dashboard.settings import Settings as DashboardSettings
 from embedded import redis_server
+from embedded.programs import COMMANDS
+from embedded.programs import ROOT as ROOT
 from gateway.settings import Settings as GatewaySettings
 from hospital.cells import Dates
 from hospital.settings import SettingError as HospitalSettingError
@@ -23,9 +23,8 @@ from hospital.settings import Settings as HospitalSettings
 from modelapi import settings as modelapi
 from tool.settings import SettingError as ToolSettingError
 from tool.settings import Settings as ToolSettings
-from wire.settings import read
+from wire.settings import read, without_password
 
-ROOT = Path(__file__).parent.parent
 PORTS = (
     *("FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT", "DASHBOARD_PORT"),
     *("BUFFER_METRICS_PORT", "TOOL_METRICS_PORT"),
@@ -44,13 +43,11 @@ def environment(
     source: the program that serves the stream, hospital or gateway.
     """
     folder = folder.resolve()
-    socket_path = folder / "redis.sock"
-    if len(str(socket_path)) > 100:  # a socket's path must fit in 108 bytes
-        socket_path = Path(tempfile.mkdtemp(prefix="icu-")) / "redis.sock"
+    redis_folder = folder / "redis"
     chosen = {key: value for key, value in given.items() if value}
     ours = {
-        "REDIS_URL": f"unix://{socket_path}",
-        "REDIS_FOLDER": str(folder / "redis"),
+        "REDIS_URL": f"unix://{_short(redis_folder) / redis_server.SOCKET}",
+        "REDIS_FOLDER": str(redis_folder),
         "DATABASE_URL": f"sqlite:///{folder / 'icu.sqlite'}",
         "DERIVED_DATA": str(folder / "derived"),
         "MODEL_STATE": str(folder / "models.sqlite"),
@@ -72,6 +69,21 @@ def environment(
     # The environment that runs this is the one that runs the programs.
     chosen["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{chosen.get('PATH', '')}"
     return chosen
+
+
+def _short(folder: Path) -> Path:
+    """The folder, or a link to it: the path of a socket has at most 108 bytes."""
+    if len(os.fsencode(folder)) < 90:
+        return folder
+    link = Path(tempfile.mkdtemp(prefix="icu-"), "redis")
+    link.symlink_to(folder)
+    return link
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder that only its owner can enter: it holds patients' data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def check_settings(environ: Mapping[str, str]) -> None:
@@ -122,22 +134,13 @@ def prepare(folder: Path, environ: Mapping[str, str]) -> None:
                 ) from None
     if not environ["REDIS_URL"].startswith("unix://"):
         raise CannotRun(
-            f"REDIS_URL={environ['REDIS_URL']}: this pipeline has a Redis of its own, on a socket: "
-            "leave it unset"
+            f"REDIS_URL={without_password(environ['REDIS_URL'])}: this pipeline has a Redis of "
+            "its own, on a socket: leave it unset"
         )
     running = environ["REDIS_URL"].removeprefix("unix://")
     with socket.socket(socket.AF_UNIX) as probe:
         if Path(running).exists() and probe.connect_ex(running) == 0:
             raise CannotRun(f"the pipeline is running already in {folder}")
-
-
-def without_password(url: str) -> str:
-    """The address as it may be shown.
-
-    >>> without_password("mysql://tool:secret@127.0.0.1/tooldb")
-    'mysql://tool:***@127.0.0.1/tooldb'
-    """
-    return re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def free_port() -> int:
@@ -146,12 +149,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def manager(environ: Mapping[str, str], source: str) -> Manager:
+class Output(Printer):  # type: ignore[misc]
+    """Prints the programs' lines. `first_end` is honcho's line about the first that ended."""
+
+    first_end = ""
+
+    def write(self, message: Message) -> None:
+        if message.name == "system" and " stopped (rc=" in str(message.data):
+            self.first_end = self.first_end or str(message.data).strip()
+        super().write(message)
+
+
+def manager(environ: Mapping[str, str], source: str, output: Output) -> Manager:
     """honcho, with the programs of the Procfile, and `source` in hospital's place."""
-    found = Manager(Printer(sys.stdout))
-    procfile = parse_procfile((ROOT / "Procfile").read_text())
-    programs = procfile.processes
-    programs[source] = programs.pop("hospital").replace("hospital", source)
-    for process in expand_processes(programs, env=dict(environ)):
-        found.add_process(process.name, process.cmd, env=process.env, cwd=str(ROOT))
-    return found
+    programs = Manager(output)
+    commands = dict(COMMANDS)
+    commands[source] = commands.pop("hospital").replace("hospital", source)
+    for name, command in commands.items():
+        programs.add_process(name, command, env=dict(environ), cwd=str(ROOT))
+    return programs

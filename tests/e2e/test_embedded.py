@@ -15,7 +15,8 @@ import pytest
 from buffer.settings import Settings as BufferSettings
 from dashboard.settings import Settings as DashboardSettings
 from embedded import replay
-from embedded.stack import PORTS, ROOT, CannotRun, check_settings, environment, free_port, prepare
+from embedded.programs import ROOT, Programs
+from embedded.stack import PORTS, CannotRun, check_settings, environment, free_port, prepare
 from tests.support.pipeline import synthetic
 from tool.settings import Settings as ToolSettings
 from wire.settings import read
@@ -145,7 +146,8 @@ def test_a_replay_says_where_the_rows_are_that_could_not_be_used(tmp_path: Path)
     result |= {"seconds": 2, "messages_per_s": 500, "refused_rows": 0}
     assert "rejected.csv" not in replay.summary(result, environ)
     said = replay.summary(result | {"refused_rows": 1234}, environ).splitlines()[-1]
-    assert said == f"rows of the CSVs that could not be used: 1,234; see {tmp_path}/rejected.csv"
+    assert "1,234" in said
+    assert said.endswith(f"see {tmp_path}/rejected.csv")
 
 
 def test_a_replay_that_is_told_to_stop_leaves_nothing_running(tmp_path: Path) -> None:
@@ -181,16 +183,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_a_replay_of_nothing_ends_with_a_word(
+def test_a_replay_of_nothing_ends_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     health = {"stream": "5eed0001", "messages": 0, "refused_rows": 3}
-    monkeypatch.setattr(replay, "_health", lambda port: health)
-    environ = environment(tmp_path / "run", {"PATIENT_DATA": str(tmp_path)})
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as programs:
-        with pytest.raises(CannotRun, match=f"no message; .* 3, see {tmp_path}/rejected.csv"):
-            replay._follow(programs, environ)
-        programs.terminate()
+    monkeypatch.setattr(Programs, "health", lambda programs: health)
+    programs = Programs(tmp_path, environment(tmp_path, {"PATIENT_DATA": str(tmp_path)}))
+    with pytest.raises(CannotRun, match=f"no message; 3 .* {tmp_path}/rejected.csv"):
+        replay.follow(programs)
 
 
 @pytest.mark.parametrize(
