@@ -1,0 +1,156 @@
+"""JSON, FHIR and the stream of a real gateway."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from gateway.log import Log
+from tests.support.gateway import Running, events, gateway, oru, send_all
+from tests.support.hl7_corpus import obx
+
+READING: dict[str, Any] = {
+    "type": "reading",
+    "pat_id": 17,
+    "age": 63.2,
+    "date_admission": "2026-11-27",
+    "date_discharge": None,
+    "day": "2026-11-27",
+    "hour": 7,
+    "parameter": "blood_pressure",
+    "value": 118.4,
+}
+
+
+def coded(code: str) -> dict[str, Any]:
+    return {"coding": [{"system": "http://loinc.org", "code": code}]}
+
+
+def pressure(id: str = "o1", status: str = "final", kpa: float = 16) -> dict[str, Any]:
+    """A blood pressure of two components, one of them without a value."""
+    return {
+        "resourceType": "Observation",
+        "id": id,
+        "status": status,
+        "code": coded("85354-9"),
+        "subject": {"reference": "Patient/p1"},
+        "effectiveDateTime": "2026-11-27T09:00:00Z",
+        "component": [
+            {"code": coded("8480-6"), "valueQuantity": {"value": kpa, "code": "kPa"}},
+            {"code": coded("8462-4"), "dataAbsentReason": {"text": "not performed"}},
+        ],
+    }
+
+
+async def post(running: Running, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+    async with running.http.post(running.url + path, json=body, headers=headers) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+def test_a_list_of_messages_has_a_result_for_each(tmp_path: Path) -> None:
+    async def run() -> tuple[int, Any]:
+        async with gateway(tmp_path / "log") as running:
+            await post(running, "/messages", READING)
+            body = [READING, {"type": "x"}, {**READING, "hour": 8}, {**READING, "hour": 99}]
+            return await post(running, "/messages", body)
+
+    status, answer = asyncio.run(run())
+    assert status == 207
+    assert [result["status"] for result in answer["results"]] == [200, 422, 201, 422]
+    assert len(events(tmp_path / "log")) == 2
+
+
+def test_an_idempotency_key_names_one_message(tmp_path: Path) -> None:
+    async def run() -> list[int]:
+        async with gateway(tmp_path / "log") as running:
+            key = {"Idempotency-Key": "k1"}
+            bodies = (READING, READING, {**READING, "value": 99})
+            return [(await post(running, "/messages", body, **key))[0] for body in bodies]
+
+    assert asyncio.run(run()) == [201, 200, 422]
+    assert len(events(tmp_path / "log")) == 1
+
+
+def test_fhir_corrections_withdraw_and_a_bundle_sent_twice_counts_once(tmp_path: Path) -> None:
+    bundle = {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [
+            {"resource": {**pressure("o2"), "subject": {"reference": "urn:uuid:1"}}},
+            {
+                "fullUrl": "urn:uuid:1",
+                "resource": {
+                    "resourceType": "Patient",
+                    "identifier": [{"system": "H", "value": "P1"}],
+                },
+            },
+        ],
+    }
+
+    async def run() -> list[int]:
+        async with gateway(tmp_path / "log", ICU_UNITS="") as running:
+            await send_all(running.mllp, [oru(obx())])
+            steps = [
+                ("/fhir/Observation", pressure()),
+                ("/fhir/Observation", pressure(status="amended", kpa=17)),
+                ("/fhir/Observation", pressure(status="entered-in-error", kpa=17)),
+                ("/fhir", bundle),
+                ("/fhir", bundle),
+                ("/fhir/Observation", {"resourceType": "Observation"}),
+                ("/fhir/Device", {"resourceType": "Device"}),
+            ]
+            return [(await post(running, path, body))[0] for path, body in steps]
+
+    assert asyncio.run(run()) == [201, 201, 201, 200, 200, 400, 404]
+    found = events(tmp_path / "log")
+    assert [event["type"] for event in found] == [
+        *("admission", "reading", "admission", "reading", "withdrawal", "reading", "withdrawal"),
+        "reading",
+    ]
+    # The Bundle's patient is the one that HL7 knows by the same identifier.
+    assert found[-1]["pat_id"] == found[1]["pat_id"] != found[3]["pat_id"]
+
+
+def test_the_stream_resumes_and_refuses_what_is_not_kept(tmp_path: Path) -> None:
+    async def ask(running: Running, after: str) -> tuple[int, str]:
+        headers = {"Last-Event-ID": after} if after else {}
+        async with running.http.get(running.url + "/sub", headers=headers) as answer:
+            line = await answer.content.readline() if answer.status == 200 else b""
+            return answer.status, line.decode().strip()
+
+    async def fill() -> None:
+        async with gateway(tmp_path / "log") as running:
+            await post(running, "/messages", [{**READING, "hour": hour} for hour in range(9)])
+
+    async def run(stream: str) -> list[tuple[int, str]]:
+        async with gateway(tmp_path / "log") as running:
+            places = ("", f"{stream}-2", f"{stream}-6", "other-7", f"{stream}-99", "?")
+            return [await ask(running, place) for place in places]
+
+    asyncio.run(fill())
+    log = Log(tmp_path / "log")
+    stream = log.stream
+    log.connection.execute("UPDATE received SET at = 0 WHERE id <= 4")
+    assert log.prune(1.0)
+    log.close()
+    assert asyncio.run(run(stream)) == [
+        (200, f"id: {stream}-5"),
+        (410, ""),
+        (200, f"id: {stream}-7"),
+        (200, f"id: {stream}-5"),
+        (400, ""),
+        (400, ""),
+    ]
+
+
+def test_a_token_is_required_once_a_key_is_set(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 32)
+
+    async def run() -> list[int]:
+        async with gateway(tmp_path / "log", MODEL_TOKEN_KEY_FILE=str(key)) as running:
+            paths = ("/messages", "/fhir")
+            found = [(await post(running, path, READING))[0] for path in paths]
+            async with running.http.get(running.url + "/health") as answer:
+                return [*found, answer.status]
+
+    assert asyncio.run(run()) == [401, 401, 200]

@@ -1,0 +1,108 @@
+"""Kills a gateway again and again while a sender repeats each message until it is acknowledged.
+
+    python -m tests.support.gateway_kills --rounds 1000
+
+Compares the log's tables, row by row, with those of one clean pass.
+"""
+
+import argparse
+import random
+import socket
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from gateway.mllp import FrameReader, wrap
+from tests.support.gateway import Program, code, oru
+from tests.support.hl7_corpus import corpus, obx
+
+TABLES = {
+    "events": "seq, received, data",
+    "received": "id, digest, sender, kind, first, last, raw",
+    "patients": "*",
+    "people": "*",
+    "stays": "*",
+    "refs": "*",
+}
+
+
+def tables(log: Path) -> dict[str, list[tuple[object, ...]]]:
+    """All rows, without the times of receipt."""
+    connection = sqlite3.connect(log)
+    found = {
+        name: connection.execute(f"SELECT {columns} FROM {name} ORDER BY 1, 2").fetchall()
+        for name, columns in TABLES.items()
+    }
+    connection.close()
+    return found
+
+
+def deliver(port: int, message: bytes) -> None:
+    """Repeats a message until it is acknowledged."""
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 2) as connection:
+                connection.sendall(wrap(message))
+                frames: list[bytes] = []
+                reader = FrameReader(1 << 20)
+                while not frames:
+                    chunk = connection.recv(65536)
+                    if not chunk:
+                        break
+                    frames = [frame.content for frame in reader.feed(chunk)]
+                if frames and code(frames[0]) == "AA":
+                    return
+        except OSError:
+            time.sleep(0.005)
+
+
+def messages(count: int) -> list[bytes]:
+    """The corpus, and further readings with corrections."""
+    more = [
+        oru(f"OBR|1||K{n // 2}", obx(value=str(60 + n % 50), at="20261127100000"), control=str(n))
+        for n in range(count)
+    ]
+    return corpus() + more
+
+
+def run(rounds: int, folder: Path, seed: int) -> bool:
+    """Whether the tables are equal after all rounds."""
+    rng = random.Random(seed)
+    sent = messages(rounds * 4)
+    clean = Program(folder / "clean.sqlite", ICU_UNITS="ICU")
+    for message in sent:
+        deliver(clean.mllp, message)
+    clean.stop()
+    program = Program(folder / "killed.sqlite", ICU_UNITS="ICU")
+    done = threading.Event()
+
+    def send() -> None:
+        for message in sent:
+            deliver(program.mllp, message)
+        done.set()
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    kills = 0
+    while not done.wait(rng.uniform(0.0, 0.03)) and kills < rounds:
+        program.kill()
+        kills += 1
+        program.start()
+    sender.join()
+    program.stop()
+    print(f"{kills} kills, {len(sent)} messages")
+    return tables(folder / "clean.sqlite") == tables(folder / "killed.sqlite")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        equal = run(options.rounds, Path(name), options.seed)
+    print("tables equal" if equal else "TABLES DIFFER")
+    sys.exit(not equal)

@@ -1,0 +1,58 @@
+"""Framing, parsing and codes of the gateway, beside independent oracles and random input."""
+
+import contextlib
+import csv
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gateway.codes
+from gateway.codes import Codes
+from gateway.hl7 import Unreadable, parse, split
+from gateway.mllp import Frame, FrameReader, wrap
+from gateway.reading import Reader
+from tests.support.hl7_corpus import corpus
+from wire.vitals import VITALS
+
+READER = Reader(Codes(), ZoneInfo("Europe/Berlin"), "", lambda system, code: None)
+
+
+def test_frames_are_the_same_cut_at_every_byte() -> None:
+    for message in corpus():
+        stream = b"junk" + wrap(message) + b"\r\n" + wrap(message)
+        for cut in range(len(stream) + 1):
+            reader = FrameReader(1 << 20)
+            frames = reader.feed(stream[:cut]) + reader.feed(stream[cut:])
+            assert frames == [Frame(message), Frame(message)]
+            assert not reader.partial
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_bytes_are_read_or_refused(data: st.DataObject) -> None:
+    message = bytearray(data.draw(st.sampled_from(corpus())))
+    for _ in range(data.draw(st.integers(0, 8))):
+        at = data.draw(st.integers(0, len(message)))
+        message[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    reader = FrameReader(1 << 12)
+    for frame in reader.feed(b"\x0b" + bytes(message) + b"\x1c\r"):
+        for content in split(frame.content):
+            with contextlib.suppress(Unreadable):
+                READER.facts(parse(content))
+
+
+def test_every_code_is_of_a_known_parameter() -> None:
+    path = Path(gateway.codes.__file__).with_name("codes.csv")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["parameter"] for row in rows} <= set(VITALS)
+    keys = [(row["system"], row["code"], row["unit"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_code_in_an_unknown_unit_is_no_value() -> None:
+    with pytest.raises(gateway.codes.UnknownUnit):
+        Codes().conversion([("LN", "2345-7")], "furlong")
