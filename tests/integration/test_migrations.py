@@ -1,0 +1,291 @@
+"""Upgrades a database of version 1, with its rows, on SQLite, MySQL and MariaDB.
+
+The dumps in version_1/ were made by the tool as it was before the tables had versions: two
+streams, a discharge, rejected messages, pending predictions, and names that differ in case.
+"""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import op
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from embedded.stack import ROOT
+from tests.support.servers import as_root, rows
+from tool.database import Refused, connect
+from tool.database.schema import MIGRATIONS, VERSIONS
+from wire.database import is_sqlite, sqlite_path
+from wire.tables import KEYS, TABLES, columns
+
+pytestmark = pytest.mark.timeout(120, func_only=True)
+
+DUMPS = Path(__file__).parent / "version_1"
+OLD_TABLES = (
+    *("readings", "stays", "vitals", "predictions", "pending", "rejected", "positions", "models"),
+)
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+@pytest.fixture(params=["sqlite", "mysql", "mariadb"])
+def kind(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def empty(kind: str, new_database: Callable[[str], str]) -> Callable[[], str]:
+    return lambda: new_database(kind)
+
+
+@pytest.fixture
+def old(kind: str, empty: Callable[[], str]) -> Callable[[], str]:
+    """A function that makes a database of version 1 with rows; returns its URL."""
+
+    def make() -> str:
+        url, dump = empty(), (DUMPS / f"{kind}.sql").read_text()
+        if is_sqlite(url):
+            with closing(sqlite3.connect(sqlite_path(url))) as connection:
+                connection.executescript(dump)
+        else:
+            with closing(server(url)) as connection:
+                connection.autocommit = False
+                cursor = connection.cursor()
+                for statement in dump.split(";\n"):
+                    if statement.strip():
+                        cursor.execute(statement)
+                connection.commit()
+        return url
+
+    return make
+
+
+def server(url: str) -> Any:
+    place, _, name = url.rpartition("@")[2].partition("/")
+    return as_root(int(place.rpartition(":")[2]), database=name)
+
+
+def upgrade(url: str) -> None:
+    with closing(connect(url)) as database:
+        database.create_tables()
+
+
+def everything(url: str, names: dict[str, str]) -> Rows:
+    return {
+        table: rows(url, f"SELECT {some} FROM {table} ORDER BY {some}")
+        for table, some in names.items()
+    }
+
+
+def old_columns(url: str) -> dict[str, str]:
+    """The columns of each table of version 1, in backticks."""
+    if is_sqlite(url):
+        found = {t: [row[1] for row in rows(url, f"PRAGMA table_info({t})")] for t in OLD_TABLES}
+    else:
+        found = {t: [row[0] for row in rows(url, f"SHOW COLUMNS FROM {t}")] for t in OLD_TABLES}
+    return {table: ", ".join(f"`{name}`" for name in names) for table, names in found.items()}
+
+
+def shape(url: str) -> list[Any]:
+    """The definition of each table, as the server describes it."""
+    if is_sqlite(url):
+        return rows(url, "SELECT name, sql FROM sqlite_master ORDER BY name")
+    tables = sorted(name for (name,) in rows(url, "SHOW TABLES"))
+    return [rows(url, f"SHOW CREATE TABLE {table}") for table in tables]
+
+
+def check_upgraded(url: str, names: dict[str, str], before: Rows) -> None:
+    assert everything(url, names) == before
+    assert len(before["readings"]) == 10
+    assert rows(url, "SELECT version_num FROM alembic_version") == [(VERSIONS[-1],)]
+    assert rows(url, "SELECT stream, seq, model, version FROM pending ORDER BY seq") == [
+        ("5f2c9e01", 8, "risk", "1"),
+        ("5f2c9e01", 10, "risk", "1"),
+    ]
+    assert rows(url, "SELECT DISTINCT identifier, place FROM stays") == [(None, None)]
+    for table in TABLES:
+        assert rows(url, f"SELECT COUNT({KEYS[table][0]}) FROM {table}")[0][0] == len(
+            before.get(table, [])
+        )
+
+
+def test_a_database_of_version_1_keeps_every_row(old: Callable[[], str]) -> None:
+    url = old()
+    names = old_columns(url)
+    before = everything(url, names)
+    upgrade(url)
+    check_upgraded(url, names, before)
+    upgrade(url)
+    check_upgraded(url, names, before)
+
+
+def test_two_versions_of_a_model_answer_one_reading(old: Callable[[], str]) -> None:
+    url = old()
+    upgrade(url)
+    statement = "INSERT INTO predictions SELECT stream, seq, model, '2', pat_id, date_admission,"
+    rest = " measured_at, features, probability, reason, created_at FROM predictions"
+    rows(url, f"{statement}{rest} WHERE model = 'risk'")
+    found = rows(url, "SELECT version, COUNT(*) FROM predictions WHERE model = 'risk' GROUP BY 1")
+    assert found == [("1", 9), ("2", 9)]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the program handles it."""
+
+
+def test_an_upgrade_resumes_after_a_kill_at_any_statement(
+    old: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, left = op.execute, 0
+
+    def failing(statement: str) -> None:
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        execute(statement)
+
+    monkeypatch.setattr(op, "execute", failing)
+    statements = len(OLD_TABLES)  # the first step creates only what is missing
+    while True:
+        url = old()
+        names = old_columns(url)
+        before = everything(url, names)
+        left = statements
+        try:
+            upgrade(url)
+            break
+        except Killed:
+            left = 10_000
+            upgrade(url)
+        check_upgraded(url, names, before)
+        statements += 1
+    assert statements > len(OLD_TABLES) + 3
+
+
+def test_new_and_upgraded_tables_hold_the_columns_of_the_program(
+    empty: Callable[[], str], old: Callable[[], str]
+) -> None:
+    new, upgraded = empty(), old()
+    for url in (new, upgraded):
+        upgrade(url)
+        for table in TABLES:
+            names = ", ".join(f"`{name}`" for name in columns(table))
+            rows(url, f"SELECT {names} FROM {table}")
+            # A positional INSERT of a row type relies on this order.
+            if is_sqlite(url):
+                found = [row[1] for row in rows(url, f"PRAGMA table_info({table})")]
+            else:
+                found = [row[0] for row in rows(url, f"SHOW COLUMNS FROM {table}")]
+            assert found == list(columns(table))
+
+
+def test_two_programs_that_start_at_once_both_go_on(
+    old: Callable[[], str], empty: Callable[[], str]
+) -> None:
+    for url in (old(), empty()):
+        programs = [migrate(url) for _ in range(2)]
+        for status, errors in [ended(program) for program in programs]:
+            assert status == 0, errors
+        assert rows(url, "SELECT version_num FROM alembic_version") == [(VERSIONS[-1],)]
+
+
+def migrate(url: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tool", "migrate"],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(program: "subprocess.Popen[str]") -> tuple[int, str]:
+    """The program's exit status and what it wrote to stderr."""
+    _, errors = program.communicate(timeout=60)
+    return program.returncode, errors
+
+
+def test_a_database_of_a_newer_program_is_refused(empty: Callable[[], str]) -> None:
+    url = empty()
+    upgrade(url)
+    rows(url, "UPDATE alembic_version SET version_num = '9999'")
+    before = shape(url)
+    status, errors = ended(migrate(url))
+    assert status == 1
+    assert "9999" in errors
+    assert errors.count("\n") == 1
+    assert shape(url) == before
+
+
+def test_tables_of_another_program_are_refused(empty: Callable[[], str]) -> None:
+    url = empty()
+    upgrade(url)
+    rows(url, "DROP TABLE vitals")
+    rows(url, "CREATE TABLE vitals (stream VARCHAR(32), n BIGINT)")
+    with pytest.raises(Refused, match="vitals"):
+        upgrade(url)
+
+
+@pytest.mark.parametrize("kind", ["mysql", "mariadb"])
+class TestServers:
+    LOOSE = "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
+
+    def test_an_upgrade_makes_texts_differ_by_case(self, old: Callable[[], str]) -> None:
+        url = old()
+        rows(url, "DELETE FROM vitals WHERE parameter = 'HR'")
+        for table in OLD_TABLES:
+            rows(url, f"ALTER TABLE {table} CONVERT TO {self.LOOSE}")
+        assert len(rows(url, "SELECT 1 FROM readings WHERE parameter = 'hr'")) == 2
+        upgrade(url)
+        assert len(rows(url, "SELECT 1 FROM readings WHERE parameter = 'hr'")) == 1
+        rows(url, "SELECT 1 FROM outcomes JOIN stays ON outcomes.stream = stays.stream")
+
+    def test_a_database_with_a_loose_default_gets_strict_tables(
+        self, empty: Callable[[], str]
+    ) -> None:
+        url = empty()
+        rows(url, f"ALTER DATABASE {self.LOOSE}")
+        upgrade(url)
+        for name in ("CO", "co", "co ", "Température", "temperature"):
+            rows(url, f"INSERT INTO models VALUES ('{name}', '1', 'shadow', '[]', NOW())")
+        assert rows(url, "SELECT COUNT(*) FROM models") == [(5,)]
+
+    def test_a_column_that_ignores_case_is_refused(self, empty: Callable[[], str]) -> None:
+        url = empty()
+        upgrade(url)
+        rows(url, f"ALTER TABLE readings MODIFY parameter VARCHAR(64) {self.LOOSE} NOT NULL")
+        with pytest.raises(Refused, match=r"readings\.parameter"):
+            upgrade(url)
+
+    def test_a_user_without_the_right_to_change_tables_gets_one_line(
+        self, old: Callable[[], str]
+    ) -> None:
+        url = old()
+        name = url.rpartition("/")[2]
+        reader = f"u{name[-20:]}"
+        # MariaDB has a nameless user of localhost, which precedes a user of any host.
+        for host in ("'%'", "localhost"):
+            rows(url, f"CREATE USER {reader}@{host} IDENTIFIED BY 'secret'")
+            rows(url, f"GRANT SELECT, INSERT, UPDATE ON {name}.* TO {reader}@{host}")
+        theirs = url.replace("root@", f"{reader}:secret@")
+        status, errors = ended(migrate(theirs))
+        assert status == 1
+        assert "python -m tool migrate" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
+        upgrade(url)
+        assert ended(migrate(theirs))[0] == 0
+
+
+def test_the_newest_step_is_the_version_of_the_program() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_heads() == [VERSIONS[-1]]
