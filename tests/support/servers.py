@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import mysql.connector
 import pytest
@@ -79,7 +79,7 @@ def mariadb_server(folder: Path) -> Iterator[int]:
 QUIET: dict[str, Any] = {"capture_output": True, "check": False}
 
 
-def _missing(reason: str) -> None:
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}: CI must have one")
     pytest.skip(reason)
