@@ -42,7 +42,9 @@ def place(message: Message, field: str) -> Place | None:
 
 def printable(text: str) -> str:
     """A name as the stream may hold it: printable, no blank at an end, 64 characters at most."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()[:64].strip()
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return text.strip()[:64].strip()
 
 
 def _authority(message: Message, field: str) -> str:

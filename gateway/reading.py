@@ -4,13 +4,13 @@ Source: HL7 2.8.2, chapter 3 (ADT), chapter 7 (ORU), table 0085 (result status).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from gateway.codes import LOINC, MDC, SYSTEMS, Codes, UnknownUnit
 from gateway.facts import Fact, Merged, Move, Moved, Observed, Person, Place, Unusable
-from gateway.hl7 import Message, Segment, at, named, part
+from gateway.hl7 import Delimiters, Message, Segment, at, named, part
 from gateway.people import identifier, person, place, printable
 from gateway.times import Moment, hl7_moment, now, offset_of
 from gateway.values import NULL, NotANumber, number
@@ -99,7 +99,7 @@ class Reader(NamedTuple):
         withdrawn = status in _WITHDRAWN or field == NULL
         if status in _NO_NEWS or (not field and not withdrawn):
             return
-        codings = codings_of(message, at(obx, 3))
+        codings = codings_of(at(obx, 3), message.delimiters, message.charset)
         if not codings:
             yield Unusable("an OBX without a code", who)
             return
@@ -109,7 +109,9 @@ class Reader(NamedTuple):
             return
         try:
             value = None if withdrawn else number(message, at(obx, 2), field)
-            found = self.codes.conversion(codings, unit_of(message, at(obx, 6)))
+            found = self.codes.conversion(
+                codings, unit_of(at(obx, 6), message.delimiters, message.charset)
+            )
         except NotANumber as error:
             yield Unusable(f"{code}: {error}", who)
             return
@@ -184,11 +186,13 @@ def _first(moment: Callable[[str], Moment | None], *fields: str) -> Moment | Non
     return next((found for field in fields if field and (found := moment(field))), None)
 
 
-def codings_of(message: Message, field: str) -> list[tuple[str, str]]:
+@lru_cache(maxsize=4096)
+def codings_of(field: str, delimiters: Delimiters, charset: str) -> list[tuple[str, str]]:
     """(system, code) of a CWE: what is coded first and, beside it, alternatively.
 
     An MDC code may be a number, a name or both.
     """
+    message = Message([], delimiters, charset)
     components = [message.text(text) for text in message.components(field)]
     found: list[tuple[str, str]] = []
     for first in (1, 4):
@@ -203,8 +207,10 @@ def codings_of(message: Message, field: str) -> list[tuple[str, str]]:
     return known + [coding for coding in found if coding not in known]
 
 
-def unit_of(message: Message, field: str) -> str:
+@lru_cache(maxsize=4096)
+def unit_of(field: str, delimiters: Delimiters, charset: str) -> str:
     """The unit of OBX-6: of an MDC unit its name, else the code."""
+    message = Message([], delimiters, charset)
     components = [message.text(text) for text in message.components(field)]
     for text in components[1:2]:
         if text.startswith("MDC_DIM_"):

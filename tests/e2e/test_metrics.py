@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from embedded.stack import ROOT, free_port
+from gateway.metrics import exposition
 from tests.support.pipeline import Pipeline, synthetic
 
 IMAGE = "prom/prometheus:v3.5.3"
@@ -194,6 +195,8 @@ def test_the_lag_in_stream_time_is_nothing_once_all_is_stored(told: Told) -> Non
 
 def test_rules_alerts_and_dashboard_ask_for_what_there_is(told: Told) -> None:
     there = set(re.findall(r"^(icu_\w+)", "\n".join(told.metrics.values()), re.MULTILINE))
+    gateway = exposition(ROOT / "log", 0).decode()
+    there |= set(re.findall(r"^# HELP (icu_\w+)", gateway, re.MULTILINE))
     rules = (ROOT / "prometheus/rules.yml").read_text()
     there |= set(re.findall(r"record: (\S+)", rules))
     asked = [rules, (ROOT / "prometheus/alerts.yml").read_text()]
