@@ -65,9 +65,8 @@ async def doors(
     log.info("listening for HL7 on port %d; stream %s", app[MLLP_PORT], store.stream)
     yield
     await hl7.close()
-    writing.cancel()
-    await asyncio.gather(writing, return_exceptions=True)
-    await inbox.finish()
+    inbox.stop()
+    await writing
     stream.close()
     store.close()
 

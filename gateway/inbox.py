@@ -70,6 +70,7 @@ class Inbox:
         self._room = asyncio.Event()
         self._room.set()
         self._pruned = 0.0
+        self._stopping = False
         # Called after each commit.
         self.committed: list[Callable[[], None]] = []
 
@@ -88,32 +89,36 @@ class Inbox:
         await self._room.wait()
 
     async def run(self) -> None:
-        """Until cancelled; what waits then is logged first by `finish`."""
-        while True:
+        """Writes until `stop`, and then what still waits. It is not to be cancelled.
+
+        A commit may be running in its thread, and the connection is not for two at a time.
+        """
+        while self._waiting or not self._stopping:
             try:
                 await asyncio.wait_for(self._arrived.wait(), PRUNE_EVERY)
             except TimeoutError:
                 await self._prune()
                 continue
-            await self._write()
+            if self._waiting:
+                await self._write()
             if time.monotonic() - self._pruned > PRUNE_EVERY:
                 await self._prune()
 
-    async def finish(self) -> None:
-        """Logs all that has been put."""
-        while self._waiting:
-            await self._write()
+    def stop(self) -> None:
+        """Lets `run` end once all that has been put is on disk."""
+        self._stopping = True
+        self._arrived.set()
 
     async def _write(self) -> None:
         batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-        if not self._waiting:
+        if not self._waiting and not self._stopping:
             self._arrived.clear()
         started = time.perf_counter()
         try:
             self._log.begin()
             results = [self._add(item) for item, _ in batch]
             # Not in this thread: others go on receiving while the disk writes.
-            await asyncio.shield(asyncio.to_thread(self._log.commit))
+            await asyncio.to_thread(self._log.commit)
         except sqlite3.Error as error:
             self._failed(batch, error)
             await asyncio.sleep(0.05)
@@ -179,7 +184,7 @@ class Inbox:
         try:
             self._log.begin()
             more = self._log.prune(days_ago(self._keep_days))
-            await asyncio.shield(asyncio.to_thread(self._log.commit))
+            await asyncio.to_thread(self._log.commit)
             self._log.reread()
             if more:
                 self._pruned = 0.0
