@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from embedded.programs import PIPELINE, Programs
 from embedded.stack import PORTS, CannotRun, environment, free_port, make_private, prepare
+from hospital.files import writable_folder
 from hospital.settings import Settings as HospitalSettings
-from hospital.settings import writable_folder
 from tool.database import connect
-from wire.settings import without_password
+from wire.settings import read, without_password
 
 FOLDER = Path("var/replay")
 DATABASE = Path("var/replay.sqlite")
@@ -126,7 +126,7 @@ def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
 
 def _rejected_csv(environ: Mapping[str, str]) -> Path:
     """Where hospital writes the reasons: beside the CSVs, if it could write there."""
-    settings = HospitalSettings.from_environment(environ)
+    settings = read(HospitalSettings, environ)
     return writable_folder(settings.patient_data, settings.derived_data) / "rejected.csv"
 
 

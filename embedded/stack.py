@@ -18,7 +18,6 @@ from embedded.programs import COMMANDS
 from embedded.programs import ROOT as ROOT
 from gateway.settings import Settings as GatewaySettings
 from hospital.cells import Dates
-from hospital.settings import SettingError as HospitalSettingError
 from hospital.settings import Settings as HospitalSettings
 from modelapi import settings as modelapi
 from tool.settings import SettingError as ToolSettingError
@@ -89,7 +88,7 @@ def make_private(folder: Path) -> None:
 def check_settings(environ: Mapping[str, str]) -> None:
     """Reads them as each program will. Raises CannotRun for the first that is no good."""
     try:
-        hospital = HospitalSettings.from_environment(environ)
+        hospital = read(HospitalSettings, environ)
         Dates(hospital.date_format)
         read(BufferSettings, environ)
         read(GatewaySettings, environ)
@@ -98,7 +97,6 @@ def check_settings(environ: Mapping[str, str]) -> None:
         modelapi.number(environ, "MODELAPI_WORKERS", 2, 1, 64)
         DashboardSettings.from_environment(environ)
     except (
-        HospitalSettingError,
         ToolSettingError,
         DashboardSettingError,
         ValueError,

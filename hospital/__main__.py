@@ -2,26 +2,27 @@
 
 import argparse
 import asyncio
-import os
 import sys
 
-from hospital import settings
-from hospital.logs import set_up_logging
 from hospital.serve import CannotServe, serve
+from hospital.settings import Settings
+from wire import logs
+from wire.settings import SettingError, describe, read
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hospital",
-        description=f"{__doc__}\n\n{settings.__doc__}",
+        description=__doc__,
+        epilog=describe(Settings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
     try:
-        chosen = settings.Settings.from_environment(os.environ)
-        set_up_logging(chosen)
-        asyncio.run(serve(chosen))
-    except (settings.SettingError, CannotServe) as error:
+        settings = read(Settings)
+        logs.set_up("hospital", settings.log_level, settings.log_format)
+        asyncio.run(serve(settings))
+    except (SettingError, CannotServe) as error:
         print(f"hospital: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,68 +1,83 @@
-"""What one cell of the hospital's CSVs means, or why it can't be used."""
+"""The meaning of one cell of the hospital's CSVs, or the reason why it cannot be used."""
 
 import math
 import re
 from collections.abc import Callable
 from datetime import date
 
-from hospital.settings import SettingError
+from hospital.cell_errors import AnotherOrder as AnotherOrder
+from hospital.cell_errors import Refused as Refused
+from hospital.clock import END, SLOTS, seconds
+from wire.settings import SettingError
 
 Parse = Callable[[str], float]
 
-# De-identified exports hide ages above 89: eICU writes "> 89", MIMIC-III moves the birth to 300
-# years before the first admission. "The median age for the patients whose date of birth was
-# shifted is 91.4" (https://mimic.mit.edu/docs/iii/tables/patients/).
-TOP_CODED_AGE = 91.4
-OLDEST = 125.0
-LONGEST_PARAMETER = 64
+LONGEST_NAME = 64  # characters of a parameter, an identifier or a place
+LARGEST_NUMBER = 2**63 - 1  # of a patient: the tables' limit
 OPEN = 10_000_000  # as a day of discharge: still in the ICU
-NO_YEAR = date(9999, 1, 1).toordinal()  # 31/12/9999 is how some systems write "not yet"
+# The year decides: 2999 and 9999 stand for "not yet"; 1900, 1753 and 0001 are empty dates of
+# Excel, SQL Server and .NET.
+FIRST_YEAR, NEVER = 1901, 2900
 
-MISSING = frozenset(["", "nan", "nat", "null", "none", "na", "n/a", "#n/a", "-", "--", "."])
+MISSING = frozenset(
+    (
+        *("", "nan", "-nan", "nat", "null", "none", "nil", "na", "n/a", "n.a.", "#n/a", "#n/v"),
+        *("<na>", "(null)", "<null>", "[null]", "\\n", "-", "--", ".", "?"),
+    )
+)
 NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 ONE_MARK = re.compile(r"[+-]?[1-9]\d{0,2}([.,])\d{3}", re.ASCII)
-WHOLE = re.compile(r"(\d{1,18})(?:[.,]0*)?", re.ASCII)
-CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d)){1,2}(?:\.\d+)?", re.ASCII)
-TOP_CODED = re.compile(r"(?:>|>=|≥)\s*(?:89|90)|(?:89|90)\s*\+", re.ASCII)
+WHOLE = re.compile(r"(\d+)(?:[.,]0*)?", re.ASCII)
 FORMAT = re.compile(r"%?(d+|m+)[-/.]%?(d+|m+)[-/.]%?(y+)|%?(y+)[-/.]%?(m+)[-/.]%?(d+)")
-TIME_OF_DAY = r"(?:[T ]\s*(\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?)\s*(?:Z|[+-]\d\d:?\d\d)?)?"
-YEAR_FIRST = re.compile(r"([1-9]\d{3})[-/.](\d{1,2})[-/.](\d{1,2})" + TIME_OF_DAY, re.ASCII)
-YEAR_LAST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.]([1-9]\d{3})" + TIME_OF_DAY, re.ASCII)
-
-
-class Refused(ValueError):
-    """A cell, or its row, can't be used; the message is one of few reasons, without the value."""
-
-
-class AnotherOrder(Refused):
-    """A date that proves its file is not written day first, while nobody said how it is."""
+YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})", re.ASCII)
+YEAR_LAST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})", re.ASCII)
 
 
 def missing(text: str) -> bool:
     return text.strip().casefold() in MISSING
 
 
+def name(text: str) -> str:
+    """A name as it may stand in the stream. Raises Refused."""
+    found = text.strip()
+    if not found:
+        raise Refused("missing")
+    if len(found) > LONGEST_NAME:
+        raise Refused(f"longer than {LONGEST_NAME} characters")
+    if not found.isprintable() or ";" in found or "\ufffd" in found:
+        raise Refused("not a name: it holds a separator or unreadable characters")
+    return found
+
+
+def identifier(text: str) -> str:
+    """The text that identifies a patient; 42231.0, as pandas writes numbers, is 42231."""
+    if missing(text):
+        raise Refused("missing")
+    match = WHOLE.fullmatch(text.strip())
+    return name(match[1] if match else text)
+
+
+def is_number(identifier: str) -> bool:
+    """Whether an identifier is a number that the tables can hold, written without zeros before.
+
+    >>> [is_number(text) for text in ("42231", "007", "P-17", "9223372036854775808")]
+    [True, False, False, False]
+    """
+    return (
+        identifier.isascii()
+        and identifier.isdigit()
+        and (identifier == "0" or identifier[0] != "0")
+        and len(identifier) < 20
+        and int(identifier) <= LARGEST_NUMBER
+    )
+
+
 def patient(text: str) -> int:
     """A patient's number: 42231, or 42231.0 as pandas writes a column with gaps."""
-    if missing(text):
-        raise Refused("missing")
-    if not (match := WHOLE.fullmatch(text.strip())):
+    digits = identifier(text).lstrip("0") or "0"
+    if not is_number(digits):
         raise Refused("not a whole number")
-    return int(match[1])
-
-
-def hour(text: str) -> int:
-    """The hour of the day, 0 to 24: 7, 7.0 or 07:45 (the message has no place for minutes)."""
-    text = text.strip()
-    if missing(text):
-        raise Refused("missing")
-    match = WHOLE.fullmatch(text) or CLOCK.fullmatch(text)
-    if not match:
-        raise Refused("not an hour")
-    found = int(match[1])
-    if found > 24 or (found == 24 and text.partition(":")[2].strip("0:.")):
-        raise Refused("not an hour of the day")
-    return found
+    return int(digits)
 
 
 class Numbers:
@@ -98,89 +113,77 @@ class Numbers:
         return self._shown["."] or not self._shown[","]
 
 
-def age(text: str) -> float:
-    """Age in years; infinity for one hidden as above 89 (top-coded)."""
-    if TOP_CODED.fullmatch(text.strip()):
-        return math.inf
-    years = Numbers().parse(text)
-    if 300 <= years <= 300 + OLDEST - 89:
-        return math.inf
-    if not 0 <= years <= OLDEST:
-        raise Refused("not an age in years")
-    return years
-
-
-class Parameters:
-    """Names of what was measured, each numbered as it first comes."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-
-    def parse(self, text: str) -> int:
-        name = text.strip()
-        if missing(name):
-            raise Refused("missing")
-        if len(name) > LONGEST_PARAMETER:
-            raise Refused(f"longer than {LONGEST_PARAMETER} characters")
-        if not name.isprintable() or ";" in name or "�" in name:
-            raise Refused("not a name: it holds a separator or unreadable characters")
-        return self.numbers.setdefault(name, len(self.numbers))
-
-
 class Dates:
     """Dates of one file, as days since 0001-01-01.
 
     Year first (2019-02-01) is always understood. With the year last, day first is the documented
-    format. Nothing is guessed silently: unless DATE_FORMAT says more,
+    format. Nothing is guessed silently: unless DATE_FORMAT is set,
 
     - a date that exists only with the month first (02/15/2019) ends the reading: such a file, or
-      one that mixes both orders, holds other dates that would be read wrongly without a sign;
-    - a file in which no date tells the order (all days up to 12) is read day first, and
-      `untold` names a date of it for a warning.
+      one that mixes both orders, holds other dates that would be misread without a sign;
+    - a file in which no date shows the order (all days up to 12) is read day first, and
+      `assumed` is a date of it, for a warning.
 
     With DATE_FORMAT the dates that do not fit are refused one by one.
     """
 
     def __init__(self, date_format: str | None) -> None:
         self._order = _order(date_format)
-        self._told = False
-        self._untold = ""
+        self._shown = False
+        self._ambiguous = ""
+        self._days: dict[str, int] = {}
 
     @property
-    def untold(self) -> str:
+    def assumed(self) -> str:
         """A date whose order was assumed, if no date of the file shows it."""
-        return "" if self._told else self._untold
+        return "" if self._shown else self._ambiguous
 
     def parse(self, text: str) -> int:
-        """A date; a time of day behind it is left out."""
-        return self._parse(text)[0]
+        """A date; a time of day behind it is ignored."""
+        return self.parse_moment(text) // SLOTS
+
+    def parse_moment(self, text: str) -> int:
+        """day * SLOTS + second; without a time of day the second is END."""
+        day_text, clock = _parts(text)
+        if not day_text or missing(text):
+            raise Refused("missing")
+        second = seconds(clock) if clock else END
+        day = self._days.get(day_text)
+        if day is None:
+            if len(self._days) >= 100_000:
+                self._days.clear()
+            day = self._days[day_text] = self._day(day_text)
+        return day * SLOTS + second
 
     def parse_discharge(self, text: str) -> int:
-        """A date, or OPEN for a stay that has not ended: an empty cell, NULL or 31/12/9999."""
-        return OPEN if missing(text) or "9999" in text else self.parse(text)
+        """A moment, or OPEN * SLOTS for a stay that has not ended: empty, NULL or 31/12/9999.
 
-    def parse_day(self, text: str) -> int:
-        """A date that has no time of day, or midnight: the hour has its own column."""
-        day, clock = self._parse(text)
-        if clock.strip("0:."):
-            raise Refused("a time of day; the hour has its own column")
-        return day
-
-    def _parse(self, text: str) -> tuple[int, str]:
-        text = text.strip()
+        Midnight counts as no time, because databases write dates as 2019-02-20 00:00:00.
+        """
         if missing(text):
-            raise Refused("missing")
-        if match := YEAR_FIRST.fullmatch(text):
-            year, month, day, clock = match.groups(default="")
-            found = _ordinal(year, month, day)
-        elif match := YEAR_LAST.fullmatch(text):
-            first, second, year, clock = match.groups(default="")
-            found = self._year_last(first, second, year)
+            return OPEN * SLOTS
+        day_text, _ = _parts(text)
+        if match := YEAR_FIRST.fullmatch(day_text):
+            year = int(match[1])
+        elif match := YEAR_LAST.fullmatch(day_text):
+            year = int(match[3])
         else:
             raise Refused("not a date")
-        if found is None or found >= NO_YEAR:
+        if not FIRST_YEAR <= year < NEVER:
+            return OPEN * SLOTS
+        moment = self.parse_moment(text)
+        return moment if moment % SLOTS else moment + END
+
+    def _day(self, text: str) -> int:
+        if match := YEAR_FIRST.fullmatch(text):
+            found = _ordinal(*match.groups())
+        elif match := YEAR_LAST.fullmatch(text):
+            found = self._year_last(*match.groups())
+        else:
             raise Refused("not a date")
-        return found, clock
+        if found is None or not FIRST_YEAR <= date.fromordinal(found).year < NEVER:
+            raise Refused("not a date")
+        return found
 
     def _year_last(self, first: str, second: str, year: str) -> int | None:
         day_first = _ordinal(year, second, first)
@@ -191,12 +194,25 @@ class Dates:
                 raise Refused("not a date in the order of DATE_FORMAT")
             return found
         if month_first is None:
-            self._told |= day_first is not None
+            self._shown |= day_first is not None
         elif day_first is None:
             raise AnotherOrder("not a date")
         elif day_first != month_first:
-            self._untold = self._untold or f"{first}/{second}/{year}"
+            self._ambiguous = self._ambiguous or f"{first}/{second}/{year}"
         return day_first
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The date and the time of day of a cell.
+
+    >>> _parts(" 2019-02-03T07:25:30Z "), _parts("03/02/2019")
+    (('2019-02-03', '07:25:30Z'), ('03/02/2019', ''))
+    """
+    text = text.strip()
+    at = text.find("T")
+    if at < 0:
+        at = text.find(" ")
+    return (text, "") if at < 0 else (text[:at], text[at + 1 :].strip())
 
 
 def _ordinal(year: str, month: str, day: str) -> int | None:
@@ -214,6 +230,6 @@ def _order(date_format: str | None) -> str:
     order = "".join(part[0] for part in match.groups() if part) if match else ""
     if order not in ("dmy", "mdy", "ymd"):
         raise SettingError(
-            f"DATE_FORMAT: {date_format!r} is none of dd/mm/YYYY, mm/dd/YYYY and YYYY-mm-dd"
+            f"DATE_FORMAT={date_format}: expected dd/mm/YYYY, mm/dd/YYYY or YYYY-mm-dd"
         )
     return order

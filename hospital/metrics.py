@@ -7,25 +7,25 @@ from prometheus_client import Counter, Gauge, disable_created_metrics, generate_
 
 from hospital.replay import Replay
 
-# A second time series for each counter, that nobody asks for.
+# A second time series for each counter, without a use.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 MESSAGES = Counter("icu_hospital_messages_sent_total", "Messages sent, to all subscribers together")
-SUBSCRIPTIONS = Counter("icu_hospital_subscriptions_total", "Subscribers that have come, ever")
+SUBSCRIPTIONS = Counter("icu_hospital_subscriptions_total", "Subscribers since the start")
 _subscribers = Gauge("icu_hospital_subscribers", "Subscribers that follow the stream")
 _stream = Gauge("icu_hospital_stream_messages", "Messages in the stream; 0 while it is prepared")
 _rejected = Gauge("icu_hospital_rejected_rows", "Rows of the CSVs that are not sent", ["file"])
-_free = Gauge("icu_hospital_disk_free_bytes", "Space left where derived data goes")
-_size = Gauge("icu_hospital_disk_size_bytes", "Size of the disk where derived data goes")
+_free = Gauge("icu_hospital_disk_free_bytes", "Space left of the derived data")
+_size = Gauge("icu_hospital_disk_size_bytes", "Size of the disk of the derived data")
 
 
 def exposition(replay: Replay | None, subscribers: int, derived_data: Path) -> bytes:
     """All metrics in Prometheus' text format."""
     _subscribers.set(subscribers)
-    _stream.set(replay.messages if replay else 0)
+    _stream.set(replay.end if replay else 0)
     for file, rows in replay.rejected.items() if replay else ():
         _rejected.labels(file).set(rows)
-    while not derived_data.exists():  # where it will be made
+    while not derived_data.exists():  # not made yet
         derived_data = derived_data.parent
     disk = shutil.disk_usage(derived_data)
     _free.set(disk.free)

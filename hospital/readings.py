@@ -1,4 +1,4 @@
-"""The readings of signal.csv as compact arrays: cleaned, each once, of a stay, in °C."""
+"""The readings of signal.csv as compact arrays: cleaned, each once, of a stay, in usual units."""
 
 import logging
 from dataclasses import dataclass
@@ -6,37 +6,36 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hospital.cells import Dates, Numbers, Parameters, hour
-from hospital.csv_file import Array, CsvFile, clean
+from hospital import cells
+from hospital.cells import Dates, Numbers, Parse, missing
+from hospital.cleaning import clean
+from hospital.clock import DAY, END, SLOTS, hour, sixtieth
+from hospital.csv_file import Array, CsvFile, InputError, Refuse
 from hospital.rejected import Rejected
-from hospital.stays import Stays, day_text, warn_of_assumed_order
+from hospital.stays import StayFinder, Stays, day_text, warn_of_assumed_order
+from hospital.units import in_usual_units
 
 log = logging.getLogger(__name__)
 
-SIGNAL_COLUMNS = ("pat_id", "day", "hour", "parameter", "value")
+SIGNAL_COLUMNS = ("pat_id", "day", "parameter", "value")
+OPTIONAL_COLUMNS = ("hour", "minute", "second")
 KINDS = {
     "line": np.int32,
     "hash": np.int64,
     "stay": np.int32,
-    "slot": np.int32,
+    "slot": np.int64,
     "parameter": np.int32,
     "value": np.float64,
 }
-SLOTS = 25  # of a day: hours 0 to 23, and 24 for the discharge that is told at its end
-TEMPERATURES = frozenset(["temperature", "temp", "body_temperature"])
-# Body temperatures that can be meant, by unit: the limits of MIT-LCP's mimic-code
-# (concepts/measurement/vitalsign.sql). They do not touch, so a number tells its unit.
-CELSIUS = (10.0, 50.0)
-FAHRENHEIT = (70.0, 120.0)
-CLEARLY = 3  # readings that a series in °F has at least, unless the whole file is in °F
+UNKNOWN = -1  # as seconds: an empty cell of `hour`
 
 
 @dataclass(frozen=True)
 class Readings:
-    """One array entry a reading, in the file's order.
+    """One array entry for each reading, in the file's order.
 
-    `stay` is an index into Stays, `parameter` one into `names`, and `slot` the time as
-    day * SLOTS + hour.
+    `stay` is an index into Stays, `parameter` one into `names`, and `slot` the moment as
+    day * SLOTS + second.
     """
 
     stay: Array
@@ -46,52 +45,117 @@ class Readings:
     names: list[str]
 
 
+class Parameters:
+    """Names of what was measured, numbered by first appearance. Any text is a name, NULL too."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def parse(self, text: str) -> int:
+        return self.numbers.setdefault(cells.name(text), len(self.numbers))
+
+
 def read_readings(
     file: CsvFile, stays: Stays, date_format: str | None, rejected: Rejected
 ) -> tuple[Readings, int]:
     """All readings that lie within a stay, and the number of exact duplicates left out.
 
     A duplicate is a row equal to an earlier one as a whole line, columns that are not read
-    included: two equal values of one hour with their own row numbers are two measurements.
+    included: two equal values of one time with their own row numbers are two measurements.
     """
 
     def refuse(line: int, column: str, value: str, reason: str) -> None:
         rejected.add(file.name, line, column, value, reason)
 
-    dates, parameters, finder = Dates(date_format), Parameters(), stays.finder()
-    parsers = {
-        "pat_id": finder.patient,
-        "day": dates.parse_day,
-        "hour": hour,
-        "parameter": parameters.parse,
-        "value": _numbers(file).parse,
-    }
-    # Room for all lines at once: memory that is not used is not taken, and nothing is copied.
-    columns = {name: np.empty(file.contents.lines, kind) for name, kind in KINDS.items()}
-    count = 0
-    for block in file.blocks(file.columns, refuse):
-        rows = clean(file, block, parsers, refuse)
-        day = rows["day"] + (rows["hour"] == 24)
-        rows["slot"] = day * SLOTS + rows["hour"] % 24
-        rows["stay"] = finder.find(rows["pat_id"], day)
-        lost = rows["stay"] < 0
-        for line, when in zip(rows["line"][lost].tolist(), day[lost].tolist(), strict=True):
-            refuse(line, "day", day_text(when), "outside the patient's stays")
-        start, count = count, count + int((~lost).sum())
-        for name, values in columns.items():
-            values[start:count] = rows[name][~lost]
+    dates, parameters = Dates(date_format), Parameters()
+    columns = _read(file, stays.finder(), dates, parameters, refuse)
     warn_of_assumed_order(file.name, dates)
-    columns = {name: values[:count] for name, values in columns.items()}
     if (np.diff(columns["line"]) < 0).any():
         order = np.argsort(columns["line"])
         columns = {name: values[order] for name, values in columns.items()}
     twice = _duplicated(columns)
     if twice.any():
         columns = {name: values[~twice] for name, values in columns.items()}
+
+    def report(row: int, reason: str) -> None:
+        refuse(int(columns["line"][row]), "value", repr(float(columns["value"][row])), reason)
+
     names = list(parameters.numbers)
-    value = in_celsius(columns["value"], columns["stay"], columns["parameter"], names)
-    readings = Readings(columns["stay"], columns["slot"], columns["parameter"], value, names)
+    value, kept = in_usual_units(
+        columns["value"], columns["stay"], columns["parameter"], names, report
+    )
+    columns["value"] = value
+    if not kept.all():
+        columns = {name: values[kept] for name, values in columns.items()}
+    readings = Readings(
+        columns["stay"], columns["slot"], columns["parameter"], columns["value"], names
+    )
     return readings, int(twice.sum())
+
+
+def _read(
+    file: CsvFile, finder: StayFinder, dates: Dates, parameters: Parameters, refuse: Refuse
+) -> dict[str, Array]:
+    """The columns of KINDS of all usable rows, in blocks' order."""
+    parsers: dict[str, Parse] = {
+        "pat_id": finder.patient,
+        "day": dates.parse_moment,
+        "hour": lambda text: UNKNOWN if missing(text) else hour(text),
+        "minute": lambda text: 0 if missing(text) else sixtieth(text),
+        "second": lambda text: 0 if missing(text) else sixtieth(text),
+        "parameter": parameters.parse,
+        "value": _numbers(file).parse,
+    }
+    parsers = {column: parse for column, parse in parsers.items() if column in file.columns}
+    # Room for all lines at once: memory that is not used is not taken, and nothing is copied.
+    columns = {name: np.empty(file.contents.lines, kind) for name, kind in KINDS.items()}
+    count = 0
+    for block in file.blocks(file.columns, refuse):
+        rows = clean(file, block, parsers, refuse)
+        day, second, usable = _moments(rows, refuse)
+        rows["slot"] = day * SLOTS + second
+        rows["stay"] = finder.find(rows["pat_id"], day)
+        lost = usable & (rows["stay"] < 0)
+        for line, when in zip(rows["line"][lost].tolist(), day[lost].tolist(), strict=True):
+            refuse(line, "day", day_text(when), "outside the patient's stays")
+        usable &= ~lost
+        start, count = count, count + int(usable.sum())
+        for name, values in columns.items():
+            values[start:count] = rows[name][usable]
+    columns = {name: values[:count] for name, values in columns.items()}
+    if "hour" not in file.columns and not (columns["slot"] % SLOTS).any():
+        raise InputError(f"{file.path} has no column hour, and no time behind its days")
+    return columns
+
+
+def _moments(rows: dict[str, Array], refuse: Refuse) -> tuple[Array, Array, Array]:
+    """Day and second of each row, and which rows tell one time; the others are refused.
+
+    The time stands in `hour`, `minute` and `second`, or behind the day; if in both, they agree.
+    """
+    day, with_day = np.divmod(rows["day"], SLOTS)
+    hours = rows.get("hour", np.full(len(day), UNKNOWN))
+    rest = 60 * rows.get("minute", np.zeros_like(day)) + rows.get("second", np.zeros_like(day))
+    # An hour without minutes takes those of the other columns.
+    second = np.where((hours >= 0) & (hours % 3600 == 0), hours + rest, hours)
+    twice = (hours >= 0) & (hours % 3600 != 0) & (rest > 0) & (hours % 3600 != rest)
+    # Databases write days as 2019-02-20 00:00:00 beside an hour.
+    known = (with_day != END) & ((with_day != 0) | ("hour" not in rows))
+    twice |= known & (hours >= 0) & (second != with_day) & (second != with_day // 3600 * 3600)
+    second = np.where(known, with_day, second)
+    lacking = second == UNKNOWN
+    late = second > DAY
+    for wrong, reason in (
+        (lacking, "missing"),
+        (twice, "another time than in the row's other columns"),
+        (late & ~twice, "not an hour of the day"),
+    ):
+        for line, at in zip(rows["line"][wrong].tolist(), hours[wrong].tolist(), strict=True):
+            text = "" if at < 0 else f"{at // 3600}:{at // 60 % 60:02}:{at % 60:02}"
+            refuse(line, "hour", text, reason)
+    usable = ~(lacking | twice | late)
+    second = np.where(usable, second, 0)
+    return day + second // DAY, second % DAY, usable
 
 
 def _numbers(file: CsvFile) -> Numbers:
@@ -107,48 +171,14 @@ def _numbers(file: CsvFile) -> Numbers:
 
 
 def _duplicated(columns: dict[str, Array]) -> Array:
-    """Which rows repeat an earlier line; used-up columns `hash` and `line` are dropped."""
-    del columns["line"]
+    """Which rows repeat an earlier line; the used-up column `hash` is dropped."""
     hashes = pd.Series(columns.pop("hash"), copy=False)
     suspects = hashes.duplicated(keep=False).to_numpy()
     twice = np.zeros(len(hashes), bool)
     if suspects.any():  # equal hashes are proof only together with equal cells
-        cells = pd.DataFrame({name: values[suspects] for name, values in columns.items()})
+        cells = pd.DataFrame(
+            {name: values[suspects] for name, values in columns.items() if name != "line"}
+        )
         cells["hash"] = hashes.to_numpy()[suspects]
         twice[suspects] = cells.duplicated()
     return twice
-
-
-def in_celsius(value: Array, stay: Array, parameter: Array, names: list[str]) -> Array:
-    """The values, with those temperature series turned to °C that are clearly in °F.
-
-    A series is a stay's temperatures. It is in °F when it has at least three that can only be
-    °F (or the file has no other) and none that can be °C. What fits neither unit stays as it is.
-    Converted to two decimals, which no chart's 0.1 °F is finer than.
-    """
-    chosen = [number for number, name in enumerate(names) if name.casefold() in TEMPERATURES]
-    rows = np.flatnonzero(np.isin(parameter, chosen))
-    degrees, series = value[rows], stay[rows]
-    warm = (degrees > FAHRENHEIT[0]) & (degrees < FAHRENHEIT[1])
-    if not warm.any():
-        return value
-    cool = (degrees > CELSIUS[0]) & (degrees < CELSIUS[1])
-    in_f = np.bincount(series[warm], minlength=series.max() + 1)
-    in_c = np.bincount(series[cool], minlength=series.max() + 1)
-    clearly = (in_f > 0) & (in_c == 0) & ((in_f >= CLEARLY) | (not cool.any()))
-    turned = warm & clearly[series]
-    converted = value.copy()
-    converted[rows[turned]] = np.round((degrees[turned] - 32) / 1.8, 2)
-    left = int((in_f > 0).sum() - clearly.sum())
-    if turned.any():
-        log.info(
-            "temperature: %d readings of %d stays are in °F: converted to °C",
-            *(turned.sum(), clearly.sum()),
-        )
-    if left:
-        log.warning(
-            "temperature: %d stays have values that may be °F, but not their whole series clearly: "
-            "left as they are",
-            left,
-        )
-    return converted

@@ -1,10 +1,16 @@
 """The rows that hospital does not send, each with its reason."""
 
 import csv
+import re
 from collections import Counter
 from typing import TextIO
 
+from hospital.cells import NUMBER
+
 SHOWN = 200  # characters of a value
+# Excel runs a cell that begins so as a formula; another separator may begin a cell, too.
+FORMULA = re.compile(r"(^|[,;|\t\n\r])(\s*)(?=[=+\-@＝＋－＠\t\r])")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class Rejected:
@@ -15,14 +21,38 @@ class Rejected:
         self._csv.writerow(["file", "line", "column", "value", "reason"])
         self.counts: Counter[tuple[str, str]] = Counter()
         self.first_line: dict[tuple[str, str], int] = {}
+        self._used: Counter[str] = Counter()
 
-    def add(self, file: str, line: int, column: str, value: str, reason: str) -> None:
+    def add(
+        self,
+        file: str,
+        line: int,
+        column: str,
+        value: str,
+        reason: str,
+        row_is_used: bool = False,
+    ) -> None:
+        """Writes one row; `row_is_used` when only its cell is left out."""
         if len(value) > SHOWN:
             value = value[:SHOWN] + "…"
-        self._csv.writerow([file, line, column, value.replace("\0", "\\0"), reason])
+        self._csv.writerow([file, line, harmless(column), harmless(value), reason])
         self.counts[file, reason] += 1
+        self._used[file] += row_is_used
         self.first_line.setdefault((file, reason), line)
 
     def of(self, file: str) -> int:
-        """How many rows of one file were refused."""
-        return sum(count for (name, _), count in self.counts.items() if name == file)
+        """How many rows of one file were rejected."""
+        written = sum(count for (name, _), count in self.counts.items() if name == file)
+        return written - self._used[file]
+
+
+def harmless(text: str) -> str:
+    """A text that no spreadsheet runs and no terminal obeys.
+
+    >>> harmless("=1+1"), harmless("-1.5"), harmless("x,@SUM(A1)"), harmless("\\x1b[2J")
+    ("'=1+1", '-1.5', "x,'@SUM(A1)", '\\\\x1b[2J')
+    """
+    text = CONTROL.sub(lambda found: "\\0" if found[0] == "\0" else f"\\x{ord(found[0]):02x}", text)
+    if NUMBER.fullmatch(text) or text in ("-", "--"):
+        return text
+    return FORMULA.sub(r"\1\2'", text)

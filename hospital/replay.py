@@ -9,27 +9,42 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 BLOCK = 20_000  # bytes of CSV rendered at a time: about 55 kB of events
 REMEMBERED = 20_000  # stays; about 8 MB
 
 
-class Replay:
-    """The messages of all_data.csv in one replay mode.
+class Source(Protocol):
+    """A stream of numbered messages that `/sub` can serve.
 
-    `stream` is the fingerprint of input and mode, `messages` how many there are, `rejected` how
-    many rows of each file are not among them. Any number of
-    readers may take events at the same time. The file is opened once: replacing it on disk does
-    not disturb a replay that has begun.
+    `stream` names it, `end` is the number of its last message. `events(after)` yields the
+    server-sent events of messages after + 1, after + 2, … in lists.
+    """
+
+    stream: str
+    end: int
+
+    def events(self, after: int) -> Iterator[list[str]]: ...
+
+
+class Replay:
+    """The messages of all_data.csv in one replay mode, a Source.
+
+    `stream` is the fingerprint of input and mode, with `synthetic-` before that of a synthetic
+    ward. `rejected` counts the rows of each file that are not sent. Any number of readers may
+    take events at the same time. The file is opened once: replacing it on disk does not disturb a
+    replay that has begun.
     Raises OSError, ValueError or KeyError when all_data.json is missing or not what it should be.
     """
 
     def __init__(self, folder: Path, mode: str) -> None:
         index = json.loads((folder / "all_data.json").read_text(encoding="utf-8"))
         live = mode == "live"
-        self.stream = hashlib.sha256((index["sha256"] + mode).encode()).hexdigest()[:8]
-        self.messages: int = index["messages"] if live else index["readings"]
+        fingerprint = hashlib.sha256((index["sha256"] + mode).encode()).hexdigest()[:8]
+        self.synthetic: bool = index.get("synthetic", False)
+        self.stream = f"synthetic-{fingerprint}" if self.synthetic else fingerprint
+        self.end: int = index["messages"] - (0 if live else index["discharges"])
         self.rejected: Counter[str] = Counter()  # rows by file
         for reason, rows in index.get("rejected", {}).items():
             self.rejected[reason.partition(":")[0]] += rows
@@ -40,6 +55,8 @@ class Replay:
         self._names = _Remembered(json.dumps)
         self._file = (folder / "all_data.csv").open("rb")
         self._size = os.fstat(self._file.fileno()).st_size
+        columns = self._file.readline().decode().rstrip("\n").split(";")
+        self._with_minutes = "minute" in columns
 
     def events(self, after: int) -> Iterator[list[str]]:
         """The events of messages after + 1, after + 2, ... in lists of some hundreds.
@@ -71,21 +88,27 @@ class Replay:
             size *= 2
 
     def _render(self, lines: str, seq: int) -> list[str]:
-        # The one hot loop of hospital: about 0.7 µs a message. What depends on the stay alone
-        # is remembered; numbers and dates are in the file as JSON wants them.
+        # The one hot loop of hospital: about 0.7 µs per message. Fields of the stay are
+        # remembered; numbers and dates are in the file as JSON wants them.
         stream, live, stays, names = self.stream, self._live, self._stays, self._names
         events = []
         for line in lines.split("\n"):
-            stay, day, hour, parameter, value = line.rsplit(";", 4)
-            if hour:
+            if self._with_minutes:
+                stay, day, hour, minute, second, parameter, value = line.rsplit(";", 6)
+                if minute != "0" or second != "0":
+                    hour = hour and f'{hour},"minute":{minute},"second":{second}'
+            else:
+                stay, day, hour, parameter, value = line.rsplit(";", 4)
+            if parameter:
                 seq += 1
                 events.append(
                     f'id: {stream}-{seq}\ndata: {stays[stay]}"day":"{day}","hour":{hour},'
                     f'"parameter":{names[parameter]},"value":{value or "null"}}}\n\n'
                 )
-            elif live:
+            elif live or stay.startswith("a"):
                 seq += 1
-                events.append(f'id: {stream}-{seq}\ndata: {stays[stay]}"day":"{day}"}}\n\n')
+                clock = hour and f',"hour":{hour}'
+                events.append(f'id: {stream}-{seq}\ndata: {stays[stay]}"day":"{day}"{clock}}}\n\n')
         return events
 
     def close(self) -> None:
@@ -104,17 +127,20 @@ class Replay:
 
 
 def _stay_fields(stay: str, live: bool) -> str:
-    """From `type;pat_id;age;date_admission;date_discharge` to the first five JSON fields."""
-    kind, pat_id, age, admission, discharge = stay.split(";")
-    told = json.dumps(discharge) if discharge and (kind == "discharge" or not live) else "null"
-    return (
-        f'{{"type":"{kind}","pat_id":{pat_id},"age":{age or "null"},'
-        f'"date_admission":"{admission}","date_discharge":{told},'
+    """The first JSON fields, from the columns `type` to `date_discharge`, or to `place`."""
+    kind, pat_id, age, admission, discharge, *names = stay.split(";")
+    fields = (
+        f'{{"type":"{kind}","pat_id":{pat_id},"age":{age or "null"},"date_admission":"{admission}",'
     )
+    if kind == "admission":
+        known = zip(("identifier", "place"), names, strict=True)
+        return fields + "".join(f'"{key}":{json.dumps(text)},' for key, text in known if text)
+    shown = discharge and (kind == "discharge" or not live)
+    return f'{fields}"date_discharge":{json.dumps(discharge) if shown else "null"},'
 
 
 class _Remembered(dict[str, str]):
-    """What `make` made of each key. A lookup costs a third of one in functools.lru_cache."""
+    """Remembers the result of `make`. A lookup costs a third of one in functools.lru_cache."""
 
     def __init__(self, make: Callable[[str], str]) -> None:
         super().__init__()

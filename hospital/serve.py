@@ -1,4 +1,4 @@
-"""Prepares the stream in child processes and serves it until told to stop.
+"""Prepares the stream in child processes and serves it until stopped.
 
 Children, because pandas and numpy would stay in this process's memory for as long as it runs.
 """
@@ -7,6 +7,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,13 +15,22 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
+from hospital.files import DERIVED, writable_folder
 from hospital.replay import Replay
-from hospital.settings import Settings, writable_folder
+from hospital.settings import Settings
 from hospital.streamer_aiohttp import WARD, create_app
+from hospital.synthetic_mark import INPUTS
 
 log = logging.getLogger(__name__)
 
-INPUTS = ("age.csv", "admission.csv", "signal.csv")
+# Files of somebody's data, or of somebody's program.
+DATA = re.compile(
+    r"\.(csv|tsv|txt|xlsx?|parquet|feather|sas7bdat|dta|sav|rds|rdata|py)(\.\w+)?$"
+    r"|\.(zip|tar|tgz|7z|rar)(\.\w+)?$",
+    re.IGNORECASE,
+)
+
+OURS = {*DERIVED, "ground_truth.csv"}
 
 
 class CannotServe(Exception):
@@ -49,7 +59,7 @@ async def serve(settings: Settings) -> None:
             await asyncio.gather(preparing, return_exceptions=True)
         else:
             app[WARD].replay = replay = preparing.result()
-            log.info(f"stream {replay.stream} is ready: {replay.messages} messages")
+            log.info(f"stream {replay.stream} is ready: {replay.end} messages")
             await stopping
     finally:
         await runner.cleanup()
@@ -79,7 +89,7 @@ async def listen(runner: web.AppRunner, settings: Settings) -> None:
 
 
 async def prepare(settings: Settings) -> Replay:
-    """Have all_data.csv written, if an input has changed since it was, and open it."""
+    """Has all_data.csv written, if an input has changed since, and opens it."""
     inputs = await patient_data(settings)
     folder = Path(await run("hospital.preprocessing", PATIENT_DATA=str(inputs)))
     try:
@@ -89,15 +99,25 @@ async def prepare(settings: Settings) -> Replay:
 
 
 async def patient_data(settings: Settings) -> Path:
-    """The folder with the CSVs; where there are none at all, synthetic ones are written first."""
+    """The folder with the CSVs; where there are no data at all, a synthetic ward is written first.
+
+    Raises CannotServe for a folder with other data: nobody must take a synthetic ward for theirs.
+    """
     folder = settings.patient_data
     if not folder.is_dir():
-        raise CannotServe(f"PATIENT_DATA: there is no folder {str(folder)!r}")
+        raise CannotServe(f"PATIENT_DATA={folder}: there is no such folder")
     if holds_inputs(folder):
         return folder
+    names = {path.name for path in folder.iterdir() if DATA.search(path.name)}
+    if others := sorted(names - OURS):
+        named = ", ".join(others[:5]) + (", …" if others[5:] else "")
+        raise CannotServe(
+            f"PATIENT_DATA={folder}: expected {', '.join(INPUTS)}, found {named}; "
+            "a synthetic ward is written only to a folder without data"
+        )
     target = writable_folder(folder, settings.derived_data)
     if not holds_inputs(target):
-        log.info(f"no CSVs in {folder}: writing synthetic ones to {target}")
+        log.warning(f"no CSVs in {folder}: writing a synthetic ward to {target}")
         await run("hospital.synthetic", "--to", str(target))
     return target
 
@@ -107,7 +127,7 @@ def holds_inputs(folder: Path) -> bool:
 
 
 async def run(module: str, *arguments: str, **environment: str) -> str:
-    """Run a module in a child process, which says itself what is wrong; return what it prints.
+    """Runs a module in a child process, which logs its own errors; returns its output.
 
     In a session of its own: a Ctrl-C is for hospital, which then ends the child.
     """

@@ -1,35 +1,48 @@
-"""Who was in the ICU when: age.csv and admission.csv, joined and made free of contradictions."""
+"""Who was in the ICU when: admission.csv, without contradictions, with ages from age.csv."""
 
 import logging
 import math
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from hospital.cells import OPEN, TOP_CODED_AGE, Dates, Refused, age, patient
-from hospital.csv_file import Array, CsvFile, clean
+from hospital.ages import read_ages
+from hospital.cells import OPEN, Dates
+from hospital.cleaning import clean
+from hospital.clock import END, SLOTS
+from hospital.csv_file import Array, CsvFile
+from hospital.patients import Names, Patients
 from hospital.rejected import Rejected
 
 log = logging.getLogger(__name__)
 
-AGE_COLUMNS = ("pat_id", "age")
 ADMISSION_COLUMNS = ("pat_id", "date_admission", "date_discharge")
+OPTIONAL_COLUMNS = ("identifier", "place")
+LATE = 90  # days from the last reading to a discharge that is likely wrong
 NAMED = 5  # patients a log line names
+Key = tuple[int, int]  # pat_id, day of admission
 
 
 @dataclass(frozen=True)
 class Stays:
     """The stays ordered by patient and admission, one array entry each.
 
-    Days count from 0001-01-01; `discharge` is OPEN and `age` NaN when unknown.
+    `admission` and `discharge` are days since 0001-01-01, `admitted` and `discharged` the seconds
+    of these days, END if unknown; `discharge` is OPEN and `age` NaN when unknown.
     """
 
+    patients: Patients
     pat_id: Array
     age: Array
     admission: Array
+    admitted: Array
     discharge: Array
+    discharged: Array
+    identifier: list[str]
+    place: list[str]
 
     def __len__(self) -> int:
         return len(self.pat_id)
@@ -44,6 +57,7 @@ class StayFinder:
     def __init__(self, stays: Stays) -> None:
         patients, rank = np.unique(stays.pat_id, return_inverse=True)
         self._rank_of = {pat_id: place for place, pat_id in enumerate(patients.tolist())}
+        self._patients = stays.patients
         self._discharge = stays.discharge
         # One sorted number for (patient, day). `reach` is the last day that this stay or an
         # earlier one of the patient lasts: beyond it there is no use in looking further back.
@@ -52,10 +66,7 @@ class StayFinder:
 
     def patient(self, text: str) -> int:
         """The rank of a patient among those admitted, from the cell of a CSV."""
-        rank = self._rank_of.get(patient(text))
-        if rank is None:
-            raise Refused("no admission of this patient")
-        return rank
+        return self._rank_of[self._patients.parse(text)]
 
     def find(self, rank: Array, day: Array) -> Array:
         """For each reading the index of its stay, -1 for none.
@@ -74,126 +85,157 @@ class StayFinder:
         return stay
 
 
+class _Row(NamedTuple):
+    """A usable row of admission.csv; the moments are day * SLOTS + second."""
+
+    line: int
+    patient: str
+    admission: int
+    discharge: int
+    identifier: str
+    place: str
+
+
 def read_stays(
     ages: CsvFile, admissions: CsvFile, date_format: str | None, rejected: Rejected
 ) -> tuple[Stays, dict[str, int]]:
     """Both files' stays, and the exact duplicates left out of each file.
 
-    Rows that cannot be used, or contradict others, go to `rejected`:
-    ages that differ for one patient (all of them: none can be trusted), ages without an admission,
-    stays discharged before admission, and the same admission with several discharges (all but
-    the latest known: an earlier export, or an empty date, knows less).
+    Rows that cannot be used, or contradict others, go to `rejected`. An unreadable discharge, or
+    one before the admission, costs the discharge: the stay remains open. Of several discharges of
+    one admission the latest known counts: an earlier export, or an empty cell, knows less.
     """
-    duplicates: dict[str, int] = {}
-    found = _read_admissions(admissions, date_format, rejected, duplicates)
+    rows = _read_admissions(admissions, date_format, rejected)
+    patients = Patients(row.patient for row in rows)
+    found, repeated = _distinct(admissions.name, rows, patients, rejected)
     keys = sorted(found)
-    years = _read_ages(ages, {pat_id for pat_id, _ in keys}, rejected, duplicates)
+    years, duplicates = read_ages(ages, keys, patients, date_format, rejected)
+    moments = np.array([found[key][2:4] for key in keys], np.int64).reshape(-1, 2)
+    day, second = np.divmod(moments, SLOTS)
     stays = Stays(
+        patients=patients,
         pat_id=np.array([pat_id for pat_id, _ in keys], np.int64),
-        age=np.array([years.get(pat_id, math.nan) for pat_id, _ in keys]),
-        admission=np.array([admission for _, admission in keys], np.int64),
-        discharge=np.array([found[key] for key in keys], np.int64),
+        age=np.array([years.get(key, math.nan) for key in keys]),
+        admission=day[:, 0],
+        admitted=second[:, 0],
+        discharge=day[:, 1],
+        # A discharge earlier than the admission on the same day: that time is wrong.
+        discharged=np.where(moments[:, 1] < moments[:, 0], END, second[:, 1]),
+        identifier=[
+            found[key].identifier or (found[key].patient if patients.are_numbered else "")
+            for key in keys
+        ],
+        place=[found[key].place for key in keys],
     )
-    _warn_of_missing_ages(ages.name, keys, years)
-    overlaps = sum(one[0] == other[0] and found[one] > other[1] for one, other in pairwise(keys))
+    _warn_of_missing_ages(ages.name, keys, years, patients)
+    overlaps = sum(
+        one[0] == other[0] and stays.discharge[place] > other[1]
+        for place, (one, other) in enumerate(pairwise(keys))
+    )
     if overlaps:
         log.warning(
             "%s: %d stays begin before the patient's earlier one has ended; "
             "readings of shared days go to the later stay",
             *(admissions.name, overlaps),
         )
-    return stays, duplicates
+    return stays, {admissions.name: repeated, ages.name: duplicates}
 
 
-def _read_admissions(
-    file: CsvFile, date_format: str | None, rejected: Rejected, duplicates: dict[str, int]
-) -> dict[tuple[int, int], int]:
+def _read_admissions(file: CsvFile, date_format: str | None, rejected: Rejected) -> list[_Row]:
+    """The usable rows in the file's order."""
+
     def refuse(line: int, column: str, value: str, reason: str) -> None:
         rejected.add(file.name, line, column, value, reason)
 
-    dates = Dates(date_format)
+    def report(line: int, column: str, value: str, reason: str) -> None:
+        rejected.add(file.name, line, column, value, reason, row_is_used=True)
+
+    dates, patients, names = Dates(date_format), Names(), Names()
     parsers = {
-        "pat_id": patient,
-        "date_admission": dates.parse,
+        "pat_id": patients.parse_identifier,
+        "date_admission": dates.parse_moment,
         "date_discharge": dates.parse_discharge,
+        "identifier": names.parse,
+        "place": names.parse,
     }
-    found: dict[tuple[int, int], int] = {}
-    told_at: dict[tuple[int, int], int] = {}
-    duplicates[file.name] = 0
+    parsers = {column: parsers[column] for column in file.columns}
+    optional = {"date_discharge": (OPEN * SLOTS, report)}
+    optional |= dict.fromkeys(OPTIONAL_COLUMNS, (0, report))
+    found = []
     for block in file.blocks(file.columns, refuse):
-        rows = clean(file, block, parsers, refuse)
-        for line, pat_id, admission, discharge in zip(
-            *(rows[name].tolist() for name in ("line", *parsers)), strict=True
-        ):
-            key = (pat_id, admission)
-            if discharge < admission:
-                refuse(line, "date_discharge", day_text(discharge), "discharge before admission")
-                continue
-            if key not in found:
-                found[key], told_at[key] = discharge, line
-                continue
-            if discharge == found[key]:
-                duplicates[file.name] += 1
-                continue
-            loser, lost_line = discharge, line
-            if found[key] == OPEN or found[key] < discharge < OPEN:
-                loser, lost_line = found[key], told_at[key]
-                found[key], told_at[key] = discharge, line
-            reason = "another row of this stay has a later discharge"
-            refuse(lost_line, "date_discharge", day_text(loser), reason)
+        rows = clean(file, block, parsers, refuse, optional)
+        ids, others = list(patients.numbers), list(names.numbers)
+        nothing = np.zeros(len(rows["line"]), np.int64)
+        columns = [rows.get(name, nothing).tolist() for name in ("line", *ADMISSION_COLUMNS)]
+        columns += [rows.get(name, nothing).tolist() for name in OPTIONAL_COLUMNS]
+        for line, patient, admission, discharge, identifier, place in zip(*columns, strict=True):
+            if discharge // SLOTS < admission // SLOTS:
+                day = day_text(discharge // SLOTS)
+                report(line, "date_discharge", day, "discharge before admission")
+                discharge = OPEN * SLOTS
+            found.append(
+                _Row(line, ids[patient], admission, discharge, others[identifier], others[place])
+            )
     warn_of_assumed_order(file.name, dates)
-    return found
+    return sorted(found)
 
 
-def _read_ages(
-    file: CsvFile, admitted: set[int], rejected: Rejected, duplicates: dict[str, int]
-) -> dict[int, float]:
-    def refuse(line: int, column: str, value: str, reason: str) -> None:
-        rejected.add(file.name, line, column, value, reason)
-
-    rows_of: dict[int, list[tuple[float, int]]] = {}
-    for block in file.blocks(file.columns, refuse):
-        rows = clean(file, block, {"pat_id": patient, "age": age}, refuse)
-        for line, pat_id, years in zip(
-            *(rows[name].tolist() for name in ("line", "pat_id", "age")), strict=True
-        ):
-            rows_of.setdefault(pat_id, []).append((years, line))
-    known: dict[int, float] = {}
-    duplicates[file.name] = top_coded = 0
-    for pat_id, rows_here in rows_of.items():
-        values = {years for years, _ in rows_here}
-        if pat_id in admitted and len(values) == 1:
-            duplicates[file.name] += len(rows_here) - 1
-            top_coded += math.inf in values
-            years = values.pop()
-            known[pat_id] = TOP_CODED_AGE if math.isinf(years) else years
+def _distinct(
+    name: str, rows: list[_Row], patients: Patients, rejected: Rejected
+) -> tuple[dict[Key, _Row], int]:
+    """One row for each stay, and how many repeat it."""
+    found: dict[Key, _Row] = {}
+    repeated = 0
+    for row in rows:
+        key = (patients.parse(row.patient), row.admission // SLOTS)
+        known = found.setdefault(key, row)
+        if known is row:
             continue
-        for years, line in rows_here:
-            if pat_id not in admitted:
-                refuse(line, "pat_id", str(pat_id), "no admission of this patient")
-            else:
-                refuse(line, "age", repr(years), "other rows give the patient another age")
-    if top_coded:
-        log.info("%s: %d ages above 89 taken as %s", file.name, top_coded, TOP_CODED_AGE)
-    return known
+        if known.discharge == row.discharge:
+            repeated += 1
+            continue
+        loser = row
+        if known.discharge // SLOTS == OPEN or known.discharge < row.discharge < OPEN * SLOTS:
+            loser, found[key] = known, row
+        reason = "another row of this stay has a later discharge"
+        rejected.add(name, loser.line, "date_discharge", day_text(loser.discharge // SLOTS), reason)
+    return found, repeated
 
 
-def _warn_of_missing_ages(name: str, keys: list[tuple[int, int]], years: dict[int, float]) -> None:
-    lacking = sorted({pat_id for pat_id, _ in keys if pat_id not in years})
+def _warn_of_missing_ages(
+    name: str, keys: list[Key], years: dict[Key, float], patients: Patients
+) -> None:
+    lacking = {key[0] for key in keys if key not in years}
     if lacking:
-        named = ", ".join(map(str, lacking[:NAMED])) + (", …" if len(lacking) > NAMED else "")
+        texts = [text for text, number in patients.numbers.items() if number in lacking]
         log.warning(
             "%s: no age for %d of the patients admitted, so no prediction for them: %s",
-            *(name, len(lacking), named),
+            *(name, len(lacking), ", ".join(texts[:NAMED]) + (", …" if texts[NAMED:] else "")),
+        )
+
+
+def warn_of_late_discharges(stays: Stays, of: Array, slots: Array) -> None:
+    """Warns of discharges long after the last reading; `of` and `slots` are the readings'."""
+    if not len(slots):
+        return
+    last = np.full(len(stays), -1)
+    np.maximum.at(last, of, slots // SLOTS)
+    last[last < 0] = last.max()
+    late = np.flatnonzero((stays.discharge != OPEN) & (stays.discharge - last > LATE))
+    if len(late):
+        log.warning(
+            "admission.csv: %d discharges are more than %d days after the stay's last reading, "
+            "such as %s; each stay is in the ICU until then",
+            *(len(late), LATE, day_text(int(stays.discharge[late[0]]))),
         )
 
 
 def warn_of_assumed_order(name: str, dates: Dates) -> None:
-    if dates.untold:
+    if dates.assumed:
         log.warning(
-            "%s: no date in it tells whether %s is dd/mm/YYYY or mm/dd/YYYY; read as dd/mm/YYYY, "
-            "the documented format. Set DATE_FORMAT to say so, or otherwise",
-            *(name, dates.untold),
+            "%s: no date shows whether %s is dd/mm/YYYY or mm/dd/YYYY; it is read as dd/mm/YYYY, "
+            "the documented format. Set DATE_FORMAT to confirm or change that",
+            *(name, dates.assumed),
         )
 
 

@@ -13,20 +13,20 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from hospital import hosts
 from hospital.metrics import MESSAGES, SUBSCRIPTIONS, exposition
-from hospital.replay import Replay
+from hospital.replay import Replay, Source
 from hospital.settings import Settings
+from wire import hosts
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE = 10.0  # seconds of silence until a comment line says that we are still here
+KEEP_ALIVE = 10.0  # seconds of silence until a comment line is sent
 TICK = 0.005  # seconds; messages due within one are sent together
-EVENT_ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})")
+EVENT_ID = re.compile(r"((?:synthetic-)?[0-9a-f]{8})-([0-9]{1,18})")
 
 
 class Ward:
-    """What the requests share: the replay (None while it is being prepared) and who follows it."""
+    """The application's state: its subscribers and the replay, None while that is prepared."""
 
     def __init__(self, rate: float, mode: str) -> None:
         self.rate = rate
@@ -40,11 +40,11 @@ class Ward:
         task = asyncio.current_task()
         assert task is not None
         host, port = (request.get_extra_info("peername") or ("?", "?"))[:2]
-        stream, messages = subscription.replay.stream, subscription.replay.messages
+        stream, end = subscription.replay.stream, subscription.replay.end
         pace = f"{self.rate:g} messages/s" if self.rate else "as fast as it reads"
         log.info(
             f"subscriber {host}:{port} connected: {stream} from message "
-            f"{subscription.after + 1} of {messages}, {pace}, {self.mode}",
+            f"{subscription.after + 1} of {end}, {pace}, {self.mode}",
             extra={"message_id": f"{stream}-{subscription.after + 1}"},
         )
         self.subscribers.add(task)
@@ -87,7 +87,8 @@ async def health(request: web.Request) -> web.Response:
         {
             "status": "ok",
             "stream": ward.replay.stream,
-            "messages": ward.replay.messages,
+            "synthetic": ward.replay.synthetic,
+            "messages": ward.replay.end,
             "refused_rows": ward.replay.rejected.total(),
             "mode": ward.mode,
             "rate": ward.rate,
@@ -123,10 +124,10 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def messages_known(last_event_id: str, replay: Replay) -> int:
+def messages_known(last_event_id: str, replay: Source) -> int:
     """How many messages a client with this Last-Event-ID has: 0 if it names another stream.
 
-    Raises HTTPBadRequest for what hospital cannot have sent.
+    Raises HTTPBadRequest for an id that hospital cannot have sent.
     """
     if not last_event_id:
         return 0
@@ -137,10 +138,10 @@ def messages_known(last_event_id: str, replay: Replay) -> int:
         )
     if match[1] != replay.stream:
         return 0
-    if int(match[2]) > replay.messages:
+    if int(match[2]) > replay.end:
         raise web.HTTPBadRequest(
             text=f"Last-Event-ID {last_event_id!r} is beyond the end of the stream, "
-            f"{replay.stream}-{replay.messages}"
+            f"{replay.stream}-{replay.end}"
         )
     return int(match[2])
 
@@ -149,7 +150,7 @@ class Subscription:
     """One client's way through the replay. `sent` counts its messages."""
 
     def __init__(
-        self, response: web.StreamResponse, replay: Replay, after: int, rate: float
+        self, response: web.StreamResponse, replay: Source, after: int, rate: float
     ) -> None:
         self.replay = replay
         self.after = after
@@ -178,7 +179,7 @@ class Subscription:
                 self.sent += len(due)
                 first = last
                 await asyncio.sleep(0)  # a fast reader never makes write wait: let others in
-        end = f"event: end\nid: {self.replay.stream}-{self.replay.messages}\ndata: {{}}\n\n"
+        end = f"event: end\nid: {self.replay.stream}-{self.replay.end}\ndata: {{}}\n\n"
         await self._response.write(end.encode())
         await self._response.write_eof()
         self.ended = True
@@ -189,9 +190,9 @@ class Subscription:
             log.debug("message %s sent", name, extra={"message_id": name})
 
     async def _due(self) -> int:
-        """How many messages are due, at least one: waits for it.
+        """Waits until a message is due; returns how many are, at least one.
 
-        Told by the clock since the start, so that the rate is exact however late a sleep ends.
+        It counts from the start, so that the rate is exact however late a sleep ends.
         """
         due_at = self._start + self.sent / self._rate
         while (wait := due_at - self._clock()) > 0:
@@ -202,7 +203,7 @@ class Subscription:
 
 
 async def end_streams(app: web.Application) -> None:
-    """Hang up on every subscriber: a replay may have days to go when hospital is told to stop."""
+    """Disconnects all subscribers: a replay may have days to go when hospital is stopped."""
     for task in tuple(app[WARD].subscribers):
         task.cancel()
 

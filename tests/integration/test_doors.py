@@ -14,9 +14,10 @@ from aiohttp.test_utils import TestClient, TestServer
 import dashboard.app
 import dashboard.hosts
 import dashboard.settings
-import hospital.hosts
 import hospital.settings
 import hospital.streamer_aiohttp
+import wire.hosts
+import wire.settings
 from embedded import front
 
 ASK = Callable[[TestClient[Any, Any]], Awaitable[Any]]
@@ -32,7 +33,7 @@ def ask(app: web.Application, question: ASK) -> Any:
 
 def hospital_app(folder: Path, **settings: str) -> web.Application:
     return hospital.streamer_aiohttp.create_app(
-        hospital.settings.Settings.from_environment(settings)
+        wire.settings.read(hospital.settings.Settings, settings)
     )
 
 
@@ -98,7 +99,7 @@ def test_only_its_own_names_are_answered(
         assert len(text.splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", [hospital.hosts, dashboard.hosts])
+@pytest.mark.parametrize("module", [wire.hosts, dashboard.hosts])
 def test_what_the_docstrings_show_is_true(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted

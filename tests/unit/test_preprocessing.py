@@ -16,13 +16,21 @@ import pytest
 
 from hospital import csv_file
 from hospital.csv_file import InputError
-from hospital.preprocessing import prepare
-from hospital.settings import SettingError
+from hospital.merge import prepare
+from wire.settings import SettingError
 
 AGE = "pat_id;age\n1;50\n2;60.5\n"
 ADMISSION = "pat_id;date_admission;date_discharge\n1;13/02/2019;20/02/2019\n2;2019-02-14;\n"
 SIGNAL = "pat_id;day;hour;parameter;value\n"
 ONE = "1;2019-02-15;7;heart_rate;80\n"
+
+
+STAY, VALUE = "type;pat_id;age;date_admission;date_discharge;", "parameter;value"
+HEADERS = {
+    f"{STAY}{admissions}{clock}{VALUE}"
+    for admissions in ("", "identifier;place;")
+    for clock in ("day;hour;", "day;hour;minute;second;")
+}
 
 
 class Hospital:
@@ -47,7 +55,7 @@ class Hospital:
         text = (self.folder / "all_data.csv").read_text()
         assert text.endswith("\n")
         header, *lines = text.splitlines()
-        assert header == "type;pat_id;age;date_admission;date_discharge;day;hour;parameter;value"
+        assert header in HEADERS
         return [line.split(";") for line in lines]
 
     def readings(self, date_format: str | None = None, **files: str | bytes) -> list[str]:
@@ -332,7 +340,9 @@ class TestCells:
         ("text", "expected"),
         [
             ("0", "2019-02-15 0"), ("7.0", "2019-02-15 7"), ("07", "2019-02-15 7"),
-            ("7,0", "2019-02-15 7"), ("07:45", "2019-02-15 7"), ("23:59:59", "2019-02-15 23"),
+            ("7,0", "2019-02-15 7"), ("07:45", "2019-02-15 7 45 0"),
+            ("23:59:59", "2019-02-15 23 59 59"), ("7:25:30.9Z", "2019-02-15 7 25 30"),
+            ("7:05 PM", "2019-02-15 19 5 0"),
             ("24", "2019-02-16 0"), ("24:00", "2019-02-16 0"), (" 9 ", "2019-02-15 9"),
         ],
     )  # fmt: skip
@@ -361,7 +371,7 @@ class TestCells:
         ]
 
     def test_parameters_refused(self, hospital: Hospital) -> None:
-        cells = ["", "NULL", "a\tb", '"a;b"', "x" * 65]
+        cells = ["", " ", "a\tb", '"a;b"', "x" * 65]
         body = "".join(f"1;2019-02-15;7;{cell};1\n" for cell in cells)
         assert hospital.readings(signal=SIGNAL + body) == []
         assert [(row[1], row[2]) for row in sorted(hospital.rejected())] == [
@@ -410,7 +420,7 @@ class TestDates:
     @pytest.mark.parametrize(
         "text",
         ["", "31/02/2019", "13/13/2019", "2019-02-30", "2019-15-02", "15/02/19", "20190215",
-         "yesterday", "0000-01-01", "9999-12-31", "2019-02-15 13:00"],
+         "yesterday", "0000-01-01", "9999-12-31", "1900-01-01", "2019-02-15 13:61"],
     )  # fmt: skip
     def test_refused(self, hospital: Hospital, text: str) -> None:
         assert hospital.readings(signal=SIGNAL + f"1;{text};7;x;1\n") == []
@@ -473,17 +483,17 @@ class TestDates:
         admission = "pat_id;date_admission;date_discharge\n1;03/02/2019;\n"
         hospital.merge(admission=admission)
         assert hospital.messages()[0][3] == "2019-02-03"
-        assert "admission.csv: no date in it tells whether 03/02/2019 is" in caplog.text
+        assert "admission.csv: no date shows whether 03/02/2019 is" in caplog.text
         assert "DATE_FORMAT" in caplog.text
         caplog.clear()
         hospital.merge("dd/mm/YYYY")
         assert "DATE_FORMAT" not in caplog.text
         hospital.merge(admission=admission + "2;13/02/2019;\n")
-        assert "no date in it tells" not in caplog.text
+        assert "no date shows" not in caplog.text
 
     @pytest.mark.parametrize("text", ["american", "dd/dd/YYYY", "YYYY/dd/mm", "ddmmYYYY", "%d"])
     def test_a_setting_that_is_no_format(self, hospital: Hospital, text: str) -> None:
-        with pytest.raises(SettingError, match=f"DATE_FORMAT: '{text}' is none of"):
+        with pytest.raises(SettingError, match=f"DATE_FORMAT={text}: expected"):
             hospital.merge(text)
 
 
@@ -511,11 +521,14 @@ class TestPatients:
 
     def test_ages_that_contradict_each_other(self, hospital: Hospital) -> None:
         rows = hospital.merge(age="pat_id;age\n1;50\n1;51\n1;50\n2;60\n2;60\n")
+        assert rows[0][2] == "50.0"
+        assert [row[1:4] for row in hospital.rejected()] == [(3, "age", "51.0")]
+        assert hospital.index()["duplicates"] == {"age.csv": 2, "admission.csv": 0, "signal.csv": 0}
+        rows = hospital.merge(age="pat_id;age\n1;20\n1;81\n2;60\n")
         assert rows[0][2] == ""
         assert [row[1:4] for row in hospital.rejected()] == [
-            (2, "age", "50.0"), (3, "age", "51.0"), (4, "age", "50.0")
+            (2, "age", "20.0"), (3, "age", "81.0")
         ]  # fmt: skip
-        assert hospital.index()["duplicates"] == {"age.csv": 1, "admission.csv": 0, "signal.csv": 0}
 
     def test_ages_and_readings_without_admission(self, hospital: Hospital) -> None:
         hospital.merge(age=AGE + "3;70\n", signal=SIGNAL + ONE + "4;2019-02-15;7;x;1\n")
@@ -606,13 +619,19 @@ class TestFahrenheit:
             "2": ["38.0"],
         }
 
-    @pytest.mark.parametrize("texts", [["98.6", "99"], ["98.6", "99", "99", "37"]])
-    def test_not_clearly_fahrenheit(
-        self, hospital: Hospital, caplog: pytest.LogCaptureFixture, texts: list[str]
+    def test_a_series_with_both_units_is_left(
+        self, hospital: Hospital, caplog: pytest.LogCaptureFixture
     ) -> None:
-        signal = self.signal((1, texts), (2, ["37"]))
-        assert self.values(hospital, signal)["1"] == [repr(float(text)) for text in texts]
+        signal = self.signal((1, ["98.6", "99", "99", "37"]), (2, ["37"]))
+        assert self.values(hospital, signal)["1"] == ["98.6", "99.0", "99.0", "37.0"]
         assert "temperature: 1 stays have values that may be °F" in caplog.text
+
+    def test_a_series_too_short_to_tell_is_rejected(self, hospital: Hospital) -> None:
+        signal = self.signal((1, ["98.6", "99"]), (2, ["37"]))
+        assert self.values(hospital, signal) == {"2": ["37.0"]}
+        assert [row[:4] for row in hospital.rejected()] == [
+            ("signal.csv", 2, "value", "98.6"), ("signal.csv", 3, "value", "99.0")
+        ]  # fmt: skip
 
     def test_other_parameters_are_left_alone(self, hospital: Hospital) -> None:
         signal = self.signal((1, ["98.6", "99", "99"]), name="heart_rate")
@@ -676,7 +695,7 @@ class TestFiles:
             ("patient;age", r"age\.csv has no column pat_id; its columns are 'patient', 'age'"),
             ("a;b;c", r"age\.csv has no column pat_id, age; its columns are 'a', 'b', 'c'"),
             ("pat_id;age;Age", r"age\.csv has 2 columns named age"),
-            ("PK\x03\x04\0\0\0", "has no column pat_id, age"),
+            ("PK\x03\x04\0\0\0", "is a zip archive"),
         ],
     )
     def test_a_header_of_another_file(self, hospital: Hospital, header: str, message: str) -> None:
@@ -708,7 +727,7 @@ class TestProgram:
         )
 
     def test_prints_the_folder_and_a_summary(self, hospital: Hospital, tmp_path: Path) -> None:
-        hospital.write(signal=SIGNAL + ONE + ONE + "1;2019-02-15;7;x;?\n1;2019-02-15;7;y;!\n")
+        hospital.write(signal=SIGNAL + ONE + ONE + "1;2019-02-15;7;x;ERR\n1;2019-02-15;7;y;!\n")
         done = self.run(tmp_path)
         assert (done.returncode, done.stdout) == (0, f"{tmp_path}\n")
         assert "signal.csv: 4 rows: 1 used, 2 rejected, 1 exact duplicates" in done.stderr
@@ -724,8 +743,8 @@ class TestProgram:
     @pytest.mark.parametrize(
         ("environment", "message"),
         [
-            ({"DATE_FORMAT": "american"}, "hospital: DATE_FORMAT: 'american' is none of"),
-            ({"LOG_LEVEL": "loud"}, "hospital: LOG_LEVEL: "),
+            ({"DATE_FORMAT": "american"}, "hospital: DATE_FORMAT=american: expected"),
+            ({"LOG_LEVEL": "loud"}, "hospital: LOG_LEVEL=loud: "),
         ],
     )
     def test_a_bad_setting_is_one_line(
@@ -751,7 +770,7 @@ def test_equals_a_plain_pandas_merge(hospital: Hospital) -> None:
     stays = [stay for n, stay in enumerate(stays) if n % 11]  # some patients have none
     signal = [
         (pat, (start + timedelta(days=n % (length + 2))).isoformat(), (n * 5 + pat) % 24,
-         ["blood_pressure", "temperature", "heart_rate"][n % 3], 30 + (n * pat) % 17 / 3)
+         ["blood_pressure", "temperature", "heart_rate"][n % 3], 45 + (n * pat) % 17 / 3)
         for pat, start, length in stays for n in range(60)
     ]  # fmt: skip
     signal.sort(key=lambda row: (row[4], row[0]))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hospital import csv_file
 from hospital.csv_file import InputError
-from hospital.preprocessing import prepare
+from hospital.merge import prepare
 
 COLUMNS = ["pat_id", "day", "hour", "parameter", "value"]
 AGE = "pat_id;age\n1;50\n2;60.5\n"
@@ -27,7 +27,7 @@ ADMISSION = (
 PATIENTS = {"1": 1, "2": 2, "2.0": 2, "01": 1, "3": None, "": None, "x": None, "1.5": None}
 DAYS = {"2019-02-09": 9, "2019-02-10": 10, "2019-02-15": 15, "15/02/2019": 15, "20/02/2019": 20,
         "2019-02-21 00:00": 21, "31/02/2019": None, "NaN": None}  # fmt: skip
-HOURS = {"0": 0, "7.0": 7, "07:30": 7, "23": 23, "24": 24, "25": None, "": None}
+HOURS = {"0": 0, "7.0": 7, "07:00": 7, "23": 23, "24": 24, "25": None, "": None}
 PARAMETERS = {"heart_rate": "heart_rate", " spo2 ": "spo2", "température": "température", "": None}
 VALUES = {"80": 80.0, "97.5": 97.5, "1e2": 100.0, "-": None, ">200": None, "ERR": None, "inf": None}
 

@@ -1,0 +1,138 @@
+"""age.csv: one age for each patient, or one for each stay."""
+
+import logging
+import math
+import re
+from typing import NamedTuple
+
+from hospital.cells import OPEN, Dates, Numbers, Refused, missing
+from hospital.cleaning import clean
+from hospital.csv_file import CsvFile
+from hospital.patients import Patients
+from hospital.rejected import Rejected
+
+log = logging.getLogger(__name__)
+
+AGE_COLUMNS = ("pat_id", "age")
+OPTIONAL_COLUMNS = ("date_admission",)
+# De-identified exports hide ages above 89: eICU writes "> 89", MIMIC-III moves the birth to 300
+# years before the first admission. "The median age for the patients whose date of birth was
+# shifted is 91.4" (https://mimic.mit.edu/docs/iii/tables/patients/).
+TOP_CODED_AGE = 91.4
+OLDEST = 125.0
+TOP_CODED = re.compile(r"(?:>|>=|≥)\s*(?:89|90)|(?:89|90)\s*\+", re.ASCII)
+# Ages of one patient that differ by more are not of several stays, but contradict each other.
+MOST_YEARS = 30.0
+ROUNDING = 1.5  # years by which the ages of two stays may differ from the time between them
+
+Key = tuple[int, int]  # pat_id, day of admission
+
+
+def age(text: str) -> float:
+    """Age in years; infinity for one hidden as above 89 (top-coded)."""
+    if TOP_CODED.fullmatch(text.strip()):
+        return math.inf
+    years = Numbers().parse(text)
+    if 300 <= years <= 300 + OLDEST - 89:
+        return math.inf
+    if not 0 <= years <= OLDEST:
+        raise Refused("not an age in years")
+    return years
+
+
+class _Row(NamedTuple):
+    """A usable row; `day` is the admission that it names, or OPEN."""
+
+    line: int
+    years: float
+    day: int
+
+
+def read_ages(
+    file: CsvFile,
+    keys: list[Key],
+    patients: Patients,
+    date_format: str | None,
+    rejected: Rejected,
+) -> tuple[dict[Key, float], int]:
+    """The ages of the stays in `keys`, and the number of rows that repeat another one."""
+    days: dict[int, list[int]] = {}
+    for pat_id, day in sorted(keys):
+        days.setdefault(pat_id, []).append(day)
+    known: dict[Key, float] = {}
+    repeated = by_stay = 0
+    for pat_id, rows in _read(file, patients, date_format, rejected).items():
+        stays = days[pat_id]
+        ages = _by_stay(rows, stays)
+        by_stay += len(set(ages.values())) > 1
+        known |= {(pat_id, day): years for day, years in ages.items()}
+        used = set(ages.values())
+        unused = [row for row in rows if row.years not in used]
+        needed = 1 if len(used) == 1 else len(stays)
+        repeated += max(len(rows) - len(unused) - needed, 0)
+        reason = "an age of another stay" if used else "other rows give the patient another age"
+        for row in unused:
+            rejected.add(file.name, row.line, "age", repr(row.years), reason)
+    if by_stay:
+        log.info("%s: %d patients have one age for each stay", file.name, by_stay)
+    return known, repeated
+
+
+def _read(
+    file: CsvFile, patients: Patients, date_format: str | None, rejected: Rejected
+) -> dict[int, list[_Row]]:
+    """The usable rows by patient, in the file's order."""
+
+    def refuse(line: int, column: str, value: str, reason: str) -> None:
+        rejected.add(file.name, line, column, value, reason)
+
+    dates = Dates(date_format)
+    parsers = {"pat_id": patients.parse, "age": age}
+    if "date_admission" in file.columns:
+        parsers["date_admission"] = lambda text: OPEN if missing(text) else dates.parse(text)
+    found: dict[int, list[_Row]] = {}
+    top_coded = 0
+    for block in file.blocks(file.columns, refuse):
+        cells = clean(file, block, parsers, refuse, {"date_admission": (OPEN, lambda *_: None)})
+        named = cells.get("date_admission", cells["line"] * 0 + OPEN)
+        for line, pat_id, years, day in zip(
+            *(cells[name].tolist() for name in ("line", "pat_id", "age")),
+            named.tolist(),
+            strict=True,
+        ):
+            hidden = math.isinf(years)
+            top_coded += hidden
+            row = _Row(line, TOP_CODED_AGE if hidden else years, day)
+            found.setdefault(pat_id, []).append(row)
+    if top_coded:
+        log.info("%s: %d ages above 89 taken as %s", file.name, top_coded, TOP_CODED_AGE)
+    return {pat_id: sorted(rows) for pat_id, rows in found.items()}
+
+
+def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
+    """The age in each stay, by its day of admission; empty where the rows contradict each other.
+
+    Of several ages each belongs to the stay that its row names, or whose place among the stays
+    is that of the age among the ages. Otherwise the lowest counts, which is the first stay's.
+    """
+    ages = sorted(row.years for row in rows)
+    if ages[-1] - ages[0] > MOST_YEARS:
+        return {}
+    if ages[0] == ages[-1]:
+        return dict.fromkeys(stays, ages[0])
+    named = {row.day: row.years for row in reversed(rows) if row.day in stays}
+    if named:
+        first = min(named)
+        before = {day: max((d for d in named if d <= day), default=first) for day in stays}
+        return {day: named[before[day]] for day in stays}
+    if len(ages) == len(stays) and _agree(ages, stays):
+        return dict(zip(stays, ages, strict=True))
+    return dict.fromkeys(stays, ages[0])
+
+
+def _agree(ages: list[float], stays: list[int]) -> bool:
+    """Whether the ages grow with the time between the stays."""
+    return all(
+        years >= TOP_CODED_AGE or abs((years - ages[0]) - (day - stays[0]) / 365.25) <= ROUNDING
+        for years, day in zip(ages, stays, strict=True)
+    )

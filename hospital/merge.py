@@ -1,0 +1,184 @@
+"""Merges the three CSVs into the files of a folder; leaves them alone while they are up to date."""
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from hospital import ages, all_data, readings, stays
+from hospital.ages import AGE_COLUMNS
+from hospital.cells import Dates
+from hospital.contents import Contents
+from hospital.csv_file import CsvFile, InputError, examine
+from hospital.files import DERIVED, create, unfinished
+from hospital.patients import HEADER, Patients
+from hospital.readings import SIGNAL_COLUMNS, read_readings
+from hospital.rejected import Rejected
+from hospital.stays import ADMISSION_COLUMNS, Stays, read_stays, warn_of_late_discharges
+from hospital.synthetic_mark import is_synthetic
+
+log = logging.getLogger(__name__)
+
+VERSION = 2  # of the rules of this merge: raise it to have every all_data.csv written again
+COLUMNS = {
+    "age.csv": (AGE_COLUMNS, ages.OPTIONAL_COLUMNS),
+    "admission.csv": (ADMISSION_COLUMNS, stays.OPTIONAL_COLUMNS),
+    "signal.csv": (SIGNAL_COLUMNS, readings.OPTIONAL_COLUMNS),
+}
+
+
+def prepare(patient_data: Path, folder: Path, date_format: str | None) -> bool:
+    """Brings all_data.csv in `folder` up to date; False when it was already.
+
+    Raises InputError or SettingError, each one line, when files or settings cannot be used.
+    """
+    Dates(date_format)  # checks the setting
+    with _alone_in(folder):
+        stamps = [_stamp(patient_data / name) for name in COLUMNS]
+        contents = {name: examine(patient_data / name) for name in COLUMNS}
+        digests = {name: one.sha256 for name, one in contents.items()}
+        source = {
+            "inputs": {n: {"size": c.size, "sha256": c.sha256} for n, c in contents.items()},
+            "settings": {"DATE_FORMAT": date_format},
+            "version": VERSION,
+            "synthetic": is_synthetic(patient_data, digests),
+        }
+        if _up_to_date(folder, source):
+            log.info("%s is up to date", folder / "all_data.csv")
+            return False
+        merged = _merge(patient_data, contents, folder, date_format)
+        if [_stamp(patient_data / name) for name in COLUMNS] != stamps:
+            raise InputError(f"a file in {patient_data} was changed while it was read; start again")
+        _put_in_place(folder, source | merged)
+        return True
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two merges into one folder take turns; the remains of a killed one are removed."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s: another merge is running; waiting for it", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            for name in DERIVED:
+                unfinished(folder, name).unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        examine(path)  # raises, with the reason
+        raise
+    return status.st_size, status.st_mtime_ns
+
+
+def _up_to_date(folder: Path, source: dict[str, Any]) -> bool:
+    try:
+        index = json.loads((folder / "all_data.json").read_text(encoding="utf-8"))
+        size = (folder / "all_data.csv").stat().st_size
+        needed = ["rejected.csv"] + ["patients.csv"] * index["patients_are_numbered"]
+        present = all((folder / name).exists() for name in needed)
+        return bool(present and size == index["bytes"] and index.items() >= source.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _put_in_place(folder: Path, index: dict[str, Any]) -> None:
+    # all_data.json vouches for all_data.csv: gone first, back last.
+    with create(unfinished(folder, "all_data.json")) as file:
+        file.write(json.dumps(index).encode())
+    (folder / "all_data.json").unlink(missing_ok=True)
+    for name in DERIVED:
+        if unfinished(folder, name).exists():
+            unfinished(folder, name).replace(folder / name)
+
+
+def _merge(
+    patient_data: Path, contents: dict[str, Contents], folder: Path, date_format: str | None
+) -> dict[str, Any]:
+    """Writes the merged stream and the rejected rows; returns their part of all_data.json."""
+    begun = time.monotonic()
+    age, admission, signal = files = [
+        CsvFile(patient_data / name, contents[name], *columns) for name, columns in COLUMNS.items()
+    ]
+    with TextIOWrapper(
+        create(unfinished(folder, "rejected.csv")), encoding="utf-8", newline=""
+    ) as stream:
+        rejected = Rejected(stream)
+        found, duplicates = read_stays(age, admission, date_format, rejected)
+        measured, duplicates["signal.csv"] = read_readings(signal, found, date_format, rejected)
+    for file in files:
+        _summarize(file, rejected, duplicates[file.name])
+    warn_of_late_discharges(found, measured.stay, measured.slot)
+    _list_patients(folder, found.patients)
+    with create(unfinished(folder, "all_data.csv")) as output:
+        written = all_data.write(output, all_data.Messages(found, measured))
+        output.flush()
+        os.fsync(output.fileno())
+    _log_total(folder, written, found, time.monotonic() - begun)
+    counts = {f"{file}:{reason}": count for (file, reason), count in rejected.counts.items()}
+    return written | {
+        "stays": len(found),
+        "patients_are_numbered": found.patients.are_numbered,
+        "rejected": counts,
+        "duplicates": {name: duplicates[name] for name in COLUMNS},
+    }
+
+
+def _list_patients(folder: Path, patients: Patients) -> None:
+    """Writes patients.csv if the patients are numbered; raises InputError for another's file."""
+    path = folder / "patients.csv"
+    try:
+        with path.open("rb") as file:
+            ours = file.readline(100).decode("utf-8", "replace").strip() == ";".join(HEADER)
+    except FileNotFoundError:
+        ours = True
+    except OSError:
+        ours = False
+    if patients.are_numbered:
+        if not ours:
+            raise InputError(
+                f"{path} is there and is not hospital's, which lists the numbers of the patients "
+                "under this name: rename it"
+            )
+        with create(unfinished(folder, "patients.csv")) as output:
+            patients.write(output)
+    elif ours:
+        path.unlink(missing_ok=True)
+
+
+def _log_total(folder: Path, written: dict[str, Any], found: Stays, seconds: float) -> None:
+    log.info(
+        "%s: %d messages (%d readings, %d discharges, %d admissions) of %d stays in %.1f s",
+        folder / "all_data.csv",
+        *(written[name] for name in ("messages", "readings", "discharges", "admissions")),
+        *(len(found), seconds),
+    )
+
+
+def _summarize(file: CsvFile, rejected: Rejected, duplicates: int) -> None:
+    lost = rejected.of(file.name)
+    log.info(
+        "%s: %d rows: %d used, %d rejected, %d exact duplicates (%s, separator %r)",
+        *(file.name, file.rows, file.rows - lost - duplicates, lost, duplicates),
+        *(file.contents.encoding, file.separator),
+    )
+    for (name, reason), count in rejected.counts.most_common():
+        if name == file.name:
+            first = rejected.first_line[name, reason]
+            log.warning("%s: %d rejected: %s (first in line %d)", name, count, reason, first)

@@ -1,0 +1,89 @@
+"""Lines that are not of the header's shape: quotes, too few or many fields, NUL bytes."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hospital.cell_errors import Refused
+
+LONGEST_RECORD = 100  # lines; a quote open for longer was never meant to be closed
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row that may span several lines; `line` is the index of its first."""
+
+    line: int
+    text: str
+    cells: list[str]
+
+
+class OddLines:
+    """Sorts a block's lines: `regular` ones by index, `records` split here, and `refused` ones."""
+
+    def __init__(
+        self,
+        lines: list[str],
+        separator: str,
+        names: list[str],
+        position: Mapping[str, int],
+        columns: tuple[str, ...],
+    ) -> None:
+        self.regular: list[int] = []
+        self.records: list[Record] = []
+        self.refused: list[tuple[int, str, str]] = []  # index, line, reason
+        self._lines = lines
+        self._separator = separator
+        self._width = len(names)
+        self._fewest = max(position.values()) + 1
+        self._places = [position[column] for column in columns]
+        at = 0
+        while at < len(lines):
+            at = self._sort(at)
+
+    def _sort(self, at: int) -> int:
+        """Sorts the line at an index; returns the index of the next."""
+        row = self._lines[at]
+        special = '"' in row or "\0" in row
+        if row.count(self._separator) == self._width - 1 and not special:
+            self.regular.append(at)
+        elif row.strip():  # a blank line is no row
+            try:
+                if "\0" in row:
+                    raise Refused("NUL byte")
+                fields, end = self._fields(at)
+                cells = self._pick(fields)
+            except Refused as error:
+                self.refused.append((at, row, str(error)))
+            else:
+                self.records.append(Record(at, "\n".join(self._lines[at:end]), cells))
+                return end
+        return at + 1
+
+    def _fields(self, start: int) -> tuple[list[str], int]:
+        """The fields of the record that starts at `start`, and the index of the next line."""
+        lines = self._lines
+        if '"' not in lines[start]:
+            return lines[start].split(self._separator), start + 1
+        for end in range(start + 1, min(start + LONGEST_RECORD, len(lines)) + 1):
+            if end > start + 1 and '"' not in lines[end - 1]:
+                continue  # can't be the line where the quote is closed
+            record = "\n".join(lines[start:end])
+            try:
+                return next(csv.reader([record], delimiter=self._separator, strict=True)), end
+            except csv.Error as error:
+                if "unexpected end" not in str(error):
+                    break
+        raise Refused("a quote that is not closed, or text behind one")
+
+    def _pick(self, fields: list[str]) -> list[str]:
+        while len(fields) > self._width and not fields[-1].strip():
+            fields.pop()
+        if len(fields) > self._width:
+            raise Refused("more fields than the header has")
+        if len(fields) < self._fewest:
+            raise Refused("fewer fields than the header has")
+        cells = [fields[place] for place in self._places]
+        if "\n" in "".join(cells):  # none of ours has any: so the quote was not meant
+            raise Refused("a quote that is not closed, or text behind one")
+        return cells

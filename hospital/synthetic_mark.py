@@ -1,0 +1,29 @@
+"""The mark that a ward is synthetic: synthetic.json beside its files, with their digests."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from hospital.files import unfinished
+
+NAME = "synthetic.json"
+INPUTS = ("age.csv", "admission.csv", "signal.csv")
+
+
+def mark(folder: Path, **options: int) -> None:
+    """Writes the mark of the unfinished ward in a folder, with the options of its drawing."""
+    digests = {}
+    for name in INPUTS:
+        with unfinished(folder, name).open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    (folder / NAME).write_text(json.dumps({**options, "sha256": digests}, indent=1) + "\n")
+
+
+def is_synthetic(folder: Path, digests: Mapping[str, str]) -> bool:
+    """Whether one of the files, by name and SHA-256, is of the synthetic ward of the folder."""
+    try:
+        known = json.loads((folder / NAME).read_text(encoding="utf-8"))["sha256"]
+        return any(known.get(name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -1,0 +1,95 @@
+"""Series in another unit than the pipeline's: °F, kPa, Hz, fractions.
+
+A series is one vital of one stay. Which values can be meant in each unit is a range; the two
+ranges of a vital do not touch, so a number shows its unit.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from hospital.csv_file import Array
+from wire.vitals import VITALS, canonical
+
+log = logging.getLogger(__name__)
+
+CLEARLY = 3  # readings that a converted series has at least, unless the whole file is in that unit
+
+
+class Unit(NamedTuple):
+    """Another unit: `usual` and `other` are the ranges (above, below) of meant values."""
+
+    name: str
+    usual: tuple[float, float]
+    other: tuple[float, float]
+    factor: float
+    offset: float = 0.0
+
+
+# For °C and °F the limits of MIT-LCP's mimic-code (concepts/measurement/vitalsign.sql). The others
+# leave a gap between the lowest usual value of a living patient and the highest in the other unit.
+KILOPASCAL = 7.50062
+OTHERS = {
+    "temperature": Unit("°F", (10, 50), (70, 120), 1 / 1.8, -32 / 1.8),
+    "blood_pressure": Unit("kPa", (45, 400), (4, 35), KILOPASCAL),
+    "blood_pressure_mean": Unit("kPa", (35, 400), (3, 25), KILOPASCAL),
+    "blood_pressure_diastolic": Unit("kPa", (25, 400), (2, 18), KILOPASCAL),
+    "heart_rate": Unit("Hz", (10, 400), (0.3, 5.5), 60),
+    "respiration_rate": Unit("Hz", (2, 300), (0.08, 1.2), 60),
+    "spo2": Unit("a fraction of 1", (20, 100.5), (0.3, 1.0001), 100),
+}
+
+Report = Callable[[int, str], None]  # index of a reading, reason
+
+
+def in_usual_units(
+    value: Array, stay: Array, parameter: Array, names: list[str], report: Report
+) -> tuple[Array, Array]:
+    """The values, with series that are clearly in another unit converted; and what to keep.
+
+    A series is converted when at least three of its values can only be in the other unit (or the
+    file has no value in the usual one) and none can be in the usual unit. A series with fewer
+    such values and no others is rejected: it may be either. A series with both is left as it is.
+    Converted to two decimals.
+    """
+    kept = np.ones(len(value), bool)
+    converted = value
+    for vital, unit in OTHERS.items():
+        chosen = [number for number, name in enumerate(names) if canonical(name) == vital]
+        if not chosen:
+            continue
+        rows = np.flatnonzero(np.isin(parameter, chosen))
+        values, series = value[rows], stay[rows]
+        odd = (values > unit.other[0]) & (values < unit.other[1])
+        if not odd.any():
+            continue
+        usual = (values > unit.usual[0]) & (values < unit.usual[1])
+        odd_in = np.bincount(series[odd], minlength=series.max() + 1)
+        usual_in = np.bincount(series[usual], minlength=series.max() + 1)
+        only = (odd_in > 0) & (usual_in == 0)
+        clearly = only & ((odd_in >= CLEARLY) | (not usual.any()))
+        turned = odd & clearly[series]
+        if turned.any():
+            converted = converted.copy() if converted is value else converted
+            converted[rows[turned]] = np.round(values[turned] * unit.factor + unit.offset, 2)
+        unclear = odd & (only & ~clearly)[series]
+        kept[rows[unclear]] = False
+        for row in rows[unclear].tolist():
+            report(row, f"may be {unit.name}: too few readings to tell")
+        _log(vital, unit, turned.sum(), clearly.sum(), ((odd_in > 0) & ~only).sum())
+    return converted, kept
+
+
+def _log(vital: str, unit: Unit, readings: int, stays: int, mixed: int) -> None:
+    if readings:
+        log.info(
+            "%s: %d readings of %d stays are in %s: converted to %s",
+            *(vital, readings, stays, unit.name, VITALS[vital].unit),
+        )
+    if mixed and vital == "temperature":
+        log.warning(
+            "%s: %d stays have values that may be %s beside others in %s: left as they are",
+            *(vital, mixed, unit.name, VITALS[vital].unit),
+        )
