@@ -59,6 +59,8 @@ class ComposeStack:
             "REPLAY_RATE": f"{rate:g}",
             "CHAOS_FOLDER": str(folder),
             "PORT": str(free_port()),
+            # The oracle reads the database from this machine, which isolated networks forbid.
+            "INTERNAL_GATEWAY": "nat",
         }
         self._connection: Any = None
 

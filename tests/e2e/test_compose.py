@@ -139,6 +139,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "PORT": free_port(),
         "TLS_PORT": free_port(),
         "ALLOWED_HOSTS": "wall.example.org, ward.example.org",
+        # The oracle reads the database from this machine, which isolated networks forbid.
+        "INTERNAL_GATEWAY": "nat",
     }
     stack = Stack(environment, data)
     stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
@@ -422,15 +424,23 @@ def test_redis_keeps_its_queues_and_asks_for_a_password(stack: Stack) -> None:
     assert "PONG" in cli("dashboard", password, "ping")
     assert "NOPERM" in cli("dashboard", password, "set", "rq:queue:tool-0", "x")
     assert "NOPERM" in cli("dashboard", password, "flushall")
+    assert "NOPERM" in cli("dashboard", password, "client", "pause", "1")
+    for user, service in (("buffer", "buffer"), ("tool", "tool")):
+        password = stack.run(service, "cat", f"/run/secrets/{user}/password").strip()
+        assert "PONG" in cli(user, password, "ping")
+        for command in ("flushall", "client kill type normal", "config get dir", "get other"):
+            assert "NOPERM" in cli(user, password, *command.split()), command
+    assert cli("", own, "acl", "log").strip().count("toplevel") <= 20  # the refusals above
 
 
 def test_no_password_is_in_a_containers_configuration(stack: Stack) -> None:
     passwords = [
-        stack.run("tool", "cat", "/run/secrets/redis/password").strip(),
+        stack.run("redis", "cat", "/run/secrets/redis/password").strip(),
+        stack.run("buffer", "cat", "/run/secrets/buffer/password").strip(),
         stack.run("tool", "cat", "/run/secrets/tool/password").strip(),
         stack.run("tooldb", "cat", "/run/secrets/dashboard/password").strip(),
     ]
-    assert len(set(passwords)) == 3
+    assert len(set(passwords)) == 4
     assert all(len(password) == 48 for password in passwords)
     configuration = json.dumps(stack.containers())
     assert not any(password in configuration for password in passwords)
