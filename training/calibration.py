@@ -1,5 +1,7 @@
 """Calibration of probabilities: intercept, slope, and observed shares by tenths."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
@@ -13,6 +15,31 @@ LARGEST_SHIFT = 60.0  # between any two log odds that TINY leaves finite
 NEWTON_STEPS = 100
 CONVERGED = 1e-10
 NOT_ESTIMABLE = (np.nan, np.nan)
+
+
+#: Bootstraps take log odds to this fraction of 1, so that rows of the same one count together.
+CELLS = 500
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows counted together: the same outcome, and log odds that are equal to 1 / CELLS."""
+
+    y: Integers
+    p: Floats
+    place: Integers  # of each row
+
+    @classmethod
+    def of(cls, y: Integers, p: Floats) -> "Cells":
+        """The cells of the rows."""
+        key = 2 * np.rint(log_odds(p) * CELLS).astype(np.int64) + y
+        cells, place = np.unique(key, return_inverse=True)
+        return cls(cells % 2, expit((cells // 2) / CELLS), place)
+
+    def weighed(self, w: Floats) -> tuple[Integers, Floats, Floats]:
+        """Outcome, probability and weight of each cell, for weights of the rows."""
+        weight: Floats = np.bincount(self.place, w, len(self.y)).astype(np.float64)
+        return self.y, self.p, weight
 
 
 def log_odds(p: Floats) -> Floats:

@@ -4,7 +4,7 @@ from datetime import date
 
 from training.database import KEY
 from training.removal import channels
-from training.report import TEMPLATES
+from training.report import TEMPLATES, metrics
 from training.train import Result
 
 KINDS = {
@@ -23,6 +23,7 @@ def model_card(result: Result, version: str, created: date) -> str:
     left_out += [f"feature {f.name}: too few stays have it" for f in result.dropped]
     text = TEMPLATES.get_template("card.md").render(
         config=config,
+        metrics=metrics,
         card=config.card,
         result=result,
         judgement=result.judgement,

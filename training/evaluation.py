@@ -177,11 +177,13 @@ def evaluate(
     order = np.argsort(-scores.probability, kind="stable")
     y, p, weight = scores.y[order], scores.probability[order], scores.weights[order]
     drawn: dict[str, list[float]] = {name: [] for name in possible}
+    cells = calibration.Cells.of(y, p)
     for w in redrawn(scores.patients[order], weight, resamples, seed):
         both = w @ y > 0 and w @ (1 - y) > 0
         for name in possible:
             if both or name in WITHOUT_EVENTS:
-                drawn[name].append(ALL_METRICS[name](y, p, w))
+                rows = cells.weighed(w) if name in NEEDS_PATIENTS else (y, p, w)
+                drawn[name].append(ALL_METRICS[name](*rows))
     return {
         name: figure(ALL_METRICS[name](y, p, weight), drawn[name])
         if name in possible

@@ -33,21 +33,22 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fitted:
-    """An estimator and the line that its log odds are calibrated by."""
+    """An estimator and the line that its log odds are calibrated by.
+
+    crossed: for each row of the fit, the probability by models that did not see its patient.
+    """
 
     estimator: Any
     intercept: float = 0.0
     slope: float = 1.0
+    crossed: Floats | None = None
 
     def predict(self, x: Floats) -> Floats:
         """Probability of the event for each row, in blocks."""
         starts = range(0, len(x), BLOCK)
         parts = [self.estimator.predict_proba(x[at : at + BLOCK])[:, 1] for at in starts]
         p = np.concatenate(parts) if parts else np.empty(0)
-        if (self.intercept, self.slope) == (0.0, 1.0):
-            return p
-        calibrated: Floats = expit(self.intercept + self.slope * calibration.log_odds(p))
-        return calibrated
+        return _through(p, self.intercept, self.slope)
 
 
 def folds(rows: Rows, seed: int, count: int = FOLDS) -> list[Fold]:
@@ -83,7 +84,15 @@ def fit(model: Model, rows: Rows, features: list[Feature]) -> Fitted:
     intercept, slope = calibration.line(rows.y, raw, np.ones(len(raw)))
     if np.isnan(slope):
         intercept, slope = 0.0, 1.0
-    return Fitted(trees(model, rows, features), intercept, slope)
+    crossed = _through(raw, intercept, slope)
+    return Fitted(trees(model, rows, features), intercept, slope, crossed)
+
+
+def _through(p: Floats, intercept: float, slope: float) -> Floats:
+    if (intercept, slope) == (0.0, 1.0):
+        return p
+    calibrated: Floats = expit(intercept + slope * calibration.log_odds(p))
+    return calibrated
 
 
 def trees(model: Model, rows: Rows, features: list[Feature]) -> HistGradientBoostingClassifier:

@@ -106,7 +106,7 @@ def run(config: Config) -> Result:
         raise DataError(f"report.hour {config.report.hour}: the test rows have only one outcome")
     log.info("judging")
     trained, tested = _names(config)
-    points = _thresholds(config, model, train, features)
+    points = _thresholds(config, model, fitted, train, features)
     judgement = judge(
         question, fitted.predict, judged, f"Trained on {trained}, tested on {tested}", points
     )
@@ -195,13 +195,15 @@ def _other_ways(
 
 
 def _thresholds(
-    config: Config, model: Model, train: Rows, features: list[Feature]
+    config: Config, model: Model, fitted: Fitted, train: Rows, features: list[Feature]
 ) -> dict[str, float]:
     """Thresholds by name, chosen on cross-fitted predictions of the training rows."""
-    probability = np.empty(len(train.y))
-    for past, now in models.folds(train, model.seed + 2, THRESHOLD_FOLDS):
-        part = Rows(train.x[past], train.y[past], train.about.iloc[past])
-        probability[now] = models.fit(model, part, features).predict(train.x[now])
+    probability = fitted.crossed
+    if probability is None:
+        probability = np.empty(len(train.y))
+        for past, now in models.folds(train, model.seed + 2, THRESHOLD_FOLDS):
+            part = Rows(train.x[past], train.y[past], train.about.iloc[past])
+            probability[now] = models.fit(model, part, features).predict(train.x[now])
     scores = Scores(train.y, probability, train.patients)
     here = scores.where((train.about["hour"] == config.report.hour).to_numpy())
     events = here.probability[here.y == 1]
