@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("model", metavar="NAME")
         added.add_argument("version", metavar="VERSION")
     unshadow = commands.add_parser("unshadow", help="end a shadow")
-    unshadow.add_argument("model", metavar="NAME")
+    unshadow.add_argument("model", metavar="NAME[/VERSION]", help="one shadow, or a model's all")
     token = commands.add_parser("token", help="print a token")
     token.add_argument("--subject", default="tool", help="whom it is for (default: tool)")
     token.add_argument("--days", default="365", help="how long it is good for (365)")
@@ -77,7 +77,9 @@ def _change(asked: argparse.Namespace, settings: Settings) -> None:
         _list(repository, states.read()[1])
     elif asked.command == "history":
         for change in states.history():
-            print(change.at, change.actor, change.action, change.model, sep="\t")
+            # An actor is a token's text, which may hold a line break.
+            fields = (change.at, change.actor, change.action, change.model)
+            print(*map(_printable, fields), sep="\t")
     elif asked.command == "rollback":
         _print_state(states.rollback(actor, lambda state: _verify(repository, state.champion)))
     elif asked.command == "unshadow":
@@ -122,6 +124,10 @@ def _list(repository: Repository, state: State) -> None:
         except ArtifactError as error:
             title = f"refused: {error}"
         print(f"{ref.model:<20} {ref.version:<12} {role:<9} {title}")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _print_state(state: State) -> None:

@@ -60,23 +60,23 @@ class Change:
 
 def promote(state: State, ref: Ref) -> State:
     """Make a version the champion. The old one goes on as a shadow, so that what it says
-    can be compared, unless it is another version of the same model.
+    can be compared.
     """
-    rest = [other for other in state.active if other.model != ref.model]
+    rest = [other for other in state.active if other != ref]
     return replace(state, champion=ref, shadows=tuple(rest), unloaded=_less(state, ref.model))
 
 
 def shadow(state: State, ref: Ref) -> State:
-    """Run a version in shadow, in place of any other version of the same model."""
-    if ref.model == state.champion.model:
-        raise StateError(f"{ref.model} is the champion's name; a model runs in one version")
-    rest = [other for other in state.shadows if other.model != ref.model]
+    """Run a version in shadow, also beside other versions of the same model."""
+    if ref == state.champion:
+        raise StateError(f"{ref} is the champion")
+    rest = [other for other in state.shadows if other != ref]
     return replace(state, shadows=(*rest, ref), unloaded=_less(state, ref.model))
 
 
 def unshadow(state: State, model: str) -> State:
-    """Take a model out of the shadows."""
-    rest = tuple(other for other in state.shadows if other.model != model)
+    """End a shadow, NAME/VERSION, or all shadows of a model, NAME."""
+    rest = tuple(other for other in state.shadows if model not in (other.model, str(other)))
     if rest == state.shadows:
         raise StateError(f"{model} is not a shadow")
     return replace(state, shadows=rest)

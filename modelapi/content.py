@@ -8,6 +8,7 @@ import zlib
 from flask import Flask, Response, request
 
 from modelapi.api_errors import BadInput, TooLarge, WrongMediaType
+from modelapi.browsers import from_browser
 
 # Level 1: on localhost and in a data centre time costs more than bytes.
 _LEVEL = 1
@@ -16,13 +17,14 @@ _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 def request_body(*media_types: str) -> bytes:
-    """The body, unpacked. A missing Content-Type passes for any.
+    """The body, unpacked. Clients of the protocol may send no Content-Type; a browser must.
 
     Raises WrongMediaType, BadInput for a broken body, TooLarge (unpacked as well as packed).
     """
-    if request.mimetype not in ("", *media_types):
+    nameless = request.mimetype == "" and not from_browser()
+    if not nameless and request.mimetype not in media_types:
         raise WrongMediaType(
-            f"Content-Type must be {' or '.join(media_types)}, not {request.mimetype}."
+            f"Content-Type must be {' or '.join(media_types)}, not {request.mimetype or 'missing'}."
         )
     body = request.get_data(cache=False)
     encoding = request.headers.get("Content-Encoding", "identity").lower()

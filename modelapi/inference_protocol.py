@@ -246,7 +246,8 @@ def unload(name: str) -> Response:
 
 def _require_right_to_change() -> None:
     """A token; or, where none are asked for, no proxy and no web page in between."""
-    if "actor" not in g and ("X-Forwarded-For" in request.headers or "Origin" in request.headers):
+    marks = ("X-Forwarded-For", "Forwarded", "Origin")
+    if "actor" not in g and any(mark in request.headers for mark in marks):
         raise Forbidden(
             "Without tokens models are loaded and unloaded by programs beside this server only."
         )

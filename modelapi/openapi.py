@@ -119,14 +119,15 @@ def _request(model: Model, outputs: list[str]) -> Document:
     }
     return {
         "description": (
-            "For one row. For n rows, each shape is [n] and each data has n values. Other number "
-            "types than FP64 are taken too, and tensors in the binary extension."
+            "For one row and one output. For n rows, each shape is [n] and each data has n values. "
+            "`outputs` may name each output once. Also accepted: one tensor `features` of shape "
+            "[n, features], other number types than FP64, and tensors in the binary extension."
         ),
         "type": "object",
         "required": ["inputs"],
         "properties": {
             "id": {"type": ["string", "null"]},
-            "parameters": {"type": "object"},
+            "parameters": {"type": ["object", "null"]},
             "inputs": {
                 "type": "array",
                 "prefixItems": tensors,
@@ -134,13 +135,13 @@ def _request(model: Model, outputs: list[str]) -> Document:
                 "minItems": len(tensors),
                 "maxItems": len(tensors),
             },
-            "outputs": {"type": "array", "items": output},
+            "outputs": {"type": ["array", "null"], "items": output, "maxItems": 1},
         },
     }
 
 
 def _parameters(*refused: str) -> Document:
-    return {"type": "object", "properties": dict.fromkeys(refused, False)}
+    return {"type": ["object", "null"], "properties": dict.fromkeys(refused, False)}
 
 
 def _champion() -> Model | None:

@@ -7,6 +7,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from modelapi import (
     api_errors,
+    browsers,
     content,
     endpoints,
     inference_protocol,
@@ -38,6 +39,7 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)
     metrics_endpoint.register(app)  # before tokens, so that a refused request is counted too
+    browsers.register(app)
     content.register(app)
     if settings.token_key_file is not None:
         tokens.register(app, settings.token_key_file)

@@ -1,6 +1,7 @@
 """Tensors of the Open Inference Protocol, as JSON and in the binary extension.
 
-An inference request here has one tensor a feature, of shape [rows] or [rows, 1].
+An inference request has one tensor per feature, of shape [rows] or [rows, 1], or one tensor
+`features` of shape [rows, features], its columns in the manifest's order.
 """
 
 import json
@@ -23,13 +24,16 @@ NUMBERS = {
 }  # fmt: skip
 
 
+MATRIX = "features"
+
+
 class Tensor(msgspec.Struct):
     """An input; its values are in `data`, or behind the JSON part of the body."""
 
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: Any = msgspec.UNSET
 
 
@@ -37,7 +41,7 @@ class Requested(msgspec.Struct):
     """An output that the client asks for."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferenceRequest(msgspec.Struct):
@@ -45,8 +49,8 @@ class InferenceRequest(msgspec.Struct):
 
     inputs: list[Tensor]
     id: str | None = None
-    parameters: dict[str, Any] = {}
-    outputs: list[Requested] = []
+    parameters: dict[str, Any] | None = None
+    outputs: list[Requested] | None = None
 
 
 _decoder = msgspec.json.Decoder(InferenceRequest)
@@ -82,6 +86,8 @@ def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str
 
     Raises BadInput naming the tensor.
     """
+    if [tensor.name for tensor in request.inputs] == [MATRIX] and MATRIX not in names:
+        return _matrix(request.inputs[0], binary, len(names))
     columns: dict[str, NDArray[np.float64]] = {}
     for tensor in request.inputs:
         if tensor.name not in names:
@@ -104,8 +110,27 @@ def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str
     return np.stack([columns[name] for name in names], axis=1)
 
 
+def _matrix(tensor: Tensor, binary: memoryview, width: int) -> Rows:
+    """The one tensor `features`, row by row."""
+    if len(tensor.shape) != 2 or tensor.shape[1] != width:
+        raise BadInput(f"shape must be [rows, {width}], not {tensor.shape}", tensor.name)
+    count = tensor.shape[0] * width
+    data = tensor.data
+    if isinstance(data, list) and data and all(isinstance(row, list) for row in data):
+        if any(len(row) != width for row in data):
+            raise BadInput(f"each row must have {width} values", tensor.name)
+        data = [value for row in data for value in row]
+    flat = Tensor(tensor.name, [count], tensor.datatype, tensor.parameters, data)
+    values, binary = _values(flat, binary)
+    if binary:
+        raise BadInput(f"The body has {len(binary)} bytes that belong to no input.")
+    if np.isinf(values).any():
+        raise BadInput("must be finite; null or NaN where missing", tensor.name)
+    return values.reshape(-1, width)
+
+
 def _values(tensor: Tensor, binary: memoryview) -> tuple[NDArray[np.float64], memoryview]:
-    if "shared_memory_region" in tensor.parameters:
+    if "shared_memory_region" in (tensor.parameters or {}):
         raise BadInput("shared memory is not supported", tensor.name)
     if tensor.datatype not in NUMBERS:
         raise BadInput(
@@ -114,7 +139,7 @@ def _values(tensor: Tensor, binary: memoryview) -> tuple[NDArray[np.float64], me
     shape = tensor.shape
     if not shape or shape[0] < 0 or shape[1:] not in ([], [1]):
         raise BadInput(f"shape must be [rows] or [rows, 1], not {shape}", tensor.name)
-    size = tensor.parameters.get("binary_data_size")
+    size = (tensor.parameters or {}).get("binary_data_size")
     if size is None:
         values = _from_json(tensor)
     else:
@@ -157,13 +182,18 @@ def write_response(
 
     Returns the body and, if a binary part follows it, the length of its JSON part.
     """
-    by_default = request.parameters.get("binary_data_output") is True
+    by_default = (request.parameters or {}).get("binary_data_output") is True
     tensors, parts = [], []
+    names: set[str] = set()
     for asked in request.outputs or [Requested(name) for name in outputs]:
+        if asked.name in names:
+            raise BadInput("is requested twice", asked.name)
+        names.add(asked.name)
+        parameters = asked.parameters or {}
         if asked.name not in outputs:
             raise BadInput("is not an output of the model", asked.name)
         for unsupported in ("classification", "shared_memory_region"):
-            if unsupported in asked.parameters:
+            if unsupported in parameters:
                 raise BadInput(f"{unsupported} is not supported", asked.name)
         values = outputs[asked.name]
         tensor: dict[str, Any] = {
@@ -171,7 +201,7 @@ def write_response(
             "datatype": datatype(values),
             "shape": list(values.shape),
         }
-        if asked.parameters.get("binary_data", by_default) is True:
+        if parameters.get("binary_data", by_default) is True:
             part = _binary(values)
             tensor["parameters"] = {"binary_data_size": len(part)}
             parts.append(part)

@@ -4,7 +4,10 @@ The key's file decides the one algorithm that is taken: a PEM public key RS256 (
 ES256 (P-256), anything else is the secret of HS256. A token must have an expiry.
 """
 
+import json
+import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePublicKey,
 )
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from cryptography.x509 import load_der_x509_certificate
 from flask import Flask, g, request
 
 from modelapi.api_errors import (
@@ -45,6 +54,8 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     if not content.startswith(b"-----BEGIN"):
+        if _is_public(content):
+            raise ValueError(f"{path}: is a key, but not in plain PEM; convert it to PEM")
         if len(content) < SECRET_BYTES:
             raise ValueError(f"{path}: a secret needs at least {SECRET_BYTES} bytes")
         return content, "HS256"
@@ -60,6 +71,27 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
     ):
         return key, "ES256"
     raise ValueError(f"{path}: the key must be RSA of 2048 bits or more, or on the curve P-256")
+
+
+def _is_public(content: bytes) -> bool:
+    """Whether the content is a key in a form that would be taken for a secret: PEM behind a byte
+    order mark or a comment, OpenSSH, DER, or JWK. Whoever knows a public key could sign with it.
+    """
+    plain = content.lstrip(b"\xef\xbb\xbf").replace(b"\0", b"")
+    if b"-----BEGIN" in plain or re.match(rb"(ssh-|ecdsa-|sk-|---- BEGIN)", plain):
+        return True
+    with suppress(ValueError):
+        document = json.loads(plain)
+        if isinstance(document, dict) and not {"kty", "keys"}.isdisjoint(document):
+            return True
+    for load in (load_der_public_key, load_der_x509_certificate):
+        with suppress(ValueError, UnsupportedAlgorithm):
+            load(content)
+            return True
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+        load_der_private_key(content, None)
+        return True
+    return False
 
 
 def make_token(key: Key, algorithm: str, subject: str, seconds: float) -> str:

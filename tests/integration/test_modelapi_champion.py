@@ -71,8 +71,13 @@ def test_promotion_and_rollback(models: Path, state: Path, registry: Registry) -
     assert run(models, state, "promote plain 1") == "champion plain/1, shadows formula/1\n"
     registry.refresh()
     assert in_use(registry) == ("plain/1", "formula/1")
-    # Another version of the same model takes its place: a model runs in one version.
-    assert run(models, state, "promote plain 2") == "champion plain/2, shadows formula/1\n"
+    # Two versions of one model run side by side.
+    both = "champion plain/2, shadows plain/1, formula/1\n"
+    assert run(models, state, "promote plain 2") == both
+    registry.refresh()
+    assert in_use(registry) == ("plain/2", "plain/1", "formula/1")
+    assert run(models, state, "unshadow plain/1") == "champion plain/2, shadows formula/1\n"
+    assert run(models, state, "shadow plain 1") == "champion plain/2, shadows formula/1, plain/1\n"
     run(models, state, "shadow news2 2017")
     assert run(models, state, "rollback") == "champion plain/1, shadows formula/1\n"
     assert run(models, state, "rollback") == "champion formula/1, shadows none\n"
@@ -118,7 +123,7 @@ def test_a_rollback_to_a_model_that_cannot_serve_is_refused(models: Path, state:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("shadow formula 1", "formula is the champion's name"),
+        ("shadow formula 1", "formula/1 is the champion"),
         ("unshadow news2", "news2 is not a shadow"),
     ],
 )

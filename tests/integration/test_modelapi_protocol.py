@@ -399,3 +399,95 @@ def test_the_shipped_models_all_answer(tmp_path: Path) -> None:
         assert answer is not None
         expected = first["outputs"]["probability"]
         assert answer["outputs"][0]["data"] == [pytest.approx(expected, abs=1e-9)]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("datatype", ["FP64", "FP32"])
+def test_one_matrix_of_all_features(
+    client: triton.InferenceServerClient, binary: bool, datatype: str
+) -> None:
+    """Columns in the manifest's order give what one tensor per feature gives."""
+    dtype = np.float64 if datatype == "FP64" else np.float32
+    rows = np.array([list(ROW.values()), [50, 120, 16, np.nan], [80, 90, 30, 1.5]], dtype)
+    matrix = triton.InferInput("features", list(rows.shape), datatype)
+    matrix.set_data_from_numpy(rows, binary_data=binary)
+    columns = []
+    for name, values in zip(ROW, rows.T, strict=True):
+        column = triton.InferInput(name, [len(rows)], datatype)
+        column.set_data_from_numpy(np.ascontiguousarray(values))
+        columns.append(column)
+    answers = [
+        client.infer("formula", each).as_numpy("probability") for each in ([matrix], columns)
+    ]
+    assert answers[0].tolist() == answers[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [
+        ([1, 3], [1, 2, 3]),
+        ([4], [1, 2, 3, 4]),
+        ([2, 4], [1] * 7),
+        ([-1, 4], []),
+        ([1, 4], [[1], [2]]),
+    ],
+)
+def test_a_matrix_of_another_shape_is_refused(
+    flask: FlaskClient, shape: list[int], data: list[Any]
+) -> None:
+    tensor = {"name": "features", "shape": shape, "datatype": "FP64", "data": data}
+    answer = flask.post("/v2/models/formula/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 400
+    assert answer.json is not None
+    assert answer.json["field"] == "features"
+
+
+def test_an_output_requested_twice_is_refused(flask: FlaskClient) -> None:
+    twice = [{"name": "probability"}] * 2
+    answer = flask.post("/v2/models/formula/infer", json=document(ROW, outputs=twice))
+    assert (answer.status_code, answer.json and answer.json["field"]) == (400, "probability")
+
+
+def test_null_members_count_as_left_out(flask: FlaskClient) -> None:
+    asked = document(ROW, parameters=None, outputs=None, id=None)
+    asked["inputs"][0]["parameters"] = None
+    assert flask.post("/v2/models/formula/infer", json=asked).status_code == 200
+
+
+PATHS = ("/api/model", "/v2/models/formula/infer", "/v2/models/formula/explain")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("content_type", "headers"),
+    [("text/plain", {}), (None, {"Origin": "http://localhost"}), ("", {"Sec-Fetch-Site": "none"})],
+)
+def test_rows_of_a_browser_without_their_content_type_are_refused(
+    flask: FlaskClient, path: str, content_type: str | None, headers: dict[str, str]
+) -> None:
+    answer = flask.post(path, data=b"{}", content_type=content_type, headers=headers)
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/v2/repository/index", "/nothing"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://example.org"},
+        {"Origin": "null"},
+        {"Origin": "http://[bad"},
+        {"Origin": "http://localhost.example.org"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_page_of_another_site_sends_nothing(
+    flask: FlaskClient, path: str, headers: dict[str, str]
+) -> None:
+    answer = flask.post(path, json=ROW, headers=headers)
+    assert (answer.status_code, answer.content_type) == (403, "application/problem+json")
+
+
+def test_a_page_of_this_site_is_answered(flask: FlaskClient) -> None:
+    headers = {"Origin": "http://localhost:5000", "Sec-Fetch-Site": "same-origin"}
+    assert flask.post("/api/model?model=formula", json=ROW, headers=headers).status_code == 200

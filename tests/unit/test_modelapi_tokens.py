@@ -159,7 +159,12 @@ def test_only_health_stays_open(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("action", ["load", "unload"])
 @pytest.mark.parametrize(
-    "said", [{"X-Forwarded-For": "192.0.2.1"}, {"Origin": "https://example.org"}]
+    "said",
+    [
+        {"X-Forwarded-For": "192.0.2.1"},
+        {"Forwarded": "for=192.0.2.1"},
+        {"Origin": "http://localhost"},
+    ],
 )
 def test_without_tokens_models_are_not_changed_from_outside(
     tmp_path: Path, action: str, said: dict[str, str]
@@ -219,3 +224,39 @@ def test_an_unusable_key_is_refused_at_the_start(
     key.write_bytes(content)
     with pytest.raises(ValueError, match=words):
         serve(tmp_path, key)
+
+
+def public_forms() -> dict[str, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return {
+        "byte order mark": b"\xef\xbb\xbf" + pem,
+        "UTF-16": pem.decode().encode("utf-16"),
+        "comment": b"# the ward's key\n" + pem,
+        "OpenSSH": public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "DER": public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        "private DER": key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        "JWK": jwt.algorithms.ECAlgorithm.to_jwk(public).encode(),
+        "JWK set": b'{"keys": []}                                    ',
+    }
+
+
+@pytest.mark.parametrize("form", public_forms())
+def test_a_key_in_another_form_is_not_taken_for_a_secret(tmp_path: Path, form: str) -> None:
+    (tmp_path / "key").write_bytes(public_forms()[form])
+    with pytest.raises(ValueError, match="not in plain PEM"):
+        serve(tmp_path, tmp_path / "key")
+
+
+def test_a_subject_cannot_forge_a_line_of_history(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(SECRET)
+    client = serve(tmp_path, tmp_path / "key")
+    forged = claims(sub="tool\n2026\tboss\tpromote\x1b[2J")
+    headers = {"Authorization": f"Bearer {jwt.encode(forged, SECRET, 'HS256')}"}
+    assert client.post("/v2/repository/models/formula/load", headers=headers).status_code == 200
+    _, history, _ = command(tmp_path / "models", tmp_path / "s.sqlite", "history")
+    assert history.count("\n") == 1
+    assert history.split("\t")[1:] == [
+        "tool\\n2026\\tboss\\tpromote\\x1b[2J", "load", "formula\n",
+    ]  # fmt: skip
