@@ -1,41 +1,30 @@
-"""`python -m dashboard`: the ward page. Settings: see dashboard/settings.py."""
+"""`python -m dashboard`: serve the pages."""
 
+import argparse
 import logging
-import os
 import sys
 
 from aiohttp import web
-from pythonjsonlogger.json import JsonFormatter
 
 from dashboard.app import create_app
-from dashboard.settings import SettingError, Settings
-
-
-def set_up_logging(settings: Settings) -> None:
-    """To stderr. As JSON, a line is an object with time, level, service, logger and message."""
-    handler = logging.StreamHandler()
-    if settings.log_format == "json":
-        handler.setFormatter(
-            JsonFormatter(
-                "{levelname}{name}{message}",
-                style="{",
-                rename_fields={"levelname": "level", "name": "logger"},
-                static_fields={"service": "dashboard"},
-                timestamp="time",
-            )
-        )
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log_level, handlers=[handler])
+from dashboard.settings import Settings
+from wire import logs
+from wire.settings import SettingError, describe, read
 
 
 def main() -> int:
+    argparse.ArgumentParser(
+        prog="python -m dashboard",
+        description="Serve the ward, patient, pipeline and model pages.",
+        epilog=describe(Settings),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     try:
-        settings = Settings.from_environment(os.environ)
+        settings = read(Settings)
     except SettingError as error:
         print(f"dashboard: {error}", file=sys.stderr)
         return 1
-    set_up_logging(settings)
+    logs.set_up("dashboard", settings.log_level, settings.log_format)
     try:
         web.run_app(
             create_app(settings),

@@ -1,8 +1,7 @@
 """The live side of a page: server-sent events, resumed where a browser left off.
 
-An event's id is `<epoch>-<version>`, as a message's is `<stream>-<seq>`: the epoch is one
-run of the dashboard. Who comes back with an id of this run gets what has changed since;
-with any other, everything.
+An event's id is `<epoch>-<version>`, as a message's is `<stream>-<seq>`: the epoch is one run of
+the dashboard. A browser with an id of this run gets the changes since; any other one, everything.
 """
 
 import zlib
@@ -10,16 +9,16 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from dashboard.poller import Poller
 from dashboard.topic import Topic
 
-# A sign of life when nothing changes. The page counts on one every few seconds.
+# A sign of life when nothing changes, with the age of the last finished round.
 BEAT_SECONDS = 4.0
 RETRY = b"retry: 2000\n\n"
-BEAT = b"event: beat\ndata: {}\n\n"
 
 
 def version_of(event_id: str, epoch: str) -> int:
-    """The version that an id of this run names; 0, which means none, for any other.
+    """The version in an id of this run; 0 for any other id.
 
     >>> version_of("3f9a1c2b-118", "3f9a1c2b"), version_of("0-118", "3f9a1c2b")
     (118, 0)
@@ -28,8 +27,9 @@ def version_of(event_id: str, epoch: str) -> int:
     return int(version) if run == epoch and version.isdecimal() and len(version) < 16 else 0
 
 
-async def stream(request: web.Request, topic: Topic, epoch: str) -> web.StreamResponse:
-    """Sends what changes in the topic until the browser leaves."""
+async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.StreamResponse:
+    """Sends the changes of a topic until the browser leaves."""
+    epoch = poller.epoch
     known = request.headers.get("Last-Event-ID") or request.query.get("since", "")
     version = min(version_of(known, epoch), topic.version)
     response = web.StreamResponse()
@@ -48,15 +48,14 @@ async def stream(request: web.Request, topic: Topic, epoch: str) -> web.StreamRe
             event = pack.compress(event) + pack.flush(zlib.Z_SYNC_FLUSH)
         await response.write(event)
 
-    # A browser that leaves is no error.
+    # A browser that leaves is not an error.
     with suppress(ConnectionResetError):
         await send(RETRY)
         while True:
-            # A slow browser waits in `send`; what changes meanwhile comes as one event after it.
+            # While a slow browser waits in `send`, changes gather into one event.
             if await topic.changed(version, BEAT_SECONDS):
                 answer = topic.answer(version)
                 version = topic.version
                 await send(b"id: %s-%d\ndata: %s\n\n" % (epoch.encode(), version, answer))
-            else:
-                await send(BEAT)
+            await send(b'event: beat\ndata: {"age":%.1f}\n\n' % poller.round_age)
     return response

@@ -1,71 +1,81 @@
-"""One stay: all its curves, what the latest prediction was made from, what was rejected."""
+"""One stay: its curves, its latest prediction with the reasons, its rejected messages."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dashboard import formats
-from dashboard.database import (
-    STAY_LIMIT,
-    Database,
+from dashboard.beds import age_of, age_text, mark_text, trend
+from dashboard.columns import PREDICTION_HOLDS, in_order, limits
+from dashboard.database import STAY_LIMIT, Database
+from dashboard.http_services import Explanation
+from dashboard.model_info import ModelInfo
+from dashboard.rows import (
+    Latest,
+    ModelKey,
     Prediction,
     Reading,
     Rejected,
     Stay,
     StayKey,
-    Vital,
+    earlier,
     hours,
 )
-from dashboard.sources import Explanation
+from dashboard.stream_clock import StreamClock
 from dashboard.topic import Content, Fields
-from dashboard.vital_signs import PREDICTION_HOLDS, in_order, vital_sign
-from dashboard.ward import change_text, risk_of, why_none
+from dashboard.ward import CHANGE_HOURS, risk_history, why_none
+from dashboard.why import reasons
+from wire.vitals import Vital
+
+FEATURES_SHOWN = 100
+CHANGE_DELTA = timedelta(hours=CHANGE_HOURS)
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A stay as the page shows it. `latest`: the newest prediction that has a probability,
-    or else the newest at all."""
+    """A stay as its page shows it.
 
-    stream: str
+    latest: the newest prediction with a probability, or else the newest one.
+    """
+
+    clock: StreamClock
     stay: Stay
-    stays: list[Stay]
-    vitals: dict[str, Vital]
+    vitals: dict[str, Latest]
     readings: list[Reading]
     latest: Prediction | None
     rejected: list[Rejected]
-    explanation: Explanation | None = None
 
 
 class PatientReader:
-    """Reads one stay, its readings again only when there are new ones."""
+    """Reads one stay; its readings again only when there are new ones."""
 
     def __init__(self, database: Database, key: StayKey) -> None:
         self._database = database
         self.key = key
-        self._of: tuple[str, str | None] | None = None
+        self._of: tuple[str, ModelKey | None] | None = None
         self._readings: list[Reading] = []
         self._count = -1
 
-    def read(self, stream: str, model: str | None, model_answered: bool) -> Patient | None:
+    def read(
+        self, clock: StreamClock, model: ModelKey | None, model_answered: bool
+    ) -> Patient | None:
         """None when the stream has no such stay."""
+        stream = clock.stream
         stays = self._database.stays_of(stream, self.key.pat_id)
         stay = next((stay for stay in stays if stay.key == self.key), None)
         if stay is None:
             return None
         vitals = self._database.vitals_of(stream, self.key)
-        count = sum(vital.n for vital in vitals.values())
+        count = sum(latest.n for latest in vitals.values())
         if (self._of, self._count) != ((stream, model), count) or model_answered:
             self._readings = self._database.readings(stream, self.key, model)
             self._of, self._count = (stream, model), count
         rejected = self._database.rejected_of(stream, self.key.pat_id)
-        return Patient(
-            stream, stay, stays, vitals, self._readings, self._latest(stream, model), rejected
-        )
+        return Patient(clock, stay, vitals, self._readings, self._latest(stream, model), rejected)
 
-    def _latest(self, stream: str, model: str | None) -> Prediction | None:
+    def _latest(self, stream: str, model: ModelKey | None) -> Prediction | None:
         asked = [reading for reading in self._readings if reading.predicted]
         answered = [reading for reading in asked if reading.probability is not None]
         if not asked or model is None:
@@ -74,28 +84,29 @@ class PatientReader:
         return self._database.prediction(stream, newest.seq, model)
 
 
-def patient_content(patient: Patient, now: datetime) -> Content:
-    """The page's elements; `points` are for its curves and have no place of their own."""
+@dataclass(frozen=True)
+class Why:
+    """The last explanation of a stay, and the prediction that it explains.
+
+    error: why there is no later one.
+    """
+
+    prediction: Prediction
+    explanation: Explanation | None = None
+    error: str = ""
+
+
+def patient_content(patient: Patient, model: ModelInfo, why: Why | None) -> Content:
+    """The page's elements; `points` are for its curves and have no element of their own."""
+    shown = in_order(set(patient.vitals))
     content: dict[str, Fields] = {
-        "patient": _header(patient, now),
-        "points": _points(patient.readings),
+        "patient": _header(patient, model, shown) | _why(patient.latest, model, why),
+        "points": _points(patient.readings, {sign.name for sign in shown}),
     }
-    for index, sign in enumerate(in_order(set(patient.vitals))):
-        vital = patient.vitals[sign.parameter]
-        old = hours(vital.at, now)
-        gone = patient.stay.discharged is not None
-        stale = old > sign.holds and not gone
-        content[f"vital:{index}-{sign.parameter}"] = {
-            "label": sign.label,
-            "unit": sign.unit,
-            "value": formats.number(vital.value, sign.digits),
-            "state": "stale" if stale else "last" if gone else "current",
-            "mark": sign.mark(vital.value),
-            "at": formats.moment(vital.at),
-            "age": f"stale · {formats.age(old)} ago" if stale else f"{formats.age(old)} ago",
-            "n": formats.count(vital.n),
-        }
-    content |= _features(patient.latest, patient.explanation)
+    now = patient.clock.of(patient.stay.key.pat_id)
+    for index, sign in enumerate(shown):
+        content[f"vital:{index}-{sign.name}"] = _vital(patient, sign, now)
+    content |= _features(patient.latest, why)
     for message in patient.rejected:
         content[f"rejected:{message.seq}"] = {
             "seq": formats.count(message.seq),
@@ -105,100 +116,146 @@ def patient_content(patient: Patient, now: datetime) -> Content:
     return content
 
 
-def _header(patient: Patient, now: datetime) -> Fields:
-    stay, risk = patient.stay, risk_of(patient.readings)
-    gone = stay.discharged is not None
-    old = hours(risk.at, now) if risk else 0.0
-    stale = risk is not None and old > PREDICTION_HOLDS and not gone
-    latest = patient.latest
+def _vital(patient: Patient, sign: Vital, now: datetime) -> Fields:
+    latest = patient.vitals[sign.name]
+    state, age = age_of(latest.at, now, sign.holds_hours)
+    if patient.stay.discharged is not None:
+        state, age = "last", f"{formats.age(hours(latest.at, now))} ago"
+    mark = sign.mark(latest.value)
     return {
-        "age": "age unknown" if stay.age is None else f"{stay.age:.0f} years",
-        "admitted": formats.day(stay.key.admitted),
-        "discharged": formats.day(stay.discharged) if stay.discharged else "in the ICU",
-        "hour": _hour(patient, now),
-        "risk": formats.percent(risk.probability) if risk else "—",
-        "risk.state": "absent" if not risk else "stale" if stale else "last" if gone else "current",
-        "risk.age": ""
-        if risk is None
-        else f"stale · {formats.age(old)} ago"
-        if stale
-        else formats.moment(risk.at),
-        "risk.change": change_text(risk.change) if risk else "",
-        "risk.none": why_none(patient.readings, latest.model if latest else None),
-        "model": latest.model if latest else "—",
-        "version": latest.version if latest else "—",
-        "predicted": formats.moment(latest.at) if latest else "—",
-        "method": _method(patient.explanation),
-        "rejected": formats.count(len(patient.rejected)),
-        "cut": f"Only the newest {formats.count(STAY_LIMIT)} readings are drawn."
-        if len(patient.readings) >= STAY_LIMIT
-        else "",
-        "parameters": [_axis(sign.parameter) for sign in in_order(set(patient.vitals))],
+        "label": sign.label,
+        "unit": sign.unit,
+        "value": formats.number(latest.value, sign.digits),
+        "state": state,
+        "mark": mark,
+        "word": mark_text(sign, mark),
+        "limits": limits(sign),
+        "at": formats.moment(latest.at),
+        "age": age,
+        "n": formats.count(latest.n),
     }
 
 
-def _axis(parameter: str) -> list[Any]:
-    sign = vital_sign(parameter)
-    return [parameter, sign.label, sign.unit, sign.digits, sign.low, sign.high, sign.holds]
+def _header(patient: Patient, model: ModelInfo, shown: list[Vital]) -> dict[str, Any]:
+    stay, latest = patient.stay, patient.latest
+    more = "There are more parameters than are shown." if len(patient.vitals) > len(shown) else ""
+    cut = ""
+    if len(patient.readings) >= STAY_LIMIT:
+        cut = f"Only the newest {formats.count(STAY_LIMIT)} readings are drawn."
+    return _risk(patient, model) | {
+        "age": age_text(stay),
+        "place": stay.place or "",
+        "admitted": formats.day(stay.key.admitted),
+        "discharged": formats.day(stay.discharged) if stay.discharged else "in the ICU",
+        "gone": f"Discharged on {formats.day(stay.discharged)}." if stay.discharged else "",
+        "hour": _hour(patient),
+        "risk.none": why_none(patient.readings, latest.model if latest else None),
+        "model": " ".join(latest.model) if latest else "—",
+        "rejected": formats.count(len(patient.rejected)),
+        "cut": " ".join(filter(None, [cut, more])),
+        "risk.axis": [model.noun, model.unit, model.maximum or 100, model.top],
+        "parameters": [
+            [sign.name, sign.label, sign.unit, sign.digits, sign.low, sign.high, sign.holds_hours,
+             sign.threshold]
+            for sign in shown
+        ],
+    }  # fmt: skip
 
 
-def _hour(patient: Patient, now: datetime) -> str:
-    first = min((vital.first_at for vital in patient.vitals.values()), default=None)
+def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
+    history = risk_history(patient.readings)
+    if not history:
+        return {
+            "risk": "—", "risk.state": "absent", "risk.age": "", "risk.change": "", "risk.trend": ""
+        }  # fmt: skip
+    at, probability = history[-1]
+    then = earlier(at, CHANGE_DELTA)
+    before = [earlier_one for time, earlier_one in history if time <= then]
+    change = probability - before[-1] if before else None
+    state, age = age_of(at, patient.clock.of(patient.stay.key.pat_id), PREDICTION_HOLDS)
+    if state == "current" or patient.stay.discharged is not None:
+        state, age = "current", formats.moment(at)
+    return {
+        "risk": model.value(probability),
+        "risk.state": "last" if patient.stay.discharged is not None else state,
+        "risk.age": age,
+        "risk.change": model.change(change),
+        "risk.trend": trend(change, model),
+    }
+
+
+def _hour(patient: Patient) -> str:
+    first = min((latest.first_at for latest in patient.vitals.values()), default=None)
     if first is None:
         return "no reading yet"
     if patient.stay.discharged is not None:
-        last = max(vital.at for vital in patient.vitals.values())
+        last = max(latest.at for latest in patient.vitals.values())
         return f"{hours(first, last):.0f} h of readings"
-    return f"hour {hours(first, now):.0f} of the stay"
+    return f"hour {hours(first, patient.clock.now):.0f} of the stay"
 
 
-def _method(explanation: Explanation | None) -> str:
-    if explanation is None:
-        return ""
-    if explanation.error is not None:
-        return f"The model API does not say what each feature contributed: {explanation.error}."
-    return f"Contributions in {explanation.scale}: {explanation.method}."
+def _why(latest: Prediction | None, model: ModelInfo, why: Why | None) -> dict[str, Any]:
+    """The reasons as sentences, or why there are none."""
+    fields: dict[str, Any] = {"why": [], "why.state": "", "why.at": "", "method": ""}
+    if latest is None or latest.probability is None:
+        return fields
+    if why is None or (why.explanation is None and not why.error):
+        return fields | {"why.state": "The reasons are being computed."}
+    if why.error:
+        fields["why.state"] = f"No newer reasons: {why.error}. The dashboard asks again."
+    if why.explanation is None:
+        return fields
+    found = reasons(why.explanation, why.prediction.features, model)
+    return fields | {
+        "why": [[reason.text, "raises" if reason.raises else "lowers"] for reason in found],
+        "why.at": formats.moment(why.prediction.at),
+        "method": f"Contributions in {why.explanation.scale}: {why.explanation.method}.",
+    }
 
 
-def _points(readings: list[Reading]) -> Fields:
-    """Each reading by its place: seconds since 1970 of the stream's clock, parameter, value and,
-    if there is one, the probability."""
+def _points(readings: list[Reading], shown: set[str]) -> Fields:
+    """By seq: seconds since 1970 of the stream's clock, parameter, value and, if there is one,
+    the probability. Parameters that are not shown keep their probability only."""
     return {
         str(reading.seq): [
             int(reading.at.replace(tzinfo=UTC).timestamp()),
-            reading.parameter,
+            reading.parameter if reading.parameter in shown else None,
             reading.value,
             reading.probability,
         ]
         for reading in readings
+        if reading.parameter in shown or reading.probability is not None
     }
 
 
-def _features(latest: Prediction | None, explanation: Explanation | None) -> Content:
-    if latest is None:
+def _features(latest: Prediction | None, why: Why | None) -> Content:
+    """The features of the explained prediction; without one, of the latest."""
+    explanation = why.explanation if why else None
+    basis = why.prediction if why and explanation else latest
+    if basis is None:
         return {}
-    told: Mapping[str, float] = explanation.contributions if explanation else {}
-    widest = max((abs(value) for value in told.values()), default=0.0) or 1.0
+    shares: Mapping[str, float] = explanation.contributions if explanation else {}
+    widest = max((abs(value) for value in shares.values()), default=0.0) or 1.0
     content: dict[str, Fields] = {}
     if explanation and explanation.base is not None:
-        content["feature:base"] = _feature("starting point", "", explanation.base)
-    names = sorted(latest.features, key=lambda name: -abs(told.get(name, 0.0)))
-    for name in names:
-        value = latest.features[name]
+        content["feature:"] = _feature("starting point", "", explanation.base)
+    names = sorted(basis.features, key=lambda name: -abs(shares.get(name, 0.0)))
+    for name in names[:FEATURES_SHOWN]:
+        value = basis.features[name]
         shown = "missing" if value is None else formats.number(value)
-        content[f"feature:{name}"] = _feature(name, shown, told.get(name), widest)
+        content[f"feature:{name}"] = _feature(name, shown, shares.get(name), widest)
     return content
 
 
-def _feature(name: str, value: str, told: float | None, widest: float = math.inf) -> Fields:
-    """The bar goes left of the middle (x 100 of 200) for what lowers the risk, right for more."""
-    length = 0 if told is None else round(100 * min(1.0, abs(told) / widest))
-    sign = "" if told is None else "+" if told > 0 else ""
+def _feature(name: str, value: str, share: float | None, widest: float = math.inf) -> Fields:
+    """A bar goes from the middle (x 100 of 200) to the left for what lowers the risk."""
+    length = 0 if share is None else round(100 * min(1.0, abs(share) / widest))
+    sign = "+" if share is not None and share > 0 else ""
     return {
         "name": name,
         "value": value,
-        "contribution": "" if told is None else sign + formats.number(told, 3),
-        "bar.x": str(100 - length if told is not None and told < 0 else 100),
+        "contribution": "" if share is None else sign + formats.number(share, 3),
+        "bar.x": str(100 - length if share is not None and share < 0 else 100),
         "bar.width": str(length),
-        "bar.kind": "" if told is None else "raises" if told > 0 else "lowers",
+        "bar.kind": "" if share is None else "raises" if share > 0 else "lowers",
     }

@@ -1,4 +1,4 @@
-"""The pipeline's figures: how much comes in, how much is stored, what waits, what is down."""
+"""The pipeline's figures: rates, queues, lag, latency, rejected messages."""
 
 from bisect import bisect_left
 from collections import Counter, deque
@@ -8,20 +8,22 @@ from datetime import datetime
 from itertools import accumulate, pairwise
 
 from dashboard import formats
-from dashboard.database import PENDING_LIMIT, Database, Position
-from dashboard.sources import QueueState
+from dashboard.database import Database
+from dashboard.queries import PENDING_LIMIT
+from dashboard.queue_state import QueueState
+from dashboard.rows import Position
 from dashboard.topic import Content, Fields
 
-# Rates and latencies are those of the last so many seconds.
+# Rates and latencies cover the last seconds.
 WINDOW = 60.0
-# The throughput curve reaches back so far, a point every few seconds.
+# The throughput curve covers this time, with a point every few seconds.
 HISTORY = 600.0
 HISTORY_STEP = 5.0
-# Reasons may name values: only so many different ones are told apart.
+# Reasons may contain values: only this many different ones are counted apart.
 REASONS_KEPT = 1_000
 REASONS_SHOWN = 12
 OTHER = "other reasons"
-# Rejected messages counted in one go, so that a first look never takes long.
+# Rejected messages counted in one round, so that a first round never takes long.
 REJECTED_CHUNK = 5_000
 
 
@@ -29,7 +31,7 @@ def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, i
     """The message up to which every partition has stored all of its own.
 
     `taken` and `parts`: the buffer's position, read before `positions`. A partition that has
-    stored the last of its messages is as far as the buffer, however old that message is.
+    stored its last message is as far as the buffer, however old that message is.
     """
     reached = []
     for position in positions:
@@ -39,7 +41,7 @@ def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, i
 
 
 class RejectedCount:
-    """Rejected messages by reason, counted as they come, never by a scan."""
+    """Rejected messages by reason, counted as they arrive, never by a scan."""
 
     def __init__(self) -> None:
         self._stream: str | None = None
@@ -48,7 +50,7 @@ class RejectedCount:
         self.complete = False
 
     def read(self, database: Database, stream: str, to: int) -> None:
-        """Count on to message `to`, one chunk a call; `complete` once there is no more."""
+        """Counts on to message `to`, one chunk for each call; `complete` at its end."""
         if stream != self._stream:
             self._stream, self._seq, self.counts = stream, 0, Counter()
         rows = database.rejected_after(stream, self._seq, to, REJECTED_CHUNK)
@@ -73,8 +75,8 @@ def quantile(buckets: Mapping[int, int], q: float) -> int | None:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one look at the pipeline gave. Times in seconds of a clock that never jumps."""
+class Sample:
+    """The pipeline at one moment. `at`: seconds of a monotonic clock."""
 
     at: float
     stream: str | None
@@ -84,38 +86,38 @@ class Reading:
 
 
 class Throughput:
-    """The looks of the last minute and, thinner, of the last ten."""
+    """The figures of the last minute and, thinner, of the last ten."""
 
     def __init__(self) -> None:
-        self._looks: deque[Reading] = deque()
-        self._history: deque[Reading] = deque(maxlen=int(HISTORY / HISTORY_STEP))
+        self._samples: deque[Sample] = deque()
+        self._history: deque[Sample] = deque(maxlen=int(HISTORY / HISTORY_STEP))
 
-    def add(self, reading: Reading) -> None:
-        if self._looks and self._looks[-1].stream != reading.stream:
-            self._looks.clear()
+    def add(self, sample: Sample) -> None:
+        if self._samples and self._samples[-1].stream != sample.stream:
+            self._samples.clear()
             self._history.clear()
-        self._looks.append(reading)
-        while self._looks and reading.at - self._looks[0].at > WINDOW:
-            self._looks.popleft()
-        if not self._history or reading.at - self._history[-1].at >= HISTORY_STEP:
-            self._history.append(reading)
+        self._samples.append(sample)
+        while self._samples and sample.at - self._samples[0].at > WINDOW:
+            self._samples.popleft()
+        if not self._history or sample.at - self._history[-1].at >= HISTORY_STEP:
+            self._history.append(sample)
 
     def rate(self, name: str, over: float = 10.0) -> float | None:
-        """Messages per second (`taken` or `stored`) over the last so many seconds."""
-        known = [look for look in self._looks if getattr(look, name) is not None]
+        """Messages per second (`taken` or `stored`) over the last seconds."""
+        known = [each for each in self._samples if getattr(each, name) is not None]
         if not known:
             return None
-        known = [look for look in known if known[-1].at - look.at <= over]
+        known = [each for each in known if known[-1].at - each.at <= over]
         first, last = known[0], known[-1]
         if last.at <= first.at:
             return None
         return float(max(0, getattr(last, name) - getattr(first, name)) / (last.at - first.at))
 
     def latency(self) -> dict[int, int]:
-        """How often each latency, in milliseconds, was counted within the last minute."""
-        if len(self._looks) < 2:
+        """Messages of the last minute by latency in milliseconds."""
+        if len(self._samples) < 2:
             return {}
-        first, last = self._looks[0].latency, self._looks[-1].latency
+        first, last = self._samples[0].latency, self._samples[-1].latency
         return {bucket: n - first.get(bucket, 0) for bucket, n in last.items()}
 
     def lines(self) -> tuple[str, str, float]:
@@ -138,36 +140,6 @@ class Throughput:
         return (*paths, top)  # type: ignore[return-value]
 
 
-@dataclass
-class Service:
-    """Whether a service is well, since when, and how often it was seen to start anew.
-
-    `state`: up, down, waiting (well, but with nothing to do) or unknown.
-    """
-
-    name: str
-    does: str
-    state: str = "unknown"
-    note: str = ""
-    since: float = 0.0
-    restarts: int = 0
-    identity: str | None = None
-    was_up: bool = False
-
-    def seen(self, state: str, note: str, at: float, identity: str | None = None) -> None:
-        """Take note of a look. A service that names its instance tells its restarts by that."""
-        if identity is not None:
-            if self.identity not in (None, identity):
-                self.restarts += 1
-            self.identity = identity
-        elif self.identity is None and self.was_up and self.state == "down" and state == "up":
-            self.restarts += 1
-        self.was_up = self.was_up or state == "up"
-        if state != self.state:
-            self.state, self.since = state, at
-        self.note = note
-
-
 def figures(
     throughput: Throughput,
     queues: QueueState,
@@ -176,9 +148,9 @@ def figures(
     pending: int | None,
     rejected: RejectedCount,
 ) -> Fields:
-    """The pipeline page's figures as text; an em dash where nobody answers.
+    """The pipeline page's figures as text; an em dash for an unknown one.
 
-    `stored`: the newest stored message; `now`: the newest stored time of the stream.
+    `stored`: the last stored message; `now`: the newest stored time of the stream.
     """
     latency = throughput.latency()
     counted = sum(rejected.counts.values())
@@ -236,25 +208,8 @@ def _lag_time(lag: int | None, newest: datetime | None, now: datetime | None) ->
     return "none" if behind <= 0 else formats.age(behind / 3600)
 
 
-def service_content(services: list[Service], at: float) -> Content:
-    """The list of services as elements of the page."""
-    words = {"up": "up", "down": "down", "waiting": "waiting", "unknown": "not known"}
-    return {
-        f"service:{service.name}": {
-            "name": service.name,
-            "does": service.does,
-            "state": service.state,
-            "word": words[service.state],
-            "note": service.note,
-            "since": formats.seconds(at - service.since) if service.since else "",
-            "restarts": str(service.restarts),
-        }
-        for service in services
-    }
-
-
 def rejected_content(rejected: RejectedCount) -> Content:
-    """The commonest reasons; the key is the place, so that a new order moves no rows."""
+    """The most frequent reasons. Keys are ranks, so that a new order moves no rows."""
     shown = rejected.counts.most_common(REASONS_SHOWN)
     rest = sum(rejected.counts.values()) - sum(n for _, n in shown)
     if rest:

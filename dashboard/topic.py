@@ -1,8 +1,8 @@
-"""What one page shows, as elements with fields, each stamped with when it changed.
+"""The content of one page: elements with fields, each stamped with the version of its change.
 
-A browser says the version it has, and gets what has changed since: the same answer serves
-a first visit, a live update, a browser too slow for every update, and one that comes back
-after a night. Nothing is kept per browser, and no log of events.
+A browser names its version and gets all changes since: the same answer serves a first visit, a
+live update, a browser too slow for every update, and one that comes back after a night. There is
+no state for each browser, and no log of events.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Value = Any  # what JSON can say
+Value = Any  # any JSON
 Fields = Mapping[str, Value]
 Content = Mapping[str, Fields]
 
@@ -23,9 +23,9 @@ ANSWERS_KEPT = 32
 class Topic:
     """The content of one page, in order.
 
-    An element `ward:17` is an entry of the page's list `ward`: `renderers` has for each list
-    what makes the HTML of an entry that the browser does not have yet. An element without a
-    colon is on the page from the start.
+    An element `ward:17` is an entry of the page's list `ward`; `renderers` has a function for
+    each list that makes the HTML of a new entry. An element without a colon is on the page from
+    the start.
     """
 
     def __init__(self, renderers: Mapping[str, Renderer] | None = None) -> None:
@@ -45,7 +45,7 @@ class Topic:
         }
 
     def update(self, content: Content, version: int) -> None:
-        """Take over the content, in its order. `version` is greater than any before."""
+        """Takes over the content, in its order. `version` is greater than any before."""
         order = list(self._fields)
         changed = False
         fields: dict[str, dict[str, tuple[Value, int]]] = {}
@@ -76,8 +76,13 @@ class Topic:
             self._changed.set()
             self._changed = asyncio.Event()
 
+    def set(self, element: str, fields: Fields, version: int) -> None:
+        """Takes over one element that the topic has."""
+        if element in self._fields:
+            self.update(self.content | {element: fields}, version)
+
     def since(self, version: int) -> dict[str, Any]:
-        """What has changed after `version`: `html` of new elements, fields to `set`, `order`."""
+        """The changes after `version`: `html` of new elements, fields to `set`, `order`."""
         answer: dict[str, Any] = {}
         for element, fields in self._fields.items():
             if self._born[element] > version and (render := self._renderer(element)):
@@ -92,13 +97,13 @@ class Topic:
         return answer
 
     def answer(self, version: int) -> bytes:
-        """`since` as JSON, made once for all browsers that are at the same version."""
+        """`since` as JSON, made once for all browsers at the same version."""
         found = self._answers.get(version)
         if found is None:
             if len(self._answers) >= ANSWERS_KEPT:
                 self._answers.clear()
             text = json.dumps(self.since(version), separators=(",", ":"), ensure_ascii=False)
-            self._answers[version] = found = text.encode()
+            self._answers[version] = found = text.encode("utf-8", "replace")
         return found
 
     def _renderer(self, element: str) -> Renderer | None:
@@ -106,7 +111,7 @@ class Topic:
         return self._renderers.get(name) if colon else None
 
     async def changed(self, version: int, wait: float) -> bool:
-        """Wait until there is something newer than `version`; False when there was not."""
+        """Waits for a version newer than `version`; False when there was none in time."""
         if self.version > version:
             return True
         try:

@@ -1,156 +1,208 @@
-"""The ward: who is in the ICU, how they are, and how the risk of each has changed."""
+"""Everybody in the ICU, by risk; and the curves of those with the highest."""
 
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dashboard import formats, sparkline
-from dashboard.database import (
-    BEFORE_ALL,
-    WARD_LIMIT,
-    Database,
+from dashboard.columns import columns
+from dashboard.database import Database
+from dashboard.queries import WARD_LIMIT
+from dashboard.rows import (
+    Latest,
+    ModelKey,
     Reading,
+    Risk,
     Stay,
     StayKey,
-    Vital,
-    hours,
+    Summary,
+    earlier,
 )
-from dashboard.topic import Fields
-from dashboard.vital_signs import PREDICTION_HOLDS, VitalSign, columns
+from dashboard.stream_clock import StreamClock
+from wire.vitals import Vital
 
 DAY = timedelta(hours=24)
-# The change of the risk is told against the prediction of so many hours before.
+# The change of a risk is against the prediction of this many hours before.
 CHANGE_HOURS = 6
-STEPS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-# A risk curve is drawn in whole numbers: so many to the probability 1.
-RISK_UNITS = 100_000
+# Beds with curves: as many as a wall holds. The list of all patients shows the others.
+SHOWN = 120
+BED_READINGS = 5_000
+# A round spends this time at most on stays whose risk takes a query of its own.
+RISK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Risk:
-    """The champion's latest word on a stay, and what it said before, oldest first."""
+class Ranked:
+    """A stay in the ICU with its latest risk."""
 
-    probability: float
-    at: datetime
-    history: list[tuple[datetime, float]]
+    summary: Summary
+    risk: Risk | None
 
     @property
-    def change(self) -> float | None:
-        """Against the newest prediction that is CHANGE_HOURS older or more; None without one."""
-        then = earlier(self.at, timedelta(hours=CHANGE_HOURS))
-        before = [probability for at, probability in self.history if at <= then]
-        return self.probability - before[-1] if before else None
+    def stay(self) -> Stay:
+        return self.summary.stay
 
 
 @dataclass(frozen=True)
 class Bed:
-    """A stay in the ICU with its vitals, and the readings of its last 24 hours by parameter."""
+    """A stay with its latest values, and the curves of its last 24 hours.
+
+    without: why the newest reading has no probability.
+    """
 
     stay: Stay
-    vitals: dict[str, Vital]
+    summary: Summary
+    vitals: dict[str, Latest]
     recent: dict[str, list[tuple[datetime, float]]]
     risk: Risk | None
+    history: list[tuple[datetime, float]]
     without: str
+    waits: bool
 
     @property
-    def since(self) -> datetime | None:
-        return min((vital.first_at for vital in self.vitals.values()), default=None)
+    def change(self) -> float | None:
+        """Against the newest prediction that is CHANGE_HOURS older or more; None without one."""
+        if self.risk is None:
+            return None
+        then = earlier(self.risk.at, timedelta(hours=CHANGE_HOURS))
+        before = [probability for at, probability in self.history if at <= then]
+        return self.risk.probability - before[-1] if before else None
 
 
 @dataclass(frozen=True)
 class Ward:
-    """The ward at one moment of the stream. `full`: there are more beds than it shows."""
+    """The ward at one moment. `full`: the database holds more patients than `ranked`."""
 
-    stream: str
-    now: datetime
+    clock: StreamClock
+    ranked: list[Ranked]
     beds: list[Bed]
     discharged: list[Stay]
-    full: bool
+    full: bool = False
 
     @property
-    def signs(self) -> list[VitalSign]:
+    def signs(self) -> list[Vital]:
         return columns({parameter for bed in self.beds for parameter in bed.vitals})
 
 
 @dataclass
-class _Known:
-    count: int
-    waits: bool
-    bed: Bed
+class _Memory:
+    """What the rounds before have read of one stream, by one model."""
+
+    of: tuple[str, ModelKey | None]
+    ranked: dict[StayKey, Ranked] = field(default_factory=dict)
+    # Stays whose risk needs a query of its own, oldest first.
+    unread: dict[StayKey, None] = field(default_factory=dict)
+    beds: dict[StayKey, Bed] = field(default_factory=dict)
 
 
 class WardReader:
-    """Reads the ward; a stay's readings again only when there are new ones."""
+    """Reads the ward; only what has changed since the last time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._of: tuple[str, str | None] | None = None
-        self._known: dict[StayKey, _Known] = {}
-        self._now: datetime | None = None
+        self._memory = _Memory(("", None))
 
-    def read(self, stream: str, model: str | None, model_answered: bool) -> Ward | None:
-        """The ward by the champion `model`; None while nothing is stored.
+    def read(self, clock: StreamClock, model: ModelKey | None, model_answered: bool) -> Ward:
+        """The ward by the champion `model`.
 
-        `model_answered`: the model has filled in predictions since the last call, so that
-        those which waited are read again.
+        `model_answered`: pending predictions were filled in since the last call.
         """
-        if self._of != (stream, model):
-            if self._of is None or self._of[0] != stream:
-                self._now = None
-            self._of = (stream, model)
-            self._known = {}
-        found = self._database.ward(stream)
-        times = [vital.at for _, vitals in found.values() for vital in vitals.values()]
-        times += [at for at in (self._now, self._database.newest(stream)) if at is not None]
-        if not times:
-            return None
-        self._now = max(times)
-        beds: dict[StayKey, _Known] = {}
-        for key in list(found)[:WARD_LIMIT]:
-            stay, vitals = found[key]
-            count = sum(vital.n for vital in vitals.values())
-            known = self._known.get(key)
-            if known is None or known.count != count or (known.waits and model_answered):
-                known = self._read_bed(stream, model, stay, vitals, count)
-            beds[key] = known
-        self._known = beds
-        ordered = sorted((known.bed for known in beds.values()), key=_by_risk)
-        discharged = self._database.discharged(stream)
-        return Ward(stream, self._now, ordered, discharged, len(found) > WARD_LIMIT)
+        if self._memory.of != (clock.stream, model):
+            self._memory = _Memory((clock.stream, model))
+        summaries = self._database.ward(clock.stream)
+        full = len(summaries) > WARD_LIMIT
+        self._rank(clock.stream, model, summaries[:WARD_LIMIT], model_answered)
+        ranked = sorted(self._memory.ranked.values(), key=_by_risk)
+        beds = {
+            each.stay.key: self._bed(clock, model, each, model_answered) for each in ranked[:SHOWN]
+        }
+        self._memory.beds = beds
+        return Ward(
+            clock, ranked, list(beds.values()), self._database.discharged(clock.stream), full
+        )
 
-    def _read_bed(
-        self, stream: str, model: str | None, stay: Stay, vitals: dict[str, Vital], count: int
-    ) -> _Known:
+    def _rank(
+        self, stream: str, model: ModelKey | None, summaries: list[Summary], model_answered: bool
+    ) -> None:
+        """Brings the risks up to date: in bulk at the last times, else one by one."""
+        before, unread = self._memory.ranked, self._memory.unread
+        ranked: dict[StayKey, Ranked] = {}
+        changed: list[Summary] = []
+        for summary in summaries:
+            known = before.get(summary.stay.key)
+            if known is None or known.summary[1:] != summary[1:]:
+                changed.append(summary)
+            ranked[summary.stay.key] = Ranked(summary, known.risk if known else None)
+        self._memory.ranked = ranked
+        if model is None:
+            return
+        risks = self._database.risks(stream, model, changed)
+        for summary in changed:
+            key = summary.stay.key
+            unread.pop(key, None)
+            if key in risks:
+                ranked[key] = Ranked(summary, risks[key])
+            elif summary.n:
+                unread[key] = None
+        if model_answered:
+            unread |= {key: None for key, each in ranked.items() if _behind(each)}
+        self._read_risks(stream, model)
+
+    def _read_risks(self, stream: str, model: ModelKey) -> None:
+        ranked, unread = self._memory.ranked, self._memory.unread
+        end = time.monotonic() + RISK_SECONDS
+        while unread and time.monotonic() < end:
+            key = next(iter(unread))
+            del unread[key]
+            known = ranked.get(key)
+            if known is None or known.summary.last_at is None:
+                continue
+            after = earlier(known.summary.last_at, DAY)
+            ranked[key] = replace(known, risk=self._database.risk(stream, key, model, after))
+
+    def _bed(
+        self, clock: StreamClock, model: ModelKey | None, ranked: Ranked, model_answered: bool
+    ) -> Bed:
+        key, summary = ranked.stay.key, ranked.summary
+        known = self._memory.beds.get(key)
+        if known and known.summary == summary and not (known.waits and model_answered):
+            return known
+        vitals: dict[str, Latest] = {}
         readings: list[Reading] = []
-        if vitals:
-            latest = max(vital.at for vital in vitals.values())
-            readings = self._database.readings(stream, stay.key, model, earlier(latest, DAY))
+        if summary.last_at is not None:
+            vitals = self._database.vitals_of(clock.stream, key)
+            after = earlier(summary.last_at, DAY)
+            readings = self._database.readings(clock.stream, key, model, after, BED_READINGS)
         recent: dict[str, list[tuple[datetime, float]]] = {}
         for reading in readings:
             recent.setdefault(reading.parameter, []).append((reading.at, reading.value))
-        waits = any(reading.predicted and _waits(reading) for reading in readings)
-        bed = Bed(stay, vitals, recent, risk_of(readings), why_none(readings, model))
-        return _Known(count, waits, bed)
+        history = risk_history(readings)
+        risk = Risk(history[-1][1], history[-1][0], 0) if history else None
+        waits = any(each.predicted and each.probability is None for each in readings)
+        without = why_none(readings, model)
+        return Bed(ranked.stay, summary, vitals, recent, risk, history, without, waits)
 
 
-def earlier(at: datetime, by: timedelta) -> datetime:
-    """So long before `at`, but not before the calendar begins."""
-    return at - by if at - BEFORE_ALL > by else BEFORE_ALL
+def _behind(ranked: Ranked) -> bool:
+    """Whether the newest reading has no probability yet."""
+    return ranked.risk is None or ranked.risk.at != ranked.summary.last_at
 
 
-def risk_of(readings: Iterable[Reading]) -> Risk | None:
-    """The latest probability. Of several within an hour the last was made with all of them."""
+def _by_risk(ranked: Ranked) -> tuple[bool, float, int]:
+    risk = ranked.risk
+    return (risk is None, 0.0 if risk is None else -risk.probability, ranked.stay.key.pat_id)
+
+
+def risk_history(readings: Iterable[Reading]) -> list[tuple[datetime, float]]:
+    """The probabilities in order of time. Of one moment's the last was made with all values."""
     by_time: dict[datetime, float] = {}
     for reading in sorted(readings, key=lambda reading: reading.seq):
         if reading.probability is not None:
             by_time[reading.at] = reading.probability
-    if not by_time:
-        return None
-    history = sorted(by_time.items())
-    return Risk(history[-1][1], history[-1][0], history)
+    return sorted(by_time.items())
 
 
-def why_none(readings: list[Reading], model: str | None) -> str:
+def why_none(readings: list[Reading], model: ModelKey | None) -> str:
     """Why the newest reading has no probability; empty when it has one."""
     if not readings:
         return "no reading yet"
@@ -159,115 +211,4 @@ def why_none(readings: list[Reading], model: str | None) -> str:
         return ""
     if newest.predicted:
         return newest.reason or "waits for the model"
-    return f"none by {model}" if model else "no model"
-
-
-def _waits(reading: Reading) -> bool:
-    return reading.probability is None
-
-
-def _by_risk(bed: Bed) -> tuple[bool, float, int]:
-    risk = -1.0 if bed.risk is None else bed.risk.probability
-    return (bed.risk is None, -risk, bed.stay.key.pat_id)
-
-
-def bed_key(key: StayKey) -> str:
-    return f"ward:{key.pat_id}-{key.admitted:%Y%m%d}"
-
-
-def risk_ceiling(beds: Iterable[Bed]) -> float:
-    """The top of the risk curves: one for the whole ward, so that they can be compared.
-
-    A round number at or above every risk of the last 24 hours.
-    """
-    top = max((p for bed in beds if bed.risk for _, p in bed.risk.history), default=1.0)
-    return next(step for step in STEPS if top <= step)
-
-
-def bed_fields(bed: Bed, now: datetime, signs: list[VitalSign], ceiling: float) -> Fields:
-    """A bed as text and curves, ready for the page."""
-    admitted = bed.stay.key.admitted
-    x_now = hours(admitted, now)
-    fields: dict[str, str] = {
-        "patient": str(bed.stay.key.pat_id),
-        "age": "age unknown" if bed.stay.age is None else f"{bed.stay.age:.0f} y",
-        "hour": "" if bed.since is None else f"hour {hours(bed.since, now):.0f}",
-        "view": sparkline.window(x_now),
-    }
-    fields |= _risk_fields(bed, now, x_now, ceiling)
-    for index, sign in enumerate(signs):
-        for name, value in _vital_fields(bed, sign, now).items():
-            fields[f"{index}.{name}"] = value
-    return fields
-
-
-def _risk_fields(bed: Bed, now: datetime, x_now: float, ceiling: float) -> dict[str, str]:
-    top = ceiling * RISK_UNITS
-    fields = {"risk.view": f"{x_now - 24:g} {-1.04 * top:g} 24.6 {1.08 * top:g}"}
-    if bed.risk is None:
-        return fields | {
-            "risk": "—", "risk.state": "absent", "risk.age": bed.without,
-            "risk.change": "", "risk.line": "",
-        }  # fmt: skip
-    old = hours(bed.risk.at, now)
-    stale = old > PREDICTION_HOLDS
-    line = [(hours(bed.stay.key.admitted, at), -RISK_UNITS * p) for at, p in bed.risk.history]
-    return fields | {
-        "risk": formats.percent(bed.risk.probability),
-        "risk.state": "stale" if stale else "current",
-        "risk.age": f"stale · {formats.age(old)} ago" if stale else f"{formats.age(old)} ago",
-        "risk.change": change_text(bed.risk.change),
-        "risk.line": sparkline.path(line, PREDICTION_HOLDS),
-    }
-
-
-def change_text(change: float | None) -> str:
-    """The change of the risk in percentage points; the arrow says it once more.
-
-    >>> change_text(0.012), change_text(-0.1), change_text(0.0001), change_text(None)
-    ('▲ 1.2', '▼ 10', '= 0.0', '')
-    """
-    if change is None:
-        return ""
-    shown = formats.percent(abs(change))
-    if float(shown) == 0:
-        return f"= {shown}"
-    return f"{'▲' if change > 0 else '▼'} {shown}"
-
-
-def _vital_fields(bed: Bed, sign: VitalSign, now: datetime) -> dict[str, str]:
-    vital = bed.vitals.get(sign.parameter)
-    if vital is None:
-        return {"value": "—", "state": "absent", "mark": "", "age": "none yet", "line": ""}
-    old = hours(vital.at, now)
-    stale = old > sign.holds
-    return {
-        "value": formats.number(vital.value, sign.digits),
-        "state": "stale" if stale else "current",
-        "mark": sign.mark(vital.value),
-        "age": f"stale · {formats.age(old)} ago" if stale else f"{formats.age(old)} ago",
-        "line": _line(bed, sign),
-    }
-
-
-def _line(bed: Bed, sign: VitalSign) -> str:
-    points = bed.recent.get(sign.parameter, [])
-    if not points:
-        return ""
-    values = [value for _, value in points]
-    low, high = sign.scale or (min(values), max(values))
-    admitted = bed.stay.key.admitted
-    return sparkline.path(
-        ((hours(admitted, at), sparkline.scaled(value, low, high)) for at, value in points),
-        sign.holds,
-    )
-
-
-def discharged_fields(stay: Stay) -> Fields:
-    """An entry of the list of those who have left."""
-    return {
-        "patient": str(stay.key.pat_id),
-        "age": "age unknown" if stay.age is None else f"{stay.age:.0f} y",
-        "left": f"left {formats.day(stay.discharged)}" if stay.discharged else "",
-        "href": f"/patients/{stay.key.pat_id}?stay={stay.key.admitted.isoformat()}",
-    }
+    return f"none by {model.name}" if model else "no model"

@@ -10,8 +10,9 @@ import sys
 import aiohttp
 from aiohttp import web
 
-from dashboard import hosts
 from dashboard.settings import Settings
+from wire import hosts
+from wire.settings import read
 
 MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
 
@@ -60,7 +61,7 @@ async def session(app: web.Application):  # type: ignore[no-untyped-def]
 
 
 def create_app() -> web.Application:
-    names = {"localhost", *Settings.from_environment(os.environ).allowed_hosts}
+    names = {"localhost", *read(Settings).allowed_hosts}
     app = web.Application(client_max_size=32 << 20, middlewares=[hosts.only(names)])
     app.cleanup_ctx.append(session)
     app.router.add_route("*", "/{path:.*}", forward)

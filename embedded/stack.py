@@ -11,7 +11,6 @@ from honcho.manager import Manager
 from honcho.printer import Message, Printer
 
 from buffer.settings import Settings as BufferSettings
-from dashboard.settings import SettingError as DashboardSettingError
 from dashboard.settings import Settings as DashboardSettings
 from embedded import redis_server
 from embedded.programs import COMMANDS
@@ -95,10 +94,9 @@ def check_settings(environ: Mapping[str, str]) -> None:
         ToolSettings.from_environment(environ)
         modelapi.from_environment(environ)
         modelapi.number(environ, "MODELAPI_WORKERS", 2, 1, 64)
-        DashboardSettings.from_environment(environ)
+        read(DashboardSettings, environ)
     except (
         ToolSettingError,
-        DashboardSettingError,
         ValueError,
     ) as error:
         raise CannotRun(str(error)) from None

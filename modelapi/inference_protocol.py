@@ -69,6 +69,11 @@ def metadata(name: str, version: str | None = None) -> Response:
                 "learned_hours": manifest.learned_hours or None,
                 "thresholds": manifest.thresholds,
                 "limits": manifest.limits,
+                "references": {
+                    feature.name: feature.reference
+                    for feature in manifest.features
+                    if feature.reference is not None
+                },
                 "metrics": manifest.metrics,
             },
         }

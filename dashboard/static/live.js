@@ -1,5 +1,5 @@
-// Keeps a page up to date: texts and attributes that the server says have changed, new entries
-// of lists, and their order. What a page has on its own (curves) listens to the event "live".
+// Keeps a page up to date: changed texts and attributes, new entries of lists, and their order.
+// The scripts of single pages listen to the event "live".
 
 const body = document.body;
 const LOST_AFTER = 12_000; // the server gives a sign of life every 4 s
@@ -53,6 +53,10 @@ function insert(html) {
     else list.append(entry);
     entries.set(key, entry);
     register(entry);
+    if (list === ward) {
+      showPin(entry);
+      sift(entry);
+    }
   }
 }
 
@@ -66,19 +70,43 @@ function removeOthers(order) {
   }
 }
 
-// A list does not move under the hand: its order waits until pointer and focus have left it.
+// A list does not move under the hand: its order waits until pointer and focus have left it, and
+// for a while after a touch or a scroll.
+const HELD_AFTER = 10_000;
 const held = new Map();
+const heldText = document.getElementById("held");
+let touched = -Infinity;
+let releasing;
 
 function isHeld(list) {
-  return list.matches(":focus-within") || (matchMedia("(hover: hover)").matches && list.matches(":hover"));
+  return (
+    performance.now() - touched < HELD_AFTER ||
+    list.matches(":focus-within") ||
+    (matchMedia("(hover: hover)").matches && list.matches(":hover"))
+  );
 }
 
-function arrange(list, keys) {
+function touch() {
+  touched = performance.now();
+  clearTimeout(releasing);
+  releasing = setTimeout(letGo, HELD_AFTER + 50);
+}
+
+for (const type of ["touchstart", "touchmove", "wheel", "scroll"]) {
+  addEventListener(type, touch, { passive: true });
+}
+
+function showHeld() {
+  if (heldText) heldText.textContent = held.size ? "The order is held while you read." : "";
+}
+
+function arrange(list, wanted) {
+  const keys = list.classList.contains("ward") ? pinnedFirst(wanted) : wanted;
   let at = list.firstElementChild;
   for (const key of keys) {
     const entry = entries.get(key);
     if (!entry) continue;
-    // One that sank to a later place: out of the way, so that the others need not move.
+    // One that sank: moved to the end, so that the others need not move.
     if (entry !== at && entry === at?.nextElementSibling) {
       list.append(at);
       at = entry;
@@ -92,12 +120,14 @@ function setOrder(order) {
   removeOthers(order);
   for (const [name, list] of lists) {
     const keys = order.filter((key) => key.startsWith(`${name}:`));
+    if (list === ward) wardOrder = keys;
     if (isHeld(list)) held.set(list, keys);
     else {
       held.delete(list);
       arrange(list, keys);
     }
   }
+  showHeld();
 }
 
 function letGo() {
@@ -106,16 +136,70 @@ function letGo() {
     held.delete(list);
     arrange(list, keys);
   }
+  showHeld();
 }
 
 for (const list of lists.values()) {
   for (const type of ["pointerleave", "focusout"]) list.addEventListener(type, () => setTimeout(letGo));
 }
 
+// Pins and the filter belong to this browser alone.
+
+const PINS = "icu-pins";
+const pins = new Set(readPins());
+
+function readPins() {
+  try {
+    const stored = JSON.parse(localStorage.getItem(PINS) ?? "[]");
+    return Array.isArray(stored) ? stored.map(String) : [];
+  } catch {
+    return []; // storage is off, or holds something else
+  }
+}
+
+function pinnedFirst(keys) {
+  return [...keys.filter((key) => pins.has(key)), ...keys.filter((key) => !pins.has(key))];
+}
+
+const ward = lists.get("ward");
+const filter = document.getElementById("filter");
+let wardOrder = ward ? [...ward.children].map((entry) => entry.dataset.key) : [];
+
+function showPin(entry) {
+  const pinned = pins.has(entry.dataset.key);
+  entry.classList.toggle("pinned", pinned);
+  entry.querySelector(".pin")?.setAttribute("aria-pressed", pinned);
+}
+
+function sift(entry) {
+  const wanted = filter?.value.trim().toLowerCase() ?? "";
+  const text = `${entry.querySelector("h2").textContent} ${entry.querySelector(".place").textContent}`;
+  entry.hidden = wanted !== "" && !text.toLowerCase().includes(wanted);
+}
+
+filter?.addEventListener("input", () => {
+  for (const entry of ward.children) sift(entry);
+});
+
+ward?.addEventListener("click", (event) => {
+  const entry = event.target.closest(".bed");
+  const pin = event.target.closest(".pin");
+  if (!pin) return;
+  const { key } = entry.dataset;
+  if (!pins.delete(key)) pins.add(key);
+  try {
+    localStorage.setItem(PINS, JSON.stringify([...pins].slice(-200)));
+  } catch {
+    // The pins last as long as the page.
+  }
+  showPin(entry);
+  arrange(ward, wardOrder);
+});
+
 function apply(update) {
   const layout = update.set?.page?.layout;
   if (layout !== undefined && layout !== body.dataset.layout) {
-    location.reload(); // another stream, or other columns
+    location.reload(); // another stream, model, or other columns
     return;
   }
   if (update.html) insert(update.html);
@@ -124,15 +208,37 @@ function apply(update) {
   document.dispatchEvent(new CustomEvent("live", { detail: update }));
 }
 
-// A page takes a twentieth of its browser's time: after an update it rests for as long as that
-// asks for, up to REST_MAX, and then shows together what has come meanwhile. Painting, which a
-// page cannot measure, is taken to cost as much again as the rest.
+// A page takes a twentieth of its browser's time: after an update it rests in proportion to the
+// time taken, up to REST_MAX, and then shows the updates of that time together. Painting, which a
+// page cannot measure, counts as much as the rest.
 
 const REST_FACTOR = 39;
-const REST_MAX = 3_000;
+const REST_MAX = 2_000;
 let since = body.dataset.since; // the last event that is shown
 let waiting = []; // [event id, update]
 let resting;
+
+// The age of what the page shows: a beat carries the age of the dashboard's last finished round.
+const LATE = 5; // seconds
+const asof = document.getElementById("asof");
+let freshAt = null;
+let beat = null; // the same of a round that is not shown yet
+
+function showAge() {
+  if (asof === null || freshAt === null) return;
+  const age = Math.max(0, Math.round((performance.now() - freshAt) / 1000));
+  asof.textContent = age < 60 ? `as of ${age} s ago` : `as of ${Math.round(age / 60)} min ago`;
+  body.toggleAttribute("data-late", age > LATE);
+}
+
+function fresh({ age }) {
+  const at = performance.now() - 1000 * age;
+  if (waiting.length) beat = at;
+  else freshAt = at;
+  showAge();
+}
+
+setInterval(showAge, 1000);
 
 function show(id, update) {
   waiting.push([id, update]);
@@ -148,6 +254,8 @@ function showWaiting() {
     since = id;
     apply(update);
   }
+  if (beat !== null) [freshAt, beat] = [beat, null];
+  showAge();
   body.getBoundingClientRect(); // the layout is part of the cost
   const rest = Math.min(REST_FACTOR * (performance.now() - start), REST_MAX);
   resting = setTimeout(showWaiting, rest);
@@ -156,7 +264,7 @@ function showWaiting() {
 // The connection.
 
 let source;
-let next; // what is done when nothing is heard in time
+let next; // runs when nothing is heard in time
 
 function say(state, text) {
   if (body.dataset.link === state) return;
@@ -175,10 +283,10 @@ function heard() {
 }
 
 function lost() {
-  say("lost", "This page has lost its connection to the dashboard. What stands here is not current.");
+  say("lost", "This page has lost its connection to the dashboard. These values are not current.");
 }
 
-// A connection may be dead without either end being told.
+// A connection may die without either end noticing.
 function again() {
   lost();
   source.close();
@@ -187,16 +295,19 @@ function again() {
 
 function open() {
   unless(LOST_AFTER, again);
-  waiting = []; // comes again, after `since`
+  waiting = []; // sent again, after `since`
   source = new EventSource(`/events?${body.dataset.live}&since=${since}`);
   source.onmessage = (event) => {
     heard();
     show(event.lastEventId, JSON.parse(event.data));
   };
-  source.addEventListener("beat", heard);
+  source.addEventListener("beat", (event) => {
+    heard();
+    fresh(JSON.parse(event.data));
+  });
   source.onerror = () => {
     lost();
-    // Refused, and not only broken off: the browser does not try again by itself.
+    // After a refusal, other than after a break, the browser does not try again by itself.
     if (source.readyState === EventSource.CLOSED) unless(5_000, open);
   };
 }
@@ -205,6 +316,22 @@ function close() {
   source.close();
   waiting = [];
   clearTimeout(next);
+}
+
+// The masthead's height, and the part of it above the lamp, for the style sheet.
+const masthead = document.querySelector(".masthead");
+
+function measure() {
+  const { style } = document.documentElement;
+  style.setProperty("--masthead", `${masthead.offsetHeight}px`);
+  style.setProperty("--lead", `${document.querySelector(".standing")?.offsetTop ?? 0}px`);
+}
+
+new ResizeObserver(measure).observe(masthead);
+
+if (ward) {
+  for (const entry of ward.children) showPin(entry);
+  if (pins.size) arrange(ward, wardOrder);
 }
 
 if (body.dataset.live) {
@@ -216,7 +343,7 @@ if (body.dataset.live) {
     pause.setAttribute("aria-pressed", pausing);
     if (pausing) {
       close();
-      say("paused", "Paused: what stands here does not change, and is not current.");
+      say("paused", "Paused: these values do not change, and are not current.");
     } else {
       open();
     }

@@ -1,15 +1,16 @@
-// A stay's curves: one small chart a parameter, all on one axis of time.
+// A stay's reasons and curves: one small chart for each parameter, on one axis of time.
 
 import uPlot from "/static/vendor/uplot/uPlot.esm.js";
 
 const POINTS_KEPT = 20_000;
 const HOUR = 3600;
-const RISK = "risk";
+const RISK = null; // no parameter has this name
 
 const box = document.getElementById("curves");
 const table = document.getElementById("readings");
-const points = new Map(); // place in the stream -> [time, parameter, value, probability]
-let axes = []; // [parameter, label, unit, digits, low, high, hours that a value holds]
+const points = new Map(); // seq -> [time, parameter or null, value, probability]
+let axes = []; // [parameter, label, unit, digits, low, high, hours that a value holds, source]
+let riskAxis = ["Risk", "%", 100, 1]; // [label, unit, factor, top as a probability]
 let charts = [];
 let shownHours = null; // null: the whole stay
 let range = null; // chosen by hand: [from, to]
@@ -34,8 +35,9 @@ function series(parameter, holds) {
   const at = new Map();
   for (const seq of [...points.keys()].sort((a, b) => a - b)) {
     const [time, name, value, probability] = points.get(seq);
-    if (parameter === RISK && probability !== null) at.set(time, probability * 100);
-    else if (name === parameter) at.set(time, value);
+    if (parameter === RISK) {
+      if (probability !== null) at.set(time, probability * riskAxis[2]);
+    } else if (name === parameter) at.set(time, value);
   }
   const times = [];
   const values = [];
@@ -93,7 +95,7 @@ function limits(u, low, high) {
 
 let syncing = false;
 
-// Whatever part one chart shows, all of them show.
+// All charts show the same part of the stay.
 function follow(u) {
   if (syncing) return;
   const { min, max } = u.scales.x;
@@ -116,14 +118,19 @@ function build() {
   box.replaceChildren();
   const size = em();
   const font = `${0.8 * size}px "Atkinson Hyperlegible Next", sans-serif`;
-  charts = [[RISK, "Risk", "%", 1, null, null, 2], ...axes].map(
-    ([parameter, label, unit, digits, low, high, holds], index) => {
+  const [noun, riskUnit, , top] = riskAxis;
+  charts = [[RISK, noun, riskUnit, riskUnit === "%" ? 1 : 0, null, null, 2, ""], ...axes].map(
+    ([parameter, label, unit, digits, low, high, holds, threshold], index) => {
       const figure = document.createElement("figure");
       const caption = document.createElement("figcaption");
       const name = document.createElement("b");
       const readout = document.createElement("span");
       name.textContent = unit ? `${label}, ${unit}` : label;
-      caption.append(name, " ", readout);
+      const marks = [low === null ? "" : `≤ ${low}`, high === null ? "" : `≥ ${high}`].filter(Boolean);
+      const note = document.createElement("span");
+      if (parameter === RISK) note.textContent = `axis to ${Number((top * riskAxis[2]).toPrecision(3))} ${unit}`;
+      else if (marks.length) note.textContent = `marked ${marks.join(" or ")} (${threshold})`;
+      caption.append(name, " ", note, " ", readout);
       const place = document.createElement("div");
       place.setAttribute("role", "img");
       figure.append(caption, place);
@@ -159,10 +166,12 @@ function build() {
   describe();
 }
 
+// The risk axis is fixed by the model, and grows for a higher value only.
 function span(parameter, min, max) {
+  if (parameter === RISK) return [0, Math.max(riskAxis[2] * riskAxis[3], max ?? 0)];
   if (min === null) return [0, 1];
   const room = Math.max((max - min) * 0.15, Math.abs(max) * 0.02, 1e-6);
-  return [parameter === RISK ? 0 : min - room, max + room];
+  return [min - room, max + room];
 }
 
 // Days and hours in English and 24 hours, whatever the browser's own language is.
@@ -182,14 +191,14 @@ function pointed(u, digits) {
   return value === null || value === undefined ? "" : `${text(value, digits)} at ${moment(u.data[0][index])}`;
 }
 
-// What the curve shows, for those who do not see it.
+// The curve in words, for screen readers.
 function describe() {
   for (const { label, unit, digits, plot, place } of charts) {
     const values = plot.data[1].filter((value) => value !== null);
-    const said = values.length
+    const words = values.length
       ? `${label}: ${values.length} values from ${text(Math.min(...values), digits)} to ${text(Math.max(...values), digits)} ${unit}, the last ${text(values.at(-1), digits)}`
       : `${label}: no values`;
-    place.setAttribute("aria-label", said);
+    place.setAttribute("aria-label", words);
   }
 }
 
@@ -202,11 +211,11 @@ function redraw() {
 function tabulate() {
   const rows = new Map();
   for (const [time, parameter, value, probability] of points.values()) {
-    const row = rows.get(time) ?? rows.set(time, {}).get(time);
-    row[parameter] = value;
-    if (probability !== null) row[RISK] = probability * 100;
+    const row = rows.get(time) ?? rows.set(time, new Map()).get(time);
+    if (parameter !== RISK) row.set(parameter, value);
+    if (probability !== null) row.set(RISK, probability * riskAxis[2]);
   }
-  const columns = [[RISK, "Risk", "%", 1], ...axes];
+  const columns = [[RISK, riskAxis[0], riskAxis[1], riskAxis[1] === "%" ? 1 : 0], ...axes];
   const head = table.createTHead();
   head.replaceChildren();
   const titles = head.insertRow();
@@ -222,7 +231,7 @@ function tabulate() {
     const row = tbody.insertRow();
     row.insertCell().textContent = moment(time);
     for (const [parameter, , , digits] of columns) {
-      const value = rows.get(time)[parameter];
+      const value = rows.get(time).get(parameter);
       const cell = row.insertCell();
       cell.className = "number";
       cell.textContent = value === undefined ? "" : text(value, digits);
@@ -230,20 +239,32 @@ function tabulate() {
   }
 }
 
+function showReasons(reasons) {
+  const items = reasons.map(([words, kind]) => {
+    const item = document.createElement("li");
+    item.dataset.kind = kind;
+    item.textContent = words;
+    return item;
+  });
+  document.getElementById("reasons")?.replaceChildren(...items);
+}
+
 const details = document.querySelector("details");
 details?.addEventListener("toggle", () => details.open && tabulate());
 
 document.addEventListener("live", ({ detail }) => {
   const news = detail.set ?? {};
-  const told = news.patient?.parameters;
-  if (told) axes = told;
+  const parameters = news.patient?.parameters;
+  if (parameters) axes = parameters;
+  if (news.patient?.["risk.axis"]) riskAxis = news.patient["risk.axis"];
+  if (news.patient?.why) showReasons(news.patient.why);
   for (const [seq, point] of Object.entries(news.points ?? {})) points.set(Number(seq), point);
   if (points.size > POINTS_KEPT) {
     const oldest = [...points.keys()].sort((a, b) => a - b).slice(0, points.size - POINTS_KEPT);
     for (const seq of oldest) points.delete(seq);
   }
   if (!points.size) return;
-  if (told || !charts.length) build();
+  if (parameters || !charts.length) build();
   else if (news.points) redraw();
   if (details?.open) tabulate();
 });

@@ -232,6 +232,8 @@ def test_a_patient_s_page_has_all_of_the_stay(
     assert page.locator("#curves figure").count() == parameters[0][0] + 1
     assert page.locator("tbody[data-list=feature] tr").count() >= 4
     page.wait_for_selector("tbody[data-list=feature] rect[data-kind=raises]")
+    page.wait_for_selector("#reasons li")
+    assert 1 <= page.locator("#reasons li").count() <= 5
     # What the linear model adds up is what it predicts.
     told = page.locator("tbody[data-list=feature] tr td:nth-child(3)").all_inner_texts()
     risk = number(page.locator("[data-text=risk]").inner_text()) / 100
@@ -255,7 +257,10 @@ def test_zoom_by_keyboard_moves_all_curves(page: Any, dashboard: Dashboard) -> N
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(page: Any, dashboard: Dashboard, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    for address in ("/", "/pipeline", "patient", "/patients/999999999"):
+    for address in (
+        *("/", "/patients", "/pipeline", "/models", "/models/formula/1"),
+        *("patient", "/patients/999999999"),
+    ):
         if address == "patient":
             page.goto(dashboard.url)
             address = page.locator(".bed h2 a").first.get_attribute("href")
@@ -425,7 +430,7 @@ def test_events_go_on_after_the_last_id(dashboard: Dashboard) -> None:
     assert len(first("00000000-5")[1]["html"]) > 5
 
 
-@pytest.mark.parametrize("address", ["/patients/123456789", "/patients?pat_id=%3Cscript%3E", "/no"])
+@pytest.mark.parametrize("address", ["/patients/123456789", "/patients?q=%3Cscript%3E", "/no"])
 def test_what_is_not_there_is_said(page: Any, dashboard: Dashboard, address: str) -> None:
     answer = page.request.get(dashboard.url + address)
     assert answer.status == 404

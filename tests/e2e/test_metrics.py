@@ -28,7 +28,10 @@ SERVICES = {
     "buffer": "BUFFER_METRICS_PORT",
     "tool": "TOOL_METRICS_PORT",
     "modelapi": "MODELAPI_PORT",
+    "dashboard": "DASHBOARD_PORT",
 }
+# Programs of every replay; the dashboard is started by hand.
+ALWAYS = [name for name in SERVICES if name != "dashboard"]
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -132,9 +135,10 @@ class Told:
         pipeline.start("dashboard")
         try:
             pipeline.wait(lambda: "End of stream" in self.ask(pipeline))
+            self.metrics["dashboard"] = metrics(pipeline, "dashboard")
         finally:
             pipeline.stop("dashboard")
-        self.logs = {name: pipeline.log(name) for name in (*SERVICES, "dashboard")}
+        self.logs = {name: pipeline.log(name) for name in SERVICES}
 
     def ask(self, pipeline: Pipeline) -> str:
         self.status = status(pipeline).stdout
@@ -151,7 +155,7 @@ def told(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
 
         def champion_is_told() -> bool:
             # A worker that answers may still be loading its model.
-            told.update({service: metrics(pipeline, service) for service in SERVICES})
+            told.update({service: metrics(pipeline, service) for service in ALWAYS})
             return "icu_modelapi_champion_info{" in told["modelapi"]
 
         pipeline.wait(champion_is_told)
@@ -166,7 +170,7 @@ def test_all_metrics_are_named_as_the_field_does(told: Told) -> None:
 
 
 def test_each_message_is_counted_once_at_every_station(told: Told) -> None:
-    hospital, buffer, tool, modelapi = told.metrics.values()
+    hospital, buffer, tool, modelapi, _ = told.metrics.values()
     n = told.messages
     assert total(hospital, "icu_hospital_stream_messages") == n
     assert total(hospital, "icu_hospital_messages_sent_total") == n
@@ -221,7 +225,7 @@ def objects(log: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("service", [*SERVICES, "dashboard"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_each_line_of_a_json_log_is_an_object(told: Told, service: str) -> None:
     lines = objects(told.logs[service])
     assert lines
@@ -366,6 +370,16 @@ def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
         process.wait(20)
 
 
+@contextmanager
+def started(pipeline: Pipeline, name: str) -> Iterator[None]:
+    """A program that replays do not start."""
+    pipeline.start(name)
+    try:
+        yield
+    finally:
+        pipeline.stop(name)
+
+
 def test_a_broken_pipeline_raises_the_alarm(tmp_path: Path) -> None:
     """Stopped model, then a stopped tool, then rows that cannot be used: each has its alert."""
     ward = synthetic(tmp_path, "--patients", "12", "--days", "6", "--seed", "2")
@@ -376,7 +390,11 @@ def test_a_broken_pipeline_raises_the_alarm(tmp_path: Path) -> None:
         rows[index] = ";".join([*rows[index].split(";")[:4], "temperature", "378.0"])
     signal.write_text("\n".join([head, *rows]) + "\n")
     firing = 'ALERTS{alertstate="firing"}'
-    with Pipeline(tmp_path, ward, REPLAY_RATE="40") as pipeline, prometheus(pipeline) as ask:
+    with (
+        Pipeline(tmp_path, ward, REPLAY_RATE="40") as pipeline,
+        started(pipeline, "dashboard"),
+        prometheus(pipeline) as ask,
+    ):
         pipeline.wait(lambda: ask("up == 1", "job") == set(SERVICES))
         pipeline.wait(lambda: "" in ask("icu:messages_stored:rate1m > 0"))
         pipeline.wait(lambda: not ask(firing))

@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import aiohttp
 import pytest
@@ -19,22 +20,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from dashboard import database, events, formats, pipeline, sources, sparkline, ward
-from dashboard.app import POLLER, create_app
-from dashboard.database import Database, Position, StayKey
-from dashboard.patient import PatientReader
-from dashboard.pipeline import OTHER, RejectedCount, Service, Throughput, safe_seq
-from dashboard.pipeline import Reading as Look
-from dashboard.poller import STALL_SECONDS, Poller
+from dashboard import (
+    columns,
+    events,
+    formats,
+    lists,
+    model_info,
+    pipeline,
+    queries,
+    sparkline,
+    ward,
+    why,
+)
+from dashboard.app import create_app
+from dashboard.beds import bed_fields
+from dashboard.database import Database
+from dashboard.http_services import Explanation, Health, Models, Services
+from dashboard.keys import POLLER
+from dashboard.model_info import ModelInfo
+from dashboard.patient import PatientReader, patient_content
+from dashboard.pipeline import OTHER, RejectedCount, Sample, Throughput, safe_seq
+from dashboard.poller import Poller
+from dashboard.queue_state import QueueState
 from dashboard.rendering import Pages
-from dashboard.settings import SettingError, Settings
-from dashboard.sources import Explanation, Health, QueueState, Services
+from dashboard.rows import ModelKey, Position, StayKey
+from dashboard.services import STALL_SECONDS, Service
+from dashboard.settings import Settings
+from dashboard.shelf import LIMIT
+from dashboard.status import LATE_SECONDS
+from dashboard.stream_clock import StreamClock
 from dashboard.topic import Content, Topic
+from dashboard.views import WardView
 from dashboard.ward import WardReader
 from tests.support import seeded_ward
-from tests.support.seeded_ward import MODEL, START, STREAM, fill
+from tests.support.seeded_ward import MODEL, START, STREAM, VERSION, fill
+from wire.settings import DatabaseUrl, HttpUrl, RedisUrl, SettingError, read
+from wire.vitals import VITALS
 
 T = TypeVar("T")
+KEY = ModelKey(MODEL, VERSION)
+INFO = ModelInfo(KEY)
 
 
 @pytest.fixture
@@ -56,13 +81,27 @@ def reads(path: Path) -> Iterator[Database]:
 
 def read_ward(reads: Database, reader: WardReader, answered: bool = False) -> ward.Ward:
     with reads.snapshot():
-        found = reader.read(STREAM, MODEL, answered)
-    assert found is not None
-    return found
+        return reader.read(clock_of(reads), KEY, answered)
 
 
-@pytest.mark.parametrize("module", [formats, sparkline, ward, pipeline, events, sources])
-def test_what_the_docstrings_show_is_true(module: Any) -> None:
+def clock_of(reads: Database) -> StreamClock:
+    now = reads.newest(STREAM, 10**9)
+    assert now is not None
+    return StreamClock(STREAM, now, ())
+
+
+def fields_of(found: ward.Ward) -> dict[int, dict[str, Any]]:
+    """The fields of the beds, by patient."""
+    return {
+        bed.stay.key.pat_id: dict(bed_fields(bed, found, INFO, found.signs, ""))
+        for bed in found.beds
+    }
+
+
+@pytest.mark.parametrize(
+    "module", [formats, sparkline, model_info, pipeline, events, columns, why, lists]
+)
+def test_docstring_examples_pass(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted
     assert not found.failed
@@ -76,7 +115,7 @@ class TestWard:
         found = read_ward(reads, WardReader(reads))
         with closing(sqlite3.connect(path)) as plain:
             newest = plain.execute("SELECT MAX(measured_at) FROM readings").fetchone()[0]
-            assert found.now.isoformat(" ") == newest
+            assert found.clock.now.isoformat(" ") == newest
             for bed in found.beds:
                 for parameter, vital in bed.vitals.items():
                     told = plain.execute(
@@ -115,10 +154,7 @@ class TestWard:
             made.add_reading(pat_id, START, START + timedelta(hours=9 - hours_old), "spo2", 97.0)
         made.commit()
         found = read_ward(reads, WardReader(reads))
-        fields = {
-            bed.stay.key.pat_id: ward.bed_fields(bed, found.now, found.signs, 1.0)
-            for bed in found.beds
-        }
+        fields = fields_of(found)
         assert [fields[p]["0.state"] for p in (1, 2, 3)] == ["current", "current", "stale"]
         assert [fields[p]["0.age"] for p in (1, 2, 3)] == [
             "<1 h ago",
@@ -142,8 +178,8 @@ class TestWard:
         [bed] = [bed for bed in found.beds if bed.stay.key.pat_id == 7]
         assert [value for _, value in bed.recent["heart_rate"]] == [80.0, 80.0]
         assert bed.risk is not None
-        assert bed.risk.change is None
-        assert ward.bed_fields(bed, found.now, found.signs, 1.0)["0.value"]
+        assert bed.change is None
+        assert fields_of(found)[7]["0.value"]
 
     def test_a_late_reading_turns_no_clock_back(
         self, made: seeded_ward.Ward, reads: Database
@@ -154,7 +190,7 @@ class TestWard:
         made.add_reading(1, START, START - timedelta(hours=3), "heart_rate", 150.0, 0.03)
         made.commit()
         after = read_ward(reads, reader)
-        assert after.now == before.now
+        assert after.clock.now == before.clock.now
         values = {b.stay.key.pat_id: b.vitals["heart_rate"].value for b in before.beds}
         assert {b.stay.key.pat_id: b.vitals["heart_rate"].value for b in after.beds} == values
 
@@ -181,35 +217,66 @@ class TestWard:
         for hour, risk in ((0, 0.10), (3, 0.20), (4, 0.50), (10, 0.30)):
             made.add_reading(1, START, START + timedelta(hours=hour), "spo2", 97.0, risk)
         made.commit()
-        risk_now = read_ward(reads, WardReader(reads)).beds[0].risk
-        assert risk_now is not None
-        assert risk_now.change == pytest.approx(0.30 - 0.50)
+        bed = read_ward(reads, WardReader(reads)).beds[0]
+        assert bed.change == pytest.approx(0.30 - 0.50)
 
-    def test_shows_the_stream_that_is_being_written(self, path: Path, reads: Database) -> None:
-        with seeded_ward.ward(path, "old") as old:
-            fill(old, 3, 2)
-        with seeded_ward.ward(path, "new") as new:
-            fill(new, 1, 2)
-            new.commit("2026-01-02 00:00:00.000")
+    def test_the_highest_risk_of_1200_patients_is_first(
+        self, made: seeded_ward.Ward, reads: Database
+    ) -> None:
+        """The first ones admitted have the highest risk, and one's newest reading came late."""
+        risks = {pat_id: round(0.9 - pat_id / 2000, 6) for pat_id in range(1, 1201)}
+        for pat_id, risk in risks.items():
+            admitted = START + timedelta(days=pat_id // 100)
+            made.add_stay(pat_id, admitted)
+            made.add_reading(pat_id, admitted, admitted, "heart_rate", 80.0, risk)
+        late = START - timedelta(hours=2)
+        made.add_reading(3, START, late, "heart_rate", 80.0, 0.001)
+        made.commit()
+        found = read_ward(reads, WardReader(reads))
+        assert [each.stay.key.pat_id for each in found.ranked] == list(range(1, 1201))
+        assert [each.risk.probability for each in found.ranked if each.risk] == list(risks.values())
+        assert len(found.beds) == ward.SHOWN
+
+    def test_values_are_old_by_the_time_that_their_partition_has_reached(
+        self, made: seeded_ward.Ward, reads: Database
+    ) -> None:
+        fill(made, 4, 3)
         with reads.snapshot():
-            assert {position.stream for position in reads.positions()} == {"new"}
+            now = reads.newest(STREAM, 10**9)
+            assert now is not None
+            behind = StreamClock(STREAM, now + timedelta(hours=5), (now, now + timedelta(hours=5)))
+            found = WardReader(reads).read(behind, KEY, False)
+        states = {pat_id: fields["0.state"] for pat_id, fields in fields_of(found).items()}
+        parts = {pat_id: crc32(str(pat_id).encode()) % 2 for pat_id in states}
+        assert set(parts.values()) == {0, 1}
+        assert states == {pat_id: "stale" if part else "current" for pat_id, part in parts.items()}
 
 
 # The queries of every round, with their arguments.
 QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
-    "newest": (database.NEWEST, (STREAM,)),
-    "ward": (database.WARD, (STREAM,)),
-    "discharged": (database.DISCHARGED, (STREAM,)),
-    "stays_of": (database.STAYS_OF, (2, STREAM)),
-    "vitals_of": (database.VITALS_OF, (2, f"{START:%Y-%m-%d}", STREAM)),
-    "readings": (
-        database.READINGS,
-        (MODEL, 2, f"{START:%Y-%m-%d}", START.isoformat(" "), STREAM),
+    "newest": (queries.NEWEST, (STREAM, 10**9)),
+    "ward": (queries.WARD, (STREAM,)),
+    "discharged": (queries.DISCHARGED, (STREAM,)),
+    "stays_of": (queries.STAYS_OF, (2, STREAM)),
+    "vitals_of": (queries.VITALS_OF, (2, f"{START:%Y-%m-%d}", STREAM, *VITALS)),
+    "others_of": (queries.OTHERS_OF, (2, f"{START:%Y-%m-%d}", STREAM, *VITALS)),
+    "answers": (queries.ANSWERS.format(marks="?, ?"), (STREAM, *KEY, 5, 6)),
+    "risks": (
+        queries.RISKS.format(moments=queries.MOMENT),
+        (*KEY, STREAM, 2, f"{START:%Y-%m-%d}", START.isoformat(" ")),
     ),
-    "prediction": (database.PREDICTION, (STREAM, 5, MODEL)),
-    "rejected_of": (database.REJECTED_OF, (2, STREAM)),
-    "rejected_after": (database.REJECTED_AFTER, (STREAM, 10, 20, 5)),
-    "pending": (database.PENDING, (STREAM,)),
+    "risk": (
+        queries.RISK,
+        (*KEY, 2, f"{START:%Y-%m-%d}", STREAM, START.isoformat(" ")),
+    ),
+    "readings": (
+        queries.READINGS,
+        (*KEY, 2, f"{START:%Y-%m-%d}", START.isoformat(" "), STREAM, 1000),
+    ),
+    "prediction": (queries.PREDICTION, (STREAM, 5, *KEY)),
+    "rejected_of": (queries.REJECTED_OF, (2, STREAM)),
+    "rejected_after": (queries.REJECTED_AFTER, (STREAM, 10, 20, 5)),
+    "pending": (queries.PENDING, (STREAM,)),
 }
 
 
@@ -267,7 +334,7 @@ class TestRejected:
 
     def test_a_partition_that_is_behind_holds_the_count_back(self) -> None:
         at = START
-        ahead, behind = Position(STREAM, 0, 90, at), Position(STREAM, 1, 40, at)
+        ahead, behind = Position(STREAM, 0, 90, 90, at), Position(STREAM, 1, 40, 40, at)
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 80}) == 40
         # It has stored the last of its own: there is nothing to wait for.
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 40}) == 100
@@ -349,10 +416,13 @@ class Answers:
     async def model_api(self) -> Health:
         return self.well
 
-    async def champion(self) -> str | None:
-        return MODEL
+    async def models(self) -> Models:
+        return Models(KEY)
 
-    async def explain(self, model: str, version: str, features: Any) -> Explanation:
+    async def describe(self, model: ModelKey) -> ModelInfo | None:
+        return INFO
+
+    async def explain(self, model: ModelKey, features: Any) -> Explanation:
         return Explanation(error="not now")
 
 
@@ -368,10 +438,18 @@ class Rounds:
     def after(self, seconds: float) -> dict[str, Any]:
         self.now += seconds
         asyncio.run(self.poller.poll())
-        return self.poller.ward.content["page"]
+        return self.ward.topic.content["page"]
+
+    @property
+    def ward(self) -> WardView:
+        return self.poller.shelf.ward(None)
+
+    @property
+    def beds(self) -> list[str]:
+        return [key for key in self.ward.topic.content if key.startswith("ward:")]
 
     def state(self, service: str) -> str:
-        return self.poller.services[service].state
+        return self.poller.judge.board.services[service].state
 
 
 class TestMissing:
@@ -406,18 +484,18 @@ class TestMissing:
 
     def test_a_lost_database_is_said_and_nothing_vanishes(self, rounds: Rounds, path: Path) -> None:
         rounds.after(0)
-        beds = [key for key in rounds.poller.ward.content if key.startswith("ward:")]
+        beds = rounds.beds
         assert len(beds) == 2
         hidden = path.rename(path.with_suffix(".away"))
         rounds.poller._thread.submit(rounds.poller._database.close).result()
         told = rounds.after(1)
         assert told["state"] == "lost"
         assert rounds.state("database") == "down"
-        assert [key for key in rounds.poller.ward.content if key.startswith("ward:")] == beds
+        assert rounds.beds == beds
         assert rounds.poller.pipeline.content["figures"]["stored.total"] == "—"
         hidden.rename(path)
         assert rounds.after(1)["state"] == "live"
-        assert rounds.poller.services["database"].restarts == 1
+        assert rounds.poller.judge.board.services["database"].restarts == 1
 
     def test_a_tool_that_stores_nothing_while_messages_wait_is_down(
         self, rounds: Rounds, made: seeded_ward.Ward
@@ -438,7 +516,8 @@ class TestMissing:
         rounds.after(0)
         rounds.answers.queues = QueueState(error="connection refused")
         told = rounds.after(1)
-        assert "Down: redis." in told["notice"]
+        assert rounds.state("redis") == "down"
+        assert "connection refused" in told["notice"]
         assert rounds.state("buffer") == "unknown"
         assert rounds.poller.pipeline.content["figures"]["jobs"] == "—"
 
@@ -451,7 +530,31 @@ class TestMissing:
         made.add_reading(1, START, START + timedelta(hours=4), "spo2", 97.0)
         made.commit()
         assert rounds.after(1)["state"] == "live"
-        assert "SpO₂" in rounds.poller.ward.answer(0).decode()
+        assert "SpO₂" in rounds.ward.topic.answer(0).decode()
+
+    def test_the_page_shows_the_stream_that_the_source_sends(
+        self, rounds: Rounds, path: Path
+    ) -> None:
+        with seeded_ward.ward(path, "earlier") as other:
+            fill(other, 3, 2, first=50)
+            other.commit("2026-01-02 00:00:00.000")
+        rounds.answers.well = Health(None, {"stream": STREAM, "synthetic": True})
+        page = rounds.after(0)
+        assert (page["stream"], len(rounds.beds)) == (STREAM, 2)
+        assert page["synthetic"]
+        rounds.answers.well = Health(None, {"stream": "earlier"})
+        page = rounds.after(1)
+        assert (page["stream"], len(rounds.beds)) == ("earlier", 3)
+        assert not page["synthetic"]
+        rounds.answers.well = Health(None, {"stream": "new"})
+        page = rounds.after(1)
+        assert (page["state"], page["stream"], rounds.beds) == ("empty", "new", [])
+
+    def test_a_round_that_does_not_finish_marks_the_pages(self, rounds: Rounds) -> None:
+        rounds.after(0)
+        rounds.now += LATE_SECONDS + 1
+        assert rounds.poller._status(rounds.ward)["state"] == "late"
+        assert rounds.after(0)["state"] == "live"
 
     def test_a_round_that_fails_leaves_entries_that_can_be_shown(
         self, rounds: Rounds, made: seeded_ward.Ward, monkeypatch: pytest.MonkeyPatch
@@ -462,7 +565,7 @@ class TestMissing:
         monkeypatch.setattr("dashboard.poller.status_fields", None)
         with pytest.raises(TypeError):
             rounds.after(1)
-        told = json.loads(rounds.poller.ward.answer(0))
+        told = json.loads(rounds.ward.topic.answer(0))
         assert len(told["html"]) == 2
         assert "SpO₂" not in "".join(told["html"].values())
 
@@ -500,11 +603,27 @@ STAY = f"pat_id=1&stay={START:%Y-%m-%d}"
 @pytest.mark.parametrize(
     ("address", "status"),
     [
-        ("/patients?pat_id=1", 200),
-        (f"/patients?pat_id={'9' * 40}", 404),
-        ("/patients?pat_id=", 404),
-        ("/patients?pat_id=--1", 404),
-        ("/patients", 404),
+        ("/patients?q=1", 200),
+        (f"/patients?q={'9' * 40}", 404),
+        (f"/patients?q={'9' * 7000}", 404),
+        ("/patients?q=", 200),
+        ("/patients?q=--1", 404),
+        ("/patients?q=%ED%A0%80", 404),
+        ("/patients?q=%00", 404),
+        ("/patients", 200),
+        ("/patients?page=0", 200),
+        (f"/patients?page={'9' * 5000}", 200),
+        ("/patients?stream=nothing", 404),
+        ("/?stream=nothing", 404),
+        (f"/?stream={STREAM}", 200),
+        (f"/patients/{'9' * 7000}", 404),
+        ("/models", 200),
+        ("/models/no/1", 404),
+        ("/models/%ED%A0%80/1", 404),
+        (f"/models/{'x' * 5000}/1", 404),
+        ("/metrics", 200),
+        (f"{EVENTS}patient&pat_id=7&stay={START:%Y-%m-%d}", 404),
+        (f"{EVENTS}ward&stream=nothing", 404),
         ("/patients/999999999999999999", 404),
         ("/patients/9999999999999999999", 404),
         (f"/patients/{2**63}", 404),
@@ -569,13 +688,61 @@ async def _with_app(path: Path, ask: Callable[[TestClient[Any, Any]], Awaitable[
     """What `ask` makes of a dashboard that finds its database, and nothing else."""
     nowhere = "http://127.0.0.1:9"
     settings = Settings(
-        database_url=f"sqlite:///{path}",
-        redis_url=f"unix://{path}.sock",
-        hospital_url=nowhere,
-        model_url=nowhere,
+        database_url=DatabaseUrl(f"sqlite:///{path}"),
+        redis_url=RedisUrl(f"unix://{path}.sock"),
+        hospital_url=HttpUrl(nowhere),
+        model_url=HttpUrl(nowhere),
     )
     async with TestClient(TestServer(create_app(settings))) as client:
         return await ask(client)
+
+
+def test_events_do_not_answer_head(made: seeded_ward.Ward, path: Path) -> None:
+    fill(made, 1, 2)
+
+    async def ask(client: TestClient[Any, Any]) -> int:
+        async with client.head(f"{EVENTS}ward") as answer:
+            return answer.status
+
+    assert asyncio.run(_with_app(path, ask)) == 405
+
+
+def test_pages_that_nobody_reads_make_room(made: seeded_ward.Ward, path: Path) -> None:
+    fill(made, LIMIT + 5, 1)
+
+    async def ask(client: TestClient[Any, Any]) -> list[int]:
+        found = []
+        for pat_id in range(1, LIMIT + 6):
+            async with client.get(f"/patients/{pat_id}") as answer:
+                found.append(answer.status)
+        return found
+
+    assert asyncio.run(_with_app(path, ask)) == [200] * (LIMIT + 5)
+
+
+def test_names_of_parameters_collide_with_nothing(
+    made: seeded_ward.Ward, reads: Database, path: Path
+) -> None:
+    names = ["risk", "constructor", "toString", "__proto__", "age", "page", "0.value", "heart_rate"]
+    made.add_stay(1, START)
+    for name in [*names, *(f"p{index}" for index in range(5000))]:
+        made.add_reading(1, START, START, name, 42.0, 0.25)
+    made.commit()
+    with reads.snapshot():
+        patient = PatientReader(reads, StayKey(1, START.date())).read(clock_of(reads), KEY, False)
+    assert patient is not None
+    content = patient_content(patient, INFO, None)
+    assert content["patient"]["risk"] == "25"
+    shown = [key for key in content if key.startswith("vital:")]
+    assert len(shown) == 1 + columns.OTHERS_SHOWN
+    [fields] = fields_of(read_ward(reads, WardReader(reads))).values()
+    assert fields["risk"] == "25"
+
+    async def ask(client: TestClient[Any, Any]) -> int:
+        async with client.get("/patients/1") as page:
+            return len(await page.text())
+
+    assert asyncio.run(_with_app(path, ask)) < 100_000
 
 
 class TestFigures:
@@ -591,7 +758,7 @@ class TestFigures:
         throughput = Throughput()
         for second in range(100):
             latency = {10: 5 * second, 900: 3 if second > 20 else 0}
-            throughput.add(Look(float(second), STREAM, 20 * second, 20 * second - 7, latency))
+            throughput.add(Sample(float(second), STREAM, 20 * second, 20 * second - 7, latency))
         assert throughput.rate("taken") == 20.0
         assert throughput.rate("stored") == 20.0
         assert throughput.latency() == {10: 300, 900: 0}
@@ -599,8 +766,8 @@ class TestFigures:
     def test_ten_thousand_looks_are_not_kept(self) -> None:
         throughput = Throughput()
         for second in range(10_000):
-            throughput.add(Look(float(second), STREAM, second, second, {}))
-        assert len(throughput._looks) <= 61
+            throughput.add(Sample(float(second), STREAM, second, second, {}))
+        assert len(throughput._samples) <= 61
         assert len(throughput._history) <= 120
 
 
@@ -610,7 +777,7 @@ def test_a_patient_is_read_whole(made: seeded_ward.Ward, reads: Database) -> Non
     made.commit()
     reader = PatientReader(reads, StayKey(2, START.date()))
     with reads.snapshot():
-        patient = reader.read(STREAM, MODEL, False)
+        patient = reader.read(clock_of(reads), KEY, False)
     assert patient is not None
     assert len(patient.readings) == 40 * 3
     assert patient.latest is not None
@@ -638,4 +805,4 @@ def test_a_patient_is_read_whole(made: seeded_ward.Ward, reads: Database) -> Non
 )
 def test_a_bad_setting_is_named_with_its_value(key: str, value: str) -> None:
     with pytest.raises(SettingError, match=f"{key}={value}"):
-        Settings.from_environment({key: value})
+        read(Settings, {key: value})

@@ -12,7 +12,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 import dashboard.app
-import dashboard.hosts
 import dashboard.settings
 import hospital.settings
 import hospital.streamer_aiohttp
@@ -43,9 +42,7 @@ def dashboard_app(folder: Path, **settings: str) -> web.Application:
         "DATABASE_URL": f"sqlite:///{folder}/icu.sqlite",
         "REDIS_URL": f"unix://{folder}/redis.sock",
     }
-    return dashboard.app.create_app(
-        dashboard.settings.Settings.from_environment(settings | nowhere | stores)
-    )
+    return dashboard.app.create_app(wire.settings.read(dashboard.settings.Settings, settings | nowhere | stores))
 
 
 def front_app(folder: Path, **settings: str) -> web.Application:
@@ -99,7 +96,7 @@ def test_only_its_own_names_are_answered(
         assert len(text.splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", [wire.hosts, dashboard.hosts])
+@pytest.mark.parametrize("module", [wire.hosts])
 def test_what_the_docstrings_show_is_true(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted

@@ -114,6 +114,8 @@ class Ward:
 
     def commit(self, committed_at: str = "2026-01-01 00:00:00.000", part: int = 0) -> None:
         """Moves the partition's position to the last message, as a batch does."""
+        # The tool writes the batch's last message, not the stay's.
+        self.execute("UPDATE vitals SET seq = ? WHERE stream = ?", self.seq, self.stream)
         self.execute(
             "INSERT INTO positions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
             " SET seq = excluded.seq, vitals_seq = excluded.seq,"

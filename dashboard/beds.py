@@ -1,0 +1,171 @@
+"""A bed as texts and curves, ready for the page."""
+
+from datetime import datetime
+
+from dashboard import formats, sparkline
+from dashboard.columns import PREDICTION_HOLDS, limits
+from dashboard.model_info import ModelInfo
+from dashboard.rows import Stay, StayKey, hours
+from dashboard.topic import Fields
+from dashboard.ward import Bed, Ranked, Ward
+from wire.vitals import Vital
+
+# A risk curve is drawn in whole numbers: the probability 1 is this many.
+RISK_UNITS = 100_000
+
+
+def bed_key(key: StayKey) -> str:
+    """The element of a bed on the ward page."""
+    return f"ward:{key.pat_id}-{key.admitted:%Y%m%d}"
+
+
+def bed_fields(bed: Bed, ward: Ward, model: ModelInfo, signs: list[Vital], query: str) -> Fields:
+    """The fields of a bed. `query`: the part of its address that names the stream."""
+    now = ward.clock.of(bed.stay.key.pat_id)
+    admitted = bed.stay.key.admitted
+    x_now = hours(admitted, ward.clock.now)
+    fields: dict[str, str] = {
+        "patient": bed.stay.name,
+        "href": f"/patients/{bed.stay.key.pat_id}{query}",
+        "place": bed.stay.place or "",
+        "age": age_text(bed.stay),
+        "hour": _hour(bed, ward.clock.now),
+        "view": sparkline.window(x_now),
+    }
+    fields |= _risk_fields(bed, now, x_now, model)
+    for index, sign in enumerate(signs):
+        for name, value in _vital_fields(bed, sign, now).items():
+            fields[f"{index}.{name}"] = value
+    return fields
+
+
+def age_text(stay: Stay) -> str:
+    """The patient's age in words."""
+    return "age unknown" if stay.age is None else f"{stay.age:.0f} years"
+
+
+def _hour(bed: Bed, now: datetime) -> str:
+    first = bed.summary.first_at
+    return "" if first is None else f"hour {hours(first, now):.0f}"
+
+
+def age_of(at: datetime, now: datetime, holds: float) -> tuple[str, str]:
+    """State (`current` or `stale`) and age of a value, in words."""
+    old = hours(at, now)
+    if old > holds:
+        return "stale", f"stale · {formats.age(old)} ago"
+    return "current", f"{formats.age(old)} ago"
+
+
+def _risk_fields(bed: Bed, now: datetime, x_now: float, model: ModelInfo) -> dict[str, str]:
+    top = model.top * RISK_UNITS
+    fields = {"risk.view": f"{x_now - 24:g} {-1.04 * top:g} 24.6 {1.08 * top:g}"}
+    if bed.risk is None:
+        return fields | {
+            "risk": "—", "risk.state": "absent", "risk.age": bed.without,
+            "risk.change": "", "risk.trend": "", "risk.line": "",
+        }  # fmt: skip
+    state, age = age_of(bed.risk.at, now, PREDICTION_HOLDS)
+    line = [
+        (hours(bed.stay.key.admitted, at), -RISK_UNITS * min(probability, model.top))
+        for at, probability in bed.history
+    ]
+    change = bed.change
+    return fields | {
+        "risk": model.value(bed.risk.probability),
+        "risk.state": state,
+        "risk.age": age,
+        "risk.change": model.change(change),
+        "risk.trend": trend(change, model),
+        "risk.line": sparkline.path(line, PREDICTION_HOLDS),
+    }
+
+
+def trend(change: float | None, model: ModelInfo) -> str:
+    """The change of a risk in words, for screen readers."""
+    if change is None:
+        return ""
+    text = model.change(change)
+    direction = {"▲": "rising", "▼": "falling"}.get(text[0], "unchanged")
+    return direction if direction == "unchanged" else f"{direction} by {text[2:]} in 6 hours"
+
+
+def _vital_fields(bed: Bed, sign: Vital, now: datetime) -> dict[str, str]:
+    latest = bed.vitals.get(sign.name)
+    if latest is None:
+        return {
+            "value": "—",
+            "state": "absent",
+            "mark": "",
+            "word": "",
+            "age": "none yet",
+            "line": "",
+        }
+    state, age = age_of(latest.at, now, sign.holds_hours)
+    mark = sign.mark(latest.value)
+    return {
+        "value": formats.number(latest.value, sign.digits),
+        "state": state,
+        "mark": mark,
+        "word": mark_text(sign, mark),
+        "age": age,
+        "line": _line(bed, sign),
+    }
+
+
+def mark_text(sign: Vital, mark: str) -> str:
+    """A mark with the threshold that the value has reached."""
+    if mark == "low":
+        return f"low ≤{sign.low:g}"
+    return f"high ≥{sign.high:g}" if mark == "high" else ""
+
+
+def _line(bed: Bed, sign: Vital) -> str:
+    points = bed.recent.get(sign.name, [])
+    if not points:
+        return ""
+    values = [value for _, value in points]
+    low, high = sign.scale or (min(values), max(values))
+    admitted = bed.stay.key.admitted
+    return sparkline.path(
+        ((hours(admitted, at), sparkline.scaled(value, low, high)) for at, value in points),
+        sign.holds_hours,
+    )
+
+
+def discharged_fields(stay: Stay, query: str) -> Fields:
+    """An entry of the list of the latest discharges."""
+    joined = "&" if query else "?"
+    return {
+        "patient": stay.name,
+        "age": age_text(stay),
+        "left": f"left {formats.day(stay.discharged)}" if stay.discharged else "",
+        "href": f"/patients/{stay.key.pat_id}{query}{joined}stay={stay.key.admitted.isoformat()}",
+    }
+
+
+def listed_fields(ranked: Ranked, ward: Ward, model: ModelInfo, query: str) -> Fields:
+    """A row of the list of all patients."""
+    joined = "&" if query else "?"
+    now = ward.clock.of(ranked.stay.key.pat_id)
+    fields: dict[str, str] = {
+        "patient": ranked.stay.name,
+        "href": f"/patients/{ranked.stay.key.pat_id}{query}{joined}"
+        f"stay={ranked.stay.key.admitted.isoformat()}",
+        "place": ranked.stay.place or "",
+        "age": age_text(ranked.stay),
+        "admitted": formats.day(ranked.stay.key.admitted),
+        "risk": "—",
+        "risk.state": "absent",
+        "risk.age": "",
+    }
+    if ranked.risk is not None:
+        state, age = age_of(ranked.risk.at, now, PREDICTION_HOLDS)
+        shown = f"{model.value(ranked.risk.probability)} {model.unit}"
+        fields |= {"risk": shown, "risk.state": state, "risk.age": age}
+    return fields
+
+
+def threshold_notes(signs: list[Vital]) -> str:
+    """The thresholds of the columns, in words."""
+    return "; ".join(f"{sign.label} {limits(sign)}" for sign in signs if limits(sign))

@@ -1,0 +1,38 @@
+"""Which vitals a page shows, and in which order."""
+
+from wire.vitals import VITALS, Vital, vital
+
+# The width of a row; the patient's page shows all.
+COLUMNS = 7
+# A prediction is stale when the vitals that come hourly are.
+PREDICTION_HOLDS = 2.0
+OTHERS_SHOWN = 30
+
+
+def in_order(parameters: set[str]) -> list[Vital]:
+    """The known vitals in the order of `vitals.toml`, then OTHERS_SHOWN others by name."""
+    known = [known for name, known in VITALS.items() if name in parameters]
+    others = sorted(parameters - VITALS.keys())
+    return known + [vital(name) for name in others[:OTHERS_SHOWN]]
+
+
+def columns(parameters: set[str]) -> list[Vital]:
+    """The ward's columns."""
+    return in_order(parameters)[:COLUMNS]
+
+
+def limits(shown: Vital) -> str:
+    """When a value is marked, in words.
+
+    >>> limits(vital("heart_rate")), limits(vital("spo2")), limits(vital("base_excess"))
+    ('≤ 40 or ≥ 131 (NEWS2)', '≤ 91 (NEWS2)', '')
+    """
+    parts = []
+    if shown.low is not None:
+        parts.append(f"≤ {shown.low:g}")
+    if shown.high is not None:
+        parts.append(f"≥ {shown.high:g}")
+    if not parts:
+        return ""
+    source = f" ({shown.threshold})" if shown.threshold else ""
+    return " or ".join(parts) + source

@@ -1,0 +1,9 @@
+"""Where the application keeps its parts."""
+
+from aiohttp import web
+
+from dashboard.poller import Poller
+from dashboard.rendering import Pages
+
+POLLER = web.AppKey("poller", Poller)
+PAGES = web.AppKey("pages", Pages)

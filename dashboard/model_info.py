@@ -1,0 +1,101 @@
+"""What a model says about itself, and how its answers are written."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from dashboard import formats
+from dashboard.rows import ModelKey
+
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model's description.
+
+    event: what the probability is of, in words. maximum: the highest number of points of a
+    score, whose `probability` is points / maximum and no probability. usual: the share of its
+    test patients with the event. top: the end of the risk axis, fixed for the model.
+    """
+
+    key: ModelKey
+    title: str = ""
+    event: str = ""
+    maximum: int | None = None
+    usual: float | None = None
+    limits: tuple[str, ...] = ()
+    thresholds: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    references: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_metadata(cls, key: ModelKey, said: dict[str, Any]) -> Self:
+        """From the model API's metadata. Raises KeyError or TypeError for another document."""
+        told = said["parameters"]
+        event = str(told["probability"])
+        score = re.fullmatch(r"score / (\d+)", event)
+        metrics = told.get("metrics") or {}
+        usual = next(
+            (m["prevalence"]["value"] for m in metrics.values() if "prevalence" in m), None
+        )
+        return cls(
+            key,
+            str(told["title"]),
+            "" if score else event,
+            int(score[1]) if score else None,
+            usual,
+            tuple(map(str, told.get("limits") or ())),
+            {str(name): float(value) for name, value in (told.get("thresholds") or {}).items()},
+            metrics,
+            {str(name): float(at) for name, at in (told.get("references") or {}).items()},
+        )
+
+    @property
+    def top(self) -> float:
+        """The end of the risk axis, as a probability."""
+        highest = max(self.thresholds.values(), default=1.0)
+        return next((step for step in STEPS if highest <= step), 1.0)
+
+    @property
+    def unit(self) -> str:
+        return "%" if self.maximum is None else f"of {self.maximum}"
+
+    @property
+    def noun(self) -> str:
+        return "Risk" if self.maximum is None else "Score"
+
+    def value(self, probability: float) -> str:
+        """The answer without its unit: percent, or points."""
+        if self.maximum is None:
+            return formats.percent(probability)
+        return f"{probability * self.maximum:.0f}"
+
+    def change(self, change: float | None) -> str:
+        """The change of an answer, in percentage points or points, with an arrow.
+
+        >>> info = ModelInfo(ModelKey("m", "1"))
+        >>> info.change(0.012), info.change(-0.1), info.change(0.0001), info.change(None)
+        ('▲ 1.2', '▼ 10', '= 0.0', '')
+        """
+        if change is None:
+            return ""
+        shown = self.value(abs(change))
+        if float(shown) == 0:
+            return f"= {shown}"
+        return f"{'▲' if change > 0 else '▼'} {shown}"
+
+    @property
+    def axis(self) -> str:
+        """The end of the axis, in words."""
+        return f"{self.value(self.top)} {self.unit}"
+
+    @property
+    def sentence(self) -> str:
+        """What the shown number is, for people."""
+        name = f"{self.key.name} {self.key.version}"
+        if self.maximum is not None:
+            return f"Score: points of {self.maximum}, by {name}. A score is not a probability."
+        event = self.event[:1].upper() + self.event[1:]
+        usual = "" if self.usual is None else f" Usual level: {formats.percent(self.usual)} %."
+        return f"Risk: {event or 'of no stated event'}, by {name}.{usual}"

@@ -1,0 +1,202 @@
+"""The live pages: ward, patient, pipeline."""
+
+import asyncio
+import re
+from contextlib import suppress
+from datetime import date
+
+from aiohttp import web
+
+from dashboard import events
+from dashboard.keys import PAGES, POLLER
+from dashboard.poller import Poller
+from dashboard.rows import Stay, StayKey
+from dashboard.topic import Fields
+from dashboard.views import View, ViewKey, WardView
+
+STREAM = re.compile(r"[0-9A-Za-z_-]{1,32}")
+# A first visitor waits for the first round, up to this time.
+FIRST_ROUND_SECONDS = 8.0
+
+
+async def ready(request: web.Request) -> Poller:
+    """The poller, after its first round."""
+    poller = request.app[POLLER]
+    with suppress(TimeoutError):
+        await asyncio.wait_for(poller.polled.wait(), FIRST_ROUND_SECONDS)
+    return poller
+
+
+def render(
+    request: web.Request,
+    name: str,
+    *,
+    status: int = 200,
+    page: Fields | None = None,
+    live: str = "",
+    since: str = "",
+    query: str = "",
+    **values: object,
+) -> web.Response:
+    """A page from the template `name`.html. `query`: the part of an address for the stream."""
+    common = {"page": page, "live": live, "since": since, "query": query}
+    html = request.app[PAGES].page(name, **common, **values)
+    body = html.encode("utf-8", "replace")  # a name may hold half of a surrogate pair
+    response = web.Response(body=body, status=status, content_type="text/html", charset="utf-8")
+    response.headers["Cache-Control"] = "no-store"
+    response.enable_compression()
+    return response
+
+
+def stream_of(request: web.Request, poller: Poller) -> str | None:
+    """The stream in ?stream=; None for the one that is sent. Raises HTTPNotFound."""
+    name = request.query.get("stream", "")
+    if not name:
+        return None
+    if name not in poller.state.streams:
+        raise web.HTTPNotFound(text=f"No stream “{name[:40]}” is stored.")
+    return name
+
+
+async def view_of(poller: Poller, key: ViewKey) -> View:
+    """The view of a page, read at once and kept up to date while somebody reads it.
+
+    Raises DatabaseDown and TooManyPages.
+    """
+    view = poller.shelf.views.get(key)
+    if view is None:
+        view = poller.shelf.make(key)
+        await poller.open(view)
+        view = poller.shelf.views[key]
+    view.touch()
+    return view
+
+
+async def ward(request: web.Request) -> web.Response:
+    """Everybody in the ICU."""
+    poller = await ready(request)
+    stream = stream_of(request, poller)
+    view = await view_of(poller, ViewKey(stream, None))
+    assert isinstance(view, WardView)
+    content = view.topic.content
+    streams = sorted(poller.state.streams, key=lambda name: poller.state.streams[name])
+    return render(
+        request,
+        "ward",
+        since=f"{poller.epoch}-{view.topic.version}",
+        live=f"page=ward{view.query.replace('?', '&')}",
+        query=view.query,
+        page=content.get("page"),
+        ward=content.get("ward"),
+        signs=view.shown,
+        model=view.model,
+        beds=_entries(content, "ward"),
+        gone=_entries(content, "gone"),
+        streams=streams[::-1],
+        current=poller.state.current,
+        chosen=stream or poller.state.current,
+    )
+
+
+def _entries(content: dict[str, dict[str, object]], name: str) -> dict[str, Fields]:
+    return {key: fields for key, fields in content.items() if key.startswith(f"{name}:")}
+
+
+async def pipeline(request: web.Request) -> web.Response:
+    """How the messages flow."""
+    poller = await ready(request)
+    content = poller.pipeline.content
+    return render(
+        request,
+        "pipeline",
+        since=f"{poller.epoch}-{poller.pipeline.version}",
+        live="page=pipeline",
+        page=content.get("page"),
+        figures=content.get("figures"),
+        services=_entries(content, "service"),
+        reasons=_entries(content, "reason"),
+    )
+
+
+async def pipeline_figures(request: web.Request) -> web.Response:
+    """The pipeline page's content, for programs."""
+    poller = await ready(request)
+    return web.json_response(poller.pipeline.content, headers={"Cache-Control": "no-store"})
+
+
+async def patient(request: web.Request) -> web.Response:
+    """One stay of a patient: the newest, or the one that began on ?stay=YYYY-MM-DD."""
+    poller = await ready(request)
+    stream = stream_of(request, poller)
+    pat_id = number(request.match_info["pat_id"])
+    stays = await _stays(poller, stream, pat_id)
+    wanted = request.query.get("stay")
+    stay = next((s for s in stays if wanted in (None, s.key.admitted.isoformat())), None)
+    if stay is None:
+        raise web.HTTPNotFound(text=f"Patient {pat_id} has no such stay in this stream.")
+    name = stream or poller.state.current
+    view = await view_of(poller, ViewKey(name, stay.key))
+    content = view.topic.content
+    return render(
+        request,
+        "patient",
+        # Without a version, so that the first event brings the curves.
+        live=f"page=patient&pat_id={stay.key.pat_id}&stay={stay.key.admitted.isoformat()}"
+        f"&stream={name}",
+        query=f"?stream={stream}" if stream else "",
+        page=content.get("page"),
+        patient=content.get("patient"),
+        model=poller.model,
+        stay=stay,
+        stays=stays,
+        vital=_entries(content, "vital"),
+        feature=_entries(content, "feature"),
+        rejected=_entries(content, "rejected"),
+    )
+
+
+async def _stays(poller: Poller, stream: str | None, pat_id: int) -> list[Stay]:
+    name = stream or poller.state.current or ""
+    return await poller.query(lambda database: database.stays_of(name, pat_id))
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """GET /events?page=ward|pipeline|patient[&stream=…][&pat_id=…&stay=…][&since=id]"""
+    poller = await ready(request)
+    page = request.query.get("page")
+    if page == "pipeline":
+        return await events.stream(request, poller, poller.pipeline)
+    stream = stream_of(request, poller)
+    if page == "ward":
+        key = ViewKey(stream, None)
+    elif page == "patient":
+        key = ViewKey(stream or poller.state.current, _stay_key(request))
+        if key not in poller.shelf.views:
+            assert key.stay is not None
+            stays = await _stays(poller, key.stream, key.stay.pat_id)
+            if key.stay not in [stay.key for stay in stays]:
+                raise web.HTTPNotFound(text="This stream has no such stay.")
+    else:
+        raise web.HTTPNotFound(text="/events has page=ward, pipeline or patient.")
+    view = await view_of(poller, key)
+    view.readers += 1
+    try:
+        return await events.stream(request, poller, view.topic)
+    finally:
+        view.readers -= 1
+        view.touch()
+
+
+def _stay_key(request: web.Request) -> StayKey:
+    pat_id = number(request.query.get("pat_id", ""))
+    try:
+        return StayKey(pat_id, date.fromisoformat(request.query.get("stay", "")))
+    except ValueError:
+        raise web.HTTPNotFound(text="page=patient needs pat_id and stay=YYYY-MM-DD.") from None
+
+
+def number(text: str) -> int:
+    """A patient's number that the database can hold. Raises HTTPNotFound."""
+    if re.fullmatch(r"-?[0-9]{1,19}", text) and -(2**63) <= int(text) < 2**63:
+        return int(text)
+    raise web.HTTPNotFound(text=f"“{text[:40]}” is not a patient's number.")

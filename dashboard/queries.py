@@ -1,0 +1,107 @@
+"""The SQL of the dashboard: each query by an index, none by a scan.
+
+The cost of a query follows from the size of the ward and the length of one stay, not from the
+stored history: tests count the steps. `?` stands for an argument.
+"""
+
+from wire.vitals import VITALS
+
+# Pages say when there is more.
+WARD_LIMIT = 20_000
+DISCHARGED_LIMIT = 40
+OTHERS_LIMIT = 30
+REJECTED_LIMIT = 50
+PENDING_LIMIT = 10_000
+SEARCH_LIMIT = 50
+
+POSITIONS = "SELECT stream, part, seq, vitals_seq, committed_at FROM positions"
+
+CHAMPION = "SELECT model, version FROM models WHERE role = 'champion' ORDER BY seen_at DESC LIMIT 1"
+
+# A late reading is not the newest by time; a hundred rows hold more than an hour's readings.
+NEWEST = """
+SELECT MAX(measured_at) FROM (
+    SELECT measured_at FROM readings WHERE stream = ? AND seq <= ? ORDER BY seq DESC LIMIT 100
+) AS newest"""
+
+STAY = "s.pat_id, s.date_admission, s.age, s.date_discharge, s.identifier, s.place"
+
+WARD = f"""
+SELECT {STAY}, COALESCE(SUM(v.n), 0), MIN(v.first_at), MAX(v.last_at)
+FROM (
+    SELECT * FROM stays WHERE stream = ? AND date_discharge IS NULL
+    ORDER BY date_admission DESC, pat_id DESC LIMIT {WARD_LIMIT + 1}
+) AS s
+LEFT JOIN vitals v
+    ON v.pat_id = s.pat_id AND v.date_admission = s.date_admission AND v.stream = s.stream
+GROUP BY {STAY}"""
+
+DISCHARGED = f"""
+SELECT {STAY} FROM stays s
+WHERE stream = ? AND date_discharge IS NOT NULL
+ORDER BY date_discharge DESC, date_admission DESC, pat_id DESC LIMIT {DISCHARGED_LIMIT}"""
+
+STAYS_OF = f"""
+SELECT {STAY} FROM stays s WHERE pat_id = ? AND stream = ? ORDER BY date_admission DESC"""
+
+# Reads all stays of the stream: for a search that found nobody in the ICU.
+NAMED = f"""
+SELECT {STAY} FROM stays s WHERE stream = ? AND identifier = ? ORDER BY date_admission DESC
+LIMIT {SEARCH_LIMIT}"""
+
+_KNOWN = ", ".join("?" * len(VITALS))
+
+VITALS_OF = f"""
+SELECT parameter, n, first_at, `last_value`, last_at FROM vitals
+WHERE pat_id = ? AND date_admission = ? AND stream = ? AND parameter IN ({_KNOWN})"""
+
+OTHERS_OF = f"""
+SELECT parameter, n, first_at, `last_value`, last_at FROM vitals
+WHERE pat_id = ? AND date_admission = ? AND stream = ? AND parameter NOT IN ({_KNOWN})
+ORDER BY parameter LIMIT {OTHERS_LIMIT + 1}"""
+
+ANSWERS = """
+SELECT seq, probability FROM predictions
+WHERE stream = ? AND model = ? AND version = ? AND seq IN ({marks})"""
+
+# The answers to the readings of some stays at one moment each. `vitals.seq` does not name a stay's
+# own reading: it is that of the batch.
+RISKS = """
+SELECT r.pat_id, r.date_admission, p.probability, r.measured_at, r.seq FROM readings r
+JOIN predictions p
+    ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
+WHERE r.stream = ? AND p.probability IS NOT NULL AND ({moments})"""
+MOMENT = "r.pat_id = ? AND r.date_admission = ? AND r.measured_at = ?"
+
+RISK = """
+SELECT p.probability, r.measured_at, r.seq FROM readings r
+JOIN predictions p
+    ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
+WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at > ?
+    AND p.probability IS NOT NULL
+ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"""
+
+# Newest first, so that the limit leaves out the oldest.
+READINGS = """
+SELECT r.seq, r.measured_at, r.parameter, r.value, p.model, p.probability, p.reason
+FROM readings r
+LEFT JOIN predictions p
+    ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
+WHERE r.pat_id = ? AND r.date_admission = ? AND r.measured_at > ? AND r.stream = ?
+ORDER BY r.measured_at DESC, r.seq DESC LIMIT ?"""
+
+PREDICTION = """
+SELECT measured_at, features, probability, reason FROM predictions
+WHERE stream = ? AND seq = ? AND model = ? AND version = ?"""
+
+REJECTED_OF = f"""
+SELECT seq, reason, message FROM rejected
+WHERE pat_id = ? AND stream = ? ORDER BY seq DESC LIMIT {REJECTED_LIMIT}"""
+
+REJECTED_AFTER = """
+SELECT seq, reason FROM rejected WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"""
+
+PENDING = f"""
+SELECT COUNT(*) FROM (
+    SELECT 1 FROM pending WHERE stream = ? LIMIT {PENDING_LIMIT + 1}
+) AS waiting"""

@@ -1,0 +1,100 @@
+"""What Redis holds: the buffer's position, the queues, the workers, the latencies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from wire.batches import Position
+from wire.keys import LATENCY, LEASE, POSITION, queue_name
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """Redis at one moment. `error` when it did not answer; the rest is then empty.
+
+    taken: the last message that the buffer queued. newest: the measuring time of that message.
+    """
+
+    error: str | None = None
+    run_id: str | None = None
+    stream: str | None = None
+    taken: int | None = None
+    ended: bool = False
+    parts: Mapping[int, int] = field(default_factory=dict)
+    partitions: int = 0
+    newest: datetime | None = None
+    jobs: int = 0
+    latency: Mapping[int, int] = field(default_factory=dict)
+    buffer: str | None = None
+    workers: frozenset[str] = frozenset()
+
+
+class Queues:
+    """Reads the keys that buffer, tool and RQ keep in Redis."""
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis = redis
+
+    async def read(self) -> QueueState:
+        """The state; never raises for a Redis that is down."""
+        try:
+            return await self._read()
+        except (RedisError, OSError, TimeoutError) as error:
+            return QueueState(error=str(error) or type(error).__name__)
+
+    async def _read(self) -> QueueState:
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.info("server")
+        pipe.get(POSITION)
+        pipe.get(LEASE)
+        pipe.smembers("rq:queues")
+        pipe.smembers("rq:workers")
+        info, stored, lease, queues, workers = await pipe.execute()
+        position = _position(stored)
+        prefix = f"rq:queue:{queue_name(0)[:-1]}".encode()
+        tools = sorted(name for name in queues if name.startswith(prefix))
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hgetall(f"{LATENCY}:{position.stream if position else None}")
+        for name in tools:
+            pipe.llen(name)
+        for name in workers:
+            pipe.hmget(name, "birth", "death")
+        latency, *rest = await pipe.execute()
+        lives = zip(workers, rest[len(tools) :], strict=True)
+        return QueueState(
+            run_id=str(info["run_id"]),
+            stream=position.stream if position else None,
+            taken=position.seq if position else None,
+            ended=position.ended if position else False,
+            parts=position.parts if position else {},
+            partitions=position.partitions if position else 0,
+            newest=_time(position.clock) if position else None,
+            jobs=sum(rest[: len(tools)]),
+            latency={int(bucket): int(n) for bucket, n in latency.items()},
+            buffer=lease.decode() if lease else None,
+            workers=frozenset(
+                f"{name.decode()} {birth.decode()}"
+                for name, (birth, death) in lives
+                if birth and not death
+            ),
+        )
+
+
+def _position(stored: bytes | None) -> Position | None:
+    """The buffer's position; None without one that can be read."""
+    try:
+        return msgspec.json.decode(stored or b"", type=Position)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _time(clock: float | None) -> datetime | None:
+    """A time of the stream's clock, which has no time zone."""
+    try:
+        return None if clock is None else datetime.fromtimestamp(clock, UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,97 @@
+"""What a round reads from the database."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dashboard.database import Database
+from dashboard.http_services import Health, Models
+from dashboard.pipeline import RejectedCount, safe_seq
+from dashboard.queue_state import QueueState
+from dashboard.rows import Position
+from dashboard.shelf import Shelf
+from dashboard.stream_clock import StreamClock, read_clock
+from dashboard.views import Round
+
+
+@dataclass(frozen=True)
+class State:
+    """What the last finished round read.
+
+    current: the stream that the source sends. streams: the stored ones, with their last commit.
+    stored: the last stored message of the current stream.
+    """
+
+    current: str | None = None
+    streams: dict[str, datetime] = field(default_factory=dict)
+    clocks: dict[str, StreamClock] = field(default_factory=dict)
+    models: Models = field(default_factory=Models)
+    stored: int | None = None
+    pending: int | None = None
+
+    def clock(self, stream: str | None) -> StreamClock | None:
+        """The clock of a stream; None stands for the current one."""
+        name = stream or self.current
+        return self.clocks.get(name) if name else None
+
+
+class RoundReader:
+    """Reads the data of all pages, in the database's thread."""
+
+    def __init__(self, database: Database, shelf: Shelf) -> None:
+        self._database = database
+        self._shelf = shelf
+        self._pending: int | None = None
+        self.rejected = RejectedCount()
+
+    def read(self, before: State, queues: QueueState, hospital: Health, models: Models) -> State:
+        """Reads in one snapshot. Raises DatabaseDown."""
+        with self._database.snapshot():
+            by_stream: dict[str, list[Position]] = {}
+            for position in self._database.positions():
+                by_stream.setdefault(position.stream, []).append(position)
+            streams = {
+                stream: max(position.committed_at for position in positions)
+                for stream, positions in by_stream.items()
+            }
+            current = _current(hospital, streams, before.current)
+            clocks = self._clocks(current, by_stream, queues)
+            if models.champion is None:
+                models = Models(self._database.champion(), error=models.error)
+            positions = by_stream.get(current or "", [])
+            pending = self._database.pending(current) if current and positions else 0
+            answered = max(pending, self._pending or 0) > 0
+            self._pending = pending
+            if current and positions:
+                self._count_rejected(current, positions, queues)
+            this = Round(current, clocks, models.champion, answered)
+            for view in list(self._shelf.views.values()):
+                view.read(this)
+            stored = max((position.seq for position in positions), default=None)
+            return State(current, streams, clocks, models, stored, pending)
+
+    def _clocks(
+        self, current: str | None, by_stream: dict[str, list[Position]], queues: QueueState
+    ) -> dict[str, StreamClock]:
+        """The clocks of the streams that pages show."""
+        wanted = {current, *(key.stream for key in self._shelf.views)}
+        found = {
+            stream: read_clock(self._database, stream, positions, queues)
+            for stream, positions in by_stream.items()
+            if stream in wanted
+        }
+        return {stream: clock for stream, clock in found.items() if clock is not None}
+
+    def _count_rejected(self, stream: str, positions: list[Position], queues: QueueState) -> None:
+        same = queues.stream == stream
+        safe = safe_seq(positions, queues.taken if same else None, queues.parts if same else {})
+        self.rejected.read(self._database, stream, safe)
+
+
+def _current(hospital: Health, streams: dict[str, datetime], before: str | None) -> str | None:
+    """The stream that the source sends; without its word, the one before, else the newest."""
+    said = hospital.said.get("stream")
+    if isinstance(said, str) and said:
+        return said
+    if before is not None:
+        return before
+    return max(streams, key=lambda stream: streams[stream], default=None)

@@ -1,0 +1,122 @@
+"""What the dashboard reads, as types; and the stream's times."""
+
+from datetime import date, datetime, time, timedelta
+from typing import NamedTuple
+
+FIRST_MOMENT = datetime.fromisoformat("0001-01-01")
+
+
+class StayKey(NamedTuple):
+    """A stay within a stream."""
+
+    pat_id: int
+    admitted: date
+
+
+class ModelKey(NamedTuple):
+    """A version of a model."""
+
+    name: str
+    version: str
+
+
+class Position(NamedTuple):
+    """The last stored message of a partition, and the last one whose vitals are stored."""
+
+    stream: str
+    part: int
+    seq: int
+    vitals_seq: int
+    committed_at: datetime
+
+
+class Stay(NamedTuple):
+    """A stay. Age in years; `identifier` is what people call the patient, if not the number."""
+
+    key: StayKey
+    age: float | None
+    discharged: date | None
+    identifier: str | None = None
+    place: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.identifier or str(self.key.pat_id)
+
+
+class Summary(NamedTuple):
+    """The readings of a stay in the ICU: their number, the first and the last time."""
+
+    stay: Stay
+    n: int
+    first_at: datetime | None
+    last_at: datetime | None
+
+
+class Latest(NamedTuple):
+    """The latest value of one parameter of a stay, and the number of its readings."""
+
+    n: int
+    first_at: datetime
+    value: float
+    at: datetime
+
+
+class Risk(NamedTuple):
+    """An answer of the champion: a probability with the time and the seq of its reading."""
+
+    probability: float
+    at: datetime
+    seq: int
+
+
+class Reading(NamedTuple):
+    """A reading and the champion's answer; `predicted`: the champion was asked."""
+
+    seq: int
+    at: datetime
+    parameter: str
+    value: float
+    predicted: bool
+    probability: float | None
+    reason: str | None
+
+
+class Prediction(NamedTuple):
+    """A prediction with its features."""
+
+    model: ModelKey
+    at: datetime
+    features: dict[str, float | None]
+    probability: float | None
+    reason: str | None
+
+
+class Rejected(NamedTuple):
+    """A message that was rejected. `seq` is its position in the stream."""
+
+    seq: int
+    reason: str
+    message: str
+
+
+def moment(value: str | datetime) -> datetime:
+    """A time as either database returns it."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def day(value: str | date) -> date:
+    """A day as either database returns it."""
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+def hours(start: datetime | date, to: datetime) -> float:
+    """Hours from one moment (or a day's midnight) to another."""
+    if not isinstance(start, datetime):
+        start = datetime.combine(start, time())
+    return (to - start) / timedelta(hours=1)
+
+
+def earlier(at: datetime, by: timedelta) -> datetime:
+    """`by` before `at`, but not before the calendar begins."""
+    return at - by if at - FIRST_MOMENT > by else FIRST_MOMENT

@@ -1,0 +1,50 @@
+"""What time it is in a stream, as far as its messages are stored."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from zlib import crc32
+
+from dashboard.database import Database
+from dashboard.queue_state import QueueState
+from dashboard.rows import Position
+
+
+@dataclass(frozen=True)
+class StreamClock:
+    """A stream's newest stored time, and the time that each partition's vitals have reached.
+
+    A value's age is measured against the time of its own partition: at full speed the vitals
+    are written every few seconds only, and a value of then is not old because of that.
+    """
+
+    stream: str
+    now: datetime
+    parts: tuple[datetime, ...]
+
+    def of(self, pat_id: int) -> datetime:
+        """The time that the patient's vitals have reached."""
+        if not self.parts:
+            return self.now
+        return self.parts[crc32(str(pat_id).encode()) % len(self.parts)]
+
+
+def read_clock(
+    database: Database, stream: str, positions: list[Position], queues: QueueState
+) -> StreamClock | None:
+    """The clock of a stream; None while nothing is stored. `positions`: those of the stream."""
+    if not positions:
+        return None
+    now = database.newest(stream, max(position.seq for position in positions))
+    if now is None:
+        return None
+    queued = queues.parts if queues.stream == stream else {}
+    reached: dict[int, datetime] = {}
+    for position in positions:
+        # All of the partition's messages are stored, however old the last one is.
+        complete = position.part in queued and position.vitals_seq >= queued[position.part]
+        at = now if complete else database.newest(stream, position.vitals_seq)
+        reached[position.part] = at or now
+    partitions = queues.partitions if queued else len(positions)
+    # Other positions are from before the number of partitions changed.
+    parts = tuple(reached.get(part, now) for part in range(partitions))
+    return StreamClock(stream, now, parts)

@@ -1,0 +1,156 @@
+"""Pages that are kept up to date while somebody reads them."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from dashboard.beds import bed_fields, bed_key, discharged_fields, threshold_notes
+from dashboard.database import Database
+from dashboard.formats import count
+from dashboard.model_info import ModelInfo
+from dashboard.patient import Patient, PatientReader, Why, patient_content
+from dashboard.rendering import Pages
+from dashboard.rows import ModelKey, StayKey
+from dashboard.stream_clock import StreamClock
+from dashboard.topic import Fields, Renderer, Topic
+from dashboard.ward import Ward, WardReader
+from wire.vitals import Vital
+
+
+class ViewKey(NamedTuple):
+    """A page: of a stream, or of the one that is sent (None); of a stay, or of the ward (None)."""
+
+    stream: str | None
+    stay: StayKey | None
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round knows while it reads: the champion, and the clocks of the streams.
+
+    answered: pending predictions may have been filled in since the last round.
+    """
+
+    current: str | None
+    clocks: dict[str, StreamClock]
+    model: ModelKey | None
+    answered: bool
+
+    def clock(self, stream: str | None) -> StreamClock | None:
+        name = stream or self.current
+        return self.clocks.get(name) if name else None
+
+
+class View:
+    """One page. `readers`: open connections. `wanted`: when it was last asked for."""
+
+    def __init__(self, key: ViewKey, topic: Topic) -> None:
+        self.key = key
+        self.topic = topic
+        self.readers = 0
+        self.wanted = time.monotonic()
+        self.clock: StreamClock | None = None
+
+    def touch(self) -> None:
+        """Keeps the page on the shelf for a while."""
+        self.wanted = time.monotonic()
+
+    @property
+    def query(self) -> str:
+        """The part of an address that names the stream; nothing for the one that is sent."""
+        return f"?stream={self.key.stream}" if self.key.stream else ""
+
+    @property
+    def signs(self) -> list[Vital]:
+        return []
+
+    def read(self, current: Round) -> None:
+        """Reads the page's data, in the database's thread."""
+        raise NotImplementedError
+
+    def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
+        """Brings the topic up to date."""
+        raise NotImplementedError
+
+
+class WardView(View):
+    """The ward of one stream."""
+
+    def __init__(self, key: ViewKey, database: Database, pages: Pages) -> None:
+        renderers: dict[str, Renderer] = {
+            "ward": lambda key, fields: pages.entry(
+                "bed", key, fields, signs=self.shown, model=self.model
+            ),
+            "gone": partial(pages.entry, "discharged"),
+        }
+        super().__init__(key, Topic(renderers))
+        self._reader = WardReader(database)
+        self.ward: Ward | None = None
+        # The columns of the topic's fields, and the model that they name.
+        self.shown: list[Vital] = []
+        self.model: ModelInfo | None = None
+
+    @property
+    def signs(self) -> list[Vital]:
+        return self.ward.signs if self.ward else []
+
+    def read(self, current: Round) -> None:
+        clock = current.clock(self.key.stream)
+        # Pages may be published meanwhile.
+        self.ward = self._reader.read(clock, current.model, current.answered) if clock else None
+        self.clock = clock
+
+    def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
+        ward, signs = self.ward, self.signs
+        content: dict[str, Fields] = {
+            "page": status,
+            "ward": _heading(ward, model, signs, self.query),
+        }
+        if ward is not None:
+            for bed in ward.beds:
+                content[bed_key(bed.stay.key)] = bed_fields(bed, ward, model, signs, self.query)
+            for stay in ward.discharged:
+                key = f"gone:{stay.key.pat_id}-{stay.key.admitted:%Y%m%d}"
+                content[key] = discharged_fields(stay, self.query)
+        self.shown, self.model = signs, model
+        self.topic.update(content, version)
+
+
+def _heading(ward: Ward | None, model: ModelInfo, signs: list[Vital], query: str) -> Fields:
+    everybody = len(ward.ranked) if ward else 0
+    shown = len(ward.beds) if ward else 0
+    return {
+        "count": count(everybody) + ("+" if ward and ward.full else ""),
+        "shown": f"The {shown} with the highest {model.noun.lower()} are shown here."
+        if shown < everybody
+        else "",
+        "all": f"/patients{query}",
+        "model": model.sentence,
+        "card": f"/models/{model.key.name}/{model.key.version}",
+        "axis": model.axis,
+        "thresholds": threshold_notes(signs),
+    }
+
+
+class PatientView(View):
+    """One stay."""
+
+    def __init__(self, key: ViewKey, database: Database, pages: Pages) -> None:
+        assert key.stay is not None
+        entries = ("vital", "feature", "rejected")
+        super().__init__(key, Topic({name: partial(pages.entry, name) for name in entries}))
+        self._reader = PatientReader(database, key.stay)
+        self.patient: Patient | None = None
+        self.why: Why | None = None
+
+    def read(self, current: Round) -> None:
+        clock = current.clock(self.key.stream)
+        self.patient = self._reader.read(clock, current.model, current.answered) if clock else None
+        self.clock = clock
+
+    def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
+        content: dict[str, Fields] = {"page": status}
+        if self.patient is not None:
+            content |= patient_content(self.patient, model, self.why)
+        self.topic.update(content, version)

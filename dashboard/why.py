@@ -1,0 +1,97 @@
+"""Why the model predicts what it does: contributions as sentences."""
+
+from dataclasses import dataclass
+
+from dashboard import formats
+from dashboard.http_services import Explanation
+from dashboard.model_info import ModelInfo
+from wire.features import read_name
+from wire.vitals import vital
+
+# The sentences shown before the table of all features.
+REASONS = 5
+
+_AGGREGATIONS = {
+    "last": "now",
+    "first": "at the first reading",
+    "min": "at its lowest",
+    "max": "at its highest",
+    "mean": "on average",
+    "std": "spread",
+    "count": "number of readings",
+    "trend": "change per hour",
+    "delta": "change",
+    "age": "hours since the last reading",
+}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One feature's part in a prediction. `raises`: it raises the risk."""
+
+    text: str
+    raises: bool
+    contribution: float
+
+
+def reasons(
+    explanation: Explanation, features: dict[str, float | None], model: ModelInfo
+) -> list[Reason]:
+    """The features that contribute most, as sentences, the largest first."""
+    told = sorted(explanation.contributions.items(), key=lambda item: -abs(item[1]))
+    return [
+        Reason(sentence(name, features.get(name), share > 0, model), share > 0, share)
+        for name, share in told[:REASONS]
+        if share != 0
+    ]
+
+
+def sentence(name: str, value: float | None, raises: bool, model: ModelInfo) -> str:
+    """One feature in words.
+
+    >>> from dashboard.rows import ModelKey
+    >>> info = ModelInfo(ModelKey("m", "1"), references={"blood_pressure__mean__48h": 118.0})
+    >>> sentence("blood_pressure__mean__48h", 82.3, True, info)
+    'Blood pressure on average over 48 h is 82 mmHg, below the usual 118: raises the risk'
+    >>> sentence("age", 34.0, False, info)
+    'Age is 34 years: lowers the risk'
+    >>> sentence("spo2__last", None, True, info)
+    'SpO₂ now is missing: raises the risk'
+    """
+    subject, unit, digits = _subject(name)
+    noun = model.noun.lower()
+    effect = f"{'raises' if raises else 'lowers'} the {noun}"
+    if value is None:
+        return f"{subject} is missing: {effect}"
+    shown = formats.number(value, digits)
+    usual = _usual(name, shown, value, digits, model)
+    return f"{subject} is {shown}{' ' + unit if unit else ''}{usual}: {effect}"
+
+
+def _usual(name: str, shown: str, value: float, digits: int | None, model: ModelInfo) -> str:
+    reference = model.references.get(name)
+    if reference is None:
+        return ""
+    usual = formats.number(reference, digits)
+    if usual == shown:
+        return ", as usual"
+    return f", {'above' if value > reference else 'below'} the usual {usual}"
+
+
+def _subject(name: str) -> tuple[str, str, int | None]:
+    """A feature's subject, its unit, and the digits of its values."""
+    try:
+        parameter, aggregation, window = read_name(name)
+    except ValueError:
+        return name, "", None
+    if parameter is None or aggregation is None:
+        return "Age", "years", 0
+    known = vital(parameter)
+    over = f" over {window} h" if window else ""
+    subject = f"{known.label} {_AGGREGATIONS.get(aggregation, aggregation)}{over}"
+    if aggregation in ("count", "age"):
+        return subject, "", None
+    if aggregation == "trend":
+        return subject, f"{known.unit}/h" if known.unit else "", None
+    exact = aggregation in ("last", "first", "min", "max", "mean")
+    return subject, known.unit, known.digits if exact else None
