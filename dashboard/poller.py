@@ -165,7 +165,7 @@ class Poller:
         standing = self.judge.standing(stream, self.state, self._error, self.round_age)
         layout = [standing.stream or "-", *(sign.name for sign in (view.signs if view else []))]
         if view is not None:
-            layout += (*self.model.key, self.model.title)
+            layout += (*self.model.key, self.model.unit)
         return status_fields(standing, list(self.judge.board.services.values()), " ".join(layout))
 
     def _publish(self, at: float, queues: QueueState) -> None:

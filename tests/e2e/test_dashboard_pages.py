@@ -199,7 +199,8 @@ def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline:
         shown: list[list[str]] = []
 
         def equal() -> bool:
-            shown[:] = page.locator(".bed").evaluate_all(SHOWN)
+            with suppress(playwright.Error):  # the page may load itself again
+                shown[:] = page.locator(".bed").evaluate_all(SHOWN)
             return shown == expected
 
         deadline = time.monotonic() + 30
