@@ -42,7 +42,9 @@ def dashboard_app(folder: Path, **settings: str) -> web.Application:
         "DATABASE_URL": f"sqlite:///{folder}/icu.sqlite",
         "REDIS_URL": f"unix://{folder}/redis.sock",
     }
-    return dashboard.app.create_app(wire.settings.read(dashboard.settings.Settings, settings | nowhere | stores))
+    return dashboard.app.create_app(
+        wire.settings.read(dashboard.settings.Settings, settings | nowhere | stores)
+    )
 
 
 def front_app(folder: Path, **settings: str) -> web.Application:
