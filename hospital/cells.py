@@ -209,9 +209,7 @@ def _parts(text: str) -> tuple[str, str]:
     (('2019-02-03', '07:25:30Z'), ('03/02/2019', ''))
     """
     text = text.strip()
-    at = text.find("T")
-    if at < 0:
-        at = text.find(" ")
+    at = min((place for place in (text.find("T"), text.find(" ")) if place >= 0), default=-1)
     return (text, "") if at < 0 else (text[:at], text[at + 1 :].strip())
 
 

@@ -19,15 +19,18 @@ from http.client import HTTPResponse
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.request import Request
 
 import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from hospital import replay as replay_module
+from hospital.merge import prepare
 from hospital.replay import Replay
 from hospital.settings import Settings
 from hospital.streamer_aiohttp import KEEP_ALIVE, Subscription, create_app
+from hospital.synthetic import write_ward
 from wire.settings import SettingError, read
 
 ROOT = Path(__file__).parents[2]
@@ -619,6 +622,13 @@ class TestProgram:
             read_until(process, "is ready")
             with open_url(f"{url}/sub") as response:
                 messages = [message for _, message in parse(response.read().decode())]
+            assert response.headers["X-Stream"].startswith("synthetic-")
+            with open_url(f"{url}/health") as answer:
+                health = json.load(answer)
+            assert health["synthetic"] is True
+            known = Request(f"{url}/sub", headers={"Last-Event-ID": f"{health['stream']}-100"})
+            with urllib.request.urlopen(known, timeout=30) as rest:  # noqa: S310
+                assert parse(rest.read().decode())[0][0] == f"{health['stream']}-101"
         assert len({message["pat_id"] for message in messages}) == 60
         readings = (tmp_path / "signal.csv").read_text().count("\n") - 1
         assert sum(message["type"] == "reading" for message in messages) == readings
@@ -633,6 +643,29 @@ class TestProgram:
             read_until(process, "is ready")
         assert (tmp_path / "signal.csv").stat() == written
         assert (tmp_path / "all_data.csv").exists()
+
+    @pytest.mark.parametrize(
+        "name", ["Signal.csv", "signal.csv.gz", "vitals.CSV", "export.zip", "ward.xlsx", "a.py"]
+    )
+    def test_writes_no_synthetic_ward_beside_other_files(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("")
+        (line,) = failure(PATIENT_DATA=str(tmp_path))
+        assert line.startswith(f"hospital: PATIENT_DATA={tmp_path}: ")
+        assert name in line
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+    def test_data_in_place_of_a_synthetic_ward_are_not_called_synthetic(
+        self, tmp_path: Path
+    ) -> None:
+        write_ward(tmp_path, patients=2, days=1, seed=1)
+        for files_left in (2, 1, 0):
+            name = ("age.csv", "admission.csv", "signal.csv")[2 - files_left]
+            text = (tmp_path / name).read_text()
+            (tmp_path / name).write_text(text + "\n")
+            prepare(tmp_path, tmp_path, None)
+            with Replay(tmp_path, "live") as replay:
+                assert replay.synthetic == (files_left > 0)
+                assert replay.stream.startswith("synthetic-") == replay.synthetic
 
     def test_one_file_missing_is_an_error(self, tmp_path: Path) -> None:
         write_inputs(tmp_path)

@@ -1,0 +1,46 @@
+"""Server-sent events: what the two programs that serve `/sub` have in common.
+
+The id of an event is `<stream>-<number>`. A client resumes after the number of Last-Event-ID.
+"""
+
+import re
+
+from aiohttp import web
+
+KEEP_ALIVE = 10.0  # seconds of silence until a comment is sent
+COMMENT = b": keep-alive\n\n"
+EVENT_ID = re.compile(r"([0-9A-Za-z_-]{1,32})-([0-9]{1,18})")
+
+
+def response(stream: str) -> web.StreamResponse:
+    """A response to send events on."""
+    return web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",  # nginx would hold events back
+            "X-Stream": stream,
+        }
+    )
+
+
+def last_known(request: web.Request, stream: str, end: int) -> int | None:
+    """The number of the last event that the client has; None if it has none of this stream.
+
+    Raises HTTPBadRequest for an id that this stream cannot have sent.
+    """
+    text = request.headers.get("Last-Event-ID", "")
+    if not text:
+        return None
+    match = EVENT_ID.fullmatch(text)
+    if match is None:
+        raise web.HTTPBadRequest(
+            text=f"Last-Event-ID {text[:60]!r} is not <stream>-<number>, like 3f9a1c2b-118"
+        )
+    if match[1] != stream:
+        return None
+    if int(match[2]) > end:
+        raise web.HTTPBadRequest(
+            text=f"Last-Event-ID {text!r} is beyond the end of the stream, {stream}-{end}"
+        )
+    return int(match[2])
