@@ -1,17 +1,15 @@
 """GET /sub: the log as server-sent events, as hospital serves its replay."""
 
 import asyncio
-import re
 from contextlib import suppress
 
 from aiohttp import web
 
 from gateway import metrics
 from gateway.log import Log, LogReader
+from wire import sse
 
-KEEP_ALIVE = 10.0  # seconds of silence until a comment line says that we are still here
 AT_ONCE = 500
-EVENT_ID = re.compile(r"([0-9A-Za-z_-]{1,32})-([0-9]{1,18})")
 
 
 class Stream:
@@ -30,15 +28,8 @@ class Stream:
 
     async def subscribe(self, request: web.Request) -> web.StreamResponse:
         """All events after `Last-Event-ID`, or from the oldest one on. It never ends."""
-        after = self._after(request.headers.get("Last-Event-ID", ""))
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "text/event-stream",
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",  # nginx would hold events back
-                "X-Stream": self._log.stream,
-            }
-        )
+        after = self._after(request)
+        response = sse.response(self._log.stream)
         task = asyncio.current_task()
         assert task is not None
         with suppress(ConnectionError):  # the client left
@@ -53,23 +44,12 @@ class Stream:
                     self._subscribers.discard(task)
         return response
 
-    def _after(self, last_event_id: str) -> int:
+    def _after(self, request: web.Request) -> int:
         """The number of the last event that the client has."""
-        if not last_event_id:
+        stream = self._log.stream
+        number = sse.last_known(request, stream, self._log.committed)
+        if number is None:
             return self._log.pruned
-        found = EVENT_ID.fullmatch(last_event_id)
-        if found is None:
-            raise web.HTTPBadRequest(
-                text=f"Last-Event-ID {last_event_id[:60]!r} is not <stream>-<number>"
-            )
-        stream, number = found[1], int(found[2])
-        if stream != self._log.stream:
-            return self._log.pruned
-        if number > self._log.committed:
-            raise web.HTTPBadRequest(
-                text=f"Last-Event-ID {last_event_id!r} is beyond the end of the stream, "
-                f"{stream}-{self._log.committed}"
-            )
         if number < self._log.pruned:
             raise web.HTTPGone(
                 text=f"messages {number + 1} to {self._log.pruned} of stream {stream} are no "
@@ -93,9 +73,9 @@ class Stream:
                 await asyncio.sleep(0)  # a fast reader never makes write wait: let others in
                 continue
             try:
-                await asyncio.wait_for(news.wait(), KEEP_ALIVE)
+                await asyncio.wait_for(news.wait(), sse.KEEP_ALIVE)
             except TimeoutError:
-                await response.write(b": keep-alive\n\n")
+                await response.write(sse.COMMENT)
 
     async def end(self, app: web.Application) -> None:
         """Hangs up on every subscriber."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,13 +15,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from hospital.metrics import MESSAGES, SUBSCRIPTIONS, exposition
 from hospital.replay import Replay, Source
 from hospital.settings import Settings
-from wire import hosts
+from wire import hosts, sse
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE = 10.0  # seconds of silence until a comment line is sent
 TICK = 0.005  # seconds; messages due within one are sent together
-EVENT_ID = re.compile(r"((?:synthetic-)?[0-9a-f]{8})-([0-9]{1,18})")
 
 
 class Ward:
@@ -105,15 +102,8 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         raise web.HTTPServiceUnavailable(
             text="the stream is being prepared", headers={"Retry-After": "1"}
         )
-    after = messages_known(request.headers.get("Last-Event-ID", ""), replay)
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": "text/event-stream",
-            "Cache-Control": "no-cache",
-            "X-Accel-Buffering": "no",  # nginx would hold events back
-            "X-Stream": replay.stream,
-        }
-    )
+    after = sse.last_known(request, replay.stream, replay.end) or 0
+    response = sse.response(replay.stream)
     with suppress(ConnectionError):  # the client left: nothing to send to and nothing wrong
         await response.prepare(request)
         if request.method == "HEAD":
@@ -122,28 +112,6 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         with ward.follow(request, subscription):
             await subscription.send()
     return response
-
-
-def messages_known(last_event_id: str, replay: Source) -> int:
-    """How many messages a client with this Last-Event-ID has: 0 if it names another stream.
-
-    Raises HTTPBadRequest for an id that hospital cannot have sent.
-    """
-    if not last_event_id:
-        return 0
-    match = EVENT_ID.fullmatch(last_event_id)
-    if match is None:
-        raise web.HTTPBadRequest(
-            text=f"Last-Event-ID {last_event_id!r} is not <stream>-<number>, like 3f9a1c2b-118"
-        )
-    if match[1] != replay.stream:
-        return 0
-    if int(match[2]) > replay.end:
-        raise web.HTTPBadRequest(
-            text=f"Last-Event-ID {last_event_id!r} is beyond the end of the stream, "
-            f"{replay.stream}-{replay.end}"
-        )
-    return int(match[2])
 
 
 class Subscription:
@@ -196,9 +164,9 @@ class Subscription:
         """
         due_at = self._start + self.sent / self._rate
         while (wait := due_at - self._clock()) > 0:
-            await asyncio.sleep(min(max(wait, TICK), KEEP_ALIVE))
-            if wait > KEEP_ALIVE:
-                await self._response.write(b": keep-alive\n\n")
+            await asyncio.sleep(min(max(wait, TICK), sse.KEEP_ALIVE))
+            if wait > sse.KEEP_ALIVE:
+                await self._response.write(sse.COMMENT)
         return max(1, int((self._clock() - self._start) * self._rate) + 1 - self.sent)
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 KEEP_ALIVE = 10.0  # seconds of silence until a comment is sent
 COMMENT = b": keep-alive\n\n"
-EVENT_ID = re.compile(r"([0-9A-Za-z_-]{1,32})-([0-9]{1,18})")
+EVENT_ID = re.compile(r"([0-9A-Za-z_-]{0,31}[0-9A-Za-z_])-([0-9]{1,18})")
 
 
 def response(stream: str) -> web.StreamResponse:
