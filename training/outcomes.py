@@ -159,9 +159,14 @@ def _read_rows(
     def refuse(line: int, column: str, value: str, reason: str) -> None:
         rows.leave_out(f"outcome whose {column or 'line'} is {reason}", f"line {line} ({value})")
 
+    numbered = frozenset(identifiers.values())
+
     def pat_id(text: str) -> int:
         known = identifiers.get(text.strip())
-        return patient(text) if known is None else known
+        number = patient(text) if known is None else known
+        if known is None and number in numbered:
+            raise Refused("the number of a patient with another identifier")
+        return number
 
     dates = Dates(os.environ.get("DATE_FORMAT"))
     parsers: dict[str, Any] = {"pat_id": pat_id, "date_admission": dates.parse}

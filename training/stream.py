@@ -5,6 +5,7 @@ model in service sees. A database has been through both.
 """
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hospital.patients import Patients
 from training import database
 from training.config import Data
 from training.database import KEY, DatabaseFailure, Stored
@@ -60,7 +62,7 @@ def read(data: Data) -> Stream:
     identifiers: dict[str, int] = {}
     left_out: dict[str, int] = {}
     if data.database is None:
-        readings, ages, digest = _merge(data.folder)
+        readings, ages, digest, identifiers = _merge(data.folder)
         source = "three CSVs, merged as for the stream"
     else:
         try:
@@ -102,8 +104,8 @@ def _plausible(readings: pd.DataFrame, left_out: dict[str, int]) -> pd.DataFrame
     return readings[keep]
 
 
-def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], str]":
-    """Readings, ages and digest of the CSVs, merged by hospital as it does for its stream."""
+def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], str, dict[str, int]]":
+    """Readings, ages, digest and identifiers of the CSVs, merged as for the stream."""
     merge = subprocess.run(
         [sys.executable, "-m", "hospital.preprocessing"],
         env={**os.environ, "PATIENT_DATA": str(folder), "LOG_LEVEL": "ERROR"},
@@ -135,8 +137,11 @@ def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], str]":
     ages = messages.groupby(KEY)["age"].first()
     columns = ["pat_id", "date_admission", "parameter", "value", "seq", "measured_at"]
     readings = messages.loc[messages["type"] == "reading", columns]
+    patients = path.with_name("patients.csv")
+    numbered = json.loads(path.with_suffix(".json").read_text())["patients_are_numbered"]
+    identifiers = Patients.read(patients).numbers if numbered else {}
     with path.open("rb") as file:
-        return readings, ages, hashlib.file_digest(file, "sha256").hexdigest()
+        return readings, ages, hashlib.file_digest(file, "sha256").hexdigest(), identifiers
 
 
 def _digest(stored: Stored) -> str:

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+import training.outcomes
+import training.stream
 from hospital.csv_file import InputError
 from hospital.merge import prepare
 from hospital.patients import Patients
 from hospital.replay import Replay
+from training.config import Data, Label
 from wire.messages import Admission, Discharge, Reading, decode
 
 AGE = "pat_id;age\n1;50\n"
@@ -246,3 +249,17 @@ class TestIdentifiers:
             merge(tmp_path, **self.files(["A"]))
         merge(tmp_path, **self.files(["42"]))
         assert (tmp_path / "patients.csv").read_text() == "subject_id,gender\n"
+
+
+def test_outcomes_find_patients_by_their_identifiers(tmp_path: Path) -> None:
+    merge(tmp_path, **TestIdentifiers.files(["P-1", "P-2", "P-3"]))
+    (tmp_path / "outcome.csv").write_text(
+        "pat_id;date_admission;died\nP-3;2019-02-13;1\nP-1;13/02/2019;0\n2;2019-02-13;1\n"
+    )
+    stream = training.stream.read(Data(folder=tmp_path))
+    found = training.outcomes.read(
+        tmp_path, Label(column="died", event="death"), stream.identifiers
+    )
+    assert sorted(stream.readings["pat_id"]) == [1, 2, 3]
+    assert {key[0]: row["died"] for key, row in found.table.iterrows()} == {1: 0, 3: 1}
+    assert sum(found.left_out.values()) == 1
