@@ -27,6 +27,10 @@ def version_of(event_id: str, epoch: str) -> int:
     return int(version) if run == epoch and version.isdecimal() and len(version) < 16 else 0
 
 
+def _beat(poller: Poller) -> bytes:
+    return b'event: beat\ndata: {"age":%.1f}\n\n' % poller.round_age
+
+
 async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.StreamResponse:
     """Sends the changes of a topic until the browser leaves."""
     epoch = poller.epoch
@@ -50,12 +54,12 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
 
     # A browser that leaves is not an error.
     with suppress(ConnectionResetError):
-        await send(RETRY)
+        await send(RETRY + _beat(poller))
         while True:
             # While a slow browser waits in `send`, changes gather into one event.
             if await topic.changed(version, BEAT_SECONDS):
                 answer = topic.answer(version)
                 version = topic.version
                 await send(b"id: %s-%d\ndata: %s\n\n" % (epoch.encode(), version, answer))
-            await send(b'event: beat\ndata: {"age":%.1f}\n\n' % poller.round_age)
+            await send(_beat(poller))
     return response

@@ -111,7 +111,7 @@ def _notice(standing: Standing, services: list[Service]) -> str:
     if "modelapi" in down:
         sentences.append("The model API does not answer: risks are not being renewed.")
     sentences += [
-        f"{name.capitalize()} is down: {service.note}."
+        f"{name.capitalize()} is down: {service.note.rstrip('.')}."
         for name, service in down.items()
         if name not in ("modelapi", "database")
     ]
