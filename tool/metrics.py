@@ -1,9 +1,8 @@
-"""What the tool counts, served on TOOL_METRICS_PORT.
+"""The tool's metrics, served on TOOL_METRICS_PORT.
 
-The workers and the attendant are processes of their own: each writes its figures to files in
-one folder (prometheus_client's multiprocess mode), and the process that started them adds them
-up when asked. The files bear the process's name and not its number, so that one that was
-started anew goes on counting where the dead one was.
+Each process writes its metrics to files in one folder (prometheus_client's multiprocess mode),
+and the supervisor adds them up for a scrape. The files are named after the process, not after its
+id, so that a restarted one continues the counts of the dead one.
 """
 
 import multiprocessing
@@ -13,12 +12,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -30,12 +25,12 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from tool.settings import SettingError
+from tool.result import Result
+from wire.database import is_sqlite, sqlite_path
+from wire.messages import CODES, stream_clock
+from wire.settings import SettingError
 
-if TYPE_CHECKING:
-    from tool.data_handler import Outcome
-
-# A second time series for each counter, that nobody asks for.
+# A second time series for each counter, which nobody uses.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's name for it
@@ -47,7 +42,7 @@ if os.environ.get(FOLDER):
 
 MESSAGES = Counter("icu_tool_messages_total", "Messages whose batch is in the database")
 READINGS = Counter("icu_tool_readings_total", "Readings stored")
-REJECTED = Counter("icu_tool_rejected_total", "Messages that could not be used", ["kind"])
+REJECTED = Counter("icu_tool_rejected_total", "Rejected messages, by reason code", ["code"])
 PREDICTIONS = Counter("icu_tool_predictions_total", "Predictions, by when they were made", ["when"])
 BATCH = Histogram(
     "icu_tool_batch_messages",
@@ -56,20 +51,20 @@ BATCH = Histogram(
 )
 BATCH_SECONDS = Histogram(
     "icu_tool_batch_seconds",
-    "From taking a batch up to its commit, waiting for the database and the model included",
+    "From taking a batch to its commit, including waits for the database and the model",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
 LATENCY = Histogram(
     "icu_tool_latency_seconds",
-    "From the buffer's receipt to the commit; once for each piece that the buffer received",
+    "From receipt by the buffer to commit; one observation per chunk that the buffer received",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1_800),
 )
 MODEL_SECONDS = Histogram(
     "icu_tool_model_seconds",
-    "A call for predictions, answered or not",
+    "A request for predictions, successful or not",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
-MODEL_FAILURES = Counter("icu_tool_model_failures_total", "Calls without a usable answer")
+MODEL_FAILURES = Counter("icu_tool_model_failures_total", "Requests without a usable answer")
 PENDING = Gauge(
     "icu_tool_pending_predictions",
     "Predictions that wait for their model; counted up to 10,001",
@@ -77,58 +72,56 @@ PENDING = Gauge(
 )
 CLOCK = Gauge(
     "icu_tool_stream_timestamp_seconds",
-    "Measuring time of the newest message in the database, in the stream's own clock",
+    "Time of the newest message in the database, by the stream's own clock",
     ["partition"],
     multiprocess_mode="mostrecent",
 )
-RECONNECTS = Counter(
-    "icu_tool_reconnects_total", "Times that it came back after it had not answered", ["peer"]
+RECONNECTS = Counter("icu_tool_reconnects_total", "Recoveries of a connection", ["peer"])
+LEFTOVERS = Counter(
+    "icu_tool_leftovers_total", "Unfinished jobs of dead workers that were queued again"
 )
-LEFTOVERS = Counter("icu_tool_leftovers_total", "Jobs taken up that were in nobody's hands")
-
-KINDS = ("malformed", "dates", "implausible", "set_aside")
 
 
 def begin() -> None:
-    """Shows as 0 what has not happened yet. For a worker or the attendant, once."""
-    for kind in KINDS:
-        REJECTED.labels(kind)
+    """Exports each counter from 0 on. Each process calls it once."""
+    for code in CODES:
+        REJECTED.labels(code)
     for when in ("at_once", "later"):
         PREDICTIONS.labels(when)
     for peer in ("database", "redis", "model"):
         RECONNECTS.labels(peer)
 
 
-def stored(partition: int, newest: bytes, outcome: "Outcome", seconds: float) -> None:
-    """Counts a batch: `newest` is its last message, `seconds` how long it took."""
+def stored(partition: int, newest: bytes, result: Result, seconds: float) -> None:
+    """Counts a batch that took `seconds`. `newest` is its last message."""
     clock = stream_clock(newest)
     if clock is not None:
         CLOCK.labels(partition).set(clock)
-    messages = outcome.received.total()
+    messages = result.received.total()
     if not messages:
-        return  # it was in the database already
+        return  # all were stored before
     now = time.time()
-    for received in outcome.received:
+    for received in result.received:
         LATENCY.observe(max(0.0, now - received))
     MESSAGES.inc(messages)
-    READINGS.inc(outcome.stored)
-    PREDICTIONS.labels("at_once").inc(outcome.predicted)
-    for kind, count in outcome.kinds.items():
-        REJECTED.labels(kind).inc(count)
+    READINGS.inc(result.stored)
+    PREDICTIONS.labels("at_once").inc(result.predicted)
+    for code, count in result.codes.items():
+        REJECTED.labels(code).inc(count)
     BATCH.observe(messages)
     BATCH_SECONDS.observe(seconds)
 
 
 class Supervised:
-    """The figures of the process that starts the others."""
+    """The metrics of the supervisor."""
 
     def __init__(self, registry: CollectorRegistry, database_url: str) -> None:
         self.restarts = Counter(
-            "icu_tool_restarts_total", "Processes started anew after they died", registry=registry
+            "icu_tool_restarts_total", "Restarts of processes that died", registry=registry
         )
-        if database_url.startswith("sqlite:"):
-            # Of a database server's disk only its own machine knows.
-            disk = partial(shutil.disk_usage, Path(database_url.removeprefix("sqlite:///")).parent)
+        if is_sqlite(database_url):
+            # The disk of a database server is visible to its own machine only.
+            disk = partial(shutil.disk_usage, sqlite_path(database_url).parent)
             Gauge(
                 "icu_tool_disk_free_bytes", "Space left for the database", registry=registry
             ).set_function(lambda: disk().free)
@@ -139,16 +132,16 @@ class Supervised:
 
 @contextmanager
 def serving(host: str, port: int, database_url: str) -> Iterator[Supervised]:
-    """Serves the figures of this process and of those that it starts; on no port when 0.
+    """Serves the metrics of this process and of those that it starts; not with port 0.
 
-    Raises SettingError when the port cannot be had.
+    Raises SettingError when the port is taken.
     """
     registry = CollectorRegistry()
     supervised = Supervised(registry, database_url)
     if not port:
         yield supervised
         return
-    # A fresh folder: what another run has counted is not this one's.
+    # A new folder, without the counts of another run.
     with tempfile.TemporaryDirectory(prefix="icu-tool-metrics-") as folder:
         os.environ[FOLDER] = folder
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
@@ -163,26 +156,3 @@ def serving(host: str, port: int, database_url: str) -> Iterator[Supervised]:
             server.server_close()
             thread.join()
             del os.environ[FOLDER]
-
-
-class _Measured(msgspec.Struct):
-    day: str
-    hour: Annotated[int, msgspec.Meta(ge=0, le=24)] = 24  # a discharge: at the end of its day
-
-
-_EPOCH = date(1970, 1, 1).toordinal()
-_measured = msgspec.json.Decoder(_Measured)
-
-
-def stream_clock(message: bytes) -> float | None:
-    """When it was measured, in seconds since 1970; None when it does not say.
-
-    >>> stream_clock(b'{"type":"reading","day":"1970-01-02","hour":1}')
-    90000.0
-    """
-    try:
-        measured = _measured.decode(message)
-        days = date.fromisoformat(measured.day).toordinal() - _EPOCH
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        return None
-    return days * 86_400.0 + measured.hour * 3_600.0

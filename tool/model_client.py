@@ -1,4 +1,4 @@
-"""Asks the model API: what it needs, and for predictions."""
+"""Client of the model API: the declaration, and predictions."""
 
 import logging
 import time
@@ -9,25 +9,25 @@ import msgspec
 import urllib3
 
 from tool import metrics
-from tool.features import Feature, FeatureSet
+from tool.features import FeatureSet
+from wire.features import Feature
 
 log = logging.getLogger("tool.model")
 
-# Of a call's body: 7,000 rows of the original's four features, fewer of a model that asks for
-# more.
-BYTES_A_CALL = 1_000_000
+# Size of a request's body: 7,000 rows of four features.
+BYTES_PER_CALL = 1_000_000
 
 
 class ModelUnavailable(Exception):
-    """No usable answer: try again later."""
+    """No usable answer; a later request may succeed."""
 
 
 class ModelRefused(Exception):
-    """The model API will not take these rows."""
+    """The model API does not accept these rows."""
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model and version, as the model API declares it."""
+    """A version of a model, as the model API declares it."""
 
     model: str
     version: str
@@ -35,7 +35,7 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """The model whose predictions are the patient's, and those that run beside it."""
+    """The champion, whose predictions count, and the shadows, which run beside it."""
 
     champion: Model
     shadows: list[Model] = []
@@ -48,18 +48,30 @@ class _Prediction(msgspec.Struct):
 
 
 _predictions = msgspec.json.Decoder(list[_Prediction])
+_declaration = msgspec.json.Decoder(Declaration)
 
 
 def feature_set(model: Model) -> FeatureSet:
-    """The model's features, ready to be computed. ValueError when one is unknown."""
+    """The model's features. Raises ValueError for an unknown one."""
     return FeatureSet(Feature.from_declaration(feature) for feature in model.features)
 
 
-class ModelClient:
-    """One kept-alive connection to the model API.
+def read_declaration(data: bytes) -> Declaration:
+    """The declaration in JSON. Raises ValueError, also for an unknown feature."""
+    try:
+        declaration = _declaration.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(error) from None
+    for model in (declaration.champion, *declaration.shadows):
+        feature_set(model)
+    return declaration
 
-    After a failure it is left alone for a while that grows to `rest_max` seconds, so that a
-    model that hangs does not hold up every batch.
+
+class ModelClient:
+    """One persistent connection to the model API.
+
+    After a failure of a model, its next requests fail at once for a time that doubles up to
+    `rest_max` seconds, so that a model that hangs does not delay every batch.
     """
 
     def __init__(
@@ -71,11 +83,11 @@ class ModelClient:
         self._token_file = token_file
         self._etag = ""
         self._rest_max = rest_max
-        # (model, version): how long it is left alone, and until when.
+        # (model, version) → seconds without requests, and when they end.
         self._rests: dict[tuple[str, str], tuple[float, float]] = {}
 
     def declaration(self) -> Declaration | None:
-        """What is declared now; None when that has not changed. Raises ModelUnavailable."""
+        """The declaration; None when it has not changed. Raises ModelUnavailable."""
         headers = {"If-None-Match": self._etag} if self._etag else {}
         response = self._ask("GET", "", b"", headers)
         if response.status == 304:
@@ -83,40 +95,36 @@ class ModelClient:
         if response.status != 200:
             raise ModelUnavailable(f"{self._url} answered {response.status}")
         try:
-            declaration = msgspec.json.decode(response.data, type=Declaration)
-            for model in (declaration.champion, *declaration.shadows):
-                feature_set(model)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise ModelUnavailable(
-                f"{self._url} declares what is not understood: {error}"
-            ) from None
+            declaration = read_declaration(response.data)
+        except ValueError as error:
+            raise ModelUnavailable(f"{self._url} sent an invalid declaration: {error}") from None
         self._etag = response.headers.get("ETag", "")
         return declaration
 
     def predict(self, model: str, version: str, rows: Sequence[str]) -> list[float]:
-        """One probability a row, which is a JSON object of features.
+        """One probability per row; a row is a JSON object of features.
 
         Raises ModelUnavailable or ModelRefused.
         """
         asked = (model, version)
         rest, until = self._rests.get(asked, (0.0, 0.0))
         if time.monotonic() < until:
-            raise ModelUnavailable("left alone for a while after a failure")
+            raise ModelUnavailable("no request so soon after a failure")
         probabilities: list[float] = []
         try:
-            step = max(1, BYTES_A_CALL // len(rows[0])) if rows else 1
+            step = max(1, BYTES_PER_CALL // len(rows[0])) if rows else 1
             for start in range(0, len(rows), step):
                 probabilities += self._predict(model, version, rows[start : start + step])
         except ModelUnavailable as error:
             metrics.MODEL_FAILURES.inc()
             if not rest:
-                log.warning("model: %s; predictions wait until it answers", error)
+                log.warning("model: %s; predictions are pending", error)
             rest = min(max(1.0, rest * 2), self._rest_max)
             self._rests[asked] = (rest, time.monotonic() + rest)
             raise
         if self._rests.pop(asked, None):
             metrics.RECONNECTS.labels("model").inc()
-            log.info("model: %s answers again", model)
+            log.info("model: %s %s: back", model, version)
         return probabilities
 
     def _predict(self, model: str, version: str, rows: Sequence[str]) -> list[float]:
@@ -132,7 +140,7 @@ class ModelClient:
             return self._predict(model, version, rows[:half]) + self._predict(
                 model, version, rows[half:]
             )
-        # 404 too may pass: models/ is being copied, or not mounted yet.
+        # 404 is temporary too: models/ is being copied, or not mounted yet.
         if response.status in (400, 422):
             raise ModelRefused(response.data.decode("utf-8", "replace")[:200])
         if response.status != 200:
@@ -140,9 +148,7 @@ class ModelClient:
         try:
             predictions = _predictions.decode(response.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ModelUnavailable(
-                f"{self._url} answered what is not understood: {error}"
-            ) from None
+            raise ModelUnavailable(f"{self._url} sent invalid predictions: {error}") from None
         if len(predictions) != len(rows):
             raise ModelUnavailable(f"{len(predictions)} answers to {len(rows)} rows")
         for prediction in predictions:

@@ -1,11 +1,10 @@
-"""How RQ's own command line reaches the queues: `docker compose exec tool rq info`."""
+"""How RQ's command line connects: `docker compose exec tool rq info`."""
 
-from pathlib import Path
 from urllib.parse import quote
 
 from tool.settings import Settings
+from wire.settings import read
 
-_settings = Settings.from_environment()
-_file = _settings.redis_password_file
-_password = f":{quote(Path(_file).read_text().strip())}@" if _file else ""
-REDIS_URL = _settings.redis_url.replace("://", f"://{_password}", 1)
+_settings = read(Settings)
+_password = quote(_settings.redis_password_file.secret, safe="")
+REDIS_URL = _settings.redis_url.replace("://", f"://:{_password}@" if _password else "://", 1)

@@ -1,124 +1,57 @@
-"""The tool's settings, read once from the environment."""
+"""The tool's settings, and the connections that they name."""
 
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated
 
-T = TypeVar("T")
+import msgspec
+from redis import Redis
 
-
-class SettingError(Exception):
-    """A setting has a value that cannot be used."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the tool can be told from outside."""
-
-    redis_url: str = "redis://127.0.0.1:6379/0"
-    redis_password_file: str = ""
-    database_url: str = "sqlite:///var/icu.sqlite"
-    database_password_file: str = ""
-    model_url: str = "http://127.0.0.1:5000"
-    model_token_file: str = ""
-    model_timeout: float = 2.0
-    partitions: int = 2
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int = 0  # none
-    log_level: str = "INFO"
-    log_format: str = "text"
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Raises SettingError, naming the variable and its value."""
-        return cls(
-            redis_url=_read(environ, "REDIS_URL", _redis, cls.redis_url),
-            redis_password_file=_read(environ, "REDIS_PASSWORD_FILE", _file, ""),
-            database_url=_read(environ, "DATABASE_URL", _database, cls.database_url),
-            database_password_file=_read(environ, "DATABASE_PASSWORD_FILE", _file, ""),
-            model_url=_read(environ, "MODEL_URL", _http, cls.model_url),
-            model_token_file=_read(environ, "MODEL_TOKEN_FILE", str, ""),
-            model_timeout=_read(environ, "MODEL_TIMEOUT", _seconds, cls.model_timeout),
-            partitions=_read(environ, "PARTITIONS", _positive, cls.partitions),
-            metrics_host=_read(environ, "METRICS_HOST", str, cls.metrics_host),
-            metrics_port=_read(environ, "TOOL_METRICS_PORT", _port, cls.metrics_port),
-            log_level=_read(environ, "LOG_LEVEL", _level, cls.log_level),
-            log_format=_read(environ, "LOG_FORMAT", _format, cls.log_format),
-        )
+from tool.database import Database, connect
+from tool.model_client import ModelClient
+from wire import keys
+from wire.settings import (
+    DatabaseUrl,
+    HttpUrl,
+    LogFormat,
+    LogLevel,
+    Port,
+    Positive,
+    RedisUrl,
+    Seconds,
+    SecretFile,
+)
 
 
-def _read(environ: Mapping[str, str], key: str, parse: Callable[[str], T], default: T) -> T:
-    text = environ.get(key, "")
-    if not text:
-        return default
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise SettingError(f"{key}={text}: {error}") from None
+class Settings(msgspec.Struct, frozen=True):
+    """Read with `wire.settings.read`."""
+
+    redis_url: Annotated[RedisUrl, "queues"] = RedisUrl("redis://127.0.0.1:6379/0")
+    redis_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
+    database_url: Annotated[DatabaseUrl, "tables"] = DatabaseUrl("sqlite:///var/icu.sqlite")
+    database_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
+    model_url: Annotated[HttpUrl, "model API"] = HttpUrl("http://127.0.0.1:5000")
+    # Read at each call: the file may be created or renewed later.
+    model_token_file: Annotated[str, "file with the token for the model API"] = ""
+    model_timeout: Annotated[Seconds, "seconds to wait for predictions"] = 2.0
+    partitions: Annotated[Positive, "number of workers"] = 2
+    metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
+    metrics_port: Annotated[Port, "port of the metrics; 0 is none"] = msgspec.field(
+        name="TOOL_METRICS_PORT", default=0
+    )
+    log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
+    log_format: Annotated[LogFormat, "text or json"] = "text"
 
 
-def _url(expected: str, text: str) -> str:
-    """`expected` shows what it looks like: one or more addresses, with ` or ` in between."""
-    schemes = [each.partition(":")[0] for each in expected.split(" or ")]
-    with suppress(ValueError):
-        address = urlsplit(text)
-        where = address.netloc or address.path.strip("/")
-        # A port that is none raises when it is asked for.
-        if address.scheme in schemes and where and address.port != 0:
-            return text
-    raise ValueError(f"expected {expected}")
+def redis_of(settings: Settings) -> Redis:
+    # A worker waits for a job for 5 s.
+    password = settings.redis_password_file.secret
+    return keys.connection(settings.redis_url, password, socket_timeout=8)
 
 
-def _database(text: str) -> str:
-    return _url("sqlite:///PATH or mysql://USER@HOST:PORT/DATABASE", text)
+def database_of(settings: Settings) -> Database:
+    return connect(settings.database_url, settings.database_password_file.secret)
 
 
-def _http(text: str) -> str:
-    return _url("http://HOST:PORT or https://HOST:PORT", text).rstrip("/")
-
-
-def _redis(text: str) -> str:
-    return _url("redis://HOST:PORT/0 or rediss://HOST:PORT/0 or unix:///PATH", text)
-
-
-def _file(text: str) -> str:
-    try:
-        Path(text).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(error.strerror) from None
-    return text
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < (seconds := float(text)) < 3600:
-            return seconds
-    raise ValueError("expected seconds, above 0")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError("expected a whole number above 0")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise ValueError("expected a port, 1 to 65535")
-    return int(text)
-
-
-def _format(text: str) -> str:
-    if text not in ("text", "json"):
-        raise ValueError("expected text or json")
-    return text
-
-
-def _level(text: str) -> str:
-    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        raise ValueError("expected DEBUG, INFO, WARNING or ERROR")
-    return text.upper()
+def client_of(settings: Settings, rest_max: float = 8.0) -> ModelClient:
+    return ModelClient(
+        settings.model_url, settings.model_timeout, settings.model_token_file, rest_max
+    )

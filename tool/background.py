@@ -1,0 +1,47 @@
+"""The process beside the workers: lost acknowledgements, declarations, pending predictions."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tool.acknowledge import acknowledge_all
+from tool.database import Database, DatabaseError
+from tool.declarations import Publisher
+from tool.model_client import ModelClient, ModelUnavailable
+from tool.pending import CatchUp
+
+log = logging.getLogger("tool")
+
+ROUND = 1.0
+
+Tasks = Mapping[str, Callable[[], None]]
+
+
+def tasks(redis: Redis, database: Database, client: ModelClient) -> Tasks:
+    """All tasks. Several processes may carry them out at once."""
+    pending = CatchUp(database, client)
+    return {
+        "acknowledgement": partial(acknowledge_all, redis, database),
+        "declaration": Publisher(redis, database, client).publish,
+        "pending predictions": pending.fill_in,
+        "count of pending predictions": pending.count,
+    }
+
+
+def run(tasks: Tasks, stop: threading.Event) -> None:
+    """Carries out all tasks every second until `stop`. Logs each task's first failure."""
+    failing: set[str] = set()
+    while not stop.is_set():
+        for name, task in tasks.items():
+            try:
+                task()
+                failing.discard(name)
+            except (DatabaseError, RedisError, ModelUnavailable) as error:
+                if name not in failing:
+                    log.warning("%s: %s; retrying every second", name, error)
+                failing.add(name)
+        stop.wait(ROUND)

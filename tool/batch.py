@@ -1,0 +1,237 @@
+"""One batch, from raw messages to one transaction: decode, load, walk, predict, commit."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from operator import attrgetter
+
+from tool.database import Changes, Database
+from tool.features import FeatureSet, Stay, widest
+from tool.known_stay import KnownStay, StayKey
+from tool.model_client import (
+    Declaration,
+    Model,
+    ModelClient,
+    ModelRefused,
+    ModelUnavailable,
+    feature_set,
+)
+from tool.rejections import rejected_row
+from tool.result import Result
+from tool.stays import Stays
+from tool.times import hours_of_day, text_on
+from tool.withdrawals import withdraw
+from wire.batches import RawMessage
+from wire.messages import (
+    Acknowledgement,
+    Admission,
+    Discharge,
+    Message,
+    Outcome,
+    Reading,
+    Rejected,
+    Withdrawal,
+    decode,
+    ordinal,
+)
+from wire.tables import (
+    AcknowledgementRow,
+    OutcomeRow,
+    PendingRow,
+    PredictionRow,
+    ReadingRow,
+)
+
+log = logging.getLogger("tool")
+
+WAITING = "waiting for the model"
+
+Decoded = list[tuple[RawMessage, Message]]
+Loaded = dict[StayKey, KnownStay]
+# A reading, and the features as of it that a model is asked about.
+Question = tuple[ReadingRow, str]
+
+
+class BatchProcessor:
+    """Turns messages into rows, with the features and predictions of the declared models."""
+
+    def __init__(self, database: Database, stays: Stays, client: ModelClient) -> None:
+        self._database = database
+        self._stays = stays
+        self._client = client
+        self._models: list[tuple[Model, FeatureSet]] = []
+
+    def declare(self, declaration: Declaration) -> None:
+        """From now on, computes these models' features."""
+        models = [declaration.champion, *declaration.shadows]
+        if [model for model, _ in self._models] == models:
+            return
+        self._models = [(model, feature_set(model)) for model in models]
+        self._stays.keep(widest(features for _, features in self._models))
+
+    def process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
+        """Stores the next messages of a partition. Raises as `Database.commit` does."""
+        result = Result(changes.last, received=Counter(map(attrgetter("received"), messages)))
+        decoded = self._decode(messages, changes, result)
+        stays = self._load(decoded, changes.stream)
+        questions = self._walk(decoded, stays, changes, result)
+        for (model, _), asked in zip(self._models, questions, strict=True):
+            self._predict(model, asked, changes, result)
+        self._stays.commit(changes, stays)
+        result.stored = len(changes.readings)
+        return result
+
+    def _decode(self, messages: Sequence[RawMessage], changes: Changes, result: Result) -> Decoded:
+        decoded: Decoded = []
+        for raw in messages:
+            try:
+                decoded.append((raw, decode(raw.data)))
+            except Rejected as error:
+                _reject(raw, error, changes, result)
+        return decoded
+
+    def _load(self, decoded: Decoded, stream: str) -> Loaded:
+        # The other messages neither open a stay nor change its row.
+        return self._stays.load(
+            stream,
+            {
+                (message.pat_id, message.date_admission)
+                for _, message in decoded
+                if isinstance(message, Reading | Discharge | Admission)
+            },
+        )
+
+    def _walk(
+        self, decoded: Decoded, stays: Loaded, changes: Changes, result: Result
+    ) -> list[list[Question]]:
+        """Takes in one message after the other. Returns the questions to each model."""
+        stream = changes.stream
+        questions: list[list[Question]] = [[] for _ in self._models]
+        times: dict[tuple[str, int, int, int], tuple[str, float, float]] = {}
+        for raw, message in decoded:
+            if not isinstance(message, Reading):
+                try:
+                    self._apply(raw.seq, message, stays, changes)
+                except Rejected as error:
+                    _reject(raw, error, changes, result)
+                continue
+            pat_id, admission = message.pat_id, message.date_admission
+            parameter, value = message.parameter, message.value
+            known = stays[stream, pat_id, admission]
+            if known.withdrawn:
+                self._stays.fold_again(known, changes)
+            known.update(message.age, message.date_discharge)
+            at = (message.day, message.hour, message.minute, message.second)
+            if at not in times:
+                times[at] = (text_on(*at), ordinal(message.day) * 24.0, hours_of_day(*at[1:]))
+            measured_at, midnight, hours = times[at]
+            known.stay.add(midnight - known.admitted * 24.0 + hours, parameter, value)
+            known.touched.add(parameter)
+            reading = ReadingRow(stream, raw.seq, pat_id, admission, measured_at, parameter, value)
+            changes.readings.append(reading)
+            if known.discharge is None:
+                self._ask(reading, known.stay, questions, changes)
+        for known in stays.values():
+            if known.withdrawn:
+                self._stays.fold_again(known, changes)
+        return questions
+
+    def _ask(
+        self, reading: ReadingRow, stay: Stay, questions: list[list[Question]], changes: Changes
+    ) -> None:
+        """Computes the features of each model, and stores why there is no prediction."""
+        for (model, features), asked in zip(self._models, questions, strict=True):
+            row = features.row(stay)
+            reason = features.missing(row)
+            encoded = features.encode(row)
+            if reason is None:
+                asked.append((reading, encoded))
+            else:
+                changes.predictions.append(
+                    _prediction(model, reading, encoded, None, reason, changes.now)
+                )
+
+    def _apply(self, seq: int, message: Message, stays: Loaded, changes: Changes) -> None:
+        """Takes in a message other than a reading. Raises Rejected for an unknown withdrawal."""
+        stay = (message.pat_id, message.date_admission)
+        match message:
+            case Discharge():
+                stays[changes.stream, *stay].update(message.age, message.date_discharge)
+            case Admission():
+                stays[changes.stream, *stay].admit(message)
+            case Withdrawal():
+                parameter = withdraw(self._database, changes, seq, message)
+                if parameter is not None:
+                    stays.update(self._stays.load(changes.stream, [stay]))
+                    known = stays[changes.stream, *stay]
+                    known.withdrawn.add(parameter)
+                    known.touched.add(parameter)
+            case Outcome():
+                at = text_on(message.day, message.hour, message.minute, message.second)
+                row = (changes.stream, seq, *stay, message.name, message.value, at)
+                changes.outcomes.append(OutcomeRow(*row))
+            case Acknowledgement():
+                at = text_on(message.day, message.hour, message.minute, message.second)
+                changes.acknowledgements.append(
+                    AcknowledgementRow(
+                        *(changes.stream, seq, *stay),
+                        *(message.model, message.author, at, message.snooze_hours),
+                    )
+                )
+
+    def _predict(
+        self, model: Model, questions: list[Question], changes: Changes, result: Result
+    ) -> None:
+        """Adds the model's answers, or leaves them pending."""
+        if not questions:
+            return
+        try:
+            rows = [features for _, features in questions]
+            probabilities = self._client.predict(model.model, model.version, rows)
+        except (ModelUnavailable, ModelRefused):
+            for reading, features in questions:
+                row = _prediction(model, reading, features, None, WAITING, changes.now)
+                changes.predictions.append(row)
+                changes.pending.append(PendingRow(row.stream, row.seq, row.model, row.version))
+            result.waiting += len(questions)
+            return
+        changes.predictions += [
+            _prediction(model, reading, features, probability, None, changes.now)
+            for (reading, features), probability in zip(questions, probabilities, strict=True)
+        ]
+        result.predicted += len(questions)
+        if log.isEnabledFor(logging.DEBUG):
+            for (reading, _), probability in zip(questions, probabilities, strict=True):
+                log.debug(
+                    *("patient %d: %s %.4f", reading.pat_id, model.model, probability),
+                    extra={"message_id": f"{reading.stream}-{reading.seq}"},
+                )
+
+
+def _reject(raw: RawMessage, error: Rejected, changes: Changes, result: Result) -> None:
+    changes.rejected.append(rejected_row(changes.stream, raw, str(error), changes.now))
+    result.codes[error.code] += 1
+
+
+def _prediction(
+    model: Model,
+    reading: ReadingRow,
+    features: str,
+    probability: float | None,
+    reason: str | None,
+    now: str,
+) -> PredictionRow:
+    stream, seq, pat_id, admission, measured_at, _, _ = reading
+    return PredictionRow(
+        stream,
+        seq,
+        model.model,
+        model.version,
+        pat_id,
+        admission,
+        measured_at,
+        features,
+        probability,
+        reason,
+        now,
+    )

@@ -1,0 +1,53 @@
+"""Replays rejected messages after the cause was mended. `tool.rejections` writes them."""
+
+import logging
+import time
+
+from redis import Redis
+from rq import Queue
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from tool.database import Database
+from wire.batches import partition_of
+from wire.keys import FAILURE_TTL, REPLAY_JOB, JobId, queue_name
+from wire.tables import RejectedRow
+
+log = logging.getLogger("tool")
+
+
+def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tuple[int, int]:
+    """Replays messages whose reason begins with `reason`; returns how many, and how many failed.
+
+    Each is a job for the worker of its partition, which has the stay in memory. Waits for all.
+    """
+    rows = list(database.rejected(reason))
+    jobs = [_enqueue(redis, partitions, row) for row in rows]
+    warn_at = time.monotonic() + 10
+    while jobs := [job for job in jobs if _is_waiting(redis, job)]:
+        if time.monotonic() > warn_at:
+            log.warning("%d messages wait for the tool; is it running?", len(jobs))
+            warn_at += 60
+        time.sleep(0.2)
+    left = len(list(database.rejected(reason)))
+    return len(rows) - left, left
+
+
+def _enqueue(redis: Redis, partitions: int, row: RejectedRow) -> str:
+    part = partition_of(row.message, partitions)
+    job_id = str(JobId(f"replay-{row.stream}", part, row.seq, 1))
+    Queue(queue_name(part), connection=redis, serializer=JSONSerializer).enqueue(
+        REPLAY_JOB,
+        args=(row.stream, row.seq, row.message),
+        job_id=job_id,
+        description=f"message {row.seq} of stream {row.stream} again",
+        job_timeout=-1,
+        result_ttl=0,
+        failure_ttl=FAILURE_TTL,
+    )
+    return job_id
+
+
+def _is_waiting(redis: Redis, job_id: str) -> bool:
+    status = redis.hget(Job.key_for(job_id), "status")
+    return status is not None and status != JobStatus.FAILED.value.encode()

@@ -1,0 +1,190 @@
+"""The two jobs of a worker: store a batch, and replay a rejected message."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+from rq import Queue
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
+
+from tool import metrics
+from tool.acknowledge import acknowledge
+from tool.data_handler import DataHandler, Early
+from tool.database import Database, Moved, Unavailable
+from tool.declarations import Subscriber
+from tool.leftovers import queue_again, unfinished
+from tool.poison import CRASHES, Attempts, Poison
+from tool.result import Result
+from wire.batches import Batch
+
+log = logging.getLogger("tool")
+
+# Seconds that an early batch waits for the ones before it, which another worker has in hand.
+EARLY_WAIT = 3.0
+
+T = TypeVar("T")
+
+
+class DeadLetters(Exception):
+    """Messages of this job are dead letters, so RQ lists it as failed."""
+
+
+class Jobs:
+    """Carries out the jobs of one queue. `sleep` may end the process instead of returning."""
+
+    def __init__(
+        self, queue: Queue, database: Database, handler: DataHandler, sleep: Callable[[float], None]
+    ) -> None:
+        self.attempts = Attempts(queue.connection)
+        self._queue = queue
+        self._redis: Any = queue.connection
+        self._database = database
+        self._handler = handler
+        self._sleep = sleep
+        self._declaration = Subscriber(queue.connection, database)
+
+    def store(self, key: str) -> None:
+        """Stores the batch at `key` in Redis. Raises DeadLetters after it is stored."""
+        with self._redis.pipeline() as pipe:
+            pipe.get(key).llen(self._queue.key)
+            self.attempts.begin(key, pipe)
+            data, waiting, attempt, _ = pipe.execute()
+        if data is None:
+            log.warning("%s is missing in Redis; the buffer reads it again", key)
+            self.complete_vitals()
+            return
+        batch = msgspec.msgpack.decode(data, type=Batch)
+        started = time.monotonic()
+        self._handler.backlog = waiting > 0
+        try:
+            store = self._store if attempt <= CRASHES else self._store_one_by_one
+            result = store(batch)
+        except Early as early:
+            log.warning("%s; the batch after %d comes again", early, batch.after)
+            result = Result(self._database.position(batch.stream, batch.part))
+        else:
+            _report(key, batch, result, time.monotonic() - started)
+        with self._redis.pipeline() as pipe:
+            acknowledge(pipe, batch, result.position, result.received)
+            self.attempts.end(key, pipe)
+            pipe.delete(key)
+            pipe.execute()
+        if result.dead_letters:
+            raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
+
+    def replay(self, stream: str, seq: int, message: str) -> None:
+        """Stores a rejected message. Raises the error of one that fails again."""
+        message_id = f"{stream}-{seq}"
+        try:
+            result = self._retry(partial(self._handler.replay, stream, seq, message.encode()))
+        except Moved:
+            log.info("message %s is not rejected any more", message_id)
+            return
+        metrics.READINGS.inc(result.stored)
+        extra = {"message_id": message_id}
+        log.info("message %s replayed: %d stored", message_id, result.stored, extra=extra)
+
+    def complete_vitals(self) -> None:
+        """Brings table `vitals` up to date, unless there are jobs to do."""
+        if self._queue.is_empty():
+            try:
+                self._handler.complete()
+            except (Moved, Unavailable) as error:
+                log.debug("vitals: %s; retrying later", error)
+
+    def queue_leftovers(self) -> None:
+        """Puts jobs that a worker took and did not finish back in the queue."""
+        left = unfinished(self._queue)
+        queue_again(self._queue, left)
+        if left:
+            metrics.LEFTOVERS.inc(len(left))
+            log.info("%s: queued %d unfinished jobs again", self._queue.name, len(left))
+
+    def _store(self, batch: Batch) -> Result:
+        return self._in_turn(batch.part, partial(self._handler.handle, batch))
+
+    def _store_one_by_one(self, batch: Batch) -> Result:
+        """Stores a batch that has crashed the worker; finds the message that does."""
+        result = Result(batch.after)
+        for raw in batch.messages:
+            name = f"{batch.stream}-{raw.seq}"
+            with self._redis.pipeline() as pipe:
+                self.attempts.begin(name, pipe)
+                attempt, _ = pipe.execute()
+            single = Batch(batch.stream, batch.part, result.position, [raw])
+            if attempt <= CRASHES:
+                result += self._store(single)
+            else:
+                reject = partial(self._handler.reject, single, Poison())
+                result += self._in_turn(batch.part, reject)
+            with self._redis.pipeline() as pipe:
+                self.attempts.end(name, pipe)
+                pipe.execute()
+        return result
+
+    def _in_turn(self, part: int, store: Callable[[], Result]) -> Result:
+        """Stores a batch after those before it. Raises Early when these are missing."""
+        deadline: float | None = None
+        while True:
+            try:
+                return self._retry(store)
+            except Moved:
+                log.info("part %d: another worker was faster", part)
+            except Early:
+                if not unfinished(self._queue):
+                    raise
+                deadline = deadline or time.monotonic() + EARLY_WAIT
+                if time.monotonic() > deadline:
+                    self.queue_leftovers()
+                    raise
+                self._sleep(0.1)
+
+    def _retry(self, action: Callable[[], T]) -> T:
+        """Repeats an action of the handler until the database is available."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(Unavailable),
+            wait=wait_exponential(multiplier=0.25, max=5),
+            sleep=self._sleep,
+            before_sleep=self._report_outage,
+            reraise=True,
+        )
+        result: T = retrying(self._with_declaration, action)
+        if retrying.statistics["attempt_number"] > 1:
+            metrics.RECONNECTS.labels("database").inc()
+            log.info("database: back")
+        return result
+
+    def _report_outage(self, state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            log.warning("database: %s; waiting for it", state.outcome.exception())
+        # A worker that is killed while it waits was not crashed by a message.
+        self.attempts.excuse()
+
+    def _with_declaration(self, action: Callable[[], T]) -> T:
+        declaration = self._declaration.changed()
+        if declaration is None and not self._declaration.ready:
+            log.info("waiting for the first declaration of the model API")
+            while (declaration := self._declaration.changed()) is None:
+                self._sleep(0.5)
+        if declaration is not None:
+            self._handler.declare(declaration)
+        return action()
+
+
+def _report(key: str, batch: Batch, result: Result, seconds: float) -> None:
+    metrics.stored(batch.part, batch.messages[-1].data, result, seconds)
+    log.info(
+        "stream %s part %d to %d: %d stored, %d predicted, %d waiting, %d rejected in %.0f ms",
+        batch.stream,
+        batch.part,
+        result.position,
+        result.stored,
+        result.predicted,
+        result.waiting,
+        result.rejected,
+        seconds * 1e3,
+        extra={"batch_id": key.rpartition(":")[2]},
+    )

@@ -1,0 +1,35 @@
+"""Jobs that a worker took and did not finish.
+
+A killed worker leaves them, and a connection that Redis served after its worker had given it up.
+"""
+
+from typing import Any
+
+from rq import Queue, get_current_job
+
+from wire.keys import JobId
+
+
+def unfinished(queue: Queue) -> list[str]:
+    """Ids of the jobs that were taken, except this worker's current job; the oldest first."""
+    current = get_current_job()
+    started = queue.started_job_registry.get_job_ids(cleanup=False)
+    taken = {*started, *queue.intermediate_queue.get_job_ids()}
+    return sorted(
+        taken - {current.id if current else None}, key=lambda job_id: JobId.parse(job_id)[:3]
+    )
+
+
+def queue_again(queue: Queue, job_ids: list[str]) -> None:
+    """Puts the jobs at the head of the queue. A job that is done twice changes nothing."""
+    redis: Any = queue.connection
+    registry = queue.started_job_registry
+    for job_id in reversed(job_ids):
+        job = queue.fetch_job(job_id)
+        with redis.pipeline() as pipe:
+            if job is not None:
+                registry.remove_executions(job, pipeline=pipe)
+                pipe.lrem(queue.key, 0, job_id)
+                pipe.lpush(queue.key, job_id)
+            pipe.lrem(queue.intermediate_queue_key, 0, job_id)
+            pipe.execute()

@@ -1,0 +1,52 @@
+"""The two kinds of processes that the supervisor starts: workers, and one in the background."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+
+from tool import background, metrics, worker
+from tool.data_handler import DataHandler
+from tool.settings import Settings, client_of, database_of, redis_of
+from wire import logs
+
+
+def work(settings: Settings, part: int) -> None:
+    """The worker of a partition."""
+    begin(settings)
+    database = database_of(settings)
+    handler = DataHandler(database, client_of(settings))
+    worker.work(part, redis_of(settings), database, handler)
+
+
+def run_in_background(settings: Settings) -> None:
+    """The background process, until SIGTERM or SIGINT."""
+    begin(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    # It delays nobody, so it may retry often. Then workers find the model API back.
+    client = client_of(settings, rest_max=2.0)
+    background.run(background.tasks(redis_of(settings), database_of(settings), client), stop)
+
+
+def begin(settings: Settings) -> None:
+    """Prepares a process that the supervisor has started."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    set_up_logging(settings)
+    metrics.begin()
+
+
+def set_up_logging(settings: Settings) -> None:
+    logs.set_up("tool", settings.log_level, settings.log_format)
+    logging.getLogger("rq").setLevel(logging.CRITICAL)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the supervisor is gone, even after `kill -9`."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

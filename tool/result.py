@@ -1,0 +1,37 @@
+"""What became of the messages of one batch."""
+
+from collections import Counter
+
+import msgspec
+
+
+class Result(msgspec.Struct):
+    """Counts of one batch.
+
+    position: the partition's last message in the database. received: messages by the time when
+    the buffer received them. codes: rejected messages by reason code, see `wire.messages.CODES`.
+    """
+
+    position: int
+    stored: int = 0
+    predicted: int = 0
+    waiting: int = 0
+    received: Counter[float] = msgspec.field(default_factory=Counter)
+    codes: Counter[str] = msgspec.field(default_factory=Counter)
+
+    @property
+    def rejected(self) -> int:
+        return self.codes.total()
+
+    @property
+    def dead_letters(self) -> int:
+        return self.codes["dead_letter"]
+
+    def __iadd__(self, other: "Result") -> "Result":
+        self.position = max(self.position, other.position)
+        self.stored += other.stored
+        self.predicted += other.predicted
+        self.waiting += other.waiting
+        self.received += other.received
+        self.codes += other.codes
+        return self

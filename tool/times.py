@@ -1,0 +1,48 @@
+"""Times: text in the tables, hours since the day of admission in a stay."""
+
+from datetime import UTC, date, datetime
+from functools import lru_cache
+
+from wire.messages import ordinal
+
+
+def now() -> str:
+    """The current time in UTC, to milliseconds, as the tables have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def text_on(day: str, hour: int, minute: int, second: int) -> str:
+    """The text of a message's time.
+
+    >>> text_on("2019-02-03", 7, 30, 0)
+    '2019-02-03 07:30:00'
+    """
+    return f"{day} {hour:02}:{minute:02}:{second:02}"
+
+
+def hours_of_day(hour: int, minute: int, second: int) -> float:
+    """Hours since midnight; the same floats for a message and for its row.
+
+    >>> hours_of_day(7, 30, 0)
+    7.5
+    """
+    return hour + (minute * 60 + second) / 3600
+
+
+@lru_cache(maxsize=100_000)
+def text_of(admitted: int, hours: float) -> str:
+    """The text of a time in hours since day `admitted` began, to the second.
+
+    >>> hours_of(text_of(737093, 30.5), 737093)
+    30.5
+    """
+    days, seconds = divmod(round(hours * 3600), 86_400)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{date.fromordinal(admitted + days).isoformat()} {hour:02}:{minute:02}:{second:02}"
+
+
+def hours_of(text: str, admitted: int) -> float:
+    """The inverse of `text_of`."""
+    since = hours_of_day(int(text[11:13]), int(text[14:16]), int(text[17:19]))
+    return (ordinal(text[:10]) - admitted) * 24.0 + since
