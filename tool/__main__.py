@@ -21,7 +21,10 @@ def main() -> int:
         set_up_logging(settings)
         if arguments.command == "replay":
             return _replay(settings, arguments.reason)
-        supervisor.run(settings)
+        if arguments.command == "migrate":
+            supervisor.create_tables(settings)
+        else:
+            supervisor.run(settings)
     except (SettingError, DatabaseError, RedisError) as error:
         print(f"tool: {error}", file=sys.stderr)
         return 1
@@ -54,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default=DEAD_LETTER,
         help="the messages whose reason begins with this text (default: %(default)r)",
+    )
+    commands.add_parser(
+        "migrate",
+        help="create the tables, or upgrade those of an earlier version",
+        description="Creates the tables, or upgrades those of an earlier version with their rows. "
+        "The tool does the same when it starts as a user who may change tables.",
     )
     return parser
 

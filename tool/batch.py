@@ -221,15 +221,14 @@ def _prediction(
     reason: str | None,
     now: str,
 ) -> PredictionRow:
-    stream, seq, pat_id, admission, measured_at, _, _ = reading
     return PredictionRow(
-        stream,
-        seq,
+        reading.stream,
+        reading.seq,
         model.model,
         model.version,
-        pat_id,
-        admission,
-        measured_at,
+        reading.pat_id,
+        reading.date_admission,
+        reading.measured_at,
         features,
         probability,
         reason,

@@ -2,6 +2,8 @@
 
 import logging
 
+from msgspec.structs import replace
+
 from tool import metrics
 from tool.database import Database
 from tool.model_client import ModelClient, ModelRefused, ModelUnavailable
@@ -52,11 +54,11 @@ class CatchUp:
                 first, second = rows[:half], rows[half:]
                 return self._ask(model, version, first) + self._ask(model, version, second)
             reason = f"refused by the model: {error}"[:255]
-            filled = [rows[0]._replace(probability=None, reason=reason, created_at=now())]
+            filled = [replace(rows[0], probability=None, reason=reason, created_at=now())]
         else:
             at = now()
             filled = [
-                row._replace(probability=probability, reason=None, created_at=at)
+                replace(row, probability=probability, reason=None, created_at=at)
                 for row, probability in zip(rows, answers, strict=True)
             ]
             metrics.PREDICTIONS.labels("later").inc(len(filled))

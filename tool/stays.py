@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter
 
 from tool.database import Changes, Database
 from tool.known_stay import KnownStay, StayKey, read_stay
@@ -120,7 +120,9 @@ class Stays:
         unwritten = self._unwritten[part]
         unwritten.update((key, known) for key, known in loaded.items() if known.touched)
         changes.stays += [known.row() for known in loaded.values() if known.changed]
-        changes.stays.sort(key=itemgetter(0, 1, 2))  # all workers take locks in one order
+        changes.stays.sort(
+            key=attrgetter("stream", "pat_id", "date_admission")
+        )  # all workers take locks in one order
         evicted = list(islice(self._known, max(0, len(self._known) - STAYS_IN_MEMORY)))
         if changes.complete:
             written = sorted(unwritten)

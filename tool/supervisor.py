@@ -49,10 +49,15 @@ def run(settings: Settings) -> None:
 )
 def prepare(settings: Settings) -> list[int]:
     """Creates the tables and returns the partitions. Waits for the database and Redis."""
+    create_tables(settings)
+    return partitions(settings)
+
+
+def create_tables(settings: Settings) -> None:
+    """Creates or upgrades the tables. Raises Refused or Unavailable."""
     database = database_of(settings)
     database.create_tables()
     database.close()
-    return partitions(settings)
 
 
 def partitions(settings: Settings) -> list[int]:

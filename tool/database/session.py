@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import astuple
+
 from tool.database.errors import DatabaseError
 from tool.database.literals import names
 from wire.database import Connection, connect
@@ -101,18 +104,19 @@ class Session:
         """Executes a statement once per row."""
         cursor.executemany(statement.replace("?", self.placeholder), rows)
 
-    def insert(self, cursor: Any, table: str, rows: Sequence[Row]) -> None:
+    def insert(self, cursor: Any, table: str, rows: Sequence[Struct]) -> None:
         """Inserts rows of `wire.tables`. Raises the driver's error where one exists."""
         if rows:
-            self.write(cursor, _insert(table), rows, "")
+            self.write(cursor, _insert(table), list(map(astuple, rows)), "")
 
     def replace(
-        self, cursor: Any, table: str, rows: Sequence[Row], newer: str | None = None
+        self, cursor: Any, table: str, rows: Sequence[Struct], newer: str | None = None
     ) -> None:
         """Inserts rows; one that exists is replaced, with `newer` only by a newer one."""
         if rows:
             values = [column for column in columns(table) if column not in KEYS[table]]
-            self.write(cursor, _insert(table), rows, self.upsert(table, values, newer))
+            upsert = self.upsert(table, values, newer)
+            self.write(cursor, _insert(table), list(map(astuple, rows)), upsert)
 
 
 def _insert(table: str) -> str:
