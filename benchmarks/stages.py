@@ -26,13 +26,20 @@ from buffer.sse import EventParser
 from embedded.stack import ROOT
 from hospital.replay import Replay
 from tool.database import Changes, connect
-from tool.features import ORIGINAL, FeatureSet, Stay
-from tool.messages import decode
+from tool.features import FeatureSet, Stay
 from tool.model_client import ModelClient
 from wire.batches import Batch, Position, RawMessage, partition_of
+from wire.features import Feature
+from wire.messages import decode
 from wire.tables import PredictionRow, ReadingRow
 
 BATCH = 1_000
+FORMULA = (
+    Feature.parse("age", required=True),
+    Feature.parse("last_blood_pressure", required=True),
+    Feature.parse("rmean_respiration_rate", required=True),
+    Feature.parse("standard_deviation_temperature", fill=0.0),
+)
 
 
 def nothing() -> None:
@@ -216,7 +223,7 @@ def _parse(messages: list[bytes]) -> Result:
 def _features(messages: list[bytes]) -> Result:
     decoded: list[Any] = [msgspec.json.decode(message) for message in messages[:50_000]]
     given = [(row["pat_id"], float(row["hour"]), row["parameter"], row["value"]) for row in decoded]
-    features = FeatureSet(ORIGINAL.values())
+    features = FeatureSet(FORMULA)
 
     def compute() -> int:
         stays: dict[int, Stay] = {}
@@ -279,9 +286,10 @@ def _insert(bench: Bench, url: str) -> Iterator[Result]:
 
 
 def _prediction(stream: str, row: tuple[Any, ...], now: str) -> PredictionRow:
-    features = msgspec.json.encode(dict.fromkeys(ORIGINAL, row[6])).decode()
-    what = (stream, row[1], "formula", "1", *row[2:5])
-    return PredictionRow._make((*what, features, 0.123456789, None, now))
+    features = msgspec.json.encode({feature.name: row[6] for feature in FORMULA}).decode()
+    seq, pat_id, admission, at = row[1:5]
+    place = (pat_id, admission, at)
+    return PredictionRow(stream, seq, "formula", "1", *place, features, 0.123456789, None, now)
 
 
 def _executemany_both(bench: Bench, calls: list[list[tuple[Any, ...]]], now: str) -> float:
@@ -307,7 +315,7 @@ def _executemany_both(bench: Bench, calls: list[list[tuple[Any, ...]]], now: str
 def _model(pipeline: Pipeline) -> Iterator[Result]:
     client = ModelClient(pipeline.environ["MODEL_URL"], timeout=10)
     estimator = joblib.load(ROOT / "models/formula/1/model.joblib")
-    encode = FeatureSet(ORIGINAL.values()).encode
+    encode = FeatureSet(FORMULA).encode
     for count in (1, BATCH):
         array = np.array([(60.0, 120.0, 18.0 + n % 7, 0.4) for n in range(count)])
 

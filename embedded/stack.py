@@ -19,7 +19,6 @@ from gateway.settings import Settings as GatewaySettings
 from hospital.cells import Dates
 from hospital.settings import Settings as HospitalSettings
 from modelapi import settings as modelapi
-from tool.settings import SettingError as ToolSettingError
 from tool.settings import Settings as ToolSettings
 from wire.settings import read, without_password
 
@@ -91,14 +90,11 @@ def check_settings(environ: Mapping[str, str]) -> None:
         Dates(hospital.date_format)
         read(BufferSettings, environ)
         read(GatewaySettings, environ)
-        ToolSettings.from_environment(environ)
+        read(ToolSettings, environ)
         modelapi.from_environment(environ)
         modelapi.number(environ, "MODELAPI_WORKERS", 2, 1, 64)
         read(DashboardSettings, environ)
-    except (
-        ToolSettingError,
-        ValueError,
-    ) as error:
+    except ValueError as error:
         raise CannotRun(str(error)) from None
     if not hospital.patient_data.is_dir():
         raise CannotRun(f"PATIENT_DATA: there is no folder {str(hospital.patient_data)!r}")

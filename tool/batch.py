@@ -48,6 +48,8 @@ WAITING = "waiting for the model"
 
 Decoded = list[tuple[RawMessage, Message]]
 Loaded = dict[StayKey, KnownStay]
+# These messages change the row of their stay.
+OF_A_STAY = (Reading, Discharge, Admission)
 # A reading, and the features as of it that a model is asked about.
 Question = tuple[ReadingRow, str]
 
@@ -91,13 +93,12 @@ class BatchProcessor:
         return decoded
 
     def _load(self, decoded: Decoded, stream: str) -> Loaded:
-        # The other messages neither open a stay nor change its row.
         return self._stays.load(
             stream,
             {
                 (message.pat_id, message.date_admission)
                 for _, message in decoded
-                if isinstance(message, Reading | Discharge | Admission)
+                if isinstance(message, OF_A_STAY)
             },
         )
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import urllib3
@@ -31,7 +32,7 @@ class Model(msgspec.Struct, frozen=True):
 
     model: str
     version: str
-    features: list[dict[str, str | float | bool | None]]
+    features: list[dict[str, Any]]
 
 
 class Declaration(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from tool.database import Database
+from tool.database import Database, Moved
 from tool.known_stay import statistics_of, vital_row
 from tool.statistics import Statistics
 from tool.times import hours_of
@@ -24,20 +24,22 @@ PATIENTS_PER_QUERY = 500
 
 
 def catch_up(database: Database, stream: str) -> None:
-    """Adds the readings that `vitals` lacks. Raises Moved, Refused or Unavailable."""
-    positions, readings = database.behind(stream)
-    if not positions:
+    """Adds the readings that `vitals` lacks. Raises Refused or Unavailable."""
+    while (behind := database.behind(stream)).positions:
+        later: defaultdict[PatientStay, list[ReadingRow]] = defaultdict(list)
+        for reading in behind.readings:
+            later[reading.pat_id, reading.date_admission].append(reading)
+        rows: list[VitalRow] = []
+        for some in chunks(sorted(later)):
+            _, stored = read_rows(database, stream, some)
+            for stay in some:
+                rows += _continue(stream, stay, stored[stay], later[stay])
+        try:
+            database.catch_up(stream, behind, rows)
+        except Moved:
+            continue
+        log.info("stream %s: brought %d vitals up to the readings", stream, len(rows))
         return
-    later: defaultdict[PatientStay, list[ReadingRow]] = defaultdict(list)
-    for reading in readings:
-        later[reading.pat_id, reading.date_admission].append(reading)
-    rows: list[VitalRow] = []
-    for some in chunks(sorted(later)):
-        _, stored = read_rows(database, stream, some)
-        for stay in some:
-            rows += _continue(stream, stay, stored[stay], later[stay])
-    database.catch_up(stream, positions, rows)
-    log.info("stream %s: brought %d vitals up to the readings", stream, len(rows))
 
 
 def read_rows(

@@ -1,4 +1,4 @@
-"""Nothing lost, nothing twice: faults at the worst moments, at fail points instead of by luck."""
+"""No message is lost or doubled: faults at chosen points of a batch."""
 
 import os
 import random
@@ -20,6 +20,7 @@ from embedded.stack import ROOT, free_port
 from tests.support import pipeline as pipelines
 from tests.support.oracle import at_rest, check, table
 from tests.support.pipeline import Pipeline, synthetic
+from tool.rejections import DEAD_LETTER
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,7 +36,7 @@ Start = Callable[..., Pipeline]
 
 @pytest.fixture
 def failing(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pipeline]:
-    """A pipeline whose tool fails at a point; see tests/failing_tool.py."""
+    """A pipeline whose tool fails at chosen points; see tests/support/failing_tool.py."""
 
     def start(points: str, part: str = "", rate: str = "600") -> Pipeline:
         monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tests.support.failing_tool")
@@ -52,12 +53,12 @@ def failing(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 def mend(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the next start on, the tool is the real one."""
+    """The next start is that of the real tool."""
     monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tool")
 
 
 def mark(pipeline: Pipeline, point: str) -> int:
-    """The id of the process that the fail point struck; 0 while it has not."""
+    """The id of the process that failed at the point; 0 before that."""
     path = pipeline.folder / point
     return int(path.read_text() or 0) if path.exists() else 0
 
@@ -67,7 +68,7 @@ def settled(pipeline: Pipeline) -> bool:
 
 
 def second(name: str, pipeline: Pipeline) -> "subprocess.Popen[bytes]":
-    """Another one of the same program beside the first, its output in NAME-2.log."""
+    """A second process of a program, with its output in NAME-2.log."""
     with (pipeline.folder / f"{name}-2.log").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", name],
@@ -80,21 +81,23 @@ def second(name: str, pipeline: Pipeline) -> "subprocess.Popen[bytes]":
         )
 
 
-def test_a_worker_killed_at_any_point_of_a_job_costs_nothing(ward: Path, failing: Start) -> None:
+def test_no_message_is_lost_or_doubled_when_a_worker_is_killed_at_any_point(
+    ward: Path, failing: Start
+) -> None:
     points = {"dequeued": 200, "predicted": 400, "inserted": 600, "committed": 800}
     points |= {"acknowledged": 1000}
     with failing(" ".join(f"{name}={at}" for name, at in points.items())) as pipeline:
         pipeline.wait(lambda: settled(pipeline), 120)
         assert all(mark(pipeline, point) for point in points), "a fail point was not reached"
-        assert pipeline.log("tool").count("died (-9); starting it anew") == len(points)
+        assert pipeline.log("tool").count("died (-9); restarting it") == len(points)
         check(ward, pipeline.database_url, "live")
 
 
 @pytest.mark.parametrize("point", ["predicted-stop", "inserted-stop"])
-def test_a_zombie_that_wakes_up_after_its_job_was_given_to_another_changes_nothing(
+def test_a_stopped_worker_whose_job_another_has_done_changes_nothing(
     ward: Path, failing: Start, point: str
 ) -> None:
-    """`inserted-stop` stops it inside its transaction, which holds SQLite's lock."""
+    """`inserted-stop` stops the worker inside its transaction, which holds SQLite's lock."""
     with failing(f"{point}=300") as pipeline:
         pipeline.wait(lambda: mark(pipeline, point) != 0)
         other = second("tool", pipeline)
@@ -130,7 +133,7 @@ def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) ->
         other = second("buffer", pipeline)
         try:
             pipeline.wait(lambda: "standing by" in pipeline.log("buffer-2"))
-            # It sleeps for longer than its lease, and wakes up when it is not the one any more.
+            # The first sleeps for longer than its lease, and wakes up without it.
             pipeline.send("buffer", signal.SIGSTOP)
             pipeline.wait(lambda: "queued" in pipeline.log("buffer-2"))
             before = pipeline.committed()
@@ -143,16 +146,14 @@ def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) ->
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_message_that_cannot_be_processed_is_set_aside_and_replayed_after_the_mend(
+def test_a_dead_letter_is_replayed_after_the_fault_is_mended(
     ward: Path, failing: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with failing("poisoned=301") as pipeline:
         pipeline.wait(lambda: settled(pipeline))
         rejected = table(pipeline.database_url, "rejected")
         assert rejected["seq"].tolist() == [301]
-        assert rejected["reason"].tolist() == [
-            "cannot be processed: RuntimeError: a message like no other"
-        ]
+        assert rejected["reason"][0].startswith(f"{DEAD_LETTER}RuntimeError")
         assert len(failed_jobs(pipeline)) == 1
 
         again = replay(pipeline)
@@ -172,20 +173,20 @@ def test_a_message_that_cannot_be_processed_is_set_aside_and_replayed_after_the_
         assert len(prediction) <= 1
 
 
-def test_a_message_that_kills_whoever_processes_it_is_set_aside(ward: Path, failing: Start) -> None:
+def test_a_message_that_crashes_the_worker_becomes_a_dead_letter(
+    ward: Path, failing: Start
+) -> None:
     with failing("deadly=301") as pipeline:
         pipeline.wait(lambda: settled(pipeline), 120)
         rejected = table(pipeline.database_url, "rejected")
         assert rejected["seq"].tolist() == [301]
-        assert rejected["reason"].tolist() == [
-            "cannot be processed: Deadly: the tool was killed each time it processed this message"
-        ]
+        assert rejected["reason"][0].startswith(f"{DEAD_LETTER}Poison")
         assert len(failed_jobs(pipeline)) == 1
         assert list(pipeline.redis.scan_iter("icu:attempts:*")) == []
 
 
 def failed_jobs(pipeline: Pipeline) -> list[str]:
-    """What `rq info` counts as failed."""
+    """The jobs that `rq info` counts as failed."""
     return [
         job
         for part in range(2)
@@ -208,7 +209,7 @@ def replay(pipeline: Pipeline, *reason: str) -> "subprocess.CompletedProcess[str
 
 
 def queued(pipeline: Pipeline) -> bool:
-    """Jobs lie in Redis in several batches, and no tool takes them."""
+    """Whether several batches are queued, while no tool runs."""
     return len(list(pipeline.redis.scan_iter("icu:batch:*"))) > 5
 
 
@@ -221,17 +222,17 @@ def lose_payload(pipeline: Pipeline) -> None:
 
 
 def middle_batch(pipeline: Pipeline) -> bytes:
-    """Neither first nor last: jobs that come after it are too early then."""
+    """A batch with others after it, which are then early."""
     keys = sorted(pipeline.redis.scan_iter("icu:batch:*"), key=lambda k: int(k.rsplit(b"-", 1)[1]))
     return bytes(keys[len(keys) // 2])
 
 
 def lose_a_job(pipeline: Pipeline) -> None:
-    """As when Redis gave it to a connection that nobody reads from any more."""
+    """As if Redis had sent it to a connection that nobody reads any more."""
     pipeline.redis.lrem(b"rq:queue:tool-0", 0, pipeline.redis.lindex(b"rq:queue:tool-0", 1))
 
 
-def give_a_job_to_the_dead(pipeline: Pipeline) -> None:
+def leave_a_job_unfinished(pipeline: Pipeline) -> None:
     pipeline.redis.lmove("rq:queue:tool-0", "rq:queue:tool-0:intermediate")
 
 
@@ -247,15 +248,15 @@ def spoil_declaration(pipeline: Pipeline) -> None:
     pipeline.redis.set("icu:declaration", b'{"champion": {}}')
 
 
-def forget_all_but_one_workers_word(pipeline: Pipeline) -> None:
-    """A worker speaks up right after the wipe, before the attendant has told of all."""
+def forget_all_but_one_acknowledgement(pipeline: Pipeline) -> None:
+    """A worker acknowledges right after the wipe, before all positions are written again."""
     stored = table(pipeline.database_url, "positions").set_index("part")["seq"]
     stream = table(pipeline.database_url, "positions")["stream"].iloc[0]
     pipeline.redis.flushall()
     pipeline.redis.hset("icu:committed", f"{stream}/{stored.idxmax()}", int(stored.max()))
 
 
-Harm = Callable[[Pipeline], None]
+Damage = Callable[[Pipeline], None]
 
 
 @pytest.mark.parametrize(
@@ -263,14 +264,14 @@ Harm = Callable[[Pipeline], None]
     [
         [lose_payload, lose_position],
         [lose_a_job, spoil_declaration],
-        [spoil_payload, give_a_job_to_the_dead],
+        [spoil_payload, leave_a_job_unfinished],
         [spoil_position],
-        [forget_all_but_one_workers_word],
+        [forget_all_but_one_acknowledgement],
     ],
     ids=lambda harms: "+".join(harm.__name__ for harm in harms),
 )
-def test_what_is_damaged_or_gone_in_redis_is_read_again(
-    ward: Path, tmp_path: Path, harms: list[Harm]
+def test_messages_that_redis_has_lost_or_damaged_are_read_again(
+    ward: Path, tmp_path: Path, harms: list[Damage]
 ) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="120", BATCH_MAX="20") as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 200)
@@ -283,7 +284,7 @@ def test_what_is_damaged_or_gone_in_redis_is_read_again(
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_wipe_before_a_partition_has_stored_anything_loses_none_of_it(
+def test_a_wipe_before_a_partition_has_stored_anything_loses_nothing(
     ward: Path, failing: Start
 ) -> None:
     with failing("predicted-stop=1", part="1", rate="400") as pipeline:
@@ -296,7 +297,7 @@ def test_a_wipe_before_a_partition_has_stored_anything_loses_none_of_it(
         check(ward, pipeline.database_url, "live")
 
 
-def test_another_number_of_partitions_in_mid_stream(ward: Path, tmp_path: Path) -> None:
+def test_the_number_of_partitions_can_change_in_mid_stream(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="120") as pipeline:
         for before, after in (("2", "3"), ("3", "1")):
             goal = pipeline.committed() + 200
@@ -312,7 +313,7 @@ def test_another_number_of_partitions_in_mid_stream(ward: Path, tmp_path: Path) 
 
 
 def test_a_short_fixed_schedule_of_faults(ward: Path, tmp_path: Path) -> None:
-    """What `make chaos` does at length, once and quickly."""
+    """A short form of `make chaos`."""
     with EmbeddedStack(tmp_path, ward, rate=60) as stack:
         stack.wait(lambda: stack.committed() > 50)
         known = {fault.name: fault for fault in all_faults(stack, random.Random(1), pause=3)}

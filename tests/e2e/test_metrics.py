@@ -179,7 +179,7 @@ def test_each_message_is_counted_once_at_every_station(told: Told) -> None:
     assert total(buffer, "icu_buffer_waiting_messages") == 0
     assert total(tool, "icu_tool_messages_total") == n
     assert total(tool, "icu_tool_batch_messages_sum") == n
-    assert total(tool, "icu_tool_rejected_total", 'kind="implausible"') == 1
+    assert total(tool, "icu_tool_rejected_total", 'code="implausible"') == 1
     assert total(tool, "icu_tool_rejected_total") == 1
     # The rest of the messages are discharges.
     assert n * 0.9 < total(tool, "icu_tool_readings_total") < n
@@ -213,7 +213,7 @@ def test_rules_alerts_and_dashboard_ask_for_what_there_is(told: Told) -> None:
 
 def test_no_metric_names_a_patient_or_a_stream(told: Told) -> None:
     labels = set(re.findall(r'(\w+)="', "\n".join(told.metrics.values())))
-    allowed = {"partition", "kind", "when", "peer", "le", "file", "route", "status"}
+    allowed = {"partition", "code", "when", "peer", "le", "file", "route", "status"}
     allowed |= {"model", "version", "generation", "implementation", "major", "minor", "patchlevel"}
     assert labels <= allowed
 

@@ -1,7 +1,7 @@
-"""One batch after the other through the handler, on SQLite and MySQL, in good order and in bad."""
+"""Batches through a worker's handler, on SQLite and MySQL, in order and out of order."""
 
-import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import fsum
@@ -9,70 +9,18 @@ from typing import Any
 
 import pytest
 
+from tests.support.batches import DECLARATION, FEATURES, Client, batch, handler_of, message
 from tests.support.servers import rows
-from tool.attendant import Attendant
-from tool.data_handler import Batch, DataHandler, Early
+from tool.data_handler import DataHandler, Early
 from tool.database import Changes, Database, Moved, Unavailable, connect
-from tool.model_client import Declaration, Model, ModelUnavailable
+from tool.model_client import Declaration, Model
+from tool.pending import CatchUp
+from tool.rejections import DEAD_LETTER
+from tool.result import Result
+from wire.batches import Batch, RawMessage
+from wire.tables import ModelRow
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
-
-FEATURES: list[dict[str, Any]] = [
-    {
-        "name": name,
-        "parameter": parameter,
-        "aggregation": aggregation,
-        "window_hours": None,
-        "fill": None,
-        "required": True,
-    }
-    for name, parameter, aggregation in (
-        ("age", None, None),
-        ("heart_rate__mean", "heart_rate", "mean"),
-        ("heart_rate__count", "heart_rate", "count"),
-    )
-]
-DECLARATION = Declaration(Model("m", "1", FEATURES))
-
-
-class Client:
-    """Answers the mean divided by 1000, and is away when told to."""
-
-    def __init__(self, away: bool = False) -> None:
-        self.away = away
-        self.calls: list[tuple[str, int]] = []
-
-    def predict(self, model: str, version: str, asked: Sequence[str]) -> list[float]:
-        self.calls.append((model, len(asked)))
-        if self.away:
-            raise ModelUnavailable
-        return [(json.loads(row)["heart_rate__mean"] or 0.0) / 1000 for row in asked]
-
-
-def message(value: object = 80.0, **other: Any) -> bytes:
-    found = {
-        "type": "reading",
-        "pat_id": 17,
-        "age": 63.2,
-        "date_admission": "2150-02-28",
-        "date_discharge": None,
-        "day": "2150-03-01",
-        "hour": 7,
-        "parameter": "heart_rate",
-        "value": value,
-    }
-    return json.dumps(found | other).encode()
-
-
-def batch(after: int, *messages: bytes, stream: str = "s") -> Batch:
-    numbered = [(after + place, 0.0, data) for place, data in enumerate(messages, start=1)]
-    return Batch(stream, 0, after, numbered)
-
-
-def handler_of(database: Database) -> DataHandler:
-    found = DataHandler(database, Client())  # type: ignore[arg-type]
-    found.declare(DECLARATION)
-    return found
 
 
 @pytest.fixture
@@ -95,7 +43,7 @@ SECOND = batch(2, message(100.0), message(70.0))
 
 
 def stored(url: str, stream: str = "s") -> list[Any]:
-    """All that a stream's batches leave, but for when."""
+    """The rows of a stream, without the times of writing."""
     return [
         rows(url, f"SELECT {columns} FROM {table} WHERE stream = '{stream}' ORDER BY 1, 2")
         for table, columns in (
@@ -117,7 +65,7 @@ def undisturbed(url: str, database: Database) -> list[Any]:
     return stored(url, "calm")
 
 
-def test_the_undisturbed_run_is_what_it_should_be(undisturbed: list[Any]) -> None:
+def test_batches_in_order_leave_the_expected_rows(undisturbed: list[Any]) -> None:
     readings, vitals, stays, predictions, positions, rejected = undisturbed
     assert readings == [(1, 80.0), (2, 90.0), (3, 100.0), (4, 70.0)]
     assert vitals == [(4, 85.0, 500.0, 70.0, 100.0)]
@@ -127,7 +75,7 @@ def test_the_undisturbed_run_is_what_it_should_be(undisturbed: list[Any]) -> Non
     assert rejected == []
 
 
-def test_a_batch_before_its_turn_changes_nothing(
+def test_an_early_batch_changes_nothing(
     url: str,
     database: Database,
     undisturbed: list[Any],
@@ -141,7 +89,7 @@ def test_a_batch_before_its_turn_changes_nothing(
     assert stored(url) == undisturbed
 
 
-def test_batches_that_come_again_or_overlap_add_only_what_is_new(
+def test_batches_that_repeat_or_overlap_add_only_new_messages(
     url: str,
     database: Database,
     undisturbed: list[Any],
@@ -153,7 +101,7 @@ def test_batches_that_come_again_or_overlap_add_only_what_is_new(
     assert stored(url) == undisturbed
 
 
-def test_a_worker_whose_memory_is_old_sees_it(
+def test_a_worker_with_outdated_memory_reads_the_database_again(
     url: str,
     database: Database,
     other: Database,
@@ -162,7 +110,7 @@ def test_a_worker_whose_memory_is_old_sees_it(
     zombie, successor = handler_of(database), handler_of(other)
     zombie.handle(FIRST)
     successor.handle(SECOND)
-    # It believes to be where SECOND begins, and knows the stay as it was then.
+    # It has the position before SECOND in memory, and the stay as of then.
     with pytest.raises(Moved):
         zombie.handle(SECOND)
     zombie.handle(SECOND)
@@ -172,10 +120,16 @@ def test_a_worker_whose_memory_is_old_sees_it(
     assert rows(url, "SELECT n FROM vitals WHERE stream = 's'") == [(6,)]
 
 
-def choking(database: Database) -> DataHandler:
-    found = Choking(database, Client())  # type: ignore[arg-type]
+def failing(database: Database) -> DataHandler:
+    found = Failing(database, Client())  # type: ignore[arg-type]
     found.declare(DECLARATION)
     return found
+
+
+def backlogged(handler: DataHandler) -> DataHandler:
+    """The handler while further batches wait."""
+    handler.backlog = True
+    return handler
 
 
 STATISTICS = (
@@ -185,81 +139,82 @@ STATISTICS = (
 BEHIND = "SELECT part FROM positions WHERE vitals_seq < seq"
 
 
-def test_vitals_may_wait_while_batches_do_and_the_next_worker_makes_up_for_them(
+def test_vitals_behind_the_readings_are_completed_by_the_next_worker(
     url: str,
     database: Database,
     other: Database,
     undisturbed: list[Any],
 ) -> None:
     killed = handler_of(database)
-    killed.handle(FIRST, more=True)  # the first is always written: nothing was before
-    killed.handle(SECOND, more=True)
+    backlogged(killed).handle(FIRST)  # the first is always written
+    killed.handle(SECOND)
     assert rows(url, "SELECT n, seq FROM vitals WHERE stream = 's'") == [(2, 2)]
     assert rows(url, BEHIND) == [(0,)]
-    # Nothing of it is left but the tables.
+    # Only the tables are left of the killed worker.
     successor = handler_of(other)
-    successor.handle(batch(4, message(60.0)), more=True)
+    backlogged(successor).handle(batch(4, message(60.0)))
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(5, 80.0, 5)]
-    successor.handle(batch(5, message(140.0)), more=True)
+    successor.handle(batch(5, message(140.0)))
     successor.complete()
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(6, 90.0, 6)]
     assert rows(url, BEHIND) == []
-    # The killed one was only asleep. What it has in memory is old by now.
+    # The killed worker was only stopped, and its memory is outdated.
     with pytest.raises(Moved):
         killed.complete()
     killed.complete()
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(6, 90.0, 6)]
 
 
-def test_a_message_that_is_set_aside_does_not_speak_for_the_vitals(
+def test_a_dead_letter_does_not_mark_the_vitals_as_complete(
     url: str, database: Database, other: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = choking(database)
-    killed.handle(batch(0, message(80.0)), more=True)
-    killed.handle(batch(1, message(81.0)), more=True)
+    killed = failing(database)
+    backlogged(killed).handle(batch(0, message(80.0)))
+    killed.handle(batch(1, message(81.0)))
     monkeypatch.setattr("tool.stays.VITALS_EVERY", 0.0)
-    killed.handle(batch(2, message(90.5)), more=True)
+    killed.handle(batch(2, message(90.5)))
     handler_of(other).handle(batch(3, message(82.0)))
     assert rows(url, "SELECT n, mean FROM vitals") == [(3, 81.0)]
 
 
-def test_a_worker_with_nothing_to_do_makes_up_for_a_killed_one(
+def test_an_idle_worker_completes_the_vitals_of_a_killed_one(
     url: str, database: Database, other: Database
 ) -> None:
     killed = handler_of(database)
-    killed.handle(FIRST, more=True)
-    killed.handle(SECOND, more=True)
+    backlogged(killed).handle(FIRST)
+    killed.handle(SECOND)
     handler_of(other).complete()
     assert rows(url, "SELECT n, seq FROM vitals") == [(4, 4)]
     assert rows(url, BEHIND) == []
 
 
-def test_a_stay_that_leaves_memory_is_written_first(
+def test_a_stay_is_written_before_it_leaves_memory(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", 3)
-    made_up_for: list[Any] = []
-    monkeypatch.setattr(database, "catch_up", lambda *given: made_up_for.append(given))
-    handler = handler_of(database)
+    caught_up: list[Any] = []
+    monkeypatch.setattr(database, "catch_up", lambda *given: caught_up.append(given))
+    handler = backlogged(handler_of(database))
     for turn in range(20):
         sent = [message(70.0 + turn, pat_id=(2 * turn + place) % 7) for place in range(2)]
-        handler.handle(batch(2 * turn, *sent), more=True)
+        handler.handle(batch(2 * turn, *sent))
     written = rows(url, "SELECT pat_id, n FROM vitals WHERE seq = (SELECT MAX(seq) FROM vitals)")
     assert len(written) < 7
     handler.complete()
-    assert made_up_for == []
+    assert caught_up == []
     counts = rows(url, "SELECT pat_id, COUNT(*) FROM readings GROUP BY pat_id ORDER BY pat_id")
     assert rows(url, "SELECT pat_id, n FROM vitals ORDER BY pat_id") == counts
 
 
-def test_one_worker_of_many_streams_lets_none_of_their_stays_go_unwritten(
+def test_a_worker_of_several_streams_writes_all_their_stays(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", 2)
-    handler = handler_of(database)
+    handler = backlogged(handler_of(database))
     for turn in range(9):
         stream = "abc"[turn % 3]
-        handler.handle(batch(turn // 3, message(70.0 + turn), stream=stream), more=True)
+        handler.handle(batch(turn // 3, message(70.0 + turn), stream=stream))
+    handler.backlog = False
     for stream in "abc":
         handler.handle(batch(3, message(70.0, pat_id=18), stream=stream))
     found = rows(url, "SELECT stream, pat_id, n FROM vitals ORDER BY stream, pat_id")
@@ -267,7 +222,7 @@ def test_one_worker_of_many_streams_lets_none_of_their_stays_go_unwritten(
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_befalls_the_workers_the_vitals_end_as_the_readings_say(
+def test_vitals_equal_the_readings_after_any_history_of_workers(
     url: str,
     database: Database,
     other: Database,
@@ -277,7 +232,7 @@ def test_whatever_befalls_the_workers_the_vitals_end_as_the_readings_say(
     chance = random.Random(seed)
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", chance.choice([2, 5, 1000]))
     monkeypatch.setattr("tool.stays.VITALS_EVERY", chance.choice([0.0, 0.01, 1000.0]))
-    sent: dict[int, list[tuple[int, float, bytes]]] = {0: [], 1: []}
+    sent: dict[int, list[RawMessage]] = {0: [], 1: []}
     expected: dict[tuple[int, str], list[tuple[int, float, int]]] = {}
     for seq in range(1, 301):
         pat_id, parameter = chance.randrange(8), chance.choice(["heart_rate", "spo2"])
@@ -286,23 +241,23 @@ def test_whatever_befalls_the_workers_the_vitals_end_as_the_readings_say(
         if chance.random() < 0.02:
             data = b"not a message"
         elif chance.random() < 0.02:
-            data = message(90.5, pat_id=pat_id)  # on which a worker chokes
+            data = message(90.5, pat_id=pat_id)  # which fails
         else:
             expected.setdefault((pat_id, parameter), []).append((hour, value, seq))
-        sent[pat_id % 2].append((seq, 0.0, data))
-    workers = {0: choking(database), 1: choking(other)}
+        sent[pat_id % 2].append(RawMessage(seq, 0.0, data))
+    workers = {0: failing(database), 1: failing(other)}
     at = {0: 0, 1: 0}
     while any(at[part] < len(sent[part]) for part in at):
         part = chance.choice([part for part in at if at[part] < len(sent[part])])
         begin, end = at[part], at[part] + chance.randrange(1, 20)
         if begin and chance.random() < 0.2:
             begin = max(0, begin - 5)  # some come again
-        after = sent[part][begin - 1][0] if begin else 0
+        after = sent[part][begin - 1].seq if begin else 0
         again = Batch("s", part, after, sent[part][begin:end])
         try:
             match chance.randrange(12):
                 case 0:
-                    workers[part] = choking([database, other][part])
+                    workers[part] = failing([database, other][part])
                 case 1:
                     workers = {0: workers[1], 1: workers[0]}
                 case 2:
@@ -310,14 +265,17 @@ def test_whatever_befalls_the_workers_the_vitals_end_as_the_readings_say(
                     workers[part].declare(changed)
                 case 3:
                     workers[part].complete()
-            workers[part].handle(again, more=chance.random() < 0.8)
+            workers[part].backlog = chance.random() < 0.8
+            workers[part].handle(again)
         except Moved:
-            continue  # it comes again, as it does from Redis
+            continue  # Redis delivers it again
         at[part] = min(end, len(sent[part]))
     for worker in workers.values():
         with suppress(Moved):
             worker.complete()
-    choking(database).handle(Batch("s", 0, sent[0][-1][0], [(999, 0.0, b"the last word")]))
+    failing(database).handle(
+        Batch("s", 0, sent[0][-1].seq, [RawMessage(999, 0.0, b"the last word")])
+    )
     assert rows(url, BEHIND) == []
     wanted = []
     for (pat_id, parameter), values in sorted(expected.items()):
@@ -331,7 +289,7 @@ def test_whatever_befalls_the_workers_the_vitals_end_as_the_readings_say(
 
 
 class FailsOnce:
-    """A database that is away for one commit, before or after it is done."""
+    """A commit that fails once, before or after the database has carried it out."""
 
     def __init__(self, database: Database, after: bool) -> None:
         self._commit, self._after, self._done = database.commit, after, False
@@ -346,8 +304,8 @@ class FailsOnce:
         raise Unavailable("on purpose")
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after, unheard"])
-def test_a_commit_without_an_answer_is_tried_again(
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_commit_without_an_answer_is_retried(
     url: str,
     database: Database,
     undisturbed: list[Any],
@@ -363,26 +321,27 @@ def test_a_commit_without_an_answer_is_tried_again(
     assert stored(url) == undisturbed
 
 
-class Choking(DataHandler):
-    """Cannot process the value 90, or 90.5."""
+class Failing(DataHandler):
+    """Fails to process the value 90, or 90.5."""
 
-    def _walk(self, decoded: Any, *rest: Any) -> Any:
-        if any(getattr(m, "value", 0) in (90.0, 90.5) for _, m in decoded):
-            raise RuntimeError("a value like no other")
-        return super()._walk(decoded, *rest)
+    def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
+        if any(re.search(rb'"value": 90.[05]', raw.data) for raw in messages):
+            raise RuntimeError("a value that fails")
+        return super()._process(messages, changes)
 
 
-def test_of_a_batch_only_the_message_that_cannot_be_processed_is_set_aside(
+def test_only_the_message_that_cannot_be_processed_becomes_a_dead_letter(
     url: str,
     database: Database,
 ) -> None:
-    handler = Choking(database, Client())  # type: ignore[arg-type]
-    handler.declare(DECLARATION)
-    outcome = handler.handle(batch(0, *(message(float(value)) for value in range(85, 96))))
-    assert (outcome.position, outcome.stored, outcome.set_aside) == (11, 10, 1)
-    assert rows(url, "SELECT seq, pat_id, reason FROM rejected") == [
-        (6, 17, "cannot be processed: RuntimeError: a value like no other")
-    ]
+    outcome = failing(database).handle(
+        batch(0, *(message(float(value)) for value in range(85, 96)))
+    )
+    assert (outcome.position, outcome.stored, outcome.dead_letters) == (11, 10, 1)
+    [(seq, pat_id, reason)] = rows(url, "SELECT seq, pat_id, reason FROM rejected")
+    assert (seq, pat_id) == (6, 17)
+    assert reason.startswith(f"{DEAD_LETTER}RuntimeError")
+    assert outcome.codes == {"dead_letter": 1}
     assert rows(url, "SELECT n FROM vitals") == [(10,)]
 
     mended = handler_of(database)
@@ -398,13 +357,12 @@ def test_of_a_batch_only_the_message_that_cannot_be_processed_is_set_aside(
     assert rows(url, "SELECT n FROM vitals") == [(12,)]
 
 
-def test_a_poisoned_batch_that_another_has_stored_does_not_go_round_for_ever(
+def test_a_failing_batch_that_another_worker_has_stored_is_skipped(
     url: str,
     database: Database,
     other: Database,
 ) -> None:
-    slow = Choking(database, Client())  # type: ignore[arg-type]
-    slow.declare(DECLARATION)
+    slow = failing(database)
     slow.handle(batch(0, message(80.0)))
     poisoned = batch(1, message(90.0))
     handler_of(other).handle(poisoned)
@@ -446,7 +404,7 @@ HOSTILE = [
 ]
 
 
-def test_hostile_messages_are_rejected_each_for_itself(
+def test_hostile_messages_are_rejected_one_by_one(
     url: str,
     database: Database,
 ) -> None:
@@ -457,10 +415,10 @@ def test_hostile_messages_are_rejected_each_for_itself(
     found = rows(url, "SELECT seq, reason FROM rejected ORDER BY seq")
     assert [seq for seq, _ in found] == list(range(1, len(mixed), 2))
     assert all(reason for _, reason in found)
-    assert outcome.set_aside == 0
+    assert outcome.dead_letters == 0
 
 
-def test_values_whose_squares_are_beyond_a_double_hold_up_nothing(
+def test_values_whose_squares_overflow_delay_nothing(
     url: str,
     database: Database,
 ) -> None:
@@ -471,33 +429,33 @@ def test_values_whose_squares_are_beyond_a_double_hold_up_nothing(
     assert rows(url, "SELECT n FROM vitals WHERE parameter = 'heart_rate'") == [(2,)]
 
 
-def test_predictions_catch_up_with_one_call_a_model(
+def test_pending_predictions_are_filled_in_with_one_call_per_version(
     url: str,
     database: Database,
 ) -> None:
     client = Client(away=True)
-    handler = DataHandler(database, client)  # type: ignore[arg-type]
-    handler.declare(Declaration(Model("m", "1", FEATURES), [Model("n", "1", FEATURES)]))
+    shadows = [Model("m", "2", FEATURES), Model("n", "1", FEATURES)]
+    handler = handler_of(database, Declaration(Model("m", "1", FEATURES), shadows), client)
     handler.handle(batch(0, *(message(float(value)) for value in range(50, 100))))
-    assert rows(url, "SELECT COUNT(*) FROM pending") == [(100,)]
+    assert rows(url, "SELECT COUNT(*) FROM pending") == [(150,)]
     client.away, client.calls = False, []
-    # The attendant writes this table before a worker hears of a model.
-    database.remember_models([(name, "1", "shadow", "[]", "2026-01-01") for name in "mn"])
-    Attendant(None, database, client).catch_up()  # type: ignore[arg-type]
-    assert client.calls == [("m", 50), ("n", 50)]
+    versions = (("m", "1"), ("m", "2"), ("n", "1"))
+    # Before a worker reads a declaration, the background process has written it to this table.
+    database.remember_models([ModelRow(*of, "shadow", "[]", "2026-01-01") for of in versions])
+    CatchUp(database, client).fill_in()  # type: ignore[arg-type]
+    assert client.calls == [(*of, 50) for of in versions]
     assert rows(url, "SELECT COUNT(*) FROM pending") == [(0,)]
-    assert rows(url, "SELECT probability FROM predictions WHERE seq = 50") == [(0.0745,)] * 2
+    assert rows(url, "SELECT probability FROM predictions WHERE seq = 50") == [(0.0745,)] * 3
 
 
-def test_a_message_that_is_stored_and_comes_again_in_another_partition_is_left_alone(
+def test_a_stored_message_sent_again_to_another_partition_is_skipped(
     url: str,
     database: Database,
 ) -> None:
     stored = message()
     handler_of(database).handle(batch(0, stored))
-    again = Batch("s", 1, 0, batch(0, stored).messages)
-    outcome = handler_of(database).handle(again)
-    assert (outcome.stored, outcome.rejected, outcome.set_aside) == (0, 0, 0)
+    outcome = handler_of(database).handle(batch(0, stored, part=1))
+    assert (outcome.stored, outcome.rejected, outcome.dead_letters) == (0, 0, 0)
     assert rows(url, "SELECT COUNT(*) FROM readings") == [(1,)]
     assert rows(url, "SELECT n FROM vitals") == [(1,)]
     assert rows(url, "SELECT COUNT(*) FROM rejected") == [(0,)]

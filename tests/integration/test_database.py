@@ -11,6 +11,7 @@ from typing import Any
 
 import mysql.connector
 import pytest
+from msgspec import structs
 
 from embedded.stack import free_port
 from tests.support.servers import rows
@@ -41,7 +42,7 @@ def database(url: str) -> Iterator[Database]:
 
 def reading(seq: int, value: float = 80.5, **other: Any) -> ReadingRow:
     row = ReadingRow("s", seq, 17, "2150-02-28", "2150-03-01 07:00:00", "heart_rate", value)
-    return row._replace(**other)
+    return structs.replace(row, **other)
 
 
 def vital(n: int, mean: float) -> VitalRow:
@@ -66,7 +67,7 @@ def prediction(
 
 
 def stay(discharge: str | None = None, **other: Any) -> StayRow:
-    return StayRow("s", 17, "2150-02-28", 63.2, discharge, None, None)._replace(**other)
+    return structs.replace(StayRow("s", 17, "2150-02-28", 63.2, discharge, None, None), **other)
 
 
 def batch(after: int, last: int, **tables: Any) -> Changes:
@@ -200,18 +201,18 @@ class TestOneTransaction:
 class TestRejectedAndPending:
     def test_catching_up_keeps_vitals_that_are_further(self, url: str, database: Database) -> None:
         database.commit(batch(0, 2, vitals=[vital(2, 81.5)], complete=True))
-        assert database.behind("s") == ({}, [])
+        assert database.behind("s") == ({}, [], 0)
         database.commit(batch(2, 5))
         database.commit(replace(batch(0, 6, readings=[reading(6)]), part=1))
-        positions, readings = database.behind("s")
-        assert positions == {0: 5, 1: 6}
-        assert [row.seq for row in readings] == [2, 5, 6]  # from the one furthest behind
+        behind = database.behind("s")
+        assert behind.positions == {0: 5, 1: 6}
+        assert [row.seq for row in behind.readings] == [2, 5, 6]  # from the one furthest behind
         # While this worker looked, another went on.
         database.commit(batch(5, 7, vitals=[vital(7, 70.0)], complete=True))
-        database.catch_up("s", positions, [vital(6, 60.0)])
+        database.catch_up("s", behind, [vital(6, 60.0)])
         assert rows(url, "SELECT n, mean, seq FROM vitals") == [(7, 70.0, 7)]
         assert rows(url, "SELECT part, vitals_seq FROM positions") == [(0, 7), (1, 6)]
-        database.catch_up("s", {0: 8}, [vital(8, 80.0)])
+        database.catch_up("s", behind._replace(positions={0: 8}), [vital(8, 80.0)])
         assert rows(url, "SELECT n, mean, seq FROM vitals") == [(8, 80.0, 8)]
 
     def test_a_replayed_message_leaves_rejected_once(self, url: str, database: Database) -> None:
@@ -249,7 +250,7 @@ class TestRejectedAndPending:
         assert database.count("predictions", "s") == 0
         first = database.pending("formula", "1", 2)
         assert [row.seq for row in first] == [1, 2]
-        database.fill_in([row._replace(probability=0.25, reason=None) for row in first])
+        database.fill_in([structs.replace(row, probability=0.25, reason=None) for row in first])
         assert [row.seq for row in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 

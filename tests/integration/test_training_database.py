@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,11 +19,10 @@ import pandas as pd
 import pytest
 
 from hospital.replay import Replay
-from tests.integration.test_data_handler import Client
 from tests.integration.test_training import DIED, ROOT, toml, write_ward
-from tool.data_handler import Batch, DataHandler
+from tests.support.batches import Client
+from tool.data_handler import DataHandler
 from tool.database import Database, connect
-from tool.features import Feature
 from tool.model_client import Declaration, Model
 from training import artifact, config, database, train
 from training import outcomes as outcome_file
@@ -31,6 +31,8 @@ from training.database import DatabaseFailure
 from training.rows import assemble
 from training.stream import DataError, Stream
 from training.stream import read as read_stream
+from wire.batches import Batch, RawMessage
+from wire.features import Feature
 
 pytestmark = pytest.mark.timeout(90, func_only=True)
 
@@ -107,7 +109,9 @@ def store(opened: Database, folder: Path, mode: str) -> None:
         for part, some in enumerate(messages):
             after = 0
             for start in range(0, len(some), 900):
-                batch = Batch(replay.stream, part, after, some[start : start + 900])
+                batch = Batch(
+                    replay.stream, part, after, list(starmap(RawMessage, some[start : start + 900]))
+                )
                 after = handler.handle(batch).position
 
 
@@ -187,7 +191,7 @@ def test_what_is_read_is_of_one_moment_while_tool_goes_on_storing(url: str) -> N
     opened = connect(url)
     with database.snapshot(url) as (cursor, _):
         before = rows(cursor)
-        handler_of(opened).handle(Batch("another", 0, 0, [(1, 0.0, LATE)]))
+        handler_of(opened).handle(Batch("another", 0, 0, [RawMessage(1, 0.0, LATE)]))
         assert rows(cursor) == before
     opened.close()
     with database.snapshot(url) as (cursor, _):

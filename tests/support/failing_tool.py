@@ -1,27 +1,31 @@
-"""The tool, failing at chosen points, once at each. Started by tests in the real one's place.
+"""The tool, failing once at each of some chosen points. Tests start it instead of the real one.
 
-FAIL_POINTS names them, each with the message whose batch it strikes: "predicted=300 committed=400".
-FAIL_PART is the partition (empty: any), FAIL_MARKS a folder where a file NAME is made when it has
-happened, with the process's id in it.
+FAIL_POINTS names the points, each with a message in the batch that fails: "predicted=300
+committed=400". FAIL_PART is the partition, empty for any. In the folder FAIL_MARKS, each point that
+was reached leaves a file with its name and the id of the process.
 """
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rq import Queue
 from rq.job import Job
 
-import tool.run
-from tool import data_handler, worker
+from tool import data_handler, processes, worker
 from tool.__main__ import main
 from tool.database import Changes, Database
-from tool.settings import Settings
+from tool.jobs import Jobs
+from tool.result import Result
+from tool.settings import Settings, client_of, database_of, redis_of
+from wire.batches import RawMessage
+from wire.keys import JobId
 
 
 class Points:
-    """Each strikes once, in one process."""
+    """Each point fails once, in one process."""
 
     def __init__(self) -> None:
         pairs = (point.split("=") for point in os.environ["FAIL_POINTS"].split())
@@ -48,17 +52,20 @@ class Points:
 
 class Worker(worker.PartitionWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
-        _, part, last, _ = job.id.rsplit("-", 3)
-        points.reached("dequeued", int(last), part)
-        super().execute_job(job, queue)  # type: ignore[no-untyped-call]
+        job_id = JobId.parse(job.id)
+        points.reached("dequeued", job_id.last, job_id.part)
+        super().execute_job(job, queue)
 
-    def _say(self, batch: data_handler.Batch, *rest: Any) -> None:
-        super()._say(batch, *rest)
-        points.reached("acknowledged", batch.messages[-1][0], batch.part)
+
+class FailingJobs(Jobs):
+    def store(self, key: str) -> None:
+        super().store(key)
+        _, part, last = key.rsplit("-", 2)
+        points.reached("acknowledged", int(last), part)
 
 
 def failing(database: Database) -> Database:
-    """The same database with fail points around and inside its transaction."""
+    """The database, with fail points around and inside its transaction."""
     commit, insert = database.commit, database.session.insert
     current: list[Changes] = []
 
@@ -79,36 +86,36 @@ def failing(database: Database) -> Database:
 
 
 class Poisoned(data_handler.DataHandler):
-    """Cannot process the message, or dies of it."""
+    """Fails to process a message, or crashes."""
 
-    def _walk(self, decoded: Any, *rest: Any) -> Any:
-        seqs = {seq for seq, _ in decoded}
+    def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
+        seqs = {raw.seq for raw in messages}
         if points.at.get("deadly") in seqs:
             os.kill(os.getpid(), signal.SIGKILL)
         if points.at.get("poisoned") in seqs:
-            raise RuntimeError("a message like no other")
-        return super()._walk(decoded, *rest)
+            raise RuntimeError("a message that fails")
+        return super()._process(messages, changes)
 
 
 def work(settings: Settings, part: int) -> None:
-    worker.follow_parent()
-    tool.run.set_up_logging(settings)
-    database = tool.run.database_of(settings)
-    client = tool.run.client_of(settings)
+    processes.begin(settings)
+    database = database_of(settings)
+    client = client_of(settings)
     handler = data_handler.DataHandler(database, client)
     if points.at.keys() & {"poisoned", "deadly"}:
         handler = Poisoned(database, client)
     else:
         failing(database)
         worker.PartitionWorker = Worker  # type: ignore[misc]
-    worker.work(part, tool.run.redis_of(settings), database, handler)
+        vars(worker)["Jobs"] = FailingJobs
+    worker.work(part, redis_of(settings), database, handler)
 
 
 points = Points()
 
 if __name__ == "__main__":
-    # From the module, not from __main__: it is imported by name in the worker's process.
+    # From the module, not from __main__: the worker's process imports it by name.
     from tests.support.failing_tool import work as importable
 
-    tool.run.work = importable
+    processes.work = importable
     raise SystemExit(main())

@@ -1,8 +1,8 @@
-"""The tool's streamed features and training's bulk features are the same numbers.
+"""The tool's streamed features and training's bulk features are equal.
 
-Held together by a third computation that neither shares anything with: each definition
-of `tool/features.py`'s docstring, spelt out over a plain list with `statistics`, whose
-mean and standard deviation are exact before the last rounding.
+Both are compared with a third computation, which shares nothing with them: each definition in the
+docstring of `tool/features.py`, over a plain list, with `statistics`, whose mean and standard
+deviation are exact before the last rounding.
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ from hypothesis import strategies as st
 from numpy.random import Generator, default_rng
 
 from modelapi.rounding import significant
-from tool.features import AGGREGATIONS, ORIGINAL, Feature, FeatureSet, Stay, Vital, widest
+from tool.features import FeatureSet, Stay, widest
+from tool.statistics import Statistics
 from training.features import bulk_features, last_rows
+from wire.features import AGGREGATIONS, Feature
+
+FORMULA = (
+    Feature.parse("age", required=True),
+    Feature.parse("last_blood_pressure", required=True),
+    Feature.parse("rmean_respiration_rate", required=True),
+    Feature.parse("standard_deviation_temperature", fill=0.0),
+)
 
 HOUR = timedelta(hours=1)
 StayKey = tuple[int, date]
@@ -135,11 +144,11 @@ def streamed(
     for place, reading in enumerate(readings):
         stay = stays.setdefault(reading.stay, Stay(windows, age=ages[reading.stay]))
         if place in gone:
-            columns = {name: astuple(vital) for name, vital in stay.vitals.items()}
+            columns = {name: astuple(each) for name, each in stay.statistics.items()}
             stay = stays[reading.stay] = Stay(
                 windows,
                 age=stay.age,
-                vitals={name: Vital(*column) for name, column in columns.items()},
+                statistics={name: Statistics(*column) for name, column in columns.items()},
             )
             for parameter, hours in windows.items():
                 kept = [
@@ -213,9 +222,8 @@ instants = st.one_of(
     st.integers(0, 9).map(lambda step: 36_000 + step),
 )
 features = st.builds(
-    lambda parameter, aggregation, window, fill: replace(
-        Feature.parse(f"{parameter}__{aggregation}" + (f"__{window}h" if window else "")),
-        fill=fill,
+    lambda parameter, aggregation, window, fill: Feature.parse(
+        f"{parameter}__{aggregation}" + (f"__{window}h" if window else ""), fill=fill
     ),
     st.sampled_from(PARAMETERS),
     st.sampled_from(AGGREGATIONS),
@@ -223,7 +231,7 @@ features = st.builds(
     st.sampled_from((None, None, None, 0.0, -1.5)),
 )
 declarations = st.lists(
-    st.one_of(features, st.sampled_from(list(ORIGINAL.values()))),
+    st.one_of(features, st.sampled_from(list(FORMULA))),
     min_size=1,
     max_size=12,
     unique_by=lambda feature: feature.name,
@@ -428,11 +436,11 @@ def test_windows_of_every_size_are_cut_into_bounded_pieces(monkeypatch: pytest.M
 
 
 def test_no_readings_give_no_rows() -> None:
-    found = bulk_features(table([]), ages_table(), list(ORIGINAL.values()))
+    found = bulk_features(table([]), ages_table(), list(FORMULA))
     assert found.shape == (0, 4)
 
 
 def test_a_value_that_is_no_number_is_refused_by_label() -> None:
     bad = table([Reading(4, (7, date(2019, 2, 1)), 0, "temperature", math.nan)])
     with pytest.raises(ValueError, match="reading 4: value is not a finite number"):
-        bulk_features(bad, ages_table(), list(ORIGINAL.values()))
+        bulk_features(bad, ages_table(), list(FORMULA))

@@ -20,10 +20,9 @@ from modelapi.server import create_app
 from modelapi.settings import Settings
 from tests.support.pipeline import synthetic
 from tool.features import FeatureSet, Stay
-from tool.messages import Discharge, Reading, decode, ordinal
 from tool.model_client import Declaration, feature_set
-from tool.replay import part_of
 from wire.batches import partition_of
+from wire.messages import Discharge, Reading, decode, ordinal
 
 SERVICES = ("hospital", "gateway", "buffer", "tool", "modelapi", "dashboard")
 
@@ -106,7 +105,7 @@ def test_a_message_that_is_replayed_goes_where_it_went_at_first(
     """The stay is in the memory of one worker only."""
     message = json.dumps({"type": "reading", "pat_id": pat_id, "age": None})
     expected = partition_of(message.encode(), partitions)
-    assert part_of(message, partitions) == expected
+    assert partition_of(message, partitions) == expected
     assert 0 <= expected < partitions
 
 
@@ -115,7 +114,7 @@ def test_a_message_that_is_replayed_goes_where_it_went_at_first(
     ["", "{", "{}", '{"pat_id":"7"}', '{"pat_id":7.5}', "[7]", '{"pat_id":7,"x":' + "[" * 5000],
 )
 def test_a_message_without_a_patient_goes_where_it_went_at_first(message: str) -> None:
-    assert part_of(message, 7) == partition_of(message.encode(), 7) == 0
+    assert partition_of(message, 7) == partition_of(message.encode(), 7) == 0
 
 
 def test_the_programs_own_ports_are_those_of_make_run(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tool.database.changes import Changes
-from tool.database.errors import Moved
+from tool.database.errors import Moved, Refused
 from tool.database.session import Session
 
 
@@ -17,6 +17,8 @@ def write(session: Session, cursor: Any, changes: Changes) -> None:
     else:
         _move(session, cursor, changes, changes.part)
     session.insert(cursor, "readings", changes.readings)
+    if changes.readings:
+        _check_withdrawn(session, cursor, changes)
     if changes.withdrawn:
         session.execute_each(
             cursor,
@@ -48,6 +50,20 @@ def _take_from_rejected(session: Session, cursor: Any, changes: Changes) -> None
     )
     if cursor.rowcount != 1:
         raise Moved
+
+
+def _check_withdrawn(session: Session, cursor: Any, changes: Changes) -> None:
+    """Raises Refused for a reading that was withdrawn before and is sent again."""
+    first, last = changes.readings[0].seq, changes.readings[-1].seq
+    session.execute(
+        cursor,
+        "SELECT of_seq FROM withdrawn WHERE stream = ? AND of_seq BETWEEN ? AND ?",
+        (changes.stream, first, last),
+    )
+    withdrawn = {seq for (seq,) in cursor.fetchall()}
+    for row in changes.readings if withdrawn else ():
+        if row.seq in withdrawn:
+            raise Refused(f"message {row.seq} was withdrawn")
 
 
 def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:

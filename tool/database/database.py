@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tool.database import schema
 from tool.database.changes import Changes
 from tool.database.commit import write
+from tool.database.errors import Moved
 from tool.database.literals import names
 from tool.database.session import Session
 from wire.tables import (
@@ -40,6 +41,17 @@ STORED = (
     ("outcomes", "seq"),
     ("acknowledgements", "seq"),
 )
+
+
+class Behind(NamedTuple):
+    """Readings that `vitals` may lack, in the order of the stream.
+
+    positions: the last stored message of each partition. withdrawals: their number so far.
+    """
+
+    positions: dict[int, int]
+    readings: list[ReadingRow]
+    withdrawals: int
 
 
 class Database:
@@ -111,36 +123,44 @@ class Database:
         """The partitions with readings that `vitals` may lack."""
         return self._read(PositionRow, f"{POSITIONS} WHERE vitals_seq < seq")
 
-    def behind(self, stream: str) -> tuple[dict[int, int], list[ReadingRow]]:
-        """The position of each partition, and the readings that `vitals` may lack, in order.
-
-        Both are empty when `vitals` is up to date.
-        """
+    def behind(self, stream: str) -> Behind:
+        """The readings that `vitals` may lack; without positions when it is up to date."""
         with self.session.transaction() as cursor:
             found = self._select(cursor, PositionRow, f"{POSITIONS} WHERE stream = ?", (stream,))
             behind = [row.vitals_seq for row in found if row.vitals_seq < row.seq]
             if not behind:
-                return {}, []
+                return Behind({}, [], 0)
             readings = self._select(
                 cursor,
                 ReadingRow,
                 f"{READINGS} WHERE stream = ? AND seq > ? ORDER BY seq",
                 (stream, min(behind)),
             )
-        return {row.part: row.seq for row in found}, readings
+            withdrawals = self._withdrawals(cursor, stream)
+        return Behind({row.part: row.seq for row in found}, readings, withdrawals)
 
-    def catch_up(self, stream: str, positions: dict[int, int], vitals: Sequence[VitalRow]) -> None:
-        """Writes the rows of `vitals` that are further than those in the table."""
+    def catch_up(self, stream: str, behind: Behind, vitals: Sequence[VitalRow]) -> None:
+        """Writes the rows of `vitals` that are further than those in the table.
+
+        Raises Moved when a reading was withdrawn since `behind`, for the rows may hold it.
+        """
         with self.session.transaction() as cursor:
-            for part, seq in sorted(positions.items()):
+            # A batch under way on these partitions ends first, or begins after this.
+            for part, seq in sorted(behind.positions.items()):
                 self.session.execute(
                     cursor,
                     "UPDATE positions SET vitals_seq = ?"
                     " WHERE stream = ? AND part = ? AND vitals_seq < ?",
                     (seq, stream, part, seq),
                 )
+            if self._withdrawals(cursor, stream) != behind.withdrawals:
+                raise Moved
             # Another worker may have written its rows since `behind`.
             self.session.replace(cursor, "vitals", vitals, newer="seq")
+
+    def _withdrawals(self, cursor: Any, stream: str) -> int:
+        self.session.execute(cursor, "SELECT COUNT(*) FROM withdrawn WHERE stream = ?", (stream,))
+        return int(cursor.fetchone()[0])
 
     def models(self) -> list[ModelRow]:
         """All versions of all models that were ever declared."""

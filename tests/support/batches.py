@@ -1,0 +1,66 @@
+"""Messages, batches and a worker's handler, for tests without Redis and without a model API."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tool.data_handler import DataHandler
+from tool.database import Database
+from tool.model_client import Declaration, Model, ModelUnavailable
+from wire.batches import Batch, RawMessage
+from wire.features import Feature
+
+FEATURES: list[dict[str, Any]] = [
+    Feature.parse(name, required=True).declaration()
+    for name in ("age", "heart_rate__mean", "heart_rate__count")
+]
+DECLARATION = Declaration(Model("m", "1", FEATURES))
+STAY = {"pat_id": 17, "date_admission": "2150-02-28"}
+
+
+class Client:
+    """A model that answers the mean heart rate divided by 1000, or that is away."""
+
+    def __init__(self, away: bool = False) -> None:
+        self.away = away
+        self.calls: list[tuple[str, str, int]] = []
+
+    def predict(self, model: str, version: str, asked: Sequence[str]) -> list[float]:
+        self.calls.append((model, version, len(asked)))
+        if self.away:
+            raise ModelUnavailable
+        return [(json.loads(row).get("heart_rate__mean") or 0.0) / 1000 for row in asked]
+
+
+def message(value: object = 80.0, **other: Any) -> bytes:
+    """A reading; version 1 unless `other` has a minute."""
+    found = {
+        "type": "reading",
+        **STAY,
+        "age": 63.2,
+        "date_discharge": None,
+        "day": "2150-03-01",
+        "hour": 7,
+        "parameter": "heart_rate",
+        "value": value,
+    }
+    return json.dumps(found | other).encode()
+
+
+def other(kind: str, **members: Any) -> bytes:
+    """A message of another type, of the same stay."""
+    return json.dumps({"type": kind, **STAY} | members).encode()
+
+
+def batch(after: int, *messages: bytes, stream: str = "s", part: int = 0) -> Batch:
+    """The messages `after + 1` and on."""
+    numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(messages, after + 1)]
+    return Batch(stream, part, after, numbered)
+
+
+def handler_of(
+    database: Database, declaration: Declaration = DECLARATION, client: Client | None = None
+) -> DataHandler:
+    found = DataHandler(database, client or Client())  # type: ignore[arg-type]
+    found.declare(declaration)
+    return found
