@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROGRAMS := $(patsubst %/requirements.txt,%,$(wildcard $(addsuffix /requirements.txt,\
 	hospital buffer tool modelapi dashboard gateway embedded)))
-PACKAGES := wire $(PROGRAMS) training benchmarks chaos
+PACKAGES := wire $(PROGRAMS) training backtest benchmarks chaos
 REQUIREMENTS := $(wildcard */requirements.txt)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
@@ -15,7 +15,7 @@ setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
 export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
 .DEFAULT_GOAL := help
-.PHONY: help run live replay status import train evaluate token chaos bench test check audit lock clean
+.PHONY: help run live replay status import train evaluate backtest token chaos bench test check audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ train: $(VENV)/train ## train and evaluate a model: CONFIG=file.toml
 
 evaluate: $(VENV)/train ## judge a finished model on your patients: MODEL=name/version DATA=folder
 	@$(BIN)/python -m training evaluate "$$MODEL" "$$DATA" $${RECALIBRATE:+--recalibrate "$$RECALIBRATE"} $${LABEL:+--label "$$LABEL"}
+
+backtest: $(VENV)/train ## score models on your history: DATA=folder MODELS="name/1 name/2"
+	@$(BIN)/python -m backtest "$$DATA" $(MODELS) $(OPTIONS)
 
 token: $(VENV)/run ## print a token for the model API: KEY=file
 	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"}

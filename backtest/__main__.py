@@ -12,6 +12,8 @@ from typing import Any
 from backtest import figures, gate, history, report
 from backtest.figures import Backtest
 from backtest.history import NoHistory, Version
+from backtest.replay import replay
+from embedded.stack import CannotRun
 from training import outcomes as outcome_file
 from training.config import Label
 from training.stream import DataError
@@ -79,13 +81,20 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     logs.set_up("backtest", "INFO")
+    replayed: dict[str, Any] = {}
     try:
-        found = run(chosen)
-    except (NoHistory, DataError, SettingError, ValueError) as error:
+        if chosen.database:
+            url = DatabaseUrl.parse(chosen.database)
+        else:
+            log.info("replaying %s", chosen.folder)
+            address, replayed = replay(chosen.folder, chosen.models)
+            url = DatabaseUrl(address)
+        found = run(chosen, url)
+    except (CannotRun, NoHistory, DataError, SettingError, ValueError) as error:
         print(f"backtest: {error}", file=sys.stderr)
         return 1
-    page = report.write(found, {}, chosen.to)
-    as_json = report.as_json(found, {})
+    page = report.write(found, replayed, chosen.to)
+    as_json = report.as_json(found, replayed)
     failed = gate.failed(as_json["models"][0], chosen.at_least, chosen.at_most)
     for line in failed:
         print(f"backtest: {line}", file=sys.stderr)
@@ -94,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 3 if failed else 0
 
 
-def run(chosen: Any) -> Backtest:
+def run(chosen: Any, url: DatabaseUrl) -> Backtest:
     """All figures. Raises NoHistory, DataError or ValueError, one line each."""
     policy = Policy(
         at=chosen.at,
@@ -111,7 +120,6 @@ def run(chosen: Any) -> Backtest:
         within_hours=chosen.within,
     )
     outcomes = outcome_file.read(chosen.folder, label).table
-    url = DatabaseUrl.parse(chosen.database)
     password = os.environ.get("DATABASE_PASSWORD", "")
     log.info("reading predictions from %s", without_password(url))
     stream = chosen.stream or history.newest_stream(url, password)
