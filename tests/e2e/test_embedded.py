@@ -137,7 +137,7 @@ def test_nothing_is_started_with_a_bad_setting(what: str) -> None:
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == "embedded: MODEL_TIMEOUT=soon: expected seconds, above 0\n"
+    assert done.stderr == "embedded: MODEL_TIMEOUT=soon: expected seconds, above 0 and below 3600\n"
 
 
 def test_a_replay_says_where_the_rows_are_that_could_not_be_used(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
@@ -114,10 +115,21 @@ def test_a_stopped_worker_whose_job_another_has_done_changes_nothing(
         check(ward, pipeline.database_url, "live")
 
 
+def workers(pipeline: Pipeline) -> int:
+    """The workers that are registered in Redis."""
+    try:
+        return int(pipeline.redis.scard("rq:workers"))
+    except RedisError:
+        return 0
+
+
 def test_two_tools_on_the_same_partitions_store_nothing_twice(ward: Path, tmp_path: Path) -> None:
-    with Pipeline(tmp_path, ward, REPLAY_RATE="600") as pipeline:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="400", BATCH_MAX="20") as pipeline:
+        pipeline.send("buffer", signal.SIGSTOP)
         other = second("tool", pipeline)
         try:
+            pipeline.wait(lambda: workers(pipeline) == 4)
+            pipeline.send("buffer", signal.SIGCONT)
             pipeline.wait(lambda: settled(pipeline))
         finally:
             os.killpg(other.pid, signal.SIGKILL)
