@@ -52,6 +52,7 @@ Loaded = dict[StayKey, KnownStay]
 OF_A_STAY = (Reading, Discharge, Admission)
 # A reading, and the features as of it that a model is asked about.
 Question = tuple[ReadingRow, str]
+Asked = list[tuple[Model, FeatureSet, list[Question]]]
 
 
 class BatchProcessor:
@@ -76,12 +77,25 @@ class BatchProcessor:
         result = Result(changes.last, received=Counter(map(attrgetter("received"), messages)))
         decoded = self._decode(messages, changes, result)
         stays = self._load(decoded, changes.stream)
-        questions = self._walk(decoded, stays, changes, result)
-        for (model, _), asked in zip(self._models, questions, strict=True):
-            self._predict(model, asked, changes, result)
+        asked = self._walk(decoded, stays, changes, result)
+        for model, _, questions in asked:
+            self._predict(model, questions, changes, result)
         self._stays.commit(changes, stays)
         result.stored = len(changes.readings)
         return result
+
+    def repeat(self, raw: RawMessage, changes: Changes) -> None:
+        """Moves past a message whose row is stored already.
+
+        Messages of its stay without a row come again too, so it sets age and discharge again.
+        """
+        decoded = self._decode([raw], changes, Result(changes.last))
+        stays = self._load(decoded, changes.stream)
+        for _, message in decoded:
+            if isinstance(message, Reading):
+                known = stays[changes.stream, message.pat_id, message.date_admission]
+                known.update(message.age, message.date_discharge)
+        self._stays.commit(changes, stays)
 
     def _decode(self, messages: Sequence[RawMessage], changes: Changes, result: Result) -> Decoded:
         decoded: Decoded = []
@@ -102,12 +116,10 @@ class BatchProcessor:
             },
         )
 
-    def _walk(
-        self, decoded: Decoded, stays: Loaded, changes: Changes, result: Result
-    ) -> list[list[Question]]:
+    def _walk(self, decoded: Decoded, stays: Loaded, changes: Changes, result: Result) -> Asked:
         """Takes in one message after the other. Returns the questions to each model."""
         stream = changes.stream
-        questions: list[list[Question]] = [[] for _ in self._models]
+        asked: Asked = [(model, features, []) for model, features in self._models]
         times: dict[tuple[str, int, int, int], tuple[str, float, float]] = {}
         for raw, message in decoded:
             if not isinstance(message, Reading):
@@ -131,26 +143,11 @@ class BatchProcessor:
             reading = ReadingRow(stream, raw.seq, pat_id, admission, measured_at, parameter, value)
             changes.readings.append(reading)
             if known.discharge is None:
-                self._ask(reading, known.stay, questions, changes)
+                _ask(reading, known.stay, asked, changes)
         for known in stays.values():
             if known.withdrawn:
                 self._stays.fold_again(known, changes)
-        return questions
-
-    def _ask(
-        self, reading: ReadingRow, stay: Stay, questions: list[list[Question]], changes: Changes
-    ) -> None:
-        """Computes the features of each model, and stores why there is no prediction."""
-        for (model, features), asked in zip(self._models, questions, strict=True):
-            row = features.row(stay)
-            reason = features.missing(row)
-            encoded = features.encode(row)
-            if reason is None:
-                asked.append((reading, encoded))
-            else:
-                changes.predictions.append(
-                    _prediction(model, reading, encoded, None, reason, changes.now)
-                )
+        return asked
 
     def _apply(self, seq: int, message: Message, stays: Loaded, changes: Changes) -> None:
         """Takes in a message other than a reading. Raises Rejected for an unknown withdrawal."""
@@ -207,6 +204,19 @@ class BatchProcessor:
                     *("patient %d: %s %.4f", reading.pat_id, model.model, probability),
                     extra={"message_id": f"{reading.stream}-{reading.seq}"},
                 )
+
+
+def _ask(reading: ReadingRow, stay: Stay, asked: Asked, changes: Changes) -> None:
+    """Computes the features of each model, and stores why there is no prediction."""
+    for model, features, questions in asked:
+        row = features.row(stay)
+        reason = features.missing(row)
+        encoded = features.encode(row)
+        if reason is None:
+            questions.append((reading, encoded))
+        else:
+            prediction = _prediction(model, reading, encoded, None, reason, changes.now)
+            changes.predictions.append(prediction)
 
 
 def _reject(raw: RawMessage, error: Rejected, changes: Changes, result: Result) -> None:

@@ -5,6 +5,7 @@ stored already; a batch that begins behind it is early.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -136,15 +137,14 @@ class DataHandler:
     def _store_dead_letter(self, batch: Batch, error: Exception) -> Result:
         [raw] = batch.messages
         changes = Changes(batch.stream, batch.part, batch.after, raw.seq, now())
-        result = Result(raw.seq)
-        # A message that was sent again to another partition is stored already.
-        if not self._database.is_stored(batch.stream, raw.seq):
-            row = dead_letter_row(batch.stream, raw, error, changes.now)
-            changes.rejected.append(row)
-            result.codes["dead_letter"] += 1
-            result.received[raw.received] += 1
+        # After a change of the number of partitions, stored messages may come again.
+        if self._database.is_stored(batch.stream, raw.seq):
+            self._processor.repeat(raw, changes)
+            return Result(raw.seq)
+        changes.rejected.append(dead_letter_row(batch.stream, raw, error, changes.now))
         self._stays.commit(changes, {})
-        return result
+        received, codes = Counter([raw.received]), Counter(["dead_letter"])
+        return Result(raw.seq, received=received, codes=codes)
 
     def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         return self._processor.process(messages, changes)

@@ -17,7 +17,8 @@ def withdraw(database: Database, changes: Changes, seq: int, message: Withdrawal
     place = bisect_left(changes.readings, message.of, key=attrgetter("seq"))
     in_batch = place < len(changes.readings) and changes.readings[place].seq == message.of
     reading = changes.readings[place] if in_batch else _stored(database, changes, message.of)
-    if reading is None:
+    # A later message does not count either, which is stored when all messages are sent again.
+    if reading is None or message.of >= seq:
         # A change of the number of partitions can bring messages again.
         if database.is_stored(changes.stream, seq):
             return None

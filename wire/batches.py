@@ -1,6 +1,6 @@
 """Batches of raw messages on their way from the buffer to the tool, and the partition rule."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated
 from zlib import crc32
 
 import msgspec
@@ -10,7 +10,7 @@ from msgspec import Meta
 MOST_PARTITIONS = 10_000
 
 
-class RawMessage(NamedTuple):
+class RawMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A message as it came: `received` is when the buffer read it, in seconds since 1970."""
 
     seq: int
