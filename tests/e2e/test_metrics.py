@@ -294,7 +294,7 @@ def test_counts_outlive_the_processes_that_counted(ward: Path, tmp_path: Path) -
         assert total(metrics(pipeline, "tool"), "icu_tool_messages_total") == n
         ended = "icu_modelapi_workers_ended_total"
         pipeline.wait(lambda: total(metrics(pipeline, "modelapi"), ended) == 1)
-        # Others' calls, of the attendant for one, may add to it.
+        # Other calls, such as those of the background process, may add to it.
         assert total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total") >= rows
 
 
