@@ -1,14 +1,13 @@
 """Reads and writes the tables of `wire.tables`."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from tool.database import schema
 from tool.database.changes import Changes
 from tool.database.commit import write
 from tool.database.errors import Moved
-from tool.database.literals import names
+from tool.database.literals import names, plain
+from tool.database.schema import prepare
 from tool.database.session import Session
 from wire.tables import (
     ModelRow,
@@ -65,7 +64,7 @@ class Database:
 
     def create_tables(self) -> None:
         """Creates or upgrades the tables. Raises Refused where it cannot."""
-        schema.prepare(self.session)
+        prepare(self.session)
 
     def commit(self, changes: Changes) -> None:
         """Writes all changes or none. Raises Moved, Refused or Unavailable."""
@@ -243,22 +242,8 @@ class Database:
         self, cursor: Any, row: type[T], statement: str, values: Sequence[Any] = ()
     ) -> list[T]:
         self.session.execute(cursor, statement, values)
-        return [row(*_plain(cells)) for cells in cursor.fetchall()]
+        return [row(*plain(cells)) for cells in cursor.fetchall()]
 
 
 def _all(table: str) -> str:
     return f"SELECT {names(columns(table))} FROM {table}"
-
-
-def _plain(cells: Iterable[Any]) -> Iterable[Any]:
-    """Dates as ISO text and JSON as text, whatever type the driver returns."""
-    return [
-        cell
-        if cell is None or isinstance(cell, int | float | str)
-        else cell.decode()
-        if isinstance(cell, bytes | bytearray)
-        else cell.isoformat(" ", "milliseconds" if cell.microsecond else "seconds")
-        if isinstance(cell, datetime)
-        else str(cell)
-        for cell in cells
-    ]

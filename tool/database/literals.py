@@ -1,4 +1,4 @@
-"""Rows as SQL literals, for statements that insert many rows at once."""
+"""Rows as SQL literals, for statements that insert many at once, and rows as read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -54,3 +54,17 @@ def _refuse(cell: object) -> str:
 def names(columns: Iterable[str]) -> str:
     """Column names in backticks, which SQLite accepts too: MySQL reserves `last_value`."""
     return ", ".join(f"`{column}`" for column in columns)
+
+
+def plain(cells: Iterable[Any]) -> Iterable[Any]:
+    """Dates as ISO text and JSON as text, whatever type the driver returns."""
+    return [
+        cell
+        if cell is None or isinstance(cell, int | float | str)
+        else cell.decode()
+        if isinstance(cell, bytes | bytearray)
+        else cell.isoformat(" ", "milliseconds" if cell.microsecond else "seconds")
+        if isinstance(cell, datetime)
+        else str(cell)
+        for cell in cells
+    ]
