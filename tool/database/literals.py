@@ -1,6 +1,7 @@
 """Rows as SQL literals, for statements that insert many at once, and rows as read."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from tool.database.errors import Refused
