@@ -95,7 +95,7 @@ def test_batches_that_repeat_or_overlap_add_only_new_messages(
     undisturbed: list[Any],
 ) -> None:
     handler = handler_of(database)
-    whole = batch(0, *(data for _, _, data in (*FIRST.messages, *SECOND.messages)))
+    whole = batch(0, *(raw.data for raw in (*FIRST.messages, *SECOND.messages)))
     for one in (FIRST, FIRST, whole, SECOND, FIRST, whole):
         handler.handle(one)
     assert stored(url) == undisturbed
