@@ -98,6 +98,8 @@ def split(content: bytes) -> list[bytes]:
     if content[:3] not in (b"FHS", b"BHS") and not re.search(rb"[\r\n]MSH", content):
         return [content]
     begins = [found.start() for found in re.finditer(rb"(?:(?<=[\r\n])|\A)MSH", content)]
+    if not begins:
+        return [content]  # a batch without a message is answered as an unreadable one
     ends = [*begins[1:], len(content)]
     parts = [content[begin:end] for begin, end in zip(begins, ends, strict=True)]
     return [re.split(rb"[\r\n](?=(?:BTS|FTS|BHS|FHS))", part, maxsplit=1)[0] for part in parts]

@@ -44,6 +44,13 @@ def test_any_bytes_are_read_or_refused(data: st.DataObject) -> None:
                 READER.facts(parse(content))
 
 
+@pytest.mark.parametrize("frame", [b"BHS", b"FHS|^~\\&|x\rBHS|^~\\&\rBTS|0\rFTS|0", b"FHS\rMS"])
+def test_a_batch_without_a_message_is_unreadable(frame: bytes) -> None:
+    (content,) = split(frame)
+    with pytest.raises(Unreadable):
+        parse(content)
+
+
 def test_every_code_is_of_a_known_parameter() -> None:
     path = Path(gateway.codes.__file__).with_name("codes.csv")
     with path.open(newline="") as file:
