@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from redis.exceptions import RedisError
 
 from embedded.programs import COMMANDS, Programs
 from embedded.programs import PIPELINE as PROGRAMS
 from embedded.redis_server import NoRedis, executable
 from embedded.stack import PORTS, ROOT, environment, free_port
+from wire.keys import DECLARATION
 
 __all__ = ["COMMANDS", "PROGRAMS", "Pipeline", "synthetic"]
 
@@ -35,8 +37,17 @@ class Pipeline(Programs):
             if os.environ.get("CI"):
                 raise
             pytest.skip(str(error))
-        self.start(*PROGRAMS)
+        # The buffer comes last: a slow machine's start must not eat the stream.
+        self.start(*(name for name in PROGRAMS if name != "buffer"))
+        self.wait(self._declared)
+        self.start("buffer")
         return self
+
+    def _declared(self) -> bool:
+        try:
+            return bool(self.redis.exists(DECLARATION))
+        except RedisError:
+            return False
 
     def wait(self, reached: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
