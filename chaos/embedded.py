@@ -43,9 +43,10 @@ class EmbeddedStack(Pipeline):
         self._hold = threading.Lock()
 
     def __enter__(self) -> "EmbeddedStack":
+        # The tool asks for the models through the proxy.
+        threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
         super().__enter__()
-        for work in (self._proxy.serve_forever, self._supervise):
-            threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=self._supervise, daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -95,7 +95,9 @@ class Programs:
         return sorted(map(int, listed.stdout.split()))
 
     def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text(errors="replace")
+        """A program's log; empty before its first start."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def logs(self, names: Iterable[str], length: int = 3000) -> str:
         """The end of each program's log."""
