@@ -14,6 +14,7 @@ from gateway.app import create_app
 from gateway.codes import CodesError
 from gateway.settings import Settings
 from wire import logs, settings
+from wire.tokens import TokenKeyError
 
 log = logging.getLogger("gateway")
 
@@ -48,7 +49,7 @@ def main() -> int:
         chosen = settings.read(Settings)
         logs.set_up("gateway", chosen.log_level, chosen.log_format)
         asyncio.run(serve(chosen))
-    except (settings.SettingError, CodesError) as error:
+    except (settings.SettingError, CodesError, TokenKeyError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
     except (OSError, ssl.SSLError, sqlite3.Error) as error:

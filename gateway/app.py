@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> web.Application:
     reader = Reader(codes, zone, settings.authority, metrics.unknown_code)
     fhir = FhirDoor(inbox, codes, zone)
     app = web.Application(
-        middlewares=[errors_as_json, hosts.only(names), required(settings.token_key_file.secret)],
+        middlewares=[errors_as_json, hosts.only(names), required(settings.token_key_file)],
         client_max_size=8 * settings.message_max,
     )
     app.router.add_get("/sub", stream.subscribe)

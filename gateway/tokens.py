@@ -1,34 +1,38 @@
-"""Bearer tokens, by the same key as the model API's: asked for as soon as a key is set."""
+"""Asks for a bearer token, by the same key as the model API, as soon as a key is set."""
+
+from pathlib import Path
 
 import jwt
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from wire.tokens import Key, read_key, subject_of
+
 # Inside the pipeline's own network; nginx does not pass them on.
 OPEN = {"/health", "/metrics", "/sub", "/fhir/metadata"}
 
 
-def required(secret: str) -> Middleware:
-    """Returns middleware that answers 401 without a valid token; with no key, it lets all pass.
+def required(path: str) -> Middleware:
+    """Returns middleware that answers 401 without a valid token; without a key, it lets all pass.
 
-    A PEM public key checks RS256 or ES256, any other text is the secret of HS256.
+    path: the key's file, or empty. Raises TokenKeyError for an unusable key.
     """
-    algorithms = ["RS256", "ES256"] if secret.startswith("-----BEGIN") else ["HS256"]
+    key: Key | None = None
+    algorithm = ""
+    if path:
+        key, algorithm = read_key(Path(path))
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not secret or request.path in OPEN:
+        if key is None or request.path in OPEN:
             return await handler(request)
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         try:
-            if scheme.lower() != "bearer":
-                raise jwt.InvalidTokenError("a bearer token is required")
-            claims = jwt.decode(token.strip(), secret, algorithms, options={"require": ["exp"]})
+            actor = subject_of(request.headers.get("Authorization"), key, algorithm)
         except jwt.InvalidTokenError as error:
             raise web.HTTPUnauthorized(
                 text=f"{error}", headers={"WWW-Authenticate": "Bearer"}
             ) from None
-        request["actor"] = str(claims.get("sub", "token"))
+        request["actor"] = actor
         return await handler(request)
 
     return check

@@ -14,7 +14,7 @@ from modelapi.artifact import ArtifactError, Ref
 from modelapi.champion import State, StateError, StateFile
 from modelapi.repository import Repository
 from modelapi.settings import Settings, from_environment
-from modelapi.tokens import make_token, read_key
+from wire.tokens import make_token, read_key
 
 DAY = 86_400
 

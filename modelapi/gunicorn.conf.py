@@ -34,7 +34,7 @@ try:
     port = number(os.environ, "MODELAPI_PORT", 5000, 1, 65535)
     workers = number(os.environ, "MODELAPI_WORKERS", 2, 1, 64)
     if settings.token_key_file is not None:
-        from modelapi.tokens import read_key
+        from wire.tokens import read_key
 
         read_key(settings.token_key_file)
 except ValueError as error:

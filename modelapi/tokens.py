@@ -1,31 +1,8 @@
-"""Bearer tokens (RFC 6750, RFC 7519), asked for as soon as a key is configured.
+"""Asks for a bearer token on every route, as soon as a key is configured."""
 
-The key's file decides the one algorithm that is taken: a PEM public key RS256 (RSA) or
-ES256 (P-256), anything else is the secret of HS256. A token must have an expiry.
-"""
-
-import json
-import re
-import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    SECP256R1,
-    EllipticCurvePrivateKey,
-    EllipticCurvePublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.serialization import (
-    load_der_private_key,
-    load_der_public_key,
-    load_pem_private_key,
-    load_pem_public_key,
-)
-from cryptography.x509 import load_der_x509_certificate
 from flask import Flask, g, request
 
 from modelapi.api_errors import (
@@ -34,90 +11,28 @@ from modelapi.api_errors import (
     NoAuthorizationError,
     WrongTokenError,
 )
+from wire.tokens import Key, NoToken, read_key
+from wire.tokens import subject_of as subject_of_token
 
-# RFC 7518, 3.2: a key of the size of the hash or larger.
-SECRET_BYTES = 32
 OPEN = {"/health", "/metrics"}
-
-# A secret, or what cryptography makes of a PEM file; public and private ones have no
-# common type that PyJWT's signatures know.
-Key = Any
-
-
-def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
-    """The key in a file and its algorithm; `private` for signing with RS256 or ES256.
-
-    Raises ValueError naming the file.
-    """
-    try:
-        content = path.read_bytes().strip()
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    if not content.startswith(b"-----BEGIN"):
-        if _is_public(content):
-            raise ValueError(f"{path}: is a key, but not in plain PEM; convert it to PEM")
-        if len(content) < SECRET_BYTES:
-            raise ValueError(f"{path}: a secret needs at least {SECRET_BYTES} bytes")
-        return content, "HS256"
-    kind = "private" if private else "public"
-    try:
-        key = load_pem_private_key(content, None) if private else load_pem_public_key(content)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError(f"{path}: is PEM, but not a plain {kind} key") from None
-    if isinstance(key, RSAPublicKey | RSAPrivateKey) and key.key_size >= 2048:
-        return key, "RS256"
-    if isinstance(key, EllipticCurvePublicKey | EllipticCurvePrivateKey) and isinstance(
-        key.curve, SECP256R1
-    ):
-        return key, "ES256"
-    raise ValueError(f"{path}: the key must be RSA of 2048 bits or more, or on the curve P-256")
-
-
-def _is_public(content: bytes) -> bool:
-    """Whether the content is a key in a form that would be taken for a secret: PEM behind a byte
-    order mark or a comment, OpenSSH, DER, or JWK. Whoever knows a public key could sign with it.
-    """
-    plain = content.lstrip(b"\xef\xbb\xbf").replace(b"\0", b"")
-    if b"-----BEGIN" in plain or re.match(rb"(ssh-|ecdsa-|sk-|---- BEGIN)", plain):
-        return True
-    with suppress(ValueError):
-        document = json.loads(plain)
-        if isinstance(document, dict) and not {"kty", "keys"}.isdisjoint(document):
-            return True
-    for load in (load_der_public_key, load_der_x509_certificate):
-        with suppress(ValueError, UnsupportedAlgorithm):
-            load(content)
-            return True
-    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
-        load_der_private_key(content, None)
-        return True
-    return False
-
-
-def make_token(key: Key, algorithm: str, subject: str, seconds: float) -> str:
-    """A token for `subject`, good for so many seconds from now."""
-    now = int(time.time())
-    return jwt.encode({"sub": subject, "iat": now, "exp": now + int(seconds)}, key, algorithm)
 
 
 def subject_of(header: str | None, key: Key, algorithm: str) -> str:
-    """Whom a request's Authorization header stands for; raises one of four errors."""
-    scheme, _, token = (header or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise NoAuthorizationError
+    """The subject of a request's Authorization header. Raises one of the API's four errors."""
     try:
-        claims = jwt.decode(token.strip(), key, [algorithm], options={"require": ["exp"]})
+        return subject_of_token(header, key, algorithm)
+    except NoToken:
+        raise NoAuthorizationError from None
     except jwt.ExpiredSignatureError:
         raise ExpiredSignatureError from None
     except jwt.InvalidSignatureError:
         raise InvalidSignatureError from None
     except jwt.InvalidTokenError:
         raise WrongTokenError from None
-    return str(claims.get("sub", "token"))
 
 
 def register(app: Flask, path: Path) -> None:
-    """Ask for a token on every route but /health. Raises ValueError for an unusable key."""
+    """Asks for a token on every route but OPEN. Raises TokenKeyError for an unusable key."""
     key, algorithm = read_key(path)
 
     @app.before_request

@@ -221,8 +221,9 @@ def replay(pipeline: Pipeline, *reason: str) -> "subprocess.CompletedProcess[str
 
 
 def queued(pipeline: Pipeline) -> bool:
-    """Whether several batches are queued, while no tool runs."""
-    return len(list(pipeline.redis.scan_iter("icu:batch:*"))) > 5
+    """Whether several batches of each partition are queued, while no tool runs."""
+    batches = len(list(pipeline.redis.scan_iter("icu:batch:*")))
+    return batches > 5 and all(pipeline.redis.llen(f"rq:queue:tool-{n}") > 2 for n in range(2))
 
 
 def spoil_payload(pipeline: Pipeline) -> None:

@@ -1,8 +1,13 @@
 """JSON, FHIR and the stream of a real gateway."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gateway.log import Log
 from tests.support.gateway import Running, events, gateway, oru, send_all
@@ -154,3 +159,29 @@ def test_a_token_is_required_once_a_key_is_set(tmp_path: Path) -> None:
                 return [*found, answer.status]
 
     assert asyncio.run(run()) == [401, 401, 200]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"short",
+        b"ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA== ward",
+        b"\xef\xbb\xbf-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQ\n-----END PUBLIC KEY-----\n",
+        b'{"kty": "EC", "crv": "P-256", "x": "aaaaaaaaaaaaaaaaaaaaaaa", "y": "bbbbbbbbbbbbbb"}',
+    ],
+    ids=["too short", "OpenSSH", "byte order mark", "JWK"],
+)
+def test_an_unusable_token_key_ends_the_start_with_one_line(tmp_path: Path, content: bytes) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(content)
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway"],
+        env={**os.environ, "GATEWAY_LOG": str(tmp_path / "log"), "MODEL_TOKEN_KEY_FILE": str(key)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(f"gateway: {key}: ")
+    assert "Traceback" not in ended.stderr

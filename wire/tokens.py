@@ -1,0 +1,113 @@
+"""Bearer tokens (RFC 6750, RFC 7519) of the model API and the gateway.
+
+The key's file decides the one algorithm that is accepted: a PEM public key RS256 (RSA) or
+ES256 (P-256), anything else is the secret of HS256. A token must have an expiry.
+"""
+
+import json
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from cryptography.x509 import load_der_x509_certificate
+
+# RFC 7518, 3.2: a key of the size of the hash or larger.
+SECRET_BYTES = 32
+
+# A secret, or what cryptography makes of a PEM file; public and private ones have no
+# common type that PyJWT's signatures know.
+Key = Any
+
+
+class TokenKeyError(ValueError):
+    """The key's file cannot be used."""
+
+
+class NoToken(jwt.InvalidTokenError):
+    """The request has no bearer token."""
+
+
+def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
+    """The key in a file and its algorithm; `private` for signing with RS256 or ES256.
+
+    Raises TokenKeyError naming the file.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise TokenKeyError(f"{path}: {error.strerror}") from None
+    content = raw.strip()
+    if not content.startswith(b"-----BEGIN"):
+        # The last byte of a DER key may look like a line end.
+        if _is_public(raw) or _is_public(content):
+            raise TokenKeyError(f"{path}: is a key, but not in plain PEM; convert it to PEM")
+        if len(content) < SECRET_BYTES:
+            raise TokenKeyError(f"{path}: a secret needs at least {SECRET_BYTES} bytes")
+        return content, "HS256"
+    kind = "private" if private else "public"
+    try:
+        key = load_pem_private_key(content, None) if private else load_pem_public_key(content)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise TokenKeyError(f"{path}: is PEM, but not a plain {kind} key") from None
+    if isinstance(key, RSAPublicKey | RSAPrivateKey) and key.key_size >= 2048:
+        return key, "RS256"
+    if isinstance(key, EllipticCurvePublicKey | EllipticCurvePrivateKey) and isinstance(
+        key.curve, SECP256R1
+    ):
+        return key, "ES256"
+    raise TokenKeyError(f"{path}: the key must be RSA of 2048 bits or more, or on the curve P-256")
+
+
+def _is_public(content: bytes) -> bool:
+    """Whether the content is a key in a form that would pass for a secret: PEM behind a byte order
+    mark or a comment, OpenSSH, DER, or JWK. Anybody who knows the public key could sign with it.
+    """
+    plain = content.lstrip(b"\xef\xbb\xbf").replace(b"\0", b"")
+    if b"-----BEGIN" in plain or re.match(rb"(ssh-|ecdsa-|sk-|---- BEGIN)", plain):
+        return True
+    with suppress(ValueError):
+        document = json.loads(plain)
+        if isinstance(document, dict) and not {"kty", "keys"}.isdisjoint(document):
+            return True
+    for load in (load_der_public_key, load_der_x509_certificate):
+        with suppress(ValueError, UnsupportedAlgorithm):
+            load(content)
+            return True
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+        load_der_private_key(content, None)
+        return True
+    return False
+
+
+def make_token(key: Key, algorithm: str, subject: str, seconds: float) -> str:
+    """A token for `subject` that expires after `seconds`."""
+    now = int(time.time())
+    return jwt.encode({"sub": subject, "iat": now, "exp": now + int(seconds)}, key, algorithm)
+
+
+def subject_of(header: str | None, key: Key, algorithm: str) -> str:
+    """The subject of a request's Authorization header.
+
+    Raises NoToken, or one of PyJWT's InvalidTokenError.
+    """
+    scheme, _, token = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise NoToken("a bearer token is required")
+    claims = jwt.decode(token.strip(), key, [algorithm], options={"require": ["exp"]})
+    return str(claims.get("sub", "token"))
