@@ -18,7 +18,7 @@ from embedded.programs import ROOT as ROOT
 from gateway.settings import Settings as GatewaySettings
 from hospital.cells import Dates
 from hospital.settings import Settings as HospitalSettings
-from modelapi import settings as modelapi
+from modelapi.settings import Settings as ModelapiSettings
 from tool.settings import Settings as ToolSettings
 from wire.settings import read, without_password
 
@@ -91,8 +91,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
         read(BufferSettings, environ)
         read(GatewaySettings, environ)
         read(ToolSettings, environ)
-        modelapi.from_environment(environ)
-        modelapi.number(environ, "MODELAPI_WORKERS", 2, 1, 64)
+        read(ModelapiSettings, environ)
         read(DashboardSettings, environ)
     except ValueError as error:
         raise CannotRun(str(error)) from None

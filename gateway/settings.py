@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, field
 
-from wire.settings import HostNames, LogFormat, LogLevel, Parsed, Port, Positive, SecretFile
+from wire.settings import File, HostNames, LogFormat, LogLevel, Parsed, Port, Positive
 
 Days = Annotated[float, Meta(gt=0, le=36_500, description="a number of days above 0")]
 Silence = Annotated[float, Meta(gt=0, le=86_400, description="seconds, 86400 at most")]
@@ -31,17 +31,6 @@ class Zone(Parsed, str):
     def info(self) -> ZoneInfo:
         """The zone; UTC for an empty text, of which the start of the program warns."""
         return ZoneInfo(self or "UTC")
-
-
-class File(Parsed, str):
-    """The path of a file; an empty path stands for none."""
-
-    expected = "a readable file"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        with Path(text).open("rb"):
-            return cls(text)
 
 
 class Units(Parsed, tuple[str, ...]):
@@ -93,8 +82,8 @@ class Settings(msgspec.Struct, frozen=True):
     mllp_tls_ca: Annotated[File, "authority (PEM) of senders' certificates: they need one"] = File(
         ""
     )
-    token_key_file: Annotated[SecretFile, "key of bearer tokens, as for the model API"] = field(
-        name="MODEL_TOKEN_KEY_FILE", default=SecretFile("")
+    token_key_file: Annotated[File, "key of bearer tokens, as for the model API"] = field(
+        name="MODEL_TOKEN_KEY_FILE", default=File("")
     )
     allowed_hosts: Annotated[HostNames, "names besides localhost"] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")

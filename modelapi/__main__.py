@@ -13,7 +13,8 @@ from modelapi import champion
 from modelapi.artifact import ArtifactError, Ref
 from modelapi.champion import State, StateError, StateFile
 from modelapi.repository import Repository
-from modelapi.settings import Settings, from_environment
+from modelapi.settings import Settings
+from wire.settings import read
 from wire.tokens import make_token, read_key
 
 DAY = 86_400
@@ -66,12 +67,13 @@ def _run(asked: argparse.Namespace) -> None:
         for folder in asked.folder:
             _check(folder)
     else:
-        _change(asked, from_environment())
+        _change(asked, read(Settings))
 
 
 def _change(asked: argparse.Namespace, settings: Settings) -> None:
-    repository = Repository(settings.models)
-    states = StateFile(settings.model_state, settings.models / "default.json")
+    models = Path(settings.models)
+    repository = Repository(models)
+    states = StateFile(settings.model_state, models / "default.json")
     actor = getpass.getuser()
     if asked.command == "list":
         _list(repository, states.read()[1])

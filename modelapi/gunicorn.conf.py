@@ -1,4 +1,4 @@
-"""gunicorn's settings, from MODELAPI_HOST, MODELAPI_PORT and MODELAPI_WORKERS."""
+"""gunicorn's settings."""
 
 import os
 import shutil
@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# One thread of numpy a worker: rows are small, and threads of several workers would
-# only fight for the cores. Must be set before numpy is imported.
+# One thread of numpy per worker: the threads of several workers would compete for the cores.
+# Must be set before numpy is imported.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-# Where the workers add up their metrics, emptied at the start. Not when this file is read
-# again, on SIGHUP: prometheus_client, which looks for the folder when it is imported, is there.
+# The workers share their metrics in this folder. It is emptied at the start, but not when SIGHUP
+# makes gunicorn read this file again: prometheus_client is then imported and uses the folder.
 metrics = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="icu-modelapi-")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
 if "prometheus_client" not in sys.modules:
@@ -25,28 +25,27 @@ if "prometheus_client" not in sys.modules:
 from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
 
 from modelapi.metrics import WORKERS_ENDED  # noqa: E402
-from modelapi.settings import JSON_LINES, from_environment, number  # noqa: E402
+from modelapi.settings import Settings  # noqa: E402
 from modelapi.statistics import shared  # noqa: E402
+from wire.logs import json_lines  # noqa: E402
+from wire.settings import read  # noqa: E402
+from wire.tokens import read_key  # noqa: E402
 
 try:
-    settings = from_environment()
-    host = os.environ.get("MODELAPI_HOST") or "127.0.0.1"
-    port = number(os.environ, "MODELAPI_PORT", 5000, 1, 65535)
-    workers = number(os.environ, "MODELAPI_WORKERS", 2, 1, 64)
-    if settings.token_key_file is not None:
-        from wire.tokens import read_key
-
-        read_key(settings.token_key_file)
+    settings = read(Settings)
+    if settings.token_key_file:
+        read_key(Path(settings.token_key_file))
 except ValueError as error:
     raise SystemExit(str(error)) from None
 
-# Made here, in the master, so that all workers count in one table.
+# The master makes the table that all workers count in.
 shared()
 
-bind = f"{host}:{port}"
+bind = f"{settings.host}:{settings.port}"
+workers = settings.workers
 worker_class = "gthread"
 threads = 4
-# The tool's connections and nginx's stay open between batches.
+# The tool and nginx keep their connections open between batches.
 keepalive = 75
 timeout = 60
 graceful_timeout = 10
@@ -67,12 +66,14 @@ if settings.log_format == "json":
                 "qualname": "gunicorn.error",
             }
         },
-        "formatters": {"generic": {"()": "pythonjsonlogger.json.JsonFormatter", **JSON_LINES}},
+        "formatters": {
+            "generic": {"()": "pythonjsonlogger.json.JsonFormatter", **json_lines("modelapi")}
+        },
     }
 
 
 def child_exit(_: object, worker: Any) -> None:
-    """In the master: a worker's counts stay, its live gauges go."""
+    """In the master: keeps an ended worker's counters and drops its live gauges."""
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
     WORKERS_ENDED.inc()
 
@@ -83,10 +84,10 @@ def on_exit(_: object) -> None:
 
 
 def on_starting(_: object) -> None:
-    """Say at once, and once, that the port is taken; gunicorn would try for five seconds."""
+    """Reports a taken port in one line, at once; gunicorn would retry for five seconds."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((settings.host, settings.port))
         except OSError as error:
-            raise SystemExit(f"MODELAPI_PORT={port}: {error.strerror}") from None
+            raise SystemExit(f"MODELAPI_PORT={settings.port}: {error.strerror}") from None

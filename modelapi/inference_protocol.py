@@ -1,32 +1,30 @@
-"""The Open Inference Protocol, version 2, over HTTP, with its extensions for binary
-tensors, model repository, configuration and statistics; and explanations in its manner.
+"""The Open Inference Protocol, version 2, over HTTP, with its extensions for binary tensors, model
+configuration and statistics; and explanations as a further verb.
+
+modelapi.model_repository has the extension for the model repository.
 """
 
 from collections.abc import Callable
-from http import HTTPStatus
 from time import perf_counter_ns
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 import numpy as np
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, request
 from numpy.typing import NDArray
 
-from modelapi import champion, tensors
-from modelapi.api_errors import ApiError, BadInput, Conflict, Forbidden, NotServing, TooLarge
-from modelapi.artifact import MODEL_FILES, ArtifactError, Ref
+from modelapi import tensors
+from modelapi.api_errors import ApiError, TooLarge
+from modelapi.artifact import MODEL_FILES, Ref
 from modelapi.content import request_body
 from modelapi.endpoints import answer, registry, statistics
 from modelapi.repository import Model
 from modelapi.rows import require
 
-Shape = TypeVar("Shape")
-
 blueprint = Blueprint("inference_protocol", __name__, url_prefix="/v2")
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 PLATFORMS = {"sklearn": "sklearn_joblib", "linear": "icu_linear", "scorecard": "icu_scorecard"}
-# An explanation may ask the model thousands of times a row.
+# Some explanations evaluate the model thousands of times per row.
 EXPLAIN_ROWS = 100
 
 
@@ -51,7 +49,7 @@ def ready() -> Response:
 @blueprint.get("/models/<name>")
 @blueprint.get("/models/<name>/versions/<version>")
 def metadata(name: str, version: str | None = None) -> Response:
-    """Inputs and outputs of a model, one FP64 tensor for each feature, and its description."""
+    """Inputs and outputs of a model, an FP64 tensor for each feature, and its description."""
     model = registry().find(name, version)
     manifest = model.manifest
     return answer(
@@ -126,7 +124,7 @@ def infer(name: str, version: str | None = None) -> Response:
 @blueprint.post("/models/<name>/explain")
 @blueprint.post("/models/<name>/versions/<version>/explain")
 def explain(name: str, version: str | None = None) -> Response:
-    """Why the model says so: base + the contributions of a row = its value on the scale."""
+    """Base and contributions of the features; per row they add up to its value on the scale."""
     return _inference(registry().find(name, version), _explained)
 
 
@@ -134,7 +132,7 @@ def _explained(
     model: Model, rows: NDArray[np.float64]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     if len(rows) > EXPLAIN_ROWS:
-        raise TooLarge(f"Explains at most {EXPLAIN_ROWS} rows a call, not {len(rows)}.")
+        raise TooLarge(f"Explains at most {EXPLAIN_ROWS} rows per request, not {len(rows)}.")
     explanation = model.explain(rows)
     outputs = {
         "contributions": explanation.contributions,
@@ -185,7 +183,7 @@ def _inference(
 @blueprint.get("/models/<name>/stats")
 @blueprint.get("/models/<name>/versions/<version>/stats")
 def model_statistics(name: str | None = None, version: str | None = None) -> Response:
-    """Counts since the server started, over all its workers."""
+    """Counts since the server started, of all workers."""
     if name is None:
         refs = registry().repository.refs()
     elif version is None:
@@ -193,91 +191,3 @@ def model_statistics(name: str | None = None, version: str | None = None) -> Res
     else:
         refs = [registry().find(name, version).ref]
     return answer({"model_stats": [statistics().read(ref) for ref in refs]})
-
-
-class IndexRequest(msgspec.Struct):
-    """ready: list only what can be asked."""
-
-    ready: bool = False
-
-
-@blueprint.post("/repository/index")
-def index() -> Response:
-    """Every version in the repository, and why one is not served."""
-    asked = _read(IndexRequest)
-    listed = []
-    for ref in registry().repository.refs():
-        try:
-            registry().find(ref.model, ref.version)
-            state, reason = "READY", ""
-        except NotServing as error:
-            state, reason = "UNAVAILABLE", str(error)
-        if state == "READY" or not asked.ready:
-            listed.append(
-                {"name": ref.model, "version": ref.version, "state": state, "reason": reason}
-            )
-    return answer(listed)
-
-
-class RepositoryRequest(msgspec.Struct):
-    """parameters: of load, a configuration and files, which are not taken from a client."""
-
-    parameters: dict[str, Any] = {}
-
-
-@blueprint.post("/repository/models/<name>/load")
-def load(name: str) -> Response:
-    """Serve a model, verified anew; what replaced it on disk is taken up if it is sound."""
-    _require_right_to_change()
-    for parameter in _read(RepositoryRequest).parameters:
-        if parameter == "config" or parameter.startswith("file:"):
-            raise BadInput("is not taken: models come from the repository alone", parameter)
-    for version in registry().versions(name):
-        try:
-            registry().repository.load(Ref(name, version))
-        except ArtifactError as error:
-            raise NotServing(str(error)) from None
-    return _change("load", name, lambda state: champion.load(state, name))
-
-
-@blueprint.post("/repository/models/<name>/unload")
-def unload(name: str) -> Response:
-    """Serve a model no longer; one that is in use stays."""
-    _require_right_to_change()
-    _read(RepositoryRequest)
-    registry().versions(name)
-    return _change("unload", name, lambda state: champion.unload(state, name))
-
-
-def _require_right_to_change() -> None:
-    """A token; or, where none are asked for, no proxy and no web page in between."""
-    marks = ("X-Forwarded-For", "Forwarded", "Origin")
-    if "actor" not in g and any(mark in request.headers for mark in marks):
-        raise Forbidden(
-            "Without tokens models are loaded and unloaded by programs beside this server only."
-        )
-
-
-def _change(
-    action: str, name: str, transition: Callable[[champion.State], champion.State]
-) -> Response:
-    actor = g.get("actor") or request.remote_addr or "unknown"
-    try:
-        registry().states.change(action, name, actor, transition)
-    except champion.StateError as error:
-        raise Conflict(f"{error}.") from None
-    registry().refresh()
-    return Response(status=HTTPStatus.OK)
-
-
-def _read(shape: type[Shape]) -> Shape:
-    """The JSON body; clients leave it empty where every member has a default."""
-    body = request_body("application/json")
-    try:
-        return msgspec.json.decode(body or b"{}", type=shape)
-    except msgspec.ValidationError as error:
-        raise BadInput(str(error)) from None
-    except RecursionError:
-        raise BadInput("The body is not JSON: nested too deep") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"The body is not JSON: {error}") from None

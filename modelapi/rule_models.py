@@ -1,4 +1,4 @@
-"""Builds the scores that every clinician knows, as models: NEWS2 and qSOFA.
+"""Builds two widely used scores as models: NEWS2 and qSOFA.
 
 python -m modelapi.rule_models [FOLDER]
 """
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from modelapi.artifact import write_artifact
-from modelapi.features import read_name
+from modelapi.features import Feature
 from modelapi.rules import Part, ScorecardFile
 
 UNITS = {
@@ -105,18 +105,7 @@ def _build(root: Path, manifest: dict[str, Any], score: ScorecardFile, golden: A
         }
         for values, points, absent in golden
     ]
-    features = []
-    for name in names:
-        parameter, aggregation, window = read_name(name)
-        features.append(
-            {
-                "name": name,
-                "parameter": parameter,
-                "aggregation": aggregation,
-                "window_hours": window,
-                "unit": UNITS[name],
-            }
-        )
+    features = [Feature.from_declaration({"name": name, "unit": UNITS[name]}) for name in names]
     outputs = [
         {"name": "probability", "description": f"score / {score.maximum}"},
         {"name": "score", "datatype": "INT64", "description": f"points, 0 to {score.maximum}"},

@@ -1,9 +1,8 @@
 """The application factory."""
 
-import logging
+from pathlib import Path
 
 from flask import Flask
-from pythonjsonlogger.json import JsonFormatter
 
 from modelapi import (
     api_errors,
@@ -12,49 +11,43 @@ from modelapi import (
     endpoints,
     inference_protocol,
     metrics_endpoint,
+    model_repository,
     openapi,
     tokens,
 )
 from modelapi.champion import StateFile
 from modelapi.registry import Registry
 from modelapi.repository import Repository
-from modelapi.settings import JSON_LINES, Settings
+from modelapi.settings import Settings
 from modelapi.statistics import Statistics
 
 BODY_LIMIT = 32 * 1024 * 1024
 
 
 def create_app(config: Settings | None = None, counts: Statistics | None = None) -> Flask:
-    """The model API as a WSGI application, its champion loaded, counting in `counts`.
+    """The model API as a WSGI application with its champion loaded; it counts in `counts`.
 
-    A model that cannot be served is no error here: /health says so until it can.
-    Raises ValueError for an unusable token key.
+    A champion that cannot be served is not an error here: /health reports it.
+    Raises TokenKeyError for an invalid token key.
     """
     settings = config or Settings()
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
-    states = StateFile(settings.model_state, settings.models / "default.json")
-    registry = Registry(Repository(settings.models), states)
+    models = Path(settings.models)
+    registry = Registry(
+        Repository(models), StateFile(settings.model_state, models / "default.json")
+    )
     app.extensions["registry"] = registry
     app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)
-    metrics_endpoint.register(app)  # before tokens, so that a refused request is counted too
+    metrics_endpoint.register(app)  # before tokens, to count requests without a valid token too
     browsers.register(app)
     content.register(app)
-    if settings.token_key_file is not None:
-        tokens.register(app, settings.token_key_file)
+    if settings.token_key_file:
+        tokens.register(app, Path(settings.token_key_file))
     app.register_blueprint(endpoints.blueprint)
     app.register_blueprint(inference_protocol.blueprint)
+    app.register_blueprint(model_repository.blueprint)
     app.register_blueprint(openapi.blueprint)
     registry.refresh()
     return app
-
-
-def log_to_stderr(level: str, form: str = "text") -> None:
-    """One line an event, for the programs that run the application; `form`: text or json."""
-    handler = logging.StreamHandler()
-    if form == "json":
-        handler.setFormatter(JsonFormatter(**JSON_LINES))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s modelapi %(levelname)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])

@@ -1,10 +1,12 @@
-"""What gunicorn serves: `gunicorn --config modelapi/gunicorn.conf.py modelapi.wsgi:app`."""
+"""The application that gunicorn runs."""
 
-from modelapi.server import create_app, log_to_stderr
-from modelapi.settings import from_environment
+from modelapi.server import create_app
+from modelapi.settings import Settings
 from modelapi.statistics import shared
+from wire import logs
+from wire.settings import read
 
-settings = from_environment()
-log_to_stderr(settings.log_level, settings.log_format)
+settings = read(Settings)
+logs.set_up("modelapi", settings.log_level, settings.log_format)
 app = create_app(settings, shared())
 app.extensions["registry"].watch()

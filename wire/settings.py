@@ -94,10 +94,21 @@ class DatabaseUrl(Url):
         return cls(text) if re.match("sqlite:///.", text) else super().parse(text)
 
 
-class SecretFile(Parsed, str):
-    """The path of a file that holds a password or a token; an empty path stands for none."""
+class File(Parsed, str):
+    """The path of a readable file; an empty path stands for none."""
 
     expected = "a readable file"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        with Path(text).open("rb"):
+            return cls(text)
+
+
+class SecretFile(File):
+    """The path of a file that holds a password or a token; an empty path stands for none."""
+
+    expected = "a readable file in UTF-8"
 
     @classmethod
     def parse(cls, text: str) -> Self:

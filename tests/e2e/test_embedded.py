@@ -66,12 +66,6 @@ READ_BY = {
 }
 
 
-def settings_of(settings: Any, environ: dict[str, str]) -> Any:
-    if hasattr(settings, "from_environment"):
-        return settings.from_environment(environ)
-    return read(settings, environ)
-
-
 @pytest.mark.parametrize("settings", READ_BY)
 @pytest.mark.parametrize(("key", "value"), [*WRONG_ADDRESSES, *((k, "/nowhere") for k in SECRETS)])
 def test_a_wrong_address_or_file_is_told_by_who_reads_it(
@@ -79,7 +73,7 @@ def test_a_wrong_address_or_file_is_told_by_who_reads_it(
 ) -> None:
     if key in READ_BY[settings]:
         with pytest.raises(Exception, match=re.escape(f"{key}={value}: ")) as raised:
-            settings_of(settings, {key: value})
+            read(settings, {key: value})
         assert type(raised.value).__name__ == "SettingError"
 
 
@@ -100,7 +94,7 @@ def test_a_wrong_address_or_file_is_told_by_who_reads_it(
 )
 def test_a_good_address_is_taken_as_it_is(settings: Any, key: str, value: str) -> None:
     if key in READ_BY[settings]:
-        assert getattr(settings_of(settings, {key: value}), key.lower()) == value.rstrip("/")
+        assert getattr(read(settings, {key: value}), key.lower()) == value.rstrip("/")
 
 
 def test_another_redis_is_not_for_make_run(tmp_path: Path) -> None:

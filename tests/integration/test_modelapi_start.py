@@ -47,9 +47,10 @@ def test_a_bad_setting_is_one_line(key: str, value: str) -> None:
     assert line.startswith(f"{key}={value}: ")
 
 
-def test_an_unusable_token_key_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"short", b"\xff\xfe not UTF-8"])
+def test_an_unusable_token_key_is_one_line(tmp_path: Path, content: bytes) -> None:
     key = tmp_path / "key"
-    key.write_text("short")
+    key.write_bytes(content)
     code, [line] = start(MODEL_TOKEN_KEY_FILE=str(key))
     assert (code, line) == (1, f"{key}: a secret needs at least 32 bytes")
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelapi.server import BODY_LIMIT, create_app
-from modelapi.settings import Settings, from_environment
+from modelapi.settings import Settings
 from tests.support.modelapi_server import MODELS, ROW, copy_models
+from wire.settings import SettingError, read
 
 
 @pytest.fixture(scope="module")
@@ -268,13 +269,15 @@ def test_health_tells_the_champion_or_why_there_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "words"),
+    ("key", "value"),
     [
-        ({"MODELS": "/nowhere"}, "MODELS=/nowhere"),
-        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL=LOUD"),
-        ({"MODEL_TOKEN_KEY_FILE": "/nowhere"}, "MODEL_TOKEN_KEY_FILE=/nowhere"),
+        ("MODELS", "/nowhere"),
+        ("MODEL_TOKEN_KEY_FILE", "/nowhere"),
+        ("MODELAPI_PORT", "0"),
+        ("MODELAPI_WORKERS", "65"),
+        ("LOG_LEVEL", "loud"),
     ],
 )
-def test_a_bad_setting_is_named_with_its_value(environ: dict[str, str], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        from_environment({"MODELS": str(MODELS), **environ})
+def test_an_invalid_setting_is_named_with_its_value(key: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"{key}={value}"):
+        read(Settings, {"MODELS": str(MODELS), key: value})

@@ -19,11 +19,12 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from modelapi import default_model, rule_models
 from modelapi.artifact import ArtifactError, Manifest, Ref, write_artifact
 from modelapi.compiled import Compiled
-from modelapi.features import Feature, read_name
+from modelapi.features import Feature
 from modelapi.linear import Linear
 from modelapi.repository import Model, Repository
 from modelapi.sklearn_model import Estimator, libraries
 from tests.support.modelapi_server import MODELS, add_linear, copy_models
+from wire.features import read_name
 
 NAMES = ("age", "heart_rate__last", "temperature__mean__6h", "spo2__min")
 
@@ -100,8 +101,8 @@ def test_a_missing_file_is_refused(models: Path) -> None:
         (lambda m: m.update(surprise=1), "unknown field `surprise`"),
         (lambda m: m.update(version="2"), "names formula/2, but lies in formula/1"),
         (lambda m: m["features"][1].update(aggregation="mean"), "last_blood_pressure"),
-        (lambda m: m["features"][1].update(name="blood pressure"), "'blood pressure': a name is"),
-        (lambda m: m["features"][0].update(fill=1.0), "no place beside required"),
+        (lambda m: m["features"][1].update(name="blood pressure"), "feature 'blood pressure': "),
+        (lambda m: m["features"][0].update(fill=1.0), "feature 'age': "),
         (lambda m: m["features"].append(m["features"][0]), "each once"),
         (lambda m: m["features"].pop(), "takes 4 features, the manifest declares 3"),
         (lambda m: m["features"][3].update(fill=None), "cannot do without"),
@@ -163,18 +164,10 @@ def write(models: Path, estimator: Any, x: Any, **changes: Any) -> Path:
         }
         for row, p in zip(x[:5], estimator.predict_proba(x[:5])[:, 1].tolist(), strict=True)
     ]
-    features = []
-    for name, median in zip(NAMES, np.nanmedian(x, axis=0).tolist(), strict=True):
-        parameter, aggregation, window = read_name(name)
-        features.append(
-            {
-                "name": name,
-                "parameter": parameter,
-                "aggregation": aggregation,
-                "window_hours": window,
-                "reference": median,
-            }
-        )
+    features = [
+        Feature.from_declaration({"name": name, "reference": median})
+        for name, median in zip(NAMES, np.nanmedian(x, axis=0).tolist(), strict=True)
+    ]
     manifest = {
         "model": "trained",
         "version": "1",
@@ -321,5 +314,5 @@ def test_a_feature_name_reads_from_the_right(name: str, meaning: tuple[Any, ...]
 
 @pytest.mark.parametrize("name", ["", "heart_rate", "__last", "x__median", "x__last__0h", "x__6h"])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="a name is age"):
+    with pytest.raises(ValueError, match=f"feature '{name}': "):
         Feature(name)

@@ -1,0 +1,106 @@
+"""The Open Inference Protocol's extension for the model repository."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import msgspec
+from flask import Blueprint, Response, g, request
+
+from modelapi import champion
+from modelapi.api_errors import BadInput, Conflict, Forbidden, NotServing
+from modelapi.artifact import ArtifactError, Ref
+from modelapi.content import request_body
+from modelapi.endpoints import answer, registry
+
+Shape = TypeVar("Shape")
+
+blueprint = Blueprint("model_repository", __name__, url_prefix="/v2/repository")
+
+
+class IndexRequest(msgspec.Struct):
+    """ready: list only versions that are served."""
+
+    ready: bool = False
+
+
+@blueprint.post("/index")
+def index() -> Response:
+    """All versions in the repository, with the reason where one is not served."""
+    asked = _read(IndexRequest)
+    listed = []
+    for ref in registry().repository.refs():
+        try:
+            registry().find(ref.model, ref.version)
+            state, reason = "READY", ""
+        except NotServing as error:
+            state, reason = "UNAVAILABLE", str(error)
+        if state == "READY" or not asked.ready:
+            listed.append(
+                {"name": ref.model, "version": ref.version, "state": state, "reason": reason}
+            )
+    return answer(listed)
+
+
+class RepositoryRequest(msgspec.Struct):
+    """parameters: of load, a configuration and files, which no client may send."""
+
+    parameters: dict[str, Any] = {}
+
+
+@blueprint.post("/models/<name>/load")
+def load(name: str) -> Response:
+    """Verifies a model again and serves it as it now is on disk."""
+    _require_right_to_change()
+    for parameter in _read(RepositoryRequest).parameters:
+        if parameter == "config" or parameter.startswith("file:"):
+            raise BadInput("is not accepted: models come from the repository alone", parameter)
+    for version in registry().versions(name):
+        try:
+            registry().repository.load(Ref(name, version))
+        except ArtifactError as error:
+            raise NotServing(str(error)) from None
+    return _change("load", name, lambda state: champion.load(state, name))
+
+
+@blueprint.post("/models/<name>/unload")
+def unload(name: str) -> Response:
+    """Stops serving a model; 409 for a model in use."""
+    _require_right_to_change()
+    _read(RepositoryRequest)
+    registry().versions(name)
+    return _change("unload", name, lambda state: champion.unload(state, name))
+
+
+def _require_right_to_change() -> None:
+    """Requires a token or, on a server without tokens, no proxy and no web page in between."""
+    marks = ("X-Forwarded-For", "Forwarded", "Origin")
+    if "actor" not in g and any(mark in request.headers for mark in marks):
+        raise Forbidden(
+            "Without tokens, only programs beside this server may load and unload models."
+        )
+
+
+def _change(
+    action: str, name: str, transition: Callable[[champion.State], champion.State]
+) -> Response:
+    actor = g.get("actor") or request.remote_addr or "unknown"
+    try:
+        registry().states.change(action, name, actor, transition)
+    except champion.StateError as error:
+        raise Conflict(f"{error}.") from None
+    registry().refresh()
+    return Response(status=HTTPStatus.OK)
+
+
+def _read(shape: type[Shape]) -> Shape:
+    """The JSON body; an empty body stands for an empty object."""
+    body = request_body("application/json")
+    try:
+        return msgspec.json.decode(body or b"{}", type=shape)
+    except msgspec.ValidationError as error:
+        raise BadInput(str(error)) from None
+    except RecursionError:
+        raise BadInput("The body is not JSON: nested too deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"The body is not JSON: {error}") from None
