@@ -1,4 +1,4 @@
-"""Commands: python -m modelapi list | check | promote | rollback | shadow | … | token."""
+"""Commands: python -m modelapi list | check | promote | rollback | shadow | alarm | … | token."""
 
 import argparse
 import getpass
@@ -8,12 +8,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from modelapi import champion
 from modelapi.artifact import ArtifactError, Ref
 from modelapi.champion import State, StateError, StateFile
-from modelapi.repository import Repository
+from modelapi.registry import alarm_of
+from modelapi.repository import Model, Repository
 from modelapi.settings import Settings
+from wire.alarms import Policy
 from wire.settings import read
 from wire.tokens import make_token, read_key
 
@@ -25,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         _run(asked)
-    except (ValueError, OSError, ArtifactError, StateError) as error:
+    except (ValueError, msgspec.ValidationError, OSError, ArtifactError, StateError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -48,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("version", metavar="VERSION")
     unshadow = commands.add_parser("unshadow", help="end a shadow")
     unshadow.add_argument("model", metavar="NAME[/VERSION]", help="one shadow, or a model's all")
+    _add_alarm(commands.add_parser("alarm", help="set when a version's predictions ring"))
     token = commands.add_parser("token", help="print a token")
     token.add_argument("--subject", default="tool", help="whom it is for (default: tool)")
     token.add_argument("--days", default="365", help="how long it is good for (365)")
@@ -58,6 +64,31 @@ def _parser() -> argparse.ArgumentParser:
         help="secret, or private key in PEM (default: MODEL_TOKEN_KEY_FILE)",
     )
     return parser
+
+
+def _add_alarm(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Sets a new alarm rule, which holds from now on. An option that is left out keeps its"
+        " value. Times are hours of the stream. Without an option, prints the rule in force."
+    )
+    parser.add_argument("model", metavar="NAME")
+    parser.add_argument("version", metavar="VERSION")
+    for option, text in (
+        ("--at", "the probability that raises an alarm"),
+        ("--clear", "an alarm ends below this probability"),
+        ("--for-hours", "how long the probability must have been at or above --at"),
+        ("--silence-hours", "no new alarm of the stay for this time after one"),
+        ("--again-hours", "a standing alarm rings again after this time; 0 for never"),
+    ):
+        metavar = "HOURS" if option.endswith("-hours") else "P"
+        parser.add_argument(option, type=float, metavar=metavar, help=text)
+    parser.add_argument(
+        "--window-hours",
+        type=float,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        help="an alarm is true when the event follows in this time",
+    )
 
 
 def _run(asked: argparse.Namespace) -> None:
@@ -80,7 +111,9 @@ def _change(asked: argparse.Namespace, settings: Settings) -> None:
     elif asked.command == "history":
         for change in states.history():
             # An actor is a token's text, which may hold a line break.
-            fields = (change.at, change.actor, change.action, change.model)
+            fields = [change.at, change.actor, change.action, change.model]
+            if change.action == "alarm":
+                fields.append(_rule(change.state.alarms[change.model]))
             print(*map(_printable, fields), sep="\t")
     elif asked.command == "rollback":
         _print_state(states.rollback(actor, lambda state: _verify(repository, state.champion)))
@@ -89,6 +122,8 @@ def _change(asked: argparse.Namespace, settings: Settings) -> None:
         _print_state(
             states.change("unshadow", name, actor, lambda state: champion.unshadow(state, name))
         )
+    elif asked.command == "alarm":
+        _alarm(asked, repository, states, actor)
     else:
         ref = Ref(asked.model, asked.version)
         _verify(repository, ref)
@@ -98,11 +133,40 @@ def _change(asked: argparse.Namespace, settings: Settings) -> None:
         )
 
 
-def _verify(repository: Repository, ref: Ref) -> None:
+def _alarm(
+    asked: argparse.Namespace, repository: Repository, states: StateFile, actor: str
+) -> None:
+    ref = Ref(asked.model, asked.version)
+    model = _verify(repository, ref)
+    given = {
+        name: value
+        for name in Policy.__struct_fields__
+        if (value := getattr(asked, name, None)) is not None
+    }
+    if given.get("again_hours") == 0:
+        given["again_hours"] = None
+    if given:
+        states.change("alarm", str(ref), actor, lambda state: _with_rule(state, model, given))
+    rule = alarm_of(model, states.read()[1])
+    print(f"{ref}: {_rule(rule)}" if rule else f"{ref}: no alarm")
+
+
+def _with_rule(state: State, model: Model, given: dict[str, Any]) -> State:
+    old = alarm_of(model, state)
+    new = {**(msgspec.to_builtins(old) if old else {"revision": 0}), **given}
+    new["revision"] += 1
+    return champion.set_alarm(state, model.ref, msgspec.convert(new, Policy))
+
+
+def _rule(policy: Policy) -> str:
+    return msgspec.json.encode(policy).decode()
+
+
+def _verify(repository: Repository, ref: Ref) -> Model:
     """Load a version as the server would, so that none is put in use that cannot serve."""
     if ref not in repository.refs():
         raise ValueError(f"{repository.root}: has no model {ref}")
-    repository.load(ref)
+    return repository.load(ref)
 
 
 def _check(folder: Path) -> None:

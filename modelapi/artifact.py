@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from modelapi.features import Feature
+from wire.alarms import Policy
 
 Shape = TypeVar("Shape")
 
@@ -65,7 +66,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     significant_digits: features are rounded to as many before the model sees them, by
     `modelapi.rounding`; unset: they are not. learned_hours: hours since the first reading of a stay
-    that the training rows reach to; a later prediction is extrapolation.
+    that the training rows reach to; a later prediction is extrapolation. alarm: when its
+    predictions ring; unset: never.
     """
 
     format: Literal[1] = 1
@@ -82,6 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     learned_hours: Annotated[float, msgspec.Meta(gt=0)] | msgspec.UnsetType = msgspec.UNSET
     calibration: Calibration | msgspec.UnsetType = msgspec.UNSET
     thresholds: dict[str, float] = {}
+    alarm: Policy | msgspec.UnsetType = msgspec.UNSET
     metrics: dict[str, dict[str, Metric]] = {}
     training: dict[str, Any] | None = None
     limits: tuple[str, ...] = ()

@@ -7,22 +7,23 @@ Until the first change, `models/default.json` holds.
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from modelapi.artifact import Ref
+from wire.alarms import Policy
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS changes (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,
     at     TEXT NOT NULL,
     actor  TEXT NOT NULL,
-    action TEXT NOT NULL,  -- promote, rollback, shadow, unshadow, load, unload
+    action TEXT NOT NULL,  -- promote, rollback, shadow, unshadow, load, unload, alarm
     model  TEXT NOT NULL,
-    state  TEXT NOT NULL   -- JSON: champion, shadows, unloaded after the change
+    state  TEXT NOT NULL   -- JSON: champion, shadows, unloaded, alarms after the change
 )
 """
 
@@ -34,12 +35,14 @@ class StateError(Exception):
 @dataclass(frozen=True)
 class State:
     """champion: its predictions are the patient's. shadows: run beside it on every reading.
-    unloaded: names of models that are not served.
+    unloaded: names of models that are not served. alarms: by `model/version`, the rules that
+    replace those of the manifests.
     """
 
     champion: Ref
     shadows: tuple[Ref, ...] = ()
     unloaded: tuple[str, ...] = ()
+    alarms: dict[str, Policy] = field(default_factory=dict)
 
     @property
     def active(self) -> tuple[Ref, ...]:
@@ -94,6 +97,11 @@ def unload(state: State, model: str) -> State:
     return replace(state, unloaded=(*_less(state, model), model))
 
 
+def set_alarm(state: State, ref: Ref, policy: Policy) -> State:
+    """Replaces the alarm rule of a version."""
+    return replace(state, alarms={**state.alarms, str(ref): policy})
+
+
 def _less(state: State, model: str) -> tuple[str, ...]:
     return tuple(name for name in state.unloaded if name != model)
 
@@ -121,7 +129,7 @@ class StateFile:
         with self._writing() as connection:
             return self._append(connection, action, model, actor, transition(self.read()[1]))
 
-    def rollback(self, actor: str, verify: Callable[[State], None]) -> State:
+    def rollback(self, actor: str, verify: Callable[[State], object]) -> State:
         """Go back to the state before the last promotion that was not rolled back yet,
         unless `verify` raises for it.
         """
@@ -136,7 +144,8 @@ class StateFile:
                 state = change.state
             if not before:
                 raise StateError("there is no promotion to roll back")
-            previous = before[-1]
+            # A rollback concerns the models in use. Their alarm rules stay.
+            previous = replace(before[-1], alarms=state.alarms)
             verify(previous)
             return self._append(connection, "rollback", str(previous.champion), actor, previous)
 

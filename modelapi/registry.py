@@ -11,6 +11,7 @@ from modelapi.api_errors import NotServing, UnknownModel
 from modelapi.artifact import ArtifactError, Ref, manifest_digest, sha256
 from modelapi.champion import State, StateError, StateFile
 from modelapi.repository import Model, Repository
+from wire.alarms import Policy
 
 log = logging.getLogger("modelapi")
 
@@ -30,17 +31,29 @@ class Serving:
     etag: str
 
 
-def serving(champion: Model, shadows: tuple[Model, ...]) -> Serving:
+def serving(champion: Model, shadows: tuple[Model, ...], state: State) -> Serving:
     """Put models to use."""
     body = msgspec.json.encode(
-        {"champion": _declared(champion), "shadows": [_declared(model) for model in shadows]}
+        {
+            "champion": _declared(champion, state),
+            "shadows": [_declared(model, state) for model in shadows],
+        }
     )
     return Serving(champion, shadows, body, sha256(body)[:32])
 
 
-def _declared(model: Model) -> dict[str, object]:
-    features = [feature.declaration() for feature in model.manifest.features]
-    return {"model": model.ref.model, "version": model.ref.version, "features": features}
+def alarm_of(model: Model, state: State) -> Policy | None:
+    """The alarm rule in force: the last one set, else that of the manifest."""
+    return state.alarms.get(str(model.ref)) or model.manifest.alarm or None
+
+
+def _declared(model: Model, state: State) -> dict[str, object]:
+    return {
+        "model": model.ref.model,
+        "version": model.ref.version,
+        "features": [feature.declaration() for feature in model.manifest.features],
+        "alarm": alarm_of(model, state),
+    }
 
 
 class Registry:
@@ -103,7 +116,7 @@ class Registry:
                 except ArtifactError as error:
                     self._retry_at = time.monotonic() + RETRY_SECONDS
                     log.error("shadow %s refused, goes without: %s", ref, error)
-            old, self._serving = self._serving, serving(champion, tuple(shadows))
+            old, self._serving = self._serving, serving(champion, tuple(shadows), state)
             self._reason = ""
             if old is None or old.etag != self._serving.etag:
                 names = ", ".join(str(model.ref) for model in shadows) or "none"

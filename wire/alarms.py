@@ -4,6 +4,8 @@ An alarm is raised when the probability has been at or above `at` for `for_hours
 by the first probability below `clear`. After an alarm has rung, the next one of the stay is not
 raised for `silence_hours`; an alarm that stands rings again every `again_hours`.
 
+Durations are compared to the second, which is the resolution of the stream.
+
 With `clear == at`, `for_hours == 0` and `silence_hours == again_hours` this is the rule of circEWS
 (Hyland et al. 2020, https://doi.org/10.1038/s41591-020-0789-4), there with half an hour.
 """
@@ -21,10 +23,12 @@ Hours = Annotated[float, Meta(ge=0, le=24 * 365)]
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a model's predictions ring. Times are hours of the stream's clock.
 
+    revision: 1 in a manifest; each later rule of the same version of a model has the next number.
     clear: `at` when it is left out. again_hours: null for never. window_hours: an alarm is true
     when the event follows in this time after it.
     """
 
+    revision: Annotated[int, Meta(ge=1)] = 1
     at: Probability
     clear: Probability | None = None
     for_hours: Hours = 0.0
@@ -57,13 +61,16 @@ Kind = Literal["raise", "again", "clear"]
 
 
 class Event(NamedTuple):
-    """An alarm is raised, rings again or is cleared, by the prediction of message `seq`."""
+    """An alarm is raised, rings again or is cleared, by message `seq`.
+
+    probability: None where a discharge clears it.
+    """
 
     kind: Kind
     seq: int
     raised: int
     at: float
-    probability: float
+    probability: float | None
 
 
 def step(
@@ -80,9 +87,9 @@ def step(
     if state.raised is not None:
         return _standing(policy, state, seq, probability)
     quiet = state.quiet_until is not None and clock < state.quiet_until
-    if since is None or clock - since < policy.for_hours or quiet:
+    if since is None or not _passed(since, clock, policy.for_hours) or quiet:
         return state, None
-    if state.rung_at is not None and clock - state.rung_at < policy.silence_hours:
+    if state.rung_at is not None and not _passed(state.rung_at, clock, policy.silence_hours):
         return state, None
     state = state._replace(raised=seq, rung_at=clock, quiet_until=None)
     return state, Event("raise", seq, seq, clock, probability)
@@ -97,11 +104,15 @@ def _standing(
     if probability < (policy.at if policy.clear is None else policy.clear):
         state = state._replace(raised=None, quiet_until=None)
         return state, Event("clear", seq, raised, clock, probability)
-    due = policy.again_hours is not None and clock - rung_at >= policy.again_hours
+    due = policy.again_hours is not None and _passed(rung_at, clock, policy.again_hours)
     quiet = state.quiet_until is not None and clock < state.quiet_until
     if not due or quiet or state.since is None:
         return state, None
     return state._replace(rung_at=clock), Event("again", seq, raised, clock, probability)
+
+
+def _passed(start: float, end: float, hours: float) -> bool:
+    return round((end - start) * 3600) >= round(hours * 3600)
 
 
 def acknowledge(state: State, at: float, snooze_hours: float) -> State:
@@ -109,6 +120,15 @@ def acknowledge(state: State, at: float, snooze_hours: float) -> State:
     if state.raised is None:
         return state
     return state._replace(quiet_until=max(state.clock, at) + snooze_hours)
+
+
+def discharge(state: State, seq: int, at: float) -> tuple[State, Event | None]:
+    """Ends the alarm that stands, with the stay; after a reopening the silence still holds."""
+    clock = max(state.clock, at)
+    after = state._replace(clock=clock, since=None, raised=None, quiet_until=None)
+    if state.raised is None:
+        return after, None
+    return after, Event("clear", seq, state.raised, clock, None)
 
 
 def fold(policy: Policy, predictions: Iterable[tuple[int, float, float]]) -> list[Event]:

@@ -11,7 +11,7 @@ import pytest
 
 from embedded.stack import ROOT
 from modelapi.api_errors import NotServing
-from modelapi.artifact import Ref
+from modelapi.artifact import Ref, manifest_digest
 from modelapi.champion import StateFile
 from modelapi.registry import Registry
 from modelapi.repository import Repository
@@ -295,3 +295,75 @@ def test_the_original_fields_are_answered_by_the_model_that_asks_for_them(tmp_pa
     assert client.post("/api/model", json=own).json["field"] == "age"
     named = client.post("/api/model?model=icu-mortality", json=original)
     assert named.status_code == 400
+
+
+RULE = {"at": 0.4, "silence_hours": 6.0}
+
+
+class TestAlarmRule:
+    @pytest.fixture
+    def models(self, models: Path) -> Path:
+        add_linear(models, "ringing", "1", -2.0, alarm=RULE)
+        return models
+
+    def declared(self, registry: Registry) -> Any:
+        registry.refresh()
+        return json.loads(registry.serving.declaration)["champion"]["alarm"]
+
+    def test_the_rule_of_the_manifest_is_declared(
+        self, models: Path, state: Path, registry: Registry
+    ) -> None:
+        run(models, state, "promote plain 1")
+        assert self.declared(registry) is None
+        run(models, state, "promote ringing 1")
+        found = self.declared(registry)
+        assert found["revision"] == 1
+        assert RULE.items() <= found.items()
+
+    def test_a_new_rule_is_a_new_revision_with_history_and_leaves_the_files(
+        self, models: Path, state: Path, registry: Registry
+    ) -> None:
+        run(models, state, "promote ringing 1")
+        before = manifest_digest(models / "ringing" / "1")
+        registry.refresh()
+        etag = registry.serving.etag
+        run(models, state, "alarm ringing 1 --at 0.5 --for-hours 1")
+        run(models, state, "alarm ringing 1 --clear 0.3 --again-hours 12")
+        found = self.declared(registry)
+        assert found == {
+            **{"revision": 3, "at": 0.5, "clear": 0.3, "for_hours": 1.0},
+            **{"silence_hours": 6.0, "again_hours": 12.0, "window_hours": [0.0, 48.0]},
+        }
+        assert registry.serving.etag != etag
+        assert manifest_digest(models / "ringing" / "1") == before
+        history = [line.split("\t")[2:] for line in run(models, state, "history").splitlines()]
+        assert [(line[0], line[1]) for line in history[1:]] == [("alarm", "ringing/1")] * 2
+        assert [json.loads(line[2])["revision"] for line in history[1:]] == [2, 3]
+        assert json.loads(run(models, state, "alarm ringing 1").partition(": ")[2]) == found
+
+    def test_a_rollback_keeps_the_rules(
+        self, models: Path, state: Path, registry: Registry
+    ) -> None:
+        run(models, state, "promote ringing 1")
+        run(models, state, "promote plain 1")
+        run(models, state, "alarm ringing 1 --at 0.9")
+        run(models, state, "rollback")
+        assert self.declared(registry)["at"] == 0.9
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "alarm ringing 1 --at 1.5",
+            "alarm ringing 1 --clear 0.6",
+            "alarm plain 1 --clear 0.1",
+            "alarm nobody 1 --at 0.5",
+        ],
+    )
+    def test_an_invalid_rule_changes_nothing(self, models: Path, state: Path, line: str) -> None:
+        run_refused(models, state, line)
+        assert run(models, state, "history") == ""
+        assert run(models, state, "alarm plain 1") == "plain/1: no alarm\n"
+
+    def test_an_invalid_rule_in_a_manifest_is_not_served(self, models: Path, state: Path) -> None:
+        folder = add_linear(models, "wrong", "1", -2.0, alarm={"at": 0.2, "clear": 0.5})
+        assert "manifest.json" in run_refused(models, state, f"check {folder}")

@@ -6,7 +6,7 @@ import random
 import msgspec
 import pytest
 
-from wire.alarms import Policy, State, acknowledge, fold, step
+from wire.alarms import Event, Policy, State, acknowledge, discharge, fold, step
 
 
 def kinds(policy: Policy, path: list[tuple[float, float]]) -> list[tuple[str, float]]:
@@ -60,6 +60,27 @@ class TestByHand:
         assert event.kind == "raise"
         assert after.raised == 1
 
+    def test_durations_are_compared_to_the_second(self) -> None:
+        ring = 7 + 6 / 60
+        for minutes in range(1, 60):
+            policy = Policy(at=0.5, for_hours=minutes / 60)
+            path = [(ring, 0.6), (7 + (6 + minutes) / 60, 0.6)]
+            assert [kind for kind, _ in kinds(policy, path)] == ["raise"], minutes
+
+    def test_a_discharge_clears_the_alarm_and_keeps_the_silence(self) -> None:
+        policy = Policy(at=0.5, silence_hours=4)
+        state, _ = step(policy, State(), 1, 0.0, 0.6)
+        state, event = discharge(state, 2, 1.0)
+        assert event == Event("clear", 2, 1, 1.0, None)
+        state, event = step(policy, state, 3, 3.9, 0.6)
+        assert event is None
+        state, event = step(policy, state, 4, 4.0, 0.6)
+        assert event is not None
+        assert event.kind == "raise"
+
+    def test_a_discharge_without_an_alarm_is_no_event(self) -> None:
+        assert discharge(State(), 1, 2.0) == (State(clock=2.0), None)
+
     def test_an_acknowledgement_without_an_alarm_changes_nothing(self) -> None:
         assert acknowledge(State(), 1.0, 12) == State()
 
@@ -75,6 +96,7 @@ class TestByHand:
         {"at": 0.5, "again_hours": 0},
         {"at": 0.5, "window_hours": [8, 0]},
         {"at": 0.5, "loud": True},
+        {"at": 0.5, "revision": 0},
     ],
 )
 def test_an_invalid_policy_is_refused(policy: dict[str, object]) -> None:
@@ -82,13 +104,13 @@ def test_an_invalid_policy_is_refused(policy: dict[str, object]) -> None:
         msgspec.convert(policy, Policy)
 
 
-def circews(path: list[tuple[float, float]], threshold: float, silence: float) -> list[float]:
-    """Times of alarms as published: at or above the threshold, none during a silence after one.
+def circews(path: list[tuple[int, float]], threshold: float, silence: float) -> list[int]:
+    """Times of alarms in minutes, as published: at or above the threshold, with a silence after.
 
     Hyland et al. 2020, Methods, "Alarm system": an alarm at each time point whose score reaches the
     threshold, unless another one was triggered in the silencing period before it.
     """
-    alarms: list[float] = []
+    alarms: list[int] = []
     for at, score in path:
         if score >= threshold and all(at - other >= silence for other in alarms):
             alarms.append(at)
@@ -101,13 +123,13 @@ def test_the_rule_of_circews_on_1000_random_score_paths() -> None:
     for _ in range(1000):
         threshold, silence = draw.uniform(0.2, 0.9), draw.choice([0.5, 1.0, 3.0])
         level, path = draw.random(), []
-        times = itertools.accumulate(draw.choice([1, 2, 3, 12]) / 12 for _ in range(150))
-        for at in times:
+        for at in itertools.accumulate(draw.choice([5, 10, 15, 60]) for _ in range(150)):
             level = min(1.0, max(0.0, level + draw.gauss(0, 0.15)))
             path.append((at, level))
         policy = Policy(at=threshold, silence_hours=silence, again_hours=silence)
-        rung = [at for kind, at in kinds(policy, path) if kind != "clear"]
-        expected = circews(path, threshold, silence)
+        hours = [(at / 60, level) for at, level in path]
+        rung = [round(at * 60) for kind, at in kinds(policy, hours) if kind != "clear"]
+        expected = circews(path, threshold, silence * 60)
         assert rung == expected
         alarms += len(expected)
     assert alarms > 1000
