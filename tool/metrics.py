@@ -119,6 +119,9 @@ class Supervised:
         self.restarts = Counter(
             "icu_tool_restarts_total", "Restarts of processes that died", registry=registry
         )
+        self.partitions = Gauge(
+            "icu_tool_partitions", "Partitions that this tool works on", registry=registry
+        )
         if is_sqlite(database_url):
             # The disk of a database server is visible to its own machine only.
             disk = partial(shutil.disk_usage, sqlite_path(database_url).parent)

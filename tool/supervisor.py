@@ -4,10 +4,12 @@ import logging
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
 from rq.serializers import JSONSerializer
@@ -15,6 +17,7 @@ from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_expo
 
 from tool import metrics, processes
 from tool.database import Unavailable
+from tool.leases import Leases
 from tool.settings import Settings, database_of, redis_of
 from wire.keys import queue_name
 
@@ -22,6 +25,10 @@ log = logging.getLogger("tool")
 
 # A new interpreter, without this process's connections and signal handlers.
 _spawn = multiprocessing.get_context("spawn")
+
+ROUND = 0.5
+# Seconds that a worker has to end its job.
+STOP_SECONDS = 8.0
 
 
 def run(settings: Settings) -> None:
@@ -33,9 +40,10 @@ def run(settings: Settings) -> None:
         settings.metrics_host, settings.metrics_port, settings.database_url
     ) as supervised:
         signal.signal(signal.SIGTERM, _interrupt)
-        supervisor = Supervisor(settings, supervised)
+        supervisor = Supervisor(settings, redis_of(settings), supervised)
         try:
-            supervisor.supervise(prepare(settings))
+            prepare(settings)
+            supervisor.supervise()
         except KeyboardInterrupt:
             log.info("stopping")
         finally:
@@ -43,14 +51,13 @@ def run(settings: Settings) -> None:
 
 
 @retry(
-    retry=retry_if_exception_type((Unavailable, RedisError)),
+    retry=retry_if_exception_type(Unavailable),
     wait=wait_exponential(multiplier=0.5, max=5),
     before_sleep=before_sleep_log(log, logging.WARNING),
 )
-def prepare(settings: Settings) -> list[int]:
-    """Creates the tables and returns the partitions. Waits for the database and Redis."""
+def prepare(settings: Settings) -> None:
+    """Creates the tables. Waits for the database."""
     create_tables(settings)
-    return partitions(settings)
 
 
 def create_tables(settings: Settings) -> None:
@@ -60,11 +67,11 @@ def create_tables(settings: Settings) -> None:
     database.close()
 
 
-def partitions(settings: Settings) -> list[int]:
-    """The partitions, and those of an earlier, larger number that still have jobs."""
-    queues = Queue.all(connection=redis_of(settings), serializer=JSONSerializer)
+def partitions(redis: Redis, number: int) -> list[int]:
+    """The partitions, and those of an earlier, larger number that have a queue."""
+    queues = Queue.all(connection=redis, serializer=JSONSerializer)
     names = {queue.name for queue in queues}
-    found = set(range(settings.partitions))
+    found = set(range(number))
     for name in names:
         part = name.rpartition("-")[2]
         if part.isdecimal() and name == queue_name(int(part)):
@@ -72,43 +79,99 @@ def partitions(settings: Settings) -> list[int]:
     return sorted(found)
 
 
+class Child:
+    """A process of this tool, started again when it dies."""
+
+    def __init__(self, name: str, target: Callable[..., None], *arguments: object) -> None:
+        self.name = name
+        self._target = target
+        self._arguments = arguments
+        self._process: BaseProcess | None = None
+        self._kill_at: float | None = None
+
+    def keep(self) -> bool:
+        """Starts the process unless it runs; returns whether it had died."""
+        if self._process is not None and self._process.is_alive():
+            return False
+        died = self._process is not None and self._kill_at is None
+        if died and self._process is not None:
+            log.warning("%s died (%s); restarting it", self.name, self._process.exitcode)
+        self._kill_at = None
+        self._process = _spawn.Process(target=self._target, args=self._arguments, name=self.name)
+        self._process.start()
+        return died
+
+    def stop(self) -> bool:
+        """Ends the process after its job under way if that takes less than 8 s.
+
+        Returns at once; call it until it returns True: the process has ended.
+        """
+        if self._process is None or not self._process.is_alive():
+            return True
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + STOP_SECONDS
+            self._process.terminate()
+        elif time.monotonic() > self._kill_at:
+            self._process.kill()
+        return False
+
+
 class Supervisor:
     """The processes of one tool."""
 
-    def __init__(self, settings: Settings, supervised: metrics.Supervised) -> None:
+    def __init__(self, settings: Settings, redis: Redis, supervised: metrics.Supervised) -> None:
         self._settings = settings
+        self._redis = redis
         self._supervised = supervised
-        self._processes: dict[str, BaseProcess] = {}
+        self._leases = Leases(redis)
+        self._background = Child("background process", processes.run_in_background, settings)
+        self._workers: dict[int, Child] = {}
+        self._mine: list[int] = []
+        self._outage = False
 
-    def supervise(self, partitions: list[int]) -> None:
-        """Starts all processes, and restarts each that dies, until interrupted."""
+    def supervise(self) -> None:
+        """Keeps a worker for each partition that this tool has a lease on, until interrupted."""
         while True:
-            for part in partitions:
-                self._keep(f"worker {queue_name(part)}", processes.work, part)
-            self._keep("background process", processes.run_in_background)
-            time.sleep(0.5)
+            try:
+                self._mine = self._leases.renew(partitions(self._redis, self._settings.partitions))
+                self._hand_over([part for part in self._workers if part not in self._mine])
+                self._outage = False
+            except RedisError as error:
+                # The workers stay, and wait for it too.
+                if not self._outage:
+                    log.warning("leases: redis: %s; waiting for it", error)
+                self._outage = True
+            self._keep(self._mine)
+            time.sleep(ROUND)
 
-    def _keep(self, name: str, target: Callable[..., None], *arguments: object) -> None:
-        process = self._processes.get(name)
-        if process is not None and process.is_alive():
-            return
-        if process is not None:
-            self._supervised.restarts.inc()
-            log.warning("%s died (%s); restarting it", name, process.exitcode)
-        process = _spawn.Process(target=target, args=(self._settings, *arguments), name=name)
-        self._processes[name] = process
-        process.start()
+    def _keep(self, parts: Collection[int]) -> None:
+        self._supervised.partitions.set(len(parts))
+        for part in parts:
+            if part not in self._workers:
+                log.info("partition %d: lease taken", part)
+                name = f"worker {queue_name(part)}"
+                self._workers[part] = Child(name, processes.work, self._settings, part)
+        for child in (*(self._workers[part] for part in parts), self._background):
+            if child.keep():
+                self._supervised.restarts.inc()
+
+    def _hand_over(self, parts: Collection[int]) -> None:
+        """Ends the workers of these partitions, then lets other tools have them."""
+        for part in parts:
+            if self._workers[part].stop():
+                del self._workers[part]
+                self._leases.release(part)
+                log.info("partition %d: lease released", part)
 
     def stop(self) -> None:
         """Ends all processes, after their jobs under way if these take less than 8 s."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for process in self._processes.values():
-            process.terminate()
-        for process in self._processes.values():
-            process.join(8)
-            if process.is_alive():
-                process.kill()
+        children = [*self._workers.values(), self._background]
+        while children := [child for child in children if not child.stop()]:
+            time.sleep(0.05)
+        with suppress(RedisError):
+            self._leases.release_all()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

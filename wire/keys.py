@@ -18,6 +18,8 @@ LEASE = "icu:buffer"
 DECLARATION = "icu:declaration"
 # Hash of latencies in milliseconds → messages; one for each stream. Written by the tool.
 LATENCY = "icu:latency"
+# The ids of all tools that may run. Written by the tool.
+TOOLS = "icu:tools"
 # Counts how often a batch, or a message, was begun. Written by the tool.
 ATTEMPTS = "icu:attempts"
 
@@ -36,6 +38,16 @@ def queue_name(part: int) -> str:
 def batch_key(stream: str, part: int, last: int) -> str:
     """Where the messages of a batch lie: msgpack of `wire.batches.Batch`."""
     return f"icu:batch:{stream}-{part}-{last}"
+
+
+def tool_key(tool: str) -> str:
+    """Exists while the tool with this id runs; expires."""
+    return f"icu:tool:{tool}"
+
+
+def lease_key(part: int) -> str:
+    """The id of the one tool that works on the partition; expires. Written by the tool."""
+    return f"icu:lease:{part}"
 
 
 class JobId(NamedTuple):

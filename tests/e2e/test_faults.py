@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from redis.exceptions import RedisError
 from rq import Queue
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
@@ -94,20 +93,17 @@ def test_no_message_is_lost_or_doubled_when_a_worker_is_killed_at_any_point(
         check(ward, pipeline.database_url, "live")
 
 
-@pytest.mark.parametrize("point", ["predicted-stop", "inserted-stop"])
-def test_a_stopped_worker_whose_job_another_has_done_changes_nothing(
-    ward: Path, failing: Start, point: str
+def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
+    ward: Path, failing: Start
 ) -> None:
-    """`inserted-stop` stops the worker inside its transaction, which holds SQLite's lock."""
-    with failing(f"{point}=300") as pipeline:
-        pipeline.wait(lambda: mark(pipeline, point) != 0)
+    with failing("predicted-stop=300") as pipeline:
+        pipeline.wait(lambda: mark(pipeline, "predicted-stop") != 0)
+        pipeline.send("tool", signal.SIGSTOP)
         other = second("tool", pipeline)
         try:
-            if point == "predicted-stop":
-                pipeline.wait(pipeline.done)
-            os.kill(mark(pipeline, point), signal.SIGCONT)
-            if point == "predicted-stop":
-                pipeline.wait(lambda: "another worker was faster" in pipeline.log("tool"))
+            pipeline.wait(pipeline.done)
+            pipeline.send("tool", signal.SIGCONT)
+            pipeline.wait(lambda: "another worker was faster" in pipeline.log("tool"))
             pipeline.wait(lambda: settled(pipeline))
         finally:
             os.killpg(other.pid, signal.SIGKILL)
@@ -115,27 +111,19 @@ def test_a_stopped_worker_whose_job_another_has_done_changes_nothing(
         check(ward, pipeline.database_url, "live")
 
 
-def workers(pipeline: Pipeline) -> int:
-    """The workers that are registered in Redis."""
-    try:
-        return int(pipeline.redis.scard("rq:workers"))
-    except RedisError:
-        return 0
-
-
-def test_two_tools_on_the_same_partitions_store_nothing_twice(ward: Path, tmp_path: Path) -> None:
-    with Pipeline(tmp_path, ward, REPLAY_RATE="400", BATCH_MAX="20") as pipeline:
-        pipeline.send("buffer", signal.SIGSTOP)
+def test_a_worker_stopped_inside_its_transaction_stores_its_batch_once(
+    ward: Path, failing: Start
+) -> None:
+    """It holds SQLite's lock meanwhile."""
+    with failing("inserted-stop=300") as pipeline:
+        pipeline.wait(lambda: mark(pipeline, "inserted-stop") != 0)
         other = second("tool", pipeline)
         try:
-            pipeline.wait(lambda: workers(pipeline) == 4)
-            pipeline.send("buffer", signal.SIGCONT)
+            os.kill(mark(pipeline, "inserted-stop"), signal.SIGCONT)
             pipeline.wait(lambda: settled(pipeline))
         finally:
             os.killpg(other.pid, signal.SIGKILL)
             other.wait()
-        assert " stored, " in pipeline.log("tool")
-        assert " stored, " in pipeline.log("tool-2")
         check(ward, pipeline.database_url, "live")
 
 

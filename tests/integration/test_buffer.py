@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -18,15 +16,13 @@ from aiohttp.test_utils import TestServer
 from aiohttp.typedefs import Handler
 from hypothesis import given
 from hypothesis import strategies as st
-from redis import Redis
-from redis.exceptions import RedisError
 
 from buffer import metrics
 from buffer.follow import Buffer
 from buffer.outage import Outage
 from buffer.settings import Settings
 from buffer.sse import BOM, CUT, KEPT, EventParser
-from embedded.redis_server import NoRedis, executable
+from tests.support import servers
 from wire.messages import Rejected, decode
 from wire.settings import HttpUrl
 
@@ -98,29 +94,9 @@ class TestEventParser:
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Any]:
     """A Redis in which the tool has reported that nothing is stored yet."""
-    try:
-        program = executable()
-    except NoRedis as error:
-        pytest.skip(str(error))
-    socket = tmp_path / "redis.sock"
-    process = subprocess.Popen(
-        [program, "--port", "0", "--unixsocket", str(socket), "--save", ""],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-    )
-    connection: Any = Redis.from_url(f"unix://{socket}")
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            connection.hset("icu:committed", "since", 1)
-            break
-        except RedisError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    yield connection
-    connection.close()
-    process.terminate()
-    process.wait(10)
+    with servers.redis_server(tmp_path) as connection:
+        connection.hset("icu:committed", "since", 1)
+        yield connection
 
 
 @asynccontextmanager

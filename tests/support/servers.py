@@ -14,7 +14,10 @@ from typing import Any, NoReturn
 
 import mysql.connector
 import pytest
+from redis import Redis
+from redis.exceptions import RedisError
 
+from embedded.redis_server import NoRedis, executable
 from embedded.stack import ROOT, free_port
 from wire.database import connect, is_sqlite, sqlite_path
 
@@ -44,6 +47,36 @@ def mysql_server() -> Iterator[int]:
         yield port
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", name], **QUIET)
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[Any]:
+    """A client of an empty Redis, with its socket in `folder`."""
+    try:
+        program = executable()
+    except NoRedis as error:
+        _missing(str(error))
+    socket = folder / "redis.sock"
+    command = [program, "--port", "0", "--unixsocket", str(socket), "--save", ""]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    client = Redis(unix_socket_path=str(socket))
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(client):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield client
+    finally:
+        client.close()
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except RedisError:
+        return False
 
 
 @contextmanager

@@ -1,0 +1,94 @@
+"""Several tools share the partitions of one pipeline."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.oracle import at_rest, check
+from tests.support.pipeline import COMMANDS, Pipeline, synthetic
+from wire.keys import lease_key
+
+pytestmark = pytest.mark.timeout(300)
+
+TOOLS = ("tool", "tool-2", "tool-3")
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ward")
+    return synthetic(folder, "--patients", "12", "--days", "4", "--seed", "2")
+
+
+@pytest.fixture
+def pipeline(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """Four partitions. `tool-2` and `tool-3` are further tools."""
+    for name in TOOLS[1:]:
+        monkeypatch.setitem(COMMANDS, name, "exec env TOOL_METRICS_PORT=0 python -m tool")
+    return Pipeline(tmp_path, ward, PARTITIONS="4", REPLAY_RATE="40")
+
+
+def holders(pipeline: Pipeline) -> list[bytes | None]:
+    """The tool of each partition."""
+    found: list[bytes | None] = pipeline.redis.mget(lease_key(part) for part in range(4))
+    return found
+
+
+def shares(pipeline: Pipeline) -> list[int]:
+    """How many partitions each tool has, the largest number first; empty if one has no tool."""
+    found = holders(pipeline)
+    return [] if None in found else sorted(Counter(found).values(), reverse=True)
+
+
+def store(pipeline: Pipeline, tool: str) -> None:
+    """Waits until this tool has stored a batch since it was started last."""
+    pipeline.wait(lambda: " stored, " in pipeline.log(tool).rpartition("lease taken")[2])
+
+
+def end(pipeline: Pipeline) -> None:
+    """Sends the rest of the stream at full speed, and waits until it is stored."""
+    pipeline.kill("hospital")
+    pipeline.environ["REPLAY_RATE"] = "0"
+    pipeline.start("hospital")
+    pipeline.wait(lambda: pipeline.done() and at_rest(pipeline.database_url))
+
+
+def test_tools_that_join_and_leave_take_their_share_and_no_job_of_another(
+    ward: Path, pipeline: Pipeline
+) -> None:
+    with pipeline:
+        pipeline.wait(lambda: shares(pipeline) == [4])
+        store(pipeline, "tool")
+        pipeline.start("tool-2")
+        pipeline.wait(lambda: shares(pipeline) == [2, 2])
+        store(pipeline, "tool-2")
+        pipeline.start("tool-3")
+        pipeline.wait(lambda: shares(pipeline) == [2, 1, 1])
+        store(pipeline, "tool-3")
+        pipeline.stop("tool-2")
+        pipeline.wait(lambda: shares(pipeline) == [2, 2])
+        end(pipeline)
+        for name in TOOLS:
+            assert "another worker was faster" not in pipeline.log(name)
+        check(ward, pipeline.database_url, "live")
+
+
+def test_a_dead_tools_partitions_move_and_a_wiped_redis_leaves_the_shares_level(
+    ward: Path, pipeline: Pipeline
+) -> None:
+    with pipeline:
+        pipeline.start("tool-2")
+        pipeline.wait(lambda: shares(pipeline) == [2, 2])
+        store(pipeline, "tool-2")
+        before = set(holders(pipeline))
+        pipeline.kill("tool")
+        pipeline.wait(lambda: shares(pipeline) == [4])
+        assert set(holders(pipeline)) < before
+        pipeline.start("tool")
+        pipeline.wait(lambda: shares(pipeline) == [2, 2])
+        before = holders(pipeline)
+        pipeline.redis.flushall()
+        pipeline.wait(lambda: shares(pipeline) == [2, 2])
+        assert holders(pipeline) == before
+        end(pipeline)
+        check(ward, pipeline.database_url, "live")

@@ -1,0 +1,81 @@
+"""Leases on partitions, with a real Redis."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.support import servers
+from tool.leases import Leases
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with servers.redis_server(tmp_path_factory.mktemp("redis")) as client:
+        yield client
+
+
+class Tool:
+    """Works on what its leases allow; ends its jobs within a round."""
+
+    def __init__(self, redis: Any) -> None:
+        self.leases = Leases(redis)
+        self.parts: set[int] = set()
+
+    def round(self, partitions: int) -> None:
+        allowed = set(self.leases.renew(range(partitions)))
+        for part in self.parts - allowed:
+            self.leases.release(part)
+        self.parts = allowed
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    partitions=st.integers(1, 9),
+    events=st.lists(st.sampled_from(["join", "leave", "round"]), max_size=12),
+)
+@example(partitions=4, events=["join", "round", "join", "round", "leave", "join", "join"])
+def test_a_partition_never_has_two_tools_and_all_get_the_same_number(
+    redis: Any, partitions: int, events: list[str]
+) -> None:
+    redis.flushall()
+    tools = [Tool(redis)]
+    for event in (*events, "round", "round", "round"):
+        if event == "join":
+            tools.append(Tool(redis))
+        elif event == "leave" and len(tools) > 1:
+            tools.pop(0).leases.release_all()
+        for tool in tools:
+            tool.round(partitions)
+            parts = [part for tool in tools for part in tool.parts]
+            assert len(parts) == len(set(parts))
+    assert {part for tool in tools for part in tool.parts} == set(range(partitions))
+    shares = [len(tool.parts) for tool in tools]
+    assert max(shares) - min(shares) <= 1
+
+
+def test_after_a_loss_in_redis_each_tool_takes_back_its_own_partitions(redis: Any) -> None:
+    redis.flushall()
+    tools = [Tool(redis), Tool(redis)]
+    for tool in tools * 3:
+        tool.round(4)
+    before = [tool.parts for tool in tools]
+    redis.flushall()
+    for tool in tools * 3:
+        tool.round(4)
+    assert [tool.parts for tool in tools] == before
+
+
+def test_a_tool_gives_way_where_another_has_its_lease(redis: Any) -> None:
+    """As after a pause that was longer than the lease."""
+    redis.flushall()
+    paused, other = Tool(redis), Tool(redis)
+    paused.round(2)
+    redis.flushall()
+    other.round(2)
+    assert other.parts == {0, 1}
+    for tool in (paused, other):
+        tool.round(2)
+    assert paused.parts.isdisjoint(other.parts)

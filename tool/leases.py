@@ -1,0 +1,91 @@
+"""Shares the partitions among all tools: each leases as many as the others.
+
+Leases keep a tool from another's jobs under way. They may be wrong for a moment, for instance
+after a loss in Redis: the positions in the database decide which messages are new.
+"""
+
+import secrets
+import time
+from collections.abc import Collection
+from typing import Any
+
+from redis import Redis
+
+from wire.keys import TOOLS, lease_key, tool_key
+
+# A tool that is dead, or cut off from Redis, loses its leases after this many seconds.
+LEASE_SECONDS = 10
+# After a loss in Redis, a tool takes back its own partitions only: the others do the same.
+PAUSE = 3.0
+
+
+class Leases:
+    """The leases of one tool."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+        self._tool = secrets.token_hex(8)
+        self._held: set[int] = set()
+        self._take_no_more_until = 0.0
+
+    def renew(self, partitions: Collection[int]) -> list[int]:
+        """Renews all leases, and takes free ones up to this tool's share; call it every second.
+
+        Returns the partitions to work on. A lease beyond the share stays until `release`, so that
+        the job under way can end. Raises RedisError.
+        """
+        share = self._share(len(partitions))
+        holders = self._holders(partitions)
+        for part in self._held - {part for part, tool in holders.items() if tool == self._tool}:
+            self._take_no_more_until = time.monotonic() + PAUSE
+            self._held.discard(part)
+            if part in holders and holders[part] is None:
+                self._take(part)
+        for part in self._held:
+            self._redis.expire(lease_key(part), LEASE_SECONDS)
+        if time.monotonic() > self._take_no_more_until:
+            for part, tool in holders.items():
+                if tool is None and len(self._held) < share:
+                    self._take(part)
+        return sorted(self._held)[:share]
+
+    def release(self, part: int) -> None:
+        """Lets another tool have the partition."""
+        self._held.discard(part)
+        if self._redis.get(lease_key(part)) == self._tool.encode():
+            self._redis.delete(lease_key(part))
+
+    def release_all(self) -> None:
+        """This tool ends."""
+        for part in set(self._held):
+            self.release(part)
+        self._redis.srem(TOOLS, self._tool)
+        self._redis.delete(tool_key(self._tool))
+
+    def _share(self, partitions: int) -> int:
+        """The number of partitions for this tool; the first tools get one more each."""
+        tools = self._running()
+        least, more = divmod(partitions, len(tools))
+        return least + (tools.index(self._tool) < more)
+
+    def _running(self) -> list[str]:
+        """The ids of all tools that run, this one included, in the same order for each."""
+        with self._redis.pipeline() as pipe:
+            pipe.sadd(TOOLS, self._tool)
+            pipe.set(tool_key(self._tool), "", ex=LEASE_SECONDS)
+            pipe.smembers(TOOLS)
+            tools = sorted(tool.decode() for tool in pipe.execute()[-1])
+        alive = self._redis.mget(map(tool_key, tools))
+        running = [tool for tool, value in zip(tools, alive, strict=True) if value is not None]
+        if ended := set(tools) - set(running):
+            self._redis.srem(TOOLS, *ended)
+        return running
+
+    def _holders(self, partitions: Collection[int]) -> dict[int, str | None]:
+        found = self._redis.mget(map(lease_key, partitions))
+        tools = [tool.decode() if tool is not None else None for tool in found]
+        return dict(zip(partitions, tools, strict=True))
+
+    def _take(self, part: int) -> None:
+        if self._redis.set(lease_key(part), self._tool, nx=True, ex=LEASE_SECONDS):
+            self._held.add(part)
