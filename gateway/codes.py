@@ -30,7 +30,7 @@ class UnknownUnit(Exception):
     """A known code in a unit that cannot be converted."""
 
 
-class Conversion(msgspec.Struct, frozen=True):
+class Conversion(msgspec.Struct, frozen=True, eq=False):
     """value × factor + offset."""
 
     parameter: str
@@ -38,6 +38,8 @@ class Conversion(msgspec.Struct, frozen=True):
     offset: float
 
     def of(self, value: float) -> float:
+        if self.factor == 1 and self.offset == 0:
+            return value
         # 12 digits: 98.6 °F are 37 °C, and not 36.99999999999999.
         return float(f"{value * self.factor + self.offset:.12g}")
 

@@ -8,7 +8,7 @@ from gateway.times import Moment
 
 
 class Person(msgspec.Struct, frozen=True):
-    """A patient as the sender names him. keys: (authority, id), the first one leading.
+    """A patient as the sender names him or her. keys: (authority, id), the first one leading.
 
     born: an ISO date. label: what people call him.
     """
@@ -25,26 +25,36 @@ class Place(msgspec.Struct, frozen=True):
     text: str
 
 
-class Observed(msgspec.Struct, frozen=True, gc=False):
+class Value(msgspec.Struct, frozen=True, gc=False):
     """One value of one parameter; None: there is none, and an earlier one is withdrawn.
 
-    ref: what the sender names the observation by. corrects: it replaces an earlier value under
-    the same `ref` also when that was measured at another time.
+    name: of the observation within its source. corrects: it replaces an earlier value under the
+    same name also when that was measured at another time.
     """
 
-    person: Person
-    place: Place | None
-    ref: str
-    at: Moment
+    name: str
     parameter: str
     value: float | None
     corrects: bool
 
 
-class Replaced(msgspec.Struct, frozen=True):
-    """All observations whose reference begins with `prefix`, but `kept`, are withdrawn."""
+class Observed(msgspec.Struct, frozen=True):
+    """Values of one patient, measured at one time.
 
-    prefix: str
+    source: the sender's order or resource; `#` and the patient where the sender names none.
+    """
+
+    person: Person
+    place: Place | None
+    source: str
+    at: Moment
+    values: list[Value]
+
+
+class Replaced(msgspec.Struct, frozen=True):
+    """All observations of a source are withdrawn, except those with the names `kept`."""
+
+    source: str
     kept: tuple[str, ...] = ()
 
 
@@ -82,6 +92,10 @@ class Unusable(msgspec.Struct, frozen=True):
 
     reason: str
     person: Person | None = None
+
+
+class Unread(Exception):
+    """A part of a message that cannot be used; the text is the reason and names no patient."""
 
 
 Fact = Observed | Replaced | Moved | Merged | Unusable

@@ -8,7 +8,18 @@ from zoneinfo import ZoneInfo
 
 from gateway import metrics
 from gateway.codes import SYSTEMS, Codes, UnknownUnit
-from gateway.facts import Fact, Merged, Moved, Observed, Person, Place, Replaced, Unusable
+from gateway.facts import (
+    Fact,
+    Merged,
+    Moved,
+    Observed,
+    Person,
+    Place,
+    Replaced,
+    Unread,
+    Unusable,
+    Value,
+)
 from gateway.fhir_types import (
     Component,
     Concept,
@@ -51,9 +62,9 @@ class FhirReader(NamedTuple):
 
     def _observation(self, resource: Observation) -> Iterator[Fact]:
         who = self._person(resource.subject, "Observation.subject")
-        ref = _name_of("Observation", resource.id, resource.identifier)
+        source = _name_of("Observation", resource.id, resource.identifier)
         if resource.status in _WITHDRAWN:
-            yield Replaced(f"{ref}|")
+            yield Replaced(source)
             return
         if resource.status not in _VALUE:
             return
@@ -73,14 +84,20 @@ class FhirReader(NamedTuple):
             *(resource.value_codeable_concept, resource.value_range, resource.value_sampled_data),
             resource.data_absent_reason,
         )
-        found: list[Fact] = []
+        values: list[Value] = []
         for component in (own, *resource.component):
-            found += self._value(component, who, ref, when)
-        kept = tuple(fact.ref for fact in found if isinstance(fact, Observed))
-        yield Replaced(f"{ref}|", kept)
-        yield from found
+            try:
+                value = self._value(component)
+            except Unread as error:
+                yield Unusable(str(error), who)
+            else:
+                values += [value] if value else []
+        yield Replaced(source, tuple(value.name for value in values))
+        if values:
+            yield Observed(who, None, source, when, values)
 
-    def _value(self, of: Component, who: Person, ref: str, when: Moment) -> Iterator[Fact]:
+    def _value(self, of: Component) -> Value | None:
+        """The value of an Observation or a component; None without one. Raises Unread."""
         codings = _codings(of.code)
         code = codings[0][1] if codings else ""
         quantity = of.value_quantity
@@ -90,27 +107,23 @@ class FhirReader(NamedTuple):
         elif of.value_integer is not None:
             value, unit = float(of.value_integer), ""
         elif of.value_string or any(other is not None for other in others):
-            yield Unusable(f"{code or 'a value'}: is not a number", who)
-            return
+            raise Unread(f"{code or 'a value'}: is not a number")
         else:
-            return
+            return None
         if not code:
-            yield Unusable("an Observation without a code", who)
-        elif quantity is not None and quantity.comparator:
-            yield Unusable(f"{code}: '{quantity.comparator[:2]}{value:g}' is a bound", who)
-        elif not math.isfinite(value) or abs(value) > 1e100:
-            yield Unusable(f"{code}: the number is too large", who)
-        else:
-            try:
-                conversion = self.codes.conversion(codings, unit)
-            except UnknownUnit:
-                yield Unusable(f"{code}: unknown unit {printable(unit)[:32]!r}", who)
-                return
-            if conversion is None:
-                metrics.unknown_code(*codings[0])
-            parameter = conversion.parameter if conversion else code
-            value = conversion.of(value) if conversion else value
-            yield Observed(who, None, f"{ref}|{code}", when, parameter, value, corrects=True)
+            raise Unread("an Observation without a code")
+        if quantity is not None and quantity.comparator:
+            raise Unread(f"{code}: '{quantity.comparator[:2]}{value:g}' is a bound")
+        if not math.isfinite(value) or abs(value) > 1e100:
+            raise Unread(f"{code}: the number is too large")
+        try:
+            conversion = self.codes.conversion(codings, unit)
+        except UnknownUnit:
+            raise Unread(f"{code}: unknown unit {printable(unit)[:32]!r}") from None
+        if conversion is None:
+            metrics.unknown_code(*codings[0])
+            return Value(code, code, value, corrects=True)
+        return Value(code, conversion.parameter, conversion.of(value), corrects=True)
 
     def _encounter(self, resource: Encounter) -> Iterator[Fact]:
         who = self._person(resource.subject, "Encounter.subject")

@@ -5,9 +5,12 @@ Source: HL7 2.8.2, chapter 2 (control) and table 0211 (character sets).
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
+
+from gateway.remembered import remembered
 
 # Table 0211, as Python names them.
 CHARSETS = {
@@ -42,7 +45,7 @@ class Delimiters(NamedTuple):
     subcomponent: str = "&"
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, dict=True):
     """One message. Its texts are as sent, with escapes; `text` resolves them."""
 
     segments: list[Segment]
@@ -65,22 +68,23 @@ class Message(msgspec.Struct, frozen=True):
 
     def text(self, raw: str) -> str:
         """The text of a component: its first subcomponent, escapes resolved, blanks stripped."""
-        raw = raw.partition(self.delimiters.subcomponent)[0]
-        if self.delimiters.escape in raw:
+        _, _, _, escape, subcomponent = self.delimiters
+        if subcomponent in raw:
+            raw = raw.partition(subcomponent)[0]
+        if escape in raw:
             raw = unescape(raw, self.delimiters, self.charset)
         return raw.strip()
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """Type and event, such as `ORU^R01`."""
-        parts = [self.text(part) for part in self.components(at(self.msh, 9))]
-        return "^".join(parts[:2])
+        return _kind(at(self.msh, 9), self.delimiters, self.charset)
 
-    @property
+    @cached_property
     def sender(self) -> str:
         """Sending application and facility, such as `MONITOR@WARD`."""
-        names = [self.text(self.components(at(self.msh, number))[0]) for number in (3, 4)]
-        return ("@".join(name for name in names if name) or "unknown")[:64]
+        names = self.delimiters.field.join(self.msh[3:5])
+        return _sender(names, self.delimiters, self.charset)
 
 
 def at(segment: Segment, number: int) -> str:
@@ -112,10 +116,28 @@ def parse(content: bytes, default_charset: str = "utf-8") -> Message:
     text = _decode(content, charset)
     lines = text.split("\r") if "\r" in text else text.split("\n")
     segments = [line.strip("\n").split(delimiters.field) for line in lines]
-    segments = [segment for segment in segments if _SEGMENT_NAME.fullmatch(segment[0])]
+    segments = [segment for segment in segments if _is_name(segment[0])]
     # MSH-1 is the field separator itself.
     segments[0].insert(1, delimiters.field)
     return Message(segments, delimiters, charset)
+
+
+@remembered
+def _kind(field: str, delimiters: Delimiters, charset: str) -> str:
+    message = Message([], delimiters, charset)
+    return "^".join([message.text(part) for part in message.components(field)][:2])
+
+
+@remembered
+def _sender(fields: str, delimiters: Delimiters, charset: str) -> str:
+    message = Message([], delimiters, charset)
+    names = [message.text(message.components(part)[0]) for part in fields.split(delimiters.field)]
+    return ("@".join(name for name in names if name) or "unknown")[:64]
+
+
+@remembered
+def _is_name(text: str) -> bool:
+    return _SEGMENT_NAME.fullmatch(text) is not None
 
 
 def _delimiters(content: bytes) -> Delimiters:
@@ -131,8 +153,10 @@ def _delimiters(content: bytes) -> Delimiters:
 
 
 def _charset(content: bytes, delimiters: Delimiters) -> str:
-    fields = content[: content.find(b"\r")][:2048].decode("latin-1").split(delimiters.field)
-    named = at(fields, 17).split(delimiters.repetition)[0].strip().upper()
+    fields = content[: content.find(b"\r")][:2048].split(delimiters.field.encode(), 18)
+    if len(fields) < 18 or not fields[17]:
+        return ""
+    named = fields[17].decode("latin-1").split(delimiters.repetition)[0].strip().upper()
     return CHARSETS.get(named, "")
 
 

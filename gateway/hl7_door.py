@@ -97,7 +97,8 @@ class HL7Door:
         while not sending.done():
             await self._inbox.room()
             try:
-                chunk = await asyncio.wait_for(reader.read(CHUNK), self._settings.silence_max)
+                async with asyncio.timeout(self._settings.silence_max):
+                    chunk = await reader.read(CHUNK)
             except TimeoutError:
                 if frames.partial:
                     await answers.put(self._refuse(Frame(b""), "the frame was not completed"))

@@ -156,28 +156,24 @@ class Inbox:
         earlier = self._log.known(item.received.digest)
         if earlier is not None:
             return Logged(*earlier)
-        first = self._log.last + 1
-        write = self._log.connection.execute
-        write("SAVEPOINT message")
+        self._log.begin_message()
         try:
             for content in item.content or ():
                 if isinstance(content, Direct):
                     self._ward.pass_on(content.message, content.data)
                 else:
                     self._ward.apply(content)
+            self._ward.flush()
         except sqlite3.OperationalError:
             raise
         except Exception as error:
             # A fault of ours must not stop its sender. The message is in the log.
             metrics.FAULTS.inc()
             log.exception("a message could not be processed", exc_info=_without_values(error))
-            write("ROLLBACK TO message")
+            self._log.undo_message()
             self._ward.forget()
-            self._log.last = first - 1
-            self._ward.reject(f"cannot be processed: {type(error).__name__}")
-        numbers = self._log.add_received(item.received, first)
-        write("RELEASE message")
-        return Logged(numbers)
+            self._log.reject(f"cannot be processed: {type(error).__name__}")
+        return Logged(self._log.add_received(item.received))
 
     async def _prune(self) -> None:
         self._pruned = time.monotonic()

@@ -1,7 +1,8 @@
 """The durable log: raw messages, the events made of them, and what corrections need to know.
 
 A message is acknowledged when its transaction is on disk (`synchronous=FULL`). Events have
-numbers without gaps; the stream's name is made with the log.
+numbers without gaps; the stream's name is made with the log. All events of one message are one
+row, one event a line: a row for each would cost more than everything else.
 """
 
 import os
@@ -11,13 +12,17 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from wire.messages import Message
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS log (stream TEXT NOT NULL, pruned INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS received (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, at REAL NOT NULL, sender TEXT NOT NULL,
     kind TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, raw BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS events (
-    seq INTEGER PRIMARY KEY, received INTEGER NOT NULL, data BLOB NOT NULL);
+    last INTEGER PRIMARY KEY, first INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS patients (
     authority TEXT NOT NULL, id TEXT NOT NULL, pat_id INTEGER NOT NULL,
     PRIMARY KEY (authority, id)) WITHOUT ROWID;
@@ -28,11 +33,12 @@ CREATE TABLE IF NOT EXISTS stays (
     age REAL, place TEXT, visit TEXT NOT NULL, opened_by TEXT NOT NULL,
     PRIMARY KEY (pat_id, admission)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refs (
-    ref TEXT NOT NULL, at TEXT NOT NULL, seq INTEGER NOT NULL, pat_id INTEGER NOT NULL,
-    admission TEXT NOT NULL, parameter TEXT NOT NULL, value REAL NOT NULL,
-    PRIMARY KEY (ref, at, seq)) WITHOUT ROWID;
+    seq INTEGER PRIMARY KEY, source TEXT NOT NULL, at TEXT NOT NULL, pat_id INTEGER NOT NULL,
+    admission TEXT NOT NULL, entries BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS refs_source ON refs (source, at);
 CREATE INDEX IF NOT EXISTS refs_patient ON refs (pat_id);
 """
+VERSION = 2
 # Rows that one transaction removes, so that no sender waits long.
 PRUNED_AT_ONCE = 5_000
 
@@ -70,6 +76,7 @@ class Log:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -32000")
         connection.execute("PRAGMA wal_autocheckpoint = 2000")
+        self._check_version()
         connection.executescript(SCHEMA)
         if connection.execute("SELECT 1 FROM log").fetchone() is None:
             connection.execute("INSERT INTO log (stream) VALUES (?)", (secrets.token_hex(4),))
@@ -77,11 +84,21 @@ class Log:
         self.reread()
         self.committed = self.last
 
+    def _check_version(self) -> None:
+        read = self.connection.execute
+        version = read("PRAGMA user_version").fetchone()[0]
+        if version != VERSION and read("SELECT 1 FROM sqlite_schema").fetchone():
+            raise sqlite3.DatabaseError(
+                f"{self.path} was written by another version of the gateway ({version})"
+            )
+        read(f"PRAGMA user_version = {VERSION}")
+
     def reread(self) -> None:
         """Takes the numbers from the file: after a rollback, and after rows were removed."""
         read = self.connection.execute
         pruned = int(read("SELECT pruned FROM log").fetchone()[0])
-        self.last = int(read("SELECT MAX(seq) FROM events").fetchone()[0] or pruned)
+        self.last = int(read("SELECT MAX(last) FROM events").fetchone()[0] or pruned)
+        self._events: list[bytes] = []
         self._received = int(read("SELECT MAX(id) FROM received").fetchone()[0] or 0)
         self.pruned = pruned
 
@@ -104,25 +121,53 @@ class Log:
         ).fetchone()
         return (Numbers(*row[:3]), row[3]) if row else None
 
-    def next_received(self) -> int:
-        """The number that the next received message gets."""
-        return self._received + 1
+    def first_with(self, seq: int) -> int:
+        """The first event of the message that event `seq` is of."""
+        row = self.connection.execute(
+            "SELECT first FROM events WHERE last >= ? ORDER BY last LIMIT 1", (seq,)
+        ).fetchone()
+        return int(row[0]) if row else self.last - len(self._events) + 1
 
     def add_event(self, data: bytes) -> int:
         """Appends an event of the message that is being received; returns its number."""
         self.last += 1
-        self.connection.execute(
-            "INSERT INTO events VALUES (?, ?, ?)", (self.last, self._received + 1, data)
-        )
+        self._events.append(data)
         return self.last
 
-    def add_received(self, message: Received, first: int) -> Numbers:
-        """Appends the message whose events are `first` to the last one."""
+    def send(self, message: Message) -> int:
+        """Appends a message of the stream; returns its number."""
+        return self.add_event(msgspec.json.encode(message))
+
+    def reject(self, reason: str, pat_id: int | None = None) -> None:
+        """Appends an event for table `rejected`. It says where the whole message is."""
+        event = {"type": "unusable", "pat_id": pat_id, "received": self._received + 1}
+        self.add_event(msgspec.json.encode(event | {"reason": reason}))
+
+    def begin_message(self) -> None:
+        """Events from here on are of the next message."""
+        self.connection.execute("SAVEPOINT message")
+
+    def undo_message(self) -> None:
+        """Takes back all since `begin_message`."""
+        self.connection.execute("ROLLBACK TO message")
+        self.last -= len(self._events)
+        self._events.clear()
+
+    def add_received(self, message: Received) -> Numbers:
+        """Appends the message, and the events since `begin_message`."""
         self._received += 1
+        first = self.last - len(self._events) + 1
+        if self._events:
+            self.connection.execute(
+                "INSERT INTO events VALUES (?, ?, ?)",
+                (self.last, first, b"\n".join(self._events)),
+            )
+            self._events.clear()
         self.connection.execute(
             "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (self._received, *message[:4], first, self.last, message.raw),
         )
+        self.connection.execute("RELEASE message")
         return Numbers(self._received, first, self.last)
 
     def prune(self, before: float) -> bool:
@@ -138,7 +183,7 @@ class Log:
         last_id, last_seq = rows[-1][0], max(row[1] for row in rows)
         read("DELETE FROM received WHERE id <= ?", (last_id,))
         read("DELETE FROM refs WHERE seq <= ?", (last_seq,))
-        read("DELETE FROM events WHERE seq <= ?", (last_seq,))
+        read("DELETE FROM events WHERE last <= ?", (last_seq,))
         read("UPDATE log SET pruned = max(pruned, ?)", (last_seq,))
         return True
 
@@ -155,10 +200,16 @@ class LogReader:
         )
 
     def events(self, after: int, most: int) -> list[tuple[int, bytes]]:
-        """Number and data of the next events."""
-        return self._connection.execute(
-            "SELECT seq, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, most)
-        ).fetchall()
+        """Number and data of the next events, those of `most` messages."""
+        rows = self._connection.execute(
+            "SELECT first, data FROM events WHERE last > ? ORDER BY last LIMIT ?", (after, most)
+        )
+        return [
+            (seq, event)
+            for first, data in rows.fetchall()
+            for seq, event in enumerate(data.split(b"\n"), first)
+            if seq > after
+        ]
 
     def close(self) -> None:
         self._connection.close()

@@ -3,7 +3,8 @@
 from datetime import date
 
 from gateway.facts import Person, Place
-from gateway.hl7 import Message, Segment, at, part
+from gateway.hl7 import Delimiters, Message, Segment, at, part
+from gateway.remembered import remembered
 
 # Identifiers of persons; others, such as account and visit numbers, are not.
 _TYPES = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
@@ -11,6 +12,14 @@ _TYPES = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
 
 def person(message: Message, pid: Segment, authority: str) -> Person | None:
     """The patient of a PID segment; None without an identifier."""
+    fields = message.delimiters.field.join(pid[:8])
+    return _person(fields, authority, message.delimiters, message.charset)
+
+
+@remembered
+def _person(fields: str, authority: str, delimiters: Delimiters, charset: str) -> Person | None:
+    message = Message([], delimiters, charset)
+    pid = fields.split(delimiters.field)
     key = identifier(message, at(pid, 3), authority) or identifier(message, at(pid, 2), authority)
     if key is None:
         return None
@@ -34,6 +43,12 @@ def identifier(message: Message, field: str, authority: str) -> tuple[str, str] 
 
 def place(message: Message, field: str) -> Place | None:
     """The bed in a PL field such as PV1-3: point of care, room, bed."""
+    return _place(field, message.delimiters, message.charset)
+
+
+@remembered
+def _place(field: str, delimiters: Delimiters, charset: str) -> Place | None:
+    message = Message([], delimiters, charset)
     names = [message.text(part) for part in message.components(field)[:3]]
     names = ["" if name == '""' else name for name in names]
     text = printable(" ".join(name for name in names if name))

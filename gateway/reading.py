@@ -4,14 +4,26 @@ Source: HL7 2.8.2, chapter 3 (ADT), chapter 7 (ORU), table 0085 (result status).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from gateway.codes import LOINC, MDC, SYSTEMS, Codes, UnknownUnit
-from gateway.facts import Fact, Merged, Move, Moved, Observed, Person, Place, Unusable
+import msgspec
+
+from gateway.codes import LOINC, MDC, SYSTEMS, Codes, Conversion, UnknownUnit
+from gateway.facts import (
+    Fact,
+    Merged,
+    Move,
+    Moved,
+    Observed,
+    Person,
+    Place,
+    Unread,
+    Unusable,
+    Value,
+)
 from gateway.hl7 import Delimiters, Message, Segment, at, named, part
 from gateway.people import identifier, person, place, printable
+from gateway.remembered import remembered
 from gateway.times import Moment, hl7_moment, now, offset_of
 from gateway.values import NULL, NotANumber, number
 
@@ -30,57 +42,102 @@ MOVES: dict[str, Move] = {
 MERGES = ("A34", "A40")
 RESULTS = ("R01", "R30", "R31", "R32")
 # Table 0085. A status that is missing is taken as final, as monitors send it.
-_VALUE = ("F", "P", "R", "S", "C", "")
-_WITHDRAWN = ("D", "W", "X")
-_NO_NEWS = ("I", "N", "O", "U", "V")
+STATUS = {
+    **dict.fromkeys(("F", "P", "R", "S", ""), "value"),
+    "C": "corrected",
+    **dict.fromkeys(("D", "W", "X"), "withdrawn"),
+    **dict.fromkeys(("I", "N", "O", "U", "V"), "no news"),
+}
 
 
-class Reader(NamedTuple):
+class _Meaning(msgspec.Struct, frozen=True, eq=False):
+    """What an OBX is of, by all of its fields that seldom change.
+
+    name: of the observation within its order. problem: why it cannot be used.
+    """
+
+    coding: tuple[str, str]
+    name: str
+    status: str
+    conversion: Conversion | None
+    problem: str = ""
+
+
+class _Order(msgspec.Struct):
+    """Where a message's segments before an OBX have led to: patient, bed, order and time."""
+
+    who: Person | None = None
+    where: Place | None = None
+    filler: str = ""
+    time: str = ""
+
+
+class Reader:
     """Reads HL7 messages. authority: of identifiers that name none. unknown: counts a code."""
 
-    codes: Codes
-    zone: ZoneInfo
-    authority: str
-    unknown: Callable[[str, str], None]
+    def __init__(
+        self, codes: Codes, zone: ZoneInfo, authority: str, unknown: Callable[[str, str], None]
+    ) -> None:
+        self.zone = zone
+        self._codes = codes
+        self._authority = authority
+        self._unknown = unknown
+        # Senders repeat themselves: each code, each number and unit is worked out once.
+        self._meaning = remembered(self._look_up)
 
     def facts(self, message: Message) -> list[Fact] | None:
         """What the message says; None for a type of message that is not read."""
         kind, _, event = message.kind.partition("^")
         offset = offset_of(at(message.msh, 7))
-        moment = partial(hl7_moment, zone=self.zone, offset=offset)
+
+        def moment(text: str) -> Moment | None:
+            return hl7_moment(text, self.zone, offset)
+
         if kind == "ORU" and (event in RESULTS or not event):
-            return list(self._observations(message, moment))
+            return self._observations(message, moment)
         if kind == "ADT" and event in MOVES:
             return list(self._moves(message, MOVES[event], moment))
         if kind == "ADT" and event in MERGES:
             return list(self._merges(message, moment))
         return None
 
-    def _observations(
-        self, message: Message, moment: Callable[[str], Moment | None]
-    ) -> Iterator[Fact]:
-        who: Person | None = None
-        where: Place | None = None
-        filler, obr_time = "", ""
+    def _observations(self, message: Message, moment: Callable[[str], Moment | None]) -> list[Fact]:
+        facts: list[Fact] = []
+        order = _Order()
+        group: Observed | None = None
         for segment in message.segments:
             name = segment[0]
             if name == "OBX":
-                if who is None:
-                    yield Unusable("an OBX without a patient's identifier before it")
+                if len(segment) < 15:
+                    segment = [*segment, *[""] * 15]
+                try:
+                    when, value = self._observation(message, segment, order, moment)
+                except Unread as error:
+                    facts.append(Unusable(str(error), order.who))
                     continue
-                yield from self._observation(
-                    message, segment, who, where, filler, _first(moment, at(segment, 14), obr_time)
-                )
-            elif name == "OBR":
-                filler = self._filler(message, at(segment, 3)) or filler
-                obr_time = at(segment, 7)
+                if value is None:
+                    continue
+                if group is None or group.at != when:
+                    group = self._group(message, order, when)
+                    facts.append(group)
+                group.values.append(value)
+                continue
+            group = None
+            if name == "OBR":
+                order.filler = self._filler(message, at(segment, 3)) or order.filler
+                order.time = at(segment, 7)
             elif name == "ORC":
-                filler = self._filler(message, at(segment, 3))
+                order.filler = self._filler(message, at(segment, 3))
             elif name == "PV1":
-                where = place(message, at(segment, 3))
+                order.where = place(message, at(segment, 3))
             elif name == "PID":
-                who, where = person(message, segment, self.authority), None
-                filler, obr_time = "", ""
+                order = _Order(person(message, segment, self._authority))
+        return facts
+
+    def _group(self, message: Message, order: _Order, when: Moment) -> Observed:
+        assert order.who is not None
+        named = f"{message.sender}|{order.filler}" if order.filler else f"#{order.who.keys[0]}"
+        return Observed(order.who, order.where, named, when, [])
 
     def _filler(self, message: Message, field: str) -> str:
         parts = [message.text(text) for text in message.components(field)[:2]]
@@ -90,62 +147,63 @@ class Reader(NamedTuple):
         self,
         message: Message,
         obx: Segment,
-        who: Person,
-        where: Place | None,
-        filler: str,
-        when: Moment | None,
-    ) -> Iterator[Fact]:
-        status, field = message.text(at(obx, 11)).upper(), at(obx, 5)
-        withdrawn = status in _WITHDRAWN or field == NULL
-        if status in _NO_NEWS or (not field and not withdrawn):
-            return
-        codings = codings_of(at(obx, 3), message.delimiters, message.charset)
-        if not codings:
-            yield Unusable("an OBX without a code", who)
-            return
-        code = codings[0][1]
-        if status not in _VALUE and not withdrawn:
-            yield Unusable(f"{code}: unknown result status", who)
-            return
-        try:
-            value = None if withdrawn else number(message, at(obx, 2), field)
-            found = self.codes.conversion(
-                codings, unit_of(at(obx, 6), message.delimiters, message.charset)
-            )
-        except NotANumber as error:
-            yield Unusable(f"{code}: {error}", who)
-            return
-        except UnknownUnit as error:
-            if not withdrawn:
-                yield Unusable(f"{code}: unknown unit {printable(str(error))[:32]!r}", who)
-                return
-            found = None
-        if value is None and not withdrawn:
-            return
+        order: _Order,
+        moment: Callable[[str], Moment | None],
+    ) -> tuple[Moment, Value | None]:
+        """The time and the value of an OBX; no value where there is none. Raises Unread."""
+        if order.who is None:
+            raise Unread("an OBX without a patient's identifier before it")
+        field, marks, charset = obx[5], message.delimiters, message.charset
+        fields = marks.field.join((obx[3], obx[4], obx[6], obx[11]))
+        meaning = self._meaning(fields, marks, charset)
+        withdrawn = meaning.status == "withdrawn" or field == NULL
+        if meaning.status == "no news" or (not field and not withdrawn):
+            return "", None
+        code = meaning.coding[1]
+        if meaning.problem and not (withdrawn and code):
+            raise Unread(meaning.problem)
+        value = None
+        if not withdrawn:
+            try:
+                value = _value(field, obx[2], meaning.conversion, marks, charset)
+            except NotANumber as error:
+                raise Unread(f"{code}: {error}") from None
+            if value is None:
+                return "", None
+            if meaning.conversion is None:
+                self._unknown(*meaning.coding)
+        when = moment(obx[14]) or moment(order.time)
+        if when is None and withdrawn:
+            when = hl7_moment(message.msh[7], self.zone, "") if len(message.msh) > 7 else None
         if when is None:
-            when = _first(hl7_zone(self.zone), at(message.msh, 7)) if withdrawn else None
-            if when is None:
-                yield Unusable(f"{code}: no time with an hour in OBX-14 or OBR-7", who)
-                return
-        if found is None and value is not None:
-            self.unknown(*codings[0])
-        sub = message.text(at(obx, 4))[:64]
-        source = f"{message.sender}|{filler}" if filler else f"#{who.keys[0]}"
-        yield Observed(
-            who,
-            where,
-            f"{source}|{code}|{sub}",
-            when,
-            found.parameter if found else code,
-            None if value is None else (found.of(value) if found else value),
-            status == "C" or (withdrawn and bool(filler)),
-        )
+            raise Unread(f"{code}: no time with an hour in OBX-14 or OBR-7")
+        parameter = meaning.conversion.parameter if meaning.conversion else code
+        corrects = meaning.status == "corrected" or (withdrawn and bool(order.filler))
+        return when, Value(meaning.name, parameter, value, corrects)
+
+    def _look_up(self, fields: str, delimiters: Delimiters, charset: str) -> _Meaning:
+        """fields: OBX-3, 4, 6 and 11."""
+        message = Message([], delimiters, charset)
+        code_field, sub, unit, status = fields.split(delimiters.field)
+        status = STATUS.get(message.text(status).upper(), "")
+        codings = codings_of(message, code_field)
+        if not codings:
+            return _Meaning(("", ""), "", status, None, "an OBX without a code")
+        code = codings[0][1]
+        name = f"{code}|{message.text(sub)[:64]}"
+        try:
+            conversion = self._codes.conversion(codings, unit_of(message, unit))
+        except UnknownUnit as error:
+            problem = f"{code}: unknown unit {printable(str(error))[:32]!r}"
+            return _Meaning(codings[0], name, status, None, problem)
+        problem = "" if status else f"{code}: unknown result status"
+        return _Meaning(codings[0], name, status, conversion, problem)
 
     def _moves(
         self, message: Message, move: Move, moment: Callable[[str], Moment | None]
     ) -> Iterator[Fact]:
         pid = next(named(message, "PID"), [])
-        who = person(message, pid, self.authority)
+        who = person(message, pid, self._authority)
         if who is None:
             yield Unusable("an ADT message without a patient's identifier")
             return
@@ -163,11 +221,11 @@ class Reader(NamedTuple):
         found = False
         for segment in message.segments:
             if segment[0] == "PID":
-                who = person(message, segment, self.authority)
+                who = person(message, segment, self._authority)
             elif segment[0] == "MRG":
                 found = True
-                prior = identifier(message, at(segment, 1), self.authority) or identifier(
-                    message, at(segment, 4), self.authority
+                prior = identifier(message, at(segment, 1), self._authority) or identifier(
+                    message, at(segment, 4), self._authority
                 )
                 if who is None or prior is None:
                     yield Unusable("a merge that does not name both patients", who)
@@ -177,8 +235,13 @@ class Reader(NamedTuple):
             yield Unusable("a merge that does not name both patients", who)
 
 
-def hl7_zone(zone: ZoneInfo) -> Callable[[str], Moment | None]:
-    return partial(hl7_moment, zone=zone)
+@remembered
+def _value(
+    field: str, kind: str, conversion: Conversion | None, delimiters: Delimiters, charset: str
+) -> float | None:
+    """The number of an OBX, in the parameter's unit. Raises NotANumber."""
+    value = number(Message([], delimiters, charset), kind, field)
+    return value if value is None or conversion is None else conversion.of(value)
 
 
 def _first(moment: Callable[[str], Moment | None], *fields: str) -> Moment | None:
@@ -186,13 +249,11 @@ def _first(moment: Callable[[str], Moment | None], *fields: str) -> Moment | Non
     return next((found for field in fields if field and (found := moment(field))), None)
 
 
-@lru_cache(maxsize=4096)
-def codings_of(field: str, delimiters: Delimiters, charset: str) -> list[tuple[str, str]]:
+def codings_of(message: Message, field: str) -> list[tuple[str, str]]:
     """(system, code) of a CWE: what is coded first and, beside it, alternatively.
 
     An MDC code may be a number, a name or both.
     """
-    message = Message([], delimiters, charset)
     components = [message.text(text) for text in message.components(field)]
     found: list[tuple[str, str]] = []
     for first in (1, 4):
@@ -207,10 +268,8 @@ def codings_of(field: str, delimiters: Delimiters, charset: str) -> list[tuple[s
     return known + [coding for coding in found if coding not in known]
 
 
-@lru_cache(maxsize=4096)
-def unit_of(field: str, delimiters: Delimiters, charset: str) -> str:
+def unit_of(message: Message, field: str) -> str:
     """The unit of OBX-6: of an MDC unit its name, else the code."""
-    message = Message([], delimiters, charset)
     components = [message.text(text) for text in message.components(field)]
     for text in components[1:2]:
         if text.startswith("MDC_DIM_"):

@@ -9,7 +9,7 @@ from gateway import metrics
 from gateway.log import Log, LogReader
 from wire import sse
 
-AT_ONCE = 500
+AT_ONCE = 100  # messages
 
 
 class Stream:

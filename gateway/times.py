@@ -6,33 +6,35 @@ offset in the field goes before one in the message's header, and that before `TI
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
-from functools import lru_cache
 from zoneinfo import ZoneInfo
+
+from gateway.remembered import remembered
 
 Moment = str
 
 _HL7 = re.compile(
     r"(\d{4})(\d\d)(\d\d)(\d\d)(?:(\d\d)(?:(\d\d)(?:\.\d{1,6})?)?)?([+-]\d{4})?", re.ASCII
 )
+_OFFSET = re.compile(r"[+-]\d{4}\Z", re.ASCII)
 _FHIR = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII
 )
 
 
-@lru_cache(maxsize=8192)
-def hl7_moment(text: str, zone: ZoneInfo, offset: str = "") -> Moment | None:
+@remembered
+def hl7_moment(text: str, zone: ZoneInfo, offset: str) -> Moment | None:
     """The moment of a DTM or TS, None when it has no hour. `offset`: that of MSH-7.
 
     >>> berlin = ZoneInfo("Europe/Berlin")
-    >>> hl7_moment("202603290130+0000", berlin), hl7_moment("20260329", berlin)
+    >>> hl7_moment("202603290130+0000", berlin, ""), hl7_moment("20260329", berlin, "")
     ('2026-03-29 03:30:00', None)
-    >>> hl7_moment("20260329023000", berlin)  # skipped by daylight saving
+    >>> hl7_moment("20260329023000", berlin, "")  # skipped by daylight saving
     '2026-03-29 03:30:00'
     """
     return _moment(_HL7.fullmatch(text.strip()), zone, offset)
 
 
-@lru_cache(maxsize=8192)
+@remembered
 def fhir_moment(text: str, zone: ZoneInfo) -> Moment | None:
     """The moment of a FHIR dateTime or instant, None when it is no more than a date.
 
@@ -50,7 +52,7 @@ def _moment(found: re.Match[str] | None, zone: ZoneInfo, offset: str) -> Moment 
         at = datetime(*(int(number or 0) for number in numbers))  # type: ignore[arg-type]  # noqa: DTZ001
         aware = at.replace(tzinfo=_offset(own or offset) or zone)
         # By way of UTC: an hour that daylight saving skips becomes the one after it.
-        return f"{aware.astimezone(UTC).astimezone(zone):%Y-%m-%d %H:%M:%S}"
+        return aware.astimezone(UTC).astimezone(zone).isoformat(" ", "seconds")[:19]
     except (ValueError, OverflowError):
         return None
 
@@ -65,14 +67,21 @@ def _offset(text: str) -> timezone | None:
     return timezone(sign * timedelta(hours=int(digits[:2]), minutes=int(digits[2:])))
 
 
+@remembered
 def offset_of(text: str) -> str:
     """The offset at the end of an HL7 time, or an empty text.
 
     >>> offset_of("20260329013000+0100"), offset_of("20260329")
     ('+0100', '')
     """
-    found = re.search(r"[+-]\d{4}\Z", text.strip(), re.ASCII)
+    found = _OFFSET.search(text.strip())
     return found[0] if found else ""
+
+
+@remembered
+def clock(at: Moment) -> tuple[str, int, int, int]:
+    """Day, hour, minute and second of a moment."""
+    return at[:10], int(at[11:13]), int(at[14:16]), int(at[17:19])
 
 
 def now(zone: ZoneInfo) -> Moment:
@@ -82,7 +91,7 @@ def now(zone: ZoneInfo) -> Moment:
 
 def seconds_since(text: str, zone: ZoneInfo, clock: float) -> float | None:
     """How far the HL7 time in `text` is ahead of `clock`, seconds since 1970; None without one."""
-    moment = hl7_moment(text, zone)
+    moment = hl7_moment(text, zone, "")
     if moment is None:
         return None
     at = datetime.fromisoformat(moment).replace(tzinfo=zone)

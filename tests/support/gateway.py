@@ -5,18 +5,18 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiohttp import ClientSession, web
 
 from gateway.app import MLLP_PORT, create_app
+from gateway.log import LogReader
 from gateway.mllp import FrameReader, wrap
 from gateway.settings import Settings
 from wire.settings import read
@@ -102,11 +102,10 @@ def code(answer: bytes) -> str:
 
 def events(log: Path) -> list[dict[str, Any]]:
     """The events in a log, in order."""
-    connection = sqlite3.connect(f"file:{log}?mode=ro", uri=True)
-    rows = connection.execute("SELECT seq, data FROM events ORDER BY seq").fetchall()
-    connection.close()
-    assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
-    return [json.loads(data) for _, data in rows]
+    with closing(LogReader(log)) as reader:
+        found = reader.events(0, sys.maxsize)
+    assert [seq for seq, _ in found] == list(range(1, len(found) + 1))
+    return [json.loads(data) for _, data in found]
 
 
 def free_port() -> int:

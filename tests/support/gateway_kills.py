@@ -20,7 +20,7 @@ from tests.support.gateway import Program, code, oru
 from tests.support.hl7_corpus import corpus, obx
 
 TABLES = {
-    "events": "seq, received, data",
+    "events": "*",
     "received": "id, digest, sender, kind, first, last, raw",
     "patients": "*",
     "people": "*",
