@@ -28,7 +28,7 @@ COUNTED = {"stored": "readings", "predictions": "predictions", "rejected": "reje
 def replay() -> int:
     """Starts the programs, waits until all is stored and predicted, stops them.
 
-    The last line on stdout is a JSON object: messages, refused_rows (of the CSVs, when they were
+    The last line on stdout is a JSON object: messages, rejected_rows (of the CSVs, when they were
     merged), stored, predictions, rejected, seconds, messages_per_s, latency_ms (p50, p99: from
     the buffer's receipt of a message to the commit of its batch).
     """
@@ -80,7 +80,7 @@ def follow(programs: Programs) -> dict[str, Any]:
     latency = programs.latency(stream)
     return {
         "messages": total,
-        "refused_rows": health["refused_rows"],
+        "rejected_rows": health["rejected_rows"],
         **{name: database.count(table, stream) for name, table in COUNTED.items()},
         "seconds": round(seconds, 3),
         "messages_per_s": round(total / seconds, 1),
@@ -96,7 +96,7 @@ def _wait_for_stream(programs: Programs) -> dict[str, Any]:
         time.sleep(0.1)
         health = programs.health()
     if not health["messages"]:
-        refused = health["refused_rows"]
+        refused = health["rejected_rows"]
         where = f"; {refused:,} rows are rejected, see {_rejected_csv(programs.environ)}"
         raise CannotRun(f"the CSVs have no message{where if refused else ''}")
     return health
@@ -119,7 +119,7 @@ def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
         f"({result['messages_per_s']:,.0f} messages/s); "
         f"rows in {without_password(environ['DATABASE_URL'])}"
     )
-    if rows := result["refused_rows"]:
+    if rows := result["rejected_rows"]:
         text += f"\nrejected rows of the CSVs: {rows:,}; see {_rejected_csv(environ)}"
     return text
 

@@ -1,4 +1,4 @@
-"""Hospital: replays patient data as the live stream of a ward, on GET /sub."""
+"""Replays patient data as the live stream of a ward, on GET /sub."""
 
 import argparse
 import asyncio

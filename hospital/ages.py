@@ -1,11 +1,11 @@
-"""age.csv: one age for each patient, or one for each stay."""
+"""Reads age.csv, with one age per patient or one per stay."""
 
 import logging
 import math
 import re
 from typing import NamedTuple
 
-from hospital.cells import OPEN, Dates, Numbers, Refused, missing
+from hospital.cells import OPEN, Dates, Numbers, RejectedCell, missing
 from hospital.cleaning import clean
 from hospital.csv_file import CsvFile
 from hospital.patients import Patients
@@ -21,27 +21,27 @@ OPTIONAL_COLUMNS = ("date_admission",)
 TOP_CODED_AGE = 91.4
 OLDEST = 125.0
 TOP_CODED = re.compile(r"(?:>|>=|≥)\s*(?:89|90)|(?:89|90)\s*\+", re.ASCII)
-# Ages of one patient that differ by more are not of several stays, but contradict each other.
+# Ages of one patient that differ by more contradict each other.
 MOST_YEARS = 30.0
-ROUNDING = 1.5  # years by which the ages of two stays may differ from the time between them
+ROUNDING = 1.5  # years of tolerance between the ages of two stays and the time between them
 
 Key = tuple[int, int]  # pat_id, day of admission
 
 
 def age(text: str) -> float:
-    """Age in years; infinity for one hidden as above 89 (top-coded)."""
+    """Age in years; infinity for an age that the file gives only as above 89 (top-coded)."""
     if TOP_CODED.fullmatch(text.strip()):
         return math.inf
     years = Numbers().parse(text)
     if 300 <= years <= 300 + OLDEST - 89:
         return math.inf
     if not 0 <= years <= OLDEST:
-        raise Refused("not an age in years")
+        raise RejectedCell("not an age in years")
     return years
 
 
 class _Row(NamedTuple):
-    """A usable row; `day` is the admission that it names, or OPEN."""
+    """An accepted row; `day` is the admission that it names, or OPEN."""
 
     line: int
     years: float
@@ -55,7 +55,7 @@ def read_ages(
     date_format: str | None,
     rejected: Rejected,
 ) -> tuple[dict[Key, float], int]:
-    """The ages of the stays in `keys`, and the number of rows that repeat another one."""
+    """The ages of the stays in `keys`, and the number of redundant rows."""
     days: dict[int, list[int]] = {}
     for pat_id, day in sorted(keys):
         days.setdefault(pat_id, []).append(day)
@@ -70,20 +70,20 @@ def read_ages(
         unused = [row for row in rows if row.years not in used]
         needed = 1 if len(used) == 1 else len(stays)
         repeated += max(len(rows) - len(unused) - needed, 0)
-        reason = "an age of another stay" if used else "other rows give the patient another age"
+        reason = "the age belongs to another stay" if used else "other rows have another age"
         for row in unused:
             rejected.add(file.name, row.line, "age", repr(row.years), reason)
     if by_stay:
-        log.info("%s: %d patients have one age for each stay", file.name, by_stay)
+        log.info("%s: %d patients have one age per stay", file.name, by_stay)
     return known, repeated
 
 
 def _read(
     file: CsvFile, patients: Patients, date_format: str | None, rejected: Rejected
 ) -> dict[int, list[_Row]]:
-    """The usable rows by patient, in the file's order."""
+    """The accepted rows by patient, in the file's order."""
 
-    def refuse(line: int, column: str, value: str, reason: str) -> None:
+    def reject(line: int, column: str, value: str, reason: str) -> None:
         rejected.add(file.name, line, column, value, reason)
 
     dates = Dates(date_format)
@@ -92,8 +92,8 @@ def _read(
         parsers["date_admission"] = lambda text: OPEN if missing(text) else dates.parse(text)
     found: dict[int, list[_Row]] = {}
     top_coded = 0
-    for block in file.blocks(file.columns, refuse):
-        cells = clean(file, block, parsers, refuse, {"date_admission": (OPEN, lambda *_: None)})
+    for block in file.blocks(file.columns, reject):
+        cells = clean(file, block, parsers, reject, {"date_admission": (OPEN, lambda *_: None)})
         named = cells.get("date_admission", cells["line"] * 0 + OPEN)
         for line, pat_id, years, day in zip(
             *(cells[name].tolist() for name in ("line", "pat_id", "age")),
@@ -105,15 +105,15 @@ def _read(
             row = _Row(line, TOP_CODED_AGE if hidden else years, day)
             found.setdefault(pat_id, []).append(row)
     if top_coded:
-        log.info("%s: %d ages above 89 taken as %s", file.name, top_coded, TOP_CODED_AGE)
+        log.info("%s: %d ages above 89 are set to %s", file.name, top_coded, TOP_CODED_AGE)
     return {pat_id: sorted(rows) for pat_id, rows in found.items()}
 
 
 def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
     """The age in each stay, by its day of admission; empty where the rows contradict each other.
 
-    Of several ages each belongs to the stay that its row names, or whose place among the stays
-    is that of the age among the ages. Otherwise the lowest counts, which is the first stay's.
+    An age belongs to the stay that its row names. Without names, as many ages as stays are assigned
+    in ascending order if they agree with the dates; otherwise all stays have the lowest age.
     """
     ages = sorted(row.years for row in rows)
     if ages[-1] - ages[0] > MOST_YEARS:
@@ -131,7 +131,7 @@ def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
 
 
 def _agree(ages: list[float], stays: list[int]) -> bool:
-    """Whether the ages grow with the time between the stays."""
+    """Whether the ages increase by the time between the stays."""
     return all(
         years >= TOP_CODED_AGE or abs((years - ages[0]) - (day - stays[0]) / 365.25) <= ROUNDING
         for years, day in zip(ages, stays, strict=True)

@@ -1,7 +1,7 @@
-"""Writes all_data.csv, the stream in its order, one line for each message.
+"""Writes all_data.csv: one line per message, in the order of the stream.
 
-The columns `minute` and `second` are there only if some message has them, and `identifier` and
-`place` only if there are admissions, so a stream without them has the bytes that it always had.
+The columns `minute` and `second` exist only if a message has them, and `identifier` and `place`
+only if there are admissions, so that inputs without them keep their bytes and their stream name.
 """
 
 import hashlib
@@ -18,22 +18,23 @@ from hospital.csv_file import Array
 from hospital.readings import Readings
 from hospital.stays import Stays, day_text
 
-EVERY = 4096  # messages from one entry of the index to the next
+EVERY = 4096  # messages per entry of the index
 
 
 class Messages:
-    """All messages in the order of the stream.
+    """The messages of the stream as arrays; `order` sorts them.
 
-    A message is a row of `head` (type and stay), `slot` (moment), `name` and `value`. At one
-    moment admissions come first; a discharge without a time comes at the end of its day.
+    A message is a row of `head` (type and stay), `slot` (moment), `name` and `value`. Admissions
+    sort before other messages of the same moment, and a discharge without a time at the end of its
+    day.
     """
 
     def __init__(self, stays: Stays, readings: Readings) -> None:
         discharged = np.flatnonzero(stays.discharge != OPEN)
-        told = [
+        named = [
             bool(one or other) for one, other in zip(stays.identifier, stays.place, strict=True)
         ]
-        admitted = np.flatnonzero(told)
+        admitted = np.flatnonzero(named)
         admission_second = np.where(stays.admitted == END, 0, stays.admitted)[admitted]
         self.with_admissions = len(admitted) > 0
         self.admissions, self.readings = len(admitted), len(readings.stay)
@@ -72,7 +73,7 @@ class Messages:
         )
 
     def lines(self, rows: Array) -> str:
-        """The lines of some messages."""
+        """The lines of the messages with these indices."""
         codes, distinct = pd.factorize(self.value[rows])
         values = [*map(repr, distinct.tolist()), ""]  # NaN has code -1, the last
         day, second = np.divmod(self.slot[rows], SLOTS)
@@ -95,10 +96,10 @@ class Messages:
 
 
 def write(file: BinaryIO, messages: Messages) -> dict[str, Any]:
-    """Writes the stream; returns its digest, its counts and its index for all_data.json.
+    """Writes the stream; returns its digest, counts and index for all_data.json.
 
-    An entry of the index is (byte, messages before, of these without discharges), for every
-    EVERY messages.
+    The index has an entry per EVERY messages: (byte position, number of messages before it, the
+    same without discharges).
     """
     order = messages.order
     last_kept = messages.admissions + messages.readings
@@ -130,7 +131,7 @@ def write(file: BinaryIO, messages: Messages) -> dict[str, Any]:
 
 
 def _heads(kind: str, stays: Stays, with_admissions: bool) -> Iterator[str]:
-    """The first columns of each stay's messages of one type."""
+    """Yields, for each stay, the first columns of its messages of one type."""
     for pat_id, age, admission, discharge, identifier, place in zip(
         stays.pat_id.tolist(),
         stays.age.tolist(),
@@ -150,7 +151,7 @@ def _heads(kind: str, stays: Stays, with_admissions: bool) -> Iterator[str]:
 
 
 def _clocks(with_minutes: bool) -> Iterator[str]:
-    """The columns of the time of day for each second, and for END."""
+    """Yields the columns of the time of day for each second, and for END."""
     for second in range(END):
         hour, rest = divmod(second, 3600)
         yield f"{hour};{rest // 60};{rest % 60};" if with_minutes else f"{hour};"

@@ -1,9 +1,9 @@
-"""Why a cell cannot be used."""
+"""Errors of CSV cells."""
 
 
-class Refused(ValueError):
-    """A cell cannot be used; the message is one of few reasons, without the value."""
+class RejectedCell(ValueError):
+    """A cell is rejected; the message is the reason, without the value."""
 
 
-class AnotherOrder(Refused):
-    """A date shows that its file is not written day first, and DATE_FORMAT is unset."""
+class AnotherOrder(RejectedCell):
+    """A date shows that its file has the month first, but DATE_FORMAT is unset."""

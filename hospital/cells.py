@@ -1,4 +1,4 @@
-"""The meaning of one cell of the hospital's CSVs, or the reason why it cannot be used."""
+"""Parses single cells of the hospital's CSVs, or rejects them with a reason."""
 
 import math
 import re
@@ -6,17 +6,17 @@ from collections.abc import Callable
 from datetime import date
 
 from hospital.cell_errors import AnotherOrder as AnotherOrder
-from hospital.cell_errors import Refused as Refused
+from hospital.cell_errors import RejectedCell as RejectedCell
 from hospital.clock import END, SLOTS, seconds
 from wire.settings import SettingError
 
 Parse = Callable[[str], float]
 
-LONGEST_NAME = 64  # characters of a parameter, an identifier or a place
-LARGEST_NUMBER = 2**63 - 1  # of a patient: the tables' limit
+LONGEST_NAME = 64  # characters, of a parameter, an identifier or a place
+LARGEST_NUMBER = 2**63 - 1  # of a patient; the limit of the tables
 OPEN = 10_000_000  # as a day of discharge: still in the ICU
-# The year decides: 2999 and 9999 stand for "not yet"; 1900, 1753 and 0001 are empty dates of
-# Excel, SQL Server and .NET.
+# Years outside these stand for "no date": 2999 and 9999 mean "not yet"; 1900, 1753 and 0001 are the
+# empty dates of Excel, SQL Server and .NET.
 FIRST_YEAR, NEVER = 1901, 2900
 
 MISSING = frozenset(
@@ -38,27 +38,27 @@ def missing(text: str) -> bool:
 
 
 def name(text: str) -> str:
-    """A name as it may stand in the stream. Raises Refused."""
+    """A name that the stream can hold. Raises RejectedCell."""
     found = text.strip()
     if not found:
-        raise Refused("missing")
+        raise RejectedCell("missing")
     if len(found) > LONGEST_NAME:
-        raise Refused(f"longer than {LONGEST_NAME} characters")
+        raise RejectedCell(f"longer than {LONGEST_NAME} characters")
     if not found.isprintable() or ";" in found or "\ufffd" in found:
-        raise Refused("not a name: it holds a separator or unreadable characters")
+        raise RejectedCell("not a name: contains a separator or unreadable characters")
     return found
 
 
 def identifier(text: str) -> str:
     """The text that identifies a patient; 42231.0, as pandas writes numbers, is 42231."""
     if missing(text):
-        raise Refused("missing")
+        raise RejectedCell("missing")
     match = WHOLE.fullmatch(text.strip())
     return name(match[1] if match else text)
 
 
 def is_number(identifier: str) -> bool:
-    """Whether an identifier is a number that the tables can hold, written without zeros before.
+    """Whether an identifier is a number that the tables can hold, without leading zeros.
 
     >>> [is_number(text) for text in ("42231", "007", "P-17", "9223372036854775808")]
     [True, False, False, False]
@@ -76,15 +76,15 @@ def patient(text: str) -> int:
     """A patient's number: 42231, or 42231.0 as pandas writes a column with gaps."""
     digits = identifier(text).lstrip("0") or "0"
     if not is_number(digits):
-        raise Refused("not a whole number")
+        raise RejectedCell("not a whole number")
     return int(digits)
 
 
 class Numbers:
-    """Numbers of one column. `37,6` is always a decimal comma, but `1,234` may be a thousand.
+    """Parses the numbers of one column. `37,6` has a decimal comma, but `1,234` may be a thousand.
 
-    Such a value counts as a decimal only if the rest of the column shows which mark it uses:
-    call `learn` with all its texts first. A point is the default, a comma has to be shown.
+    An ambiguous value is a decimal only if other values of the column show which mark it uses: call
+    `learn` with all texts first. A point is the default; a comma must be shown.
     """
 
     def __init__(self) -> None:
@@ -99,12 +99,12 @@ class Numbers:
     def parse(self, text: str) -> float:
         text = text.strip()
         if not NUMBER.fullmatch(text):
-            raise Refused("missing" if missing(text) else "not a number")
+            raise RejectedCell("missing" if missing(text) else "not a number")
         if len(text) <= 8 and (match := ONE_MARK.fullmatch(text)) and self._ambiguous(match[1]):
-            raise Refused("thousands or decimals: cannot be told")
+            raise RejectedCell("ambiguous: thousands or decimals")
         number = float(text.replace(",", "."))
         if not math.isfinite(number):
-            raise Refused("not a number")
+            raise RejectedCell("not a number")
         return number
 
     def _ambiguous(self, mark: str) -> bool:
@@ -114,17 +114,17 @@ class Numbers:
 
 
 class Dates:
-    """Dates of one file, as days since 0001-01-01.
+    """Parses the dates of one file, as days since 0001-01-01.
 
-    Year first (2019-02-01) is always understood. With the year last, day first is the documented
-    format. Nothing is guessed silently: unless DATE_FORMAT is set,
+    Dates with the year first (2019-02-01) are always accepted. For dates with the year last, day
+    first is the documented format. Unless DATE_FORMAT is set,
 
-    - a date that exists only with the month first (02/15/2019) ends the reading: such a file, or
-      one that mixes both orders, holds other dates that would be misread without a sign;
+    - a date that exists only with the month first (02/15/2019) is an error, because other dates of
+      such a file would be misread silently;
     - a file in which no date shows the order (all days up to 12) is read day first, and
       `assumed` is a date of it, for a warning.
 
-    With DATE_FORMAT the dates that do not fit are refused one by one.
+    With DATE_FORMAT, each date that does not fit is rejected.
     """
 
     def __init__(self, date_format: str | None) -> None:
@@ -139,14 +139,14 @@ class Dates:
         return "" if self._shown else self._ambiguous
 
     def parse(self, text: str) -> int:
-        """A date; a time of day behind it is ignored."""
+        """The day of a date; a time of day after it is ignored."""
         return self.parse_moment(text) // SLOTS
 
     def parse_moment(self, text: str) -> int:
-        """day * SLOTS + second; without a time of day the second is END."""
+        """The moment, day * SLOTS + second; without a time of day the second is END."""
         day_text, clock = _parts(text)
         if not day_text or missing(text):
-            raise Refused("missing")
+            raise RejectedCell("missing")
         second = seconds(clock) if clock else END
         day = self._days.get(day_text)
         if day is None:
@@ -158,7 +158,7 @@ class Dates:
     def parse_discharge(self, text: str) -> int:
         """A moment, or OPEN * SLOTS for a stay that has not ended: empty, NULL or 31/12/9999.
 
-        Midnight counts as no time, because databases write dates as 2019-02-20 00:00:00.
+        Midnight means no time, because databases write dates as 2019-02-20 00:00:00.
         """
         if missing(text):
             return OPEN * SLOTS
@@ -168,7 +168,7 @@ class Dates:
         elif match := YEAR_LAST.fullmatch(day_text):
             year = int(match[3])
         else:
-            raise Refused("not a date")
+            raise RejectedCell("not a date")
         if not FIRST_YEAR <= year < NEVER:
             return OPEN * SLOTS
         moment = self.parse_moment(text)
@@ -180,9 +180,9 @@ class Dates:
         elif match := YEAR_LAST.fullmatch(text):
             found = self._year_last(*match.groups())
         else:
-            raise Refused("not a date")
+            raise RejectedCell("not a date")
         if found is None or not FIRST_YEAR <= date.fromordinal(found).year < NEVER:
-            raise Refused("not a date")
+            raise RejectedCell("not a date")
         return found
 
     def _year_last(self, first: str, second: str, year: str) -> int | None:
@@ -191,7 +191,7 @@ class Dates:
         if self._order:
             found = {"dmy": day_first, "mdy": month_first}.get(self._order)
             if found is None and (day_first or month_first):
-                raise Refused("not a date in the order of DATE_FORMAT")
+                raise RejectedCell("not a date in the order of DATE_FORMAT")
             return found
         if month_first is None:
             self._shown |= day_first is not None

@@ -1,31 +1,30 @@
-"""From a block's texts to numbers; each distinct text is parsed once."""
+"""Converts a block's texts to numbers; parses each distinct text once."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from hospital.cells import AnotherOrder, Parse, Refused
-from hospital.csv_file import Array, Block, CsvFile, Refuse, another_order
+from hospital.cells import AnotherOrder, Parse, RejectedCell
+from hospital.csv_file import Array, Block, CsvFile, Reject, another_order
 
 
 def clean(
     file: CsvFile,
     block: Block,
     parsers: Mapping[str, Parse],
-    refuse: Refuse,
-    optional: Mapping[str, tuple[float, Refuse]] | None = None,
+    reject: Reject,
+    optional: Mapping[str, tuple[float, Reject]] | None = None,
 ) -> dict[str, Array]:
     """The block's rows whose cells can all be parsed, as numbers, with `line` and `hash`.
 
-    A row is refused once, for the first of `parsers` that cannot use it. A column of `optional`
-    costs no row: a cell that cannot be parsed counts as the number given there, and is reported
-    to the function beside it.
-    Raises InputError at a date that shows another order than day first.
+    A row is rejected once, by the first of `parsers` that fails. `optional` maps columns whose
+    cells do not reject the row to (number, function): a cell that cannot be parsed becomes the
+    number, and is reported to the function. Raises InputError at a date that has the month first.
     """
     keep = np.ones(len(block.lines), bool)
     columns: dict[str, Array] = {"line": block.lines.astype(np.int32), "hash": block.hashes}
     for column, parse in parsers.items():
-        fallback, report = (optional or {}).get(column, (0, refuse))
+        fallback, report = (optional or {}).get(column, (0, reject))
         texts: list[str] = block.cells[column].categories.tolist()
         codes = np.asarray(block.cells[column].codes)
         numbers, bad = _parsed(texts, parse, fallback)
@@ -38,7 +37,7 @@ def clean(
             if isinstance(bad[code], AnotherOrder):
                 raise another_order(file, line, column, texts[code])
             report(line, column, texts[code], str(bad[code]))
-        if report is refuse:
+        if report is reject:
             keep &= ~rows
     if keep.all():
         return columns
@@ -47,14 +46,14 @@ def clean(
 
 def _parsed(
     texts: list[str], parse: Parse, fallback: float
-) -> tuple[list[float], dict[int, Refused]]:
-    """The numbers that texts stand for, and which of them cannot be used."""
+) -> tuple[list[float], dict[int, RejectedCell]]:
+    """The number of each text, and the errors by index."""
     numbers: list[float] = []
-    bad: dict[int, Refused] = {}
+    bad: dict[int, RejectedCell] = {}
     for code, text in enumerate(texts):
         try:
             numbers.append(parse(text))
-        except Refused as error:
+        except RejectedCell as error:
             numbers.append(fallback)
             bad[code] = error
     return numbers, bad

@@ -1,14 +1,14 @@
-"""Times of day, as seconds since midnight, and moments, as one number for day and second."""
+"""Times of day as seconds since midnight, and moments as one number for day and second."""
 
 import re
 from functools import lru_cache
 
-from hospital.cell_errors import Refused
+from hospital.cell_errors import RejectedCell
 
 DAY = 86_400
-END = DAY  # as a second of the day: after its last second, or no time of day at all
+END = DAY  # as a second of the day: the end of the day, or no time of day
 SLOTS = DAY + 1  # a moment is day * SLOTS + second
-# A zone is left out: the clock on the ward's wall counts.
+# A time zone is ignored: the stream uses the ward's wall clock.
 CLOCK = re.compile(
     r"(\d{1,2})(?::([0-5]\d)(?::([0-5]\d))?(?:[.,]\d*)?)?\s*([ap])?\.?(?:m\.?)?"
     r"\s*(?:z|utc|gmt|[+-]\d\d(?::?\d\d)?)?",
@@ -21,41 +21,41 @@ WHOLE_HOUR = re.compile(r"(\d{1,2})(?:[.,]0*)?", re.ASCII)
 def seconds(text: str) -> int:
     """Seconds since midnight of `07:25`, `7:25:30.5`, `7:25 PM` or `07:25Z`; 24:00 is 86,400.
 
-    Fractions of a second are dropped. Raises Refused.
+    Fractions of a second are dropped. Raises RejectedCell.
 
     >>> seconds("07:25:30"), seconds("12:05 am"), seconds("07:25:30.999+02:00")
     (26730, 300, 26730)
     """
     match = CLOCK.fullmatch(text)
     if match is None or not (match[2] or match[4]):
-        raise Refused("not a time of day")
+        raise RejectedCell("not a time of day")
     hour = int(match[1])
     if match[4]:
         if not 1 <= hour <= 12:
-            raise Refused("not a time of day")
+            raise RejectedCell("not a time of day")
         hour = hour % 12 + 12 * (match[4] in "pP")
     found = 3600 * hour + 60 * int(match[2] or 0) + int(match[3] or 0)
     if found > DAY:
-        raise Refused("not a time of day")
+        raise RejectedCell("not a time of day")
     return found
 
 
 def hour(text: str) -> int:
-    """Seconds since midnight of a cell of `hour`: 7, 7.0, 07:25, 07:25:30. Raises Refused."""
+    """Seconds since midnight of a cell of `hour`: 7, 7.0, 07:25, 07:25:30. Raises RejectedCell."""
     text = text.strip()
     if match := WHOLE_HOUR.fullmatch(text):
         if int(match[1]) > 24:
-            raise Refused("not an hour of the day")
+            raise RejectedCell("not an hour of the day")
         return 3600 * int(match[1])
     try:
         return seconds(text)
-    except Refused:
-        raise Refused("not an hour of the day") from None
+    except RejectedCell:
+        raise RejectedCell("not an hour of the day") from None
 
 
 def sixtieth(text: str) -> int:
     """A cell of `minute` or `second`, 0 to 59; seconds may have a fraction, which is dropped."""
     match = re.fullmatch(r"([0-5]?\d)(?:[.,]\d*)?", text.strip(), re.ASCII)
     if match is None:
-        raise Refused("not 0 to 59")
+        raise RejectedCell("not 0 to 59")
     return int(match[1])

@@ -1,4 +1,4 @@
-"""One pass over a file's bytes: its fingerprint, encoding and size."""
+"""Determines a file's digest, encoding and size in one pass."""
 
 import codecs
 import hashlib
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 BLOCK = 8_000_000  # bytes read at a time
 LONGEST_LINE = 64_000_000  # bytes
-NAMED = 5  # lines that a log line names
+NAMED = 5  # line numbers in a log message
 FALLBACK = "hospital.windows-1252"
 PACKED = {
     b"\x1f\x8b": "a gzip file",
@@ -32,7 +32,7 @@ class InputError(Exception):
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's fingerprint and form. `lines` is an upper bound."""
+    """A file's digest, encoding and size. `lines` is an upper bound."""
 
     size: int
     sha256: str
@@ -52,9 +52,10 @@ codecs.register_error(FALLBACK, _windows_1252)
 
 
 def examine(path: Path) -> Contents:
-    """Fingerprint and encoding of a file: UTF-8 or UTF-16, with or without BOM, or Windows-1252.
+    """Determines a file's digest and encoding: UTF-8 or UTF-16, with or without BOM, or
+    Windows-1252.
 
-    In a UTF-8 file other bytes are read as Windows-1252, and their lines are logged.
+    Bytes of a UTF-8 file that are not UTF-8 are read as Windows-1252, and their lines are logged.
     Raises InputError when it cannot be read, is empty or is compressed.
     """
     digest = hashlib.sha256()
@@ -92,7 +93,7 @@ def _reject_packed(path: Path, block: bytes) -> None:
 
 
 def _beside(path: Path) -> str:
-    """The end of an error about a missing file: a compressed file, or another spelling of it."""
+    """Names files that may be the missing one: compressed, or in another spelling."""
     try:
         names = sorted(other.name for other in path.parent.iterdir())
     except OSError:
@@ -123,11 +124,11 @@ class _Utf8Check:
         self._line = 1
         self._bad = 0
         self._first: list[int] = []
-        self._valid = False  # whether a line beyond ASCII is UTF-8
+        self._valid = False  # whether any line with non-ASCII characters is UTF-8
 
     def add(self, block: bytes) -> None:
         text = self._rest + block
-        # A CR at the end may be half of CR LF.
+        # A CR at the end may be the first half of CR LF.
         end = max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
         self._rest = text[end:]
         if len(self._rest) > LONGEST_LINE:
@@ -143,7 +144,7 @@ class _Utf8Check:
             return "cp1252"
         lines = ", ".join(map(str, self._first)) + (", …" if self._bad > len(self._first) else "")
         log.warning(
-            "%s: %d lines of this UTF-8 file hold other bytes, read as Windows-1252: %s",
+            "%s: %d lines of this UTF-8 file have other bytes, which are read as Windows-1252: %s",
             *(self._path.name, self._bad, lines),
         )
         return encoding

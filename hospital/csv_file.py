@@ -1,8 +1,8 @@
-"""One CSV as hospitals export it: any usual encoding and separator, columns by name.
+"""Reads one CSV as hospitals export it: any usual encoding and separator, columns by name.
 
-Rows come in blocks of a few megabytes, as pandas categoricals: a cell's text is kept once in a
-block, so cleaning costs by distinct texts and not by rows. Lines that are not of the header's
-shape (quotes, too few or many fields, NUL bytes) are split one by one, in `odd_lines`.
+Rows come in blocks of a few megabytes as pandas categoricals. A block has each distinct text once,
+so cleaning parses distinct texts and not rows. Irregular lines (quotes, too few or too many fields,
+NUL bytes) are split one by one, in `odd_lines`.
 """
 
 import csv
@@ -25,10 +25,11 @@ from hospital.odd_lines import LONGEST_RECORD, OddLines
 BLOCK = 8_000_000  # characters read at a time
 SEPARATORS = ";,\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\s]|\t)"?', re.ASCII | re.IGNORECASE)  # Excel's
-WHOLE_CELL = re.compile(r'"$|\d{4}-\d\d-\d\d$|\d[-/.]\d{4}$')  # can't be the start of a longer one
+# The end of a cell that cannot be the start of a longer one.
+WHOLE_CELL = re.compile(r'"$|\d{4}-\d\d-\d\d$|\d[-/.]\d{4}$')
 
 Array = npt.NDArray[Any]
-Refuse = Callable[[int, str, str, str], None]  # line, column, value, reason
+Reject = Callable[[int, str, str, str], None]  # line, column, value, reason
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Block:
 
 
 class CsvFile:
-    """A CSV whose header names `columns` (in any order, case or company).
+    """A CSV whose header has `columns`, in any order and case, among others.
 
     Raises InputError when it cannot be read or lacks a column.
     """
@@ -56,7 +57,7 @@ class CsvFile:
         self.path = path
         self.name = path.name
         self.contents = contents
-        self.rows = 0  # read so far, rejected ones included
+        self.rows = 0  # rows read so far, including rejected ones
         with self._open() as file:
             self._header_line, header, separator = self._header(file)
         self.separator, names = self._names(header, separator, columns + optional)
@@ -75,7 +76,7 @@ class CsvFile:
         self._not_shape = bytes(set(range(256)) - set(self._shape))
 
     def _open(self) -> TextIO:
-        # Universal newlines. Bytes that are no text become U+FFFD, which no parser takes.
+        # Universal newlines. Undecodable bytes become U+FFFD, which all parsers reject.
         errors = FALLBACK if self.contents.encoding.startswith("utf-8") else "replace"
         try:
             return self.path.open(encoding=self.contents.encoding, errors=errors, newline=None)
@@ -83,7 +84,7 @@ class CsvFile:
             raise InputError(f"cannot read {self.path}: {error.strerror}") from error
 
     def _header(self, file: TextIO) -> tuple[int, str, str]:
-        """Number and text of the header's line, and the separator if a line before names it."""
+        """Number and text of the header line, and the separator if an earlier line declares it."""
         separator = ""
         for number, line in enumerate(file, start=1):
             named = SEPARATOR_LINE.fullmatch(line.strip("\ufeff \r\n"))
@@ -94,7 +95,7 @@ class CsvFile:
         raise InputError(f"{self.path} is empty: it has no header")
 
     def _names(self, header: str, separator: str, wanted: tuple[str, ...]) -> tuple[str, list[str]]:
-        """The separator that shows most of the wanted columns, and the columns' names."""
+        """The separator that finds most of the wanted columns, and the names of all columns."""
         readings = []
         for candidate in separator or SEPARATORS:
             fields = next(csv.reader([header[:10_000]], delimiter=candidate), [])
@@ -103,8 +104,8 @@ class CsvFile:
             )
         return max(readings, key=lambda one: (len(set(wanted).intersection(one[1])), len(one[1])))
 
-    def blocks(self, columns: tuple[str, ...], refuse: Refuse) -> Iterator[Block]:
-        """All usable rows, in order within each block; the others are reported to `refuse`."""
+    def blocks(self, columns: tuple[str, ...], reject: Reject) -> Iterator[Block]:
+        """Yields blocks of rows, in order within each block; reports unusable lines to `reject`."""
         progress = Progress(f"{self.name}: reading")
         with self._open() as file:
             for _ in range(self._header_line):
@@ -115,18 +116,18 @@ class CsvFile:
                 if '"' in text:
                     text += self._rest_of_record(text, file)
                 if not text.endswith("\n"):
-                    text = self._last_line(text, line, refuse)
+                    text = self._last_line(text, line, reject)
                 count = text.count("\n")
                 frame = self._quick(text, count, columns)
                 if frame is None:
-                    yield from self._odd_block(text, line, columns, refuse)
+                    yield from self._odd_block(text, line, columns, reject)
                 else:
                     yield self._block(frame, text, np.arange(line, line + count))
                 line += count
                 progress.at(file.buffer.tell(), self.contents.size)
 
     def _rest_of_record(self, text: str, file: TextIO) -> str:
-        """The further lines of a record whose quoted line break is where the block ends."""
+        """The remaining lines of a record that has a quoted line break at the end of the block."""
         rest, quotes = "", text.count('"')
         for _ in range(LONGEST_RECORD):
             if quotes % 2 == 0:
@@ -135,8 +136,8 @@ class CsvFile:
             rest, quotes = rest + more, quotes + more.count('"')
         return rest
 
-    def _last_line(self, text: str, line: int, refuse: Refuse) -> str:
-        """Leave out a last line that may have been cut within a cell (110.0 would become 11)."""
+    def _last_line(self, text: str, line: int, reject: Reject) -> str:
+        """Rejects a last line that may have been cut within a cell (110.0 would become 11)."""
         start = text.rfind("\n") + 1
         row = text[start:]
         cells = row[-10_000:].split(self.separator)
@@ -145,22 +146,22 @@ class CsvFile:
         if column not in self.columns or WHOLE_CELL.search(cells[-1]):
             return text + "\n"
         self.rows += 1
-        reason = "last line without a line end: may be cut off"
-        refuse(line + text.count("\n"), column, cells[-1], reason)
+        reason = "the last line has no line end: it may be cut off"
+        reject(line + text.count("\n"), column, cells[-1], reason)
         return text[:start]
 
     def _quick(self, text: str, count: int, columns: tuple[str, ...]) -> pd.DataFrame | None:
-        """The cells of a block, or None unless each of its lines is a row of the header's shape."""
+        """The cells of a block, or None if any of its lines is irregular."""
         if not self._regular(text, count):
             return None
         try:
             frame = self._frame(text, columns)
-        except pd.errors.ParserError:  # a quote left open
+        except pd.errors.ParserError:  # an unclosed quote
             return None
         return frame if len(frame) == count else None
 
     def _regular(self, text: str, count: int) -> bool:
-        """Whether every line has exactly the header's separators, and quotes around cells only."""
+        """Whether every line has as many separators as the header, and quotes only around cells."""
         if "\0" in text:
             return False
         if '"' in text:
@@ -170,15 +171,15 @@ class CsvFile:
         return text.encode().translate(None, self._not_shape) == self._shape * count
 
     def _plainly_quoted(self, text: str) -> bool:
-        """Whether each quote is first or last in a cell."""
+        """Whether each quote begins or ends a cell."""
         opening = text.count(self.separator + '"') + text.count('\n"') + text.startswith('"')
         closing = text.count('"' + self.separator) + text.count('"\n')
         return opening + closing == text.count('"')
 
     def _frame(self, text: str, columns: tuple[str, ...]) -> pd.DataFrame:
         """The cells of regular lines as categories of texts."""
-        # read_csv would turn a column's texts to numbers (007 to 7) if all looked like it: one row
-        # of words, taken off again, prevents that.
+        # read_csv would convert a column to numbers (007 to 7) if all its texts were numeric. One
+        # extra row of words, which is removed again, prevents that.
         words = self.separator.join(["-"] * len(self.names)) + "\n"
         frame = pd.read_csv(
             io.BytesIO((text + words).encode()),
@@ -202,14 +203,14 @@ class CsvFile:
         return Block(lines, hashes, {str(column): frame[column].array for column in frame})
 
     def _odd_block(
-        self, text: str, first: int, columns: tuple[str, ...], refuse: Refuse
+        self, text: str, first: int, columns: tuple[str, ...], reject: Reject
     ) -> Iterator[Block]:
-        """Two blocks: the regular lines together, and the others split one by one."""
+        """Yields two blocks: the regular lines, and the other lines split one by one."""
         lines = text[:-1].split("\n")
         odd = OddLines(lines, self.separator, self.names, self._position, columns)
-        for number, row, reason in odd.refused:
+        for number, row, reason in odd.rejected:
             self.rows += 1
-            refuse(first + number, self._column_of_nul(row), row, reason)
+            reject(first + number, self._column_of_nul(row), row, reason)
         rows = "\n".join([lines[number] for number in odd.regular] + [""])
         numbers = first + np.array(odd.regular, np.int64)
         yield self._block(self._frame(rows, columns), rows, numbers)
@@ -232,6 +233,6 @@ class CsvFile:
 def another_order(file: CsvFile, line: int, column: str, value: str) -> InputError:
     return InputError(
         f"{file.path} line {line}: {column} {value!r} is a date as mm/dd/YYYY, not as "
-        "dd/mm/YYYY; set DATE_FORMAT to the one that the files use (rows that do not fit it are "
-        "then refused one by one)"
+        "dd/mm/YYYY; set DATE_FORMAT to the format of the files (rows that do not fit are  "
+        "then rejected one by one)"
     )

@@ -1,4 +1,4 @@
-"""Where hospital's own files go, and how they are put there."""
+"""Folders and temporary names of hospital's own files."""
 
 import os
 import tempfile
@@ -11,14 +11,14 @@ DERIVED = ("rejected.csv", "patients.csv", "all_data.csv", "all_data.json")
 
 
 def unfinished(folder: Path, name: str) -> Path:
-    """Where a file is written before it is put in place."""
+    """The temporary path of a file until it is complete."""
     return folder / f".{name}.part"
 
 
 def create(path: Path) -> BinaryIO:
-    """A new file to write; what is there is removed, and no link is followed.
+    """Creates a file for writing; removes an existing one and follows no link.
 
-    Otherwise a link planted under the name would direct the rows to another file.
+    Otherwise a planted link could redirect the rows to another file.
     """
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,10 +26,10 @@ def create(path: Path) -> BinaryIO:
 
 
 def writable_folder(first: Path, spare: Path) -> Path:
-    """`first` if a file can be made in it, else `spare`, which is made if missing.
+    """`first` if it is writable, else `spare`, which is created if missing.
 
-    It tries, because permission bits do not show read-only mounts and other users.
-    Raises SettingError if neither can be written.
+    Tries to write, because permission bits do not show read-only mounts and other users. Raises
+    SettingError if neither can be written.
     """
     try:
         tempfile.TemporaryFile(dir=first).close()

@@ -1,4 +1,4 @@
-"""Merges the three CSVs into the files of a folder; leaves them alone while they are up to date."""
+"""Merges the three CSVs into the files of a folder, unless these are up to date."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ from hospital.synthetic_mark import is_synthetic
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the rules of this merge: raise it to have every all_data.csv written again
+VERSION = 2  # of the merge rules; raise it to rewrite every all_data.csv
 COLUMNS = {
     "age.csv": (AGE_COLUMNS, ages.OPTIONAL_COLUMNS),
     "admission.csv": (ADMISSION_COLUMNS, stays.OPTIONAL_COLUMNS),
@@ -34,9 +34,9 @@ COLUMNS = {
 
 
 def prepare(patient_data: Path, folder: Path, date_format: str | None) -> bool:
-    """Brings all_data.csv in `folder` up to date; False when it was already.
+    """Updates all_data.csv in `folder`; returns False if it was up to date.
 
-    Raises InputError or SettingError, each one line, when files or settings cannot be used.
+    Raises InputError or SettingError, each with a one-line message, for invalid files or settings.
     """
     Dates(date_format)  # checks the setting
     with _alone_in(folder):
@@ -61,7 +61,7 @@ def prepare(patient_data: Path, folder: Path, date_format: str | None) -> bool:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Two merges into one folder take turns; the remains of a killed one are removed."""
+    """Serialises merges into one folder, and removes the leftovers of a killed one."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -99,7 +99,7 @@ def _up_to_date(folder: Path, source: dict[str, Any]) -> bool:
 
 
 def _put_in_place(folder: Path, index: dict[str, Any]) -> None:
-    # all_data.json vouches for all_data.csv: gone first, back last.
+    # all_data.json marks all_data.csv as valid, so it is removed first and replaced last.
     with create(unfinished(folder, "all_data.json")) as file:
         file.write(json.dumps(index).encode())
     (folder / "all_data.json").unlink(missing_ok=True)
@@ -141,7 +141,9 @@ def _merge(
 
 
 def _list_patients(folder: Path, patients: Patients) -> None:
-    """Writes patients.csv if the patients are numbered; raises InputError for another's file."""
+    """Writes patients.csv if the patients are numbered. Raises InputError if the file exists and
+    hospital did not write it.
+    """
     path = folder / "patients.csv"
     try:
         with path.open("rb") as file:
@@ -153,8 +155,8 @@ def _list_patients(folder: Path, patients: Patients) -> None:
     if patients.are_numbered:
         if not ours:
             raise InputError(
-                f"{path} is there and is not hospital's, which lists the numbers of the patients "
-                "under this name: rename it"
+                f"{path} exists, but hospital did not write it; it writes the patients' numbers  "
+                "to this file: rename yours"
             )
         with create(unfinished(folder, "patients.csv")) as output:
             patients.write(output)

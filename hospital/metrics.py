@@ -1,4 +1,4 @@
-"""What hospital counts, for GET /metrics."""
+"""Hospital's metrics, for GET /metrics."""
 
 import shutil
 from pathlib import Path
@@ -7,15 +7,15 @@ from prometheus_client import Counter, Gauge, disable_created_metrics, generate_
 
 from hospital.replay import Replay
 
-# A second time series for each counter, without a use.
+# Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-MESSAGES = Counter("icu_hospital_messages_sent_total", "Messages sent, to all subscribers together")
-SUBSCRIPTIONS = Counter("icu_hospital_subscriptions_total", "Subscribers since the start")
-_subscribers = Gauge("icu_hospital_subscribers", "Subscribers that follow the stream")
-_stream = Gauge("icu_hospital_stream_messages", "Messages in the stream; 0 while it is prepared")
-_rejected = Gauge("icu_hospital_rejected_rows", "Rows of the CSVs that are not sent", ["file"])
-_free = Gauge("icu_hospital_disk_free_bytes", "Space left of the derived data")
+MESSAGES = Counter("icu_hospital_messages_sent_total", "Messages sent, summed over all subscribers")
+SUBSCRIPTIONS = Counter("icu_hospital_subscriptions_total", "Subscriptions since the start")
+_subscribers = Gauge("icu_hospital_subscribers", "Connected subscribers")
+_stream = Gauge("icu_hospital_stream_messages", "Messages in the stream; 0 until it is ready")
+_rejected = Gauge("icu_hospital_rejected_rows", "Rejected rows of the CSVs", ["file"])
+_free = Gauge("icu_hospital_disk_free_bytes", "Free space on the disk of the derived data")
 _size = Gauge("icu_hospital_disk_size_bytes", "Size of the disk of the derived data")
 
 
@@ -25,7 +25,7 @@ def exposition(replay: Replay | None, subscribers: int, derived_data: Path) -> b
     _stream.set(replay.end if replay else 0)
     for file, rows in replay.rejected.items() if replay else ():
         _rejected.labels(file).set(rows)
-    while not derived_data.exists():  # not made yet
+    while not derived_data.exists():  # not created yet
         derived_data = derived_data.parent
     disk = shutil.disk_usage(derived_data)
     _free.set(disk.free)

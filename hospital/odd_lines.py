@@ -1,17 +1,17 @@
-"""Lines that are not of the header's shape: quotes, too few or many fields, NUL bytes."""
+"""Splits irregular lines: those with quotes, NUL bytes, or too few or too many fields."""
 
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hospital.cell_errors import Refused
+from hospital.cell_errors import RejectedCell
 
-LONGEST_RECORD = 100  # lines; a quote open for longer was never meant to be closed
+LONGEST_RECORD = 100  # lines; a longer quote is treated as a stray one
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row that may span several lines; `line` is the index of its first."""
+    """A row, possibly of several lines; `line` is the index of the first."""
 
     line: int
     text: str
@@ -19,7 +19,7 @@ class Record:
 
 
 class OddLines:
-    """Sorts a block's lines: `regular` ones by index, `records` split here, and `refused` ones."""
+    """Sorts a block's lines into `regular` (indices), `records` (split here) and `rejected`."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class OddLines:
     ) -> None:
         self.regular: list[int] = []
         self.records: list[Record] = []
-        self.refused: list[tuple[int, str, str]] = []  # index, line, reason
+        self.rejected: list[tuple[int, str, str]] = []  # index, line, reason
         self._lines = lines
         self._separator = separator
         self._width = len(names)
@@ -47,14 +47,14 @@ class OddLines:
         special = '"' in row or "\0" in row
         if row.count(self._separator) == self._width - 1 and not special:
             self.regular.append(at)
-        elif row.strip():  # a blank line is no row
+        elif row.strip():  # a blank line is not a row
             try:
                 if "\0" in row:
-                    raise Refused("NUL byte")
+                    raise RejectedCell("NUL byte")
                 fields, end = self._fields(at)
                 cells = self._pick(fields)
-            except Refused as error:
-                self.refused.append((at, row, str(error)))
+            except RejectedCell as error:
+                self.rejected.append((at, row, str(error)))
             else:
                 self.records.append(Record(at, "\n".join(self._lines[at:end]), cells))
                 return end
@@ -67,23 +67,23 @@ class OddLines:
             return lines[start].split(self._separator), start + 1
         for end in range(start + 1, min(start + LONGEST_RECORD, len(lines)) + 1):
             if end > start + 1 and '"' not in lines[end - 1]:
-                continue  # can't be the line where the quote is closed
+                continue  # cannot be the line that closes the quote
             record = "\n".join(lines[start:end])
             try:
                 return next(csv.reader([record], delimiter=self._separator, strict=True)), end
             except csv.Error as error:
                 if "unexpected end" not in str(error):
                     break
-        raise Refused("a quote that is not closed, or text behind one")
+        raise RejectedCell("a quote that is not closed, or text behind one")
 
     def _pick(self, fields: list[str]) -> list[str]:
         while len(fields) > self._width and not fields[-1].strip():
             fields.pop()
         if len(fields) > self._width:
-            raise Refused("more fields than the header has")
+            raise RejectedCell("more fields than the header has")
         if len(fields) < self._fewest:
-            raise Refused("fewer fields than the header has")
+            raise RejectedCell("fewer fields than the header has")
         cells = [fields[place] for place in self._places]
-        if "\n" in "".join(cells):  # none of ours has any: so the quote was not meant
-            raise Refused("a quote that is not closed, or text behind one")
+        if "\n" in "".join(cells):  # no valid cell has a line break: a stray quote
+            raise RejectedCell("a quote that is not closed, or text behind one")
         return cells

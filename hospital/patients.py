@@ -1,4 +1,4 @@
-"""The numbers of the patients, and the texts that the files identify them by."""
+"""The numbers of the patients, and their identifiers in the files."""
 
 import csv
 import io
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from hospital.cells import Refused, identifier, is_number, missing, name, patient
+from hospital.cells import RejectedCell, identifier, is_number, missing, name, patient
 
 HEADER = ["pat_id", "identifier"]
 
 
 class Names:
-    """Texts of one column, numbered by first appearance; 0 is an empty cell."""
+    """Numbers the texts of one column by first appearance; 0 is an empty cell."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {"": 0}
@@ -30,8 +30,8 @@ class Names:
 class Patients:
     """The admitted patients, by identifier, in order of their first row in admission.csv.
 
-    Where each identifier is a plain number, that is the patient's number. Otherwise all patients
-    are numbered from 1 in that order, so that further rows do not change the numbers.
+    If every identifier is a plain number, it is the patient's number. Otherwise all patients are
+    numbered from 1 in that order, so rows added at the end do not change the numbers.
     """
 
     def __init__(self, identifiers: Iterable[str]) -> None:
@@ -40,21 +40,23 @@ class Patients:
         self.numbers = {
             text: place if self.are_numbered else int(text) for place, text in enumerate(order, 1)
         }
-        # Excel drops leading zeros: 17 is patient 0017, unless both exist.
+        # Excel drops leading zeros, so 17 means patient 0017, unless both exist.
         self._by_value: dict[int, set[int]] = {}
         for text, number in self.numbers.items():
             if text.isascii() and text.isdigit():
                 self._by_value.setdefault(int(text), set()).add(number)
 
     def parse(self, text: str) -> int:
-        """The number of the patient in a cell. Raises Refused for one who was not admitted."""
+        """The number of the patient in a cell. Raises RejectedCell for a patient without an
+        admission.
+        """
         if self.are_numbered:
             known = self._find(identifier(text))
         else:
             number = patient(text)
             known = number if number in self._by_value else None
         if known is None:
-            raise Refused("no admission of this patient")
+            raise RejectedCell("no admission of this patient")
         return known
 
     def _find(self, found: str) -> int | None:

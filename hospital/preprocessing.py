@@ -1,9 +1,9 @@
-"""Merge age.csv, admission.csv and signal.csv into all_data.csv, the stream in its order.
+"""Merges age.csv, admission.csv and signal.csv into all_data.csv, the stream in order of time.
 
-The files go to PATIENT_DATA, or to DERIVED_DATA if that is not writable: all_data.csv (one line
-for each message), all_data.json (its sources, and an index), rejected.csv (the rows not sent, with
-reasons) and, where identifiers are not plain numbers, patients.csv (the number of each patient).
-Nothing is done while they are up to date. Their folder is printed on stdout; logs go to stderr.
+Writes to PATIENT_DATA, or to DERIVED_DATA if that is not writable: all_data.csv (one line per
+message), all_data.json (its sources, and an index), rejected.csv (rejected rows, with reasons) and,
+if identifiers are not plain numbers, patients.csv (the number of each patient). Does nothing if
+these are up to date. Prints their folder on stdout; logs go to stderr.
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""The readings of signal.csv as compact arrays: cleaned, each once, of a stay, in usual units."""
+"""Reads signal.csv into compact arrays: valid readings within a stay, without duplicates, in usual
+units.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from hospital import cells
 from hospital.cells import Dates, Numbers, Parse, missing
 from hospital.cleaning import clean
 from hospital.clock import DAY, END, SLOTS, hour, sixtieth
-from hospital.csv_file import Array, CsvFile, InputError, Refuse
+from hospital.csv_file import Array, CsvFile, InputError, Reject
 from hospital.rejected import Rejected
 from hospital.stays import StayFinder, Stays, day_text, warn_of_assumed_order
 from hospital.units import in_usual_units
@@ -27,12 +29,12 @@ KINDS = {
     "parameter": np.int32,
     "value": np.float64,
 }
-UNKNOWN = -1  # as seconds: an empty cell of `hour`
+UNKNOWN = -1  # seconds for an empty cell of `hour`
 
 
 @dataclass(frozen=True)
 class Readings:
-    """One array entry for each reading, in the file's order.
+    """One array entry per reading, in the file's order.
 
     `stay` is an index into Stays, `parameter` one into `names`, and `slot` the moment as
     day * SLOTS + second.
@@ -46,7 +48,7 @@ class Readings:
 
 
 class Parameters:
-    """Names of what was measured, numbered by first appearance. Any text is a name, NULL too."""
+    """Numbers the parameters by first appearance. Any text is a name, even NULL."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -58,17 +60,17 @@ class Parameters:
 def read_readings(
     file: CsvFile, stays: Stays, date_format: str | None, rejected: Rejected
 ) -> tuple[Readings, int]:
-    """All readings that lie within a stay, and the number of exact duplicates left out.
+    """The readings within a stay, and the number of exact duplicates that were dropped.
 
-    A duplicate is a row equal to an earlier one as a whole line, columns that are not read
-    included: two equal values of one time with their own row numbers are two measurements.
+    A duplicate is a row whose whole line, including unused columns, equals an earlier one. So two
+    rows with the same value and time but different row numbers are two measurements.
     """
 
-    def refuse(line: int, column: str, value: str, reason: str) -> None:
+    def reject(line: int, column: str, value: str, reason: str) -> None:
         rejected.add(file.name, line, column, value, reason)
 
     dates, parameters = Dates(date_format), Parameters()
-    columns = _read(file, stays.finder(), dates, parameters, refuse)
+    columns = _read(file, stays.finder(), dates, parameters, reject)
     warn_of_assumed_order(file.name, dates)
     if (np.diff(columns["line"]) < 0).any():
         order = np.argsort(columns["line"])
@@ -78,7 +80,7 @@ def read_readings(
         columns = {name: values[~twice] for name, values in columns.items()}
 
     def report(row: int, reason: str) -> None:
-        refuse(int(columns["line"][row]), "value", repr(float(columns["value"][row])), reason)
+        reject(int(columns["line"][row]), "value", repr(float(columns["value"][row])), reason)
 
     names = list(parameters.numbers)
     value, kept = in_usual_units(
@@ -94,9 +96,9 @@ def read_readings(
 
 
 def _read(
-    file: CsvFile, finder: StayFinder, dates: Dates, parameters: Parameters, refuse: Refuse
+    file: CsvFile, finder: StayFinder, dates: Dates, parameters: Parameters, reject: Reject
 ) -> dict[str, Array]:
-    """The columns of KINDS of all usable rows, in blocks' order."""
+    """The columns of KINDS of all accepted rows, in blocks' order."""
     parsers: dict[str, Parse] = {
         "pat_id": finder.patient,
         "day": dates.parse_moment,
@@ -107,39 +109,39 @@ def _read(
         "value": _numbers(file).parse,
     }
     parsers = {column: parse for column, parse in parsers.items() if column in file.columns}
-    # Room for all lines at once: memory that is not used is not taken, and nothing is copied.
+    # Allocates room for all lines at once: untouched memory costs nothing, and nothing is copied.
     columns = {name: np.empty(file.contents.lines, kind) for name, kind in KINDS.items()}
     count = 0
-    for block in file.blocks(file.columns, refuse):
-        rows = clean(file, block, parsers, refuse)
-        day, second, usable = _moments(rows, refuse)
+    for block in file.blocks(file.columns, reject):
+        rows = clean(file, block, parsers, reject)
+        day, second, usable = _moments(rows, reject)
         rows["slot"] = day * SLOTS + second
         rows["stay"] = finder.find(rows["pat_id"], day)
         lost = usable & (rows["stay"] < 0)
         for line, when in zip(rows["line"][lost].tolist(), day[lost].tolist(), strict=True):
-            refuse(line, "day", day_text(when), "outside the patient's stays")
+            reject(line, "day", day_text(when), "outside the patient's stays")
         usable &= ~lost
         start, count = count, count + int(usable.sum())
         for name, values in columns.items():
             values[start:count] = rows[name][usable]
     columns = {name: values[:count] for name, values in columns.items()}
     if "hour" not in file.columns and not (columns["slot"] % SLOTS).any():
-        raise InputError(f"{file.path} has no column hour, and no time behind its days")
+        raise InputError(f"{file.path} has no column hour, and no times in column day")
     return columns
 
 
-def _moments(rows: dict[str, Array], refuse: Refuse) -> tuple[Array, Array, Array]:
-    """Day and second of each row, and which rows tell one time; the others are refused.
+def _moments(rows: dict[str, Array], reject: Reject) -> tuple[Array, Array, Array]:
+    """Day and second of each row, and which rows have exactly one time; rejects the others.
 
-    The time stands in `hour`, `minute` and `second`, or behind the day; if in both, they agree.
+    The time is in `hour`, `minute` and `second`, or after the day; if in both, they must agree.
     """
     day, with_day = np.divmod(rows["day"], SLOTS)
     hours = rows.get("hour", np.full(len(day), UNKNOWN))
     rest = 60 * rows.get("minute", np.zeros_like(day)) + rows.get("second", np.zeros_like(day))
-    # An hour without minutes takes those of the other columns.
+    # A full hour is combined with the columns `minute` and `second`.
     second = np.where((hours >= 0) & (hours % 3600 == 0), hours + rest, hours)
     twice = (hours >= 0) & (hours % 3600 != 0) & (rest > 0) & (hours % 3600 != rest)
-    # Databases write days as 2019-02-20 00:00:00 beside an hour.
+    # Databases write days as 2019-02-20 00:00:00, also when there is an hour column.
     known = (with_day != END) & ((with_day != 0) | ("hour" not in rows))
     twice |= known & (hours >= 0) & (second != with_day) & (second != with_day // 3600 * 3600)
     second = np.where(known, with_day, second)
@@ -147,19 +149,19 @@ def _moments(rows: dict[str, Array], refuse: Refuse) -> tuple[Array, Array, Arra
     late = second > DAY
     for wrong, reason in (
         (lacking, "missing"),
-        (twice, "another time than in the row's other columns"),
+        (twice, "contradicts the time in other columns"),
         (late & ~twice, "not an hour of the day"),
     ):
         for line, at in zip(rows["line"][wrong].tolist(), hours[wrong].tolist(), strict=True):
             text = "" if at < 0 else f"{at // 3600}:{at // 60 % 60:02}:{at % 60:02}"
-            refuse(line, "hour", text, reason)
+            reject(line, "hour", text, reason)
     usable = ~(lacking | twice | late)
     second = np.where(usable, second, 0)
     return day + second // DAY, second % DAY, usable
 
 
 def _numbers(file: CsvFile) -> Numbers:
-    """The parser of the value column; reads the file once before if it may use decimal commas."""
+    """The parser of the value column; first scans the file if it may have decimal commas."""
     numbers = Numbers()
     if file.contents.has_comma and (file.separator != "," or file.contents.has_quote):
         log.info("%s: looking for decimal commas", file.name)
@@ -171,11 +173,11 @@ def _numbers(file: CsvFile) -> Numbers:
 
 
 def _duplicated(columns: dict[str, Array]) -> Array:
-    """Which rows repeat an earlier line; the used-up column `hash` is dropped."""
+    """Which rows repeat an earlier line; removes the column `hash`."""
     hashes = pd.Series(columns.pop("hash"), copy=False)
     suspects = hashes.duplicated(keep=False).to_numpy()
     twice = np.zeros(len(hashes), bool)
-    if suspects.any():  # equal hashes are proof only together with equal cells
+    if suspects.any():  # equal hashes alone are no proof
         cells = pd.DataFrame(
             {name: values[suspects] for name, values in columns.items() if name != "line"}
         )

@@ -1,4 +1,4 @@
-"""The rows that hospital does not send, each with its reason."""
+"""The rejected rows, each with its reason."""
 
 import csv
 import re
@@ -8,13 +8,13 @@ from typing import TextIO
 from hospital.cells import NUMBER
 
 SHOWN = 200  # characters of a value
-# Excel runs a cell that begins so as a formula; another separator may begin a cell, too.
+# Excel runs such a cell as a formula. It may split cells at other separators, too.
 FORMULA = re.compile(r"(^|[,;|\t\n\r])(\s*)(?=[=+\-@＝＋－＠\t\r])")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class Rejected:
-    """Writes rejected.csv while the files are read, and counts by file and reason."""
+    """Writes rejected.csv while the files are read, and counts rows by file and reason."""
 
     def __init__(self, stream: TextIO) -> None:
         self._csv = csv.writer(stream, delimiter=";", lineterminator="\n")
@@ -32,7 +32,7 @@ class Rejected:
         reason: str,
         row_is_used: bool = False,
     ) -> None:
-        """Writes one row; `row_is_used` when only its cell is left out."""
+        """Writes one row; `row_is_used` if only the cell is dropped."""
         if len(value) > SHOWN:
             value = value[:SHOWN] + "…"
         self._csv.writerow([file, line, harmless(column), harmless(value), reason])
@@ -47,7 +47,7 @@ class Rejected:
 
 
 def harmless(text: str) -> str:
-    """A text that no spreadsheet runs and no terminal obeys.
+    """A text without spreadsheet formulas and terminal control codes.
 
     >>> harmless("=1+1"), harmless("-1.5"), harmless("x,@SUM(A1)"), harmless("\\x1b[2J")
     ("'=1+1", '-1.5', "x,'@SUM(A1)", '\\\\x1b[2J')

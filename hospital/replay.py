@@ -1,4 +1,4 @@
-"""all_data.csv as server-sent events, from any place in it, in constant memory."""
+"""Reads all_data.csv as server-sent events, from any position, in constant memory."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 BLOCK = 20_000  # bytes of CSV rendered at a time: about 55 kB of events
-REMEMBERED = 20_000  # stays; about 8 MB
+CACHED = 20_000  # stays; about 8 MB
 
 
 class Source(Protocol):
@@ -29,13 +29,12 @@ class Source(Protocol):
 
 
 class Replay:
-    """The messages of all_data.csv in one replay mode, a Source.
+    """The source of the messages in all_data.csv, in one replay mode.
 
-    `stream` is the fingerprint of input and mode, with `synthetic-` before that of a synthetic
-    ward. `rejected` counts the rows of each file that are not sent. Any number of readers may
-    take events at the same time. The file is opened once: replacing it on disk does not disturb a
-    replay that has begun.
-    Raises OSError, ValueError or KeyError when all_data.json is missing or not what it should be.
+    `stream` is a fingerprint of input and mode, with the prefix `synthetic-` for a synthetic ward.
+    `rejected` counts the rejected rows of each file. Any number of readers may read events at the
+    same time. The file is opened once, so replacing it on disk does not affect a running replay.
+    Raises OSError, ValueError or KeyError when all_data.json is missing or invalid.
     """
 
     def __init__(self, folder: Path, mode: str) -> None:
@@ -51,8 +50,8 @@ class Replay:
         self._offsets: list[int] = [entry[0] for entry in index["offsets"]]
         self._before: list[int] = [entry[1 if live else 2] for entry in index["offsets"]]
         self._live = live
-        self._stays = _Remembered(partial(_stay_fields, live=live))
-        self._names = _Remembered(json.dumps)
+        self._stays = _Cache(partial(_stay_fields, live=live))
+        self._names = _Cache(json.dumps)
         self._file = (folder / "all_data.csv").open("rb")
         self._size = os.fstat(self._file.fileno()).st_size
         columns = self._file.readline().decode().rstrip("\n").split(";")
@@ -61,10 +60,10 @@ class Replay:
     def events(self, after: int) -> Iterator[list[str]]:
         """The events of messages after + 1, after + 2, ... in lists of some hundreds.
 
-        Starts within a few milliseconds wherever that is in the file.
+        Starts within a few milliseconds at any position.
         """
         nearest = bisect_right(self._before, after) - 1
-        if nearest < 0:  # no messages, no index
+        if nearest < 0:  # no messages
             return
         position, seq = self._offsets[nearest], self._before[nearest]
         while position < self._size:
@@ -77,7 +76,7 @@ class Replay:
                 yield events[known:]
 
     def _block(self, position: int) -> bytes:
-        """Whole lines from `position` on. Reads by offset: subscribers share the open file."""
+        """Whole lines from `position` on. Reads by offset, as subscribers share the open file."""
         size = BLOCK
         while True:
             block = os.pread(self._file.fileno(), size, position)
@@ -88,8 +87,8 @@ class Replay:
             size *= 2
 
     def _render(self, lines: str, seq: int) -> list[str]:
-        # The one hot loop of hospital: about 0.7 µs per message. Fields of the stay are
-        # remembered; numbers and dates are in the file as JSON wants them.
+        # The hot loop of hospital: about 0.7 µs per message. Fields of a stay are cached; numbers
+        # and dates are valid JSON in the file.
         stream, live, stays, names = self.stream, self._live, self._stays, self._names
         events = []
         for line in lines.split("\n"):
@@ -127,7 +126,7 @@ class Replay:
 
 
 def _stay_fields(stay: str, live: bool) -> str:
-    """The first JSON fields, from the columns `type` to `date_discharge`, or to `place`."""
+    """The first JSON fields, of the columns from `type` to `date_discharge` or `place`."""
     kind, pat_id, age, admission, discharge, *names = stay.split(";")
     fields = (
         f'{{"type":"{kind}","pat_id":{pat_id},"age":{age or "null"},"date_admission":"{admission}",'
@@ -139,15 +138,15 @@ def _stay_fields(stay: str, live: bool) -> str:
     return f'{fields}"date_discharge":{json.dumps(discharge) if shown else "null"},'
 
 
-class _Remembered(dict[str, str]):
-    """Remembers the result of `make`. A lookup costs a third of one in functools.lru_cache."""
+class _Cache(dict[str, str]):
+    """Caches the results of `make`. A lookup takes a third of the time of functools.lru_cache."""
 
     def __init__(self, make: Callable[[str], str]) -> None:
         super().__init__()
         self._make = make
 
     def __missing__(self, key: str) -> str:
-        if len(self) >= REMEMBERED:
+        if len(self) >= CACHED:
             self.clear()
         self[key] = text = self._make(key)
         return text

@@ -1,6 +1,6 @@
 """Prepares the stream in child processes and serves it until stopped.
 
-Children, because pandas and numpy would stay in this process's memory for as long as it runs.
+In child processes, because pandas and numpy would stay in this process's memory.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from hospital.synthetic_mark import INPUTS
 
 log = logging.getLogger(__name__)
 
-# Files of somebody's data, or of somebody's program.
+# Files that hold data or programs.
 DATA = re.compile(
     r"\.(csv|tsv|txt|xlsx?|parquet|feather|sas7bdat|dta|sav|rds|rdata|py)(\.\w+)?$"
     r"|\.(zip|tar|tgz|7z|rar)(\.\w+)?$",
@@ -34,11 +34,11 @@ OURS = {*DERIVED, "ground_truth.csv"}
 
 
 class CannotServe(Exception):
-    """There is no stream, or no port to serve it on."""
+    """The stream cannot be prepared, or the port cannot be opened."""
 
 
 async def serve(settings: Settings) -> None:
-    """Listen at once, prepare the stream, then send it until SIGINT or SIGTERM.
+    """Listens at once, prepares the stream, then serves it until SIGINT or SIGTERM.
 
     Raises CannotServe or SettingError.
     """
@@ -66,7 +66,7 @@ async def serve(settings: Settings) -> None:
 
 
 def in_one_line(record: logging.LogRecord) -> bool:
-    """Log a malformed request, which is the client's fault, without aiohttp's traceback."""
+    """Logs a malformed request, which is the client's fault, without a traceback."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, BadHttpMessage):
         record.levelno, record.levelname = logging.WARNING, "WARNING"
@@ -89,7 +89,7 @@ async def listen(runner: web.AppRunner, settings: Settings) -> None:
 
 
 async def prepare(settings: Settings) -> Replay:
-    """Has all_data.csv written, if an input has changed since, and opens it."""
+    """Updates all_data.csv if an input has changed, and opens it."""
     inputs = await patient_data(settings)
     folder = Path(await run("hospital.preprocessing", PATIENT_DATA=str(inputs)))
     try:
@@ -99,9 +99,10 @@ async def prepare(settings: Settings) -> Replay:
 
 
 async def patient_data(settings: Settings) -> Path:
-    """The folder with the CSVs; where there are no data at all, a synthetic ward is written first.
+    """The folder with the CSVs; writes a synthetic ward first if there are no data at all.
 
-    Raises CannotServe for a folder with other data: nobody must take a synthetic ward for theirs.
+    Raises CannotServe for a folder with other data, so that nobody mistakes a synthetic ward for
+    their own.
     """
     folder = settings.patient_data
     if not folder.is_dir():
@@ -129,7 +130,7 @@ def holds_inputs(folder: Path) -> bool:
 async def run(module: str, *arguments: str, **environment: str) -> str:
     """Runs a module in a child process, which logs its own errors; returns its output.
 
-    In a session of its own: a Ctrl-C is for hospital, which then ends the child.
+    The child has its own session, so that Ctrl-C reaches only hospital, which then ends the child.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,

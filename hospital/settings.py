@@ -9,7 +9,7 @@ from wire.settings import HostNames, LogFormat, LogLevel, Port, Rate
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What the environment can change."""
+    """The settings, see wire.settings."""
 
     patient_data: Annotated[Path, "folder with age.csv, admission.csv and signal.csv"] = Path(
         "patient_data"
@@ -23,7 +23,7 @@ class Settings(msgspec.Struct, frozen=True):
     replay_rate: Annotated[Rate, "messages per second, e.g. 50 or 0.5; 0 is full speed"] = 50.0
     replay_mode: Annotated[
         Literal["live", "hindsight"],
-        "live: a discharge is sent when it happens; hindsight: from the start",
+        "live: a discharge is sent when it happens; hindsight: it is known from the start",
     ] = "live"
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="HOSPITAL_HOST", default="127.0.0.1"
@@ -32,7 +32,7 @@ class Settings(msgspec.Struct, frozen=True):
         name="HOSPITAL_PORT", default=8080
     )
     allowed_hosts: Annotated[
-        HostNames, "host names that requests may use, besides localhost, hospital and addresses"
+        HostNames, "allowed host names of requests, besides localhost, hospital and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
-    log_format: Annotated[LogFormat, "text, or json: one object for each line"] = "text"
+    log_format: Annotated[LogFormat, "text, or json: one object per line"] = "text"

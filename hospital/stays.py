@@ -1,4 +1,4 @@
-"""Who was in the ICU when: admission.csv, without contradictions, with ages from age.csv."""
+"""Reads the stays from admission.csv, without contradictions, with ages from age.csv."""
 
 import logging
 import math
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 
 ADMISSION_COLUMNS = ("pat_id", "date_admission", "date_discharge")
 OPTIONAL_COLUMNS = ("identifier", "place")
-LATE = 90  # days from the last reading to a discharge that is likely wrong
-NAMED = 5  # patients a log line names
+LATE = 90  # days between last reading and discharge that make the discharge suspect
+NAMED = 5  # patients in a log message
 Key = tuple[int, int]  # pat_id, day of admission
 
 
 @dataclass(frozen=True)
 class Stays:
-    """The stays ordered by patient and admission, one array entry each.
+    """The stays in order of patient and admission, one array entry each.
 
-    `admission` and `discharge` are days since 0001-01-01, `admitted` and `discharged` the seconds
-    of these days, END if unknown; `discharge` is OPEN and `age` NaN when unknown.
+    `admission` and `discharge` are days since 0001-01-01, `admitted` and `discharged` seconds of
+    these days. Unknown values are END for seconds, OPEN for `discharge` and NaN for `age`.
     """
 
     patients: Patients
@@ -59,19 +59,19 @@ class StayFinder:
         self._rank_of = {pat_id: place for place, pat_id in enumerate(patients.tolist())}
         self._patients = stays.patients
         self._discharge = stays.discharge
-        # One sorted number for (patient, day). `reach` is the last day that this stay or an
-        # earlier one of the patient lasts: beyond it there is no use in looking further back.
+        # One sorted number for (patient, day). `reach` is the last day of this and all earlier
+        # stays of the patient: beyond it no earlier stay can match.
         self._starts = (rank << 32) | stays.admission
         self._reach = np.maximum.accumulate((rank << 32) | stays.discharge)
 
     def patient(self, text: str) -> int:
-        """The rank of a patient among those admitted, from the cell of a CSV."""
+        """The rank of a CSV cell's patient among the admitted patients."""
         return self._rank_of[self._patients.parse(text)]
 
     def find(self, rank: Array, day: Array) -> Array:
-        """For each reading the index of its stay, -1 for none.
+        """The index of each reading's stay, or -1.
 
-        That is the latest admission of the patient whose days, both ends included, contain it.
+        A reading belongs to the patient's latest stay whose days, both ends included, contain it.
         """
         wanted = (rank.astype(np.int64) << 32) | day
         stay = np.searchsorted(self._starts, wanted, side="right") - 1
@@ -81,12 +81,12 @@ class StayFinder:
             stay[over[(at < 0) | (self._reach[at] < wanted[over])]] = -1
             at = stay[over]
             over = over[(at >= 0) & (self._discharge[at] < day[over])]
-            stay[over] -= 1  # a later stay lies within an earlier, longer one
+            stay[over] -= 1  # the later stay may lie within an earlier, longer one
         return stay
 
 
 class _Row(NamedTuple):
-    """A usable row of admission.csv; the moments are day * SLOTS + second."""
+    """An accepted row of admission.csv; moments are day * SLOTS + second."""
 
     line: int
     patient: str
@@ -99,11 +99,11 @@ class _Row(NamedTuple):
 def read_stays(
     ages: CsvFile, admissions: CsvFile, date_format: str | None, rejected: Rejected
 ) -> tuple[Stays, dict[str, int]]:
-    """Both files' stays, and the exact duplicates left out of each file.
+    """The stays, and the number of dropped duplicates of each file.
 
-    Rows that cannot be used, or contradict others, go to `rejected`. An unreadable discharge, or
-    one before the admission, costs the discharge: the stay remains open. Of several discharges of
-    one admission the latest known counts: an earlier export, or an empty cell, knows less.
+    Rows that cannot be used, or contradict others, go to `rejected`. A discharge that is unreadable
+    or before the admission is dropped, and the stay remains open. If an admission has several
+    discharges, the latest counts: an earlier one, or an empty cell, is from an older export.
     """
     rows = _read_admissions(admissions, date_format, rejected)
     patients = Patients(row.patient for row in rows)
@@ -119,7 +119,7 @@ def read_stays(
         admission=day[:, 0],
         admitted=second[:, 0],
         discharge=day[:, 1],
-        # A discharge earlier than the admission on the same day: that time is wrong.
+        # A discharge earlier than the admission on the same day has a wrong time.
         discharged=np.where(moments[:, 1] < moments[:, 0], END, second[:, 1]),
         identifier=[
             found[key].identifier or (found[key].patient if patients.are_numbered else "")
@@ -134,7 +134,7 @@ def read_stays(
     )
     if overlaps:
         log.warning(
-            "%s: %d stays begin before the patient's earlier one has ended; "
+            "%s: %d stays begin before the patient's previous stay ends;  "
             "readings of shared days go to the later stay",
             *(admissions.name, overlaps),
         )
@@ -142,9 +142,9 @@ def read_stays(
 
 
 def _read_admissions(file: CsvFile, date_format: str | None, rejected: Rejected) -> list[_Row]:
-    """The usable rows in the file's order."""
+    """The accepted rows in the file's order."""
 
-    def refuse(line: int, column: str, value: str, reason: str) -> None:
+    def reject(line: int, column: str, value: str, reason: str) -> None:
         rejected.add(file.name, line, column, value, reason)
 
     def report(line: int, column: str, value: str, reason: str) -> None:
@@ -162,8 +162,8 @@ def _read_admissions(file: CsvFile, date_format: str | None, rejected: Rejected)
     optional = {"date_discharge": (OPEN * SLOTS, report)}
     optional |= dict.fromkeys(OPTIONAL_COLUMNS, (0, report))
     found = []
-    for block in file.blocks(file.columns, refuse):
-        rows = clean(file, block, parsers, refuse, optional)
+    for block in file.blocks(file.columns, reject):
+        rows = clean(file, block, parsers, reject, optional)
         ids, others = list(patients.numbers), list(names.numbers)
         nothing = np.zeros(len(rows["line"]), np.int64)
         columns = [rows.get(name, nothing).tolist() for name in ("line", *ADMISSION_COLUMNS)]
@@ -183,7 +183,7 @@ def _read_admissions(file: CsvFile, date_format: str | None, rejected: Rejected)
 def _distinct(
     name: str, rows: list[_Row], patients: Patients, rejected: Rejected
 ) -> tuple[dict[Key, _Row], int]:
-    """One row for each stay, and how many repeat it."""
+    """One row per stay, and the number of duplicates."""
     found: dict[Key, _Row] = {}
     repeated = 0
     for row in rows:
@@ -209,13 +209,15 @@ def _warn_of_missing_ages(
     if lacking:
         texts = [text for text, number in patients.numbers.items() if number in lacking]
         log.warning(
-            "%s: no age for %d of the patients admitted, so no prediction for them: %s",
+            "%s: no age for %d patients, so no predictions for them: %s",
             *(name, len(lacking), ", ".join(texts[:NAMED]) + (", …" if texts[NAMED:] else "")),
         )
 
 
 def warn_of_late_discharges(stays: Stays, of: Array, slots: Array) -> None:
-    """Warns of discharges long after the last reading; `of` and `slots` are the readings'."""
+    """Warns of discharges long after the last reading. `of`: stays of the readings. `slots`:
+    moments of the readings.
+    """
     if not len(slots):
         return
     last = np.full(len(stays), -1)
@@ -225,7 +227,7 @@ def warn_of_late_discharges(stays: Stays, of: Array, slots: Array) -> None:
     if len(late):
         log.warning(
             "admission.csv: %d discharges are more than %d days after the stay's last reading, "
-            "such as %s; each stay is in the ICU until then",
+            "such as %s; the stay counts as open until then",
             *(len(late), LATE, day_text(int(stays.discharge[late[0]]))),
         )
 
@@ -233,8 +235,8 @@ def warn_of_late_discharges(stays: Stays, of: Array, slots: Array) -> None:
 def warn_of_assumed_order(name: str, dates: Dates) -> None:
     if dates.assumed:
         log.warning(
-            "%s: no date shows whether %s is dd/mm/YYYY or mm/dd/YYYY; it is read as dd/mm/YYYY, "
-            "the documented format. Set DATE_FORMAT to confirm or change that",
+            "%s: no date shows whether %s is dd/mm/YYYY or mm/dd/YYYY; reading dd/mm/YYYY,  "
+            "the documented format. Set DATE_FORMAT to confirm or change this",
             *(name, dates.assumed),
         )
 

@@ -1,4 +1,4 @@
-"""The bedside stream over HTTP: server-sent events that any number of subscribers follow."""
+"""Serves the stream over HTTP as server-sent events, to any number of subscribers."""
 
 import asyncio
 import json
@@ -19,11 +19,11 @@ from wire import hosts, sse
 
 log = logging.getLogger(__name__)
 
-TICK = 0.005  # seconds; messages due within one are sent together
+TICK = 0.005  # seconds; messages that are due within one tick are sent together
 
 
 class Ward:
-    """The application's state: its subscribers and the replay, None while that is prepared."""
+    """The application's state: subscribers, and the replay (None while it is being prepared)."""
 
     def __init__(self, rate: float, mode: str) -> None:
         self.rate = rate
@@ -33,7 +33,7 @@ class Ward:
 
     @contextmanager
     def follow(self, request: web.Request, subscription: "Subscription") -> Iterator[None]:
-        """Count and log a subscriber for as long as it follows."""
+        """Counts and logs a subscriber while it is connected."""
         task = asyncio.current_task()
         assert task is not None
         host, port = (request.get_extra_info("peername") or ("?", "?"))[:2]
@@ -58,7 +58,9 @@ WARD = web.AppKey("ward", Ward)
 
 
 def create_app(settings: Settings, replay: Replay | None = None) -> web.Application:
-    """GET /sub, GET /health, both 503 until `app[WARD].replay` is set, and GET /metrics."""
+    """The application with GET /sub and GET /health, both 503 until `app[WARD].replay` is set, and
+    GET /metrics.
+    """
     names = {"localhost", "hospital", *settings.allowed_hosts}
     app = web.Application(middlewares=[errors_as_json, hosts.only(names)])
     app[WARD] = Ward(settings.replay_rate, settings.replay_mode)
@@ -86,7 +88,7 @@ async def health(request: web.Request) -> web.Response:
             "stream": ward.replay.stream,
             "synthetic": ward.replay.synthetic,
             "messages": ward.replay.end,
-            "refused_rows": ward.replay.rejected.total(),
+            "rejected_rows": ward.replay.rejected.total(),
             "mode": ward.mode,
             "rate": ward.rate,
             "subscribers": len(ward.subscribers),
@@ -95,7 +97,7 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
-    """All messages after `Last-Event-ID`, or from the first on, then `event: end`."""
+    """Sends all messages after `Last-Event-ID`, or from the first on, then `event: end`."""
     ward = request.app[WARD]
     replay = ward.replay
     if replay is None:
@@ -104,7 +106,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
         )
     after = sse.last_known(request, replay.stream, replay.end) or 0
     response = sse.response(replay.stream)
-    with suppress(ConnectionError):  # the client left: nothing to send to and nothing wrong
+    with suppress(ConnectionError):  # the client disconnected, which is not an error
         await response.prepare(request)
         if request.method == "HEAD":
             return response
@@ -115,7 +117,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
 
 
 class Subscription:
-    """One client's way through the replay. `sent` counts its messages."""
+    """One client's progress in the replay. `sent` counts its messages."""
 
     def __init__(
         self, response: web.StreamResponse, replay: Source, after: int, rate: float
@@ -130,10 +132,10 @@ class Subscription:
         self._start = self._clock()
 
     async def send(self) -> None:
-        """Send every message when it is due and the end after the last.
+        """Sends each message when it is due, then the end event.
 
-        A write waits while the client does not read, so nothing piles up here; after such a
-        pause the messages overdue go out at once.
+        A write waits while the client does not read, so no backlog builds up here; after the pause
+        overdue messages are sent at once.
         """
         for events in self.replay.events(self.after):
             first = 0
@@ -146,7 +148,7 @@ class Subscription:
                     self._trace(len(due))
                 self.sent += len(due)
                 first = last
-                await asyncio.sleep(0)  # a fast reader never makes write wait: let others in
+                await asyncio.sleep(0)  # with a fast reader write never yields to other tasks
         end = f"event: end\nid: {self.replay.stream}-{self.replay.end}\ndata: {{}}\n\n"
         await self._response.write(end.encode())
         await self._response.write_eof()
@@ -158,9 +160,9 @@ class Subscription:
             log.debug("message %s sent", name, extra={"message_id": name})
 
     async def _due(self) -> int:
-        """Waits until a message is due; returns how many are, at least one.
+        """Waits until a message is due; returns the number of due messages, at least 1.
 
-        It counts from the start, so that the rate is exact however late a sleep ends.
+        Counts from the start, so that late wake-ups do not change the rate.
         """
         due_at = self._start + self.sent / self._rate
         while (wait := due_at - self._clock()) > 0:
@@ -171,7 +173,7 @@ class Subscription:
 
 
 async def end_streams(app: web.Application) -> None:
-    """Disconnects all subscribers: a replay may have days to go when hospital is stopped."""
+    """Disconnects all subscribers, because a replay may run for days."""
     for task in tuple(app[WARD].subscribers):
         task.cancel()
 

@@ -1,9 +1,9 @@
-"""Writes a synthetic ward: age.csv, admission.csv, signal.csv, and ground_truth.csv beside them.
+"""Writes a synthetic ward: age.csv, admission.csv, signal.csv and ground_truth.csv.
 
-Nobody in it is real, and nobody was: each value is drawn. A vital sign of a patient is the
-patient's own level, a diurnal rhythm, an Ornstein-Uhlenbeck process (what the body does from hour
-to hour), the pull of a latent severity between 0 and 1 towards the level of somebody dying, and
-the noise of measuring. Severity drifts and as a rule recedes; before a death it rises to 1.
+No patient is real: every value is random. A vital sign is the sum of the patient's own level, a
+diurnal rhythm, an Ornstein-Uhlenbeck process (variation from hour to hour), measurement noise, and
+the effect of a latent severity between 0 and 1, which pulls it towards the level of a dying
+patient. Severity drifts and usually recedes; before a death it rises to 1.
 
 Calibrated to (hourly mean / SD between patients / SD within a patient):
 
@@ -16,7 +16,8 @@ Calibrated to (hourly mean / SD between patients / SD within a patient):
     length of stay     .12 / .79 / 1.47 / 2.8 / 7.7 days (5 / 25 / 50 / 75 / 95 %)
     stays              about 30 % still open at the end, 4 % readmissions
 
-The same options give the same bytes on any machine: one PCG64 generator, values rounded.
+The same options give the same bytes on any machine, because one PCG64 generator draws all values
+and they are rounded.
 """
 
 import argparse
@@ -44,18 +45,18 @@ from hospital.synthetic_ward import (
 
 FIRST_DAY = date(2019, 1, 1)
 FIRST_PATIENT = 100_001
-ROWS = 100_000  # readings put into text at a time
+ROWS = 100_000  # readings formatted at a time
 TRUTH = "pat_id;date_admission;day;hour;severity;outcome;hours_left"
 
 
 def write_ward(folder: Path, patients: int, days: int, seed: int) -> None:
-    """Writes the four files of one ward, and the mark that they are synthetic.
+    """Writes the four files of a ward, and the mark that they are synthetic.
 
-    Raises FileExistsError if one of the three inputs is there, OSError if it cannot write.
+    Raises FileExistsError if one of the three inputs exists, OSError if it cannot write.
     """
     for name in INPUTS:
         if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} is there already and is not overwritten")
+            raise FileExistsError(f"{folder / name} exists and is not overwritten")
     random = Generator(PCG64(seed))
     age = random.normal(63, 17, patients).clip(18, 90).round(1)
     stays = admit(random, patients, 24 * days)
@@ -84,7 +85,7 @@ def admission_rows(stays: Stays) -> Iterator[str]:
 
 
 def signal_rows(random: Generator, hours: Hours, severity: Floats) -> Iterator[str]:
-    """All readings in the order of time, then of patients."""
+    """Yields all readings in order of time, then of patient."""
     at = [charted(random, vital, len(severity)) for vital in VITALS]
     values = [
         measure(random, vital, hours, severity)[rows]
@@ -112,7 +113,7 @@ def readings_as_text(hours: Hours, row: Integers, kind: Integers, value: Floats)
 
 
 def truth_rows(hours: Hours, severity: Floats) -> Iterator[str]:
-    """The truth that a model estimates; no service reads it."""
+    """Yields the latent severities that a model estimates; no service reads them."""
     stays = hours.stays
     outcome = np.where(stays.died, "died", "recovered").tolist()
     admission = [day(hour).isoformat() for hour in stays.admission.tolist()]
@@ -130,8 +131,7 @@ def day(hour: int) -> date:
 
 
 def write(path: Path, header: str, rows: Iterable[str]) -> None:
-    """Writes rows with their number first, as the original files have it, under the name of an
-    unfinished file."""
+    """Writes rows with their number in front, as in the original files, to an unfinished file."""
     with TextIOWrapper(create(unfinished(path.parent, path.name)), encoding="utf-8") as file:
         file.write(f";{header}\n")
         file.writelines(f"{number};{row}\n" for number, row in enumerate(rows))
@@ -143,11 +143,11 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--patients", type=positive, default=60, help="how many (60)")
-    parser.add_argument("--days", type=positive, default=14, help="covered by the data (14)")
-    parser.add_argument("--seed", type=positive, default=1, help="another seed, another ward (1)")
+    parser.add_argument("--patients", type=positive, default=60, help="number of patients (60)")
+    parser.add_argument("--days", type=positive, default=14, help="number of days (14)")
+    parser.add_argument("--seed", type=positive, default=1, help="seed of the random generator (1)")
     parser.add_argument(
-        "--to", type=Path, default=Path("patient_data"), help="into which folder (patient_data)"
+        "--to", type=Path, default=Path("patient_data"), help="output folder (patient_data)"
     )
     chosen = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""The mark that a ward is synthetic: synthetic.json beside its files, with their digests."""
+"""Marks a ward as synthetic with synthetic.json, which has the digests of its files."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ INPUTS = ("age.csv", "admission.csv", "signal.csv")
 
 
 def mark(folder: Path, **options: int) -> None:
-    """Writes the mark of the unfinished ward in a folder, with the options of its drawing."""
+    """Writes the mark of an unfinished ward, with the options that it was made with."""
     digests = {}
     for name in INPUTS:
         with unfinished(folder, name).open("rb") as file:
@@ -21,7 +21,7 @@ def mark(folder: Path, **options: int) -> None:
 
 
 def is_synthetic(folder: Path, digests: Mapping[str, str]) -> bool:
-    """Whether one of the files, by name and SHA-256, is of the synthetic ward of the folder."""
+    """Whether any of the files, by name and SHA-256, belongs to the folder's synthetic ward."""
     try:
         known = json.loads((folder / NAME).read_text(encoding="utf-8"))["sha256"]
         return any(known.get(name) == digest for name, digest in digests.items())

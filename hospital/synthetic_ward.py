@@ -16,28 +16,28 @@ OPEN = 0.30  # share of stays without a discharge at the end
 READMISSIONS = 0.04  # share of stays
 LENGTH_SHARES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 LENGTH_DAYS = (0.04, 0.12, 0.79, 1.47, 2.8, 7.7, 30)
-GAP = 24  # hours at least between two stays, which so never share a day
+GAP = 24  # minimum hours between two stays, so that they never share a day
 
 
 @dataclass(frozen=True)
 class Vital:
-    """How one parameter behaves. Standard deviations in its own unit.
+    """The model of one parameter. Standard deviations are in its unit.
 
-    These are chosen so that what comes out, with severity's pull, rounding and limits, has the
-    figures of the docstring of `synthetic`.
+    The figures are chosen so that the results, including severity, rounding and limits, have the
+    statistics in the docstring of `synthetic`.
     """
 
     parameter: str
     mean: float
     between: float  # SD of patients' own levels
     swing: float  # SD of the Ornstein-Uhlenbeck process
-    half_life: float  # of the same, hours
+    half_life: float  # of the process, in hours
     noise: float  # SD of one measurement
     diurnal: float  # amplitude; highest at 17 h, lowest at 5 h
     dying: float  # level at severity 1
     low: float
     high: float
-    longest_gap: int = 1  # hours from one charting to the next, at most
+    longest_gap: int = 1  # maximum hours between two charted values
 
 
 VITALS = (
@@ -51,12 +51,12 @@ VITALS = (
 
 @dataclass(frozen=True)
 class Stays:
-    """One row a stay. Times in hours since midnight of the first day, lengths in hours."""
+    """One row per stay. Times are hours since midnight of the first day, lengths are hours."""
 
     patient: Integers
     admission: Integers
-    length: Integers  # until discharge or death, be it after the end of the data
-    shown: Integers  # until then or the end of the data
+    length: Integers  # until discharge or death, even after the end of the data
+    shown: Integers  # until discharge, death or the end of the data
     acuity: Floats  # severity at admission
     died: Booleans
 
@@ -66,11 +66,13 @@ class Stays:
 
 
 def admit(random: Generator, patients: int, end: int) -> Stays:
-    """Draw who comes when, for how long and how it ends. `end` of the data: hours."""
+    """Draws when patients are admitted, for how long, and whether they die. `end` of the data:
+    hours.
+    """
     length = lengths_of_stay(random, patients, end)
     is_open = random.permutation(patients) < round(OPEN * patients)
-    # Who is still in at the end came some part of the own stay before it. The others came in a
-    # wave with its crest in the middle.
+    # Patients who are still in the ICU at the end were admitted a random part of their stay
+    # earlier. The admissions of the others peak in the middle.
     shown = np.where(is_open, 1 + drawn_below(random, length - 1), length)
     latest = end - length
     wave = np.floor(random.beta(2, 2, patients) * (latest + 1)).astype(np.int64)
@@ -81,7 +83,7 @@ def admit(random: Generator, patients: int, end: int) -> Stays:
 
 
 def readmit(random: Generator, first: Stays, end: int) -> Stays:
-    """Draw the second stays of some who had left alive."""
+    """Draws second stays of some patients who were discharged alive."""
     wanted = round(len(first.patient) * READMISSIONS / (1 - READMISSIONS))
     earliest = first.admission + first.length + GAP
     able = np.flatnonzero(~first.open & ~first.died & (earliest < end))
@@ -102,36 +104,36 @@ def joined(first: Stays, second: Stays) -> Stays:
 
 
 def lengths_of_stay(random: Generator, count: int, longest: int) -> Integers:
-    """Hours, by the inverse of the distribution of LENGTH_DAYS, from 2 to `longest`."""
+    """Draws hours from the distribution of LENGTH_DAYS, between 2 and `longest`."""
     days = np.exp(np.interp(random.random(count), LENGTH_SHARES, np.log(LENGTH_DAYS)))
     hours: Integers = np.clip(np.rint(24 * days), 2, longest).astype(np.int64)
     return hours
 
 
 def fates(random: Generator, count: int) -> tuple[Floats, Booleans]:
-    """Severity at admission and whether the stay ends in death, about 10 % of them."""
+    """Draws severity at admission, and whether the stay ends in death (about 10 %)."""
     acuity = random.beta(2, 5, count)
     return acuity, random.random(count) < 0.35 * acuity
 
 
 def drawn_below(random: Generator, limits: Integers) -> Integers:
-    """A whole number from 0 to each limit, that one excluded."""
+    """Draws a whole number from 0 to each limit, excluding it."""
     return np.floor(random.random(len(limits)) * limits).astype(np.int64)
 
 
 class Hours:
-    """One row an hour of a stay, stay after stay, as far as the data show it."""
+    """One row per hour of a stay, stay by stay, until the end of the data."""
 
     def __init__(self, stays: Stays) -> None:
         self.stays = stays
-        self.start = np.cumsum(stays.shown) - stays.shown  # a stay's first row
+        self.start = np.cumsum(stays.shown) - stays.shown  # the first row of each stay
         self.stay = np.repeat(np.arange(len(stays.shown)), stays.shown)
         self.since_admission = np.arange(len(self.stay)) - self.start[self.stay]
         self.clock = stays.admission[self.stay] + self.since_admission
         self.left = stays.length[self.stay] - 1 - self.since_admission
 
     def ornstein_uhlenbeck(self, random: Generator, half_life: float) -> Floats:
-        """A stationary process of SD 1 that runs through each stay. Half-life in hours."""
+        """A stationary process of SD 1 over each stay. Half-life in hours."""
         kept = 0.5 ** (1 / half_life)
         fresh = (1 - kept**2) ** 0.5
         process = random.standard_normal(len(self.stay))
@@ -143,7 +145,7 @@ class Hours:
         return process
 
     def severity(self, random: Generator) -> Floats:
-        """Latent severity, 0 to 1: drifts, recedes in who lives, rises to 1 in who dies."""
+        """Latent severity, 0 to 1: drifts, recedes in survivors, rises to 1 before a death."""
         died = self.stays.died[self.stay]
         drift = 0.5 * self.ornstein_uhlenbeck(random, half_life=12)
         recovery = np.where(died, 0, self.since_admission / 48)
@@ -154,7 +156,7 @@ class Hours:
 
 
 def measure(random: Generator, vital: Vital, hours: Hours, severity: Floats) -> Floats:
-    """The values of one vital sign, one an hour."""
+    """The values of one vital sign, one per hour."""
     patient = hours.stays.patient[hours.stay]
     level = vital.mean + vital.between * random.standard_normal(patient.max() + 1)[patient]
     rhythm = np.cos((hours.clock % 24 - 17) * (2 * np.pi / 24))
@@ -172,6 +174,6 @@ def measure(random: Generator, vital: Vital, hours: Hours, severity: Floats) -> 
 
 
 def charted(random: Generator, vital: Vital, rows: int) -> Integers:
-    """The rows in which the vital sign was written down."""
+    """The rows in which the vital sign is charted."""
     at = np.cumsum(random.integers(1, vital.longest_gap + 1, rows)) - 1
     return at[at < rows]

@@ -1,7 +1,7 @@
-"""Series in another unit than the pipeline's: °F, kPa, Hz, fractions.
+"""Converts series that are in another unit than the pipeline's: °F, kPa, Hz, fractions.
 
-A series is one vital of one stay. Which values can be meant in each unit is a range; the two
-ranges of a vital do not touch, so a number shows its unit.
+A series is one vital of one stay. Each unit has a range of possible values; the two ranges of a
+vital do not overlap, so a value shows its unit.
 """
 
 import logging
@@ -15,11 +15,11 @@ from wire.vitals import VITALS, canonical
 
 log = logging.getLogger(__name__)
 
-CLEARLY = 3  # readings that a converted series has at least, unless the whole file is in that unit
+CLEARLY = 3  # minimum readings of a converted series, unless the whole file is in that unit
 
 
 class Unit(NamedTuple):
-    """Another unit: `usual` and `other` are the ranges (above, below) of meant values."""
+    """Another unit: `usual` and `other` are the ranges (above, below) of possible values."""
 
     name: str
     usual: tuple[float, float]
@@ -47,12 +47,12 @@ Report = Callable[[int, str], None]  # index of a reading, reason
 def in_usual_units(
     value: Array, stay: Array, parameter: Array, names: list[str], report: Report
 ) -> tuple[Array, Array]:
-    """The values, with series that are clearly in another unit converted; and what to keep.
+    """The values after conversion of series that are clearly in another unit, and which to keep.
 
-    A series is converted when at least three of its values can only be in the other unit (or the
-    file has no value in the usual one) and none can be in the usual unit. A series with fewer
-    such values and no others is rejected: it may be either. A series with both is left as it is.
-    Converted to two decimals.
+    A series is converted, to two decimals, when at least three of its values can only be in the
+    other unit (or the file has no value in the usual one) and none can be in the usual unit. A
+    series with fewer such values and no others is ambiguous and rejected. A series with both is not
+    changed.
     """
     kept = np.ones(len(value), bool)
     converted = value
@@ -77,7 +77,7 @@ def in_usual_units(
         unclear = odd & (only & ~clearly)[series]
         kept[rows[unclear]] = False
         for row in rows[unclear].tolist():
-            report(row, f"may be {unit.name}: too few readings to tell")
+            report(row, f"ambiguous: may be {unit.name}")
         _log(vital, unit, turned.sum(), clearly.sum(), ((odd_in > 0) & ~only).sum())
     return converted, kept
 
@@ -85,11 +85,11 @@ def in_usual_units(
 def _log(vital: str, unit: Unit, readings: int, stays: int, mixed: int) -> None:
     if readings:
         log.info(
-            "%s: %d readings of %d stays are in %s: converted to %s",
+            "%s: %d readings of %d stays were converted from %s to %s",
             *(vital, readings, stays, unit.name, VITALS[vital].unit),
         )
     if mixed and vital == "temperature":
         log.warning(
-            "%s: %d stays have values that may be %s beside others in %s: left as they are",
+            "%s: %d stays have values that may be %s among values in %s; they are not converted",
             *(vital, mixed, unit.name, VITALS[vital].unit),
         )

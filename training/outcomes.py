@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hospital.cells import AnotherOrder, Dates, Numbers, Refused, missing, patient
+from hospital.cells import AnotherOrder, Dates, Numbers, RejectedCell, missing, patient
 from hospital.csv_file import CsvFile, InputError, another_order, examine
 from training.config import Label
 from training.database import KEY
@@ -128,7 +128,7 @@ def match(outcomes: Outcomes, stream: Stream) -> Outcomes:
 
 
 def yes_or_no(text: str) -> float:
-    """1 for yes, 0 for no, NaN for a missing cell; raises Refused for another text.
+    """1 for yes, 0 for no, NaN for a missing cell; raises RejectedCell for another text.
 
     >>> yes_or_no("Yes"), yes_or_no("0.0"), yes_or_no("NULL")
     (1.0, 0.0, nan)
@@ -140,7 +140,7 @@ def yes_or_no(text: str) -> float:
         return float(word in YES)
     number = Numbers().parse(word)
     if number not in (0, 1):
-        raise Refused("not yes or no, 1 or 0")
+        raise RejectedCell("not yes or no, 1 or 0")
     return number
 
 
@@ -156,7 +156,7 @@ def _read_rows(
 ) -> _Rows:
     rows = _Rows()
 
-    def refuse(line: int, column: str, value: str, reason: str) -> None:
+    def reject(line: int, column: str, value: str, reason: str) -> None:
         rows.leave_out(f"outcome whose {column or 'line'} is {reason}", f"line {line} ({value})")
 
     numbered = frozenset(identifiers.values())
@@ -165,14 +165,14 @@ def _read_rows(
         known = identifiers.get(text.strip())
         number = patient(text) if known is None else known
         if known is None and number in numbered:
-            raise Refused("the number of a patient with another identifier")
+            raise RejectedCell("the number of a patient with another identifier")
         return number
 
     dates = Dates(os.environ.get("DATE_FORMAT"))
     parsers: dict[str, Any] = {"pat_id": pat_id, "date_admission": dates.parse}
     parsers |= {name.casefold(): parse for name, parse in numeric.items()}
     label = next(iter(numeric)).casefold()
-    for block in file.blocks(names, refuse):
+    for block in file.blocks(names, reject):
         for number, cells in zip(
             block.lines.tolist(), zip(*(block.cells[n] for n in names), strict=True), strict=True
         ):
@@ -183,8 +183,8 @@ def _read_rows(
                     values[column] = parse(values[column])
             except AnotherOrder:
                 raise another_order(file, number, column, values[column]) from None
-            except Refused as error:
-                refuse(number, column, values[column], str(error))
+            except RejectedCell as error:
+                reject(number, column, values[column], str(error))
                 continue
             if np.isnan(values[label]):
                 rows.leave_out("stay without a known outcome", f"line {number}")

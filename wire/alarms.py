@@ -1,13 +1,13 @@
-"""The alarm rule of a model: a fold over the predictions of one stay, in the order of the stream.
+"""The alarm rule of a model, applied to the predictions of one stay in the order of the stream.
 
 An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared
-by the first probability below `clear`. After an alarm has rung, the next one of the stay is not
-raised for `silence_hours`; an alarm that stands rings again every `again_hours`.
+by the first probability below `clear`. After an alarm, no other is raised in the stay for
+`silence_hours`. An active alarm rings again every `again_hours`.
 
 Durations are compared to the second, which is the resolution of the stream.
 
 With `clear == at`, `for_hours == 0` and `silence_hours == again_hours` this is the rule of circEWS
-(Hyland et al. 2020, https://doi.org/10.1038/s41591-020-0789-4), there with half an hour.
+(Hyland et al. 2020, https://doi.org/10.1038/s41591-020-0789-4), which uses half an hour.
 """
 
 from collections.abc import Iterable
@@ -21,11 +21,11 @@ Hours = Annotated[float, Meta(ge=0, le=24 * 365)]
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When a model's predictions ring. Times are hours of the stream's clock.
+    """The alarm settings of a model. Times are hours of the stream's clock.
 
-    revision: 1 in a manifest; each later rule of the same version of a model has the next number.
-    clear: `at` when it is left out. again_hours: null for never. window_hours: an alarm is true
-    when the event follows in this time after it.
+    revision: 1 in the manifest; each later rule of the same version of the model has the next
+    number. clear: defaults to `at`. again_hours: null for never. window_hours: an alarm is true
+    when the event follows within this time.
     """
 
     revision: Annotated[int, Meta(ge=1)] = 1
@@ -38,16 +38,16 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def __post_init__(self) -> None:
         if self.clear is not None and self.clear > self.at:
-            raise ValueError(f"alarm: clear is {self.clear}, above at, which is {self.at}")
+            raise ValueError(f"alarm: clear ({self.clear}) must not be above at ({self.at})")
         if self.window_hours[0] >= self.window_hours[1]:
-            raise ValueError(f"alarm: window_hours {self.window_hours} are not in order")
+            raise ValueError(f"alarm: window_hours {self.window_hours} must ascend")
 
 
 class State(NamedTuple):
-    """What the rule remembers of a stay. Times are hours, None for never.
+    """The state of the rule for one stay. Times are hours, None for never.
 
-    since: the probability has been at or above the threshold since then. raised: the alarm that
-    stands, by the message that raised it.
+    since: when the probability rose to the threshold or above. raised: the message that raised the
+    active alarm.
     """
 
     clock: float = float("-inf")
@@ -76,9 +76,10 @@ class Event(NamedTuple):
 def step(
     policy: Policy, state: State, seq: int, at: float, probability: float
 ) -> tuple[State, Event | None]:
-    """Takes in the next prediction of the stay, and returns the state after it.
+    """Applies the next prediction of the stay; returns the new state and the event, if any.
 
-    seq: the message. at: its time in hours. A late one counts at the clock of the stay.
+    seq: the message. at: its time in hours. A late prediction counts at the latest time of the
+    stay.
     """
     clock = max(state.clock, at)
     above = probability >= policy.at
@@ -116,7 +117,7 @@ def _passed(start: float, end: float, hours: float) -> bool:
 
 
 def acknowledge(state: State, at: float, snooze_hours: float) -> State:
-    """Silences the alarm that stands, for some hours at most; it ends with the alarm."""
+    """Silences the active alarm for `snooze_hours`, or until it is cleared."""
     if state.raised is None:
         return state
     return state._replace(quiet_until=max(state.clock, at) + snooze_hours)
@@ -132,7 +133,7 @@ def discharge(state: State, seq: int, at: float) -> tuple[State, Event | None]:
 
 
 def fold(policy: Policy, predictions: Iterable[tuple[int, float, float]]) -> list[Event]:
-    """All events of one stay's predictions: (seq, time in hours, probability) in order.
+    """The events of one stay's predictions: (seq, time in hours, probability) in order.
 
     >>> path = [(1, 0.0, 0.6), (2, 1.0, 0.7), (3, 2.0, 0.1)]
     >>> [event.kind for event in fold(Policy(at=0.5), path)]

@@ -1,4 +1,4 @@
-"""Batches of raw messages on their way from the buffer to the tool, and the partition rule."""
+"""The batches that the buffer sends to the tool, and the partition rule."""
 
 from typing import Annotated
 from zlib import crc32
@@ -6,12 +6,12 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
-# A damaged position may ask for this many partitions at most.
+# Limits the partitions that a damaged position can request.
 MOST_PARTITIONS = 10_000
 
 
 class RawMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A message as it came: `received` is when the buffer read it, in seconds since 1970."""
+    """An undecoded message. received: when the buffer read it, in seconds since 1970."""
 
     seq: int
     received: float
@@ -19,7 +19,7 @@ class RawMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, array_like=True):
-    """One partition's next messages. `after` is the last message of the batch before."""
+    """Consecutive messages of one partition. after: the last message of the previous batch."""
 
     stream: str
     part: int
@@ -32,10 +32,9 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 class Position(msgspec.Struct):
-    """How far the buffer has read: the last message of the stream, and of each partition.
+    """How far the buffer has read: the last message of the stream and of each partition.
 
-    clock: measuring time of the newest message queued, in seconds since 1970 of the stream's
-    own clock.
+    clock: the time of the newest queued message, in seconds since 1970 of the stream's own clock.
     """
 
     stream: str
@@ -54,7 +53,8 @@ _patient = msgspec.json.Decoder(_Patient)
 
 
 def partition_of(data: bytes | str, partitions: int) -> int:
-    """The partition of a message: `crc32(pat_id) % partitions`, so that a patient has one.
+    """The partition of a message: `crc32(pat_id) % partitions`, the same for all messages of a
+    patient.
 
     A message without a readable patient goes to partition 0, where the tool rejects it.
 

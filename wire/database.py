@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import mysql.connector
 
-# What a driver raises for a database that is away, or for a statement that it refuses.
+# Errors of the drivers, when the database is unavailable or a statement fails.
 ERRORS = (sqlite3.Error, mysql.connector.Error, OSError)
 
 
@@ -25,9 +25,9 @@ def connect(
 ) -> Connection:
     """Opens `sqlite:///PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`.
 
-    An SQLite path is literal. timeout: seconds that a server may take to answer; None: no limit.
-    A read-only connection commits by itself and cannot write; of an SQLite file that is missing
-    it raises sqlite3.OperationalError. Raises one of ERRORS.
+    An SQLite path is literal. timeout: seconds that the server may take to answer; None: no limit.
+    A read-only connection is in autocommit mode and cannot write. Raises one of ERRORS; a missing
+    SQLite file is sqlite3.OperationalError with `read_only`.
     """
     if url.startswith("sqlite:///"):
         return _sqlite(sqlite_path(url), read_only)
@@ -45,7 +45,7 @@ def sqlite_path(url: str) -> Path:
 
 
 def placeholder(url: str) -> str:
-    """What stands for a value in a statement."""
+    """The placeholder of a value in a statement."""
     return "?" if is_sqlite(url) else "%s"
 
 
@@ -71,7 +71,7 @@ def _mysql(url: str, password: str, read_only: bool, timeout: int | None) -> Con
         database=unquote(parts.path.strip("/")) or "tooldb",
         autocommit=read_only,
         connection_timeout=3 if read_only else 5,
-        # A connection that was cut reports nothing.
+        # A cut connection reports no error by itself.
         read_timeout=timeout,
         write_timeout=timeout,
         charset="utf8mb4",

@@ -1,7 +1,7 @@
-"""Feature declarations: what a model reads of a stay, as data.
+"""Feature declarations: the features of a stay that a model uses, as data.
 
 A name is `age` (the patient's, in years), `<parameter>__<aggregation>` (since the stay began) or
-`<parameter>__<aggregation>__<N>h` (in the last N hours). Names are read from the right, because a
+`<parameter>__<aggregation>__<N>h` (in the last N hours). Names are parsed from the right, because a
 parameter may contain `__`. docs/architecture.md defines the aggregations.
 """
 
@@ -52,7 +52,7 @@ def read_name(name: str) -> tuple[str | None, str | None, int | None]:
 class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
     """One declared feature; only `age` has no parameter and no aggregation.
 
-    fill: used in place of a missing value. required: no prediction while the value is missing.
+    fill: replaces a missing value. required: no prediction while the value is missing.
     """
 
     name: str
@@ -103,5 +103,5 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
             raise ValueError(f"feature {name!r}: {error}") from None
 
     def declaration(self) -> dict[str, str | int | float | bool | None]:
-        """The six members that a program needs to compute the feature."""
+        """The six members that define how the feature is computed."""
         return {key: getattr(self, key) for key in Feature.__struct_fields__}

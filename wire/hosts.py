@@ -1,6 +1,6 @@
-"""Checks the Host header, against DNS rebinding.
+"""Checks the Host header, to prevent DNS rebinding.
 
-A browser lets a page read answers from the page's own host name. The owner of that name can make
+A browser lets a page read responses from the page's own host name. The owner of that name can make
 it resolve to this machine, but cannot make the browser send another name in Host.
 """
 
@@ -14,9 +14,9 @@ ADDRESS = re.compile(r"[0-9.]+|\[[0-9a-f:.]+\]")
 
 
 def is_ours(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header holds an IP address or one of the names, with any port.
+    """Whether a Host header is an IP address or one of the names, with any port.
 
-    An empty header passes: every browser sends one.
+    An empty header passes, because browsers always send the header.
 
     >>> is_ours("127.0.0.1:5000", []), is_ours("[::1]", []), is_ours("LocalHost", ["localhost"])
     (True, True, True)
@@ -28,7 +28,7 @@ def is_ours(host: str, names: Collection[str]) -> bool:
 
 
 def only(names: Collection[str]) -> Middleware:
-    """Returns middleware that answers 421 to requests for other names."""
+    """Middleware that answers 421 to requests for other names."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:

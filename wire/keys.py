@@ -10,23 +10,23 @@ from redis.retry import Retry
 POSITION = "icu:position"
 # Hash `<stream>/<partition>` → last message in the database. Written by the tool.
 COMMITTED = "icu:committed"
-# Its field that is there once the tool has written all partitions.
+# A field of COMMITTED that exists once the tool has written all partitions.
 COMPLETE = "since"
-# The token of the one buffer that may queue; expires.
+# The token of the one buffer that may queue messages; it expires.
 LEASE = "icu:buffer"
 # The models' declaration as JSON. Written by the tool.
 DECLARATION = "icu:declaration"
-# Hash of latencies in milliseconds → messages; one for each stream. Written by the tool.
+# Hash of latency in milliseconds → messages, one per stream. Written by the tool.
 LATENCY = "icu:latency"
 # The ids of all tools that may run. Written by the tool.
 TOOLS = "icu:tools"
-# Counts how often a batch, or a message, was begun. Written by the tool.
+# Counts how often processing of a batch or a message has started. Written by the tool.
 ATTEMPTS = "icu:attempts"
 
-# The functions that the buffer and `python -m tool replay` queue.
+# The functions that the jobs of the buffer and of `python -m tool replay` call.
 STORE_JOB = "tool.worker.store"
 REPLAY_JOB = "tool.worker.replay"
-# RQ shows a failed job for this long.
+# Seconds that RQ keeps a failed job.
 FAILURE_TTL = 30 * 24 * 3600
 
 
@@ -36,7 +36,7 @@ def queue_name(part: int) -> str:
 
 
 def batch_key(stream: str, part: int, last: int) -> str:
-    """Where the messages of a batch lie: msgpack of `wire.batches.Batch`."""
+    """The key of a batch's messages: msgpack of `wire.batches.Batch`."""
     return f"icu:batch:{stream}-{part}-{last}"
 
 
@@ -67,15 +67,15 @@ class JobId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError for the id of a foreign job."""
+        """Raises ValueError for the id of another program's job."""
         stream, part, last, size = text.rsplit("-", 3)
         return cls(stream, int(part), int(last), int(size))
 
 
 def connection(url: str, password: str = "", **options: Any) -> Redis:
-    """A client that fails instead of waiting; it connects at its first command."""
+    """A client that raises instead of blocking; it connects at its first command."""
     options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
-    # redis-py would parse a socket's path as a URL, and `#`, `?` or `%` may be in it.
+    # redis-py would parse a socket's path as a URL, but the path may contain `#`, `?` or `%`.
     if url.startswith("unix://"):
         options.pop("socket_connect_timeout")
         path = url.removeprefix("unix://")

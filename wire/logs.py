@@ -1,4 +1,4 @@
-"""How all services log: lines for people, or JSON for programs."""
+"""Sets up logging for all services, as text or JSON."""
 
 import logging
 from typing import Any
@@ -9,7 +9,9 @@ TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 def json_lines(service: str) -> dict[str, Any]:
-    """Arguments of JsonFormatter: `time`, `level`, `service`, `logger`, `message`, and extras."""
+    """Arguments of JsonFormatter for the fields `time`, `level`, `service`, `logger`, `message` and
+    extras.
+    """
     return {
         "fmt": "{levelname}{name}{message}",
         "style": "{",

@@ -1,4 +1,4 @@
-"""The messages of the stream, version 2. A message of version 1 is also one of version 2.
+"""The messages of the stream, version 2. Every version 1 message is a valid version 2 message.
 
 `day`, `hour`, `minute` and `second` are the stream's own clock, without a time zone.
 """
@@ -23,16 +23,16 @@ Sixty = Annotated[int, Meta(ge=0, le=59)]
 
 
 class Rejected(Exception):
-    """A message that cannot be used. The text is the reason; `code` is its class, see CODES."""
+    """A message is rejected. The text is the reason; `code` is one of CODES."""
 
     def __init__(self, reason: str, code: str) -> None:
         super().__init__(reason)
         self.code = code
 
 
-# malformed: not a message of this version. dates: outside its stay, or no date. implausible: a
+# malformed: not a message of this version. dates: outside its stay, or not a date. implausible: a
 # value that no living patient has. unknown_reading: a withdrawal of a reading that is not stored.
-# dead_letter: passed these checks, and its processing failed.
+# dead_letter: passed all checks, but processing failed.
 CODES = ("malformed", "dates", "implausible", "unknown_reading", "dead_letter")
 
 
@@ -52,7 +52,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="read
 
 
 class Discharge(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="discharge"):
-    """The end of a stay. Without an hour it ends with its day."""
+    """The end of a stay; without an hour, at the end of the day."""
 
     pat_id: Id
     age: Age
@@ -65,7 +65,7 @@ class Discharge(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="di
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="admission"):
-    """The begin of a stay; of a discharged one, its reopening.
+    """Opens a stay, or reopens a discharged one.
 
     place: the bed. identifier: what people call the patient.
     """
@@ -82,9 +82,9 @@ class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="ad
 
 
 class Withdrawal(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="withdrawal"):
-    """Message `of` of the same stream is withdrawn: that reading was never measured.
+    """Withdraws reading `of` of the same stream, which was never measured.
 
-    A correction is a withdrawal, and the corrected reading.
+    A correction is a withdrawal followed by the corrected reading.
     """
 
     pat_id: Id
@@ -108,7 +108,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="outc
 class Acknowledgement(
     msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="acknowledgement"
 ):
-    """Somebody has seen the stay's alarm of a model, and silences it for some hours."""
+    """A person has seen the alarm of a stay, and silences it for `snooze_hours`."""
 
     pat_id: Id
     date_admission: str
@@ -124,17 +124,17 @@ class Acknowledgement(
 Message = Reading | Discharge | Admission | Withdrawal | Outcome | Acknowledgement
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
-# Dates and names recur in almost every message, so their checks are remembered.
+# Dates and names recur in almost every message, so their checks are cached.
 _REMEMBERED = 100_000
 _days: dict[str, int] = {}
 _stays: set[tuple[str, str | None, str]] = set()
 _names: set[str] = set()
-# Stricter than ISO 8601: a second spelling of a day would be a second stay.
+# Stricter than ISO 8601, because a second spelling of a day would be a second stay.
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def ordinal(text: str) -> int:
-    """The number of an ISO date's day. Raises Rejected for any other text.
+    """The day number of an ISO date. Raises Rejected for any other text.
 
     >>> ordinal("2019-02-03") - ordinal("2019-02-01")
     2
@@ -181,7 +181,7 @@ def decode(data: bytes) -> Message:
 
 
 def _check_other(message: Message) -> None:
-    """Checks an admission, an outcome or an acknowledgement."""
+    """Checks the dates and names of an admission, an outcome or an acknowledgement."""
     assert not isinstance(message, Withdrawal)
     ordinal(message.date_admission)
     ordinal(message.day)
@@ -197,11 +197,11 @@ def _check_other(message: Message) -> None:
 
 
 def _check_name(name: str) -> None:
-    """Rejects a name that a table or a reader may take for another one."""
+    """Rejects a name that a table or a person could confuse with another one."""
     if name in _names:
         return
     if name != name.strip() or not name.isprintable():
-        reason = f"{name!r} begins or ends with a blank, or has an unprintable character"
+        reason = f"{name!r} starts or ends with a space, or has an unprintable character"
         raise Rejected(reason, "malformed")
     if len(_names) > _REMEMBERED:
         _names.clear()
@@ -229,7 +229,7 @@ def _check_days(date_admission: str, date_discharge: str | None, on: str) -> Non
 
 class _Clock(msgspec.Struct):
     day: str
-    hour: Annotated[int, Meta(ge=0, le=24)] = 24  # a discharge, at the end of its day
+    hour: Annotated[int, Meta(ge=0, le=24)] = 24  # a discharge without an hour
     minute: Sixty = 0
     second: Sixty = 0
 

@@ -1,8 +1,8 @@
 """Reads settings from environment variables.
 
-A program declares its settings as a frozen msgspec Struct. Each field is one variable, named
-like the field in upper case, or as `msgspec.field(name=...)` says. A text in a field's
-`Annotated` type is its line in `--help`.
+A program declares its settings as a frozen msgspec Struct. Each field is one variable, whose name
+is the field's in upper case, or that of `msgspec.field(name=...)`. A text in a field's `Annotated`
+type is its line in `--help`.
 
     class Settings(msgspec.Struct, frozen=True):
         host: Annotated[str, "address to listen on"] = msgspec.field(
@@ -27,7 +27,7 @@ Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
 class SettingError(ValueError):
-    """A setting has an invalid value; the text is one line that names the variable."""
+    """A setting has an invalid value. The text is one line with the variable's name."""
 
 
 Port = Annotated[int, Meta(ge=0, le=65_535, description="a port, 0 to 65535")]
@@ -38,7 +38,7 @@ LogFormat = Literal["text", "json"]
 
 
 class Parsed:
-    """A type that reads itself from a variable's text. `expected` is its part of an error."""
+    """A type that parses the text of a variable. `expected` describes valid texts in errors."""
 
     expected = ""
 
@@ -80,7 +80,7 @@ class RedisUrl(Url):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        # A socket's path is literal: it may hold any character that a folder may.
+        # A socket's path is literal, because it may contain any character.
         return cls(text) if re.match("unix:///.", text) else super().parse(text)
 
 
@@ -95,7 +95,7 @@ class DatabaseUrl(Url):
 
 
 class File(Parsed, str):
-    """The path of a readable file; an empty path stands for none."""
+    """The path of a readable file; empty for none."""
 
     expected = "a readable file"
 
@@ -106,7 +106,7 @@ class File(Parsed, str):
 
 
 class SecretFile(File):
-    """The path of a file that holds a password or a token; an empty path stands for none."""
+    """The path of a file with a password or a token; empty for none."""
 
     expected = "a readable file in UTF-8"
 
@@ -117,12 +117,12 @@ class SecretFile(File):
 
     @property
     def secret(self) -> str:
-        """The file's text now, without white space around it; empty without a file."""
+        """The file's current text, stripped; empty without a file."""
         return Path(self).read_text(encoding="utf-8").strip() if self else ""
 
 
 class HostNames(Parsed, tuple[str, ...]):
-    """Host names, separated by commas or blanks, in lower case.
+    """Host names, separated by commas or spaces, in lower case.
 
     >>> HostNames.parse("Ward.example.org, wall.example.org")
     ('ward.example.org', 'wall.example.org')
@@ -170,7 +170,7 @@ def variable(field: msgspec.structs.FieldInfo) -> str:
 
 
 def describe(kind: type[msgspec.Struct]) -> str:
-    """The settings for `--help`: a line for each, with its default."""
+    """The settings for `--help`: one line each, with the default."""
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = msgspec.structs.fields(kind)
     width = max(len(variable(field)) for field in fields)
@@ -183,7 +183,7 @@ def describe(kind: type[msgspec.Struct]) -> str:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown.
+    """The address with passwords and tokens masked.
 
     >>> without_password("redis://:s3cret/x@h:6379/0"), without_password("mysql://me:a#b@h/d")
     ('redis://:***@h:6379/0', 'mysql://me:***@h/d')
@@ -199,7 +199,7 @@ def _convert(key: str, text: str, hint: Any) -> Any:
         reason = error.strerror or str(error)
     except ValueError:
         reason = f"expected {_expected(hint)}"
-    # Without its cause, which may hold the password.
+    # Without the cause, which may contain the password.
     raise SettingError(f"{key}={without_password(text)}: {reason}") from None
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events: what the two programs that serve `/sub` have in common.
+"""Server-sent events: shared by hospital and gateway, which serve `/sub`.
 
 The id of an event is `<stream>-<number>`. A client resumes after the number of Last-Event-ID.
 """
@@ -7,18 +7,18 @@ import re
 
 from aiohttp import web
 
-KEEP_ALIVE = 10.0  # seconds of silence until a comment is sent
+KEEP_ALIVE = 10.0  # seconds without an event before a comment is sent
 COMMENT = b": keep-alive\n\n"
 EVENT_ID = re.compile(r"([0-9A-Za-z_-]{0,31}[0-9A-Za-z_])-([0-9]{1,18})")
 
 
 def response(stream: str) -> web.StreamResponse:
-    """A response to send events on."""
+    """A response for a stream of events."""
     return web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream",
             "Cache-Control": "no-cache",
-            "X-Accel-Buffering": "no",  # nginx would hold events back
+            "X-Accel-Buffering": "no",  # or nginx would buffer events
             "X-Stream": stream,
         }
     )

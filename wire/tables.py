@@ -1,6 +1,6 @@
-"""The tables: one row type each, with the columns in their order.
+"""The tables: one row type each, whose fields are the columns in order.
 
-Structs without garbage collection: a worker makes three rows per message.
+The structs are not garbage-collected, because a worker makes three rows per message.
 
 Dates and times are ISO text, `2019-02-03` and `2019-02-03 07:25:30`, in the stream's own clock.
 `stream` names the input and is part of every key.
@@ -59,9 +59,9 @@ class VitalRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class PredictionRow(msgspec.Struct, frozen=True, gc=False):
-    """The answer of one version of a model to one reading.
+    """The prediction of one version of a model for one reading.
 
-    probability is null while the model has not answered, and where it cannot; reason says which.
+    probability is null while the model has not answered, or if it cannot; reason explains which.
     """
 
     stream: str
@@ -87,7 +87,7 @@ class PendingRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedRow(msgspec.Struct, frozen=True, gc=False):
-    """A message that could not be used, as it came."""
+    """A rejected message, unchanged."""
 
     stream: str
     seq: int
@@ -98,7 +98,7 @@ class RejectedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class PositionRow(msgspec.Struct, frozen=True, gc=False):
-    """The last message of a partition in the tables, and the last that `vitals` holds."""
+    """The last stored message of a partition, and the last one that `vitals` includes."""
 
     stream: str
     part: int
@@ -108,7 +108,7 @@ class PositionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelRow(msgspec.Struct, frozen=True, gc=False):
-    """What a version of a model reads, as last declared. role: champion, shadow or retired."""
+    """The last declaration of a version of a model. role: champion, shadow or retired."""
 
     model: str
     version: str
@@ -130,7 +130,7 @@ class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class WithdrawnRow(msgspec.Struct, frozen=True, gc=False):
-    """A reading that message `seq` has removed from `readings`, where it was `of_seq`."""
+    """Reading `of_seq`, which message `seq` removed from `readings`."""
 
     stream: str
     seq: int
@@ -143,7 +143,7 @@ class WithdrawnRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class AcknowledgementRow(msgspec.Struct, frozen=True, gc=False):
-    """Somebody has seen a stay's alarm."""
+    """A person has seen the alarm of a stay."""
 
     stream: str
     seq: int

@@ -1,7 +1,7 @@
-"""Bearer tokens (RFC 6750, RFC 7519) of the model API and the gateway.
+"""Makes and checks bearer tokens (RFC 6750, RFC 7519) of the model API and the gateway.
 
-The key's file decides the one algorithm that is accepted: a PEM public key RS256 (RSA) or
-ES256 (P-256), anything else is the secret of HS256. A token must have an expiry.
+The key file determines the only accepted algorithm: RS256 or ES256 for a public PEM key (RSA or
+P-256), HS256 for any other content, which is the secret. A token must have an expiry.
 """
 
 import json
@@ -27,16 +27,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import load_der_x509_certificate
 
-# RFC 7518, 3.2: a key of the size of the hash or larger.
+# RFC 7518, 3.2: the key must be at least as long as the hash.
 SECRET_BYTES = 32
 
-# A secret, or what cryptography makes of a PEM file; public and private ones have no
-# common type that PyJWT's signatures know.
+# A secret, or a key object of cryptography; public and private keys have no common type in PyJWT's
+# signatures.
 Key = Any
 
 
 class TokenKeyError(ValueError):
-    """The key's file cannot be used."""
+    """The key file is invalid."""
 
 
 class NoToken(jwt.InvalidTokenError):
@@ -44,7 +44,7 @@ class NoToken(jwt.InvalidTokenError):
 
 
 def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
-    """The key in a file and its algorithm; `private` for signing with RS256 or ES256.
+    """Reads a key and its algorithm; `private` for signing with RS256 or ES256.
 
     Raises TokenKeyError naming the file.
     """
@@ -54,7 +54,7 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
         raise TokenKeyError(f"{path}: {error.strerror}") from None
     content = raw.strip()
     if not content.startswith(b"-----BEGIN"):
-        # The last byte of a DER key may look like a line end.
+        # strip() may remove a DER key's last byte, if it looks like a line end.
         if _is_public(raw) or _is_public(content):
             raise TokenKeyError(f"{path}: is a key, but not in plain PEM; convert it to PEM")
         if len(content) < SECRET_BYTES:
@@ -75,8 +75,8 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
 
 
 def _is_public(content: bytes) -> bool:
-    """Whether the content is a key in a form that would pass for a secret: PEM behind a byte order
-    mark or a comment, OpenSSH, DER, or JWK. Anybody who knows the public key could sign with it.
+    """Whether the content is a key that would be taken for a secret: PEM after a byte order mark or
+    a comment, OpenSSH, DER, or JWK. Anybody who knows the public key could sign with it.
     """
     plain = content.lstrip(b"\xef\xbb\xbf").replace(b"\0", b"")
     if b"-----BEGIN" in plain or re.match(rb"(ssh-|ecdsa-|sk-|---- BEGIN)", plain):

@@ -1,4 +1,4 @@
-"""The vitals that ICU Stream knows by name, from `vitals.toml`."""
+"""The known vitals, from `vitals.toml`."""
 
 import tomllib
 from pathlib import Path
@@ -11,7 +11,7 @@ Limits = tuple[float, float]
 
 
 class Vital(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One parameter; `vitals.toml` describes the fields. `name` is its key there."""
+    """One parameter. `vitals.toml` describes the fields; `name` is the key in it."""
 
     label: str
     unit: str = ""
@@ -57,10 +57,10 @@ def vital(name: str) -> Vital:
 
 
 def canonical(name: str) -> str:
-    """The pipeline's name of a parameter; an unknown name stays as it is.
+    """The pipeline's name of a parameter; an unknown name is returned unchanged.
 
-    >>> canonical("SysABP"), canonical("Lactate")
-    ('blood_pressure', 'Lactate')
+    >>> canonical("SysABP"), canonical("Base excess")
+    ('blood_pressure', 'Base excess')
     """
     return _CANONICAL.get(name.lower(), name)
 

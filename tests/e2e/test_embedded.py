@@ -137,9 +137,9 @@ def test_nothing_is_started_with_a_bad_setting(what: str) -> None:
 def test_a_replay_says_where_the_rows_are_that_could_not_be_used(tmp_path: Path) -> None:
     environ = environment(tmp_path / "run", {"PATIENT_DATA": str(tmp_path)})
     result = {"messages": 1000, "stored": 980, "rejected": 20, "predictions": 960}
-    result |= {"seconds": 2, "messages_per_s": 500, "refused_rows": 0}
+    result |= {"seconds": 2, "messages_per_s": 500, "rejected_rows": 0}
     assert "rejected.csv" not in replay.summary(result, environ)
-    said = replay.summary(result | {"refused_rows": 1234}, environ).splitlines()[-1]
+    said = replay.summary(result | {"rejected_rows": 1234}, environ).splitlines()[-1]
     assert "1,234" in said
     assert said.endswith(f"see {tmp_path}/rejected.csv")
 
@@ -180,7 +180,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_a_replay_of_nothing_ends_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    health = {"stream": "5eed0001", "messages": 0, "refused_rows": 3}
+    health = {"stream": "5eed0001", "messages": 0, "rejected_rows": 3}
     monkeypatch.setattr(Programs, "health", lambda programs: health)
     programs = Programs(tmp_path, environment(tmp_path, {"PATIENT_DATA": str(tmp_path)}))
     with pytest.raises(CannotRun, match=f"no message; 3 .* {tmp_path}/rejected.csv"):

@@ -353,7 +353,7 @@ class TestOtherRequests:
                     "stream": replay.stream,
                     "synthetic": False,
                     "messages": len(parse(await (await client.get("/sub")).text())),
-                    "refused_rows": 0,
+                    "rejected_rows": 0,
                     "mode": mode,
                     "rate": 0,
                     "subscribers": 0,

@@ -117,7 +117,7 @@ class TestCommand:
         done = synthetic("--to", str(tmp_path))
         assert done.returncode == 1
         assert done.stderr == (
-            f"hospital.synthetic: {tmp_path / name} is there already and is not overwritten\n"
+            f"hospital.synthetic: {tmp_path / name} exists and is not overwritten\n"
         )
         assert [path.name for path in tmp_path.iterdir()] == [name]
 
