@@ -206,7 +206,7 @@ class ComposeStack:
         # Those who are being turned away count too, for a moment.
         for _ in range(50):
             try:
-                self._sql("SET GLOBAL max_connections = 60")
+                self._sql("SET GLOBAL max_connections = 200")
                 return
             except RuntimeError:
                 time.sleep(0.1)
