@@ -1,11 +1,16 @@
 """Acknowledgements (HL7 2.8.2, chapter 2.9): AA in original mode, CA where MSH-15 asks."""
 
 import secrets
+import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from gateway.hl7 import Message, Unreadable, at, parse
+from gateway.hl7 import Delimiters, Message, Unreadable, at, parse
+from gateway.remembered import remembered
+
+_ECHOED = (3, 4, 5, 6, 9, 11, 12, 18)  # fields of MSH
 
 SUCCESS, FAILURE, REFUSED = "A", "E", "R"  # the second letter of MSA-1
 
@@ -45,18 +50,40 @@ def _wanted(condition: str, outcome: str) -> bool:
     return wanted.get(condition, False)
 
 
+@lru_cache(maxsize=4)
+def _clock(second: int, zone: ZoneInfo) -> str:
+    return f"{datetime.fromtimestamp(second, zone):%Y%m%d%H%M%S%z}"
+
+
+@remembered
+def _header(fields: str, mark: Delimiters) -> tuple[str, str, str]:
+    """The MSH of an answer before its time, between time and control id, and after that."""
+    separator = mark.field
+    application, facility, to_application, to_facility, kind, processing, version, charset = (
+        fields.split(separator)
+    )
+    marks = mark.component + mark.repetition + mark.escape + mark.subcomponent
+    begin = ["MSH", marks, to_application, to_facility, application, facility, ""]
+    event = kind.split(mark.component)
+    own = mark.component.join(["ACK", *event[1:2]])
+    end = [
+        "",
+        processing or "P",
+        version or "2.5",
+        *(["", "", "", "", "", charset] if charset else []),
+    ]
+    return separator.join(begin), f"{separator}{separator}{own}{separator}", separator.join(end)
+
+
 def _text(message: Message, code: str, zone: ZoneInfo, reason: str) -> str:
     msh, mark = message.msh, message.delimiters
     separator = mark.field
-    marks = mark.component + mark.repetition + mark.escape + mark.subcomponent
-    event = at(msh, 9).split(mark.component)
-    kind = mark.component.join(["ACK", *event[1:2]])
-    time = f"{datetime.now(zone):%Y%m%d%H%M%S%z}"
-    header = ["MSH", marks, at(msh, 5), at(msh, 6), at(msh, 3), at(msh, 4), time, "", kind]
-    header += [secrets.token_hex(8), at(msh, 11) or "P", at(msh, 12) or "2.5"]
-    if at(msh, 18):
-        header += ["", "", "", "", "", at(msh, 18)]
-    lines = [separator.join(header), separator.join(["MSA", code, at(msh, 10)])]
+    begin, kind, end = _header(separator.join([at(msh, n) for n in _ECHOED]), mark)
+    sent = _clock(int(time.time()), zone)
+    lines = [
+        f"{begin}{sent}{kind}{secrets.token_hex(8)}{end}",
+        separator.join(("MSA", code, at(msh, 10))),
+    ]
     if code[1] != SUCCESS:
         number = "207" if code[1] == FAILURE else "200"
         condition = mark.component.join([number, "Application internal error", "HL70357"])

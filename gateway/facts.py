@@ -51,6 +51,15 @@ class Observed(msgspec.Struct, frozen=True):
     values: list[Value]
 
 
+def unnamed(person: Person) -> str:
+    """The source of observations that the sender gives no name."""
+    return f"#{person.keys[0]}"
+
+
+def is_unnamed(source: str) -> bool:
+    return source.startswith("#")
+
+
 class Replaced(msgspec.Struct, frozen=True):
     """All observations of a source are withdrawn, except those with the names `kept`."""
 

@@ -4,26 +4,23 @@ import asyncio
 import logging
 import ssl
 import time
+from functools import partial
 
 from gateway import metrics
 from gateway.answers import FAILURE, SUCCESS, answer, encode, refusal
+from gateway.connection import Answer, Connection, Limits
 from gateway.facts import Fact, Unusable
 from gateway.hl7 import Message, Unreadable, at, parse, split
-from gateway.inbox import DiskFailed, Inbox, Item, Logged, digest
+from gateway.inbox import Inbox, Item, Logged, digest
 from gateway.log import Received
-from gateway.mllp import Frame, FrameReader, wrap
+from gateway.mllp import Frame
 from gateway.reading import Reader
 from gateway.settings import Settings
 from gateway.times import seconds_since
 
 log = logging.getLogger("gateway")
 
-CHUNK = 1 << 16
-# Frames of one connection that are not answered yet. Beyond, it is not read.
-UNANSWERED = 64
-
 Pending = list[tuple[Message, "asyncio.Future[Logged]"]]
-Answer = Pending | bytes  # bytes: a refusal
 
 
 class HL7Door:
@@ -33,18 +30,19 @@ class HL7Door:
         self._settings = settings
         self._inbox = inbox
         self._reader = reader
-        self._slots = asyncio.Semaphore(settings.connections_max)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: list[Connection] = []  # in the order of their beginning
+        self._room: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
 
     async def open(self) -> int:
         """Listens, and returns the port. Raises OSError."""
-        self._server = await asyncio.start_server(
-            self._accept,
-            self._settings.host,
-            self._settings.mllp_port,
-            ssl=_tls(self._settings),
-            limit=CHUNK,
+        settings = self._settings
+        limits = Limits(settings.message_max, settings.silence_max)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(limits, self._take, self._opened, self._closed),
+            settings.host,
+            settings.mllp_port,
+            ssl=_tls(settings),
         )
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -52,81 +50,44 @@ class HL7Door:
         """Stops reading; frames that were complete get their answers first."""
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        open_now = list(self._open)
+        for connection in open_now:
+            connection.end()
+        await asyncio.gather(*(connection.ended for connection in open_now))
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            # A connection beyond the limit waits, unread, for one of the others to end.
-            async with self._slots:
-                with metrics.CONNECTIONS.track_inprogress():
-                    await self._serve(reader, writer)
-        except (asyncio.CancelledError, ConnectionError, ssl.SSLError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    def _opened(self, connection: Connection) -> None:
+        self._open.append(connection)
+        self._admit()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers: asyncio.Queue[Answer | None] = asyncio.Queue(UNANSWERED)
-        sending = asyncio.create_task(self._send(answers, writer))
-        try:
-            await self._receive(reader, answers, sending)
-        finally:
-            # Also when this task is cancelled: what was received whole is answered.
-            await asyncio.shield(self._end(answers, sending))
+    def _closed(self, connection: Connection) -> None:
+        self._open.remove(connection)
+        self._admit()
 
-    async def _end(
-        self, answers: "asyncio.Queue[Answer | None]", sending: "asyncio.Task[None]"
-    ) -> None:
-        if not sending.done():
-            await answers.put(None)
-        await asyncio.gather(sending, return_exceptions=True)
+    def _admit(self) -> None:
+        """Reads the oldest connections; those beyond the limit wait for one of them to end."""
+        admitted = self._open[: self._settings.connections_max]
+        metrics.CONNECTIONS.set(len(admitted))
+        for connection in admitted:
+            if self._room is None:
+                connection.admit()
 
-    async def _receive(
-        self,
-        reader: asyncio.StreamReader,
-        answers: "asyncio.Queue[Answer | None]",
-        sending: "asyncio.Task[None]",
-    ) -> None:
-        frames = FrameReader(self._settings.message_max)
-        while not sending.done():
-            await self._inbox.room()
-            try:
-                async with asyncio.timeout(self._settings.silence_max):
-                    chunk = await reader.read(CHUNK)
-            except TimeoutError:
-                if frames.partial:
-                    await answers.put(self._refuse(Frame(b""), "the frame was not completed"))
-                return
-            if not chunk:
-                if frames.partial:
-                    log.warning("a connection ended within a frame; its sender will repeat it")
-                return
-            for frame in frames.feed(chunk):
-                await answers.put(self._take(frame))
+    def _hold(self) -> None:
+        """Reads nothing until there is room in the inbox."""
+        for connection in self._open:
+            connection.hold()
+        self._room = asyncio.create_task(self._inbox.room())
+        self._room.add_done_callback(self._has_room)
 
-    async def _send(
-        self, answers: "asyncio.Queue[Answer | None]", writer: asyncio.StreamWriter
-    ) -> None:
-        """Sends the answers in the order of their frames."""
-        while (pending := await answers.get()) is not None:
-            content = pending if isinstance(pending, bytes) else await self._answer(pending)
-            if content:
-                writer.write(wrap(content))
-                await writer.drain()
+    def _has_room(self, _: object) -> None:
+        self._room = None
+        self._admit()
 
-    async def _answer(self, pending: Pending) -> bytes:
+    def _answer(self, pending: Pending) -> bytes:
         texts = []
         for message, future in pending:
-            try:
-                await future
+            if future.exception() is None:
                 texts.append(answer(message, SUCCESS, self._reader.zone))
-            except DiskFailed:
+            else:
                 metrics.NACKS.labels("AE").inc()
                 reason = "the message could not be stored; send it again"
                 texts.append(answer(message, FAILURE, self._reader.zone, reason))
@@ -136,6 +97,8 @@ class HL7Door:
     def _take(self, frame: Frame) -> Answer:
         if frame.too_long:
             return self._refuse(frame, f"longer than {self._settings.message_max} bytes")
+        if frame.incomplete:
+            return self._refuse(frame, "the frame was not completed")
         try:
             parts = [
                 (content, parse(content, self._settings.hl7_charset))
@@ -143,15 +106,16 @@ class HL7Door:
             ]
         except Unreadable as error:
             return self._refuse(frame, str(error))
-        if not parts:
-            return self._refuse(frame, "a batch without a message")
-        return [(message, self._inbox.put(self._item(raw, message))) for raw, message in parts]
+        pending = [(message, self._inbox.put(self._item(raw, message))) for raw, message in parts]
+        if self._room is None and self._inbox.full:
+            self._hold()
+        return Answer([future for _, future in pending], partial(self._answer, pending))
 
-    def _refuse(self, frame: Frame, reason: str) -> bytes:
+    def _refuse(self, frame: Frame, reason: str) -> Answer:
         log.warning("refused a frame (AR): %s", reason)
         metrics.NACKS.labels("AR").inc()
         text, charset = refusal(frame.content, self._reader.zone, reason)
-        return encode([text], charset, batch=False)
+        return Answer([], partial(encode, [text], charset, batch=False))
 
     def _item(self, raw: bytes, message: Message) -> Item:
         received = time.time()

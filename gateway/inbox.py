@@ -84,6 +84,11 @@ class Inbox:
         self._arrived.set()
         return future
 
+    @property
+    def full(self) -> bool:
+        """Whether too much is not on disk yet."""
+        return not self._room.is_set()
+
     async def room(self) -> None:
         """Waits while too much is not on disk yet."""
         await self._room.wait()
@@ -116,7 +121,8 @@ class Inbox:
         started = time.perf_counter()
         try:
             self._log.begin()
-            results = [self._add(item) for item, _ in batch]
+            known = self._log.known([item.received.digest for item, _ in batch])
+            results = [self._add(item, known) for item, _ in batch]
             # Not in this thread: others go on receiving while the disk writes.
             await asyncio.to_thread(self._log.commit)
         except sqlite3.Error as error:
@@ -152,8 +158,8 @@ class Inbox:
                 future.set_exception(DiskFailed(str(error)))
         self._settle(batch)
 
-    def _add(self, item: Item) -> Logged:
-        earlier = self._log.known(item.received.digest)
+    def _add(self, item: Item, known: dict[bytes, tuple[Numbers, bytes]]) -> Logged:
+        earlier = known.get(item.received.digest)
         if earlier is not None:
             return Logged(*earlier)
         self._log.begin_message()
@@ -163,7 +169,7 @@ class Inbox:
                     self._ward.pass_on(content.message, content.data)
                 else:
                     self._ward.apply(content)
-            self._ward.flush()
+            self._ward.end_message()
         except sqlite3.OperationalError:
             raise
         except Exception as error:
@@ -173,7 +179,9 @@ class Inbox:
             self._log.undo_message()
             self._ward.forget()
             self._log.reject(f"cannot be processed: {type(error).__name__}")
-        return Logged(self._log.add_received(item.received))
+        numbers = self._log.add_received(item.received)
+        known[item.received.digest] = numbers, item.received.raw
+        return Logged(numbers)
 
     async def _prune(self) -> None:
         self._pruned = time.monotonic()

@@ -9,6 +9,7 @@ import os
 import secrets
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,12 +115,13 @@ class Log:
             self.connection.execute("ROLLBACK")
         self.reread()
 
-    def known(self, digest: bytes) -> tuple[Numbers, bytes] | None:
-        """The message with this digest, and its bytes."""
-        row = self.connection.execute(
-            "SELECT id, first, last, raw FROM received WHERE digest = ?", (digest,)
-        ).fetchone()
-        return (Numbers(*row[:3]), row[3]) if row else None
+    def known(self, digests: Sequence[bytes]) -> dict[bytes, tuple[Numbers, bytes]]:
+        """The messages with these digests, and their bytes."""
+        marks = ",".join("?" * len(digests))
+        rows = self.connection.execute(
+            f"SELECT digest, id, first, last, raw FROM received WHERE digest IN ({marks})", digests
+        )
+        return {row[0]: (Numbers(*row[1:4]), row[4]) for row in rows}
 
     def first_with(self, seq: int) -> int:
         """The first event of the message that event `seq` is of."""
@@ -134,9 +136,11 @@ class Log:
         self._events.append(data)
         return self.last
 
-    def send(self, message: Message) -> int:
-        """Appends a message of the stream; returns its number."""
-        return self.add_event(msgspec.json.encode(message))
+    def send(self, *messages: Message) -> int:
+        """Appends messages of the stream; returns the number of the first one."""
+        self._events += [msgspec.json.encode(message) for message in messages]
+        self.last += len(messages)
+        return self.last - len(messages) + 1
 
     def reject(self, reason: str, pat_id: int | None = None) -> None:
         """Appends an event for table `rejected`. It says where the whole message is."""

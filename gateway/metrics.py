@@ -1,6 +1,7 @@
 """What the gateway counts, for GET /metrics."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -48,6 +49,11 @@ GROUP = Histogram(
 _free = Gauge("icu_gateway_disk_free_bytes", "Space left where the log is")
 _size = Gauge("icu_gateway_disk_size_bytes", "Size of the disk where the log is")
 
+# To find a labelled metric costs more than to count with it.
+_messages = cache(MESSAGES.labels)
+_last = cache(LAST.labels)
+_clock = cache(CLOCK.labels)
+
 _senders: dict[str, dict[str, float | int | str | None]] = {}
 _codes: set[tuple[str, str]] = set()
 
@@ -56,8 +62,8 @@ def logged(message: Received, known: bool, unread: bool) -> None:
     """Counts a message that is on disk."""
     name = _sender(message.sender)
     result = "known" if known else "unread" if unread else "new"
-    MESSAGES.labels(name, message.kind.partition(" ")[0], result).inc()
-    LAST.labels(name).set(message.at)
+    _messages(name, message.kind.partition(" ")[0], result).inc()
+    _last(name).set(message.at)
     known_sender = _senders[name]
     known_sender["last"] = message.at
     known_sender["messages"] = int(known_sender["messages"] or 0) + 1
@@ -66,7 +72,7 @@ def logged(message: Received, known: bool, unread: bool) -> None:
 def clock_difference(sender: str, seconds: float) -> None:
     """Notes how far a sender's clock is ahead of ours."""
     name = _sender(sender)
-    CLOCK.labels(name).set(seconds)
+    _clock(name).set(seconds)
     _senders[name]["clock_difference"] = round(seconds, 3)
 
 

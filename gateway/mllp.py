@@ -18,11 +18,15 @@ _BLANK = b" \t\r\n"
 HEAD = 4096
 
 
-class Frame(msgspec.Struct, frozen=True):
-    """The bytes between VT and FS; of a frame that is too long, its beginning."""
+class Frame(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """The bytes between VT and FS; of a frame that is too long, its beginning.
+
+    incomplete: its end did not come in time.
+    """
 
     content: bytes
     too_long: bool = False
+    incomplete: bool = False
 
 
 def wrap(content: bytes) -> bytes:
@@ -44,7 +48,7 @@ class FrameReader:
     >>> reader.feed(b"\\x0bMSH|^~")
     []
     >>> reader.feed(b"\\\\&\\x1c\\r\\r\\n")
-    [Frame(content=b'MSH|^~\\\\&', too_long=False)]
+    [Frame(content=b'MSH|^~\\\\&')]
     """
 
     def __init__(self, limit: int) -> None:

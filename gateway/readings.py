@@ -1,11 +1,13 @@
 """Observations as readings of the stream, and the withdrawals of those that are corrected."""
 
+from collections.abc import Sequence
+
 from gateway.beds import Beds
-from gateway.facts import Observed, Replaced, Value
+from gateway.facts import Observed, Replaced, Value, is_unnamed
 from gateway.log import Log
-from gateway.refs import Group, Ref, Refs
+from gateway.refs import Entry, Ref, Refs
 from gateway.stays import Stay
-from gateway.times import clock
+from gateway.times import Moment, clock
 from wire.messages import Reading, Withdrawal
 
 
@@ -19,29 +21,12 @@ class Readings:
 
     def observe(self, fact: Observed, number: int) -> None:
         """Applies the observations of the patient with this number."""
-        stay: Stay | None = None
+        if self._all_new(fact):
+            self._add(fact, fact.values, number)
+            return
         for value in fact.values:
-            earlier = self._earlier(fact, value, number)
-            if value.value is None:
-                if not earlier:
-                    reason = f"{value.parameter}: a withdrawal of an unknown value"
-                    self._log.reject(reason, number)
-            elif earlier and any(
-                (ref.at, ref.pat_id, ref.parameter, ref.value)
-                == (fact.at, number, value.parameter, value.value)
-                for ref in earlier
-            ):
-                continue  # the same again, in another message
-            for ref in earlier:
-                self.withdraw(ref)
-            if value.value is not None:
-                stay = stay or self._stay_at(number, fact)
-                if stay is None:
-                    reason = f"{value.parameter}: the patient is not in the ICU"
-                    self._log.reject(reason, number)
-                else:
-                    group = (fact.source, fact.at, number, stay.admission)
-                    self.add(stay, group, value.name, value.parameter, value.value)
+            if not self._corrected(fact, value, number):
+                self._add(fact, [value], number)
 
     def replace(self, fact: Replaced) -> None:
         """Withdraws what a source no longer contains."""
@@ -53,25 +38,59 @@ class Readings:
         self.refs.drop(ref)
         self._log.send(Withdrawal(ref.pat_id, ref.admission, ref.seq))
 
-    def add(self, stay: Stay, group: Group, name: str, parameter: str, value: float) -> None:
-        """Sends a reading and remembers it."""
-        _, at, number, admission = group
+    def add(self, stay: Stay, source: str, at: Moment, values: Sequence[Value]) -> None:
+        """Sends readings of one time, and remembers them. All values must have a number."""
+        number, age, admission = stay.pat_id, stay.age, stay.admission
         until = stay.until[:10] if stay.until else None
         day, hour, minute, second = clock(at)
-        reading = Reading(
-            number, stay.age, admission, until, day, hour, parameter, value, minute, second
-        )
-        self.refs.add(group, name, self._log.send(reading), parameter, value)
+        readings = [
+            Reading(number, age, admission, until, day, hour, v.parameter, v.value, minute, second)
+            for v in values
+            if v.value is not None
+        ]
+        first = self._log.send(*readings)
+        entries = [
+            Entry(value.name, seq, reading.parameter, reading.value)
+            for seq, (value, reading) in enumerate(zip(values, readings, strict=True), first)
+        ]
+        self.refs.add((source, at, number, admission), entries)
 
-    def _earlier(self, fact: Observed, value: Value, number: int) -> list[Ref]:
-        """The readings that this value replaces, or withdraws."""
-        if fact.source[0] == "#" and value.value is not None and not value.corrects:
-            return []  # without a filler number nothing shows that it is the same observation
-        same = self.refs.at(fact.source, fact.at, value.name)
-        if value.corrects:
-            latest = None if same else self.refs.latest(fact.source, value.name)
-            return [latest] if latest else same
-        return [ref for ref in same if ref.pat_id == number]
+    def _all_new(self, fact: Observed) -> bool:
+        """Whether no value can replace another one, of this message or of an earlier one."""
+        if any(value.corrects or value.value is None for value in fact.values):
+            return False
+        if is_unnamed(fact.source):
+            return True
+        names = {value.name for value in fact.values}
+        known = self.refs.at(fact.source, fact.at)
+        return len(names) == len(fact.values) and known.keys().isdisjoint(names)
+
+    def _corrected(self, fact: Observed, value: Value, number: int) -> bool:
+        """Withdraws what a value replaces; True when there is nothing to add."""
+        unnamed = is_unnamed(fact.source)
+        if unnamed and value.value is not None and not value.corrects:
+            return False  # nothing shows that it is the same observation again
+        earlier = self.refs.at(fact.source, fact.at).get(value.name, [])
+        if not value.corrects and (unnamed or value.value is not None):
+            earlier = [ref for ref in earlier if ref.pat_id == number]
+        elif not earlier:
+            earlier = self.refs.latest(fact.source, value.name)
+        if value.value is None and not earlier:
+            self._log.reject(f"{value.parameter}: a withdrawal of an unknown value", number)
+        same = (fact.at, number, value.parameter, value.value)
+        if any((ref.at, ref.pat_id, ref.parameter, ref.value) == same for ref in earlier):
+            return True  # the same again, in another message
+        for ref in earlier:
+            self.withdraw(ref)
+        return value.value is None
+
+    def _add(self, fact: Observed, values: list[Value], number: int) -> None:
+        stay = self._stay_at(number, fact)
+        if stay is not None:
+            self.add(stay, fact.source, fact.at, values)
+            return
+        for value in values:
+            self._log.reject(f"{value.parameter}: the patient is not in the ICU", number)
 
     def _stay_at(self, number: int, fact: Observed) -> Stay | None:
         """The stay that a reading belongs to; opens one for a patient first seen in the ICU."""

@@ -5,6 +5,7 @@ sender corrects or withdraws one, and when two patients are merged.
 """
 
 import sqlite3
+from itertools import islice
 
 import msgspec
 
@@ -25,7 +26,7 @@ class Ref(msgspec.Struct, frozen=True, gc=False):
     row: int
 
 
-class _Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a row holds of each reading."""
 
     name: str
@@ -36,16 +37,18 @@ class _Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 Group = tuple[str, Moment, int, str]  # source, time, pat_id, admission
 
-_entries = msgspec.json.Decoder(list[_Entry])
+# A row is rewritten for each reading of it that is withdrawn.
+IN_ROW = 50
+_entries = msgspec.json.Decoder(list[Entry])
 _COLUMNS = "seq, source, at, pat_id, admission, entries"
 
 
 class Refs:
-    """The readings of each source. Those of the present message are written by `flush`."""
+    """The readings of each source. `end_message` after each message."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
-        self._added: dict[Group, list[_Entry]] = {}
+        self._added: dict[Group, list[Entry]] = {}
         self._loaded: dict[tuple[str, Moment], dict[str, list[Ref]]] = {}
 
     def forget(self) -> None:
@@ -53,64 +56,68 @@ class Refs:
         self._added.clear()
         self._loaded.clear()
 
-    def flush(self) -> None:
+    def end_message(self) -> None:
         """Writes what was added."""
-        for (source, at, pat_id, admission), entries in self._added.items():
-            row = (entries[0].seq, source, at, pat_id, admission, msgspec.json.encode(entries))
-            self._execute("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?)", row)
-        self.forget()
+        self._flush()
+        self._loaded.clear()
 
-    def add(self, group: Group, name: str, seq: int, parameter: str, value: float) -> None:
-        """Remembers the reading with number `seq`."""
-        entries = self._added.get(group)
-        if entries is None:
-            entries = self._added[group] = []
-        entries.append(_Entry(name, seq, parameter, value))
+    def add(self, group: Group, entries: list[Entry]) -> None:
+        """Remembers new readings."""
+        added = self._added.setdefault(group, [])
         source, at, pat_id, admission = group
         loaded = self._loaded.get((source, at))
-        if loaded is not None:
-            ref = Ref(source, name, at, seq, pat_id, admission, parameter, value, entries[0].seq)
-            loaded.setdefault(name, []).append(ref)
+        for entry in entries:
+            added.append(entry)
+            if loaded is not None:
+                row = added[(len(added) - 1) // IN_ROW * IN_ROW].seq
+                ref = Ref(
+                    *(source, entry.name, at, entry.seq, pat_id, admission),
+                    *(entry.parameter, entry.value, row),
+                )
+                loaded.setdefault(entry.name, []).append(ref)
 
-    def at(self, source: str, at: Moment, name: str) -> list[Ref]:
-        """The readings of this name and time, in the order of their arrival."""
+    def at(self, source: str, at: Moment) -> dict[str, list[Ref]]:
+        """The readings of a time by their name, in the order of their arrival."""
         loaded = self._loaded.get((source, at))
         if loaded is None:
-            self.flush()
+            self._flush()
             loaded = self._loaded[source, at] = {}
             for ref in self._read("source = ? AND at = ?", source, at):
                 loaded.setdefault(ref.name, []).append(ref)
-        return loaded.get(name, [])
+        return loaded
 
-    def latest(self, source: str, name: str) -> Ref | None:
-        """The newest reading of this name, of any time."""
-        self.flush()
+    def latest(self, source: str, name: str) -> list[Ref]:
+        """The newest reading of this name, of any time; none without one."""
+        self._flush()
         quoted = msgspec.json.encode(name).decode()
         rows = self._execute(
             f"SELECT {_COLUMNS} FROM refs WHERE source = ? AND instr(entries, ?) ORDER BY seq DESC",
             (source, quoted),
         )
         found = (ref for row in rows for ref in reversed(_refs(row)) if ref.name == name)
-        return next(found, None)
+        return list(islice(found, 1))
 
     def of_source(self, source: str) -> list[Ref]:
-        self.flush()
+        self._flush()
         return self._read("source = ?", source)
 
     def of_patient(self, pat_id: int) -> list[Ref]:
-        self.flush()
+        self._flush()
         return self._read("pat_id = ?", pat_id)
 
     def drop_event(self, pat_id: int, seq: int, first: int) -> None:
         """Forgets reading `seq` of a message whose events begin with `first`."""
-        self.flush()
+        self._flush()
         for ref in self._read("pat_id = ? AND seq BETWEEN ? AND ?", pat_id, first, seq):
             if ref.seq == seq:
                 self.drop(ref)
 
     def drop(self, ref: Ref) -> None:
         """Forgets a reading that is withdrawn."""
-        self.flush()
+        self._flush()
+        loaded = self._loaded.get((ref.source, ref.at))
+        if loaded is not None:
+            loaded[ref.name] = [other for other in loaded[ref.name] if other.seq != ref.seq]
         ((text,),) = self._execute("SELECT entries FROM refs WHERE seq = ?", (ref.row,))
         left = [entry for entry in _entries.decode(text) if entry.seq != ref.seq]
         if left:
@@ -119,6 +126,14 @@ class Refs:
             )
         else:
             self._execute("DELETE FROM refs WHERE seq = ?", (ref.row,))
+
+    def _flush(self) -> None:
+        for (source, at, pat_id, admission), entries in self._added.items():
+            for begin in range(0, len(entries), IN_ROW):
+                part = entries[begin : begin + IN_ROW]
+                row = (part[0].seq, source, at, pat_id, admission, msgspec.json.encode(part))
+                self._execute("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._added.clear()
 
     def _read(self, where: str, *values: object) -> list[Ref]:
         rows = self._execute(f"SELECT {_COLUMNS} FROM refs WHERE {where} ORDER BY seq", values)

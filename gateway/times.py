@@ -5,20 +5,18 @@ offset in the field goes before one in the message's header, and that before `TI
 """
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Callable
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from gateway.remembered import remembered
 
 Moment = str
+Clock = Callable[[str], Moment | None]  # reads a sender's time
 
-_HL7 = re.compile(
-    r"(\d{4})(\d\d)(\d\d)(\d\d)(?:(\d\d)(?:(\d\d)(?:\.\d{1,6})?)?)?([+-]\d{4})?", re.ASCII
-)
+_HL7 = re.compile(r"\d{10}(?:\d\d(?:\d\d(?:\.\d{1,6})?)?)?(?:[+-]\d{4})?", re.ASCII)
 _OFFSET = re.compile(r"[+-]\d{4}\Z", re.ASCII)
-_FHIR = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII
-)
+_FHIR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @remembered
@@ -31,7 +29,11 @@ def hl7_moment(text: str, zone: ZoneInfo, offset: str) -> Moment | None:
     >>> hl7_moment("20260329023000", berlin, "")  # skipped by daylight saving
     '2026-03-29 03:30:00'
     """
-    return _moment(_HL7.fullmatch(text.strip()), zone, offset)
+    text = text.strip()
+    if not _HL7.fullmatch(text):
+        return None
+    own = text[-5] in "+-"
+    return _moment(f"{text[:8]}T{text[8:]}{'' if own else offset}", zone)
 
 
 @remembered
@@ -41,30 +43,18 @@ def fhir_moment(text: str, zone: ZoneInfo) -> Moment | None:
     >>> fhir_moment("2026-10-25T01:30:00Z", ZoneInfo("Europe/Berlin"))
     '2026-10-25 02:30:00'
     """
-    return _moment(_FHIR.fullmatch(text), zone, "")
+    return _moment(text, zone) if _FHIR.fullmatch(text) else None
 
 
-def _moment(found: re.Match[str] | None, zone: ZoneInfo, offset: str) -> Moment | None:
-    if found is None:
-        return None
-    *numbers, own = found.groups(default="")
+def _moment(text: str, zone: ZoneInfo) -> Moment | None:
+    """The moment of an ISO 8601 time."""
     try:
-        at = datetime(*(int(number or 0) for number in numbers))  # type: ignore[arg-type]  # noqa: DTZ001
-        aware = at.replace(tzinfo=_offset(own or offset) or zone)
+        at = datetime.fromisoformat(text)
+        aware = at if at.tzinfo else at.replace(tzinfo=zone)
         # By way of UTC: an hour that daylight saving skips becomes the one after it.
         return aware.astimezone(UTC).astimezone(zone).isoformat(" ", "seconds")[:19]
     except (ValueError, OverflowError):
         return None
-
-
-def _offset(text: str) -> timezone | None:
-    if not text:
-        return None
-    if text == "Z":
-        return UTC
-    sign = -1 if text[0] == "-" else 1
-    digits = text[1:].replace(":", "")
-    return timezone(sign * timedelta(hours=int(digits[:2]), minutes=int(digits[2:])))
 
 
 @remembered

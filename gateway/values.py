@@ -2,6 +2,7 @@
 
 import re
 
+from gateway.facts import Unread
 from gateway.hl7 import Message
 
 NULL = '""'
@@ -10,33 +11,29 @@ _NUMBER = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d
 _SHOWN = re.compile(r"[<>=~^0-9.,: +-]{1,20}", re.ASCII)
 
 
-class NotANumber(Exception):
-    """A value that is not one number; the text is the reason."""
-
-
 def number(message: Message, kind: str, field: str) -> float | None:
     """The number in OBX-5 of type OBX-2; None for an empty or a deleted value.
 
-    Raises NotANumber, for a bound (`<15`), a range or a text too: a model would take them for
+    Raises Unread, for a bound (`<15`), a range or a text too: a model would take them for
     measured values.
     """
     if not field or field == NULL:
         return None
     if message.delimiters.repetition in field:
-        raise NotANumber("several values in one observation")
+        raise Unread("several values in one observation")
     if kind == "SN":
         text = _structured(message, field)
     elif kind in ("NM", "ST", ""):
         text = message.text(field)
     else:
-        raise NotANumber(f"a value of type {kind[:3]!r} is not a number")
+        raise Unread(f"a value of type {kind[:3]!r} is not a number")
     if text in ("", NULL):
         return None
     if not _NUMBER.fullmatch(text):
-        raise NotANumber(f"{_shown(text)} is not a number")
+        raise Unread(f"{_shown(text)} is not a number")
     value = float(text)
     if abs(value) > 1e100:
-        raise NotANumber("the number is too large")
+        raise Unread("the number is too large")
     return value
 
 
@@ -46,7 +43,7 @@ def _structured(message: Message, field: str) -> str:
         message.text(part) for part in field.split(message.delimiters.component)
     ] + [""]
     if comparator not in ("", "=") or any(more):
-        raise NotANumber(f"{_shown(field)} is a bound or a range")
+        raise Unread(f"{_shown(field)} is a bound or a range")
     return first
 
 

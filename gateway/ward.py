@@ -3,10 +3,11 @@
 from collections.abc import Collection
 
 from gateway.beds import Beds
-from gateway.facts import Fact, Merged, Moved, Observed, Person, Replaced, Unusable
+from gateway.facts import Fact, Merged, Moved, Observed, Person, Replaced, Unusable, Value
 from gateway.log import Log
 from gateway.patients import Patients
 from gateway.readings import Readings
+from gateway.refs import Entry
 from gateway.stays import Stay
 from gateway.times import Moment
 from wire.messages import Message, Reading, Withdrawal
@@ -15,7 +16,7 @@ REMEMBERED = 10_000
 
 
 class Ward:
-    """Applies facts inside the log's transaction. `flush` after each message."""
+    """Applies facts inside the log's transaction. `end_message` after each message."""
 
     def __init__(self, log: Log, units: Collection[str], keep_identifiers: bool) -> None:
         self._log = log
@@ -31,9 +32,9 @@ class Ward:
         self._beds.stays.forget()
         self._readings.refs.forget()
 
-    def flush(self) -> None:
+    def end_message(self) -> None:
         """Writes what a message has left to be written."""
-        self._readings.refs.flush()
+        self._readings.refs.end_message()
 
     def apply(self, fact: Fact) -> None:
         """Adds the events of a fact to the log."""
@@ -58,8 +59,8 @@ class Ward:
         seq = self._log.add_event(data)
         if isinstance(message, Reading):
             at = f"{message.day} {message.hour:02}:{message.minute:02}:{message.second:02}"
-            group = ("", at, message.pat_id, message.date_admission)
-            refs.add(group, "", seq, message.parameter, message.value)
+            entry = Entry("", seq, message.parameter, message.value)
+            refs.add(("", at, message.pat_id, message.date_admission), [entry])
 
     def _number(self, person: Person, at: Moment) -> int:
         """The number of a patient, a new one for an unknown patient."""
@@ -153,8 +154,8 @@ class Ward:
             own = stays.at(survivor, ref.at) or stays.get(survivor, ref.admission)
             if own is None:
                 own = self._beds.open(survivor, ref.at, None)
-            group = (ref.source, ref.at, survivor, own.admission)
-            self._readings.add(own, group, ref.name, ref.parameter, ref.value)
+            value = Value(ref.name, ref.parameter, ref.value, corrects=False)
+            self._readings.add(own, ref.source, ref.at, [value])
         self._patients.join(prior, survivor)
         self._known.clear()
         self._beds.person_changed(survivor)

@@ -1,0 +1,69 @@
+"""ADT messages as facts: admissions, discharges, transfers and merges.
+
+Source: HL7 2.8.2, chapter 3.
+"""
+
+from collections.abc import Iterator
+
+from gateway.facts import Fact, Merged, Move, Moved, Person, Unusable
+from gateway.hl7 import Message, at, named
+from gateway.people import identifier, person, place
+from gateway.times import Clock, Moment
+from gateway.values import NULL
+
+MOVES: dict[str, Move] = {
+    "A01": "admit",
+    "A04": "admit",
+    "A02": "transfer",
+    "A03": "discharge",
+    "A08": "update",
+    "A28": "update",
+    "A31": "update",
+    "A11": "cancel_admit",
+    "A12": "cancel_transfer",
+    "A13": "cancel_discharge",
+}
+MERGES = ("A34", "A40")
+
+
+def moves(
+    message: Message, move: Move, authority: str, clock: Clock, now: Moment
+) -> Iterator[Fact]:
+    """A patient's move. authority: of identifiers that name none."""
+    who = person(message, next(named(message, "PID"), []), authority)
+    if who is None:
+        yield Unusable("an ADT message without a patient's identifier")
+        return
+    pv1, evn = next(named(message, "PV1"), []), next(named(message, "EVN"), [])
+    own = {"admit": 44, "discharge": 45}.get(move)
+    times = [at(evn, 6), at(pv1, own) if own else "", at(evn, 2), at(message.msh, 7)]
+    when = _first(clock, *times) or now
+    visit = message.text(message.components(at(pv1, 19))[0])[:64]
+    yield Moved(who, move, when, place(message, at(pv1, 3)), "" if visit == NULL else visit)
+
+
+def merges(message: Message, authority: str, clock: Clock, now: Moment) -> Iterator[Fact]:
+    """The merges of a message: each MRG is merged into the PID before it."""
+    evn = next(named(message, "EVN"), [])
+    when = _first(clock, at(evn, 6), at(evn, 2), at(message.msh, 7)) or now
+    who: Person | None = None
+    found = False
+    for segment in message.segments:
+        if segment[0] == "PID":
+            who = person(message, segment, authority)
+        elif segment[0] == "MRG":
+            found = True
+            prior = identifier(message, at(segment, 1), authority) or identifier(
+                message, at(segment, 4), authority
+            )
+            if who is None or prior is None:
+                yield Unusable("a merge that does not name both patients", who)
+            else:
+                yield Merged(who, Person((prior,)), when)
+    if not found:
+        yield Unusable("a merge that does not name both patients", who)
+
+
+def _first(clock: Clock, *fields: str) -> Moment | None:
+    """The moment of the first field that has one."""
+    return next((found for field in fields if field and (found := clock(field))), None)

@@ -1,0 +1,164 @@
+"""One MLLP connection: frames in, answers out in the same order."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from gateway.mllp import Frame, FrameReader, wrap
+
+log = logging.getLogger("gateway")
+
+# Frames of one connection that are not answered yet. Beyond, it is not read.
+UNANSWERED = 64
+
+
+class Answer(NamedTuple):
+    """`content` is called once all futures are done; empty content is not sent."""
+
+    futures: Sequence["asyncio.Future[Any]"]
+    content: Callable[[], bytes]
+
+
+class Limits(NamedTuple):
+    """Bytes of a message, and seconds without a byte in either direction."""
+
+    size: int
+    silence: float
+
+
+class Connection(asyncio.Protocol):
+    """take: called with each frame; closed: called at the end.
+
+    It is not read before `admit`, while UNANSWERED frames wait, while its sender does not read
+    the answers, and between `hold` and `admit`.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        take: Callable[[Frame], Answer],
+        opened: Callable[["Connection"], None],
+        closed: Callable[["Connection"], None],
+    ) -> None:
+        self._limits = limits
+        self._take = take
+        self._opened = opened
+        self._closed = closed
+        self._frames = FrameReader(limits.size)
+        self._answers: deque[Answer] = deque()
+        self._held = True
+        self._stuck = False  # the sender does not read
+        self._reading = True
+        self._ending = False
+        self._loop = asyncio.get_running_loop()
+        self._moved = self._loop.time()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    def hold(self) -> None:
+        """Stops reading."""
+        self._held = True
+        self._steer()
+
+    def admit(self) -> None:
+        """Begins to read, or goes on."""
+        if not self._held:
+            return
+        self._held = False
+        self._moved = self._loop.time()
+        self._steer()
+
+    def end(self) -> None:
+        """Closes once all that was received whole is answered."""
+        self._ending = True
+        self._steer()
+        self._answer()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._timer = self._loop.call_later(self._limits.silence, self._check_silence)
+        self._steer()
+        self._opened(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._timer.cancel()
+        self._answers.clear()
+        self._done()
+        self._closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._moved = self._loop.time()
+        for frame in self._frames.feed(data):
+            self._add(self._take(frame))
+        self._steer()
+
+    def eof_received(self) -> bool:
+        """The sender has sent all; it may still read."""
+        if self._frames.partial:
+            log.warning("a connection ended within a frame; its sender will repeat it")
+        self.end()
+        # An SSL transport closes in any case.
+        return self._transport.get_extra_info("ssl_object") is None
+
+    def pause_writing(self) -> None:
+        self._stuck = True
+        self._steer()
+
+    def resume_writing(self) -> None:
+        self._stuck = False
+        self._moved = self._loop.time()
+        self._steer()
+
+    def _add(self, answer: Answer) -> None:
+        self._answers.append(answer)
+        for future in answer.futures:
+            future.add_done_callback(self._answer)
+        if not answer.futures:
+            self._answer()
+
+    def _answer(self, done: "asyncio.Future[Any] | None" = None) -> None:
+        """Sends all answers whose turn it is."""
+        if done is not None:
+            done.exception()  # of a connection that is gone, nobody else asks for it
+        ready = []
+        while self._answers and all(future.done() for future in self._answers[0].futures):
+            content = self._answers.popleft().content()
+            if content:
+                ready.append(wrap(content))
+        if ready:
+            self._transport.write(b"".join(ready))
+            self._steer()
+        if self._ending and not self._answers:
+            self._transport.close()
+            self._done()
+
+    def _steer(self) -> None:
+        """Reads on, or not."""
+        full = len(self._answers) >= UNANSWERED
+        reading = not (self._held or self._stuck or self._ending or full)
+        if reading == self._reading or self._transport.is_closing():
+            return
+        self._reading = reading
+        if reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _check_silence(self) -> None:
+        left = self._moved + self._limits.silence - self._loop.time()
+        if left <= 0 and self._stuck:
+            log.warning("a sender does not read its answers; its connection is closed")
+            self._transport.abort()
+            return
+        if left <= 0 and self._reading and not self._answers:
+            if self._frames.partial:
+                self._add(self._take(Frame(b"", incomplete=True)))
+            self.end()
+            return
+        self._timer = self._loop.call_later(max(left, 1.0), self._check_silence)
+
+    def _done(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)

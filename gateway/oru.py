@@ -1,0 +1,169 @@
+"""ORU messages as facts: observations.
+
+Source: HL7 2.8.2, chapter 7, and table 0085 (result status).
+"""
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from gateway.codes import LOINC, MDC, SYSTEMS, Codes, UnknownUnit
+from gateway.facts import Fact, Observed, Person, Place, Unread, Unusable, Value, unnamed
+from gateway.hl7 import Delimiters, Message, Segment, at, part
+from gateway.people import person, place, printable
+from gateway.remembered import remembered
+from gateway.times import Clock, Moment
+from gateway.values import NULL, number
+
+# A status that is missing is taken as final, as monitors send it.
+_VALUE = ("F", "P", "R", "S", "C", "")
+_WITHDRAWN = ("D", "W", "X")
+_NO_NEWS = ("I", "N", "O", "U", "V")
+
+
+class _Meaning(msgspec.Struct, frozen=True):
+    """What an OBX says, without its time.
+
+    value: None where there is none. problem: why it cannot be used. unknown: its code, if unknown.
+    """
+
+    value: Value | None = None
+    problem: str = ""
+    unknown: tuple[str, str] | None = None
+
+
+class _Order(msgspec.Struct):
+    """Where the segments before an OBX have led to: patient, bed, order and time."""
+
+    who: Person | None = None
+    where: Place | None = None
+    filler: str = ""
+    time: str = ""
+
+
+class Observations:
+    """Reads ORU messages. authority: of identifiers that name none. unknown: counts a code."""
+
+    def __init__(self, codes: Codes, authority: str, unknown: Callable[[str, str], None]) -> None:
+        self._codes = codes
+        self._authority = authority
+        self._unknown = unknown
+        # Senders repeat themselves: the same code with the same value is worked out once.
+        self._meaning = remembered(self._look_up)
+
+    def facts(self, message: Message, clock: Clock, sent: Moment | None) -> list[Fact]:
+        """The observations in a message. sent: its own time."""
+        facts: list[Fact] = []
+        order = _Order()
+        group: Observed | None = None
+        marks, charset = message.delimiters, message.charset
+        for segment in message.segments:
+            if segment[0] != "OBX":
+                order = self._follow(message, segment, order)
+                group = None
+                continue
+            if order.who is None:
+                facts.append(Unusable("an OBX without a patient's identifier before it"))
+                continue
+            meaning = self._meaning(marks.field.join(segment[2:12]), marks, charset)
+            value = meaning.value
+            if value is None:
+                facts += [Unusable(meaning.problem, order.who)] if meaning.problem else []
+                continue
+            when = clock(segment[14]) if len(segment) > 14 else None
+            when = when or clock(order.time) or (sent if value.value is None else None)
+            if when is None:
+                reason = f"{value.parameter}: no time with an hour in OBX-14 or OBR-7"
+                facts.append(Unusable(reason, order.who))
+                continue
+            if meaning.unknown is not None:
+                self._unknown(*meaning.unknown)
+            if group is None or group.at != when:
+                group = Observed(order.who, order.where, _source(message, order), when, [])
+                facts.append(group)
+            group.values.append(value)
+        return facts
+
+    def _follow(self, message: Message, segment: Segment, order: _Order) -> _Order:
+        """What a segment other than OBX says of those that follow."""
+        name = segment[0]
+        if name == "PID":
+            return _Order(person(message, segment, self._authority))
+        if name == "PV1":
+            order.where = place(message, at(segment, 3))
+        elif name == "OBR":
+            order.filler = _filler(message, at(segment, 3)) or order.filler
+            order.time = at(segment, 7)
+        elif name == "ORC":
+            order.filler = _filler(message, at(segment, 3))
+        return order
+
+    def _look_up(self, fields: str, delimiters: Delimiters, charset: str) -> _Meaning:
+        """fields: OBX-2 to OBX-11."""
+        message = Message([], delimiters, charset)
+        kind, identifier, sub, field, unit, *more = [*fields.split(delimiters.field), *[""] * 10]
+        status = message.text(more[4]).upper()
+        withdrawn = status in _WITHDRAWN or field == NULL
+        if status in _NO_NEWS or (not field and not withdrawn):
+            return _Meaning()
+        codings = _codings(message, identifier)
+        if not codings:
+            return _Meaning(problem="an OBX without a code")
+        code = codings[0][1]
+        if status not in _VALUE and not withdrawn:
+            return _Meaning(problem=f"{code}: unknown result status")
+        try:
+            value = None if withdrawn else number(message, kind, field)
+            conversion = self._codes.conversion(codings, _unit(message, unit))
+        except Unread as error:
+            return _Meaning(problem=f"{code}: {error}")
+        except UnknownUnit as error:
+            if not withdrawn:
+                return _Meaning(problem=f"{code}: unknown unit {printable(str(error))[:32]!r}")
+            conversion = None
+        if value is None and not withdrawn:
+            return _Meaning()
+        name = f"{code}|{message.text(sub)[:64]}"
+        if conversion is None:
+            unknown = None if withdrawn else codings[0]
+            return _Meaning(Value(name, code, value, status == "C"), unknown=unknown)
+        converted = None if value is None else conversion.of(value)
+        return _Meaning(Value(name, conversion.parameter, converted, status == "C"))
+
+
+def _source(message: Message, order: _Order) -> str:
+    assert order.who is not None
+    return f"{message.sender}|{order.filler}" if order.filler else unnamed(order.who)
+
+
+def _filler(message: Message, field: str) -> str:
+    parts = [message.text(text) for text in message.components(field)[:2]]
+    return "^".join(parts)[:128] if parts[0] and parts[0] != NULL else ""
+
+
+def _codings(message: Message, field: str) -> list[tuple[str, str]]:
+    """(system, code) of a CWE: what is coded first and, beside it, alternatively.
+
+    An MDC code may be a number, a name or both.
+    """
+    components = [message.text(text) for text in message.components(field)]
+    found: list[tuple[str, str]] = []
+    for first in (1, 4):
+        code, text, system = (part(components, first + n) for n in range(3))
+        system = SYSTEMS.get(system, system)
+        names: Iterable[str] = (code, text) if system == MDC else (code,)
+        found += [(system, printable(name)) for name in names if printable(name)]
+    if found and not found[0][0] and found[0][1].startswith("MDC_"):
+        found[0] = MDC, found[0][1]
+    # The standard's code goes before the sender's own.
+    known = [coding for coding in found if coding[0] in (LOINC, MDC)]
+    return known + [coding for coding in found if coding not in known]
+
+
+def _unit(message: Message, field: str) -> str:
+    """The unit of OBX-6: of an MDC unit its name, else the code."""
+    components = [message.text(text) for text in message.components(field)]
+    for text in components[1:2]:
+        if text.startswith("MDC_DIM_"):
+            return text
+    return next((text for text in components[:2] if text), "").strip()
