@@ -13,6 +13,7 @@ import aiohttp
 import joblib
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
@@ -298,7 +299,7 @@ def _executemany_both(bench: Bench, calls: list[list[tuple[Any, ...]]], now: str
     cursor = connection.cursor()
     into_readings = INSERT.format(marks=", ".join([mark(url)] * 7))
     into_predictions = f"INSERT INTO predictions VALUES ({', '.join([mark(url)] * 11)})"
-    both = [(rows, [_prediction("bare", row, now) for row in rows]) for rows in calls]
+    both = [(rows, [astuple(_prediction("bare", row, now)) for row in rows]) for rows in calls]
 
     def insert() -> None:
         for rows, predictions in both:
