@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROGRAMS := $(patsubst %/requirements.txt,%,$(wildcard $(addsuffix /requirements.txt,\
 	hospital buffer tool modelapi dashboard gateway embedded)))
-PACKAGES := wire $(PROGRAMS) training backtest benchmarks chaos
+PACKAGES := wire $(PROGRAMS) backup training backtest benchmarks chaos
 REQUIREMENTS := $(wildcard */requirements.txt)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
@@ -15,7 +15,7 @@ setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
 export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
 .DEFAULT_GOAL := help
-.PHONY: help run live replay status import train evaluate backtest token chaos bench test check audit lock clean
+.PHONY: help run live replay status backup restore import train evaluate backtest token chaos bench test check audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,12 @@ replay: $(VENV)/run ## run it once at full speed, into an empty database
 
 status: ## show the running pipeline's figures, of compose or make run: WATCH=1 repeats
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m dashboard.terminal $(if $(WATCH),--watch)
+
+backup: ## save tables and models of the running pipeline, of compose or make run: TO=folder
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup save "$${TO:-backups}"
+
+restore: ## put a backup back: FROM=folder
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup restore "$$FROM"
 
 # The shell quotes what these targets are given: a folder may have any name.
 import: $(VENV)/train ## convert a public data set: FORMAT=physionet2012 FROM=folder TO=folder

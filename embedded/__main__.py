@@ -11,11 +11,17 @@ import os
 import sys
 from pathlib import Path
 
-from honcho.environ import parse
-
 from embedded.programs import ROOT
 from embedded.replay import replay
-from embedded.stack import CannotRun, Output, environment, make_private, manager, prepare
+from embedded.stack import (
+    CannotRun,
+    Output,
+    environment,
+    make_private,
+    manager,
+    prepare,
+    read_dotenv,
+)
 from wire.settings import without_password
 
 SOURCES = {"run": "hospital", "live": "gateway"}
@@ -49,9 +55,7 @@ def main() -> int:
     parser.add_argument("what", choices=["run", "live", "replay"])
     what = parser.parse_args().what
     os.chdir(ROOT)
-    if Path(".env").is_file():
-        for key, value in parse(Path(".env").read_text()).items():
-            os.environ.setdefault(key, value)
+    read_dotenv()
     try:
         return replay() if what == "replay" else run(SOURCES[what])
     except CannotRun as error:

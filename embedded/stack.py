@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from honcho.environ import parse
 from honcho.manager import Manager
 from honcho.printer import Message, Printer
 
@@ -30,6 +31,13 @@ PORTS = (
 
 class CannotRun(Exception):
     """Something that the pipeline needs is missing or taken."""
+
+
+def read_dotenv() -> None:
+    """Sets what the file .env of the current folder says, unless the environment does."""
+    if Path(".env").is_file():
+        for key, value in parse(Path(".env").read_text()).items():
+            os.environ.setdefault(key, value)
 
 
 def environment(
@@ -128,10 +136,15 @@ def prepare(folder: Path, environ: Mapping[str, str]) -> None:
             f"REDIS_URL={without_password(environ['REDIS_URL'])}: this pipeline has a Redis of "
             "its own, on a socket: leave it unset"
         )
-    running = environ["REDIS_URL"].removeprefix("unix://")
+    if is_running(environ):
+        raise CannotRun(f"the pipeline is running already in {folder}")
+
+
+def is_running(environ: Mapping[str, str]) -> bool:
+    """Whether the Redis of this environment's pipeline answers."""
+    path = environ["REDIS_URL"].removeprefix("unix://")
     with socket.socket(socket.AF_UNIX) as probe:
-        if Path(running).exists() and probe.connect_ex(running) == 0:
-            raise CannotRun(f"the pipeline is running already in {folder}")
+        return Path(path).exists() and probe.connect_ex(path) == 0
 
 
 def free_port() -> int:

@@ -1,13 +1,16 @@
 """Stores queued messages, computes features and asks for predictions."""
 
 import argparse
+import logging
 import sys
+from datetime import date
 
 from redis.exceptions import RedisError
 
 from tool import supervisor
 from tool.database import DatabaseError
 from tool.dead_letters import replay
+from tool.forget import forget, forget_rejected, give_back_space, workers
 from tool.processes import set_up_logging
 from tool.rejections import DEAD_LETTER
 from tool.settings import Settings, database_of, redis_of
@@ -21,6 +24,8 @@ def main() -> int:
         set_up_logging(settings)
         if arguments.command == "replay":
             return _replay(settings, arguments.reason)
+        if arguments.command == "forget":
+            return _forget(settings, arguments.stream, arguments.discharged_before)
         if arguments.command == "migrate":
             supervisor.create_tables(settings)
         else:
@@ -36,6 +41,29 @@ def _replay(settings: Settings, reason: str) -> int:
     done, left = replay(redis_of(settings), database, settings.partitions, reason)
     print(f"{done} messages replayed, {left} still rejected")
     return 1 if left else 0
+
+
+def _forget(settings: Settings, stream: str | None, before: date | None) -> int:
+    if running := workers(redis_of(settings)):
+        print(f"tool: {running} workers hold stays in memory: stop the tool first", file=sys.stderr)
+        return 1
+    session = database_of(settings).session
+    if before:
+        done = forget(session, "date_discharge < ?", before.isoformat())
+    else:
+        done = forget(session, "stream = ?", stream or "")
+        done["rejected"] += forget_rejected(session, stream or "")
+    deleted = ", ".join(f"{count:,} {table}" for table, count in sorted(done.items()) if count)
+    logging.getLogger("tool").info("forgot %s", deleted or "nothing")
+    print(f"deleted: {deleted or 'nothing'}")
+    if not deleted:
+        return 0
+    try:
+        give_back_space(session)
+    except DatabaseError as error:
+        print(f"tool: the rows are gone, but not their space: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +91,21 @@ def _parser() -> argparse.ArgumentParser:
         help="create the tables, or upgrade those of an earlier version",
         description="Creates the tables, or upgrades those of an earlier version with their rows. "
         "The tool does the same when it starts as a user who may change tables.",
+    )
+    old = commands.add_parser(
+        "forget",
+        help="delete stays with all that is stored of them",
+        description="Deletes stays with their readings, statistics, predictions and rejected "
+        "messages, in portions, and returns the space to the disk. The tool must be stopped. The "
+        "positions stay: what was forgotten is not read again.",
+    )
+    which = old.add_mutually_exclusive_group(required=True)
+    which.add_argument("--stream", help="all stays of this stream")
+    which.add_argument(
+        "--discharged-before",
+        type=date.fromisoformat,
+        metavar="DATE",
+        help="stays of all streams that ended before this day, YYYY-MM-DD",
     )
     return parser
 

@@ -37,10 +37,14 @@ class Pipeline(Programs):
             if os.environ.get("CI"):
                 raise
             pytest.skip(str(error))
-        # The buffer comes last: a slow machine's start must not eat the stream.
-        self.start(*(name for name in PROGRAMS if name != "buffer"))
-        self.wait(self._declared)
-        self.start("buffer")
+        try:
+            # The buffer comes last: a slow machine's start must not eat the stream.
+            self.start(*(name for name in PROGRAMS if name != "buffer"))
+            self.wait(self._declared)
+            self.start("buffer")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def _declared(self) -> bool:

@@ -1,0 +1,54 @@
+"""Backs up the running pipeline to a folder, and restores it.
+
+A backup holds the tables, the registry of models (which one is champion, and the history) and
+the gateway's log. It is taken while the pipeline runs. Restoring empties the queue as well: the
+pipeline then reads the stream again from where the restored tables end.
+
+The stack is compose's where its database runs, else that of `make run`.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from backup import archive, compose
+from backup.archive import BackupError, Stack
+
+
+def stack_of(name: str | None) -> Stack:
+    """The stack of this name: compose or local. Raises BackupError."""
+    if name == "compose" or (name is None and compose.runs()):
+        return compose.ComposeStack()
+    from backup.local import LocalStack  # needs what `make run` installs
+
+    return LocalStack()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m backup",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=["save", "restore"])
+    parser.add_argument("folder", type=Path, help="to save into, or a backup to restore")
+    parser.add_argument("--stack", choices=["compose", "local"], help="default: the one that runs")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    os.chdir(Path(__file__).parent.parent)
+    try:
+        stack = stack_of(arguments.stack)
+        if arguments.action == "save":
+            print(f"saved {archive.save(stack, folder)}")
+        else:
+            for line in archive.restore(stack, folder):
+                print(line)
+    except BackupError as error:
+        print(f"backup: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""A backup: a folder with one compressed file per part, and the digest of each."""
+
+import gzip
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+CONTENTS = "backup.json"
+# In this order: the tables hold nothing that the gateway's log does not.
+PARTS = ("tables", "models", "gateway")
+BLOCK = 1 << 20
+
+
+class BackupError(Exception):
+    """A backup that cannot be taken or restored, in one line."""
+
+
+class Stack(Protocol):
+    """A pipeline that can be backed up. `kind` is the format of its tables, mysql or sqlite."""
+
+    kind: str
+
+    def exists(self, part: str) -> bool:
+        """Whether the stack has this part."""
+        ...
+
+    def read(self, part: str) -> AbstractContextManager[IO[bytes]]:
+        """A consistent copy of the part, to read. Raises BackupError."""
+        ...
+
+    def write(self, part: str, content: IO[bytes]) -> None:
+        """Replaces the part. Raises BackupError."""
+        ...
+
+    def stopped(self) -> AbstractContextManager[object]:
+        """Stops the programs that write, with an empty queue, until the context ends."""
+        ...
+
+
+def save(stack: Stack, folder: Path) -> Path:
+    """Writes a backup into a new folder inside `folder` and returns it. Raises BackupError."""
+    name = datetime.now(UTC).strftime("icu-%Y%m%dT%H%M%SZ")
+    part_written = folder / f".{name}.part"
+    try:
+        part_written.mkdir(parents=True, mode=0o700)
+        digests = {}
+        for part in PARTS:
+            if stack.exists(part):
+                with (
+                    stack.read(part) as content,
+                    gzip.open(part_written / f"{part}.gz", "wb", compresslevel=5) as file,
+                ):
+                    shutil.copyfileobj(content, file, BLOCK)
+                digests[part] = _digest(part_written / f"{part}.gz")
+        contents = {"saved_at": name, "tables": stack.kind, "sha256": digests}
+        (part_written / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
+        return part_written.rename(folder / name)
+    except OSError as error:
+        raise BackupError(f"{error.filename or folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(part_written, ignore_errors=True)
+
+
+def restore(stack: Stack, folder: Path) -> Iterator[str]:
+    """Restores a backup and yields a line per part. Raises BackupError before it changes anything
+    when the backup is damaged.
+
+    The gateway's log is restored only where there is none: the log that is there may hold messages
+    that came after the backup, and the tables are made from it again.
+    """
+    contents = _check(stack, folder)
+    with stack.stopped():
+        for part in PARTS:
+            if part not in contents["sha256"]:
+                continue
+            if part == "gateway" and stack.exists(part):
+                yield "kept the gateway's log, which may hold later messages"
+                continue
+            with gzip.open(folder / f"{part}.gz") as content:
+                stack.write(part, content)  # type: ignore[arg-type]
+            yield f"restored the {part} of {contents['saved_at']}"
+
+
+def _check(stack: Stack, folder: Path) -> Any:
+    try:
+        contents = json.loads((folder / CONTENTS).read_text())
+        digests, kind = dict(contents["sha256"]), contents["tables"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BackupError(f"{folder}: is not a backup: it has no readable {CONTENTS}") from None
+    if kind != stack.kind:
+        raise BackupError(f"{folder}: its tables are of {kind}, and this stack has {stack.kind}")
+    for part, digest in digests.items():
+        file = folder / f"{part}.gz"
+        if part not in PARTS or not file.is_file() or _digest(file) != digest:
+            raise BackupError(f"{file}: is missing or damaged; nothing was restored")
+    return contents
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

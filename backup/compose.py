@@ -1,0 +1,150 @@
+"""The stack of docker-compose.yml: MySQL by mysqldump, SQLite files by a copy in their volume."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from backup.archive import BLOCK, BackupError
+
+# The services that write or cache what a backup holds.
+WRITERS = ("buffer", "tool", "dashboard", "modelapi", "gateway")
+FILES = {
+    "models": ("modelapi", "/var/lib/modelapi/models.sqlite"),
+    "gateway": ("gateway", "/var/lib/gateway/log.sqlite"),
+}
+EMPTY_QUEUE = "REDISCLI_AUTH=$(cat /run/secrets/redis/password) redis-cli FLUSHALL"
+EXISTS = "import os, sys; sys.exit(not os.path.exists(sys.argv[1]))"
+COPY = """
+import os, shutil, sqlite3, sys
+file, copy = sys.argv[1], sys.argv[1] + ".copy"
+if os.path.exists(copy):
+    os.remove(copy)
+sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30).execute("VACUUM INTO ?", (copy,))
+with open(copy, "rb") as content:
+    os.remove(copy)
+    shutil.copyfileobj(content, sys.stdout.buffer)
+"""
+REPLACE = """
+import os, shutil, sys
+file, new = sys.argv[1], sys.argv[1] + ".part"
+with open(new, "wb") as output:
+    shutil.copyfileobj(sys.stdin.buffer, output)
+    output.flush()
+    os.fsync(output.fileno())
+for ending in ("-wal", "-shm"):
+    if os.path.exists(file + ending):
+        os.remove(file + ending)
+os.replace(new, file)
+"""
+
+
+class ComposeStack:
+    kind = "mysql"
+
+    def exists(self, part: str) -> bool:
+        if part == "tables":
+            return True
+        service, file = FILES[part]
+        # The gateway has no volume before its profile was first used.
+        if service not in _lines("config", "--services") and not _lines("ps", "--quiet", service):
+            return False
+        return _run(*_python(service, EXISTS), file).returncode == 0
+
+    @contextmanager
+    def read(self, part: str) -> Iterator[IO[bytes]]:
+        if part == "tables":
+            command = ["exec", "-T", "tooldb", "mysqldump", "--no-tablespaces", "tooldb"]
+        else:
+            service, file = FILES[part]
+            command = [*_python(service, COPY), file]
+        with _open(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            yield process.stdout
+
+    def write(self, part: str, content: IO[bytes]) -> None:
+        if part == "tables":
+            command = ["exec", "-T", "tooldb", "mysql", "tooldb"]
+        else:
+            service, file = FILES[part]
+            command = [*_python(service, REPLACE), file]
+        with _open(command, stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            with process.stdin as pipe:
+                while block := content.read(BLOCK):
+                    pipe.write(block)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        running = set(_lines("ps", "--services", "--status", "running"))
+        _checked("up", "--detach", "--wait", "tooldb", "redis")
+        stopped = [service for service in WRITERS if service in running]
+        if stopped:
+            _checked("stop", *stopped)
+        yield
+        _checked("exec", "-T", "redis", "sh", "-c", EMPTY_QUEUE)
+        if stopped:
+            _checked("start", *stopped)
+
+
+def runs() -> bool:
+    """Whether this folder's compose project has a database."""
+    try:
+        return bool(_run("ps", "--quiet", "tooldb").stdout.strip())
+    except OSError:
+        return False
+
+
+def _python(service: str, code: str) -> list[str]:
+    """A Python program in a container of its own, with the service's volume."""
+    return ["run", "--rm", "--no-deps", "-T", "--entrypoint", "python", service, "-c", code]
+
+
+@contextmanager
+def _open(
+    command: list[str], stdin: int = subprocess.DEVNULL, stdout: int | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A running compose command. Raises BackupError when it fails."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            ["docker", "compose", *command],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=errors,
+        )
+        try:
+            yield process
+        except BrokenPipeError:
+            pass  # the command's own error says why
+        finally:
+            code = process.wait()
+        if code:
+            errors.seek(0)
+            raise BackupError(_last_line(errors.read().decode(errors="replace")))
+
+
+def _run(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["docker", "compose", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _checked(*command: str) -> str:
+    done = _run(*command)
+    if done.returncode:
+        raise BackupError(f"docker compose {command[0]}: {_last_line(done.stderr)}")
+    return done.stdout
+
+
+def _lines(*command: str) -> list[str]:
+    return _checked(*command).split()
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "failed without a message"

@@ -1,0 +1,114 @@
+"""A backup of a running pipeline restores all rows and the models in use."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from embedded.stack import ROOT
+from tests.support.oracle import at_rest, check
+from tests.support.pipeline import Pipeline, synthetic
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ward")
+    return synthetic(folder, "--patients", "12", "--days", "3", "--seed", "1")
+
+
+def run(pipeline: Pipeline, *command: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=pipeline.environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def save(pipeline: Pipeline, folder: Path) -> Path:
+    run(pipeline, "backup", "save", str(folder), "--stack", "local")
+    (saved,) = folder.iterdir()
+    return saved
+
+
+def history(pipeline: Pipeline) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(pipeline.environ["MODEL_STATE"])) as connection:
+        return connection.execute("SELECT * FROM changes").fetchall()
+
+
+def settled(pipeline: Pipeline) -> bool:
+    return pipeline.done() and at_rest(pipeline.database_url)
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["over later rows", "into an empty stack"])
+def test_a_restored_pipeline_ends_with_all_rows_once(
+    ward: Path, tmp_path: Path, empty: bool
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with Pipeline(first, ward, REPLAY_RATE="120") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 200)
+        run(pipeline, "modelapi", "shadow", "news2", "2017")
+        saved = save(pipeline, tmp_path / "backups")
+        changes = history(pipeline)
+        at_backup = pipeline.committed()
+        pipeline.wait(lambda: pipeline.committed() > at_backup + 200)
+        run(pipeline, "modelapi", "unshadow", "news2")
+    later = Pipeline(second, ward) if empty else Pipeline(first, ward)
+    run(later, "backup", "restore", str(saved), "--stack", "local")
+    assert history(later) == changes
+    with later:
+        later.wait(lambda: settled(later))
+        check(ward, later.database_url, "live")
+
+
+def test_a_restore_is_rejected_while_the_pipeline_runs(ward: Path, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ward) as pipeline:
+        pipeline.wait(lambda: settled(pipeline))
+        saved = save(pipeline, tmp_path / "backups")
+        run(pipeline, "backup", "restore", str(saved), "--stack", "local", code=1)
+        check(ward, pipeline.database_url, "live")
+
+
+@pytest.mark.parametrize("damage", ["cut", "part missing", "digest missing", "of another kind"])
+def test_a_damaged_backup_changes_nothing(ward: Path, tmp_path: Path, damage: str) -> None:
+    pipeline = Pipeline(tmp_path, ward)
+    with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection, connection:
+        connection.execute("CREATE TABLE readings (value)")
+        connection.execute("INSERT INTO readings VALUES (1)")
+    saved = save(pipeline, tmp_path / "backups")
+    with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection, connection:
+        connection.execute("INSERT INTO readings VALUES (2)")
+    tables, contents = saved / "tables.gz", saved / "backup.json"
+    if damage == "cut":
+        tables.write_bytes(tables.read_bytes()[:-1])
+    elif damage == "part missing":
+        tables.unlink()
+    else:
+        found = json.loads(contents.read_text())
+        found |= {"tables": "mysql"} if damage == "of another kind" else {"sha256": None}
+        contents.write_text(json.dumps(found))
+    assert run(pipeline, "backup", "restore", str(saved), code=1).stderr.count("\n") == 1
+    with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection:
+        assert connection.execute("SELECT value FROM readings").fetchall() == [(1,), (2,)]
+
+
+def test_a_backup_that_fails_leaves_nothing_behind(ward: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path, ward)
+    (tmp_path / "icu.sqlite").write_bytes(b"not a database, but long enough to look at" * 100)
+    run(pipeline, "backup", "save", str(tmp_path / "backups"), "--stack", "local", code=1)
+    assert not list((tmp_path / "backups").iterdir())
+    shutil.rmtree(tmp_path / "backups")

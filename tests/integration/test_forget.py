@@ -1,0 +1,181 @@
+"""`python -m tool forget` deletes all rows of the stays it is asked for, and no other row."""
+
+import os
+import subprocess
+import sys
+import typing
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rq import Worker
+from rq.serializers import JSONSerializer
+
+from embedded.stack import ROOT
+from tests.support.servers import redis_server
+from tool.database import connect
+from wire.database import connect as open_database
+from wire.database import placeholder
+from wire.tables import KEYS, TABLES, columns
+
+# stream, pat_id, date_admission, date_discharge, first number, readings
+STAYS = (
+    ("a", 1, "2150-01-01", "2150-01-05", 1, 1_100),
+    ("a", 1, "2150-02-01", None, 3_001, 3),
+    ("a", 2, "2150-01-02", "2150-03-01", 4_001, 3),
+    ("b", 1, "2150-01-01", "2150-01-04", 1, 3),
+)
+UNTOUCHED = {"positions", "models"}
+HINTS = {table: typing.get_type_hints(row) for table, row in TABLES.items()}
+
+# For the test alone: a server takes its time to start.
+pytestmark = pytest.mark.timeout(120, func_only=True)
+
+
+def rows(table: str) -> list[dict[str, Any]]:
+    """Rows of every stay: one per reading where the key has a number, else one."""
+    found = []
+    for stream, pat_id, admission, discharge, first, count in STAYS:
+        numbered = {"seq", "of_seq"} & set(KEYS[table])
+        for seq in range(first, first + (count if numbered else 1)):
+            row = {name: value(table, name, seq) for name in columns(table)}
+            row |= {"stream": stream} if "stream" in row else {}
+            row |= {"pat_id": pat_id} if "pat_id" in row else {}
+            row |= {"date_admission": admission} if "date_admission" in row else {}
+            row |= {"date_discharge": discharge} if "date_discharge" in row else {}
+            if table == "withdrawn":
+                # Messages 500 later than the readings that are left.
+                row |= {"of_seq": 10_000 + seq, "seq": 20_000 + seq}
+            found.append(row)
+    unique = {tuple(row[key] for key in KEYS[table]): row for row in found}
+    return list(unique.values())
+
+
+def value(table: str, name: str, seq: int) -> Any:
+    kind = HINTS[table][name]
+    if name == "part":
+        return 0
+    if name.startswith("date_"):
+        return "2150-01-01"
+    if name.endswith("_at"):
+        return "2150-01-01 00:00:00"
+    if name == "features":
+        return "[]"
+    return "x" if kind in (str, str | None) else seq if kind in (int, int | None) else 1.5
+
+
+def fill(url: str) -> None:
+    database = connect(url)
+    database.create_tables()
+    database.close()
+    with closing(open_database(url)) as connection:
+        cursor = connection.cursor()
+        for table in TABLES:
+            names = ", ".join(f"`{name}`" for name in columns(table))
+            marks = ", ".join([placeholder(url)] * len(columns(table)))
+            cursor.execute("BEGIN")
+            cursor.executemany(
+                f"INSERT INTO {table} ({names}) VALUES ({marks})",
+                [tuple(row.values()) for row in rows(table)],
+            )
+            connection.commit()
+
+
+def keys(url: str, table: str) -> set[tuple[str, ...]]:
+    with closing(open_database(url, read_only=True)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"SELECT {', '.join(KEYS[table])} FROM {table}")
+        return {tuple(map(str, row)) for row in cursor.fetchall()}
+
+
+def left(table: str, keep: Callable[[dict[str, Any]], bool]) -> set[tuple[str, ...]]:
+    return {
+        tuple(str(row[key]) for key in KEYS[table])
+        for row in rows(table)
+        if table in UNTOUCHED or keep(row)
+    }
+
+
+def run(url: str, *arguments: str, redis: str = "redis://127.0.0.1:1/0") -> int:
+    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": url, "REDIS_URL": redis}
+    return subprocess.run(
+        [sys.executable, "-m", "tool", "forget", *arguments],
+        cwd=ROOT,
+        env=environ,
+        timeout=120,
+        check=False,
+    ).returncode
+
+
+def stay_of(row: dict[str, Any]) -> tuple[str, int]:
+    """The stream and number of the stay's first reading."""
+    seq = row.get("of_seq", row.get("seq", 0)) % 10_000
+    first = max(stay[4] for stay in STAYS if stay[0] == row["stream"] and stay[4] <= max(seq, 1))
+    return row["stream"], first
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "mysql"])
+def test_stays_discharged_before_a_day_are_forgotten(
+    new_database: Callable[[str], str], kind: str
+) -> None:
+    url = new_database(kind)
+    fill(url)
+    assert run(url, "--discharged-before", "2150-01-05") == 0
+    assert keys(url, "stays") == left("stays", lambda row: row["stream"] == "a")
+    assert run(url, "--discharged-before", "2150-01-06") == 0
+    for table in set(TABLES) - {"rejected"}:
+
+        def kept(row: dict[str, Any]) -> bool:
+            if "date_admission" in row:
+                return (row["stream"], row["date_admission"]) not in {
+                    ("a", "2150-01-01"),
+                    ("b", "2150-01-01"),
+                }
+            return stay_of(row) not in {("a", 1), ("b", 1)}
+
+        assert keys(url, table) == left(table, kept), table
+    # Patient 1 of stream a has another stay, so rejected messages stay as well.
+    assert keys(url, "rejected") == left("rejected", lambda row: row["stream"] == "a")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
+def test_a_stream_is_forgotten_and_its_positions_stay(
+    new_database: Callable[[str], str], kind: str
+) -> None:
+    url = new_database(kind)
+    fill(url)
+    assert run(url, "--stream", "a") == 0
+    for table in TABLES:
+        assert keys(url, table) == left(table, lambda row: row["stream"] == "b"), table
+    assert run(url, "--stream", "none") == 0
+
+
+def test_the_space_is_returned_to_the_disk(new_database: Callable[[str], str]) -> None:
+    url = new_database("sqlite")
+    fill(url)
+    file = Path(url.removeprefix("sqlite:///"))
+    before = file.stat().st_size
+    assert run(url, "--stream", "a") == 0
+    assert file.stat().st_size < before / 2
+
+
+def test_nothing_is_forgotten_while_a_tool_runs(
+    new_database: Callable[[str], str], tmp_path: Path
+) -> None:
+    url = new_database("sqlite")
+    fill(url)
+    with redis_server(tmp_path) as redis:
+        address = f"unix://{redis.connection_pool.connection_kwargs['path']}"
+        worker = Worker([], connection=redis, serializer=JSONSerializer)
+        worker.register_birth()
+        assert run(url, "--stream", "a", redis=address) == 1
+        assert keys(url, "stays") == left("stays", lambda _: True)
+        worker.register_death()
+        assert run(url, "--stream", "a", redis=address) == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--discharged-before", "1.2.2150"]])
+def test_wrong_arguments_are_rejected(arguments: list[str]) -> None:
+    assert run("sqlite:////nowhere", *arguments) == 2

@@ -1,0 +1,140 @@
+"""Deletes stays with all that is stored of them. The positions stay, so nothing is read again."""
+
+import logging
+from collections import Counter
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Worker
+
+from tool.database.session import Session
+from wire.database import is_sqlite
+from wire.tables import KEYS, TABLES, columns
+
+log = logging.getLogger("tool")
+
+# Readings per transaction: a short one does not fill the undo log, nor a disk that is nearly full.
+PORTION = 1_000
+# No key of theirs begins with the stay: their rows are found by the number of the reading.
+BY_READING = tuple(
+    table
+    for table in TABLES
+    if KEYS[table][:2] == ("stream", "seq")
+    and (table == "predictions" or "pat_id" not in columns(table))
+)
+BY_STAY = tuple(
+    table
+    for table in TABLES
+    if {"stream", "pat_id", "date_admission"} <= set(columns(table))
+    and table not in (*BY_READING, "stays", "readings", "withdrawn")
+)
+STAY = "stream = ? AND pat_id = ? AND date_admission = ?"
+
+Stay = tuple[str, int, str]
+
+
+def forget(session: Session, where: str, value: str) -> Counter[str]:
+    """Deletes the stays for which `where` holds, and returns the number of rows per table.
+
+    An interrupted run is completed by the next one: a stay's row in `stays` goes last. Raises
+    DatabaseError.
+    """
+    done: Counter[str] = Counter()
+    for stay in _stays(session, where, value):
+        while _forget_readings(session, stay, "readings", "seq", done):
+            pass
+        while _forget_readings(session, stay, "withdrawn", "of_seq", done):
+            pass
+        with session.transaction() as cursor:
+            for table in (*BY_STAY, "stays"):
+                session.execute(cursor, f"DELETE FROM {table} WHERE {STAY}", stay)
+                done[table] += cursor.rowcount
+            # A rejected message names a patient and no stay: it goes with the patient's last one.
+            session.execute(
+                cursor,
+                "DELETE FROM rejected WHERE pat_id = ? AND stream = ? AND NOT EXISTS"
+                " (SELECT 1 FROM stays WHERE stays.pat_id = rejected.pat_id"
+                " AND stays.stream = rejected.stream)",
+                (stay[1], stay[0]),
+            )
+            done["rejected"] += cursor.rowcount
+        log.info("forgot stay %s of patient %d, stream %s", stay[2], stay[1], stay[0])
+    return done
+
+
+def forget_rejected(session: Session, stream: str) -> int:
+    """Deletes the stream's rejected messages, which may name no patient; returns their number."""
+    done = 0
+    while True:
+        with session.transaction() as cursor:
+            session.execute(
+                cursor, "SELECT seq FROM rejected WHERE stream = ? LIMIT ?", (stream, PORTION)
+            )
+            found = [seq for (seq,) in cursor.fetchall()]
+            if not found:
+                return done
+            done += _delete(session, cursor, "rejected", "seq", stream, found)
+
+
+def workers(redis: Redis) -> int:
+    """The number of the tool's workers that run; 0 when Redis is not there for them either."""
+    try:
+        return Worker.count(connection=redis)
+    except RedisError:
+        return 0
+
+
+def give_back_space(session: Session) -> None:
+    """Returns the space of deleted rows to the disk; until then the database uses it again.
+
+    Raises DatabaseError where it cannot: a table is copied, which needs room for the copy.
+    """
+    connection: Any = session.connect(timeout=None)
+    try:
+        cursor = connection.cursor()
+        if is_sqlite(session.url):
+            cursor.execute("VACUUM")
+        for table in () if is_sqlite(session.url) else TABLES:
+            cursor.execute(f"OPTIMIZE TABLE {table}")
+            cursor.fetchall()
+    except session.errors as error:
+        raise session.translate(error) from error
+    finally:
+        connection.close()
+
+
+def _stays(session: Session, where: str, value: str) -> list[Stay]:
+    with session.transaction() as cursor:
+        session.execute(
+            cursor, f"SELECT stream, pat_id, date_admission FROM stays WHERE {where}", (value,)
+        )
+        return [(stream, int(pat), str(admission)) for stream, pat, admission in cursor.fetchall()]
+
+
+def _forget_readings(
+    session: Session, stay: Stay, table: str, column: str, done: Counter[str]
+) -> int:
+    """Deletes a portion of the stay's rows in `table`, and all that was made of these readings."""
+    with session.transaction() as cursor:
+        session.execute(
+            cursor, f"SELECT {column} FROM {table} WHERE {STAY} LIMIT ?", (*stay, PORTION)
+        )
+        found = [seq for (seq,) in cursor.fetchall()]
+        for other, key in (*((name, "seq") for name in BY_READING), (table, column)):
+            done[other] += _delete(session, cursor, other, key, stay[0], found)
+    return len(found)
+
+
+def _delete(
+    session: Session, cursor: Any, table: str, key: str, stream: str, numbers: list[int]
+) -> int:
+    if not numbers:
+        return 0
+    marks = ", ".join("?" * len(numbers))
+    session.execute(
+        cursor,
+        f"DELETE FROM {table} WHERE stream = ? AND {key} IN ({marks})",
+        (stream, *numbers),
+    )
+    return int(cursor.rowcount)
