@@ -1,4 +1,4 @@
-"""The process beside the workers: lost acknowledgements, declarations, pending predictions."""
+"""The process beside the workers: lost acknowledgements, declarations, late predictions, alarms."""
 
 import logging
 import threading
@@ -9,6 +9,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tool.acknowledge import acknowledge_all
+from tool.alarms import Alarms
 from tool.database import Database, DatabaseError
 from tool.declarations import Publisher
 from tool.model_client import ModelClient, ModelUnavailable
@@ -29,6 +30,7 @@ def tasks(redis: Redis, database: Database, client: ModelClient) -> Tasks:
         "declaration": Publisher(redis, database, client).publish,
         "pending predictions": pending.fill_in,
         "count of pending predictions": pending.count,
+        "alarms": Alarms(database).compute,
     }
 
 

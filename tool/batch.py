@@ -19,7 +19,7 @@ from tool.model_client import (
 from tool.rejections import rejected_row
 from tool.result import Result
 from tool.stays import Stays
-from tool.times import hours_of_day, text_on
+from tool.times import hours_of_day, text_of, text_on
 from tool.withdrawals import withdraw
 from wire.batches import RawMessage
 from wire.messages import (
@@ -36,6 +36,7 @@ from wire.messages import (
 )
 from wire.tables import (
     AcknowledgementRow,
+    DischargeRow,
     OutcomeRow,
     PendingRow,
     PredictionRow,
@@ -92,7 +93,7 @@ class BatchProcessor:
         decoded = self._decode([raw], changes, Result(changes.last))
         stays = self._load(decoded, changes.stream)
         for _, message in decoded:
-            if isinstance(message, Reading):
+            if isinstance(message, Reading | Discharge):
                 known = stays[changes.stream, message.pat_id, message.date_admission]
                 known.update(message.age, message.date_discharge)
         self._stays.commit(changes, stays)
@@ -155,6 +156,9 @@ class BatchProcessor:
         match message:
             case Discharge():
                 stays[changes.stream, *stay].update(message.age, message.date_discharge)
+                hours = hours_of_day(message.hour, message.minute, message.second)
+                at = text_of(ordinal(message.day), hours)
+                changes.discharges.append(DischargeRow(changes.stream, seq, *stay, at, changes.now))
             case Admission():
                 stays[changes.stream, *stay].admit(message)
             case Withdrawal():

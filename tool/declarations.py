@@ -47,7 +47,7 @@ class Publisher:
 
     def _write(self) -> None:
         if self._unstored is not None:
-            self._database.remember_models(_rows(self._unstored))
+            self._database.remember_models(model_rows(self._unstored))
             self._unstored = None
         published = self._redis.get(DECLARATION)
         if self._declared is None and published is None:
@@ -92,17 +92,22 @@ def stored(database: Database) -> bytes | None:
     for row in database.models():
         features = msgspec.json.decode(row.features)
         declared = {"model": row.model, "version": row.version, "features": features}
+        declared["alarm"] = msgspec.json.decode(row.alarm) if row.alarm else None
         roles[row.role].append(declared)
     if not roles["champion"]:
         return None
     return msgspec.json.encode({"champion": roles["champion"][0], "shadows": roles["shadow"]})
 
 
-def _rows(declaration: Declaration) -> list[ModelRow]:
+def model_rows(declaration: Declaration) -> list[ModelRow]:
+    """The declared models as rows of table `models`."""
     models = [("champion", declaration.champion)]
     models += [("shadow", model) for model in declaration.shadows]
     return [
-        ModelRow(model.model, model.version, role, _json(model.features), now())
+        ModelRow(
+            *(model.model, model.version, role, _json(model.features), now()),
+            _json(model.alarm) if model.alarm else None,
+        )
         for role, model in models
     ]
 

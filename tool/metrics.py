@@ -70,6 +70,7 @@ PENDING = Gauge(
     "Predictions that wait for their model; counted up to 10,001",
     multiprocess_mode="mostrecent",
 )
+ALARMS = Counter("icu_tool_alarms_total", "Events of alarms, by model", ["model", "kind"])
 CLOCK = Gauge(
     "icu_tool_stream_timestamp_seconds",
     "Time of the newest message in the database, by the stream's own clock",

@@ -11,6 +11,7 @@ import urllib3
 
 from tool import metrics
 from tool.features import FeatureSet
+from wire.alarms import Policy
 from wire.features import Feature
 
 log = logging.getLogger("tool.model")
@@ -33,6 +34,7 @@ class Model(msgspec.Struct, frozen=True):
     model: str
     version: str
     features: list[dict[str, Any]]
+    alarm: Policy | None = None
 
 
 class Declaration(msgspec.Struct, frozen=True):

@@ -115,6 +115,7 @@ class ModelRow(msgspec.Struct, frozen=True, gc=False):
     role: str
     features: str
     seen_at: str
+    alarm: str | None
 
 
 class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
@@ -155,6 +156,70 @@ class AcknowledgementRow(msgspec.Struct, frozen=True, gc=False):
     snooze_hours: float
 
 
+class DischargeRow(msgspec.Struct, frozen=True, gc=False):
+    """A discharge as it came; the stay's row holds the last one only."""
+
+    stream: str
+    seq: int
+    pat_id: int
+    date_admission: str
+    happened_at: str
+    created_at: str
+
+
+class AlarmRow(msgspec.Struct, frozen=True, gc=False):
+    """An event of an alarm: message `raised_seq` raised it, message `seq` is the event.
+
+    kind: raise, again, acknowledge or clear. probability: null for an acknowledgement and where a
+    discharge clears. revision: of the rule. author: of an acknowledgement.
+    """
+
+    stream: str
+    seq: int
+    model: str
+    version: str
+    pat_id: int
+    date_admission: str
+    kind: str
+    raised_seq: int
+    happened_at: str
+    probability: float | None
+    revision: int
+    author: str | None
+
+
+class AlarmStateRow(msgspec.Struct, frozen=True, gc=False):
+    """`wire.alarms.State` of a stay up to message `seq`, and who acknowledged its alarm."""
+
+    stream: str
+    pat_id: int
+    date_admission: str
+    model: str
+    version: str
+    seq: int
+    clock: str
+    since: str | None
+    raised_seq: int | None
+    raised_at: str | None
+    rung_at: str | None
+    quiet_until: str | None
+    acknowledged_by: str | None
+
+
+class AlarmPositionRow(msgspec.Struct, frozen=True, gc=False):
+    """The last message of a partition that the alarms of a model have taken in."""
+
+    stream: str
+    part: int
+    model: str
+    version: str
+    seq: int
+
+
+class OutboxRow(PendingRow, frozen=True, gc=False):
+    """An alarm that the webhook has not accepted yet."""
+
+
 TABLES: dict[str, type[Any]] = {
     "readings": ReadingRow,
     "stays": StayRow,
@@ -167,19 +232,26 @@ TABLES: dict[str, type[Any]] = {
     "outcomes": OutcomeRow,
     "withdrawn": WithdrawnRow,
     "acknowledgements": AcknowledgementRow,
+    "discharges": DischargeRow,
+    "alarms": AlarmRow,
+    "alarm_state": AlarmStateRow,
+    "alarm_positions": AlarmPositionRow,
+    "outbox": OutboxRow,
 }
 KEYS: dict[str, tuple[str, ...]] = {
-    "readings": ("stream", "seq"),
+    **dict.fromkeys(
+        ("readings", "rejected", "outcomes", "acknowledgements", "discharges"), ("stream", "seq")
+    ),
+    **dict.fromkeys(
+        ("predictions", "pending", "alarms", "outbox"), ("stream", "seq", "model", "version")
+    ),
     "stays": ("pat_id", "date_admission", "stream"),
     "vitals": ("pat_id", "date_admission", "parameter", "stream"),
-    "predictions": ("stream", "seq", "model", "version"),
-    "pending": ("stream", "seq", "model", "version"),
-    "rejected": ("stream", "seq"),
     "positions": ("stream", "part"),
     "models": ("model", "version"),
-    "outcomes": ("stream", "seq"),
     "withdrawn": ("stream", "of_seq"),
-    "acknowledgements": ("stream", "seq"),
+    "alarm_state": ("pat_id", "date_admission", "model", "version", "stream"),
+    "alarm_positions": ("stream", "part", "model", "version"),
 }
 
 

@@ -252,7 +252,7 @@ class TestServers:
         rows(url, f"ALTER DATABASE {self.LOOSE}")
         upgrade(url)
         for name in ("CO", "co", "co ", "Température", "temperature"):
-            rows(url, f"INSERT INTO models VALUES ('{name}', '1', 'shadow', '[]', NOW())")
+            rows(url, f"INSERT INTO models VALUES ('{name}', '1', 'shadow', '[]', NOW(), NULL)")
         assert rows(url, "SELECT COUNT(*) FROM models") == [(5,)]
 
     def test_a_column_that_ignores_case_is_refused(self, empty: Callable[[], str]) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 from rq import Queue
 from rq.job import Job
 
-from tool import data_handler, processes, worker
+from tool import alarms, data_handler, processes, worker
 from tool.__main__ import main
 from tool.database import Changes, Database
+from tool.database.alarms import AlarmChanges, AlarmTables
 from tool.jobs import Jobs
 from tool.result import Result
 from tool.settings import Settings, client_of, database_of, redis_of
@@ -85,6 +86,24 @@ def failing(database: Database) -> Database:
     return database
 
 
+class FailingAlarms(AlarmTables):
+    """The tables of the alarms, with fail points around and inside their transaction."""
+
+    def commit(self, changes: AlarmChanges) -> None:
+        last = max(seq for _, seq in changes.moves) if changes.alarms else 0
+        points.reached("alarms-computed", last, "")
+        insert = self._session.insert
+
+        def failing_insert(cursor: Any, table: str, rows: Any) -> None:
+            insert(cursor, table, rows)
+            points.reached("alarms-inserted", last, "")
+
+        self._session.insert = failing_insert  # type: ignore[method-assign]
+        super().commit(changes)
+        self._session.insert = insert  # type: ignore[method-assign]
+        points.reached("alarms-committed", last, "")
+
+
 class Poisoned(data_handler.DataHandler):
     """Fails to process a message, or crashes."""
 
@@ -111,11 +130,18 @@ def work(settings: Settings, part: int) -> None:
     worker.work(part, redis_of(settings), database, handler)
 
 
+def run_in_background(settings: Settings) -> None:
+    vars(alarms)["AlarmTables"] = FailingAlarms
+    begin_background(settings)
+
+
 points = Points()
+begin_background = processes.run_in_background
 
 if __name__ == "__main__":
-    # From the module, not from __main__: the worker's process imports it by name.
-    from tests.support.failing_tool import work as importable
+    # From the module, not from __main__: the processes import it by name.
+    from tests.support import failing_tool
 
-    processes.work = importable
+    processes.work = failing_tool.work
+    processes.run_in_background = failing_tool.run_in_background
     raise SystemExit(main())

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from wire.tables import (
     AcknowledgementRow,
+    DischargeRow,
     OutcomeRow,
     PendingRow,
     PredictionRow,
@@ -50,4 +51,5 @@ class Changes:
     pending: list[PendingRow] = field(default_factory=list)
     outcomes: list[OutcomeRow] = field(default_factory=list)
     acknowledgements: list[AcknowledgementRow] = field(default_factory=list)
+    discharges: list[DischargeRow] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)

@@ -39,6 +39,7 @@ def write(session: Session, cursor: Any, changes: Changes) -> None:
     session.insert(cursor, "pending", changes.pending)
     session.insert(cursor, "outcomes", changes.outcomes)
     session.insert(cursor, "acknowledgements", changes.acknowledgements)
+    session.insert(cursor, "discharges", changes.discharges)
     session.replace(cursor, "rejected", changes.rejected)
 
 

@@ -39,6 +39,7 @@ STORED = (
     ("withdrawn", "seq"),
     ("outcomes", "seq"),
     ("acknowledgements", "seq"),
+    ("discharges", "seq"),
 )
 
 

@@ -1,0 +1,105 @@
+"""The alarms that the predictions in a database call for, worked out with pandas.
+
+Nothing of the services is used. Of a model's rule only its JSON in table `models` is read.
+"""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from tests.support.oracle import table
+
+STAY = ["stream", "pat_id", "date_admission"]
+COLUMNS = ["stream", "seq", "model", "version", "kind", "raised_seq", "happened_at", "author"]
+
+
+def check(database_url: str) -> str:
+    """Compares table `alarms` with the predictions of every model that has a rule."""
+    found = table(database_url, "alarms").sort_values(COLUMNS[:4], ignore_index=True)
+    found["happened_at"] = pd.to_datetime(found["happened_at"])
+    wanted = expected(database_url).sort_values(COLUMNS[:4], ignore_index=True)
+    assert len(found) == len(wanted), f"{len(found)} alarms, {len(wanted)} expected"
+    for column in COLUMNS:
+        left, right = found[column], wanted[column]
+        same = (left == right) | (left.isna() & right.isna())
+        assert same.all(), f"{column}: {found[~same].head(3)} but {wanted[~same].head(3)}"
+    return f"{len(found)} alarms: all equal"
+
+
+def expected(database_url: str) -> pd.DataFrame:
+    """The events of all alarms: COLUMNS."""
+    events = []
+    for row in table(database_url, "models", "alarm IS NOT NULL").itertuples():
+        events += _events(database_url, row.model, row.version, json.loads(row.alarm))
+    found = pd.DataFrame(events, columns=COLUMNS)
+    return found.assign(happened_at=pd.to_datetime(found["happened_at"]))
+
+
+def _events(url: str, model: str, version: str, rule: dict[str, Any]) -> list[dict[str, Any]]:
+    of_model = f"model = '{model}' AND version = '{version}'"
+    predictions = table(url, "predictions", f"{of_model} AND probability IS NOT NULL")
+    predictions = predictions.assign(what="p", at=predictions["measured_at"])
+    acknowledged = table(url, "acknowledgements", f"model IS NULL OR model = '{model}'")
+    acknowledged = acknowledged.assign(what="a", at=acknowledged["acknowledged_at"])
+    discharged = table(url, "discharges")
+    discharged = discharged.assign(what="d", at=discharged["happened_at"])
+    some = [frame for frame in (predictions, acknowledged, discharged) if len(frame)]
+    if not some:
+        return []
+    inputs = pd.concat(some).sort_values("seq")
+    inputs["at"] = pd.to_datetime(inputs["at"])
+    found = []
+    for (stream, _, _), stay in inputs.groupby(STAY):
+        same = {"stream": stream, "model": model, "version": version}
+        found += [same | event for event in _of_stay(stay, rule)]
+    return found
+
+
+def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of one stay. Times of the rule are hours."""
+    clear_below = rule["at"] if rule.get("clear") is None else rule["clear"]
+    persistence, silence = _hours(rule["for_hours"]), _hours(rule["silence_hours"])
+    again = _hours(rule["again_hours"]) if rule.get("again_hours") is not None else None
+    events: list[dict[str, Any]] = []
+    run_from = standing = rung = snoozed = None
+    now = pd.Timestamp.min
+    for each in stay.itertuples():
+        event = None
+        if each.what == "a":
+            if standing is not None:
+                snoozed = (max(now, each.at) + _hours(each.snooze_hours)).round("s")
+                event = {"kind": "acknowledge", "raised_seq": standing, "happened_at": each.at}
+                events.append({"seq": each.seq, **event, "author": each.author})
+            continue
+        now = max(now, each.at)
+        quiet = snoozed is not None and now < snoozed
+        if each.what == "d" or each.probability < rule["at"]:
+            run_from = None
+        elif run_from is None:
+            run_from = now
+        if standing is not None:
+            if each.what == "d" or each.probability < clear_below:
+                event = ("clear", standing)
+                standing = snoozed = None
+            elif again is not None and run_from is not None and not quiet and now - rung >= again:
+                event = ("again", standing)
+                rung = now
+        elif (
+            run_from is not None
+            and now - run_from >= persistence
+            and (rung is None or now - rung >= silence)
+        ):
+            event = ("raise", each.seq)
+            standing, rung = each.seq, now
+        if event is not None:
+            kind, raised = event
+            events.append(
+                {"seq": each.seq, "kind": kind, "raised_seq": raised, "happened_at": now}
+                | {"author": None}
+            )
+    return events
+
+
+def _hours(number: float) -> pd.Timedelta:
+    return pd.Timedelta(seconds=round(number * 3600))

@@ -1,0 +1,189 @@
+"""Computes the alarms of each model: `wire.alarms` over the stored predictions.
+
+The predictions, acknowledgements and discharges of a stay are taken in by message number, up to the
+first pending prediction of the model. So a model that is away delays alarms and changes none, and
+the same stream gives the same alarms. Each step is one transaction with its position.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
+
+import msgspec
+
+from tool import metrics
+from tool.database import Database, Moved
+from tool.database.alarms import AlarmChanges, AlarmTables, Input, Part
+from tool.times import hours_of, text_of
+from wire.alarms import Event, Policy, State, acknowledge, discharge, step
+from wire.messages import ordinal
+from wire.tables import AlarmRow, AlarmStateRow, ModelRow, OutboxRow
+
+log = logging.getLogger("tool.alarms")
+
+# Messages of one step.
+STEP = 2_000
+# The webhook does not get alarms of predictions that were stored longer ago: a new model, or a new
+# version of this program, computes the alarms of the whole history.
+HISTORY = timedelta(days=1)
+
+StayKey = tuple[int, str]
+
+
+class Alarms:
+    """Computes the alarms of all declared models. webhook: whether they are to be sent."""
+
+    def __init__(self, database: Database, webhook: bool = False) -> None:
+        self._database = database
+        self._tables = AlarmTables(database)
+        self._webhook = webhook
+
+    def compute(self) -> None:
+        """Takes in all that is stored now. Raises DatabaseError."""
+        for model in self._database.models():
+            if model.alarm is None:
+                continue
+            policy = msgspec.json.decode(model.alarm, type=Policy)
+            behind = sorted(self._tables.behind(model.model, model.version))
+            for stream, parts in groupby(behind, attrgetter("stream")):
+                try:
+                    self._catch_up(stream, model, policy, list(parts))
+                except Moved:
+                    log.debug("%s %s: another process was faster", model.model, model.version)
+
+    def _catch_up(self, stream: str, model: ModelRow, policy: Policy, parts: list[Part]) -> None:
+        while parts:
+            after = min(part.done for part in parts)
+            last = min(after + STEP, max(part.stored for part in parts))
+            inputs = self._tables.inputs(stream, after, last, model.model, model.version)
+            pending = min((each.seq for each in inputs if each.waits is not None), default=None)
+            if pending is not None:
+                last = pending - 1
+                inputs = [each for each in inputs if each.seq < pending]
+            moves = [(part, min(part.stored, last)) for part in parts if part.done < last]
+            if moves:
+                changes = AlarmChanges(stream, model.model, model.version, moves)
+                self._take_in(inputs, policy, changes)
+                self._tables.commit(changes)
+                for row in changes.alarms:
+                    metrics.ALARMS.labels(row.model, row.kind).inc()
+            if pending is not None:
+                return
+            parts = [part._replace(done=max(part.done, last)) for part in parts]
+            parts = [part for part in parts if part.done < part.stored]
+
+    def _take_in(self, inputs: Sequence[Input], policy: Policy, changes: AlarmChanges) -> None:
+        patients = (each.pat_id for each in inputs)
+        found = self._tables.states(changes.stream, changes.model, changes.version, patients)
+        stays = {(row.pat_id, row.date_admission): _Stay.of(row) for row in found}
+        recent = (datetime.now(UTC) - HISTORY).strftime("%Y-%m-%d %H:%M:%S")
+        touched: dict[StayKey, _Stay] = {}
+        for each in inputs:
+            key = (each.pat_id, each.date_admission)
+            stay = stays.get(key)
+            if stay is None:
+                stay = stays[key] = _Stay(key)
+            elif each.seq <= stay.seq:
+                # Taken in already, or a rejected message that was replayed.
+                continue
+            touched[key] = stay
+            alarm = stay.take(each, policy, changes)
+            if alarm is None:
+                continue
+            changes.alarms.append(alarm)
+            if self._webhook and alarm.author is None and (each.created_at or "") > recent:
+                changes.outbox.append(
+                    OutboxRow(alarm.stream, alarm.seq, alarm.model, alarm.version)
+                )
+        changes.states += [stay.row(changes) for stay in touched.values() if stay.known]
+
+
+class _Stay:
+    """What the rule remembers of a stay, and who acknowledged its alarm."""
+
+    def __init__(self, key: StayKey) -> None:
+        self.key = key
+        self.seq = 0
+        self._admitted = ordinal(key[1])
+        self._state = State()
+        self._raised_at: float | None = None
+        self._author: str | None = None
+
+    @classmethod
+    def of(cls, row: AlarmStateRow) -> "_Stay":
+        stay = cls((row.pat_id, row.date_admission))
+        stay.seq = row.seq
+        stay._state = State(
+            hours_of(row.clock, stay._admitted),
+            stay._hours(row.since),
+            row.raised_seq,
+            stay._hours(row.rung_at),
+            stay._hours(row.quiet_until),
+        )
+        stay._raised_at = stay._hours(row.raised_at)
+        stay._author = row.acknowledged_by
+        return stay
+
+    @property
+    def known(self) -> bool:
+        """Whether a prediction or the discharge has set the clock."""
+        return self._state != State()
+
+    def take(self, each: Input, policy: Policy, changes: AlarmChanges) -> AlarmRow | None:
+        """Takes in the next message of the stay. Returns the event of an alarm, if it is one."""
+        self.seq = each.seq
+        at = hours_of(each.at, self._admitted)
+        if each.kind == "acknowledgement":
+            return self._acknowledge(each, at, policy, changes)
+        if each.kind == "discharge":
+            self._state, event = discharge(self._state, each.seq, at)
+        else:
+            assert each.value is not None
+            self._state, event = step(policy, self._state, each.seq, at, each.value)
+        if event is None:
+            return None
+        if event.kind == "raise":
+            self._raised_at = event.at
+        elif event.kind == "clear":
+            self._raised_at = self._author = None
+        return self._event(event, policy, changes)
+
+    def _acknowledge(
+        self, each: Input, at: float, policy: Policy, changes: AlarmChanges
+    ) -> AlarmRow | None:
+        raised = self._state.raised
+        if raised is None:
+            return None
+        state = acknowledge(self._state, at, each.value or 0.0)
+        # To the second, as the table holds it: a restart must not change an alarm.
+        self._state = state._replace(quiet_until=self._hours(self._text(state.quiet_until)))
+        self._author = each.author
+        return AlarmRow(
+            *(changes.stream, each.seq, changes.model, changes.version, *self.key),
+            *("acknowledge", raised, text_of(self._admitted, at), None),
+            *(policy.revision, each.author),
+        )
+
+    def _event(self, event: Event, policy: Policy, changes: AlarmChanges) -> AlarmRow:
+        return AlarmRow(
+            *(changes.stream, event.seq, changes.model, changes.version, *self.key),
+            *(event.kind, event.raised, text_of(self._admitted, event.at)),
+            *(event.probability, policy.revision, None),
+        )
+
+    def row(self, changes: AlarmChanges) -> AlarmStateRow:
+        state = self._state
+        return AlarmStateRow(
+            *(changes.stream, *self.key, changes.model, changes.version, self.seq),
+            *(text_of(self._admitted, state.clock), self._text(state.since), state.raised),
+            *(self._text(self._raised_at), self._text(state.rung_at)),
+            *(self._text(state.quiet_until), self._author),
+        )
+
+    def _hours(self, text: str | None) -> float | None:
+        return None if text is None else hours_of(text, self._admitted)
+
+    def _text(self, hours: float | None) -> str | None:
+        return None if hours is None else text_of(self._admitted, hours)

@@ -1,0 +1,160 @@
+"""Reads and writes the tables of the alarms."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tool.database.database import Database
+from tool.database.errors import Moved
+from tool.database.literals import names, plain
+from wire.tables import AlarmRow, AlarmStateRow, OutboxRow, columns
+
+BEHIND = """
+SELECT p.stream, p.part, p.seq, COALESCE(a.seq, 0) FROM positions p
+LEFT JOIN alarm_positions a
+    ON a.stream = p.stream AND a.part = p.part AND a.model = ? AND a.version = ?
+WHERE p.seq > COALESCE(a.seq, 0)"""
+
+# One statement, so one consistent snapshot: of a stay, nothing is missing before what it returns.
+INPUTS = """
+SELECT p.seq, p.pat_id, p.date_admission, p.measured_at, 'prediction', p.probability, NULL,
+    p.created_at, w.seq
+FROM predictions p
+LEFT JOIN pending w
+    ON w.stream = p.stream AND w.seq = p.seq AND w.model = p.model AND w.version = p.version
+WHERE p.stream = ? AND p.seq > ? AND p.seq <= ? AND p.model = ? AND p.version = ?
+    AND (p.probability IS NOT NULL OR w.seq IS NOT NULL)
+UNION ALL
+SELECT seq, pat_id, date_admission, acknowledged_at, 'acknowledgement', snooze_hours, author,
+    NULL, NULL
+FROM acknowledgements
+WHERE stream = ? AND seq > ? AND seq <= ? AND (model IS NULL OR model = ?)
+UNION ALL
+SELECT seq, pat_id, date_admission, happened_at, 'discharge', NULL, NULL, created_at, NULL
+FROM discharges
+WHERE stream = ? AND seq > ? AND seq <= ?"""
+
+STATES = f"SELECT {names(columns('alarm_state'))} FROM alarm_state"
+
+OUTBOX = f"""
+SELECT {", ".join(f"alarms.{column}" for column in columns("alarms"))} FROM outbox JOIN alarms
+    ON alarms.stream = outbox.stream AND alarms.seq = outbox.seq
+    AND alarms.model = outbox.model AND alarms.version = outbox.version
+ORDER BY outbox.stream, outbox.seq, outbox.model, outbox.version LIMIT ?"""
+
+
+class Input(NamedTuple):
+    """A message that may change the alarms of a stay.
+
+    kind: prediction, acknowledgement or discharge. value: a probability, or the hours of a snooze.
+    waits: the message number again while the prediction is pending, else None.
+    """
+
+    seq: int
+    pat_id: int
+    date_admission: str
+    at: str
+    kind: str
+    value: float | None
+    author: str | None
+    created_at: str | None
+    waits: int | None
+
+
+class Part(NamedTuple):
+    """A partition with messages that the alarms have not taken in: those in (done, stored]."""
+
+    stream: str
+    part: int
+    stored: int
+    done: int
+
+
+@dataclass
+class AlarmChanges:
+    """The rows of one step of a model's alarms; `moves` are partitions with their new positions."""
+
+    stream: str
+    model: str
+    version: str
+    moves: list[tuple[Part, int]]
+    alarms: list[AlarmRow] = field(default_factory=list)
+    states: list[AlarmStateRow] = field(default_factory=list)
+    outbox: list[OutboxRow] = field(default_factory=list)
+
+
+class AlarmTables:
+    """The tables of the alarms. Each method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._session = database.session
+
+    def behind(self, model: str, version: str) -> list[Part]:
+        """The partitions whose alarms are not computed up to the stored messages."""
+        return [Part(*row) for row in self._read(BEHIND, (model, version))]
+
+    def inputs(self, stream: str, after: int, last: int, model: str, version: str) -> list[Input]:
+        """What the messages in (after, last] have for the alarms of a model, in order."""
+        some = (stream, after, last)
+        values = (*some, model, version, *some, model, *some)
+        return sorted(Input(*row) for row in self._read(INPUTS, values))
+
+    def states(
+        self, stream: str, model: str, version: str, patients: Iterable[int]
+    ) -> list[AlarmStateRow]:
+        """What the rule remembers of these patients' stays."""
+        some = sorted(set(patients))
+        marks = ", ".join("?" * len(some))
+        where = f"WHERE pat_id IN ({marks}) AND model = ? AND version = ? AND stream = ?"
+        rows = self._read(f"{STATES} {where}", (*some, model, version, stream)) if some else ()
+        return [AlarmStateRow(*row) for row in rows]
+
+    def commit(self, changes: AlarmChanges) -> None:
+        """Writes the changes. Raises Moved when another process has computed these alarms."""
+        session = self._session
+        with session.transaction() as cursor:
+            for part, seq in changes.moves:
+                self._move(cursor, changes, part, seq)
+            session.insert(cursor, "alarms", changes.alarms)
+            session.replace(cursor, "alarm_state", changes.states)
+            session.insert(cursor, "outbox", changes.outbox)
+
+    def unsent(self, limit: int) -> list[AlarmRow]:
+        """Alarms that the webhook has not accepted; those of a stay in order."""
+        return [AlarmRow(*row) for row in self._read(OUTBOX, (limit,))]
+
+    def sent(self, alarm: AlarmRow) -> None:
+        """Notes that the webhook has accepted an alarm."""
+        with self._session.transaction() as cursor:
+            self._session.execute(
+                cursor,
+                "DELETE FROM outbox WHERE stream = ? AND seq = ? AND model = ? AND version = ?",
+                (alarm.stream, alarm.seq, alarm.model, alarm.version),
+            )
+
+    def _move(self, cursor: Any, changes: AlarmChanges, part: Part, seq: int) -> None:
+        key = (changes.stream, part.part, changes.model, changes.version)
+        self._session.execute(
+            cursor,
+            "UPDATE alarm_positions SET seq = ?"
+            " WHERE stream = ? AND part = ? AND model = ? AND version = ? AND seq = ?",
+            (seq, *key, part.done),
+        )
+        if cursor.rowcount == 1:
+            return
+        if part.done:
+            raise Moved
+        try:
+            self._session.execute(
+                cursor,
+                "INSERT INTO alarm_positions (stream, part, model, version, seq)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (*key, seq),
+            )
+        except self._session.duplicate_key:
+            raise Moved from None
+
+    def _read(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        with self._session.transaction() as cursor:
+            self._session.execute(cursor, statement, values)
+            return [tuple(plain(row)) for row in cursor.fetchall()]
