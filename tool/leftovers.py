@@ -11,13 +11,25 @@ from wire.keys import JobId
 
 
 def unfinished(queue: Queue) -> list[str]:
-    """Ids of the jobs that were taken, except this worker's current job; the oldest first."""
+    """Ids of the jobs that were taken, except this worker's current job; the oldest first.
+
+    Forgets those that are not the pipeline's.
+    """
+    redis: Any = queue.connection
     current = get_current_job()
-    started = queue.started_job_registry.get_job_ids(cleanup=False)
-    taken = {*started, *queue.intermediate_queue.get_job_ids()}
-    return sorted(
-        taken - {current.id if current else None}, key=lambda job_id: JobId.parse(job_id)[:3]
-    )
+    taken, registry = queue.intermediate_queue_key, queue.started_job_registry.key
+    found = {}
+    for entry in (*redis.lrange(taken, 0, -1), *redis.zrange(registry, 0, -1)):
+        # In the registry the id of the execution follows the job's.
+        job_id = entry.decode("utf-8", "replace").partition(":")[0]
+        try:
+            found[job_id] = JobId.parse(job_id)[:3]
+        except ValueError:
+            redis.lrem(taken, 0, entry)
+            redis.zrem(registry, entry)
+    if current:
+        found.pop(current.id, None)
+    return sorted(found, key=found.__getitem__)
 
 
 def queue_again(queue: Queue, job_ids: list[str]) -> None:

@@ -78,6 +78,9 @@ CLOCK = Gauge(
     multiprocess_mode="mostrecent",
 )
 RECONNECTS = Counter("icu_tool_reconnects_total", "Recoveries of a connection", ["peer"])
+FAILED_JOBS = Counter(
+    "icu_tool_failed_jobs_total", "Jobs that failed as a whole, such as one that is not the tool's"
+)
 LEFTOVERS = Counter(
     "icu_tool_leftovers_total", "Unfinished jobs of dead workers that were queued again"
 )

@@ -7,19 +7,22 @@ them twice. The buffer reads a lost job's messages again, because they are not a
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from tool import metrics
 from tool.data_handler import DataHandler
 from tool.database import Database
-from tool.jobs import Jobs
-from wire.keys import queue_name
+from tool.jobs import DeadLetters, Jobs
+from tool.known_job import KnownJob
+from wire.keys import REPLAY_JOB, STORE_JOB, queue_name
 
 log = logging.getLogger("tool")
 
@@ -39,14 +42,30 @@ class PartitionWorker(SimpleWorker):
         super().__init__(
             [queue],
             connection=queue.connection,
+            job_class=KnownJob,
             serializer=JSONSerializer,
+            exception_handlers=[_report_failure],
             worker_ttl=20,
             maintenance_interval=MAINTENANCE_EVERY,
         )
         self.log_job_description = False
         self.stopping = False
         self.jobs = Jobs(queue, database, handler, self.sleep)
+        self._functions: Mapping[str, Callable[..., None]] = {
+            STORE_JOB: self.jobs.store,
+            REPLAY_JOB: self.jobs.replay,
+        }
         self._stopped_at = 0.0
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        if isinstance(job, KnownJob):  # it is: of `job_class`
+            job.functions = self._functions
+        job.origin = queue.name
+        super().execute_job(job, queue)
+
+    def subscribe(self) -> None:
+        # RQ would stop the worker for whoever publishes a command.
+        pass
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True
@@ -73,44 +92,32 @@ class PartitionWorker(SimpleWorker):
         time.sleep(seconds)
 
 
-_worker: PartitionWorker | None = None
-
-
-def store(key: str) -> None:
-    """The job that the buffer queues."""
-    _this_worker().jobs.store(key)
-
-
-def replay(stream: str, seq: int, message: str) -> None:
-    """The job that `python -m tool replay` queues."""
-    _this_worker().jobs.replay(stream, seq, message)
-
-
-def _this_worker() -> PartitionWorker:
-    if _worker is None:
-        raise RuntimeError("this job runs in a worker of `python -m tool`")
-    return _worker
+def _report_failure(job: Job, kind: type[Exception], error: Exception, *_: object) -> None:
+    # Dead letters have a line of their own.
+    if not isinstance(error, DeadLetters):
+        metrics.FAILED_JOBS.inc()
+        log.error("job %s failed: %s: %s", job.id, kind.__name__, error)
 
 
 def work(part: int, redis: Redis, database: Database, handler: DataHandler) -> None:
     """Does the partition's jobs until a signal stops it. Waits when Redis is away."""
-    global _worker
-    queue = Queue(queue_name(part), connection=redis, serializer=JSONSerializer)
+    queue = Queue(queue_name(part), connection=redis, serializer=JSONSerializer, job_class=KnownJob)
     failures = 0
+    worker: PartitionWorker | None = None
     while True:
         try:
-            _worker = PartitionWorker(queue, database, handler)
-            _worker.jobs.queue_leftovers()
+            worker = PartitionWorker(queue, database, handler)
+            worker.jobs.queue_leftovers()
             if failures:
                 metrics.RECONNECTS.labels("redis").inc()
                 log.info("%s: redis: back", queue.name)
             failures = 0
-            _worker.work(logging_level="CRITICAL")
-            _worker.jobs.complete_vitals()
+            worker.work(logging_level="CRITICAL")
+            worker.jobs.complete_vitals()
         except RedisError as error:
             if not failures:
                 log.warning("%s: redis: %s; waiting for it", queue.name, error)
             failures += 1
-        if _worker is not None and _worker.stopping:
+        if worker is not None and worker.stopping:
             return
         time.sleep(min(0.25 * 2 ** min(failures, 5), 5.0))

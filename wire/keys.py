@@ -1,5 +1,6 @@
 """The keys, queues and job ids that buffer, tool and dashboard share in Redis."""
 
+import re
 from typing import Any, NamedTuple, Self
 
 from redis import Redis
@@ -23,7 +24,7 @@ TOOLS = "icu:tools"
 # Counts how often processing of a batch or a message has started. Written by the tool.
 ATTEMPTS = "icu:attempts"
 
-# The functions that the jobs of the buffer and of `python -m tool replay` call.
+# The names of the two jobs, which the buffer and `python -m tool replay` queue.
 STORE_JOB = "tool.worker.store"
 REPLAY_JOB = "tool.worker.replay"
 # Seconds that RQ keeps a failed job.
@@ -68,7 +69,10 @@ class JobId(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises ValueError for the id of another program's job."""
-        stream, part, last, size = text.rsplit("-", 3)
+        found = re.fullmatch(r"([\w-]+)-(\d+)-(\d+)-(\d+)", text, re.ASCII)
+        if found is None:
+            raise ValueError(text)
+        stream, part, last, size = found.groups()
         return cls(stream, int(part), int(last), int(size))
 
 
