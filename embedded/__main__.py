@@ -24,15 +24,15 @@ from embedded.stack import (
 )
 from wire.settings import without_password
 
+FOLDER = Path("var")
 SOURCES = {"run": "hospital", "live": "gateway"}
 
 
 def run(source: str) -> int:
     """Runs until Ctrl-C, or until one of the programs ends. source: hospital or gateway."""
-    folder = Path("var")
-    environ = environment(folder, source=source)
-    make_private(folder)
-    prepare(folder, environ)
+    environ = environment(FOLDER, source=source)
+    make_private(FOLDER)
+    prepare(FOLDER, environ)
     print(
         f"ICU Stream: http://127.0.0.1:{environ['FRONT_PORT']}/ · "
         f"rows in {without_password(environ['DATABASE_URL'])} · Ctrl-C ends it",
@@ -55,6 +55,8 @@ def main() -> int:
     parser.add_argument("what", choices=["run", "live", "replay"])
     what = parser.parse_args().what
     os.chdir(ROOT)
+    # The tables, logs and derived files hold patients' data.
+    os.umask(0o077)
     read_dotenv()
     try:
         return replay() if what == "replay" else run(SOURCES[what])

@@ -30,7 +30,7 @@ def main() -> int:
             supervisor.create_tables(settings)
         else:
             supervisor.run(settings)
-    except (SettingError, DatabaseError, RedisError) as error:
+    except (SettingError, DatabaseError, RedisError, supervisor.CannotStart) as error:
         print(f"tool: {error}", file=sys.stderr)
         return 1
     return 0

@@ -34,7 +34,7 @@ def tasks(redis: Redis, database: Database, client: ModelClient) -> Tasks:
     }
 
 
-def run(tasks: Tasks, stop: threading.Event) -> None:
+def run(tasks: Tasks, stop: threading.Event, started: Callable[[], None]) -> None:
     """Carries out all tasks every second until `stop`. Logs each task's first failure."""
     failing: set[str] = set()
     while not stop.is_set():
@@ -46,4 +46,5 @@ def run(tasks: Tasks, stop: threading.Event) -> None:
                 if name not in failing:
                     log.warning("%s: %s; retrying every second", name, error)
                 failing.add(name)
+        started()
         stop.wait(ROUND)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 from tool import background, metrics, worker
 from tool.data_handler import DataHandler
@@ -12,23 +13,24 @@ from tool.settings import Settings, client_of, database_of, redis_of
 from wire import logs
 
 
-def work(settings: Settings, part: int) -> None:
-    """The worker of a partition."""
+def work(started: Callable[[], None], settings: Settings, part: int) -> None:
+    """The worker of a partition. It calls `started` when it is ready for jobs."""
     begin(settings)
     database = database_of(settings)
     handler = DataHandler(database, client_of(settings))
-    worker.work(part, redis_of(settings), database, handler)
+    worker.work(part, redis_of(settings), database, handler, started)
 
 
-def run_in_background(settings: Settings) -> None:
-    """The background process, until SIGTERM or SIGINT."""
+def run_in_background(started: Callable[[], None], settings: Settings) -> None:
+    """The background process, until SIGTERM or SIGINT. It calls `started` after a round."""
     begin(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     # It delays nobody, so it may retry often. Then workers find the model API back.
     client = client_of(settings, rest_max=2.0)
-    background.run(background.tasks(redis_of(settings), database_of(settings), client), stop)
+    tasks = background.tasks(redis_of(settings), database_of(settings), client)
+    background.run(tasks, stop, started)
 
 
 def begin(settings: Settings) -> None:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
@@ -27,6 +28,8 @@ log = logging.getLogger("tool")
 _spawn = multiprocessing.get_context("spawn")
 
 ROUND = 0.5
+# Deaths in a row before a process has started, after which it is not started again.
+STARTS = 5
 # Seconds that a worker has to end its job.
 STOP_SECONDS = 8.0
 
@@ -34,7 +37,8 @@ STOP_SECONDS = 8.0
 def run(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT.
 
-    Raises SettingError for a port that is taken, Refused for tables that it cannot use.
+    Raises SettingError for a port that is taken, Refused for tables that it cannot use, and
+    CannotStart.
     """
     with metrics.serving(
         settings.metrics_host, settings.metrics_port, settings.database_url
@@ -79,6 +83,10 @@ def partitions(redis: Redis, number: int) -> list[int]:
     return sorted(found)
 
 
+class CannotStart(Exception):
+    """A process dies at each start."""
+
+
 class Child:
     """A process of this tool, started again when it dies."""
 
@@ -87,19 +95,33 @@ class Child:
         self._target = target
         self._arguments = arguments
         self._process: BaseProcess | None = None
+        # Without a lock, which a killed process would keep.
+        self._started = _spawn.RawValue("b", 0)
+        self._failed_starts = 0
         self._kill_at: float | None = None
 
     def keep(self) -> bool:
-        """Starts the process unless it runs; returns whether it had died."""
+        """Starts the process unless it runs; returns whether it had died. Raises CannotStart."""
         if self._process is not None and self._process.is_alive():
             return False
         died = self._process is not None and self._kill_at is None
         if died and self._process is not None:
-            log.warning("%s died (%s); restarting it", self.name, self._process.exitcode)
+            self._count_death(self._process.exitcode)
         self._kill_at = None
-        self._process = _spawn.Process(target=self._target, args=self._arguments, name=self.name)
+        self._started.value = 0
+        arguments = (partial(setattr, self._started, "value", 1), *self._arguments)
+        self._process = _spawn.Process(target=self._target, args=arguments, name=self.name)
         self._process.start()
         return died
+
+    def _count_death(self, exit_code: int | None) -> None:
+        self._failed_starts = 0 if self._started.value else self._failed_starts + 1
+        if self._failed_starts == STARTS:
+            raise CannotStart(
+                f"{self.name} died at {STARTS} starts in a row (exit code {exit_code}); "
+                "its log is above"
+            )
+        log.warning("%s died (%s); restarting it", self.name, exit_code)
 
     def stop(self) -> bool:
         """Ends the process after its job under way if that takes less than 8 s.

@@ -36,7 +36,13 @@ class PartitionWorker(SimpleWorker):
     # RQ's own pause between retries grows to a minute.
     max_connection_wait_time = 2.0
 
-    def __init__(self, queue: Queue, database: Database, handler: DataHandler) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        database: Database,
+        handler: DataHandler,
+        started: Callable[[], None],
+    ) -> None:
         # A worker waits for a job for 15 s less than `worker_ttl`. A short one lets it notice a
         # dead connection soon, and lets `rq info` forget a killed worker soon.
         super().__init__(
@@ -55,6 +61,7 @@ class PartitionWorker(SimpleWorker):
             STORE_JOB: self.jobs.store,
             REPLAY_JOB: self.jobs.replay,
         }
+        self._started = started
         self._stopped_at = 0.0
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -82,6 +89,7 @@ class PartitionWorker(SimpleWorker):
         self.jobs.queue_leftovers()
         self.jobs.complete_vitals()
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        self._started()
 
     def sleep(self, seconds: float) -> None:
         """Pauses a job. Ends the process when it is stopping; the next start does the job again."""
@@ -99,14 +107,23 @@ def _report_failure(job: Job, kind: type[Exception], error: Exception, *_: objec
         log.error("job %s failed: %s: %s", job.id, kind.__name__, error)
 
 
-def work(part: int, redis: Redis, database: Database, handler: DataHandler) -> None:
-    """Does the partition's jobs until a signal stops it. Waits when Redis is away."""
+def work(
+    part: int,
+    redis: Redis,
+    database: Database,
+    handler: DataHandler,
+    started: Callable[[], None],
+) -> None:
+    """Does the partition's jobs until a signal stops it. Waits when Redis is away.
+
+    Calls `started` when it is ready for jobs.
+    """
     queue = Queue(queue_name(part), connection=redis, serializer=JSONSerializer, job_class=KnownJob)
     failures = 0
     worker: PartitionWorker | None = None
     while True:
         try:
-            worker = PartitionWorker(queue, database, handler)
+            worker = PartitionWorker(queue, database, handler, started)
             worker.jobs.queue_leftovers()
             if failures:
                 metrics.RECONNECTS.labels("redis").inc()

@@ -7,7 +7,7 @@ was reached leaves a file with its name and the id of the process.
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class Poisoned(data_handler.DataHandler):
         return super()._process(messages, changes)
 
 
-def work(settings: Settings, part: int) -> None:
+def work(started: Callable[[], None], settings: Settings, part: int) -> None:
     processes.begin(settings)
     database = database_of(settings)
     client = client_of(settings)
@@ -127,7 +127,7 @@ def work(settings: Settings, part: int) -> None:
         failing(database)
         worker.PartitionWorker = Worker  # type: ignore[misc]
         vars(worker)["Jobs"] = FailingJobs
-    worker.work(part, redis_of(settings), database, handler)
+    worker.work(part, redis_of(settings), database, handler, started)
 
 
 def run_in_background(settings: Settings) -> None:

@@ -1,0 +1,89 @@
+"""A program that dies at each start ends the run with one line and exit code 1."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded.stack import PORTS, ROOT, free_port
+from tests.support import servers
+from tests.support.pipeline import synthetic
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize("process", ["work", "run_in_background"])
+def test_the_tool_ends_when_a_process_dies_at_each_start(tmp_path: Path, process: str) -> None:
+    with servers.redis_server(tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.dying_tool"],
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "DYING": process,
+                "REDIS_URL": f"unix://{tmp_path}/redis.sock",
+                "DATABASE_URL": f"sqlite:///{tmp_path}/icu.sqlite",
+                "PARTITIONS": "1",
+                "MODEL_URL": "http://127.0.0.1:9",
+            },
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("tool: ")
+    assert "exit code 3" in last
+
+
+# Programs of `make run`, in folders and on ports of their own, one of which ends at once.
+RUN = """
+import sys
+from pathlib import Path
+from embedded import __main__, programs, replay
+folder = Path(sys.argv[1])
+programs.COMMANDS[sys.argv[3]] = "echo a fault; exit 3"
+replay.FOLDER, replay.DATABASE = folder / "run", folder / "sqlite"
+__main__.FOLDER = folder
+sys.argv = ["embedded", sys.argv[2]]
+raise SystemExit(__main__.main())
+"""
+
+
+def run(folder: Path, command: str, program: str, ward: Path) -> "subprocess.CompletedProcess[str]":
+    ports = {key: str(free_port()) for key in PORTS}
+    return subprocess.run(
+        [sys.executable, "-c", RUN, str(folder), command, program],
+        cwd=ROOT,
+        env=os.environ | ports | {"PATIENT_DATA": str(ward)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic(tmp_path_factory.mktemp("ward"), "--patients", "2", "--days", "1")
+
+
+@pytest.mark.parametrize(
+    ("command", "program"), [("run", "dashboard"), ("run", "front"), ("replay", "tool")]
+)
+def test_a_run_ends_when_a_program_dies_at_its_start(
+    ward: Path, tmp_path: Path, command: str, program: str
+) -> None:
+    """And what the programs wrote until then can be read by their owner alone."""
+    done = run(tmp_path, command, program, ward)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"embedded: {program}")
+    assert "a fault" in done.stdout + done.stderr
+    written = [path for path in tmp_path.rglob("*") if not path.is_socket()]
+    assert {path.name for path in written} >= {"redis"}
+    assert not [path for path in written if path.stat().st_mode & 0o077]
