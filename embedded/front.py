@@ -6,9 +6,12 @@ The model API's paths go to it, everything else to the dashboard.
 import asyncio
 import os
 import sys
+from collections.abc import Collection, Mapping
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
 
 from dashboard.settings import Settings
 from wire import hosts
@@ -16,10 +19,10 @@ from wire.settings import read
 
 MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
 
-# Speak of one connection, not of the message (RFC 9110, section 7.6.1).
-HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host"}
-# Of a request: what is said here, and not by the client.
-OWN = {"x-forwarded-for"}
+# Of one connection, not of the message (RFC 9110, section 7.6.1).
+HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
+# Of a request: set here, not by the client.
+OWN = {"x-forwarded-for", "content-length"}
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 
@@ -27,20 +30,21 @@ SESSION = web.AppKey("session", aiohttp.ClientSession)
 async def forward(request: web.Request) -> web.StreamResponse:
     """Passes the request on and its answer back, piece by piece as it comes."""
     port = os.environ["MODELAPI_PORT" if request.path.startswith(MODELAPI) else "DASHBOARD_PORT"]
-    headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP | OWN}
+    headers = _without(request.headers, HOP | OWN)
     headers["X-Forwarded-For"] = request.remote or "unknown"
     response: web.StreamResponse | None = None
     try:
         async with request.app[SESSION].request(
             request.method,
-            f"http://127.0.0.1:{port}{request.raw_path}",
+            URL(f"http://127.0.0.1:{port}{request.raw_path}", encoded=True),
             headers=headers,
-            data=await request.read(),
+            data=await request.read() or None,
             skip_auto_headers=("Accept-Encoding", "User-Agent", "Content-Type"),
             allow_redirects=False,
         ) as answer:
-            kept = [(k, v) for k, v in answer.headers.items() if k.lower() not in HOP]
-            response = web.StreamResponse(status=answer.status, headers=dict(kept))
+            response = web.StreamResponse(
+                status=answer.status, headers=_without(answer.headers, HOP)
+            )
             await response.prepare(request)
             async for piece in answer.content.iter_any():
                 await response.write(piece)
@@ -53,9 +57,17 @@ async def forward(request: web.Request) -> web.StreamResponse:
     return response
 
 
+def _without(headers: Mapping[str, str], names: Collection[str]) -> CIMultiDict[str]:
+    """The headers, repeated ones included, except these."""
+    return CIMultiDict((key, value) for key, value in headers.items() if key.lower() not in names)
+
+
 async def session(app: web.Application):  # type: ignore[no-untyped-def]
     async with aiohttp.ClientSession(
-        auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)
+        # Each open page holds a connection.
+        connector=aiohttp.TCPConnector(limit=0),
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
     ) as app[SESSION]:
         yield
 
@@ -80,6 +92,8 @@ if __name__ == "__main__":
             shutdown_timeout=1,
             loop=asyncio.new_event_loop(),
             handler_cancellation=True,
+            # A compressed body is passed on as it is.
+            auto_decompress=False,
         )
     except OSError as error:
         sys.exit(f"front: FRONT_PORT={port}: {error.strerror}")
