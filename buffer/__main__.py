@@ -1,4 +1,4 @@
-"""`python -m buffer`: follow the stream and queue its messages for the tool."""
+"""`python -m buffer`: follows the stream and queues its messages for the tool."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ async def serve(settings: Settings) -> None:
 def main() -> int:
     argparse.ArgumentParser(
         prog="python -m buffer",
-        description="Follow the stream and queue its messages for the tool.",
+        description="Follows the stream and queues its messages for the tool.",
         epilog=describe(Settings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()

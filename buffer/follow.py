@@ -1,8 +1,8 @@
 """Follows the stream.
 
-The stream is the source of truth and can replay any message; the database holds what has
-arrived. Redis lies between and may lose anything: then the buffer goes back to the last
-messages in the database and reads on from there. The tool skips messages that it has.
+The stream is the source of truth and can replay any message; the database records which ones are
+stored. Redis is in between and may lose anything: then the buffer reads again from the last stored
+messages on. The tool skips messages that are already stored.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ from wire.batches import Position
 
 log = logging.getLogger("buffer")
 
-# Job ids contain the name, and the tables have room for this many characters.
+# Job ids contain the name, and the tables limit its length.
 STREAM = re.compile(r"[0-9A-Za-z_-]{1,32}")
-# Hospital sends a comment every 10 s, so a longer silence means a dead connection.
+# The source sends a comment every 10 s, so a longer silence means a dead connection.
 SILENCE = 12.0
-# How long to wait for the tool's report of what the database has.
+# Seconds to wait until the tool reports the stored messages.
 TOOL_WAIT = 10.0
 
 
 class Buffer:
-    """The one subscriber of the stream; a second buffer stands by for the lease."""
+    """The subscriber of the stream; a second buffer stands by until it gets the lease."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class Buffer:
                     except (Interrupted, aiohttp.ClientError, TimeoutError) as error:
                         await self._stream_outage.wait(error)
                     except Superseded:
-                        log.warning("another program moved the position; reading it again")
+                        log.warning("another program changed the position; reading it again")
                     except JobsLost:
                         continue
                     except RedisError as error:
@@ -77,7 +77,7 @@ class Buffer:
             await asyncio.sleep(1)
 
     async def _at_end(self, session: aiohttp.ClientSession) -> bool:
-        """Whether the source still has the stream that was read to its end."""
+        """Whether the source still serves the stream that was read to its end."""
         if self._ended is None:
             return False
         await asyncio.sleep(2)
@@ -99,7 +99,7 @@ class Buffer:
             if position is None or position.stream != stream:
                 position = await self._resume(stream)
                 if position.seq:
-                    # Not from its start: subscribe again, from there.
+                    # The position is not the start: subscribe again from there.
                     self._queues.enqueue(position, [])
                     return
             self._stream_outage.over()
@@ -112,7 +112,9 @@ class Buffer:
     async def _subscribe(
         self, session: aiohttp.ClientSession, position: Position | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Asks for the messages after `position`, or for the oldest that the source keeps."""
+        """Requests the messages after `position`, or from the oldest on if the source no longer has
+        them.
+        """
         url, headers = self._settings.stream_url, {"Accept": "text/event-stream"}
         if position is not None:
             after = {"Last-Event-ID": f"{position.stream}-{position.seq}"}
@@ -121,8 +123,7 @@ class Buffer:
                     yield response
                     return
             log.error(
-                "stream %s: the source no longer keeps message %d; "
-                "reading on from the oldest one that it keeps",
+                "stream %s: the source no longer has message %d; continuing with its oldest one",
                 position.stream,
                 position.seq + 1,
             )
@@ -130,15 +131,15 @@ class Buffer:
             yield response
 
     async def _resume(self, stream: str) -> Position:
-        """Where to begin when Redis has no position in this stream: after the stored messages."""
+        """The position after the stored messages, for when Redis has no position in this stream."""
         deadline = time.monotonic() + TOOL_WAIT
         while (committed := self._queues.committed(stream)) is None:
             if time.monotonic() > deadline:
-                log.info("the tool has not reported what is stored; beginning at message 1")
+                log.info("the tool has not reported the stored messages; starting at message 1")
                 committed = {}
                 break
             await asyncio.sleep(0.2)
             self._queues.take_lease()
-        # A partition with nothing stored yet may have messages all the same.
+        # A partition without stored messages may still have messages in the stream.
         behind = min(committed.get(part, 0) for part in range(self._settings.partitions))
         return Position(stream, behind, committed, self._settings.partitions)

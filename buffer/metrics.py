@@ -2,29 +2,29 @@
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-# No second time series for the creation time of each counter.
+# Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 RECEIVED = Counter("icu_buffer_messages_received_total", "Messages read from the stream")
-MISSING = Counter("icu_buffer_messages_missing_total", "Messages that the stream left out")
+MISSING = Counter("icu_buffer_messages_missing_total", "Messages missing in the stream")
 BATCH = Histogram(
     "icu_buffer_batch_messages",
-    "Messages in a job when it is queued",
+    "Messages per queued job",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000),
 )
-WAITING = Gauge("icu_buffer_waiting_messages", "Messages read and not yet in the database")
+WAITING = Gauge("icu_buffer_waiting_messages", "Messages that are read but not yet stored")
 JOBS = Gauge("icu_buffer_queued_jobs", "Unfinished jobs in Redis", ["partition"])
 CLOCK = Gauge(
     "icu_buffer_stream_timestamp_seconds",
-    "Measuring time of the newest message queued, in the stream's own clock",
+    "Time of the newest queued message, on the stream's own clock",
     ["partition"],
 )
-ENDED = Gauge("icu_buffer_stream_ended", "1 when the stream is read and stored to its end")
+ENDED = Gauge("icu_buffer_stream_ended", "1 when the whole stream is read and stored")
 RECONNECTS = Counter(
-    "icu_buffer_reconnects_total", "Recoveries after a failure of a peer", ["peer"]
+    "icu_buffer_reconnects_total", "Recoveries of a peer after a failure", ["peer"]
 )
 REWINDS = Counter(
-    "icu_buffer_rewinds_total", "Times that Redis lost jobs and their messages were read again"
+    "icu_buffer_rewinds_total", "Times that messages were read again because Redis lost jobs"
 )
 
 for peer in ("stream", "redis"):

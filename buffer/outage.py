@@ -1,4 +1,4 @@
-"""Backoff while a peer fails."""
+"""Retries with backoff while a peer fails."""
 
 import asyncio
 import logging
@@ -9,14 +9,14 @@ from buffer import metrics
 log = logging.getLogger("buffer")
 
 SHORTEST, LONGEST = 0.25, 5.0
-# After this time without a failure the pauses are short again.
+# Seconds without a failure that reset the pause.
 STEADY = 10.0
 
 
 class Outage:
-    """Logs the first failure and the recovery of a peer, and doubles the pause between tries.
+    """Logs the first failure and the recovery of a peer, and doubles the pause between attempts.
 
-    The pause stays long for a peer that recovers only to fail again.
+    The pause stays long if the peer fails again soon after a recovery.
     """
 
     def __init__(self, peer: str, url: str = "") -> None:
@@ -27,7 +27,7 @@ class Outage:
         self._pause = SHORTEST
 
     async def wait(self, error: BaseException) -> None:
-        """Sleeps before the next try."""
+        """Sleeps before the next attempt."""
         if self._since is None:
             self._since = time.monotonic()
             if self._since - self._recovered > STEADY:
@@ -38,7 +38,7 @@ class Outage:
         self._pause = min(self._pause * 2, LONGEST)
 
     def over(self) -> None:
-        """The peer has answered."""
+        """Ends the outage, because the peer has answered."""
         if self._since is not None:
             self._recoveries.inc()
             log.info("%s: recovered after %.1f s", self._name, time.monotonic() - self._since)

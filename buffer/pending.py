@@ -1,4 +1,4 @@
-"""The messages between their arrival and their commit."""
+"""Tracks messages from arrival to commit."""
 
 import time
 from collections import deque
@@ -7,11 +7,11 @@ from wire.batches import Batch, RawMessage
 
 
 class Pending:
-    """Messages that are in no job yet, and the jobs that are not in the database yet.
+    """Messages that are not in a job yet, and jobs that are not stored yet.
 
-    A partition with fewer than `EAGER` jobs under way gets its messages at once. While it is
-    busy its messages gather, up to `batch_max`, so that batches grow with the load; after
-    `PATIENCE` seconds they are queued all the same, to be safe in Redis.
+    Messages of a partition with fewer than `EAGER` unfinished jobs are queued at once. Otherwise
+    they gather, up to `batch_max`, so that batches grow with the load; after `PATIENCE` seconds
+    they are queued in any case, because they are safer in Redis.
     """
 
     EAGER = 2
@@ -27,7 +27,9 @@ class Pending:
         self._gathered[part].append(message)
 
     def take_due(self, parts: dict[int, int]) -> list[Batch]:
-        """Takes out the batches to queue now. `parts`: each partition's last queued message."""
+        """Removes and returns the batches to queue now. parts: each partition's last queued
+        message.
+        """
         now = time.time()
         batches = []
         for part, messages in self._gathered.items():
@@ -46,26 +48,26 @@ class Pending:
         return batches
 
     def under_way(self, part: int, last: int, count: int) -> None:
-        """Counts a job of `count` messages that ends with message `last`."""
+        """Adds a job of `count` messages that ends with message `last`."""
         self._under_way.setdefault(part, deque()).append((last, count))
 
     def settle(self, committed: dict[int, int]) -> None:
-        """Removes the jobs that are in the database."""
+        """Removes the jobs that are stored."""
         for part, jobs in self._under_way.items():
             while jobs and jobs[0][0] <= committed.get(part, 0):
                 jobs.popleft()
 
     def unsettled(self) -> dict[int, int]:
-        """Partition → last message queued, where jobs are under way."""
+        """Partition → last queued message, for partitions with unfinished jobs."""
         return {part: jobs[-1][0] for part, jobs in self._under_way.items() if jobs}
 
     @property
     def waiting(self) -> int:
-        """The number of messages that are not in the database yet."""
+        """The number of messages that are not stored yet."""
         gathered = sum(map(len, self._gathered.values()))
         return gathered + sum(count for jobs in self._under_way.values() for _, count in jobs)
 
     @property
     def first_gathered(self) -> int | None:
-        """The oldest message that is in no job yet."""
+        """The oldest message that is not in a job yet."""
         return min((some[0].seq for some in self._gathered.values() if some), default=None)

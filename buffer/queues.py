@@ -1,4 +1,4 @@
-"""The queues in Redis: jobs and the buffer's position, written in one transaction."""
+"""Writes jobs and the buffer's position to Redis, in one transaction."""
 
 import logging
 import secrets
@@ -34,7 +34,7 @@ class Superseded(Exception):
 
 
 class Queues:
-    """One RQ queue for each partition."""
+    """One RQ queue per partition."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis: Any = redis
@@ -50,7 +50,9 @@ class Queues:
         return self._queues[part]
 
     def take_lease(self) -> bool:
-        """True while this buffer is the one that may queue. Call it every few seconds."""
+        """Acquires or renews the lease; returns whether this buffer has it. Call it every few
+        seconds.
+        """
         if self._redis.get(LEASE) == self._token:
             self._redis.expire(LEASE, LEASE_SECONDS)
             return True
@@ -61,7 +63,7 @@ class Queues:
             self._redis.delete(LEASE)
 
     def load(self) -> Position | None:
-        """The stored position; None without a readable one."""
+        """The position in Redis; None if it is missing or unreadable."""
         self._stored = self._redis.get(POSITION)
         if not self._stored:
             return None
@@ -72,9 +74,9 @@ class Queues:
             return None
 
     def committed(self, stream: str) -> dict[int, int] | None:
-        """Each partition's last message in the database; None until the tool has written all.
+        """Each partition's last stored message; None until the tool has reported all partitions.
 
-        With the report of one worker alone, the other partitions would seem empty.
+        Before that, partitions without a report would seem empty.
         """
         known = self._redis.hgetall(COMMITTED)
         if COMPLETE.encode() not in known:
@@ -93,9 +95,9 @@ class Queues:
         return [*started, *queue.intermediate_queue.get_job_ids(), *queue.get_job_ids()]
 
     def enqueue(self, position: Position, batches: list[Batch]) -> None:
-        """Queues the batches and moves the position, both or neither.
+        """Queues the batches and updates the position in one transaction.
 
-        Raises Superseded unless the lease and the position in Redis are this buffer's own.
+        Raises Superseded unless this buffer has the lease and wrote the position in Redis.
         """
         stored = msgspec.json.encode(position)
         with self._redis.pipeline() as pipe:
@@ -104,8 +106,8 @@ class Queues:
                 raise Superseded
             pipe.multi()
             for batch in batches:
-                # Not an argument of the job: RQ would encode it again, compress it, and store
-                # it once more as the job's description.
+                # The batch is not an argument of the job, because RQ would encode it again,
+                # compress it, and store it a second time in the job's description.
                 key = batch_key(batch.stream, batch.part, batch.last)
                 pipe.set(key, msgspec.msgpack.encode(batch))
                 count = len(batch.messages)

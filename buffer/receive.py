@@ -14,16 +14,16 @@ from wire.batches import Position, RawMessage, partition_of
 
 log = logging.getLogger("buffer")
 
-# The tables have room for this many digits.
+# The tables limit the number of digits.
 SEQ = re.compile(r"[0-9]{1,18}")
 
 
 class Interrupted(Exception):
-    """The stream broke off, or cannot be read."""
+    """The stream was interrupted or cannot be read."""
 
 
 class Receiver:
-    """Puts what arrives into `pending`. `read`: the last message read."""
+    """Adds received messages to `pending`. read: the last message read."""
 
     def __init__(self, position: Position, pending: Pending, queue_max: int) -> None:
         self._position = position
@@ -34,7 +34,7 @@ class Receiver:
         self.room = asyncio.Event()
 
     async def run(self, response: aiohttp.ClientResponse, last: int | None) -> None:
-        """Reads to the stream's end, or to message `last`.
+        """Reads to the end of the stream, or to message `last`.
 
         Stops reading while `queue_max` messages wait. Raises Interrupted.
         """

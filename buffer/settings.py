@@ -15,11 +15,11 @@ class Settings(msgspec.Struct, frozen=True):
         "redis://127.0.0.1:6379/0"
     )
     redis_password_file: Annotated[SecretFile, "file with the password of Redis"] = SecretFile()
-    partitions: Annotated[Positive, "number of queues, one worker for each"] = 2
-    batch_max: Annotated[Positive, "messages in a batch, at most"] = 5_000
-    queue_max: Annotated[Positive, "messages that wait before reading stops"] = 100_000
+    partitions: Annotated[Positive, "number of queues, with one worker each"] = 2
+    batch_max: Annotated[Positive, "maximum number of messages in a batch"] = 5_000
+    queue_max: Annotated[Positive, "number of waiting messages at which reading stops"] = 100_000
     metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
-    metrics_port: Annotated[Port, "port of the metrics; 0 is none"] = msgspec.field(
+    metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="BUFFER_METRICS_PORT", default=0
     )
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")

@@ -10,9 +10,9 @@ import msgspec
 
 log = logging.getLogger("buffer")
 
-# Three hundred times a usual message. A batch of such events must fit into Redis.
+# About 300 times a usual message. A batch of such events must fit into Redis.
 MAX_EVENT = 1 << 16
-# The part of a longer event that is kept.
+# Bytes that are kept of a longer event.
 KEPT = 4096
 # Not allowed anywhere in JSON, so a shortened event never decodes.
 CUT = b"\x1a"
@@ -20,7 +20,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One event: the fields that the stream uses, `data` as raw bytes."""
+    """An event, with the fields that the stream uses; `data` is raw bytes."""
 
     type: str
     id: str
@@ -34,10 +34,10 @@ _USUAL_OVERHEAD = len(b"id: \ndata: \n\n")
 
 
 class EventParser:
-    """Turns the chunks of one connection, cut anywhere, into events.
+    """Parses the chunks of one connection, split anywhere, into events.
 
-    An event of more than `max_event` bytes is shortened and made invalid JSON: it keeps its
-    place in the stream and is rejected when it is decoded.
+    An event of more than `max_event` bytes is truncated to invalid JSON: it keeps its place in the
+    stream, and the tool rejects it.
 
     >>> parser = EventParser()
     >>> parser.feed(b'id: 1\\ndata: {"a"')
@@ -79,7 +79,7 @@ class EventParser:
         return events
 
     def _line_feeds(self, chunk: bytes) -> bytes:
-        """The chunk with each CR LF, CR or LF as one LF, also where a CR LF is cut in two."""
+        """The chunk with each CR LF, CR or LF as one LF, even for a CR LF split between chunks."""
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
@@ -95,7 +95,7 @@ class EventParser:
     def _warn(self) -> None:
         if not self._cut:
             log.warning(
-                "an event is longer than %d bytes; its beginning is queued, to be rejected",
+                "an event is longer than %d bytes; its beginning is queued and will be rejected",
                 self._max_event,
             )
 
@@ -103,7 +103,7 @@ class EventParser:
     def _events(complete: bytes) -> list[Event]:
         usual = _USUAL.findall(complete)
         known = sum([len(id_) + len(data) for id_, data in usual]) + _USUAL_OVERHEAD * len(usual)
-        if known == len(complete):  # nothing but usual events
+        if known == len(complete):  # only usual events
             return [Event("message", id_.decode("utf-8", "replace"), data) for id_, data in usual]
         blocks = complete.split(b"\n\n")
         return [event for block in blocks if (event := _parse(block)) is not None]

@@ -19,16 +19,16 @@ from wire.messages import stream_clock
 log = logging.getLogger("buffer")
 
 CHECK_SECONDS = 1.0
-# Jobs that are neither in Redis nor in the database for this time are lost.
+# Seconds after which jobs that are neither in Redis nor stored count as lost.
 LOST_AFTER = 3.0
 
 
 class JobsLost(Exception):
-    """Redis lost jobs; the position is back at the last messages in the database."""
+    """Redis lost jobs; the position was reset to the last stored messages."""
 
 
 class Transfer:
-    """One connection's way from `position` on."""
+    """Transfers the messages of one connection, from `position` on."""
 
     def __init__(self, settings: Settings, queues: Queues, position: Position) -> None:
         self._settings = settings
@@ -40,15 +40,16 @@ class Transfer:
         self._missing = 0.0
 
     async def run(self, response: aiohttp.ClientResponse) -> bool:
-        """True when the stream is stored to its end, False when the partitions have changed.
+        """Returns True when the whole stream is stored, False when the number of partitions has
+        changed.
 
         Raises Interrupted, Superseded and JobsLost.
         """
         self._find_jobs()
         last = None
         if self._position.partitions != self._settings.partitions:
-            # Positions of the old partitions mean nothing to the new ones unless they are all
-            # the same: the old partitions go on until all have stored up to the furthest one.
+            # The new partitions can start only from one position common to all old ones. So the old
+            # partitions continue until all have stored up to the furthest one.
             last = max(self._position.parts.values(), default=0)
         receiving = asyncio.create_task(self._receiver.run(response, last))
         try:
@@ -69,13 +70,13 @@ class Transfer:
                 try:
                     stream, _, last_of_job, count = JobId.parse(name)
                 except ValueError:
-                    continue  # a foreign job
+                    continue  # a job of another program
                 if stream == self._position.stream and last_of_job < last:
                     self._pending.under_way(part, last_of_job, count)
             self._pending.under_way(part, last, 1)
 
     async def _queue(self, receiving: "asyncio.Task[None]") -> None:
-        """Turns what arrives into jobs, until all of it is in the database."""
+        """Queues received messages as jobs, until all are stored."""
         receiver, pending = self._receiver, self._pending
         while True:
             self._settle()
@@ -107,7 +108,7 @@ class Transfer:
             raise Superseded
         self._count_jobs()
         gone = {part for part in self._pending.unsettled() if not self._queues.jobs(part)}
-        # In this order: a job reports what it has committed before it leaves Redis.
+        # After the count, because a job reports its commit before it leaves Redis.
         self._settle()
         now = time.monotonic()
         lost = not gone.isdisjoint(self._pending.unsettled())

@@ -1,1 +1,1 @@
-"""Faults on purpose: a seeded schedule of them on a running pipeline, and what came of it."""
+"""Injects a seeded schedule of faults into a running pipeline, and measures the recovery."""

@@ -1,10 +1,9 @@
-"""`python -m chaos --seed N`: every fault on a running pipeline, in an order drawn by the seed.
+"""`python -m chaos --seed N`: injects every fault into a running pipeline, in a seeded order.
 
-Replays a synthetic ward at a steady rate while one fault follows the other, prints how soon
-each was got over, then compares all rows of all tables with what pandas works out from the
-CSVs. On the embedded stack, programs that die are started again by this one, as compose's
-restart policy would. Exit status: 0 when all rows are equal and every fault was got over in
-time.
+Replays a synthetic ward at a steady rate, injects the faults one after the other, prints the time
+of each recovery, then compares all rows of all tables with those that pandas computes from the
+CSVs. On the embedded stack it restarts programs that die, as compose's restart policy does. Exit
+status: 0 when all rows are equal and the pipeline recovered from every fault in time.
 """
 
 import argparse
@@ -32,18 +31,20 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seed", type=int, default=1, help="another seed, another order (1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the order (1)")
     parser.add_argument("--stack", choices=["embedded", "compose"], default="embedded")
-    parser.add_argument("--seconds", type=float, help="as many faults as fit (all of them)")
-    parser.add_argument("--rate", type=float, default=250, help="messages a second (250)")
-    parser.add_argument("--only", help="only faults whose name contains this")
+    parser.add_argument(
+        "--seconds", type=float, help="inject only the faults that fit in this time (all)"
+    )
+    parser.add_argument("--rate", type=float, default=250, help="messages per second (250)")
+    parser.add_argument("--only", help="inject only faults whose name contains this text")
     arguments = parser.parse_args()
-    # So that what was started is stopped, however this ends.
+    # Exits normally, so that the stack is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="icu-chaos-") as temporary:
         folder = Path(temporary)
-        # What is needed to know the schedule's length, without starting anything.
+        # An upper bound of the schedule's length.
         seconds = arguments.seconds or 700.0
         patients = int(seconds * arguments.rate / MESSAGES_A_PATIENT) + 12
         ward = synthetic(
@@ -58,10 +59,10 @@ def main() -> int:
                 for fault in all_faults(stack, rng)
                 if not arguments.only or arguments.only in fault.name
             ]
-            return _torment(stack, arguments.rate, schedule(faults, rng, arguments.seconds), ward)
+            return _inject(stack, arguments.rate, schedule(faults, rng, arguments.seconds), ward)
 
 
-def _torment(stack: Any, rate: float, planned: list[tuple[float, Fault]], ward: Path) -> int:
+def _inject(stack: Any, rate: float, planned: list[tuple[float, Fault]], ward: Path) -> int:
     _wait(lambda: len(positions(stack)) > 1, 120)
     began = time.monotonic()
     recoveries = run(stack, rate, planned, lambda line: print(line, flush=True))
@@ -76,11 +77,11 @@ def _sum_up(recoveries: list[Recovery], took: float) -> int:
     late = [recovery.fault for recovery in recoveries if not recovery.in_time]
     slowest = max(recoveries, key=lambda r: max(r.stored, r.predicted))
     print(
-        f"{len(recoveries)} faults in {took:.0f} s; the slowest: {slowest.fault}, "
+        f"{len(recoveries)} faults in {took:.0f} s; slowest recovery: {slowest.fault}, "
         f"{slowest.stored:.1f} s to store, {slowest.predicted:.1f} s to predict"
     )
     if late:
-        print(f"not within {BOUND:g} s: {', '.join(late)}", file=sys.stderr)
+        print(f"no recovery within {BOUND:g} s: {', '.join(late)}", file=sys.stderr)
     return 1 if late else 0
 
 
@@ -90,12 +91,12 @@ def _wait(reached: Any, seconds: float) -> None:
         try:
             if reached():
                 return
-        except Exception as error:  # whatever is still starting
+        except Exception as error:  # a service may still be starting
             last: object = error
         else:
             last = ""
         if time.monotonic() > deadline:
-            sys.exit(f"chaos: not reached within {seconds:g} s {last}")
+            sys.exit(f"chaos: not ready within {seconds:g} s {last}")
         time.sleep(0.2)
 
 

@@ -1,6 +1,6 @@
-"""The compose stack under faults: programs die by their pids, and Docker starts them again.
+"""Faults of the compose stack: kills programs by pid; Docker restarts them.
 
-Run it as root on the machine that the Docker engine runs on.
+Must run as root on the machine of the Docker Engine.
 """
 
 import json
@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mysql.connector
-
 from chaos.faults import Fault, at_once, held
 from embedded.stack import ROOT, free_port
+from wire.database import connect
 
 PROJECT = "icu-chaos"
 FILES = ("--file", "docker-compose.yml", "--file", "chaos/compose.yml")
@@ -33,10 +32,11 @@ CUTS = (
     ("modelapi", "front"),
     ("nginx", "front"),
 )
-# A transaction heavier than the tool's, so that the tool's is the one to be given up.
+# A larger transaction than the tool's, so that MySQL aborts the tool's.
 DEADLOCK = """
 START TRANSACTION;
-INSERT INTO pending SELECT 'deadlock', seq, 'x' FROM readings ORDER BY seq LIMIT 20000;
+INSERT INTO pending (stream, seq, model, version)
+  SELECT 'deadlock', seq, 'x', '1' FROM readings ORDER BY seq LIMIT 20000;
 SELECT COUNT(*) FROM vitals FOR UPDATE;
 DO SLEEP(2);
 SELECT COUNT(*) FROM positions FOR UPDATE;
@@ -45,21 +45,24 @@ ROLLBACK;
 
 
 class ComposeStack:
-    """docker-compose.yml with the model behind a proxy and the database on a small disk."""
+    """The stack of docker-compose.yml, with the model behind a proxy and the database on a small
+    disk.
+    """
 
     programs = ("redis", "hospital", "modelapi", "buffer", "tool", "tooldb", "nginx")
 
     def __init__(self, folder: Path, patient_data: Path, rate: float) -> None:
         self._fault = folder / "model"
         for path in (folder, folder.parent, *patient_data.iterdir(), patient_data):
-            # For the containers' users.
+            # The containers' users must read them.
             path.chmod(0o755 if path.is_dir() else 0o644)
         self._environ = os.environ | {
             "PATIENT_DATA": str(patient_data),
             "REPLAY_RATE": f"{rate:g}",
             "CHAOS_FOLDER": str(folder),
             "PORT": str(free_port()),
-            # The oracle reads the database from this machine, which isolated networks forbid.
+            # The oracle connects to the database from this machine, which isolated networks
+            # prevent.
             "INTERNAL_GATEWAY": "nat",
         }
         self._connection: Any = None
@@ -96,7 +99,7 @@ class ComposeStack:
         return _run("docker", "exec", "-i", self._name(service), *command, given=given)
 
     def _processes(self, service: str) -> list[tuple[int, int, str]]:
-        """(pid, parent's pid, command) as the host sees them."""
+        """(pid, parent's pid, command), with the pids of the host."""
         said = _run("docker", "top", self._name(service), "-eo", "pid,ppid,args")
         rows = [line.split(None, 2) for line in said.splitlines()[1:]]
         return [(int(pid), int(parent), command) for pid, parent, command in rows]
@@ -134,7 +137,7 @@ class ComposeStack:
         log = "$(ls /data/appendonlydir/*.incr.aof)"
         size = int(self._exec("redis", "sh", "-c", f"stat -c %s {log}"))
         time.sleep(1)
-        # Docker must not start it before the file is cut.
+        # Docker must not restart it before the file is truncated.
         name = self._name("redis")
         _run("docker", "update", "--restart", "no", name)
         self.kill("redis")
@@ -168,12 +171,7 @@ class ComposeStack:
                 lambda: self._sql("SET GLOBAL super_read_only = 1"),
                 lambda: self._sql("SET GLOBAL read_only = 0"),
             ),
-            held(
-                "mysql: out of connections",
-                8.0,
-                self._take_connections,
-                self._give_connections,
-            ),
+            held("mysql: out of connections", 8.0, self._take_connections, self._give_connections),
             at_once("mysql: deadlock victim, three times", self._deadlock),
             held(
                 "mysql: disk full",
@@ -191,26 +189,26 @@ class ComposeStack:
         _run("docker", "network", "connect", "--alias", service, name, self._name(service))
 
     def _sql(self, statements: str) -> str:
-        """As root, who has a connection of his own when all others are taken."""
+        """Runs as root, who has a reserved connection when all others are in use."""
         return self._exec(
             "tooldb", "mysql", "--force", "--skip-column-names", "tooldb", given=statements
         )
 
     def _take_connections(self) -> None:
         ids = self._sql("SELECT id FROM information_schema.processlist WHERE user <> 'root'")
-        # In one session: none would be had between the statements.
+        # In one session, because between two sessions clients would take the connections.
         kills = "".join(f"KILL {number};" for number in ids.split())
         self._sql(f"SET GLOBAL max_connections = 1; {kills}")
 
     def _give_connections(self) -> None:
-        # Those who are being turned away count too, for a moment.
+        # Clients that are being rejected count as connections for a moment.
         for _ in range(50):
             try:
                 self._sql("SET GLOBAL max_connections = 200")
                 return
             except RuntimeError:
                 time.sleep(0.1)
-        raise RuntimeError("root gets no connection")
+        raise RuntimeError("no connection for root")
 
     def _deadlock(self) -> None:
         for _ in range(3):
@@ -224,16 +222,7 @@ class ComposeStack:
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         try:
             if self._connection is None:
-                host, _, _ = self.database_url.rpartition("@")[2].partition("/")
-                self._connection = mysql.connector.connect(
-                    host=host,
-                    user="dashboard",
-                    password=self._password,
-                    database="tooldb",
-                    connection_timeout=2,
-                    read_timeout=5,
-                    autocommit=True,
-                )
+                self._connection = connect(self.database_url, read_only=True, timeout=5)
             cursor = self._connection.cursor()
             cursor.execute(statement)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
@@ -244,7 +233,7 @@ class ComposeStack:
             raise
 
     def hurry(self) -> None:
-        """The rest of the stream comes as fast as it is taken."""
+        """Sends the rest of the stream at full speed."""
         self._environ["REPLAY_RATE"] = "0"
         self._compose("up", "--detach", "--no-deps", "hospital")
 

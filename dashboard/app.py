@@ -1,4 +1,4 @@
-"""The web application: addresses, middleware, and the poller's life."""
+"""The web application: routes, middleware, and the start and stop of the poller."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +28,7 @@ STATIC = Path(__file__).parent / "static"
 ANSWER_SECONDS = 2.0
 PAT_ID = r"-?\d{1,19}"
 
-# Nothing from elsewhere, nothing inline: a name or a reason with HTML in it stays text.
+# Forbids inline scripts and other origins, in case HTML gets into a name or a reason.
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -41,7 +41,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def create_app(settings: Settings) -> web.Application:
-    """The dashboard; its poller starts and stops with it."""
+    """The dashboard, with its poller."""
     names = {"localhost", "dashboard", *settings.allowed_hosts}
     app = web.Application(middlewares=[hosts.only(names), _errors])
     app[PAGES] = Pages()
@@ -80,7 +80,7 @@ def _redis(settings: Settings) -> Redis:
     password = settings.redis_password_file.secret or None
     retry = Retry(NoBackoff(), 1)
     if settings.redis_url.startswith("unix://"):
-        # The path is literal: `#`, `?` and `%` may be in it.
+        # The path is literal, because it may contain `#`, `?` and `%`.
         return Redis(
             unix_socket_path=settings.redis_url.removeprefix("unix://"),
             password=password,
@@ -107,7 +107,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPMethodNotAllowed as error:
-        response = _problem(request, 405, f"{request.path} does not answer {request.method}.")
+        response = _problem(request, 405, f"{request.path} does not support {request.method}.")
         response.headers["Allow"] = error.headers["Allow"]
         return response
     except web.HTTPNotFound as error:
@@ -115,7 +115,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except DatabaseDown as error:
         return _problem(request, 503, f"The database cannot be read: {error}.")
     except TooManyPages:
-        return _problem(request, 503, "Too many different pages are open just now.")
+        return _problem(request, 503, "Too many different pages are open at the moment.")
 
 
 def _problem(request: web.Request, status: int, text: str) -> web.Response:

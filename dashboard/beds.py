@@ -1,4 +1,4 @@
-"""A bed as texts and curves, ready for the page."""
+"""Formats a bed as texts and curves for the page."""
 
 from datetime import datetime
 
@@ -10,17 +10,17 @@ from dashboard.topic import Fields
 from dashboard.ward import Bed, Ranked, Ward
 from wire.vitals import Vital
 
-# A risk curve is drawn in whole numbers: the probability 1 is this many.
+# Risk curves have whole numbers as coordinates; this is the one of probability 1.
 RISK_UNITS = 100_000
 
 
 def bed_key(key: StayKey) -> str:
-    """The element of a bed on the ward page."""
+    """The element key of a bed on the ward page."""
     return f"ward:{key.pat_id}-{key.admitted:%Y%m%d}"
 
 
 def bed_fields(bed: Bed, ward: Ward, model: ModelInfo, signs: list[Vital], query: str) -> Fields:
-    """The fields of a bed. `query`: the part of its address that names the stream."""
+    """The fields of a bed. query: the query string that selects the stream."""
     now = ward.clock.of(bed.stay.key.pat_id)
     admitted = bed.stay.key.admitted
     x_now = hours(admitted, ward.clock.now)
@@ -114,7 +114,7 @@ def _vital_fields(bed: Bed, sign: Vital, now: datetime) -> dict[str, str]:
 
 
 def mark_text(sign: Vital, mark: str) -> str:
-    """A mark with the threshold that the value has reached."""
+    """The mark of a value, with its threshold."""
     if mark == "low":
         return f"low ≤{sign.low:g}"
     return f"high ≥{sign.high:g}" if mark == "high" else ""
@@ -134,18 +134,18 @@ def _line(bed: Bed, sign: Vital) -> str:
 
 
 def discharged_fields(stay: Stay, query: str) -> Fields:
-    """An entry of the list of the latest discharges."""
+    """The fields of an entry in the list of discharges."""
     joined = "&" if query else "?"
     return {
         "patient": stay.name,
         "age": age_text(stay),
-        "left": f"left {formats.day(stay.discharged)}" if stay.discharged else "",
+        "left": f"discharged {formats.day(stay.discharged)}" if stay.discharged else "",
         "href": f"/patients/{stay.key.pat_id}{query}{joined}stay={stay.key.admitted.isoformat()}",
     }
 
 
 def listed_fields(ranked: Ranked, ward: Ward, model: ModelInfo, query: str) -> Fields:
-    """A row of the list of all patients."""
+    """The fields of a row in the list of all patients."""
     joined = "&" if query else "?"
     now = ward.clock.of(ranked.stay.key.pat_id)
     fields: dict[str, str] = {

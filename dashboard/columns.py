@@ -1,10 +1,10 @@
-"""Which vitals a page shows, and in which order."""
+"""Selects and orders the vitals of a page."""
 
 from wire.vitals import VITALS, Vital, vital
 
-# The width of a row; the patient's page shows all.
+# The number of columns that fit; the patient page shows all vitals.
 COLUMNS = 7
-# A prediction is stale when the vitals that come hourly are.
+# Hours after which a prediction is stale, the same as for hourly vitals.
 PREDICTION_HOLDS = 2.0
 OTHERS_SHOWN = 30
 
@@ -22,7 +22,7 @@ def columns(parameters: set[str]) -> list[Vital]:
 
 
 def limits(shown: Vital) -> str:
-    """When a value is marked, in words.
+    """The thresholds of a vital, in words.
 
     >>> limits(vital("heart_rate")), limits(vital("spo2")), limits(vital("base_excess"))
     ('≤ 40 or ≥ 131 (NEWS2)', '≤ 91 (NEWS2)', '')

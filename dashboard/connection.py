@@ -14,11 +14,11 @@ Row = tuple[Any, ...]
 
 
 class DatabaseDown(Exception):
-    """The database does not answer, or cannot be read."""
+    """The database does not answer or cannot be read."""
 
 
 class Reader:
-    """Runs queries in snapshots. Use it from one thread."""
+    """Runs queries in snapshots. Not thread-safe."""
 
     def __init__(self, url: str, password: str = "") -> None:
         self._url, self._password = url, password
@@ -26,7 +26,7 @@ class Reader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All reads inside see one moment. Raises DatabaseDown."""
+        """A transaction in which all reads see the same state. Raises DatabaseDown."""
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -50,7 +50,7 @@ class Reader:
 
     def _connect(self) -> database.Connection:
         if database.is_sqlite(self._url) and not database.sqlite_path(self._url).exists():
-            raise DatabaseDown(f"there is no file {database.sqlite_path(self._url)} yet")
+            raise DatabaseDown(f"the file {database.sqlite_path(self._url)} does not exist yet")
         return database.connect(self._url, self._password, read_only=True)
 
     def rows(self, sql: str, *arguments: object) -> list[Row]:
@@ -58,7 +58,7 @@ class Reader:
         return self._run(sql.replace("?", database.placeholder(self._url)), *arguments)
 
     def _run(self, sql: str, *arguments: object) -> list[Row]:
-        assert self._connection is not None, "read inside a snapshot"
+        assert self._connection is not None, "rows() needs a snapshot"
         cursor = self._connection.cursor()
         try:
             cursor.execute(sql, arguments)
@@ -68,7 +68,7 @@ class Reader:
 
 
 def _without_address(error: Exception) -> str:
-    """The reason alone: pages do not show where the database is."""
+    """The reason without the database's address, which pages must not show."""
     if isinstance(error, mysql.connector.Error) and error.msg:
         text = str(error.msg)
     elif isinstance(error, sqlite3.Error):

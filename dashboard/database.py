@@ -1,4 +1,4 @@
-"""The dashboard's questions to the database."""
+"""The dashboard's database queries."""
 
 import json
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from dashboard.rows import (
 )
 from wire.vitals import VITALS
 
-# The newest readings of a stay that a page draws.
+# Maximum number of readings in a stay's curves; older ones are left out.
 STAY_LIMIT = 20_000
-# Keys, and times of stays, in one statement.
+# Maximum numbers of keys, and of stays with a time, in one statement.
 CHUNK, MOMENTS = 500, 100
 
 
@@ -41,7 +41,7 @@ class Database(Reader):
         ]
 
     def champion(self) -> ModelKey | None:
-        """The model that the tool last knew as champion."""
+        """The champion that the tool stored last."""
         return next((ModelKey(*row) for row in self.rows(queries.CHAMPION)), None)
 
     def newest(self, stream: str, seq: int) -> datetime | None:
@@ -50,7 +50,7 @@ class Database(Reader):
         return None if at is None else moment(at)
 
     def ward(self, stream: str) -> list[Summary]:
-        """Every stay without a discharge."""
+        """The stays without a discharge."""
         return [
             Summary(
                 _stay(row[:6]),
@@ -74,7 +74,7 @@ class Database(Reader):
         return [_stay(row) for row in self.rows(queries.NAMED, stream, identifier)]
 
     def vitals_of(self, stream: str, key: StayKey) -> dict[str, Latest]:
-        """The latest values of a stay: all known vitals, and OTHERS_LIMIT + 1 others at most."""
+        """The latest values of a stay: all known vitals, and at most OTHERS_LIMIT + 1 others."""
         arguments = (*_text(key), stream, *VITALS)
         rows = self.rows(queries.VITALS_OF, *arguments) + self.rows(queries.OTHERS_OF, *arguments)
         return {row[0]: Latest(row[1], moment(row[2]), row[3], moment(row[4])) for row in rows}
@@ -91,7 +91,7 @@ class Database(Reader):
     def risks(
         self, stream: str, model: ModelKey, summaries: Sequence[Summary]
     ) -> dict[StayKey, Risk]:
-        """The model's probability at the last time of each stay, where there is one."""
+        """The model's probability at the last time of each stay, if there is one."""
         found: dict[StayKey, Risk] = {}
         for start in range(0, len(summaries), MOMENTS):
             chunk = [each for each in summaries[start : start + MOMENTS] if each.last_at]
@@ -106,7 +106,7 @@ class Database(Reader):
             ]
             for pat_id, admitted, probability, at, seq in self.rows(sql, *model, stream, *wanted):
                 key = StayKey(pat_id, day(admitted))
-                # Of one moment's the last was made with all values.
+                # Of several at one time, the last one used all values.
                 if key not in found or found[key].seq < seq:
                     found[key] = Risk(probability, moment(at), seq)
         return found
@@ -144,12 +144,12 @@ class Database(Reader):
         return [Rejected(*row) for row in self.rows(queries.REJECTED_OF, pat_id, stream)]
 
     def rejected_after(self, stream: str, seq: int, to: int, limit: int) -> list[tuple[int, str]]:
-        """Seq and reason of the next rejected messages after `seq`."""
+        """Number and reason of the next rejected messages after `seq`."""
         rows = self.rows(queries.REJECTED_AFTER, stream, seq, to, limit)
         return [(position, reason) for position, reason in rows]
 
     def pending(self, stream: str) -> int:
-        """Predictions that wait for their model, up to PENDING_LIMIT + 1."""
+        """The number of pending predictions, up to PENDING_LIMIT + 1."""
         return int(self.rows(queries.PENDING, stream)[0][0])
 
 
@@ -160,5 +160,5 @@ def _stay(row: Row) -> Stay:
 
 
 def _text(key: StayKey) -> Sequence[Any]:
-    """SQLite has no dates: the tables hold them as ISO text."""
+    """The key as arguments. SQLite has no dates, so the tables hold them as ISO text."""
     return (key.pat_id, key.admitted.isoformat())

@@ -1,7 +1,7 @@
-"""The live side of a page: server-sent events, resumed where a browser left off.
+"""Sends the updates of a page as server-sent events; a browser can resume.
 
-An event's id is `<epoch>-<version>`, as a message's is `<stream>-<seq>`: the epoch is one run of
-the dashboard. A browser with an id of this run gets the changes since; any other one, everything.
+An event's id is `<epoch>-<version>`; the epoch is one run of the dashboard. A browser with an id of
+this run gets the changes since then; any other browser gets everything.
 """
 
 import zlib
@@ -12,7 +12,7 @@ from aiohttp import web
 from dashboard.poller import Poller
 from dashboard.topic import Topic
 
-# A sign of life when nothing changes, with the age of the last finished round.
+# Seconds between heartbeats, which carry the age of the last finished round.
 BEAT_SECONDS = 4.0
 RETRY = b"retry: 2000\n\n"
 
@@ -32,7 +32,7 @@ def _beat(poller: Poller) -> bytes:
 
 
 async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.StreamResponse:
-    """Sends the changes of a topic until the browser leaves."""
+    """Sends the changes of a topic until the browser disconnects."""
     epoch = poller.epoch
     known = request.headers.get("Last-Event-ID") or request.query.get("since", "")
     version = min(version_of(known, epoch), topic.version)
@@ -42,7 +42,7 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
     response.headers["X-Accel-Buffering"] = "no"
     pack = None
     if "gzip" in request.headers.get("Accept-Encoding", ""):
-        # Flushed after each event. A small window: a ward repeats itself closely.
+        # Flushed after each event. The window is small, because similar text is close together.
         response.headers["Content-Encoding"] = "gzip"
         pack = zlib.compressobj(6, wbits=16 + 13, memLevel=6)
     await response.prepare(request)
@@ -52,11 +52,11 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
             event = pack.compress(event) + pack.flush(zlib.Z_SYNC_FLUSH)
         await response.write(event)
 
-    # A browser that leaves is not an error.
+    # A disconnect is not an error.
     with suppress(ConnectionResetError):
         await send(RETRY + _beat(poller))
         while True:
-            # While a slow browser waits in `send`, changes gather into one event.
+            # While `send` waits for a slow browser, changes gather into one event.
             if await topic.changed(version, BEAT_SECONDS):
                 answer = topic.answer(version)
                 version = topic.version

@@ -1,4 +1,4 @@
-"""Asks the model API for explanations, one at a time and apart from the rounds."""
+"""Requests explanations from the model API, one at a time and independent of the rounds."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from dashboard.rows import Prediction
 from dashboard.views import PatientView
 
 CACHE = 256
-# After a failure the model API is left alone for this time, doubled up to the longest.
+# Pause after a failure; it doubles up to the longest.
 RETRY_SECONDS, RETRY_LONGEST = 2.0, 60.0
 LOOK_SECONDS = 0.2
 
@@ -20,7 +20,7 @@ _Key = tuple[object, ...]
 
 
 class Explainer:
-    """Gives each open patient page the explanation of its latest prediction."""
+    """Fetches the explanation of the latest prediction for each open patient page."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class Explainer:
         self._not_before = 0.0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             if not await self.step():
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def step(self) -> bool:
-        """Explains one prediction; False when there was nothing to ask."""
+        """Explains one prediction; returns False when there is nothing to explain."""
         for view in list(self._views()):
             latest = view.patient.latest if view.patient else None
             if latest is None or latest.probability is None:

@@ -1,10 +1,10 @@
-"""Numbers and times as people read them. All times are the stream's own."""
+"""Formats numbers and times for people. All times are the stream's own."""
 
 from datetime import date, datetime
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Beside a bare number a hyphen is too short.
+# A hyphen is too short as a minus sign.
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -33,7 +33,7 @@ def moment(when: datetime) -> str:
 
 
 def age(hours: float) -> str:
-    """How old something is.
+    """The age of a value.
 
     >>> age(0), age(7), age(50)
     ('<1 h', '7 h', '2 d')
@@ -44,7 +44,7 @@ def age(hours: float) -> str:
 
 
 def number(value: float, digits: int | None = None) -> str:
-    """With so many digits after the point; without, as many as say something.
+    """A number with `digits` decimals, or with four significant digits.
 
     >>> number(118.4, 0), number(-0.25, 1), number(0.00123456), number(118.0)
     ('118', '−0.2', '0.001235', '118')
@@ -54,7 +54,7 @@ def number(value: float, digits: int | None = None) -> str:
 
 
 def percent(probability: float) -> str:
-    """A probability in percent, without the sign: one digit after the point below 10.
+    """A probability in percent, without the % sign; one decimal below 10.
 
     >>> percent(0.0123), percent(0.34), percent(0.0999)
     ('1.2', '34', '10')

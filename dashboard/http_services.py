@@ -1,4 +1,4 @@
-"""Asks hospital and the model API, which speak HTTP."""
+"""Queries hospital and the model API over HTTP."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
 @dataclass(frozen=True)
 class Health:
-    """The answer of a service to GET /health. `error` when it is not well."""
+    """The answer of a service to GET /health; `error` is the reason when it is not healthy."""
 
     error: str | None
-    said: dict[str, Any]
+    answer: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Models:
-    """The models in use. `error` when the model API did not say."""
+    """The models in use; `error` is the reason when the model API did not answer."""
 
     champion: ModelKey | None = None
     shadows: tuple[ModelKey, ...] = ()
@@ -32,9 +32,9 @@ class Models:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What each feature contributed to one prediction; `base` is the value without any.
+    """The contribution of each feature to one prediction; `base` is the value without them.
 
-    `error` when there is no answer; the rest is then empty.
+    If `error` is set, there is no answer and the rest is empty.
     """
 
     base: float | None = None
@@ -45,7 +45,7 @@ class Explanation:
 
 
 class Services:
-    """Asks the services that speak HTTP; never raises for one that is down."""
+    """Queries the HTTP services; never raises when one is down."""
 
     def __init__(self, session: aiohttp.ClientSession, hospital_url: str, model_url: str) -> None:
         self._session = session
@@ -61,10 +61,10 @@ class Services:
     async def _health(self, url: str) -> Health:
         try:
             async with self._session.get(f"{url}/health") as response:
-                said = _object(await response.read())
+                answer = _object(await response.read())
                 if response.status == 200:
-                    return Health(None, said)
-                return Health(str(said.get("status", f"answers {response.status}")), said)
+                    return Health(None, answer)
+                return Health(str(answer.get("status", f"answers {response.status}")), answer)
         except TimeoutError:
             return Health("does not answer in time", {})
         except (aiohttp.ClientError, OSError):
@@ -74,28 +74,28 @@ class Services:
         """Champion and shadows."""
         try:
             async with self._session.get(f"{self._model_url}/api/model") as response:
-                said = await response.json(content_type=None)
+                answer = await response.json(content_type=None)
                 if response.status != 200:
                     return Models(error=f"answers {response.status}")
                 champion, *shadows = (
                     ModelKey(str(each["model"]), str(each["version"]))
-                    for each in (said["champion"], *said["shadows"])
+                    for each in (answer["champion"], *answer["shadows"])
                 )
                 return Models(champion, tuple(shadows))
         except (*ERRORS, ValueError, KeyError, TypeError):
             return Models(error="does not answer")
 
     async def describe(self, model: ModelKey) -> ModelInfo | None:
-        """What a model says about itself; None when the model API does not say."""
+        """The description of a model; None if the model API does not return it."""
         try:
             async with self._session.get(self._address(model)) as response:
-                said = await response.json(content_type=None)
-                return ModelInfo.from_metadata(model, said) if response.status == 200 else None
+                answer = await response.json(content_type=None)
+                return ModelInfo.from_metadata(model, answer) if response.status == 200 else None
         except (*ERRORS, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     async def explain(self, model: ModelKey, features: dict[str, float | None]) -> Explanation:
-        """What each feature contributed to a prediction, or the reason why that is not known."""
+        """The contribution of each feature to a prediction, or the error."""
         inputs = [
             {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
             for name, value in features.items()
@@ -106,14 +106,14 @@ class Services:
                 json={"inputs": inputs},
                 timeout=aiohttp.ClientTimeout(total=10),
             ) as response:
-                said = await response.json(content_type=None)
+                answer = await response.json(content_type=None)
                 if response.status != 200:
                     return Explanation(error=f"the model API answers {response.status}")
-                return _explanation(said)
+                return _explanation(answer)
         except ERRORS:
             return Explanation(error="the model API does not answer")
         except (ValueError, KeyError, TypeError, IndexError):
-            return Explanation(error="the model API's answer is not understood")
+            return Explanation(error="the model API's answer is invalid")
 
     def _address(self, model: ModelKey) -> str:
         name, version = map(quote, model)
@@ -121,20 +121,20 @@ class Services:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    """The JSON object in `text`; an empty one for anything else."""
+    """The JSON object in `text`; empty for anything else."""
     try:
-        said = json.loads(text)
+        answer = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return answer if isinstance(answer, dict) else {}
 
 
-def _explanation(said: dict[str, Any]) -> Explanation:
-    """From the answer's tensors for one row: features, contributions and base."""
-    data = {output["name"]: output["data"] for output in said["outputs"]}
+def _explanation(answer: dict[str, Any]) -> Explanation:
+    """Reads the explanation of one row from the tensors of the answer."""
+    data = {output["name"]: output["data"] for output in answer["outputs"]}
     return Explanation(
         float(data["base"][0]),
         dict(zip(data["features"], map(float, data["contributions"]), strict=True)),
-        str(said["parameters"]["method"]),
-        str(said["parameters"]["scale"]),
+        str(answer["parameters"]["method"]),
+        str(answer["parameters"]["scale"]),
     )

@@ -1,4 +1,4 @@
-"""Where the application keeps its parts."""
+"""The keys of the application's parts."""
 
 from aiohttp import web
 

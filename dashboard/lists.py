@@ -1,4 +1,4 @@
-"""The pages that are made when they are asked for: all patients, and the models."""
+"""The pages without live updates: all patients, and the models."""
 
 from itertools import chain
 from statistics import fmean
@@ -18,14 +18,14 @@ from dashboard.ward import Ranked, Ward
 
 PAGE = 100
 SHOWS = {"": "everybody in the ICU", "none": "without a risk", "old": "with an old risk"}
-# The stays on which a shadow is compared with the champion.
+# Maximum number of stays on which a shadow is compared with the champion.
 COMPARED = 2_000
 
 
 async def patients(request: web.Request) -> web.Response:
-    """Everybody in the ICU, or the patients that ?q= finds by a part of number, name or place.
+    """All patients in the ICU, or those whose number, name or place contains ?q=.
 
-    One patient with exactly this number or identifier is opened.
+    Redirects to the patient whose number or identifier is exactly ?q=.
     """
     poller = await ready(request)
     stream = stream_of(request, poller)
@@ -83,7 +83,9 @@ def _matches(stay: Stay, wanted: str) -> bool:
 async def _search(
     poller: Poller, stream: str, wanted: str, ward: Ward | None
 ) -> tuple[int | None, list[Stay]]:
-    """The patient with exactly this number or identifier, and the discharged ones with a part."""
+    """The patient whose number or identifier is exactly `wanted`, or the discharged ones that
+    contain it.
+    """
     digits = wanted.removeprefix("-")
     is_number = digits.isascii() and digits.isdecimal() and len(digits) < 20
 
@@ -101,7 +103,7 @@ async def _search(
 
 
 async def models(request: web.Request) -> web.Response:
-    """Champion and shadows, and how far they agree on the patients in the ICU."""
+    """Shows champion and shadows, and their agreement on the patients in the ICU."""
     poller = await ready(request)
     used = poller.state.models
     ward = poller.shelf.ward(None).ward
@@ -137,7 +139,7 @@ def _described(poller: Poller, key: ModelKey, role: str, agreement: Fields) -> F
 async def _agreement(
     poller: Poller, champion: ModelKey, shadow: ModelKey, ward: Ward | None
 ) -> Fields:
-    """On each patient's newest reading: mean difference, and rank correlation."""
+    """Mean difference and rank correlation on the newest reading of each patient."""
     if ward is None:
         return {}
     seqs = [each.risk.seq for each in ward.ranked[:COMPARED] if each.risk]
@@ -176,7 +178,7 @@ def _same_order(pairs: list[tuple[float, float]]) -> str:
 
 
 async def model(request: web.Request) -> web.Response:
-    """What a model says about itself."""
+    """Shows the description of a model."""
     poller = await ready(request)
     key = ModelKey(request.match_info["name"][:64], request.match_info["version"][:64])
     info = poller.descriptions.get(key)
@@ -196,7 +198,7 @@ async def model(request: web.Request) -> web.Response:
 
 
 def _metrics(info: ModelInfo) -> list[tuple[str, str, str, str]]:
-    """The figures of the model's evaluation: where, figure, value, interval."""
+    """The metrics of the model's evaluation: (data set, metric, value, interval)."""
     return [
         (
             where,

@@ -2,18 +2,18 @@
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-# No second time series for the creation time of each counter.
+# Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 ROUND = Gauge(
     "icu_dashboard_last_round_timestamp_seconds",
-    "When the last round began that read the database and ended, in seconds since 1970",
+    "Start of the last successful round, in seconds since 1970",
 )
 DURATION = Histogram(
     "icu_dashboard_round_seconds",
-    "Duration of a round of reading",
+    "Duration of a round",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 FAILED = Counter("icu_dashboard_failed_rounds_total", "Rounds that could not read the database")
-PATIENTS = Gauge("icu_dashboard_patients", "Patients in the ICU of the stream that is sent")
-READERS = Gauge("icu_dashboard_open_pages", "Open connections of live pages")
+PATIENTS = Gauge("icu_dashboard_patients", "Patients in the ICU of the current stream")
+READERS = Gauge("icu_dashboard_open_pages", "Open connections for live updates")

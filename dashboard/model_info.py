@@ -1,4 +1,4 @@
-"""What a model says about itself, and how its answers are written."""
+"""The description of a model, and the format of its predictions."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 class ModelInfo:
     """A model's description.
 
-    event: what the probability is of, in words. maximum: the highest number of points of a
-    score, whose `probability` is points / maximum and no probability. usual: the share of its
-    test patients with the event. top: the end of the risk axis, fixed for the model.
+    event: the predicted event, in words. maximum: the highest number of points of a score, whose
+    `probability` is points / maximum, not a probability. usual: the share of its test patients with
+    the event. top: the end of the risk axis, fixed for the model.
     """
 
     key: ModelKey
@@ -30,25 +30,28 @@ class ModelInfo:
     references: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def from_metadata(cls, key: ModelKey, said: dict[str, Any]) -> Self:
-        """From the model API's metadata. Raises KeyError or TypeError for another document."""
-        told = said["parameters"]
-        event = str(told["probability"])
+    def from_metadata(cls, key: ModelKey, answer: dict[str, Any]) -> Self:
+        """Parses the model API's metadata. Raises KeyError or TypeError for an invalid document."""
+        parameters = answer["parameters"]
+        event = str(parameters["probability"])
         score = re.fullmatch(r"score / (\d+)", event)
-        metrics = told.get("metrics") or {}
+        metrics = parameters.get("metrics") or {}
         usual = next(
             (m["prevalence"]["value"] for m in metrics.values() if "prevalence" in m), None
         )
         return cls(
             key,
-            str(told["title"]),
+            str(parameters["title"]),
             "" if score else event,
             int(score[1]) if score else None,
             usual,
-            tuple(map(str, told.get("limits") or ())),
-            {str(name): float(value) for name, value in (told.get("thresholds") or {}).items()},
+            tuple(map(str, parameters.get("limits") or ())),
+            {
+                str(name): float(value)
+                for name, value in (parameters.get("thresholds") or {}).items()
+            },
             metrics,
-            {str(name): float(at) for name, at in (told.get("references") or {}).items()},
+            {str(name): float(at) for name, at in (parameters.get("references") or {}).items()},
         )
 
     @property
@@ -66,13 +69,13 @@ class ModelInfo:
         return "Risk" if self.maximum is None else "Score"
 
     def value(self, probability: float) -> str:
-        """The answer without its unit: percent, or points."""
+        """The prediction without its unit: percent, or points."""
         if self.maximum is None:
             return formats.percent(probability)
         return f"{probability * self.maximum:.0f}"
 
     def change(self, change: float | None) -> str:
-        """The change of an answer, in percentage points or points, with an arrow.
+        """The change of a prediction, in percentage points or points, with an arrow.
 
         >>> info = ModelInfo(ModelKey("m", "1"))
         >>> info.change(0.012), info.change(-0.1), info.change(0.0001), info.change(None)
@@ -92,10 +95,10 @@ class ModelInfo:
 
     @property
     def sentence(self) -> str:
-        """What the shown number is, for people."""
+        """A sentence that explains the prediction."""
         name = f"{self.key.name} {self.key.version}"
         if self.maximum is not None:
             return f"Score: points of {self.maximum}, by {name}. A score is not a probability."
         event = self.event[:1].upper() + self.event[1:]
         usual = "" if self.usual is None else f" Usual level: {formats.percent(self.usual)} %."
-        return f"Risk: {event or 'of no stated event'}, by {name}.{usual}"
+        return f"Risk: {event or 'the model does not name an event'}, by {name}.{usual}"

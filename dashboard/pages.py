@@ -15,7 +15,7 @@ from dashboard.topic import Fields
 from dashboard.views import View, ViewKey, WardView
 
 STREAM = re.compile(r"[0-9A-Za-z_-]{1,32}")
-# A first visitor waits for the first round, up to this time.
+# Maximum wait for the first round after a start.
 FIRST_ROUND_SECONDS = 8.0
 
 
@@ -38,10 +38,10 @@ def render(
     query: str = "",
     **values: object,
 ) -> web.Response:
-    """A page from the template `name`.html. `query`: the part of an address for the stream."""
+    """Renders the template `name`.html. query: the query string that selects the stream."""
     common = {"page": page, "live": live, "since": since, "query": query}
     html = request.app[PAGES].page(name, **common, **values)
-    body = html.encode("utf-8", "replace")  # a name may hold half of a surrogate pair
+    body = html.encode("utf-8", "replace")  # a name may contain a lone surrogate
     response = web.Response(body=body, status=status, content_type="text/html", charset="utf-8")
     response.headers["Cache-Control"] = "no-store"
     response.enable_compression()
@@ -49,7 +49,7 @@ def render(
 
 
 def stream_of(request: web.Request, poller: Poller) -> str | None:
-    """The stream in ?stream=; None for the one that is sent. Raises HTTPNotFound."""
+    """The stream in ?stream=; None for the current one. Raises HTTPNotFound."""
     name = request.query.get("stream", "")
     if not name:
         return None
@@ -59,7 +59,7 @@ def stream_of(request: web.Request, poller: Poller) -> str | None:
 
 
 async def view_of(poller: Poller, key: ViewKey) -> View:
-    """The view of a page, read at once and kept up to date while somebody reads it.
+    """The view of a page, which is kept up to date while the page is open.
 
     Raises DatabaseDown and TooManyPages.
     """
@@ -73,7 +73,7 @@ async def view_of(poller: Poller, key: ViewKey) -> View:
 
 
 async def ward(request: web.Request) -> web.Response:
-    """Everybody in the ICU."""
+    """Shows all patients in the ICU."""
     poller = await ready(request)
     stream = stream_of(request, poller)
     view = await view_of(poller, ViewKey(stream, None))
@@ -103,7 +103,7 @@ def _entries(content: dict[str, dict[str, object]], name: str) -> dict[str, Fiel
 
 
 async def pipeline(request: web.Request) -> web.Response:
-    """How the messages flow."""
+    """Shows the flow of messages."""
     poller = await ready(request)
     content = poller.pipeline.content
     return render(
@@ -119,13 +119,13 @@ async def pipeline(request: web.Request) -> web.Response:
 
 
 async def pipeline_figures(request: web.Request) -> web.Response:
-    """The pipeline page's content, for programs."""
+    """The content of the pipeline page as JSON."""
     poller = await ready(request)
     return web.json_response(poller.pipeline.content, headers={"Cache-Control": "no-store"})
 
 
 async def patient(request: web.Request) -> web.Response:
-    """One stay of a patient: the newest, or the one that began on ?stay=YYYY-MM-DD."""
+    """Shows one stay of a patient: the newest, or the one that began on ?stay=YYYY-MM-DD."""
     poller = await ready(request)
     stream = stream_of(request, poller)
     pat_id = number(request.match_info["pat_id"])
@@ -140,7 +140,7 @@ async def patient(request: web.Request) -> web.Response:
     return render(
         request,
         "patient",
-        # Without a version, so that the first event brings the curves.
+        # Without a version, so that the first event includes the curves.
         live=f"page=patient&pat_id={stay.key.pat_id}&stay={stay.key.admitted.isoformat()}"
         f"&stream={name}",
         query=f"?stream={stream}" if stream else "",
@@ -196,7 +196,7 @@ def _stay_key(request: web.Request) -> StayKey:
 
 
 def number(text: str) -> int:
-    """A patient's number that the database can hold. Raises HTTPNotFound."""
+    """Parses a patient's number. Raises HTTPNotFound for one that the database cannot hold."""
     if re.fullmatch(r"-?[0-9]{1,19}", text) and -(2**63) <= int(text) < 2**63:
         return int(text)
     raise web.HTTPNotFound(text=f"“{text[:40]}” is not a patient's number.")

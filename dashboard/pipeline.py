@@ -14,24 +14,24 @@ from dashboard.queue_state import QueueState
 from dashboard.rows import Position
 from dashboard.topic import Content, Fields
 
-# Rates and latencies cover the last seconds.
+# Seconds that rates and latencies cover.
 WINDOW = 60.0
-# The throughput curve covers this time, with a point every few seconds.
+# Seconds that the throughput curve covers, and between its points.
 HISTORY = 600.0
 HISTORY_STEP = 5.0
-# Reasons may contain values: only this many different ones are counted apart.
+# Reasons may contain values, so only this many different ones are counted separately.
 REASONS_KEPT = 1_000
 REASONS_SHOWN = 12
 OTHER = "other reasons"
-# Rejected messages counted in one round, so that a first round never takes long.
+# Maximum number of rejected messages counted per round, so that the first round is fast.
 REJECTED_CHUNK = 5_000
 
 
 def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, int]) -> int:
-    """The message up to which every partition has stored all of its own.
+    """The message up to which every partition has stored all its messages.
 
-    `taken` and `parts`: the buffer's position, read before `positions`. A partition that has
-    stored its last message is as far as the buffer, however old that message is.
+    taken, parts: the buffer's position, read before `positions`. A partition that has stored its
+    last queued message is as far as the buffer, however old that message is.
     """
     reached = []
     for position in positions:
@@ -41,7 +41,7 @@ def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, i
 
 
 class RejectedCount:
-    """Rejected messages by reason, counted as they arrive, never by a scan."""
+    """Counts rejected messages by reason as they arrive, without a scan."""
 
     def __init__(self) -> None:
         self._stream: str | None = None
@@ -50,7 +50,7 @@ class RejectedCount:
         self.complete = False
 
     def read(self, database: Database, stream: str, to: int) -> None:
-        """Counts on to message `to`, one chunk for each call; `complete` at its end."""
+        """Counts up to message `to`, one chunk per call; sets `complete` when all are counted."""
         if stream != self._stream:
             self._stream, self._seq, self.counts = stream, 0, Counter()
         rows = database.rejected_after(stream, self._seq, to, REJECTED_CHUNK)
@@ -62,7 +62,7 @@ class RejectedCount:
 
 
 def quantile(buckets: Mapping[int, int], q: float) -> int | None:
-    """The bucket in which the q-quantile of the counted values lies.
+    """The bucket that contains the q-quantile of the counted values.
 
     >>> quantile({10: 98, 20: 1, 500: 1}, 0.5), quantile({10: 98, 20: 1, 500: 1}, 0.995)
     (10, 500)
@@ -76,7 +76,7 @@ def quantile(buckets: Mapping[int, int], q: float) -> int | None:
 
 @dataclass(frozen=True)
 class Sample:
-    """The pipeline at one moment. `at`: seconds of a monotonic clock."""
+    """The pipeline at one time. at: seconds of a monotonic clock."""
 
     at: float
     stream: str | None
@@ -86,7 +86,7 @@ class Sample:
 
 
 class Throughput:
-    """The figures of the last minute and, thinner, of the last ten."""
+    """The figures of the last minute, and at larger steps of the last ten minutes."""
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque()
@@ -121,7 +121,7 @@ class Throughput:
         return {bucket: n - first.get(bucket, 0) for bucket, n in last.items()}
 
     def lines(self) -> tuple[str, str, float]:
-        """SVG paths of taken and stored per second (0 to 100), and the rate at the top."""
+        """SVG paths of the received and stored rates (0 to 100), and the rate at 100."""
         rates: dict[str, list[tuple[float, float]]] = {"taken": [], "stored": []}
         for before, after in pairwise(self._history):
             for name, line in rates.items():
@@ -148,9 +148,9 @@ def figures(
     pending: int | None,
     rejected: RejectedCount,
 ) -> Fields:
-    """The pipeline page's figures as text; an em dash for an unknown one.
+    """The figures of the pipeline page as text; a dash for unknown ones.
 
-    `stored`: the last stored message; `now`: the newest stored time of the stream.
+    stored: the last stored message. now: the newest stored time of the stream.
     """
     latency = throughput.latency()
     counted = sum(rejected.counts.values())
@@ -209,7 +209,7 @@ def _lag_time(lag: int | None, newest: datetime | None, now: datetime | None) ->
 
 
 def rejected_content(rejected: RejectedCount) -> Content:
-    """The most frequent reasons. Keys are ranks, so that a new order moves no rows."""
+    """The most frequent reasons. Keys are ranks, so that a new order does not move rows."""
     shown = rejected.counts.most_common(REASONS_SHOWN)
     rest = sum(rejected.counts.values()) - sum(n for _, n in shown)
     if rest:

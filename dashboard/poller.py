@@ -1,4 +1,4 @@
-"""Reads the pipeline in rounds, for all pages of all browsers at once."""
+"""Polls the pipeline in rounds, once for all pages of all browsers."""
 
 import asyncio
 import logging
@@ -31,11 +31,11 @@ log = logging.getLogger("dashboard")
 
 T = TypeVar("T")
 
-# Rest between rounds: a multiple of the time that the database was read, so that the dashboard
-# takes a small share of its time, within limits that keep the pages current.
+# Pause between rounds: a multiple of the time spent in the database, so that the load stays small,
+# within limits that keep the pages current.
 REST, REST_LONGEST, REST_FACTOR = 1.0, 3.0, 9
 MODELS_SECONDS = 5.0
-# A page request waits this long for the database.
+# Maximum seconds that a page request waits for the database.
 ANSWER_SECONDS = 4.0
 
 
@@ -54,10 +54,10 @@ class Poller:
         self._queues = queues
         self._services = services
         self._clock = clock
-        # SQLite's connections belong to one thread.
+        # An SQLite connection belongs to one thread.
         self._thread = ThreadPoolExecutor(1, "database")
         self._throughput = Throughput()
-        self._models = Models(error="was not asked yet")
+        self._models = Models(error="was not queried yet")
         self._models_at = -MODELS_SECONDS
         self._round_at = clock()
         self._read_seconds = 0.0
@@ -79,7 +79,7 @@ class Poller:
         )
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         others = [asyncio.create_task(self._explainer.run()), asyncio.create_task(self._tick())]
         try:
             while True:
@@ -87,7 +87,7 @@ class Poller:
                 try:
                     await self.poll()
                 except Exception:
-                    # Pages that go on are worth more than a clean end.
+                    # A failed round must not stop the pages.
                     log.exception("a round failed")
                     failed = True
                 rest = min(max(REST, REST_FACTOR * self._read_seconds), REST_LONGEST)
@@ -100,7 +100,7 @@ class Poller:
             self._thread.shutdown(wait=False)
 
     async def _tick(self) -> None:
-        """Marks the pages while a round takes too long."""
+        """Marks the pages as late while a round takes too long."""
         while True:
             await asyncio.sleep(1)
             if self.polled.is_set() and self.round_age > LATE_SECONDS:
@@ -111,19 +111,19 @@ class Poller:
 
     @property
     def round_age(self) -> float:
-        """Seconds since the last finished round began: the age of what the pages show."""
+        """Seconds since the start of the last finished round: the age of the data."""
         return self._clock() - self._round_at
 
     @property
     def model(self) -> ModelInfo:
-        """The champion's description, as far as it is known."""
+        """The champion's description, without details until it is known."""
         key = self.state.models.champion or ModelKey("no model", "")
         return self.descriptions.get(key) or ModelInfo(key)
 
     async def poll(self) -> None:
-        """One round."""
+        """Runs one round."""
         began = self._clock()
-        # Before the database, so that it holds at least the messages that they report.
+        # Read before the database, so that the database is at least as new.
         queues, hospital, model_api = await asyncio.gather(
             self._queues.read(), self._services.hospital(), self._services.model_api()
         )
@@ -142,7 +142,7 @@ class Poller:
         self._read_seconds = time.monotonic() - started
         metrics.DURATION.observe(self._read_seconds)
         at = self._clock()
-        self.judge.see(at, self.state, self._error, queues, hospital, model_api)
+        self.judge.observe(at, self.state, self._error, queues, hospital, model_api)
         self._publish(at, queues)
         if self._error is None:
             metrics.ROUND.set(time.time() - (self._clock() - began))
@@ -160,13 +160,13 @@ class Poller:
                 self.descriptions[key] = found
 
     def _status(self, view: View | None) -> Fields:
-        """The fields that every page has."""
+        """The fields of every page."""
         stream = view.key.stream if view else None
-        standing = self.judge.standing(stream, self.state, self._error, self.round_age)
-        layout = [standing.stream or "-", *(sign.name for sign in (view.signs if view else []))]
+        status = self.judge.status(stream, self.state, self._error, self.round_age)
+        layout = [status.stream or "-", *(sign.name for sign in (view.signs if view else []))]
         if view is not None:
             layout += (*self.model.key, self.model.unit)
-        return status_fields(standing, list(self.judge.board.services.values()), " ".join(layout))
+        return status_fields(status, list(self.judge.board.services.values()), " ".join(layout))
 
     def _publish(self, at: float, queues: QueueState) -> None:
         self._version += 1
@@ -201,7 +201,7 @@ class Poller:
         view.publish(self._status(view), self.model, self._version)
 
     async def query(self, work: Callable[[Database], T]) -> T:
-        """Runs `work` in a snapshot. Raises DatabaseDown, also when it takes too long."""
+        """Runs `work` in a snapshot. Raises DatabaseDown, also on a timeout."""
 
         def run() -> T:
             with self._database.snapshot():
@@ -213,7 +213,7 @@ class Poller:
             raise DatabaseDown("it does not answer in time") from None
 
     async def open(self, view: View) -> None:
-        """Reads a page's data for the first time and puts the page on the shelf.
+        """Reads a page's data for the first time and adds the page to the shelf.
 
         Raises DatabaseDown.
         """

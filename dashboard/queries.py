@@ -1,12 +1,12 @@
-"""The SQL of the dashboard: each query by an index, none by a scan.
+"""The SQL of the dashboard. Every query uses an index; none scans a table.
 
-The cost of a query follows from the size of the ward and the length of one stay, not from the
-stored history: tests count the steps. `?` stands for an argument.
+The cost of a query depends on the size of the ward and the length of a stay, not on the stored
+history; tests count the steps. `?` is the placeholder of an argument.
 """
 
 from wire.vitals import VITALS
 
-# Pages say when there is more.
+# Pages indicate when there is more.
 WARD_LIMIT = 20_000
 DISCHARGED_LIMIT = 40
 OTHERS_LIMIT = 30
@@ -18,7 +18,7 @@ POSITIONS = "SELECT stream, part, seq, vitals_seq, committed_at FROM positions"
 
 CHAMPION = "SELECT model, version FROM models WHERE role = 'champion' ORDER BY seen_at DESC LIMIT 1"
 
-# A late reading is not the newest by time; a hundred rows hold more than an hour's readings.
+# The newest message may be a late reading, so the query looks at the last 100.
 NEWEST = """
 SELECT MAX(measured_at) FROM (
     SELECT measured_at FROM readings WHERE stream = ? AND seq <= ? ORDER BY seq DESC LIMIT 100
@@ -44,7 +44,7 @@ ORDER BY date_discharge DESC, date_admission DESC, pat_id DESC LIMIT {DISCHARGED
 STAYS_OF = f"""
 SELECT {STAY} FROM stays s WHERE pat_id = ? AND stream = ? ORDER BY date_admission DESC"""
 
-# Reads all stays of the stream: for a search that found nobody in the ICU.
+# Reads all stays of the stream, so it is only used for a search.
 NAMED = f"""
 SELECT {STAY} FROM stays s WHERE stream = ? AND identifier = ? ORDER BY date_admission DESC
 LIMIT {SEARCH_LIMIT}"""
@@ -64,8 +64,8 @@ ANSWERS = """
 SELECT seq, probability FROM predictions
 WHERE stream = ? AND model = ? AND version = ? AND seq IN ({marks})"""
 
-# The answers to the readings of some stays at one moment each. `vitals.seq` does not name a stay's
-# own reading: it is that of the batch.
+# The predictions for the readings of several stays at one time each. `vitals.seq` would not do,
+# because it is the number of the batch and not of the stay's own reading.
 RISKS = """
 SELECT r.pat_id, r.date_admission, p.probability, r.measured_at, r.seq FROM readings r
 JOIN predictions p
@@ -81,7 +81,7 @@ WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at >
     AND p.probability IS NOT NULL
 ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"""
 
-# Newest first, so that the limit leaves out the oldest.
+# Newest first, so that the limit drops the oldest.
 READINGS = """
 SELECT r.seq, r.measured_at, r.parameter, r.value, p.model, p.probability, p.reason
 FROM readings r

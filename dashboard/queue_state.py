@@ -1,4 +1,4 @@
-"""What Redis holds: the buffer's position, the queues, the workers, the latencies."""
+"""Reads the state in Redis: the buffer's position, the queues, the workers, the latencies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +14,10 @@ from wire.keys import LATENCY, LEASE, POSITION, queue_name
 
 @dataclass(frozen=True)
 class QueueState:
-    """Redis at one moment. `error` when it did not answer; the rest is then empty.
+    """The state of Redis at one time. If `error` is set, Redis did not answer and the rest is
+    empty.
 
-    taken: the last message that the buffer queued. newest: the measuring time of that message.
+    taken: the last message that the buffer queued. newest: the time of that message.
     """
 
     error: str | None = None
@@ -40,7 +41,7 @@ class Queues:
         self._redis = redis
 
     async def read(self) -> QueueState:
-        """The state; never raises for a Redis that is down."""
+        """The state; never raises when Redis is down."""
         try:
             return await self._read()
         except (RedisError, OSError, TimeoutError) as error:
@@ -85,7 +86,7 @@ class Queues:
 
 
 def _position(stored: bytes | None) -> Position | None:
-    """The buffer's position; None without one that can be read."""
+    """The buffer's position; None if it is missing or unreadable."""
     try:
         return msgspec.json.decode(stored or b"", type=Position)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What a round reads from the database."""
+"""The database reads of one round."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,9 +15,9 @@ from dashboard.views import Round
 
 @dataclass(frozen=True)
 class State:
-    """What the last finished round read.
+    """The data of the last finished round.
 
-    current: the stream that the source sends. streams: the stored ones, with their last commit.
+    current: the stream that the source sends. streams: the stored streams, with their last commit.
     stored: the last stored message of the current stream.
     """
 
@@ -29,13 +29,13 @@ class State:
     pending: int | None = None
 
     def clock(self, stream: str | None) -> StreamClock | None:
-        """The clock of a stream; None stands for the current one."""
+        """The clock of a stream; None for the current one."""
         name = stream or self.current
         return self.clocks.get(name) if name else None
 
 
 class RoundReader:
-    """Reads the data of all pages, in the database's thread."""
+    """Reads the data of all pages; runs in the database's thread."""
 
     def __init__(self, database: Database, shelf: Shelf) -> None:
         self._database = database
@@ -44,7 +44,7 @@ class RoundReader:
         self.rejected = RejectedCount()
 
     def read(self, before: State, queues: QueueState, hospital: Health, models: Models) -> State:
-        """Reads in one snapshot. Raises DatabaseDown."""
+        """Reads everything in one snapshot. Raises DatabaseDown."""
         with self._database.snapshot():
             by_stream: dict[str, list[Position]] = {}
             for position in self._database.positions():
@@ -88,10 +88,10 @@ class RoundReader:
 
 
 def _current(hospital: Health, streams: dict[str, datetime], before: str | None) -> str | None:
-    """The stream that the source sends; without its word, the one before, else the newest."""
-    said = hospital.said.get("stream")
-    if isinstance(said, str) and said:
-        return said
+    """The stream that the source sends; if unknown, the previous one, else the newest."""
+    answer = hospital.answer.get("stream")
+    if isinstance(answer, str) and answer:
+        return answer
     if before is not None:
         return before
     return max(streams, key=lambda stream: streams[stream], default=None)

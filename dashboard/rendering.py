@@ -1,4 +1,4 @@
-"""The pages' HTML. An entry of a list has one template, for the first page and for later ones."""
+"""Renders the pages. A list entry has one template, for the first load and for updates."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Pages:
-    """Templates, loaded once."""
+    """The templates."""
 
     def __init__(self) -> None:
         self._environment = Environment(
@@ -23,9 +23,9 @@ class Pages:
         self._entries = self._environment.get_template("entries.html").module
 
     def page(self, name: str, **values: object) -> str:
-        """A whole page from the template `name`.html."""
+        """Renders the template `name`.html as a whole page."""
         return self._environment.get_template(f"{name}.html").render(**values)
 
     def entry(self, macro: str, key: str, fields: Fields, **values: object) -> str:
-        """An entry of a list, from the macro of that name in entries.html."""
+        """Renders an entry of a list with a macro of entries.html."""
         return str(getattr(self._entries, macro)(key, fields, **values)).strip()

@@ -1,4 +1,4 @@
-"""What the dashboard reads, as types; and the stream's times."""
+"""The types of the rows that the dashboard reads, and the stream's times."""
 
 from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class ModelKey(NamedTuple):
 
 
 class Position(NamedTuple):
-    """The last stored message of a partition, and the last one whose vitals are stored."""
+    """The last stored message of a partition, and the last one that `vitals` includes."""
 
     stream: str
     part: int
@@ -31,7 +31,7 @@ class Position(NamedTuple):
 
 
 class Stay(NamedTuple):
-    """A stay. Age in years; `identifier` is what people call the patient, if not the number."""
+    """A stay. Age in years; `identifier` is the patient's name on the pages, if not the number."""
 
     key: StayKey
     age: float | None
@@ -63,7 +63,7 @@ class Latest(NamedTuple):
 
 
 class Risk(NamedTuple):
-    """An answer of the champion: a probability with the time and the seq of its reading."""
+    """A prediction of the champion: probability, time and number of the reading."""
 
     probability: float
     at: datetime
@@ -71,7 +71,7 @@ class Risk(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A reading and the champion's answer; `predicted`: the champion was asked."""
+    """A reading and the champion's prediction. predicted: it exists, possibly pending."""
 
     seq: int
     at: datetime
@@ -93,7 +93,7 @@ class Prediction(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A message that was rejected. `seq` is its position in the stream."""
+    """A rejected message. `seq` is its number in the stream."""
 
     seq: int
     reason: str
@@ -101,12 +101,12 @@ class Rejected(NamedTuple):
 
 
 def moment(value: str | datetime) -> datetime:
-    """A time as either database returns it."""
+    """Converts a time as returned by SQLite or MySQL."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value
 
 
 def day(value: str | date) -> date:
-    """A day as either database returns it."""
+    """Converts a day as returned by SQLite or MySQL."""
     return date.fromisoformat(value) if isinstance(value, str) else value
 
 
@@ -118,5 +118,5 @@ def hours(start: datetime | date, to: datetime) -> float:
 
 
 def earlier(at: datetime, by: timedelta) -> datetime:
-    """`by` before `at`, but not before the calendar begins."""
+    """The time `by` before `at`, or the first possible one."""
     return at - by if at - FIRST_MOMENT > by else FIRST_MOMENT

@@ -9,14 +9,14 @@ from dashboard.http_services import Health
 from dashboard.queue_state import QueueState
 from dashboard.topic import Content
 
-# The tool is down when messages wait and none is stored for this time.
+# Seconds without a stored message, while messages wait, after which the tool counts as down.
 STALL_SECONDS = 10.0
 ROLES = {
     "hospital": "sends the messages",
     "buffer": "batches them",
     "redis": "holds the queues",
     "tool": "stores them and asks for predictions",
-    "database": "keeps everything",
+    "database": "stores everything",
     "modelapi": "predicts",
 }
 WORDS = {"up": "up", "down": "down", "waiting": "waiting", "unknown": "not known"}
@@ -24,9 +24,9 @@ WORDS = {"up": "up", "down": "down", "waiting": "waiting", "unknown": "not known
 
 @dataclass
 class Service:
-    """Whether a service is up, since when, and how often it was seen to restart.
+    """The state of a service, since when, and the number of observed restarts.
 
-    state: up, down, waiting (up, with nothing to do) or unknown.
+    state: up, down, waiting (up and idle) or unknown.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Service:
     identity: str | None = None
     was_up: bool = False
 
-    def seen(self, state: str, note: str, at: float, identity: str | None = None) -> None:
-        """Notes a look at time `at`. A change of `identity` is a restart."""
+    def record(self, state: str, note: str, at: float, identity: str | None = None) -> None:
+        """Records an observation at time `at`. A change of `identity` is a restart."""
         if identity is not None:
             if self.identity not in (None, identity):
                 self.restarts += 1
@@ -53,10 +53,11 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one round saw. stored: the last stored message of the stream that is sent.
+class Observation:
+    """The observations of one round. stored: the last stored message of the current stream.
 
-    stored_for, waits_for: seconds without a new one, and seconds in which messages waited.
+    stored_for: seconds without a newly stored message. waits_for: seconds that messages have
+    waited.
     """
 
     queues: QueueState
@@ -70,7 +71,7 @@ class Look:
 
     @property
     def waits(self) -> bool:
-        """Whether messages are queued and not stored."""
+        """Whether messages are queued but not stored."""
         taken = self.queues.taken
         return (
             taken is not None and self.queues.stream == self.stream and (self.stored or 0) < taken
@@ -78,12 +79,14 @@ class Look:
 
     @property
     def ended(self) -> bool:
-        """Whether the stream is stored to its end."""
-        stored, said = self.stored or 0, self.hospital.said
+        """Whether the whole stream is stored."""
+        stored, answer = self.stored or 0, self.hospital.answer
         if self.queues.ended and self.stream == self.queues.stream and not self.waits:
             return True
-        total = said.get("messages")
-        return isinstance(total, int) and said.get("stream") == self.stream and stored >= total > 0
+        total = answer.get("messages")
+        return (
+            isinstance(total, int) and answer.get("stream") == self.stream and stored >= total > 0
+        )
 
 
 class Board:
@@ -92,28 +95,30 @@ class Board:
     def __init__(self) -> None:
         self.services = {name: Service(name, role) for name, role in ROLES.items()}
 
-    def see(self, look: Look, at: float) -> None:
-        """Judges every service by one look."""
-        queues = look.queues
-        self._see("hospital", at, look.hospital.error)
-        self._see("redis", at, queues.error, queues.run_id)
-        self._see("database", at, look.error)
-        self._see("modelapi", at, look.model_api.error)
+    def observe(self, observed: Observation, at: float) -> None:
+        """Updates every service from one observation."""
+        queues = observed.queues
+        self._observe("hospital", at, observed.hospital.error)
+        self._observe("redis", at, queues.error, queues.run_id)
+        self._observe("database", at, observed.error)
+        self._observe("modelapi", at, observed.model_api.error)
         if queues.error is not None:
-            self.services["buffer"].seen("unknown", "is seen through redis only", at)
-            self.services["tool"].seen("unknown", "is seen through redis only", at)
+            self.services["buffer"].record("unknown", "unknown while redis is down", at)
+            self.services["tool"].record("unknown", "unknown while redis is down", at)
         else:
             error = None if queues.buffer else "holds no lease in redis"
-            self._see("buffer", at, error, queues.buffer)
+            self._observe("buffer", at, error, queues.buffer)
             identity = " ".join(sorted(queues.workers)) or None
-            self._see("tool", at, _tool_error(look), identity)
-        if look.ended:
+            self._observe("tool", at, _tool_error(observed), identity)
+        if observed.ended:
             for name in ("buffer", "tool"):
                 if self.services[name].state == "up":
-                    self.services[name].seen("waiting", "the stream has ended", at)
+                    self.services[name].record("waiting", "the stream has ended", at)
 
-    def _see(self, name: str, at: float, error: str | None, identity: str | None = None) -> None:
-        self.services[name].seen("down" if error else "up", error or "", at, identity)
+    def _observe(
+        self, name: str, at: float, error: str | None, identity: str | None = None
+    ) -> None:
+        self.services[name].record("down" if error else "up", error or "", at, identity)
 
     def content(self, at: float) -> Content:
         """The services as elements of the pipeline page."""
@@ -131,16 +136,16 @@ class Board:
         }
 
 
-def _tool_error(look: Look) -> str | None:
-    if not look.queues.workers:
+def _tool_error(observed: Observation) -> str | None:
+    if not observed.queues.workers:
         return "no worker is registered"
-    stalled = min(look.waits_for, look.stored_for) > STALL_SECONDS
-    if look.waits and look.error is None and stalled:
-        return "messages wait and none is stored"
+    stalled = min(observed.waits_for, observed.stored_for) > STALL_SECONDS
+    if observed.waits and observed.error is None and stalled:
+        return "messages wait but none is stored"
     return None
 
 
-def rate_of(said: Mapping[str, Any]) -> float | None:
-    """Messages a second, where the source says it."""
-    rate = said.get("rate")
+def rate_of(answer: Mapping[str, Any]) -> float | None:
+    """Messages per second, if the source reports it."""
+    rate = answer.get("rate")
     return float(rate) if isinstance(rate, int | float) and not isinstance(rate, bool) else None

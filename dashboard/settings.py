@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True):
     )
     port: Annotated[Port, "port to listen on"] = msgspec.field(name="DASHBOARD_PORT", default=5002)
     allowed_hosts: Annotated[
-        HostNames, "host names to answer to, besides localhost, dashboard and addresses"
+        HostNames, "allowed host names of requests, besides localhost, dashboard and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

@@ -6,17 +6,17 @@ from dashboard.database import Database
 from dashboard.rendering import Pages
 from dashboard.views import PatientView, View, ViewKey, WardView
 
-# A page that nobody reads is kept up to date for this time.
+# Seconds that a page is kept up to date after it is closed.
 KEEP_SECONDS = 60.0
 LIMIT = 50
 
 
 class TooManyPages(Exception):
-    """More different pages are read than can be kept up to date."""
+    """Too many different pages are open to keep them up to date."""
 
 
 class Shelf:
-    """All views; always with the ward of the stream that is sent."""
+    """All views, always including the ward of the current stream."""
 
     def __init__(self, database: Database, pages: Pages) -> None:
         self._database, self._pages = database, pages
@@ -24,13 +24,15 @@ class Shelf:
         self.views: dict[ViewKey, View] = {main: WardView(main, database, pages)}
 
     def ward(self, stream: str | None) -> WardView:
-        """The ward of a stream that is on the shelf."""
+        """The ward view of a stream, which must exist."""
         view = self.views[ViewKey(stream, None)]
         assert isinstance(view, WardView)
         return view
 
     def make(self, key: ViewKey) -> View:
-        """A new view, for which there is room; not on the shelf yet. Raises TooManyPages."""
+        """Creates a view, and makes room for it; the caller adds it to the shelf. Raises
+        TooManyPages.
+        """
         self.drop_unwanted()
         if len(self.views) >= LIMIT:
             idle = [view for view in self.views.values() if self._may_go(view)]
@@ -41,7 +43,7 @@ class Shelf:
         return kind(key, self._database, self._pages)
 
     def drop_unwanted(self) -> None:
-        """Removes the pages that nobody has read for a while."""
+        """Removes the pages that were closed some time ago."""
         limit = time.monotonic() - KEEP_SECONDS
         for view in list(self.views.values()):
             if self._may_go(view) and view.wanted < limit:

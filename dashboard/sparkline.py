@@ -1,7 +1,7 @@
-"""Small curves, as the path of an SVG that the browser stretches to its place.
+"""Small curves, as SVG paths that the browser scales.
 
-A path is written in hours since the stay's admission, so it only changes when there is a
-new value. The window, the last 24 hours of the ward's clock, is the SVG's viewBox.
+The x coordinates are hours since admission, so a path changes only with a new value. The viewBox
+selects the last 24 hours of the ward's clock.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ HEIGHT = 100
 
 def window(hours_now: float, height: int = HEIGHT) -> str:
     """The viewBox of the 24 hours that end at `hours_now` (hours since admission)."""
-    # A little room on the right, or the newest point is cut in half.
+    # Some room on the right, so that the newest point is not cut in half.
     return f"{hours_now - HOURS:g} -4 {HOURS + 0.6:g} {height + 8}"
 
 
@@ -32,14 +32,14 @@ def path(points: Iterable[tuple[float, float]], gap: float) -> str:
         parts.append(f"{'L' if joined else 'M'}{x:g} {y:.0f}")
         alone = not joined
         last = x
-    # A point on its own is a line of no length: its round ends make it a dot.
+    # A single point is a line of length 0, which round line ends make a dot.
     if alone:
         parts.append("h0")
     return "".join(parts)
 
 
 def scaled(value: float, low: float, high: float) -> float:
-    """The place of a value on an axis of HEIGHT, 0 at the top; held within it.
+    """The coordinate of a value on an axis of HEIGHT with 0 at the top, clipped to it.
 
     >>> scaled(60, 60, 190), scaled(125, 60, 190), scaled(500, 60, 190)
     (100.0, 50.0, 0.0)

@@ -1,4 +1,4 @@
-"""What time it is in a stream, as far as its messages are stored."""
+"""The current time of a stream, according to its stored messages."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,10 +11,10 @@ from dashboard.rows import Position
 
 @dataclass(frozen=True)
 class StreamClock:
-    """A stream's newest stored time, and the time that each partition's vitals have reached.
+    """A stream's newest stored time, and the time up to which each partition's vitals are stored.
 
-    A value's age is measured against the time of its own partition: at full speed the vitals
-    are written every few seconds only, and a value of then is not old because of that.
+    A value's age is relative to the time of its own partition: at full speed vitals are written
+    every few seconds, and this delay must not make values look old.
     """
 
     stream: str
@@ -22,7 +22,7 @@ class StreamClock:
     parts: tuple[datetime, ...]
 
     def of(self, pat_id: int) -> datetime:
-        """The time that the patient's vitals have reached."""
+        """The time up to which the patient's vitals are stored."""
         if not self.parts:
             return self.now
         return self.parts[crc32(str(pat_id).encode()) % len(self.parts)]
@@ -31,7 +31,7 @@ class StreamClock:
 def read_clock(
     database: Database, stream: str, positions: list[Position], queues: QueueState
 ) -> StreamClock | None:
-    """The clock of a stream; None while nothing is stored. `positions`: those of the stream."""
+    """The clock of a stream with these positions; None while nothing is stored."""
     if not positions:
         return None
     now = database.newest(stream, max(position.seq for position in positions))
@@ -45,6 +45,6 @@ def read_clock(
         at = now if complete else database.newest(stream, position.vitals_seq)
         reached[position.part] = at or now
     partitions = queues.partitions if queued else len(positions)
-    # Other positions are from before the number of partitions changed.
+    # Other positions are older than a change of the number of partitions.
     parts = tuple(reached.get(part, now) for part in range(partitions))
     return StreamClock(stream, now, parts)

@@ -1,6 +1,6 @@
-"""`python -m dashboard.terminal [--watch]`: the pipeline page's figures in the terminal.
+"""`python -m dashboard.terminal [--watch]`: shows the figures of the pipeline page.
 
-Asks the running dashboard at DASHBOARD_URL, or on this machine at DASHBOARD_PORT (5002).
+Queries the dashboard at DASHBOARD_URL, or at DASHBOARD_PORT (5002) on this machine.
 """
 
 import argparse
@@ -32,9 +32,9 @@ FIGURES = (
 
 
 def text(content: Content) -> str:
-    """The pipeline page's content as lines."""
+    """Formats the pipeline page's content as lines."""
     page, figures = content["page"], content["figures"]
-    lines = [f"ICU Stream · {page['word']} · {page['day']} {page['clock']} in the stream's clock"]
+    lines = [f"ICU Stream · {page['word']} · {page['day']} {page['clock']} stream time"]
     if page["notice"]:
         lines.append(page["notice"])
     lines.append("")
@@ -55,16 +55,16 @@ def text(content: Content) -> str:
 
 
 def ask(url: str) -> Any:
-    """What the dashboard at `url` says. Raises OSError or ValueError."""
+    """The content of the pipeline page at `url`. Raises OSError or ValueError."""
     with urllib.request.urlopen(f"{url}/pipeline.json", timeout=10) as answer:  # noqa: S310
         return json.load(answer)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m dashboard.terminal", description="The pipeline's figures."
+        prog="python -m dashboard.terminal", description="Shows the pipeline's figures."
     )
-    parser.add_argument("--watch", action="store_true", help="go on until Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="repeat until Ctrl-C")
     watch = parser.parse_args().watch
     port = os.environ.get("DASHBOARD_PORT") or "5002"
     url = (os.environ.get("DASHBOARD_URL") or f"http://127.0.0.1:{port}").rstrip("/")

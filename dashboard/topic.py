@@ -1,8 +1,8 @@
-"""The content of one page: elements with fields, each stamped with the version of its change.
+"""The content of one page: elements with fields, each with the version of its last change.
 
-A browser names its version and gets all changes since: the same answer serves a first visit, a
-live update, a browser too slow for every update, and one that comes back after a night. There is
-no state for each browser, and no log of events.
+A browser sends its version and gets all changes since then. The same mechanism serves a first
+visit, a live update, a slow browser and a reconnect after hours, without state per browser and
+without a log of events.
 """
 
 import asyncio
@@ -10,22 +10,21 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Value = Any  # any JSON
+Value = Any  # any JSON value
 Fields = Mapping[str, Value]
 Content = Mapping[str, Fields]
 
 Renderer = Callable[[str, Fields], str]
 
-# Browsers are at the newest version or one behind; more versions come from reconnects.
+# Most browsers are at the newest version or one behind; older versions come from reconnects.
 ANSWERS_KEPT = 32
 
 
 class Topic:
     """The content of one page, in order.
 
-    An element `ward:17` is an entry of the page's list `ward`; `renderers` has a function for
-    each list that makes the HTML of a new entry. An element without a colon is on the page from
-    the start.
+    An element `ward:17` is an entry of the page's list `ward`. `renderers` has, for each list, the
+    function that renders a new entry. An element without a colon is always on the page.
     """
 
     def __init__(self, renderers: Mapping[str, Renderer] | None = None) -> None:
@@ -45,7 +44,7 @@ class Topic:
         }
 
     def update(self, content: Content, version: int) -> None:
-        """Takes over the content, in its order. `version` is greater than any before."""
+        """Replaces the content and its order. `version` must be greater than all earlier ones."""
         order = list(self._fields)
         changed = False
         fields: dict[str, dict[str, tuple[Value, int]]] = {}
@@ -77,7 +76,7 @@ class Topic:
             self._changed = asyncio.Event()
 
     def set(self, element: str, fields: Fields, version: int) -> None:
-        """Takes over one element that the topic has."""
+        """Replaces the fields of one element, if the topic has it."""
         if element in self._fields:
             self.update(self.content | {element: fields}, version)
 
@@ -97,7 +96,7 @@ class Topic:
         return answer
 
     def answer(self, version: int) -> bytes:
-        """`since` as JSON, made once for all browsers at the same version."""
+        """`since` as JSON, cached for all browsers at the same version."""
         found = self._answers.get(version)
         if found is None:
             if len(self._answers) >= ANSWERS_KEPT:
@@ -111,7 +110,7 @@ class Topic:
         return self._renderers.get(name) if colon else None
 
     async def changed(self, version: int, wait: float) -> bool:
-        """Waits for a version newer than `version`; False when there was none in time."""
+        """Waits for a version newer than `version`; returns False on a timeout."""
         if self.version > version:
             return True
         try:

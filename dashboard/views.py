@@ -1,4 +1,4 @@
-"""Pages that are kept up to date while somebody reads them."""
+"""Pages that are kept up to date while they are open."""
 
 import time
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from dashboard.beds import bed_fields, bed_key, discharged_fields, threshold_not
 from dashboard.database import Database
 from dashboard.formats import count
 from dashboard.model_info import ModelInfo
-from dashboard.patient import Patient, PatientReader, Why, patient_content
+from dashboard.patient import Patient, PatientReader, Why
+from dashboard.patient_content import patient_content
 from dashboard.rendering import Pages
 from dashboard.rows import ModelKey, StayKey
 from dashboard.stream_clock import StreamClock
@@ -19,7 +20,7 @@ from wire.vitals import Vital
 
 
 class ViewKey(NamedTuple):
-    """A page: of a stream, or of the one that is sent (None); of a stay, or of the ward (None)."""
+    """A page: its stream (None: the current one) and its stay (None: the ward)."""
 
     stream: str | None
     stay: StayKey | None
@@ -27,7 +28,7 @@ class ViewKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """What a round knows while it reads: the champion, and the clocks of the streams.
+    """The context of a round: the champion, and the clocks of the streams.
 
     answered: pending predictions may have been filled in since the last round.
     """
@@ -43,7 +44,7 @@ class Round:
 
 
 class View:
-    """One page. `readers`: open connections. `wanted`: when it was last asked for."""
+    """One page. readers: open connections. wanted: time of the last request."""
 
     def __init__(self, key: ViewKey, topic: Topic) -> None:
         self.key = key
@@ -58,7 +59,7 @@ class View:
 
     @property
     def query(self) -> str:
-        """The part of an address that names the stream; nothing for the one that is sent."""
+        """The query string that selects the stream; empty for the current one."""
         return f"?stream={self.key.stream}" if self.key.stream else ""
 
     @property
@@ -66,11 +67,11 @@ class View:
         return []
 
     def read(self, current: Round) -> None:
-        """Reads the page's data, in the database's thread."""
+        """Reads the page's data; runs in the database's thread."""
         raise NotImplementedError
 
     def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
-        """Brings the topic up to date."""
+        """Updates the topic."""
         raise NotImplementedError
 
 
@@ -87,7 +88,7 @@ class WardView(View):
         super().__init__(key, Topic(renderers))
         self._reader = WardReader(database)
         self.ward: Ward | None = None
-        # The columns of the topic's fields, and the model that they name.
+        # The columns and the model that the topic's fields refer to.
         self.shown: list[Vital] = []
         self.model: ModelInfo | None = None
 
@@ -97,7 +98,7 @@ class WardView(View):
 
     def read(self, current: Round) -> None:
         clock = current.clock(self.key.stream)
-        # Pages may be published meanwhile.
+        # One assignment, because pages may be published at the same time.
         self.ward = self._reader.read(clock, current.model, current.answered) if clock else None
         self.clock = clock
 

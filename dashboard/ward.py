@@ -1,4 +1,4 @@
-"""Everybody in the ICU, by risk; and the curves of those with the highest."""
+"""Reads all patients in the ICU in order of risk, and the curves of the highest."""
 
 import time
 from collections.abc import Iterable
@@ -22,12 +22,13 @@ from dashboard.stream_clock import StreamClock
 from wire.vitals import Vital
 
 DAY = timedelta(hours=24)
-# The change of a risk is against the prediction of this many hours before.
+# Hours over which the change of a risk is measured.
 CHANGE_HOURS = 6
-# Beds with curves: as many as a wall holds. The list of all patients shows the others.
+# Number of beds with curves, which fit on a wall display. The list of all patients shows the
+# others.
 SHOWN = 120
 BED_READINGS = 5_000
-# A round spends this time at most on stays whose risk takes a query of its own.
+# Maximum seconds per round for stays whose risk needs its own query.
 RISK_SECONDS = 0.5
 
 
@@ -47,7 +48,7 @@ class Ranked:
 class Bed:
     """A stay with its latest values, and the curves of its last 24 hours.
 
-    without: why the newest reading has no probability.
+    without: the reason why the newest reading has no probability.
     """
 
     stay: Stay
@@ -61,7 +62,9 @@ class Bed:
 
     @property
     def change(self) -> float | None:
-        """Against the newest prediction that is CHANGE_HOURS older or more; None without one."""
+        """The change since the newest prediction that is at least CHANGE_HOURS older; None without
+        one.
+        """
         if self.risk is None:
             return None
         then = earlier(self.risk.at, timedelta(hours=CHANGE_HOURS))
@@ -71,7 +74,7 @@ class Bed:
 
 @dataclass(frozen=True)
 class Ward:
-    """The ward at one moment. `full`: the database holds more patients than `ranked`."""
+    """The ward at one time. full: the database has more patients than `ranked`."""
 
     clock: StreamClock
     ranked: list[Ranked]
@@ -86,26 +89,26 @@ class Ward:
 
 @dataclass
 class _Memory:
-    """What the rounds before have read of one stream, by one model."""
+    """The data that earlier rounds have read for one stream and model."""
 
     of: tuple[str, ModelKey | None]
     ranked: dict[StayKey, Ranked] = field(default_factory=dict)
-    # Stays whose risk needs a query of its own, oldest first.
+    # Stays whose risk needs its own query, oldest first.
     unread: dict[StayKey, None] = field(default_factory=dict)
     beds: dict[StayKey, Bed] = field(default_factory=dict)
 
 
 class WardReader:
-    """Reads the ward; only what has changed since the last time."""
+    """Reads the ward; reads only the stays that have changed since the last call."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._memory = _Memory(("", None))
 
     def read(self, clock: StreamClock, model: ModelKey | None, model_answered: bool) -> Ward:
-        """The ward by the champion `model`.
+        """The ward, with the predictions of `model`.
 
-        `model_answered`: pending predictions were filled in since the last call.
+        model_answered: pending predictions were filled in since the last call.
         """
         if self._memory.of != (clock.stream, model):
             self._memory = _Memory((clock.stream, model))
@@ -124,7 +127,7 @@ class WardReader:
     def _rank(
         self, stream: str, model: ModelKey | None, summaries: list[Summary], model_answered: bool
     ) -> None:
-        """Brings the risks up to date: in bulk at the last times, else one by one."""
+        """Updates the risks: in bulk for predictions at the last times, else one by one."""
         before, unread = self._memory.ranked, self._memory.unread
         ranked: dict[StayKey, Ranked] = {}
         changed: list[Summary] = []
@@ -194,7 +197,7 @@ def _by_risk(ranked: Ranked) -> tuple[bool, float, int]:
 
 
 def risk_history(readings: Iterable[Reading]) -> list[tuple[datetime, float]]:
-    """The probabilities in order of time. Of one moment's the last was made with all values."""
+    """The probabilities in order of time. Of several at one time, the last one used all values."""
     by_time: dict[datetime, float] = {}
     for reading in sorted(readings, key=lambda reading: reading.seq):
         if reading.probability is not None:
@@ -203,12 +206,12 @@ def risk_history(readings: Iterable[Reading]) -> list[tuple[datetime, float]]:
 
 
 def why_none(readings: list[Reading], model: ModelKey | None) -> str:
-    """Why the newest reading has no probability; empty when it has one."""
+    """The reason why the newest reading has no probability; empty if it has one."""
     if not readings:
         return "no reading yet"
     newest = max(readings, key=lambda reading: reading.seq)
     if newest.probability is not None:
         return ""
     if newest.predicted:
-        return newest.reason or "waits for the model"
-    return f"none by {model.name}" if model else "no model"
+        return newest.reason or "waiting for the model"
+    return f"no prediction by {model.name}" if model else "no model"

@@ -1,4 +1,4 @@
-"""Why the model predicts what it does: contributions as sentences."""
+"""Turns the contributions to a prediction into sentences."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from dashboard.model_info import ModelInfo
 from wire.features import read_name
 from wire.vitals import vital
 
-# The sentences shown before the table of all features.
+# Number of sentences above the table of all features.
 REASONS = 5
 
 _AGGREGATIONS = {
@@ -27,7 +27,7 @@ _AGGREGATIONS = {
 
 @dataclass(frozen=True)
 class Reason:
-    """One feature's part in a prediction. `raises`: it raises the risk."""
+    """The contribution of one feature. raises: it raises the risk."""
 
     text: str
     raises: bool
@@ -37,11 +37,11 @@ class Reason:
 def reasons(
     explanation: Explanation, features: dict[str, float | None], model: ModelInfo
 ) -> list[Reason]:
-    """The features that contribute most, as sentences, the largest first."""
-    told = sorted(explanation.contributions.items(), key=lambda item: -abs(item[1]))
+    """The features with the largest contributions, as sentences, in order."""
+    ordered = sorted(explanation.contributions.items(), key=lambda item: -abs(item[1]))
     return [
         Reason(sentence(name, features.get(name), share > 0, model), share > 0, share)
-        for name, share in told[:REASONS]
+        for name, share in ordered[:REASONS]
         if share != 0
     ]
 

@@ -1,9 +1,10 @@
-"""`python -m embedded run` keeps the pipeline running; `python -m embedded replay` runs it once.
+"""Runs the whole pipeline without Docker.
 
-`python -m embedded live` has the gateway in front, for a live ward, and no hospital.
+`run` keeps it running, `live` does so with the gateway in place of hospital, and `replay` runs the
+whole input through it once.
 
-Settings are environment variables or lines of the file .env, see README:
-`REPLAY_RATE=0 python -m embedded run`.
+Settings are environment variables or lines of the file .env, see docs/settings.md: `REPLAY_RATE=0
+python -m embedded run`.
 """
 
 import argparse

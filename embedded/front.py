@@ -1,6 +1,6 @@
-"""`python -m embedded.front`: one door for both web programs, as nginx is in compose.
+"""`python -m embedded.front`: one port for both web programs, as nginx in compose.
 
-The model API's paths go to it, everything else to the dashboard.
+Forwards the model API's paths to it, and everything else to the dashboard.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 
 async def forward(request: web.Request) -> web.StreamResponse:
-    """Passes the request on and its answer back, piece by piece as it comes."""
+    """Forwards the request, and streams the answer back."""
     port = os.environ["MODELAPI_PORT" if request.path.startswith(MODELAPI) else "DASHBOARD_PORT"]
     headers = _without(request.headers, HOP | OWN)
     headers["X-Forwarded-For"] = request.remote or "unknown"
@@ -51,7 +51,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
     except aiohttp.ClientError as error:
         if response is None:
             return web.json_response({"error": f"does not answer: {error}"}, status=502)
-        # Half an answer must not look like a whole one.
+        # A partial answer must not look complete.
         if request.transport is not None:
             request.transport.abort()
     return response

@@ -1,4 +1,4 @@
-"""The programs of the Procfile: each is started, stopped and killed by its name."""
+"""Starts, stops and kills the programs of the Procfile by name."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from wire import keys
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
-# What a stream needs to be stored and predicted, in the order of starting.
+# The programs that store and predict a stream, in the order of starting.
 PIPELINE = ("redis", "hospital", "modelapi", "buffer", "tool")
 STOP_SECONDS = 10.0
 
@@ -25,7 +25,7 @@ STOP_SECONDS = 10.0
 class Programs:
     """Running programs, each with a log in `folder`. Leaving the context stops all of them.
 
-    `environ` is what `embedded.stack.environment` returns.
+    environ: the result of `embedded.stack.environment`.
     """
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
@@ -63,12 +63,12 @@ class Programs:
             os.killpg(process.pid, number)
 
     def kill(self, name: str) -> None:
-        """Ends the program and its workers as `kill -9` does."""
+        """Kills the program and its workers with SIGKILL."""
         self.send(name, signal.SIGKILL)
         self._running.pop(name).wait(STOP_SECONDS)
 
     def stop(self, name: str) -> None:
-        """Ends a program as `docker stop` does: SIGTERM, and SIGKILL after 10 seconds."""
+        """Stops a program as `docker stop` does: SIGTERM, then SIGKILL after 10 seconds."""
         process = self._running.pop(name, None)
         if process is None:
             return
@@ -87,7 +87,7 @@ class Programs:
         return [name for name in self._running if not self.alive(name)]
 
     def pids(self, name: str) -> list[int]:
-        """The processes of a program, itself first."""
+        """The processes of a program, the main process first."""
         group = str(self._running[name].pid)
         listed = subprocess.run(
             ["ps", "-o", "pid=", "-g", group], capture_output=True, text=True, check=False
@@ -104,11 +104,11 @@ class Programs:
         return "\n".join(f"--- {name}\n{self.log(name)[-length:]}" for name in names)
 
     def health(self) -> dict[str, Any]:
-        """What hospital answers; empty while it does not."""
+        """The health report of hospital; empty if it does not answer."""
         return get_json(f"http://127.0.0.1:{self.environ['HOSPITAL_PORT']}/health")
 
     def position(self) -> dict[str, Any]:
-        """The buffer's position; empty while there is none."""
+        """The buffer's position; empty if there is none."""
         try:
             found: dict[str, Any] = json.loads(self.redis.get(keys.POSITION) or "{}")
         except (RedisError, ValueError):
@@ -116,7 +116,7 @@ class Programs:
         return found
 
     def stored_up_to(self) -> int:
-        """The message up to which the database holds all that the buffer has read."""
+        """The message up to which all messages that the buffer has read are stored."""
         position = self.position()
         last_stored = self._last_stored(position.get("stream", ""))
         behind = [
@@ -127,12 +127,12 @@ class Programs:
         return min(behind, default=position.get("seq", 0))
 
     def stored(self) -> bool:
-        """Whether the database holds all messages that the buffer has read."""
+        """Whether all messages that the buffer has read are stored."""
         position = self.position()
         return bool(position) and self.stored_up_to() >= position["seq"]
 
     def done(self) -> bool:
-        """Whether the stream has ended and the database holds all of it."""
+        """Whether the stream has ended and all of it is stored."""
         return bool(self.position().get("ended")) and self.stored()
 
     def _last_stored(self, stream: str) -> dict[str, int]:
@@ -148,7 +148,7 @@ class Programs:
         }
 
     def committed(self) -> int:
-        """The last stored message of the partition that is furthest."""
+        """The last stored message of the furthest partition."""
         return max(self._last_stored(self.position().get("stream", "")).values(), default=0)
 
     def latency(self, stream: str) -> dict[str, float]:
@@ -161,7 +161,7 @@ class Programs:
 
 
 def get_json(url: str) -> dict[str, Any]:
-    """The JSON object at an address; empty when there is none."""
+    """The JSON object at an address; empty on failure."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
             found: dict[str, Any] = json.load(answer)

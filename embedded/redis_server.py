@@ -1,7 +1,7 @@
-"""`python -m embedded.redis_server`: a real Redis, on a socket under var/ and on no port.
+"""`python -m embedded.redis_server`: runs Redis on a socket under var/, without a port.
 
-Runs the `redis-server` on PATH, or the one that the wheel in redis.txt brings. Redis appends
-every write to a file and syncs it every second.
+Runs the `redis-server` on PATH, or the one in the wheel of redis.txt. Redis appends every write to
+a file and syncs it every second.
 """
 
 import importlib.util
@@ -34,8 +34,8 @@ def main() -> None:
     os.execv(  # noqa: S606
         program,
         [
-            # By its name alone: Redis shows the path in CLIENT LIST, which clients split at
-            # blanks and equals signs.
+            # Only the file's name, because CLIENT LIST shows the path, and clients split its output
+            # at spaces and equals signs.
             *(program, "--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"),
             *("--dir", ".", "--save", "", "--loglevel", "warning"),
             *("--appendonly", "yes", "--appendfsync", "everysec"),

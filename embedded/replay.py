@@ -1,4 +1,4 @@
-"""Runs the whole stream through the pipeline once, into an empty database, and sums it up."""
+"""Runs the whole stream through the pipeline once, into an empty database, and prints figures."""
 
 import json
 import os
@@ -21,16 +21,16 @@ from wire.settings import read, without_password
 
 FOLDER = Path("var/replay")
 DATABASE = Path("var/replay.sqlite")
-# Figure: table.
+# Figure → table.
 COUNTED = {"stored": "readings", "predictions": "predictions", "rejected": "rejected"}
 
 
 def replay() -> int:
-    """Starts the programs, waits until all is stored and predicted, stops them.
+    """Starts the programs, waits until everything is stored and predicted, and stops them.
 
-    The last line on stdout is a JSON object: messages, rejected_rows (of the CSVs, when they were
-    merged), stored, predictions, rejected, seconds, messages_per_s, latency_ms (p50, p99: from
-    the buffer's receipt of a message to the commit of its batch).
+    The last line on stdout is a JSON object: messages, rejected_rows (of the CSVs), stored,
+    predictions, rejected, seconds, messages_per_s, latency_ms (p50, p99: from the buffer's receipt
+    of a message to the commit of its batch).
     """
     make_private(Path("var"))
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -43,14 +43,14 @@ def replay() -> int:
     }
     environ = environment(FOLDER, ours | {k: v for k, v in os.environ.items() if v})
     prepare(FOLDER, environ)
-    # As Ctrl-C: otherwise the programs would outlive this one.
+    # Handled like Ctrl-C, so that the programs are stopped too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Programs(FOLDER, environ) as programs:
             programs.start(*PIPELINE, "dashboard", "front")
             result = follow(programs)
     except KeyboardInterrupt:
-        print("\nstopped; what is stored so far stays in the database", file=sys.stderr)
+        print("\nstopped; the rows stored so far remain in the database", file=sys.stderr)
         return 130
     print(summary(result, environ), file=sys.stderr)
     print(json.dumps(result))
@@ -58,7 +58,7 @@ def replay() -> int:
 
 
 def follow(programs: Programs) -> dict[str, Any]:
-    """Waits until all messages are stored and predicted, and returns the figures."""
+    """Waits until all messages are stored and predicted; returns the figures."""
     health = _wait_for_stream(programs)
     stream, total = health["stream"], health["messages"]
     environ = programs.environ
@@ -89,29 +89,29 @@ def follow(programs: Programs) -> dict[str, Any]:
 
 
 def _wait_for_stream(programs: Programs) -> dict[str, Any]:
-    """What hospital answers once it has merged the CSVs. Raises CannotRun for an empty stream."""
+    """Hospital's health report after the merge. Raises CannotRun for an empty stream."""
     health: dict[str, Any] = {}
     while "messages" not in health:
         _check(programs)
         time.sleep(0.1)
         health = programs.health()
     if not health["messages"]:
-        refused = health["rejected_rows"]
-        where = f"; {refused:,} rows are rejected, see {_rejected_csv(programs.environ)}"
-        raise CannotRun(f"the CSVs have no message{where if refused else ''}")
+        rejected_rows = health["rejected_rows"]
+        where = f"; {rejected_rows:,} rows are rejected, see {_rejected_csv(programs.environ)}"
+        raise CannotRun(f"the CSVs have no message{where if rejected_rows else ''}")
     return health
 
 
 def _check(programs: Programs) -> None:
-    """Raises CannotRun when a program has ended, after printing the end of its log."""
+    """If a program has ended, prints the end of its log and raises CannotRun."""
     for name in programs.ended():
         sys.stderr.writelines(programs.log(name).splitlines(keepends=True)[-30:])
         log = programs.folder / f"{name}.log"
-        raise CannotRun(f"{name} ended by itself; its log is above, and in {log}")
+        raise CannotRun(f"{name} ended unexpectedly; its log is above and in {log}")
 
 
 def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
-    """The result for people; a second line where rows of the CSVs are rejected."""
+    """The result as text; a second line reports rejected rows of the CSVs, if any."""
     text = (
         f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
         f"{result['stored']:,} stored, "
@@ -125,7 +125,7 @@ def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
 
 
 def _rejected_csv(environ: Mapping[str, str]) -> Path:
-    """Where hospital writes the reasons: beside the CSVs, if it could write there."""
+    """The path of rejected.csv: beside the CSVs if that folder is writable."""
     settings = read(HospitalSettings, environ)
     return writable_folder(settings.patient_data, settings.derived_data) / "rejected.csv"
 

@@ -1,4 +1,4 @@
-"""What the embedded pipeline needs: folders, free ports, and the environment of its programs."""
+"""Prepares the embedded pipeline: folders, free ports, and the environment of its programs."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ PORTS = (
 
 
 class CannotRun(Exception):
-    """Something that the pipeline needs is missing or taken."""
+    """The pipeline cannot run; the message is the reason."""
 
 
 def read_dotenv() -> None:
@@ -43,7 +43,7 @@ def read_dotenv() -> None:
 def environment(
     folder: Path, given: Mapping[str, str] = os.environ, source: str = "hospital"
 ) -> dict[str, str]:
-    """The environment of all programs: `given`, and what it leaves open, under `folder`.
+    """The environment of all programs: `given`, and defaults under `folder` for the rest.
 
     source: the program that serves the stream, hospital or gateway.
     """
@@ -71,13 +71,13 @@ def environment(
     chosen.setdefault("STREAM_URL", f"http://127.0.0.1:{port}/sub")
     chosen.setdefault("HOSPITAL_URL", f"http://127.0.0.1:{port}")
     chosen.setdefault("MODEL_URL", f"http://127.0.0.1:{chosen['MODELAPI_PORT']}")
-    # The environment that runs this is the one that runs the programs.
+    # The programs run in the Python environment of this process.
     chosen["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{chosen.get('PATH', '')}"
     return chosen
 
 
 def _short(folder: Path) -> Path:
-    """The folder, or a link to it: the path of a socket has at most 108 bytes."""
+    """The folder, or a link to it if its path is long: a socket's path has at most 108 bytes."""
     if len(os.fsencode(folder)) < 90:
         return folder
     link = Path(tempfile.mkdtemp(prefix="icu-"), "redis")
@@ -86,13 +86,13 @@ def _short(folder: Path) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Makes a folder that only its owner can enter: it holds patients' data."""
+    """Creates a folder for patient data that only its owner can enter."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
 
 
 def check_settings(environ: Mapping[str, str]) -> None:
-    """Reads them as each program will. Raises CannotRun for the first that is no good."""
+    """Reads the settings as each program does. Raises CannotRun for the first invalid one."""
     try:
         hospital = read(HospitalSettings, environ)
         Dates(hospital.date_format)
@@ -108,7 +108,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
 
 
 def prepare(folder: Path, environ: Mapping[str, str]) -> None:
-    """Makes the folders and checks what can be checked. Raises CannotRun."""
+    """Creates the folders and checks settings, ports and Redis. Raises CannotRun."""
     check_settings(environ)
     try:
         redis_server.executable()
@@ -129,12 +129,12 @@ def prepare(folder: Path, environ: Mapping[str, str]) -> None:
                 probe.bind(("127.0.0.1", int(port)))
             except OSError:
                 raise CannotRun(
-                    f"port {port} is taken by another program: stop it, or set {key} to another"
+                    f"port {port} is taken by another program: stop it, or set {key} to another one"
                 ) from None
     if not environ["REDIS_URL"].startswith("unix://"):
         raise CannotRun(
-            f"REDIS_URL={without_password(environ['REDIS_URL'])}: this pipeline has a Redis of "
-            "its own, on a socket: leave it unset"
+            f"REDIS_URL={without_password(environ['REDIS_URL'])}: this pipeline runs its own Redis "
+            "on a socket: unset REDIS_URL"
         )
     if is_running(environ):
         raise CannotRun(f"the pipeline is running already in {folder}")
@@ -154,7 +154,7 @@ def free_port() -> int:
 
 
 class Output(Printer):  # type: ignore[misc]
-    """Prints the programs' lines. `first_end` is honcho's line about the first that ended."""
+    """Prints the programs' lines. first_end: honcho's line about the first program that ended."""
 
     first_end = ""
 
@@ -165,7 +165,7 @@ class Output(Printer):  # type: ignore[misc]
 
 
 def manager(environ: Mapping[str, str], source: str, output: Output) -> Manager:
-    """honcho, with the programs of the Procfile, and `source` in hospital's place."""
+    """A honcho manager of the programs of the Procfile, with `source` in place of hospital."""
     programs = Manager(output)
     commands = dict(COMMANDS)
     commands[source] = commands.pop("hospital").replace("hospital", source)

@@ -233,6 +233,6 @@ class CsvFile:
 def another_order(file: CsvFile, line: int, column: str, value: str) -> InputError:
     return InputError(
         f"{file.path} line {line}: {column} {value!r} is a date as mm/dd/YYYY, not as "
-        "dd/mm/YYYY; set DATE_FORMAT to the format of the files (rows that do not fit are  "
+        "dd/mm/YYYY; set DATE_FORMAT to the format of the files (rows that do not fit are "
         "then rejected one by one)"
     )

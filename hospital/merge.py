@@ -155,7 +155,7 @@ def _list_patients(folder: Path, patients: Patients) -> None:
     if patients.are_numbered:
         if not ours:
             raise InputError(
-                f"{path} exists, but hospital did not write it; it writes the patients' numbers  "
+                f"{path} exists, but hospital did not write it; it writes the patients' numbers "
                 "to this file: rename yours"
             )
         with create(unfinished(folder, "patients.csv")) as output:

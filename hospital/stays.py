@@ -134,7 +134,7 @@ def read_stays(
     )
     if overlaps:
         log.warning(
-            "%s: %d stays begin before the patient's previous stay ends;  "
+            "%s: %d stays begin before the patient's previous stay ends; "
             "readings of shared days go to the later stay",
             *(admissions.name, overlaps),
         )
@@ -235,7 +235,7 @@ def warn_of_late_discharges(stays: Stays, of: Array, slots: Array) -> None:
 def warn_of_assumed_order(name: str, dates: Dates) -> None:
     if dates.assumed:
         log.warning(
-            "%s: no date shows whether %s is dd/mm/YYYY or mm/dd/YYYY; reading dd/mm/YYYY,  "
+            "%s: no date shows whether %s is dd/mm/YYYY or mm/dd/YYYY; reading dd/mm/YYYY, "
             "the documented format. Set DATE_FORMAT to confirm or change this",
             *(name, dates.assumed),
         )

@@ -285,7 +285,7 @@ def test_a_keyboard_alone_is_enough_and_nothing_moves_under_it(
 ) -> None:
     page.goto(dashboard.url)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to main content"
     first = page.locator(".bed h2 a").first
     first.focus()
     patient = first.inner_text()

@@ -38,7 +38,8 @@ from dashboard.database import Database
 from dashboard.http_services import Explanation, Health, Models, Services
 from dashboard.keys import POLLER
 from dashboard.model_info import ModelInfo
-from dashboard.patient import PatientReader, patient_content
+from dashboard.patient import PatientReader
+from dashboard.patient_content import patient_content
 from dashboard.pipeline import OTHER, RejectedCount, Sample, Throughput, safe_seq
 from dashboard.poller import Poller
 from dashboard.queue_state import QueueState
@@ -749,9 +750,9 @@ class TestFigures:
     def test_a_restart_is_counted_by_name_or_by_absence(self) -> None:
         named, unnamed = Service("redis", ""), Service("hospital", "")
         for identity in ("a", "a", "b"):
-            named.seen("up", "", 0.0, identity)
+            named.record("up", "", 0.0, identity)
         for state in ("down", "up", "down", "down", "up"):
-            unnamed.seen(state, "", 0.0)
+            unnamed.record(state, "", 0.0)
         assert (named.restarts, unnamed.restarts) == (1, 1)
 
     def test_rates_and_latencies_are_those_of_the_last_moments(self) -> None:

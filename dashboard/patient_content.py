@@ -1,0 +1,189 @@
+"""Formats one stay for its page: curves, values, the latest prediction and its reasons."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dashboard import formats
+from dashboard.beds import age_of, age_text, mark_text, trend
+from dashboard.columns import PREDICTION_HOLDS, in_order, limits
+from dashboard.database import STAY_LIMIT
+from dashboard.model_info import ModelInfo
+from dashboard.patient import Patient, Why
+from dashboard.rows import Prediction, Reading, earlier, hours
+from dashboard.topic import Content, Fields
+from dashboard.ward import CHANGE_HOURS, risk_history, why_none
+from dashboard.why import reasons
+from wire.vitals import Vital
+
+FEATURES_SHOWN = 100
+CHANGE_DELTA = timedelta(hours=CHANGE_HOURS)
+
+
+def patient_content(patient: Patient, model: ModelInfo, why: Why | None) -> Content:
+    """The elements of the page; `points` is only the data of the curves."""
+    shown = in_order(set(patient.vitals))
+    content: dict[str, Fields] = {
+        "patient": _header(patient, model, shown) | _why(patient.latest, model, why),
+        "points": _points(patient.readings, {sign.name for sign in shown}),
+    }
+    now = patient.clock.of(patient.stay.key.pat_id)
+    for index, sign in enumerate(shown):
+        content[f"vital:{index}-{sign.name}"] = _vital(patient, sign, now)
+    content |= _features(patient.latest, why)
+    for message in patient.rejected:
+        content[f"rejected:{message.seq}"] = {
+            "seq": formats.count(message.seq),
+            "reason": message.reason,
+            "message": message.message[:500],
+        }
+    return content
+
+
+def _vital(patient: Patient, sign: Vital, now: datetime) -> Fields:
+    latest = patient.vitals[sign.name]
+    state, age = age_of(latest.at, now, sign.holds_hours)
+    if patient.stay.discharged is not None:
+        state, age = "last", f"{formats.age(hours(latest.at, now))} ago"
+    mark = sign.mark(latest.value)
+    return {
+        "label": sign.label,
+        "unit": sign.unit,
+        "value": formats.number(latest.value, sign.digits),
+        "state": state,
+        "mark": mark,
+        "word": mark_text(sign, mark),
+        "limits": limits(sign),
+        "at": formats.moment(latest.at),
+        "age": age,
+        "n": formats.count(latest.n),
+    }
+
+
+def _header(patient: Patient, model: ModelInfo, shown: list[Vital]) -> dict[str, Any]:
+    stay, latest = patient.stay, patient.latest
+    more = "Not all parameters are shown." if len(patient.vitals) > len(shown) else ""
+    cut = ""
+    if len(patient.readings) >= STAY_LIMIT:
+        cut = f"Only the newest {formats.count(STAY_LIMIT)} readings are drawn."
+    return _risk(patient, model) | {
+        "age": age_text(stay),
+        "place": stay.place or "",
+        "admitted": formats.day(stay.key.admitted),
+        "discharged": formats.day(stay.discharged) if stay.discharged else "in the ICU",
+        "gone": f"Discharged on {formats.day(stay.discharged)}." if stay.discharged else "",
+        "hour": _hour(patient),
+        "risk.none": why_none(patient.readings, latest.model if latest else None),
+        "model": model.sentence,
+        "rejected": formats.count(len(patient.rejected)),
+        "cut": " ".join(filter(None, [cut, more])),
+        "risk.axis": [model.noun, model.unit, model.maximum or 100, model.top],
+        "parameters": [
+            [sign.name, sign.label, sign.unit, sign.digits, sign.low, sign.high, sign.holds_hours,
+             sign.threshold]
+            for sign in shown
+        ],
+    }  # fmt: skip
+
+
+def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
+    history = risk_history(patient.readings)
+    if not history:
+        return {
+            "risk": "—", "risk.state": "absent", "risk.age": "", "risk.change": "", "risk.trend": ""
+        }  # fmt: skip
+    at, probability = history[-1]
+    then = earlier(at, CHANGE_DELTA)
+    before = [earlier_one for time, earlier_one in history if time <= then]
+    change = probability - before[-1] if before else None
+    state, age = age_of(at, patient.clock.of(patient.stay.key.pat_id), PREDICTION_HOLDS)
+    if state == "current" or patient.stay.discharged is not None:
+        state, age = "current", formats.moment(at)
+    return {
+        "risk": model.value(probability),
+        "risk.state": "last" if patient.stay.discharged is not None else state,
+        "risk.age": age,
+        "risk.change": model.change(change),
+        "risk.trend": trend(change, model),
+    }
+
+
+def _hour(patient: Patient) -> str:
+    first = min((latest.first_at for latest in patient.vitals.values()), default=None)
+    if first is None:
+        return "no reading yet"
+    if patient.stay.discharged is not None:
+        last = max(latest.at for latest in patient.vitals.values())
+        return f"{hours(first, last):.0f} h of readings"
+    return f"hour {hours(first, patient.clock.now):.0f} of the stay"
+
+
+def _why(latest: Prediction | None, model: ModelInfo, why: Why | None) -> dict[str, Any]:
+    """The reasons as sentences, or why there are none yet."""
+    fields: dict[str, Any] = {"why": [], "why.state": "", "why.at": "", "method": ""}
+    if latest is None or latest.probability is None:
+        return fields
+    if why is None or (why.explanation is None and not why.error):
+        return fields | {"why.state": "The reasons are being computed."}
+    if why.error:
+        fields["why.state"] = f"No newer reasons: {why.error}. The dashboard will retry."
+    if why.explanation is None:
+        return fields
+    found = reasons(why.explanation, why.prediction.features, model)
+    return fields | {
+        "why": [[reason.text, "raises" if reason.raises else "lowers"] for reason in found],
+        "why.at": formats.moment(why.prediction.at),
+        "method": f"Contributions in {why.explanation.scale}: {why.explanation.method}.",
+    }
+
+
+def _points(readings: list[Reading], shown: set[str]) -> Fields:
+    """By message number: seconds since 1970 of the stream's clock, parameter, value and
+    probability. The parameter is None if it is not shown.
+    """
+    return {
+        str(reading.seq): [
+            int(reading.at.replace(tzinfo=UTC).timestamp()),
+            reading.parameter if reading.parameter in shown else None,
+            reading.value,
+            reading.probability,
+        ]
+        for reading in readings
+        if reading.parameter in shown or reading.probability is not None
+    }
+
+
+def _features(latest: Prediction | None, why: Why | None) -> Content:
+    """The features of the explained prediction, or else of the latest one."""
+    explanation = why.explanation if why else None
+    basis = why.prediction if why and explanation else latest
+    if basis is None:
+        return {}
+    shares: Mapping[str, float] = explanation.contributions if explanation else {}
+    widest = max((abs(value) for value in shares.values()), default=0.0) or 1.0
+    content: dict[str, Fields] = {}
+    if explanation and explanation.base is not None:
+        content["feature:"] = _feature("starting point", "", explanation.base)
+    names = sorted(basis.features, key=lambda name: -abs(shares.get(name, 0.0)))
+    for name in names[:FEATURES_SHOWN]:
+        value = basis.features[name]
+        shown = "missing" if value is None else formats.number(value)
+        content[f"feature:{name}"] = _feature(name, shown, shares.get(name), widest)
+    return content
+
+
+def _feature(name: str, value: str, share: float | None, widest: float = math.inf) -> Fields:
+    """A row with a bar from the middle (x = 100 of 200), to the left if the feature lowers the
+    risk.
+    """
+    length = 0 if share is None else round(100 * min(1.0, abs(share) / widest))
+    sign = "+" if share is not None and share > 0 else ""
+    return {
+        "name": name,
+        "value": value,
+        "contribution": "" if share is None else sign + formats.number(share, 3),
+        "bar.x": str(100 - length if share is not None and share < 0 else 100),
+        "bar.width": str(length),
+        "bar.kind": "" if share is None else "raises" if share > 0 else "lowers",
+    }
