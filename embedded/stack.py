@@ -137,7 +137,7 @@ def prepare(folder: Path, environ: Mapping[str, str]) -> None:
             "on a socket: unset REDIS_URL"
         )
     if is_running(environ):
-        raise CannotRun(f"the pipeline is running already in {folder}")
+        raise CannotRun(f"the pipeline is already running in {folder}")
 
 
 def is_running(environ: Mapping[str, str]) -> bool:
