@@ -6,6 +6,7 @@
 #   migrator    makes and changes tables, and deletes what is to be forgotten
 #   tool        reads and writes rows; deletes where its messages ask for it
 #   dashboard   reads
+#   modelapi    keeps the champion of several replicas; only where there is a password for it
 #   root        from inside this container only, by its socket, without a password
 set -eu
 
@@ -28,6 +29,12 @@ for table in pending rejected readings vitals; do
     echo "GRANT CREATE, DELETE ON tooldb.$table TO tool@'%';"
     echo "REVOKE CREATE ON tooldb.$table FROM tool@'%';"
 done
+
+if [ -r /run/secrets/modelapi/password ]; then
+    user modelapi
+    # It makes its table itself.
+    echo "GRANT CREATE, SELECT, INSERT ON tooldb.model_changes TO modelapi@'%';"
+fi
 
 user dashboard
 echo "GRANT SELECT ON tooldb.* TO dashboard@'%';"

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Prints Secrets with new passwords, in the files that docker-compose.yml's service `secrets` makes:
+#   ./secrets.sh | kubectl create --namespace hospital --filename -
+# `create` leaves those that exist as they are.
+set -eu
+
+secret() { printf -- '---\napiVersion: v1\nkind: Secret\nmetadata: {name: %s}\nstringData:\n' "$1"; }
+
+acl=
+for user in redis buffer migrator tool modelapi dashboard; do
+    password=$(head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
+    secret "$user"
+    echo "  password: $password"
+    hash=$(printf %s "$password" | sha256sum | cut -d ' ' -f 1)
+    case $user in
+        redis) acl="user default on #$hash ~* &* +@all" ;;
+        buffer | tool)
+            acl="$acl
+    user $user on #$hash ~icu:* ~rq:* resetchannels &rq:* -@all +@read +@write +@connection\
+ +@transaction +@pubsub +@scripting -@admin -@dangerous +info +client|list +client|setinfo +client|setname"
+            ;;
+        dashboard)
+            acl="$acl
+    user $user on #$hash %R~icu:* %R~rq:* resetchannels -@all +ping +hello +auth +select\
+ +client|setinfo +client|setname +multi +exec +info +exists +get +getrange +hget +hgetall +hmget +llen\
+ +lrange +scard +smembers +ttl +type +zcard +zrange"
+            ;;
+    esac
+done
+secret redis-acl
+printf '  users.acl: |\n    %s\n' "$acl"
