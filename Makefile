@@ -15,7 +15,7 @@ setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
 export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
 .DEFAULT_GOAL := help
-.PHONY: help run live replay status backup restore import train evaluate backtest token chaos bench test check audit lock clean
+.PHONY: help run live replay status backup restore export import train evaluate backtest token chaos bench test check audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ backup: ## save tables and models of the running pipeline, of compose or make ru
 
 restore: ## put a backup back: FROM=folder
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup restore "$$FROM"
+
+export: $(VENV)/train ## write stored readings and predictions: TO=folder FORMAT=csv|parquet
+	@$(BIN)/python -m training export "$$TO" $${FORMAT:+--format "$$FORMAT"} $${STREAM:+--stream "$$STREAM"}
 
 # The shell quotes what these targets are given: a folder may have any name.
 import: $(VENV)/train ## convert a public data set: FORMAT=physionet2012 FROM=folder TO=folder

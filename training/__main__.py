@@ -1,7 +1,6 @@
 """Import data, train models and evaluate them: `python -m training --help`."""
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
@@ -9,23 +8,24 @@ from typing import Any
 
 from training.config import ConfigError, free_version, load
 from training.importers import FORMATS, ImportFailure, convert
+from wire import logs
 
 DEFAULT = Path("training/configs/icu-mortality.toml")
 
 
 def main() -> int:
     chosen = _arguments()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s training: %(message)s")
+    logs.set_up("training")
     # Before scikit-learn loads OpenMP: its threads would spin while they wait, which takes three
     # times as long as soon as another program wants a core too.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    commands = {"import": _import, "train": _train, "evaluate": _evaluate}
+    commands = {"import": _import, "train": _train, "evaluate": _evaluate, "export": _export}
     try:
         commands[chosen.command](chosen)
     except (ConfigError, ImportFailure, OSError) as error:
         return _failed(error)
     except Exception as error:
-        if type(error).__name__ in ("DataError", "ArtifactError"):
+        if type(error).__name__ in ("DataError", "ArtifactError", "DatabaseFailure"):
             return _failed(error)
         raise
     return 0
@@ -55,6 +55,15 @@ def _arguments() -> argparse.Namespace:
     evaluating.add_argument(
         "--recalibrate", choices=("intercept", "line"), help="write a recalibrated version"
     )
+    exporting = commands.add_parser("export", help="write stored tables as CSV or Parquet")
+    exporting.add_argument("folder", type=Path, help="for one file per table")
+    exporting.add_argument("--format", choices=("csv", "parquet"), default="csv", help="(csv)")
+    exporting.add_argument(
+        "--database",
+        default=os.environ.get("DATABASE_URL") or "sqlite:///var/icu.sqlite",
+        help="DATABASE_URL, or the file of `make run`",
+    )
+    exporting.add_argument("--stream", default="", help="the newest by default")
     return parser.parse_args()
 
 
@@ -108,6 +117,13 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     for warning in evaluation.warnings:
         print(f"warning: {warning}")
     print(f"report: {page}")
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    from training.export import export  # here: pyarrow takes half a second
+
+    for file, rows in export(chosen.database, chosen.stream, chosen.folder, chosen.format):
+        print(f"{file}: {rows:,} rows")
 
 
 def _print_lines(lines: list[Any]) -> None:

@@ -70,12 +70,7 @@ def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) ->
             cursor.execute(statement.replace("?", mark), values)
             return cursor
 
-        streams = [name for (name,) in ask(LAST_STREAM).fetchall()]
-        if not streams or (stream and stream not in streams):
-            missing = f"no stream {stream!r}" if stream else "no stream"
-            there = f", only {', '.join(streams[:5])}" if streams else ""
-            raise DatabaseFailure(f"{settings.without_password(url)}: {missing} is stored{there}")
-        stream = stream or streams[0]
+        stream = newest_stream(cursor, stream, url)
         ((rejected,),) = ask(REJECTED, stream).fetchall()
         ages = _ages(ask(STAYS, stream).fetchall())
         try:
@@ -84,6 +79,17 @@ def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) ->
             identifiers = {}
         readings = _readings(ask(READINGS, stream))
         return Stored(stream, readings, ages, identifiers, int(rejected))
+
+
+def newest_stream(cursor: Any, stream: str, url: str) -> str:
+    """`stream` if it is stored; if empty, the one last committed to. Raises DatabaseFailure."""
+    cursor.execute(LAST_STREAM)
+    streams = [name for (name,) in cursor.fetchall()]
+    if not streams or (stream and stream not in streams):
+        missing = f"no stream {stream!r}" if stream else "no stream"
+        there = f", only {', '.join(streams[:5])}" if streams else ""
+        raise DatabaseFailure(f"{settings.without_password(url)}: {missing} is stored{there}")
+    return stream or streams[0]
 
 
 @contextmanager

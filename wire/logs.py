@@ -29,3 +29,5 @@ def set_up(service: str, level: str = "INFO", format: str = "text") -> None:
         JsonFormatter(**json_lines(service)) if as_json else logging.Formatter(TEXT)
     )
     logging.basicConfig(level=level, handlers=[handler])
+    # At INFO it names the authentication plugin of each connection.
+    logging.getLogger("mysql.connector").setLevel(logging.WARNING)

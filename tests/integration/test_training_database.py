@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 from hospital.replay import Replay
 from tests.integration.test_training import DIED, ROOT, toml, write_ward
 from tests.support.batches import Client
+from tests.support.servers import rows
 from tool.data_handler import DataHandler
 from tool.database import Database, connect
 from tool.model_client import Declaration, Model
@@ -123,6 +125,52 @@ def stream_of(folder: Path, mode: str) -> str:
 @pytest.fixture(scope="module")
 def from_database(url: str, ward: Path) -> Stream:
     return read_stream(Data(folder=ward, database=url, stream=stream_of(ward, "live")))
+
+
+def comparable(row: tuple[Any, ...]) -> str:
+    """The cells as text, and all numbers as floats: CSV does not tell 67 from 67.0."""
+    cells = []
+    for cell in row:
+        with suppress(ValueError, TypeError):
+            cell = float(cell)
+        cells.append("" if cell is None or cell != cell else str(cell))
+    return repr(cells)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_an_export_holds_the_rows_of_the_tables(
+    url: str, ward: Path, tmp_path: Path, file_format: str
+) -> None:
+    stream = stream_of(ward, "live")
+    command = [sys.executable, "-m", "training", "export", str(tmp_path), "--database", url]
+    done = subprocess.run(
+        [*command, "--format", file_format, "--stream", stream],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert len(done.stdout.splitlines()) == len(list(tmp_path.iterdir())) == 4
+    for table in ("stays", "readings", "predictions", "outcomes"):
+        file = tmp_path / f"{table}.{file_format}"
+        if file_format == "csv":
+            found = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=str)
+        else:
+            found = pd.read_parquet(file).astype(object)
+        names = ", ".join(f"`{name}`" for name in found.columns)
+        stored = rows(url, f"SELECT {names} FROM {table} WHERE stream = '{stream}'")
+        exported = found.itertuples(index=False, name=None)
+        assert sorted(map(comparable, exported)) == sorted(map(comparable, stored))
+    assert len(pd.read_parquet(file) if file_format == "parquet" else pd.read_csv(file)) == 0
+
+
+def test_an_export_of_an_unknown_stream_is_an_error(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training", "export", str(tmp_path), "--database", url]
+    done = subprocess.run(
+        [*command, "--stream", "other"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_reading_is_the_one_of_the_files(from_files: Stream, from_database: Stream) -> None:

@@ -1,0 +1,82 @@
+"""Writes tables of one stream as CSV or Parquet, as they are at one moment."""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from training.database import ROWS_AT_ONCE, newest_stream, snapshot
+from wire.tables import KEYS, TABLES, columns
+
+EXPORTED = ("stays", "readings", "predictions", "outcomes")
+FORMATS = ("csv", "parquet")
+TYPES = {
+    int: pa.int64(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+    str: pa.string(),
+    str | None: pa.string(),
+}
+
+log = logging.getLogger("training")
+
+
+def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tuple[Path, int]]:
+    """Yields each file that it wrote, with the number of its rows.
+
+    url: as for `training.database.read`. stream: the one last committed to if it is empty.
+    file_format: csv or parquet. Dates and times are text, as in `wire.tables`. Raises
+    DatabaseFailure and OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with snapshot(url) as (cursor, mark):
+        stream = newest_stream(cursor, stream, url)
+        for table in EXPORTED:
+            file = folder / f"{table}.{file_format}"
+            part = folder / f".{file.name}.part"
+            names = ", ".join(f"`{name}`" for name in columns(table))
+            order = ", ".join(KEYS[table])
+            cursor.execute(
+                f"SELECT {names} FROM {table} WHERE stream = {mark} ORDER BY {order}", (stream,)
+            )
+            with _writer(part, table, file_format) as writer:
+                rows = _write(writer, cursor, table)
+            part.replace(file)
+            yield file, rows
+
+
+def _write(writer: Any, cursor: Any, table: str) -> int:
+    done, report_at = 0, time.monotonic() + 2
+    schema = _schema(table)
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        values = (
+            [None if cell is None else _plain(cell, field.type) for cell in column]
+            for column, field in zip(zip(*rows, strict=True), schema, strict=True)
+        )
+        writer.write_table(
+            pa.table([pa.array(v, f.type) for v, f in zip(values, schema, strict=True)], schema)
+        )
+        done += len(rows)
+        if time.monotonic() > report_at:
+            log.info("%s: %s rows", table, f"{done:,}")
+            report_at += 2
+    return done
+
+
+def _writer(path: Path, table: str, file_format: str) -> Any:
+    if file_format == "csv":
+        return csv.CSVWriter(path, _schema(table))
+    return parquet.ParquetWriter(path, _schema(table), compression="zstd")
+
+
+def _schema(table: str) -> pa.Schema:
+    fields = TABLES[table].__annotations__
+    return pa.schema([(name, TYPES[kind]) for name, kind in fields.items()])
+
+
+def _plain(cell: Any, kind: pa.DataType) -> Any:
+    return str(cell) if kind == pa.string() else cell
