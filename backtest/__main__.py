@@ -12,16 +12,21 @@ from typing import Any
 from backtest import figures, gate, history, report
 from backtest.figures import Backtest
 from backtest.history import NoHistory, Version
+from backtest.recalibration import recalibration
 from backtest.replay import replay
 from embedded.stack import CannotRun
+from modelapi.artifact import ArtifactError
 from training import outcomes as outcome_file
 from training.config import Label
+from training.recalibrate import write
 from training.stream import DataError
 from wire import logs
 from wire.alarms import Policy
 from wire.settings import DatabaseUrl, SettingError, without_password
 
 log = logging.getLogger("backtest")
+
+MODELS = Path("models")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,39 +36,21 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="The last line of standard output is a JSON object with all figures.",
     )
-    found.add_argument("folder", type=Path, help="the CSVs, with outcome.csv beside them")
-    found.add_argument(
-        "models", nargs="+", type=Version.parse, help="NAME/VERSION; the first is the champion"
-    )
-    found.add_argument(
-        "--database", help="judge what this database holds already, without a replay"
-    )
-    found.add_argument("--stream", help="which stream of it; the one committed last")
-    found.add_argument("--outcome", default="died_in_hospital", help="(%(default)s)")
-    found.add_argument(
-        "--after", help="column with the hours from admission to the event, where it is known"
-    )
-    found.add_argument(
-        "--within", type=int, metavar="HOURS", help="the event counts in this horizon; any time"
-    )
-    found.add_argument("--at", type=float, default=0.3, help="alarm threshold (%(default)s)")
-    found.add_argument("--clear", type=float, help="where an alarm clears; below --at")
-    found.add_argument("--for-hours", type=float, default=0.0, help="persistence (%(default)s)")
-    found.add_argument("--silence-hours", type=float, default=6.0, help="(%(default)s)")
-    found.add_argument("--again-hours", type=float, help="a standing alarm rings again; never")
-    found.add_argument(
-        "--window-hours",
-        type=float,
-        nargs=2,
-        default=(0.0, 48.0),
-        metavar=("FROM", "TO"),
-        help="an alarm is true when the event follows in this time (0 48)",
-    )
-    found.add_argument(
-        "--alarms-per-patient-day", type=float, default=1.0, help="the budget (%(default)s)"
+    add = found.add_argument
+    add("folder", type=Path, help="the CSVs, with outcome.csv beside them")
+    add("models", nargs="+", type=Version.parse, help="NAME/VERSION; the first is the champion")
+    add("--database", help="judge what this database holds already, without a replay")
+    add("--stream", help="which stream of it; the one committed last")
+    add("--resamples", type=int, default=200, help="bootstraps (%(default)s)")
+    add("--to", type=Path, default=Path("reports/backtest"), help="report's folder (%(default)s)")
+    add(
+        "--recalibrate",
+        choices=("intercept", "line"),
+        help="fit the champion's intercept, or intercept and slope, on the first half of the "
+        "stays, judge them on the rest, and write a new version to models/",
     )
     for name in ("least", "most"):
-        found.add_argument(
+        add(
             f"--at-{name}",
             action="append",
             default=[],
@@ -71,11 +58,34 @@ def parser() -> argparse.ArgumentParser:
             metavar="FIGURE=VALUE",
             help="exit with 3 when the champion's figure is out of bounds, as auroc=.74",
         )
-    found.add_argument("--resamples", type=int, default=200, help="bootstraps (%(default)s)")
-    found.add_argument(
-        "--to", type=Path, default=Path("reports/backtest"), help="report's folder (%(default)s)"
-    )
+    _add_event(found.add_argument_group("the event"))
+    _add_alarm(found.add_argument_group("the alarm, in hours of the stream"))
     return found
+
+
+def _add_event(group: Any) -> None:
+    add = group.add_argument
+    add("--outcome", default="died_in_hospital", help="column of outcome.csv (%(default)s)")
+    add("--after", help="column with the hours from admission to the event, where it is known")
+    add("--within", type=int, metavar="HOURS", help="the event counts in this horizon; any time")
+
+
+def _add_alarm(group: Any) -> None:
+    add = group.add_argument
+    add("--at", type=float, default=0.3, help="threshold (%(default)s)")
+    add("--clear", type=float, help="where an alarm clears; below --at")
+    add("--for-hours", type=float, default=0.0, help="persistence (%(default)s)")
+    add("--silence-hours", type=float, default=6.0, help="(%(default)s)")
+    add("--again-hours", type=float, help="a standing alarm rings again; never")
+    add(
+        "--window-hours",
+        type=float,
+        nargs=2,
+        default=(0.0, 48.0),
+        metavar=("FROM", "TO"),
+        help="an alarm is true when the event follows in this time (0 48)",
+    )
+    add("--alarms-per-patient-day", type=float, default=1.0, help="the budget (%(default)s)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             address, replayed = replay(chosen.folder, chosen.models)
             url = DatabaseUrl(address)
         found = run(chosen, url)
-    except (CannotRun, NoHistory, DataError, SettingError, ValueError) as error:
+        if found.recalibration:
+            print(f"backtest: wrote {write(found.recalibration, MODELS)}", file=sys.stderr)
+    except (ArtifactError, CannotRun, NoHistory, DataError, SettingError, ValueError) as error:
         print(f"backtest: {error}", file=sys.stderr)
         return 1
     page = report.write(found, replayed, chosen.to)
@@ -119,14 +131,15 @@ def run(chosen: Any, url: DatabaseUrl) -> Backtest:
         after_column=chosen.after,
         within_hours=chosen.within,
     )
-    outcomes = outcome_file.read(chosen.folder, label).table
+    outcomes = outcome_file.read(chosen.folder, label)
     password = os.environ.get("DATABASE_PASSWORD", "")
     log.info("reading predictions from %s", without_password(url))
     stream = chosen.stream or history.newest_stream(url, password)
+    known = outcomes.table.join(history.ages(url, password, stream))
     models = []
     for version in chosen.models:
         rows = history.predictions(url, password, stream, version)
-        judged = history.judge(version, rows, outcomes, label)
+        judged = history.judge(version, rows, known, label)
         log.info("%s: %s readings; computing figures", version, f"{len(judged.rows):,}")
         models.append(
             figures.measure(judged, policy, chosen.alarms_per_patient_day, chosen.resamples)
@@ -135,7 +148,12 @@ def run(chosen: Any, url: DatabaseUrl) -> Backtest:
     comparisons = [
         figures.compare(champion, model.history, chosen.resamples) for model in models[1:]
     ]
-    return Backtest(stream, label.event, chosen.alarms_per_patient_day, models, comparisons)
+    found = Backtest(stream, label.event, chosen.alarms_per_patient_day, models, comparisons)
+    if chosen.recalibrate:
+        found.recalibration = recalibration(
+            champion, chosen.recalibrate, chosen.resamples, outcomes.digest
+        )
+    return found
 
 
 if __name__ == "__main__":

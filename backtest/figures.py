@@ -8,21 +8,34 @@ import numpy as np
 from backtest.burden import Burden, burden, curve, thresholds, within_budget
 from backtest.history import KEY, History, NoHistory
 from training.calibration import bins
-from training.evaluation import METRICS, Figure, Floats, Scores, evaluate, figure, redrawn
+from training.evaluation import (
+    METRICS,
+    Figure,
+    Floats,
+    Judge,
+    Line,
+    Scores,
+    evaluate,
+    figure,
+    redrawn,
+)
+from training.groups import FEWEST_EVENTS, judge_subgroups, patients_with_event
+from training.recalibrate import Recalibration
 from wire.alarms import Policy
 
 BANDS = ((0.0, 6.0), (6.0, 24.0), (24.0, 48.0), (48.0, 96.0), (96.0, 168.0), (168.0, np.inf))
-FEWEST_EVENTS = 10
+SHOWN = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept")
 SEED = 1
 
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """A model's figures over all readings, by hour of the stay, and of its alarms."""
+    """A model's figures over all readings, by hour of the stay, by subgroup, and of its alarms."""
 
     history: History
     overall: dict[str, Figure]
-    bands: dict[str, dict[str, Figure]]
+    bands: list[Line]
+    subgroups: list[Line]
     calibration: list[tuple[float, float, float, float]]
     policy: Policy
     alarms: Burden
@@ -47,7 +60,7 @@ class Comparison:
         return "worse" if self.auroc.high < 0 else "not told apart"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Backtest:
     """What a backtest found."""
 
@@ -56,6 +69,7 @@ class Backtest:
     per_patient_day: float
     models: list[ModelFigures]
     comparisons: list[Comparison] = field(default_factory=list)
+    recalibration: Recalibration | None = None
 
 
 def measure(
@@ -65,18 +79,20 @@ def measure(
     scores = history.scores()
     if not scores.both:
         raise NoHistory(f"{history.version}: all readings have the same outcome")
-    bands = {}
+    judge = Judge(resamples, SEED)
+    bands = []
     for low, high in BANDS:
         part = history.scores((low, high))
-        if part.both and part.y.sum() >= FEWEST_EVENTS:
+        if patients_with_event(part) >= FEWEST_EVENTS and part.both:
             name = f"{low:g} to {high:g} h" if np.isfinite(high) else f"{low:g} h on"
-            bands[name] = evaluate(part, resamples, SEED, ("auroc", "auprc", "brier"))
+            bands.append(judge.line(name, part, SHOWN))
     paths = history.paths()
     points = curve(paths, policy, thresholds(paths))
     return ModelFigures(
         history,
         evaluate(scores, resamples, SEED, tuple(METRICS)),
         bands,
+        list(judge_subgroups(history.rows, scores, judge, SHOWN)),
         bins(scores.y, scores.probability),
         policy,
         burden(paths, policy),

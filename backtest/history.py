@@ -14,6 +14,8 @@ from wire import database
 
 KEY = ["pat_id", "date_admission"]
 HOUR = pd.Timedelta(hours=1)
+# What subgroups are made of, where it is known.
+ABOUT = ("age", "sex", "unit")
 
 
 class NoHistory(Exception):
@@ -43,8 +45,9 @@ class History:
     """One model's predictions before the event, with outcomes, in the order of the stream.
 
     rows: seq, pat_id, date_admission, hours (since the stay's first reading), probability, y,
-    event_at (hours, NaN without a time), index 0, 1, … . stays: observed (hours), event, event_at,
-    ended, by KEY. excluded: readings that are not judged, by reason.
+    event_at (hours, NaN without a time), the known ones of ABOUT; index 0, 1, … .
+    stays: observed (hours), event, event_at, by KEY.
+    excluded: readings that are not judged, by reason.
     """
 
     version: Version
@@ -54,14 +57,8 @@ class History:
 
     def scores(self, hours: tuple[float, float] = (0.0, np.inf)) -> Scores:
         """The rows of these hours of the stay, low <= hours < high; each stay weighs 1."""
-        rows = self.rows[(self.rows["hours"] >= hours[0]) & (self.rows["hours"] < hours[1])]
-        each = rows.groupby(KEY)["seq"].transform("size")
-        return Scores(
-            rows["y"].to_numpy(np.int64),
-            rows["probability"].to_numpy(),
-            rows["pat_id"].to_numpy(np.int64),
-            (1 / each).to_numpy(),
-        )
+        chosen = (self.rows["hours"] >= hours[0]) & (self.rows["hours"] < hours[1])
+        return scores_of(self.rows[chosen])
 
     def paths(self) -> list[StayPath]:
         """A path for each stay with a known outcome, predicted or not."""
@@ -74,6 +71,17 @@ class History:
             path = StayPath(hours, probability, stay.observed, bool(stay.event), stay.event_at)
             paths.append(path)
         return paths
+
+
+def scores_of(rows: pd.DataFrame) -> Scores:
+    """The rows of a History to be judged; each stay weighs 1."""
+    each = rows.groupby(KEY)["seq"].transform("size")
+    return Scores(
+        rows["y"].to_numpy(np.int64),
+        rows["probability"].to_numpy(np.float64),
+        rows["pat_id"].to_numpy(np.int64),
+        (1 / each).to_numpy(),
+    )
 
 
 def newest_stream(url: str, password: str = "") -> str:
@@ -108,6 +116,14 @@ def predictions(url: str, password: str, stream: str, version: Version) -> pd.Da
     return rows
 
 
+def ages(url: str, password: str, stream: str) -> "pd.Series[float]":
+    """Years at admission, by KEY."""
+    statement = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
+    rows = _select(url, password, statement, (stream,))
+    rows["date_admission"] = pd.to_datetime(rows["date_admission"]).dt.as_unit("s")
+    return rows.set_index(KEY)["age"].astype(np.float64)
+
+
 def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: Label) -> History:
     """Joins predictions and outcomes, and leaves out what cannot be judged.
 
@@ -117,7 +133,8 @@ def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: L
     excluded: Counter[str] = Counter()
     known = pd.MultiIndex.from_frame(rows[KEY]).isin(outcomes.index)
     excluded["stay without an outcome"] += int((~known).sum())
-    rows = rows[known].join(outcomes[_columns(label)], on=KEY)
+    about = [column for column in ABOUT if column in outcomes]
+    rows = rows[known].join(outcomes[[*_columns(label), *about]], on=KEY)
     event = rows[label.column] == 1
     ahead = pd.Series(np.nan, index=rows.index)
     if label.after_column is not None:
@@ -138,7 +155,8 @@ def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: L
     missing = rows["probability"].isna()
     for reason, count in rows.loc[missing, "reason"].value_counts().items():
         excluded[str(reason)] += int(count)
-    judged = rows.loc[~missing, ["seq", *KEY, "hours", "probability", "y", "event_at"]]
+    columns = ["seq", *KEY, "hours", "probability", "y", "event_at", *about]
+    judged = rows.loc[~missing, columns]
     return History(version, judged.reset_index(drop=True), stays, +excluded)
 
 

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure as Canvas
 
 from backtest.burden import Burden
 from backtest.figures import Backtest, ModelFigures
-from training.evaluation import Figure, Scores
+from training.evaluation import Figure, Line, Scores
 from training.plots import INK, MAIN, QUIET, STYLE, svg
+from training.recalibrate import Recalibration
 
 COLOURS = (MAIN, "#b4531f", "#3d7a3d", "#7a4d9e")
 # Alarms a patient-day and sensitivity, as published.
-PUBLISHED = {"circEWS 2020": (1.2, 0.90)}
+PUBLISHED = {"circEWS 2020": (1.2, 0.90), "AAM 2016": (1 / 35, 0.254)}
 
 
 def write(backtest: Backtest, replay: dict[str, Any], folder: Path) -> Path:
@@ -59,8 +60,25 @@ def as_json(backtest: Backtest, replay: dict[str, Any]) -> dict[str, Any]:
             }
             for comparison in backtest.comparisons
         ],
+        "recalibration": _recalibration(backtest.recalibration),
         "replay": replay,
     }
+
+
+def _recalibration(found: Recalibration | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "intercept": found.intercept,
+        "slope": found.slope,
+        "patients": found.patients,
+        "before": _line(found.before),
+        "after": _line(found.after),
+    }
+
+
+def _line(line: Line) -> dict[str, list[float | None]]:
+    return {name: _figure(figure) for name, figure in line.figures.items()}
 
 
 def _model(model: ModelFigures) -> dict[str, Any]:
@@ -72,10 +90,8 @@ def _model(model: ModelFigures) -> dict[str, Any]:
         "events": int(model.history.stays["event"].sum()),
         "excluded": dict(model.history.excluded.most_common()),
         **{name: _figure(figure) for name, figure in model.overall.items()},
-        "by_hour": {
-            band: {name: _figure(figure) for name, figure in figures.items()}
-            for band, figures in model.bands.items()
-        },
+        "by_hour": {line.name: _line(line) for line in model.bands},
+        "by_subgroup": {line.name: _line(line) for line in model.subgroups},
         "alarms": _burden(model.alarms),
         "at_budget": _burden(model.budget) if model.budget else None,
     }

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from training import models
 from training.config import Model
-from training.evaluation import RANKING, Figure, Judge, Line, Scores
+from training.evaluation import METRICS, RANKING, Figure, Judge, Line, Scores
 from training.removal import channels, removed, removed_at_random
 from training.rows import Rows, usable
 from wire.features import Feature
@@ -23,7 +24,7 @@ AGE_BANDS = {
     "age 80 and over": (80, 200),
 }
 SEXES = {"0": "female", "1": "male", "f": "female", "m": "male"}
-#: Intervals of smaller groups say nothing.
+#: Intervals of groups with fewer patients with the event, or rows, say nothing.
 FEWEST_EVENTS = 20
 FEWEST_ROWS = 100
 KNOWN = ("predicted", "prevalence", "calibration_intercept", "auroc", "brier")
@@ -32,21 +33,33 @@ REMOVED = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercep
 REMOVED_SHARE = 0.3
 
 
-def judge_subgroups(rows: Rows, scores: Scores, judge: Judge) -> Iterator[Line]:
-    """Figures by age, sex and unit; rows and scores in step."""
-    for name, group in _subgroups(rows):
+def judge_subgroups(
+    about: pd.DataFrame,
+    scores: Scores,
+    judge: Judge,
+    metrics: tuple[str, ...] = tuple(METRICS),
+) -> Iterator[Line]:
+    """Figures by age, sex and unit, as far as `about` has them; its rows and scores in step."""
+    for name, group in _subgroups(about):
         part = scores.where(group)
-        if len(part.y) >= FEWEST_ROWS and part.both and part.y.sum() >= FEWEST_EVENTS:
-            yield judge.line(name, part)
+        enough = len(part.y) >= FEWEST_ROWS and patients_with_event(part) >= FEWEST_EVENTS
+        if enough and part.both:
+            yield judge.line(name, part, metrics)
 
 
-def _subgroups(rows: Rows) -> Iterator[tuple[str, Flags]]:
-    age = rows.about["age"].to_numpy()
-    for name, (low, high) in AGE_BANDS.items():
-        yield name, (age >= low) & (age < high)
+def patients_with_event(scores: Scores) -> int:
+    """The number of patients with a row that has the event."""
+    return len(np.unique(scores.patients[scores.y == 1]))
+
+
+def _subgroups(about: pd.DataFrame) -> Iterator[tuple[str, Flags]]:
+    if "age" in about:
+        age = about["age"].to_numpy(np.float64)
+        for name, (low, high) in AGE_BANDS.items():
+            yield name, (age >= low) & (age < high)
     for column in ("sex", "unit"):
-        if column in rows.about:
-            values = rows.about[column].astype(str).to_numpy()
+        if column in about:
+            values = about[column].astype(str).to_numpy()
             for value in np.unique(values):
                 name = SEXES.get(value.casefold(), value) if column == "sex" else value
                 yield f"{column}: {name}", values == value

@@ -89,7 +89,7 @@ def judge(
         part = scores.where((test.about["hour"] == at).to_numpy())
         if part.both:
             result.hours.append(judge.line(str(at), part))
-    result.subgroups += groups.judge_subgroups(now, here, judge)
+    result.subgroups += groups.judge_subgroups(now.about, here, judge)
     result.known += groups.judge_known(test, scores, features, judge)
     result.stress += groups.judge_removal(predict, test, scores, features, judge)
     result.points = {

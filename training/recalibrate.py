@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from modelapi.repository import Repository
 from training import calibration, rows
 from training.config import Split, free_version
 from training.evaluate import Evaluation, predictor
-from training.evaluation import Scores
+from training.evaluation import Judge, Line, Scores
 from training.stream import DataError
 
 Kind = Literal["intercept", "line"]
@@ -22,67 +22,99 @@ HALVES = Split(by="patient", test_share=0.5)
 METRICS = ("auroc", "brier", "calibration_slope", "calibration_intercept")
 
 
+class Recalibration(NamedTuple):
+    """A line in log odds, and figures of patients that it was not fitted to, before and after.
+
+    patients: how many it was fitted to. digest: SHA-256 of their data.
+    """
+
+    ref: Ref
+    intercept: float
+    slope: float
+    patients: int
+    digest: str
+    before: Line
+    after: Line
+
+
 def recalibrate(evaluation: Evaluation, models: Path, kind: Kind) -> Path:
     """Fits the intercept, or intercept and slope, on half of the patients; writes a new version.
 
     The evaluation gets the figures of the other half, before and after. Raises DataError when the
     line is not estimable.
     """
-    past, now = rows.split(evaluation.rows, HALVES)
     predict = predictor(evaluation.model)
-    intercept, slope = _fit(past.y, predict(past.x), kind)
-    if not np.isfinite([intercept, slope]).all():
-        raise DataError("recalibration is not estimable: too few events, or separated outcomes")
-    before = Scores(now.y, predict(now.x), now.patients)
-    moved = logistic(intercept + slope * calibration.log_odds(before.probability))
-    after = Scores(now.y, moved, now.patients)
-    judge = evaluation.question.judge
-    evaluation.recalibrated = [
-        judge.line("before", before, METRICS, "patients that the line was not fitted to"),
-        judge.line("after", after, METRICS, f"intercept {intercept:+.3f}, slope {slope:.3f}"),
-    ]
-    folder = _write(evaluation, models, intercept, slope, len(np.unique(past.patients)))
+    past, now = (
+        Scores(part.y, predict(part.x), part.patients)
+        for part in rows.split(evaluation.rows, HALVES)
+    )
+    ref, digest = evaluation.model.ref, evaluation.digest
+    found = fit(ref, past, now, kind, evaluation.question.judge, digest)
+    evaluation.recalibrated = [found.before, found.after]
+    folder = write(found, models)
     evaluation.version = folder.name
     return folder
 
 
-def _fit(y: Any, p: Any, kind: Kind) -> tuple[float, float]:
-    weight = np.ones(len(y))
+def fit(
+    ref: Ref, past: Scores, now: Scores, kind: Kind, judge: Judge, digest: str
+) -> Recalibration:
+    """Fits the line on `past` and judges it on `now`, other patients.
+
+    Raises DataError when the line is not estimable.
+    """
+    y, p, weight = past.y, past.probability, past.weights
     if kind == "intercept":
-        return calibration.shift(y, p, weight), 1.0
-    return calibration.line(y, p, weight)
+        intercept, slope = calibration.shift(y, p, weight), 1.0
+    else:
+        intercept, slope = calibration.line(y, p, weight)
+    if not np.isfinite([intercept, slope]).all():
+        raise DataError("recalibration is not estimable: too few events, or separated outcomes")
+    moved = logistic(intercept + slope * calibration.log_odds(now.probability))
+    after = Scores(now.y, moved, now.patients, now.weight)
+    note = "patients that the line was not fitted to"
+    return Recalibration(
+        ref,
+        intercept,
+        slope,
+        len(np.unique(past.patients)),
+        digest,
+        judge.line("before", now, METRICS, note),
+        judge.line("after", after, METRICS, f"intercept {intercept:+.3f}, slope {slope:.3f}"),
+    )
 
 
-def _write(
-    evaluation: Evaluation, models: Path, intercept: float, slope: float, patients: int
-) -> Path:
-    ref = evaluation.model.ref
+def write(found: Recalibration, models: Path) -> Path:
+    """Writes the model with its line under the next free version, and returns the folder.
+
+    Raises ArtifactError when the model cannot be read or the new version cannot be served.
+    """
+    ref, intercept, slope = found.ref, found.intercept, found.slope
     artifact = read_artifact(models / ref.model / ref.version)
     manifest = msgspec.to_builtins(artifact.manifest)
     version = free_version(models, ref.model)
     old = manifest.get("calibration") or {"intercept": 0.0, "slope": 1.0}
-    line = {
-        "intercept": intercept + slope * old["intercept"],
-        "slope": slope * old["slope"],
-    }
     training = dict(manifest.get("training") or {})
     training["recalibrated"] = {
         "from": str(ref),
-        "sha256": evaluation.digest,
-        "patients": patients,
+        "sha256": found.digest,
+        "patients": found.patients,
     }
     manifest |= {
         "version": version,
         "created": datetime.now(UTC).replace(microsecond=0).isoformat(),
-        "calibration": line,
+        "calibration": {
+            "intercept": intercept + slope * old["intercept"],
+            "slope": slope * old["slope"],
+        },
         "training": training,
         "metrics": {
-            f"recalibration, {each.name}": {
+            f"recalibration, {line.name}": {
                 name: {"value": round(figure.value, 4)}
-                for name, figure in each.figures.items()
+                for name, figure in line.figures.items()
                 if figure.estimable
             }
-            for each in evaluation.recalibrated
+            for line in (found.before, found.after)
         },
     }
     golden = [
@@ -90,9 +122,10 @@ def _write(
         | {"outputs": row.outputs | {"probability": _moved(row, intercept, slope)}}
         for row in artifact.golden
     ]
+    card = artifact.files.get("MODEL_CARD.md", b"")
     files = artifact.files | {
         "golden.json": msgspec.json.format(msgspec.json.encode(golden), indent=1) + b"\n",
-        "MODEL_CARD.md": artifact.files.get("MODEL_CARD.md", b"") + _section(evaluation, version),
+        "MODEL_CARD.md": card + _section(found, version),
     }
     folder = write_artifact(models, manifest, files)
     Repository(models).load(Ref(ref.model, version))
@@ -104,18 +137,17 @@ def _moved(row: Any, intercept: float, slope: float) -> float:
     return float(logistic(intercept + slope * log_odds(p))[0])
 
 
-def _section(evaluation: Evaluation, version: str) -> bytes:
-    before, after = evaluation.recalibrated
+def _section(found: Recalibration, version: str) -> bytes:
     lines = [
         f"\n## Recalibration (version {version})\n",
-        f"Version {evaluation.model.ref.version}, its log odds recalibrated on other data "
-        f"(SHA-256 {evaluation.digest}). The figures above are those of that version. On "
-        f"{before.rows:,} rows of patients that the recalibration did not use:\n",
+        f"Version {found.ref.version}, its log odds recalibrated on other data "
+        f"(SHA-256 {found.digest}). The figures above are those of that version. On "
+        f"{found.before.rows:,} rows of patients that the recalibration did not use:\n",
         "| | " + " | ".join(name.replace("_", " ") for name in METRICS) + " |",
         "|---" * (len(METRICS) + 1) + "|",
         *(
             f"| {line.name} | " + " | ".join(str(line.figures[name]) for name in METRICS) + " |"
-            for line in (before, after)
+            for line in (found.before, found.after)
         ),
     ]
     return ("\n".join(lines) + "\n").encode()

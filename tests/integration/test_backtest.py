@@ -4,18 +4,25 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from backtest.__main__ import main
 from backtest.history import Version
+from modelapi.artifact import Ref
+from modelapi.repository import Repository
 
+ROOT = Path(__file__).parents[2]
 STAYS, HOURS = 300, 12
 TABLES = """
 CREATE TABLE positions (stream TEXT, part INT, seq INT, vitals_seq INT, committed_at TEXT);
+CREATE TABLE stays (stream TEXT, pat_id INT, date_admission TEXT, age REAL);
 CREATE TABLE predictions (stream TEXT, seq INT, model TEXT, version TEXT, pat_id INT,
     date_admission TEXT, measured_at TEXT, features TEXT, probability REAL, reason TEXT,
     created_at TEXT);
@@ -37,7 +44,9 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     stays = pd.DataFrame(
         {
             "pat_id": np.arange(STAYS) + 100,
-            "date_admission": "2019-02-01",
+            "date_admission": np.where(np.arange(STAYS) % 2, "2019-02-01", "2019-03-01"),
+            "sex": np.where(np.arange(STAYS) % 3, "m", "f"),
+            "unit": "medical",
             "died": died.astype(int),
             "after": np.where(died, event_at, -1),
         }
@@ -54,18 +63,31 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
                 probability = 1 / (1 + np.exp(-np.clip(score, -30, 30)))
                 rows.append((seq, model, 100 + stay, hour, probability))
     table = pd.DataFrame(rows, columns=["seq", "model", "pat_id", "hour", "probability"])
+    table = table.merge(stays, on="pat_id")
+    write_tables(folder, table, "1").close()
+    return folder, table
+
+
+def write_tables(folder: Path, rows: pd.DataFrame, version: str) -> sqlite3.Connection:
+    """The tables of the pipeline, as far as a backtest reads them."""
     connection = sqlite3.connect(folder / "icu.sqlite")
     connection.executescript(TABLES)
     connection.executemany(
-        "INSERT INTO predictions VALUES ('ward', ?, ?, '1', ?, '2019-02-01', ?, '{}', ?, NULL, '')",
+        "INSERT INTO predictions VALUES ('ward', ?, ?, ?, ?, ?, ?, '{}', ?, NULL, '')",
         [
-            (seq, model, pat_id, f"2019-02-01 {hour:02}:00:00", probability)
-            for seq, model, pat_id, hour, probability in rows
+            (seq, model, version, pat_id, day, f"{day} {hour:02}:00:00", probability)
+            for seq, model, pat_id, day, hour, probability in rows[
+                ["seq", "model", "pat_id", "date_admission", "hour", "probability"]
+            ].itertuples(index=False)
         ],
     )
+    stays = rows[["pat_id", "date_admission"]].drop_duplicates()
+    connection.executemany(
+        "INSERT INTO stays VALUES ('ward', ?, ?, ?)",
+        [(pat_id, day, 40 if pat_id % 2 else 70) for pat_id, day in stays.itertuples(index=False)],
+    )
     connection.commit()
-    connection.close()
-    return folder, table.merge(stays, on="pat_id")
+    return connection
 
 
 def run(
@@ -74,7 +96,7 @@ def run(
     code = main(
         [
             *(str(ward), *models, "--database", f"sqlite:///{ward}/icu.sqlite"),
-            *("--outcome", "died", "--resamples", "20", "--to", str(ward / "report"), *options),
+            *("--outcome", "died", "--resamples", "5", "--to", str(ward / "report"), *options),
         ]
     )
     printed = capsys.readouterr().out.strip().splitlines()
@@ -128,11 +150,74 @@ def test_a_model_against_itself_differs_by_exactly_0(
 def test_a_planted_better_model_is_found(
     ward: tuple[Path, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, found = run(ward[0], capsys, ["weak/1", "good/1", "none/1"])
+    _, found = run(ward[0], capsys, ["weak/1", "good/1", "none/1"], "--resamples", "20")
     verdicts = [comparison["verdict"] for comparison in found["comparisons"]]  # type: ignore[attr-defined]
     assert verdicts == ["better", "worse"]
     auroc = found["models"][2]["auroc"]  # type: ignore[index]
     assert auroc[1] < 0.5 < auroc[2]
+
+
+def test_shuffled_outcomes_give_an_auroc_of_a_half(
+    ward: tuple[Path, pd.DataFrame], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder, _ = ward
+    stays = pd.read_csv(folder / "outcome.csv", sep=";")
+    stays["died"] = np.random.default_rng(1).permutation(stays["died"])
+    stays.to_csv(tmp_path / "outcome.csv", sep=";", index=False)
+    (tmp_path / "icu.sqlite").write_bytes((folder / "icu.sqlite").read_bytes())
+    _, found = run(tmp_path, capsys, ["good/1"], "--resamples", "40")
+    value, low, high = found["models"][0]["auroc"]  # type: ignore[index]
+    assert abs(value - 0.5) < 0.1
+    assert low < 0.5 < high
+
+
+def test_subgroups_are_judged_by_the_columns_of_outcome_csv(
+    ward: tuple[Path, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, table = ward
+    _, found = run(folder, capsys, ["good/1"])
+    (model,) = found["models"]  # type: ignore[misc]
+    assert set(model["by_subgroup"]) == {
+        *("age under 50", "age 65 to 79", "sex: female", "sex: male", "unit: medical"),
+    }
+    men = table[(table["model"] == "good") & (table["sex"] == "m")]
+    weight = 1 / men.groupby("pat_id")["seq"].transform("size")
+    expected = roc_auc_score(men["died"], men["probability"], sample_weight=weight)
+    assert model["by_subgroup"]["sex: male"]["auroc"][0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_recalibration_is_fitted_to_the_first_stays_and_judged_on_the_others(
+    ward: tuple[Path, pd.DataFrame],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Log odds 2 too high and twice as steep; the last column is the truth of the first half."""
+    folder, table = ward
+    copytree(ROOT / "models" / "icu-mortality" / "2", tmp_path / "models" / "icu-mortality" / "2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outcome.csv").write_bytes((folder / "outcome.csv").read_bytes())
+    rows = table[table["model"] == "good"]
+    wrong = expit(2 + 2 * logit(rows["probability"]))
+    connection = write_tables(tmp_path, rows.assign(model="icu-mortality", probability=wrong), "2")
+    connection.close()
+    code, found = run(tmp_path, capsys, ["icu-mortality/2"], "--recalibrate", "line")
+    assert code == 0
+    line = found["recalibration"]
+    first = rows[rows["date_admission"] == "2019-02-01"]
+    assert line["patients"] == first["pat_id"].nunique()  # type: ignore[index]
+    expected = LogisticRegression(C=np.inf).fit(
+        logit(wrong[first.index]).to_numpy()[:, np.newaxis], first["died"]
+    )
+    assert line["slope"] == pytest.approx(expected.coef_[0, 0], rel=1e-3)  # type: ignore[index]
+    assert line["intercept"] == pytest.approx(expected.intercept_[0], abs=1e-3)  # type: ignore[index]
+    before, after = line["before"], line["after"]  # type: ignore[index]
+    assert after["brier"][0] < before["brier"][0]
+    assert after["auroc"] == pytest.approx(before["auroc"])
+    old, new = (Repository(Path("models")).load(Ref("icu-mortality", v)) for v in ("2", "3"))
+    x = np.array([[60.0] + [np.nan] * (len(old.manifest.features) - 1)])
+    odds = [logit(model.predict(x)["probability"][0]) for model in (old, new)]
+    assert odds[1] == pytest.approx(line["intercept"] + line["slope"] * odds[0])  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

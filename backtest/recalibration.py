@@ -1,0 +1,22 @@
+"""Recalibrates a model on the first part of a site's own history, and judges it on the rest."""
+
+from backtest.figures import SEED
+from backtest.history import History, scores_of
+from modelapi.artifact import Ref
+from training import rows
+from training.config import Split
+from training.evaluation import Judge
+from training.recalibrate import Kind, Recalibration, fit
+from training.rows import Rows
+
+#: The first half of the stays by admission, and of the rest the patients who are not in it.
+PARTS = Split(by="time", test_share=0.5)
+
+
+def recalibration(history: History, kind: Kind, resamples: int, digest: str) -> Recalibration:
+    """Raises DataError where a part lacks an outcome or the line is not estimable."""
+    table = history.rows
+    whole = Rows(table[["probability"]].to_numpy(), table["y"].to_numpy(), table)
+    past, now = (scores_of(part.about) for part in rows.split(whole, PARTS))
+    judge = Judge(resamples, SEED)
+    return fit(Ref(*history.version), past, now, kind, judge, digest)
