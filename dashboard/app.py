@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from dashboard import lists, pages
+from dashboard import drift, lists, pages
 from dashboard.connection import DatabaseDown
 from dashboard.database import Database
 from dashboard.http_services import Services
@@ -52,6 +52,7 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_get(rf"/patients/{{pat_id:{PAT_ID}}}", pages.patient)
     app.router.add_get("/pipeline", pages.pipeline)
     app.router.add_get("/pipeline.json", pages.pipeline_figures)
+    app.router.add_get("/drift", drift.drift)
     app.router.add_get("/models", lists.models)
     app.router.add_get("/models/{name}/{version}", lists.model)
     app.router.add_get("/events", pages.live, allow_head=False)

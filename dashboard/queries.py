@@ -16,6 +16,12 @@ SEARCH_LIMIT = 50
 
 POSITIONS = "SELECT stream, part, seq, vitals_seq, committed_at FROM positions"
 
+NEWEST_DRIFT = "SELECT MAX(day) FROM drift WHERE stream = ?"
+
+DRIFT = """
+SELECT day, model, version, parameter, figure, stays, value, low, high FROM drift
+WHERE stream = ? AND day >= ?"""
+
 CHAMPION = "SELECT model, version FROM models WHERE role = 'champion' ORDER BY seen_at DESC LIMIT 1"
 
 # The newest message may be a late reading, so the query looks at the last 100.

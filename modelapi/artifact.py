@@ -16,6 +16,7 @@ import msgspec
 
 from modelapi.features import Feature
 from wire.alarms import Policy
+from wire.drift import Reference
 
 Shape = TypeVar("Shape")
 
@@ -67,7 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     significant_digits: features are rounded to as many before the model sees them, by
     `modelapi.rounding`; unset: they are not. learned_hours: hours since the first reading of a stay
     that the training rows reach to; a later prediction is extrapolation. alarm: when its
-    predictions ring; unset: never.
+    predictions ring; unset: never. reference: the training data by day, for drift; unset: no
+    figures of drift.
     """
 
     format: Literal[1] = 1
@@ -86,6 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     thresholds: dict[str, float] = {}
     alarm: Policy | msgspec.UnsetType = msgspec.UNSET
     metrics: dict[str, dict[str, Metric]] = {}
+    reference: Reference | msgspec.UnsetType = msgspec.UNSET
     training: dict[str, Any] | None = None
     limits: tuple[str, ...] = ()
 

@@ -53,6 +53,7 @@ def _declared(model: Model, state: State) -> dict[str, object]:
         "version": model.ref.version,
         "features": [feature.declaration() for feature in model.manifest.features],
         "alarm": alarm_of(model, state),
+        "reference": model.manifest.reference or None,
     }
 
 

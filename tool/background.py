@@ -11,7 +11,9 @@ from redis.exceptions import RedisError
 from tool.acknowledge import acknowledge_all
 from tool.alarms import Alarms
 from tool.database import Database, DatabaseError
-from tool.declarations import Publisher
+from tool.database.drift import DriftTables
+from tool.declarations import Publisher, Subscriber
+from tool.drift import Drift
 from tool.model_client import ModelClient, ModelUnavailable
 from tool.pending import CatchUp
 
@@ -31,6 +33,7 @@ def tasks(redis: Redis, database: Database, client: ModelClient) -> Tasks:
         "pending predictions": pending.fill_in,
         "count of pending predictions": pending.count,
         "alarms": Alarms(database).compute,
+        "drift": Drift(DriftTables(database.session), Subscriber(redis, database)).update,
     }
 
 

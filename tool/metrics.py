@@ -77,6 +77,12 @@ CLOCK = Gauge(
     ["partition"],
     multiprocess_mode="mostrecent",
 )
+DRIFT = Gauge(
+    "icu_tool_drift_alerts",
+    "Figures outside their band on the last stream day, by kind: inputs, predictions, outcomes",
+    ["model", "version", "kind"],
+    multiprocess_mode="mostrecent",
+)
 RECONNECTS = Counter("icu_tool_reconnects_total", "Recoveries of a connection", ["peer"])
 FAILED_JOBS = Counter(
     "icu_tool_failed_jobs_total", "Jobs that failed as a whole, such as one that is not the tool's"

@@ -12,6 +12,7 @@ import urllib3
 from tool import metrics
 from tool.features import FeatureSet
 from wire.alarms import Policy
+from wire.drift import Reference
 from wire.features import Feature
 
 log = logging.getLogger("tool.model")
@@ -35,6 +36,7 @@ class Model(msgspec.Struct, frozen=True):
     version: str
     features: list[dict[str, Any]]
     alarm: Policy | None = None
+    reference: Reference | None = None
 
 
 class Declaration(msgspec.Struct, frozen=True):

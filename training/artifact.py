@@ -16,7 +16,10 @@ from modelapi.rounding import significant
 from modelapi.sklearn_model import libraries
 from training.card import model_card
 from training.evaluation import Figure, Line
+from training.reference import reference
+from training.removal import channels
 from training.train import Result
+from wire.drift import Reference
 from wire.features import Feature
 from wire.vitals import vital
 
@@ -47,6 +50,7 @@ def write(result: Result, version: str) -> Path:
         "calibration": {"intercept": result.model.intercept, "slope": result.model.slope},
         "thresholds": {name: point.threshold for name, point in result.judgement.points.items()},
         "metrics": _metrics(result),
+        "reference": _reference(result),
         "training": {
             "sha256": result.digest,
             "source": result.question.stream.source,
@@ -71,6 +75,19 @@ def write(result: Result, version: str) -> Path:
     folder = write_artifact(config.output.models, manifest, files)
     Repository(config.output.models).load(Ref(config.model.name, version))
     return folder
+
+
+def _reference(result: Result) -> Reference:
+    """Of all stays of the data; the risk is that of the test rows, which the model did not see."""
+    question, hours = result.question, result.config.data.hours
+    return reference(
+        question.stream,
+        channels(question.features),
+        result.judgement.test,
+        result.judgement.scores,
+        question.label.column,
+        float(max(*hours, *result.config.data.more_hours)),
+    )
 
 
 def _declaration(result: Result, number: int) -> dict[str, Any]:

@@ -1,0 +1,196 @@
+"""The drift task on the tables: which days get figures, and that they are those of pandas."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.support.servers import rows
+from tool.database import connect
+from tool.database.drift import DriftTables
+from tool.drift import Drift
+from tool.model_client import Declaration, Model
+from wire.drift import Band, Channel, Expected, Reference, psi
+from wire.tables import PredictionRow, ReadingRow
+
+START = datetime.fromisoformat("2020-01-01")
+STAYS, DAYS = 40, 4
+PARTS = 2
+
+
+def expected(value: float, low: float, high: float) -> Expected:
+    return Expected(value, (Band(30, low, high),))
+
+
+REFERENCE = Reference(
+    {
+        "heart_rate": Channel(
+            (70.0, 90.0),
+            (0.2, 0.5, 0.3),
+            expected(24.0, 20.0, 28.0),
+            expected(1.0, 0.9, 1.0),
+            expected(0.0, 0.0, 0.5),
+        )
+    },
+    expected(0.2, 0.1, 0.3),
+    "died",
+    48.0,
+)
+
+
+class Declared:
+    """A subscriber that knows one model."""
+
+    def __init__(self, reference: Reference | None) -> None:
+        self._declaration: Declaration | None = Declaration(
+            Model("risk", "1", [], reference=reference)
+        )
+
+    def changed(self) -> Declaration | None:
+        declaration, self._declaration = self._declaration, None
+        return declaration
+
+
+class Ward:
+    """A database with readings every hour, whose partitions are moved by hand."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.database = connect(url)
+        self.database.create_tables()
+        draw = np.random.default_rng(2)
+        hours = np.repeat(np.arange(DAYS * 24 + 1), STAYS)
+        self.readings = pd.DataFrame(
+            {
+                "seq": np.arange(1, len(hours) + 1),
+                "pat_id": np.tile(np.arange(STAYS), DAYS * 24 + 1),
+                "at": [START + timedelta(hours=int(hour)) for hour in hours],
+                "value": draw.normal(82, 14, len(hours)),
+            }
+        )
+        session = self.database.session
+        stored = [
+            (seq, pat_id, f"{at:%Y-%m-%d %H:%M:%S}", value)
+            for seq, pat_id, at, value in self.readings.itertuples(index=False)
+        ]
+        day = "2020-01-01"
+        with session.transaction() as cursor:
+            session.insert(
+                cursor,
+                "readings",
+                [
+                    ReadingRow("s", seq, pat_id, day, at, "heart_rate", value)
+                    for seq, pat_id, at, value in stored
+                ],
+            )
+            session.insert(
+                cursor,
+                "predictions",
+                [
+                    PredictionRow(
+                        *("s", seq, "risk", "1", pat_id, day, at, "{}", pat_id / 100, None, day)
+                    )
+                    for seq, pat_id, at, _ in stored
+                ],
+            )
+
+    def run(self, statement: str, *values: object) -> None:
+        with self.database.session.transaction() as cursor:
+            self.database.session.execute(cursor, statement, values)
+
+    def commit(self, part: int, day: float, at: str = "2026-01-01 00:00:00") -> None:
+        """Partition `part` has stored all of its messages of the first `day` days."""
+        seq = int(day * 24 * STAYS) - part
+        self.run("DELETE FROM positions WHERE part = ?", part)
+        self.run("INSERT INTO positions VALUES ('s', ?, ?, ?, ?)", part, seq, seq, at)
+
+    def task(self, reference: Reference | None = REFERENCE) -> Drift:
+        return Drift(DriftTables(self.database.session), Declared(reference))  # type: ignore[arg-type]
+
+    def days(self) -> list[str]:
+        return [str(day) for (day,) in rows(self.url, "SELECT DISTINCT day FROM drift ORDER BY 1")]
+
+    def figures(self) -> dict[tuple[str, str], tuple[object, ...]]:
+        found = rows(self.url, "SELECT day, figure, stays, value, low, high FROM drift")
+        return {(str(day), figure): tuple(rest) for day, figure, *rest in found}
+
+
+@pytest.fixture
+def ward(new_database: Callable[[str], str]) -> Ward:
+    return Ward(new_database("sqlite"))
+
+
+def test_figures_of_complete_days_are_those_of_pandas(url: str) -> None:
+    ward = Ward(url)
+    for part in range(PARTS):
+        ward.commit(part, 3.5)
+    ward.task().update()
+    assert ward.days() == ["2020-01-01", "2020-01-02", "2020-01-03"]
+    found = ward.figures()
+    day = ward.readings[ward.readings["at"].dt.day == 2]
+    shares = np.bincount(np.searchsorted([70.0, 90.0], day["value"]), minlength=3) / len(day)
+    assert found["2020-01-02", "volume"] == (STAYS, 24.0, 20.0, 28.0)
+    assert found["2020-01-02", "known"] == (STAYS, 1.0, 0.9, 1.0)
+    n, value, *band = found["2020-01-02", "psi"]
+    assert (n, band) == (STAYS, [0.0, 0.5])
+    assert value == pytest.approx(psi((0.2, 0.5, 0.3), list(shares)))
+    assert found["2020-01-02", "risk"][1] == pytest.approx((STAYS - 1) / 200)
+    assert found["2020-01-02", "rejected"][1] == 0
+
+
+def test_a_day_waits_for_the_partition_that_is_behind(ward: Ward) -> None:
+    ward.commit(0, 3.5)
+    ward.commit(1, 1.5)
+    task = ward.task()
+    task.update()
+    assert ward.days() == ["2020-01-01"]
+    ward.commit(1, 2.5)
+    task.update()
+    assert ward.days() == ["2020-01-01", "2020-01-02"]
+
+
+def test_an_idle_partition_holds_up_no_day(ward: Ward) -> None:
+    ward.commit(0, 3.5, "2026-01-01 02:00:00")
+    ward.commit(1, 1.5, "2026-01-01 00:00:00")
+    ward.task().update()
+    assert ward.days()[-1] == "2020-01-03"
+
+
+def test_a_restart_leaves_the_same_rows(ward: Ward) -> None:
+    task = ward.task()
+    for day in (1.2, 2.5, 3.1, 4.0):
+        for part in range(PARTS):
+            ward.commit(part, day)
+        task.update()
+    whole = ward.figures()
+    ward.run("DELETE FROM drift")
+    for day in (1.7, 2.5, 2.6, 4.0):
+        for part in range(PARTS):
+            ward.commit(part, day)
+        ward.task().update()
+    assert ward.figures() == whole
+    assert len(ward.days()) == DAYS - 1
+
+
+def test_outcomes_are_compared_with_the_prediction_of_their_hour(ward: Ward) -> None:
+    for pat_id in range(STAYS):
+        died = pat_id % 4 == 0
+        statement = "INSERT INTO outcomes VALUES ('s', ?, ?, '2020-01-01', 'died', ?, '2020-01-04')"
+        ward.run(statement, 60 + pat_id, pat_id, float(died))
+    # Not the last prediction before the outcome, but that of hour 48.
+    ward.run("UPDATE predictions SET probability = 0.9 WHERE measured_at > '2020-01-03 00:00:00'")
+    for part in range(PARTS):
+        ward.commit(part, 3.5)
+    ward.task().update()
+    n, value, low, _ = ward.figures()["2020-01-03", "observed_expected"]
+    assert (n, low) == (STAYS, None)
+    assert value == pytest.approx(10 / sum(pat_id / 100 for pat_id in range(STAYS)))
+
+
+def test_without_a_reference_nothing_is_written(ward: Ward) -> None:
+    for part in range(PARTS):
+        ward.commit(part, 3.5)
+    ward.task(None).update()
+    assert ward.days() == []

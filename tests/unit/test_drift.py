@@ -1,0 +1,202 @@
+"""Drift: the index against scipy, bands against a resampling of their own, planted shifts."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit, rel_entr
+
+from tests.support.drift_months import Month, WardStay, month, months, starts, stays
+from tool import drift_figures
+from tool.drift_figures import OUTCOMES
+from training.evaluation import Scores
+from training.reference import reference, stay_days
+from training.rows import Rows
+from training.stream import Stream
+from wire.drift import LEAST, Channel, Expected, Reference, psi
+
+STAYS, ARRIVALS = 500, 35
+KEY = ["pat_id", "date_admission"]
+Ward = tuple[Reference, list[WardStay], pd.DataFrame]
+
+
+def readings() -> pd.DataFrame:
+    """Two days of each stay: a heart rate every hour, a temperature every 4 hours from most."""
+    draw = np.random.default_rng(8)
+    level = draw.normal(85, 12, STAYS)
+    parts = []
+    for name, every, mean, spread in (("heart_rate", 1, level, 8.0), ("temperature", 4, 37.0, 0.6)):
+        hours = np.arange(0, 48, every)
+        stay = np.repeat(np.arange(STAYS), len(hours))
+        base = mean[stay] if name == "heart_rate" else np.full(len(stay), mean)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "pat_id": stay,
+                    "measured_at": pd.Timestamp("2020-01-01")
+                    + pd.to_timedelta(np.tile(hours, STAYS), unit="h"),
+                    "parameter": name,
+                    "value": base + draw.normal(0, spread, len(stay)),
+                }
+            )
+        )
+    table = pd.concat(parts).sort_values(["pat_id", "measured_at"], ignore_index=True)
+    table = table[~((table["parameter"] == "temperature") & (table["pat_id"] % 25 == 0))]
+    table["date_admission"] = pd.Timestamp("2020-01-01")
+    return table.reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def ward() -> Ward:
+    table = readings()
+    draw = np.random.default_rng(9)
+    probability = np.sort(expit(draw.normal(-1.6, 1.2, STAYS)))
+    # Systematic sampling: the outcomes of these very stays fit their probabilities.
+    outcome = np.diff(np.floor(probability.cumsum() + 0.5), prepend=0).astype(np.int64)
+    about = pd.DataFrame(
+        {"pat_id": np.arange(STAYS), "date_admission": pd.Timestamp("2020-01-01"), "hour": 24}
+    )
+    rows = Rows(np.empty((STAYS, 0)), outcome, about)
+    stream = Stream(table, pd.Series(dtype=float), {}, "")
+    found = reference(
+        stream,
+        ["heart_rate", "temperature"],
+        rows,
+        Scores(outcome, probability, np.arange(STAYS)),
+        "died",
+        48.0,
+    )
+    index = pd.MultiIndex.from_frame(about[KEY])
+    return found, stays(table, pd.Series(probability, index), pd.Series(outcome, index)), table
+
+
+shares = st.lists(st.floats(0.001, 1), min_size=2, max_size=12)
+
+
+@given(shares, st.randoms())
+def test_psi_is_the_symmetric_divergence_of_scipy(weights: list[float], random: object) -> None:
+    other = weights[:]
+    random.shuffle(other)  # type: ignore[attr-defined]
+    p, q = (np.maximum(np.array(w) / sum(w), LEAST) for w in (weights, other))
+    expected = rel_entr(p, q).sum() + rel_entr(q, p).sum()
+    assert psi(list(p), list(q)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_channel_counts_each_stay_day_the_same(ward: Ward) -> None:
+    found, _, table = ward
+    channel = found.channels["heart_rate"]
+    numbers, _ = stay_days(table, ["heart_rate", "temperature"])
+    assert len(numbers) == 2 * STAYS
+    assert channel.volume.value == 24
+    assert found.channels["temperature"].known.value == pytest.approx(0.96)
+    place = np.searchsorted(channel.edges, table["value"][table["parameter"] == "heart_rate"])
+    expected = np.bincount(place, minlength=len(channel.shares)) / (48 * STAYS)
+    assert np.allclose(channel.shares, expected)
+    assert [channel.bin(edge) for edge in channel.edges] == list(range(len(channel.edges)))
+
+
+def test_bands_are_the_range_of_resampled_days(ward: Ward) -> None:
+    """Of normal figures the range of 10,000 is about 3.9 standard errors wide on each side."""
+    found, ward_stays, _ = ward
+    p = np.array([stay.probability for stay in ward_stays])
+    band = found.risk.band(60)
+    assert band is not None
+    wide = 3.9 * p.std() / np.sqrt(60)
+    assert p.mean() - band.low == pytest.approx(wide, rel=0.3)
+    assert band.high - p.mean() == pytest.approx(wide, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("stays", "band"), [(29, None), (30, 30), (59, 30), (400, 250), (900, 500)]
+)
+def test_a_band_is_that_of_at_most_as_many_stays(ward: Ward, stays: int, band: int | None) -> None:
+    expected: Expected = ward[0].risk
+    found = expected.band(stays)
+    assert (found.stays if found else None) == band
+
+
+def test_months_without_a_shift_raise_few_alerts(ward: Ward) -> None:
+    found, ward_stays, _ = ward
+    drawn = months(found, ward_stays, 6, ARRIVALS, np.random.default_rng(3))
+    assert sum(len(starts(each)) for each in drawn) <= 6
+
+
+def in_fahrenheit(table: pd.DataFrame) -> pd.DataFrame:
+    """As the tool sees it: implausible, and so rejected."""
+    return table[table["parameter"] != "temperature"]
+
+
+def some_in_fahrenheit(table: pd.DataFrame) -> pd.DataFrame:
+    wrong = (table["parameter"] == "temperature") & (table["pat_id"] % 2 == 0)
+    return table[~wrong]
+
+
+def stuck(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(value=table["value"].where(table["parameter"] != "heart_rate", 80.0))
+
+
+def doubled(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([table, table[table["parameter"] == "heart_rate"]]).sort_index(kind="stable")
+
+
+def with_change(ward: Ward, change: Callable[[pd.DataFrame], pd.DataFrame], since: int) -> Month:
+    """A month in which the stays that begin on day `since` or later are changed."""
+    found, ward_stays, table = ward
+    index = pd.MultiIndex.from_frame(table[KEY].drop_duplicates())
+    p = pd.Series([stay.probability for stay in ward_stays], index)
+    y = pd.Series([stay.outcome for stay in ward_stays], index)
+    changed = stays(change(table), p, y)
+    draw = np.random.default_rng(4)
+    drawn = [draw.choice(STAYS, ARRIVALS) + STAYS * (day >= since) for day in range(since + 4)]
+    return month(found, drawn, ward_stays + changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "alert"),
+    [
+        (in_fahrenheit, ("temperature", "known")),
+        (some_in_fahrenheit, ("temperature", "known")),
+        (stuck, ("heart_rate", "psi")),
+        (doubled, ("heart_rate", "volume")),
+    ],
+)
+def test_a_planted_fault_is_found_within_3_days(
+    ward: Ward, change: Callable[[pd.DataFrame], pd.DataFrame], alert: tuple[str, str]
+) -> None:
+    since = 5
+    begun = starts(with_change(ward, change, since))
+    assert not [day for day, *_ in begun if day < since]
+    assert alert in [(parameter, figure) for day, parameter, figure in begun if day < since + 3]
+
+
+def test_an_intercept_that_moved_by_a_half_is_found_within_200_stays(ward: Ward) -> None:
+    draw = np.random.default_rng(5)
+    p = [stay.probability for stay in ward[1]][:OUTCOMES]
+    moved = expit(np.log(np.array(p) / (1 - np.array(p))) + 0.5)
+    pairs = list(zip(p, (draw.random(OUTCOMES) < moved).astype(float), strict=True))
+    ratio = drift_figures.outcomes(pairs)[0]
+    assert (ratio.name, ratio.stays, ratio.alert) == ("observed_expected", OUTCOMES, True)
+    assert not any(figure.alert for figure in drift_figures.outcomes(pairs[:-1]))
+
+
+def test_calibrated_outcomes_are_within_their_band(ward: Ward) -> None:
+    draw = np.random.default_rng(6)
+    p = np.array([stay.probability for stay in ward[1]])
+    alerts = 0
+    for _ in range(20):
+        chosen = draw.choice(p, OUTCOMES)
+        pairs = list(zip(chosen, (draw.random(OUTCOMES) < chosen).astype(float), strict=True))
+        alerts += any(figure.alert for figure in drift_figures.outcomes(pairs))
+    assert alerts <= 2
+
+
+def test_a_figure_without_stays_has_no_value() -> None:
+    expected = Expected(1.0, ())
+    channel = Channel((1.0,), (0.5, 0.5), expected, expected, expected)
+    found = drift_figures.inputs(Reference({"gcs": channel}, expected, "died", 48.0), [])
+    assert [(figure.stays, figure.value, figure.alert) for figure in found] == [
+        (0, None, False)
+    ] * 3

@@ -1,0 +1,109 @@
+"""The statements of the drift task."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from tool.database.literals import plain
+from tool.database.session import Session
+from wire import database
+from wire.tables import DriftRow
+
+POSITIONS = "SELECT seq, committed_at FROM positions WHERE stream = ?"
+STREAM = "SELECT stream FROM positions ORDER BY committed_at DESC, stream LIMIT 1"
+LAST_DAYS = "SELECT DISTINCT day, seq FROM drift WHERE stream = ? ORDER BY day DESC LIMIT 2"
+READINGS = (
+    "SELECT seq, pat_id, date_admission, measured_at, parameter, value FROM readings"
+    " WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+)
+REJECTED = "SELECT COUNT(*) FROM rejected WHERE stream = ? AND seq > ? AND seq <= ?"
+ANSWERS = (
+    "SELECT probability FROM predictions"
+    " WHERE stream = ? AND model = ? AND version = ? AND probability IS NOT NULL AND seq IN ({})"
+)
+OUTCOMES = (
+    "SELECT pat_id, date_admission, value FROM outcomes WHERE stream = ? AND name = ?"
+    " AND seq <= ? ORDER BY seq DESC LIMIT ?"
+)
+# By the index of `readings` on the stay: `predictions` has none.
+ANSWER_OF = (
+    "SELECT p.probability FROM readings r JOIN predictions p"
+    " ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?"
+    " WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at <= ?"
+    " AND p.probability IS NOT NULL ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"
+)
+# Keys in one statement.
+CHUNK = 500
+
+
+class DriftTables:
+    """Reads through a connection of its own, which cannot write and holds nobody up."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._connection: database.Connection | None = None
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*database.ERRORS):
+                connection.close()
+
+    def newest_stream(self) -> str | None:
+        """The stream that was committed last."""
+        return next((str(stream) for (stream,) in self._rows(STREAM)), None)
+
+    def positions(self, stream: str) -> list[tuple[int, str]]:
+        """The last stored message of each partition, and when it was committed."""
+        return [(seq, at) for seq, at in self._rows(POSITIONS, stream)]
+
+    def before_last(self, stream: str) -> tuple[str, int]:
+        """The last day but one that has rows, and the message after which later days begin."""
+        return next(((day, seq) for day, seq in self._rows(LAST_DAYS, stream)[1:]), ("", 0))
+
+    def readings(self, stream: str, after: int, to: int, limit: int) -> list[Any]:
+        """(seq, pat_id, date_admission, measured_at, parameter, value) in order."""
+        return self._rows(READINGS, stream, after, to, limit)
+
+    def rejected(self, stream: str, after: int, to: int) -> int:
+        """Rejected messages among those after `after` and up to `to`."""
+        return int(self._rows(REJECTED, stream, after, to)[0][0])
+
+    def answers(self, stream: str, model: str, version: str, seqs: Sequence[int]) -> list[float]:
+        """The probabilities of these readings, as far as there are any."""
+        found: list[float] = []
+        for start in range(0, len(seqs), CHUNK):
+            some = seqs[start : start + CHUNK]
+            statement = ANSWERS.format(", ".join("?" * len(some)))
+            found += [p for (p,) in self._rows(statement, stream, model, version, *some)]
+        return found
+
+    def outcomes(self, stream: str, name: str, to: int, limit: int) -> list[tuple[int, str, float]]:
+        """(pat_id, date_admission, value) of the newest outcomes up to message `to`."""
+        return [tuple(row) for row in self._rows(OUTCOMES, stream, name, to, limit)]
+
+    def answer_of(
+        self, stream: str, model: str, version: str, pat_id: int, admitted: str, at: str
+    ) -> float | None:
+        """The stay's last probability up to a time."""
+        rows = self._rows(ANSWER_OF, model, version, pat_id, admitted, stream, at)
+        return next((float(p) for (p,) in rows), None)
+
+    def write(self, rows: Sequence[DriftRow]) -> None:
+        """Stores a day's figures; a second time changes nothing."""
+        with self._session.transaction() as cursor:
+            self._session.replace(cursor, "drift", rows)
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        session = self._session
+        try:
+            if self._connection is None:
+                self._connection = database.connect(session.url, session.password, read_only=True)
+            cursor = self._connection.cursor()
+            cursor.execute(statement.replace("?", session.placeholder), values)
+            rows: Iterable[Any] = cursor.fetchall()
+            cursor.close()
+        except database.ERRORS as error:
+            self.close()
+            raise session.translate(error) from error
+        return [plain(row) for row in rows]

@@ -1,0 +1,135 @@
+"""The drift task: once per stream day, the day's readings and predictions against training's.
+
+A day is complete when every partition has stored a message of a later day. Readings that come
+after that are not in its figures.
+"""
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from tool import drift_figures, metrics
+from tool.database.drift import DriftTables
+from tool.declarations import Subscriber
+from tool.drift_figures import OUTCOMES, Figure, StayDay
+from tool.model_client import Model
+from wire.drift import Reference
+from wire.tables import DriftRow
+
+log = logging.getLogger("tool")
+
+# Readings in one round: the other tasks of the background process wait meanwhile.
+READINGS = 20_000
+# A partition that has stored nothing for this time, when others have, has no messages.
+IDLE = timedelta(hours=1)
+
+Days = dict[str, dict[tuple[int, str], StayDay]]
+
+
+class Drift:
+    """Gathers the readings of days that are not complete yet, in memory."""
+
+    def __init__(self, tables: DriftTables, declared: Subscriber) -> None:
+        self._tables = tables
+        self._declared = declared
+        self._references: list[tuple[Model, Reference]] = []
+        self._stream: str | None = None
+        self._days: Days = {}
+        self._seq = 0
+        # The last day with figures, and the message after which later days begin.
+        self._done, self._begun = "", 0
+
+    def update(self) -> None:
+        """Reads on, and writes the figures of a day that is complete. Raises DatabaseError."""
+        if (declaration := self._declared.changed()) is not None:
+            models = (declaration.champion, *declaration.shadows)
+            self._references = [(model, model.reference) for model in models if model.reference]
+        if not self._references:
+            return
+        stream = self._tables.newest_stream()
+        if stream is None:
+            return
+        if stream != self._stream:
+            self._resume(stream)
+        self._read(stream, self._complete_to(stream))
+        for day in sorted(self._days)[:-1]:
+            self._write(stream, day)
+
+    def _resume(self, stream: str) -> None:
+        """Begins at the last day that has figures, so that its metrics are set again."""
+        self._stream, self._days = stream, {}
+        self._done, self._begun = self._tables.before_last(stream)
+        self._seq = self._begun
+
+    def _complete_to(self, stream: str) -> int:
+        """The last message up to which all are stored."""
+        positions = [
+            (seq, datetime.fromisoformat(at)) for seq, at in self._tables.positions(stream)
+        ]
+        newest = max(at for _, at in positions)
+        return min(seq for seq, at in positions if newest - at < IDLE)
+
+    def _read(self, stream: str, to: int) -> None:
+        """Takes in the next readings, as far as all up to there are stored."""
+        rows = self._tables.readings(stream, self._seq, to, READINGS)
+        for seq, pat_id, admitted, at, parameter, value in rows:
+            self._seq = seq
+            day = at[:10]
+            if day > self._done:
+                stays = self._days.setdefault(day, {})
+                if (stay := stays.get((pat_id, admitted))) is None:
+                    stay = stays[pat_id, admitted] = StayDay(seq)
+                stay.add(seq, at, parameter, value)
+        if len(rows) < READINGS:
+            self._seq = max(self._seq, to)
+
+    def _write(self, stream: str, day: str) -> None:
+        later = [
+            stay.first_seq
+            for other, stays in self._days.items()
+            for stay in stays.values()
+            if other > day
+        ]
+        until = min(later) - 1
+        counted = [stay for stay in self._days[day].values() if stay.counts]
+        rows = []
+        for model, reference in self._references:
+            figures = list(self._figures(stream, model, reference, counted, until))
+            for kind, count in drift_figures.alerts(figures).items():
+                metrics.DRIFT.labels(model.model, model.version, kind).set(count)
+            rows += [
+                DriftRow(
+                    stream,
+                    day,
+                    model.model,
+                    model.version,
+                    figure.parameter,
+                    figure.name,
+                    figure.stays,
+                    figure.value,
+                    figure.low,
+                    figure.high,
+                    until,
+                )
+                for figure in figures
+            ]
+        self._tables.write(rows)
+        del self._days[day]
+        self._done, self._begun = day, until
+
+    def _figures(
+        self, stream: str, model: Model, reference: Reference, days: list[StayDay], until: int
+    ) -> Iterator[Figure]:
+        tables, name = self._tables, (model.model, model.version)
+        yield from drift_figures.inputs(reference, days)
+        last = [day.last_seq for day in days]
+        yield drift_figures.risk(reference, tables.answers(stream, *name, last))
+        count = tables.rejected(stream, self._begun, until)
+        yield drift_figures.rejected(until - self._begun, count)
+        pairs = []
+        for pat_id, admitted, y in tables.outcomes(stream, reference.outcome, until, OUTCOMES):
+            at = datetime.fromisoformat(admitted) + timedelta(hours=reference.hours)
+            p = tables.answer_of(stream, *name, pat_id, admitted, at.isoformat(" "))
+            if p is not None:
+                pairs.append((p, y))
+        yield from drift_figures.outcomes(pairs)

@@ -1,0 +1,89 @@
+"""Drift: how far the readings and predictions of a stream day are from those of training.
+
+The unit is a stay-day, one stay's readings on one day: the readings of a stay resemble each other.
+Training writes a `Reference` into the manifest, with bands: the range of RESAMPLES days that were
+drawn from the stay-days of training. A figure outside its band is an alert.
+
+    volume   readings per stay-day
+    known    share of the stay-days with a reading
+    psi      population stability index of the values, each stay-day weighing 1
+    risk     mean probability at the end of the stay-days
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+RESAMPLES = 10_000
+#: A band for each of these numbers of stay-days; below the first there are too few to tell.
+STAYS = (30, 60, 120, 250, 500)
+#: A stay-day counts when its readings reach over this time, so that days of arrival do not.
+SPAN_HOURS = 12
+#: Least share of a bin in a stability index, whose logarithm would be infinite.
+LEAST = 1e-4
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The range of a figure over resampled days with `stays` stay-days."""
+
+    stays: int
+    low: float
+    high: float
+
+
+class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A figure of the training data, and its bands by ascending number of stay-days."""
+
+    value: float
+    bands: tuple[Band, ...]
+
+    def band(self, stays: int) -> Band | None:
+        """The band for at most this number of stay-days; None when there are too few to tell."""
+        fitting = [band for band in self.bands if band.stays <= stays]
+        return fitting[-1] if fitting else None
+
+
+class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A parameter in training. edges: between bins. shares: of a stay-day's readings by bin."""
+
+    edges: tuple[float, ...]
+    shares: tuple[Share, ...]
+    volume: Expected
+    known: Expected
+    psi: Expected
+
+    def bin(self, value: float) -> int:
+        """The bin of a value; an edge belongs to the bin below it."""
+        return bisect_left(self.edges, value)
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model saw and said in training.
+
+    risk: its predictions on patients that it was not fitted to. outcome: the name of the event
+    among outcomes. hours: since the midnight of admission, when a stay's prediction is compared
+    with its outcome.
+    """
+
+    channels: dict[str, Channel]
+    risk: Expected
+    outcome: str
+    hours: Annotated[float, Meta(gt=0)]
+
+
+def psi(expected: Sequence[float], found: Sequence[float]) -> float:
+    """Population stability index of two distributions over the same bins.
+
+    Below .1 is usually called stable, above .25 a major shift.
+
+    >>> round(psi([0.5, 0.5], [0.75, 0.25]), 6)
+    0.274653
+    """
+    pairs = [(max(a, LEAST), max(b, LEAST)) for a, b in zip(expected, found, strict=True)]
+    return sum((b - a) * math.log(b / a) for a, b in pairs)
