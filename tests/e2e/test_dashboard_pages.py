@@ -259,7 +259,7 @@ def test_zoom_by_keyboard_moves_all_curves(page: Any, dashboard: Dashboard) -> N
 def test_axe_finds_nothing(page: Any, dashboard: Dashboard, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     for address in (
-        *("/", "/patients", "/pipeline", "/models", "/models/formula/1"),
+        *("/", "/patients", "/pipeline", "/models", "/models/formula/1", "/drift"),
         *("patient", "/patients/999999999"),
     ):
         if address == "patient":

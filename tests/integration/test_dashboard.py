@@ -3,6 +3,7 @@
 import asyncio
 import doctest
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -619,6 +620,8 @@ STAY = f"pat_id=1&stay={START:%Y-%m-%d}"
         (f"/?stream={STREAM}", 200),
         (f"/patients/{'9' * 7000}", 404),
         ("/models", 200),
+        ("/drift", 200),
+        ("/drift?stream=nothing", 404),
         ("/models/no/1", 404),
         ("/models/%ED%A0%80/1", 404),
         (f"/models/{'x' * 5000}/1", 404),
@@ -657,6 +660,30 @@ def test_an_address_is_understood_or_refused(
             return answer.status
 
     assert asyncio.run(_with_app(path, ask)) == status
+
+
+def test_the_drift_page_marks_what_is_outside_its_band(made: seeded_ward.Ward, path: Path) -> None:
+    fill(made, 2, 3)
+    for day, volume in (("2150-03-01", 24.0), ("2150-03-02", 48.0)):
+        for figure, value, band in (
+            ("volume", volume, (20.0, 28.0)),
+            ("known", 0.97, (0.9, 1.0)),
+            ("psi", None, (None, None)),
+        ):
+            made.execute(
+                f"INSERT INTO drift VALUES ({', '.join('?' * 11)})",
+                *(STREAM, day, "risk", "1", "heart_rate", figure, 40, value, *band, 7),
+            )
+    made.commit()
+
+    async def ask(client: TestClient[Any, Any]) -> str:
+        async with client.get("/drift") as answer:
+            return await answer.text()
+
+    page = asyncio.run(_with_app(path, ask))
+    states = re.findall(r'<tr data-drift="(\w+)">', page)
+    assert states == ["outside", "within", "none"]
+    assert page.count("<b>outside</b>") == 1
 
 
 @pytest.mark.parametrize("page", ["ward", "pipeline", f"patient&{STAY}"])
