@@ -13,8 +13,7 @@ from tool.database.drift import DriftTables
 from tool.declarations import Subscriber
 from tool.drift_figures import OUTCOMES, Figure, StayDay
 from tool.model_client import Model
-from wire.drift import Reference
-from wire.tables import DriftRow
+from wire.drift import DriftRow, Reference
 
 log = logging.getLogger("tool")
 

@@ -77,6 +77,26 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hours: Annotated[float, Meta(gt=0)]
 
 
+class DriftRow(msgspec.Struct, frozen=True, gc=False):
+    """A figure of one stream day against its band in training.
+
+    parameter: empty for a figure of all readings. low, high: null while there are too few stays to
+    tell. seq: readings of later days come after this message.
+    """
+
+    stream: str
+    day: str
+    model: str
+    version: str
+    parameter: str
+    figure: str
+    stays: int
+    value: float | None
+    low: float | None
+    high: float | None
+    seq: int
+
+
 def psi(expected: Sequence[float], found: Sequence[float]) -> float:
     """Population stability index of two distributions over the same bins.
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from wire.drift import DriftRow
+
 
 class ReadingRow(msgspec.Struct, frozen=True, gc=False):
     """A reading, stored once."""
@@ -220,26 +222,6 @@ class OutboxRow(PendingRow, frozen=True, gc=False):
     """An alarm that the webhook has not accepted yet."""
 
 
-class DriftRow(msgspec.Struct, frozen=True, gc=False):
-    """A figure of one stream day against its band in training (`wire.drift`).
-
-    parameter: empty for a figure of all readings. low, high: null while there are too few stays to
-    tell. seq: readings of later days come after this message.
-    """
-
-    stream: str
-    day: str
-    model: str
-    version: str
-    parameter: str
-    figure: str
-    stays: int
-    value: float | None
-    low: float | None
-    high: float | None
-    seq: int
-
-
 TABLES: dict[str, type[Any]] = {
     "readings": ReadingRow,
     "stays": StayRow,
@@ -273,7 +255,6 @@ KEYS: dict[str, tuple[str, ...]] = {
     "withdrawn": ("stream", "of_seq"),
     "alarm_state": ("pat_id", "date_admission", "model", "version", "stream"),
     "alarm_positions": ("stream", "part", "model", "version"),
-    "acknowledgements": ("stream", "seq"),
     "drift": ("stream", "day", "model", "version", "parameter", "figure"),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 from tool.database.literals import plain
 from tool.database.session import Session
 from wire import database
-from wire.tables import DriftRow
+from wire.drift import DriftRow
 
 POSITIONS = "SELECT seq, committed_at FROM positions WHERE stream = ?"
 STREAM = "SELECT stream FROM positions ORDER BY committed_at DESC, stream LIMIT 1"
