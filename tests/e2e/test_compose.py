@@ -42,6 +42,7 @@ class Stack:
 
     environment: dict[str, str]
     patient_data: Path
+    backups: Path
 
     def compose(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
@@ -70,6 +71,14 @@ class Stack:
         """Rows of a statement, asked as the README tells people to ask."""
         said = self.run("tooldb", "mysql", "tooldb", "--skip-column-names", "-e", statement)
         return [line.split("\t") for line in said.splitlines()]
+
+    def backup(self, action: str, folder: Path) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "backup", action, str(folder), "--stack", "compose"],
+            cwd=ROOT,
+            env=os.environ | self.environment | {"COMPOSE_PROJECT_NAME": PROJECT},
+            check=True,
+        )
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """`docker inspect` of each service's container, one-shots included."""
@@ -142,7 +151,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         # The oracle reads the database from this machine, which isolated networks forbid.
         "INTERNAL_GATEWAY": "nat",
     }
-    stack = Stack(environment, data)
+    stack = Stack(environment, data, tmp_path_factory.mktemp("backups"))
     stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
     try:
         stack.up()
@@ -153,17 +162,24 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def replayed(stack: Stack) -> Stack:
-    """The stack after a whole replay, which `down` and `up` cut in two."""
+    """The stack after a whole replay, which `down` and `up` cut in two, after a backup."""
 
     def stored() -> int:
         return int(stack.sql("SELECT count(*) FROM readings")[0][0])
 
     messages = oracle.Expected(stack.patient_data, "live").messages
     wait_until(lambda: stored() > 0, "the first readings are stored")
+    stack.backup("save", stack.backups)
     assert stored() < messages / 2, "the cut comes too late to be one"
     stack.compose("down")
     stack.environment["REPLAY_RATE"] = "1000"
     stack.up()
+    wait_for_the_end(stack)
+    return stack
+
+
+def wait_for_the_end(stack: Stack) -> None:
+    messages = oracle.Expected(stack.patient_data, "live").messages
     wait_until(
         lambda: (
             stack.sql("SELECT coalesce(max(seq), 0) FROM positions")[0] == [str(messages)]
@@ -172,10 +188,9 @@ def replayed(stack: Stack) -> Stack:
         ),
         "the replay is at its end",
     )
-    return stack
 
 
-def test_every_row_is_there_once_after_down_and_up(replayed: Stack) -> None:
+def check_rows(replayed: Stack) -> None:
     password = replayed.run("tooldb", "cat", "/run/secrets/dashboard/password").strip()
     [network] = replayed.containers()["tooldb"]["NetworkSettings"]["Networks"].values()
     oracle.check(
@@ -183,6 +198,17 @@ def test_every_row_is_there_once_after_down_and_up(replayed: Stack) -> None:
         f"mysql://dashboard:{password}@{network['IPAddress']}/tooldb",
         "live",
     )
+
+
+def test_every_row_is_there_once_after_down_and_up(replayed: Stack) -> None:
+    check_rows(replayed)
+
+
+def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: Stack) -> None:
+    [saved] = replayed.backups.iterdir()
+    replayed.backup("restore", saved)
+    wait_for_the_end(replayed)
+    check_rows(replayed)
 
 
 def test_logs_have_a_line_for_each_batch(replayed: Stack) -> None:
