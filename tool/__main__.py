@@ -45,7 +45,7 @@ def _replay(settings: Settings, reason: str) -> int:
 
 def _forget(settings: Settings, stream: str | None, before: date | None) -> int:
     if running := workers(redis_of(settings)):
-        print(f"tool: {running} workers hold stays in memory: stop the tool first", file=sys.stderr)
+        print(f"tool: {running} workers are running: stop the tool first", file=sys.stderr)
         return 1
     session = database_of(settings).session
     if before:
@@ -61,7 +61,7 @@ def _forget(settings: Settings, stream: str | None, before: date | None) -> int:
     try:
         give_back_space(session)
     except DatabaseError as error:
-        print(f"tool: the rows are gone, but not their space: {error}", file=sys.stderr)
+        print(f"tool: the rows are deleted, but their space is not freed: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -76,28 +76,28 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands")
     again = commands.add_parser(
         "replay",
-        help="process rejected messages again, after their cause was mended",
-        description="Processes rejected messages again, as ones that arrive late, through the "
-        "running tool. Messages that fail again stay in table `rejected`.",
+        help="process rejected messages again, after a fix of their cause",
+        description="Processes rejected messages again, as late messages, through the "
+        "running tool. Messages that fail again remain in table `rejected`.",
     )
     again.add_argument(
         "reason",
         nargs="?",
         default=DEAD_LETTER,
-        help="the messages whose reason begins with this text (default: %(default)r)",
+        help="selects messages whose reason starts with this text (default: %(default)r)",
     )
     commands.add_parser(
         "migrate",
-        help="create the tables, or upgrade those of an earlier version",
-        description="Creates the tables, or upgrades those of an earlier version with their rows. "
-        "The tool does the same when it starts as a user who may change tables.",
+        help="create the tables, or upgrade tables of an earlier version",
+        description="Creates the tables, or upgrades tables of an earlier version and keeps their "
+        "rows. The tool does the same when it starts as a user who may change tables.",
     )
     old = commands.add_parser(
         "forget",
-        help="delete stays with all that is stored of them",
+        help="delete stays and all their data",
         description="Deletes stays with their readings, statistics, predictions and rejected "
-        "messages, in portions, and returns the space to the disk. The tool must be stopped. The "
-        "positions stay: what was forgotten is not read again.",
+        "messages, in chunks, and returns the space to the disk. The tool must be stopped. The "
+        "positions are kept, so that deleted messages are not read again.",
     )
     which = old.add_mutually_exclusive_group(required=True)
     which.add_argument("--stream", help="all stays of this stream")

@@ -1,4 +1,4 @@
-"""Acknowledges stored messages to the buffer, which reads again what is not acknowledged."""
+"""Acknowledges stored messages to the buffer, which reads unacknowledged messages again."""
 
 import time
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from wire.keys import COMMITTED, COMPLETE, LATENCY
 
 
 def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[float, int]) -> None:
-    """Writes a partition's position in the database, and how long its messages took.
+    """Writes a partition's stored position, and the latencies of its messages.
 
-    received: messages by the time when the buffer received them.
+    received: the time when the buffer received messages → their number.
     """
     ended = time.time()
     pipe.hset(COMMITTED, f"{batch.stream}/{batch.part}", str(position))
@@ -23,20 +23,20 @@ def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[f
 
 
 def acknowledge_all(redis: Redis, database: Database) -> None:
-    """Writes the positions of all partitions again when Redis has lost them."""
+    """Writes the positions of all partitions if Redis has lost them."""
     if redis.hexists(COMMITTED, COMPLETE):
         return
     with redis.pipeline() as pipe:
         for row in database.positions():
-            # A position that a worker has written since is newer.
+            # A position that a worker has written meanwhile is newer.
             pipe.hsetnx(COMMITTED, f"{row.stream}/{row.part}", str(row.seq))
-        # Also for an empty database: the buffer waits for this field.
+        # Also for an empty database, because the buffer waits for this field.
         pipe.hset(COMMITTED, COMPLETE, now())
         pipe.execute()
 
 
 def milliseconds(seconds: float) -> str:
-    """Whole milliseconds, of long times the first three digits.
+    """Whole milliseconds, rounded to three significant digits.
 
     >>> milliseconds(0.0123), milliseconds(12.3456)
     ('12', '12300')

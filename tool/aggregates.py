@@ -1,4 +1,4 @@
-"""The aggregations of `wire.features`, from running statistics and from a window's readings."""
+"""Computes the aggregations of `wire.features`, from running statistics or a window's readings."""
 
 from collections.abc import Callable
 from math import fsum, sqrt

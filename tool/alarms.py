@@ -1,8 +1,9 @@
-"""Computes the alarms of each model: `wire.alarms` over the stored predictions.
+"""Computes the alarms of each model by applying `wire.alarms` to the stored predictions.
 
-The predictions, acknowledgements and discharges of a stay are taken in by message number, up to the
-first pending prediction of the model. So a model that is away delays alarms and changes none, and
-the same stream gives the same alarms. Each step is one transaction with its position.
+Processes the predictions, acknowledgements and discharges of a stay in order of message number, up
+to the first pending prediction of the model. So a model outage delays alarms but does not change
+them, and the same stream gives the same alarms. Each step is one transaction that includes its
+position.
 """
 
 import logging
@@ -23,17 +24,17 @@ from wire.tables import AlarmRow, AlarmStateRow, ModelRow, OutboxRow
 
 log = logging.getLogger("tool.alarms")
 
-# Messages of one step.
+# Maximum number of messages per step.
 STEP = 2_000
-# The webhook does not get alarms of predictions that were stored longer ago: a new model, or a new
-# version of this program, computes the alarms of the whole history.
+# Alarms of predictions that were stored longer ago are not sent to the webhook, because a new model
+# computes the alarms of the whole history.
 HISTORY = timedelta(days=1)
 
 StayKey = tuple[int, str]
 
 
 class Alarms:
-    """Computes the alarms of all declared models. webhook: whether they are to be sent."""
+    """Computes the alarms of all declared models. webhook: whether to send them."""
 
     def __init__(self, database: Database, webhook: bool = False) -> None:
         self._database = database
@@ -41,7 +42,7 @@ class Alarms:
         self._webhook = webhook
 
     def compute(self) -> None:
-        """Takes in all that is stored now. Raises DatabaseError."""
+        """Processes all messages stored so far. Raises DatabaseError."""
         for model in self._database.models():
             if model.alarm is None:
                 continue
@@ -86,7 +87,7 @@ class Alarms:
             if stay is None:
                 stay = stays[key] = _Stay(key)
             elif each.seq <= stay.seq:
-                # Taken in already, or a rejected message that was replayed.
+                # Processed before, or a replayed message.
                 continue
             touched[key] = stay
             alarm = stay.take(each, policy, changes)
@@ -101,7 +102,7 @@ class Alarms:
 
 
 class _Stay:
-    """What the rule remembers of a stay, and who acknowledged its alarm."""
+    """The state of the rule for one stay, and who acknowledged its alarm."""
 
     def __init__(self, key: StayKey) -> None:
         self.key = key
@@ -128,11 +129,13 @@ class _Stay:
 
     @property
     def known(self) -> bool:
-        """Whether a prediction or the discharge has set the clock."""
+        """Whether a prediction or a discharge has changed the state."""
         return self._state != State()
 
     def take(self, each: Input, policy: Policy, changes: AlarmChanges) -> AlarmRow | None:
-        """Takes in the next message of the stay. Returns the event of an alarm, if it is one."""
+        """Processes the next message of the stay; returns the alarm event that it causes, if
+        any.
+        """
         self.seq = each.seq
         at = hours_of(each.at, self._admitted)
         if each.kind == "acknowledgement":
@@ -157,7 +160,7 @@ class _Stay:
         if raised is None:
             return None
         state = acknowledge(self._state, at, each.value or 0.0)
-        # To the second, as the table holds it: a restart must not change an alarm.
+        # Rounded to seconds, as in the table, so that a restart does not change an alarm.
         self._state = state._replace(quiet_until=self._hours(self._text(state.quiet_until)))
         self._author = each.author
         return AlarmRow(

@@ -1,4 +1,4 @@
-"""The process beside the workers: lost acknowledgements, declarations, late predictions, alarms."""
+"""The background process: acknowledgements, declarations, pending predictions, alarms."""
 
 import logging
 import threading
@@ -25,7 +25,7 @@ Tasks = Mapping[str, Callable[[], None]]
 
 
 def tasks(redis: Redis, database: Database, client: ModelClient) -> Tasks:
-    """All tasks. Several processes may carry them out at once."""
+    """All tasks. Several processes may run them at the same time."""
     pending = CatchUp(database, client)
     return {
         "acknowledgement": partial(acknowledge_all, redis, database),
@@ -38,7 +38,7 @@ def tasks(redis: Redis, database: Database, client: ModelClient) -> Tasks:
 
 
 def run(tasks: Tasks, stop: threading.Event, started: Callable[[], None]) -> None:
-    """Carries out all tasks every second until `stop`. Logs each task's first failure."""
+    """Runs all tasks every second until `stop` is set. Logs the first failure of each task."""
     failing: set[str] = set()
     while not stop.is_set():
         for name, task in tasks.items():

@@ -1,4 +1,4 @@
-"""One batch, from raw messages to one transaction: decode, load, walk, predict, commit."""
+"""Processes one batch in one transaction: decode, load, walk, predict, commit."""
 
 import logging
 from collections import Counter
@@ -51,13 +51,13 @@ Decoded = list[tuple[RawMessage, Message]]
 Loaded = dict[StayKey, KnownStay]
 # These messages change the row of their stay.
 OF_A_STAY = (Reading, Discharge, Admission)
-# A reading, and the features as of it that a model is asked about.
+# A reading, and the features as of that reading.
 Question = tuple[ReadingRow, str]
 Asked = list[tuple[Model, FeatureSet, list[Question]]]
 
 
 class BatchProcessor:
-    """Turns messages into rows, with the features and predictions of the declared models."""
+    """Converts messages to rows, with the features and predictions of the declared models."""
 
     def __init__(self, database: Database, stays: Stays, client: ModelClient) -> None:
         self._database = database
@@ -66,7 +66,7 @@ class BatchProcessor:
         self._models: list[tuple[Model, FeatureSet]] = []
 
     def declare(self, declaration: Declaration) -> None:
-        """From now on, computes these models' features."""
+        """Sets the models whose features are computed."""
         models = [declaration.champion, *declaration.shadows]
         if [model for model, _ in self._models] == models:
             return
@@ -86,9 +86,10 @@ class BatchProcessor:
         return result
 
     def repeat(self, raw: RawMessage, changes: Changes) -> None:
-        """Moves past a message whose row is stored already.
+        """Moves the position past a message that is already stored.
 
-        Messages of its stay without a row come again too, so it sets age and discharge again.
+        Messages of the same stay that leave no row are also sent again, so this one must set age
+        and discharge again.
         """
         decoded = self._decode([raw], changes, Result(changes.last))
         stays = self._load(decoded, changes.stream)
@@ -118,7 +119,7 @@ class BatchProcessor:
         )
 
     def _walk(self, decoded: Decoded, stays: Loaded, changes: Changes, result: Result) -> Asked:
-        """Takes in one message after the other. Returns the questions to each model."""
+        """Applies the messages in order; returns the questions for each model."""
         stream = changes.stream
         asked: Asked = [(model, features, []) for model, features in self._models]
         times: dict[tuple[str, int, int, int], tuple[str, float, float]] = {}
@@ -151,7 +152,9 @@ class BatchProcessor:
         return asked
 
     def _apply(self, seq: int, message: Message, stays: Loaded, changes: Changes) -> None:
-        """Takes in a message other than a reading. Raises Rejected for an unknown withdrawal."""
+        """Applies a message other than a reading. Raises Rejected for a withdrawal of an unknown
+        reading.
+        """
         stay = (message.pat_id, message.date_admission)
         match message:
             case Discharge():
@@ -184,7 +187,7 @@ class BatchProcessor:
     def _predict(
         self, model: Model, questions: list[Question], changes: Changes, result: Result
     ) -> None:
-        """Adds the model's answers, or leaves them pending."""
+        """Adds the model's predictions, or marks them as pending."""
         if not questions:
             return
         try:
@@ -211,7 +214,7 @@ class BatchProcessor:
 
 
 def _ask(reading: ReadingRow, stay: Stay, asked: Asked, changes: Changes) -> None:
-    """Computes the features of each model, and stores why there is no prediction."""
+    """Computes the features for each model; if required ones are missing, stores the reason."""
     for model, features, questions in asked:
         row = features.row(stay)
         reason = features.missing(row)

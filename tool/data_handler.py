@@ -1,7 +1,7 @@
-"""Stores batches in the order of their partition, each message once.
+"""Stores batches in order within their partition, and each message once.
 
-A batch is one transaction that moves its partition's position. Messages up to the position are
-stored already; a batch that begins behind it is early.
+A batch is one transaction that also advances its partition's position. Messages up to the position
+are already stored; a batch that starts after the next message is early.
 """
 
 import logging
@@ -24,11 +24,11 @@ log = logging.getLogger("tool")
 
 
 class Early(Exception):
-    """Messages before this batch have not arrived yet."""
+    """Messages before this batch are not stored yet."""
 
 
 class DataHandler:
-    """Turns batches into rows. One per worker: it has its partitions' stays in memory."""
+    """Stores batches. One per worker, because it keeps its partition's stays in memory."""
 
     def __init__(self, database: Database, client: ModelClient) -> None:
         self._database = database
@@ -37,12 +37,12 @@ class DataHandler:
         self._positions: dict[Part, int] = {}
 
     def declare(self, declaration: Declaration) -> None:
-        """From now on, computes these models' features."""
+        """Sets the models whose features are computed."""
         self._processor.declare(declaration)
 
     @property
     def backlog(self) -> bool:
-        """Whether further batches wait, so that table `vitals` may be written later."""
+        """Whether more batches are waiting, so that table `vitals` may be written later."""
         return self._stays.backlog
 
     @backlog.setter
@@ -52,8 +52,9 @@ class DataHandler:
     def handle(self, batch: Batch) -> Result:
         """Stores the batch's messages that are not stored yet.
 
-        Raises Early when messages before these are missing, Moved when another worker stored
-        some meanwhile, and Unavailable when the database is away. Nothing has changed then.
+        Raises Early if earlier messages are missing, Moved if another worker has stored some
+        meanwhile, and Unavailable if the database is unavailable. In these cases nothing has
+        changed.
         """
         return self._continue(batch, self._store_or_split)
 
@@ -62,12 +63,12 @@ class DataHandler:
         return self._continue(batch, partial(self._store_dead_letter, error=error))
 
     def replay(self, stream: str, seq: int, data: bytes) -> Result:
-        """Stores a rejected message, as one that arrives late.
+        """Stores a rejected message as a late one.
 
-        Raises Moved when it is not rejected any more, Unavailable when the database is away, and
-        the error of a message that fails again. Nothing has changed then.
+        Raises Moved if it is no longer in `rejected`, Unavailable if the database is unavailable,
+        or the error of a message that fails again. In these cases nothing has changed.
         """
-        # Another worker may have written the stream since.
+        # Another worker may have changed the stream meanwhile.
         self._stays.forget(stream)
         self.backlog = False
         try:
@@ -79,11 +80,11 @@ class DataHandler:
             raise
 
     def complete(self) -> None:
-        """Brings table `vitals` up to the readings. Raises Moved or Unavailable."""
+        """Brings table `vitals` up to date with the readings. Raises Moved or Unavailable."""
         self._stays.complete(self._positions, now())
 
     def _continue(self, batch: Batch, store: Callable[[Batch], Result]) -> Result:
-        """Applies `store` to the part of the batch that is new."""
+        """Applies `store` to the new messages of the batch."""
         key = (batch.stream, batch.part)
         position = self._position(batch)
         if position < batch.after:
@@ -94,7 +95,7 @@ class DataHandler:
             if messages:
                 result = store(Batch(batch.stream, batch.part, position, messages))
         except BaseException:
-            # Memory may differ from the database: the next batch reads it again.
+            # Memory may differ from the database, so the next batch reads it again.
             self._positions.pop(key, None)
             self._stays.forget(batch.stream)
             raise
@@ -102,25 +103,27 @@ class DataHandler:
         return result
 
     def _position(self, batch: Batch) -> int:
-        """The partition's last stored message."""
+        """The last stored message of the partition."""
         key = (batch.stream, batch.part)
         known = self._positions.get(key)
         if known == batch.after:
             return known
-        # A start, a batch that came again, or another worker at this partition.
+        # After a start, a repeated batch, or work of another worker on this partition.
         position = self._database.position(batch.stream, batch.part)
         if known != position:
             self._stays.forget(batch.stream)
         return position
 
     def _store_or_split(self, batch: Batch) -> Result:
-        """Stores the batch; halving finds each message that cannot be processed."""
+        """Stores the batch; on an error, bisects it to find the messages that cannot be
+        processed.
+        """
         messages = batch.messages
         try:
             changes = Changes(batch.stream, batch.part, batch.after, batch.last, now())
             return self._process(messages, changes)
         except (Moved, Unavailable):
-            # Another worker was faster, or the database is away: not the messages' fault.
+            # Another worker was faster, or the database is unavailable: not the messages' fault.
             raise
         except Exception as error:
             log.debug("stream %s: from message %d", batch.stream, messages[0].seq, exc_info=True)
@@ -137,7 +140,7 @@ class DataHandler:
     def _store_dead_letter(self, batch: Batch, error: Exception) -> Result:
         [raw] = batch.messages
         changes = Changes(batch.stream, batch.part, batch.after, raw.seq, now())
-        # After a change of the number of partitions, stored messages may come again.
+        # Stored messages may be sent again after a change of the number of partitions.
         if self._database.is_stored(batch.stream, raw.seq):
             self._processor.repeat(raw, changes)
             return Result(raw.seq)

@@ -1,4 +1,4 @@
-"""Replays rejected messages after the cause was mended. `tool.rejections` writes them."""
+"""Replays rejected messages after a fix of the cause. `tool.rejections` writes them."""
 
 import logging
 import time
@@ -17,16 +17,17 @@ log = logging.getLogger("tool")
 
 
 def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tuple[int, int]:
-    """Replays messages whose reason begins with `reason`; returns how many, and how many failed.
+    """Replays messages whose reason starts with `reason`; returns (replayed, still rejected).
 
-    Each is a job for the worker of its partition, which has the stay in memory. Waits for all.
+    Each message is a job for the worker of its partition, which has the stay in memory. Waits until
+    all jobs are done.
     """
     rows = list(database.rejected(reason))
     jobs = [_enqueue(redis, partitions, row) for row in rows]
     warn_at = time.monotonic() + 10
     while jobs := [job for job in jobs if _is_waiting(redis, job)]:
         if time.monotonic() > warn_at:
-            log.warning("%d messages wait for the tool; is it running?", len(jobs))
+            log.warning("%d messages are waiting for the tool; is it running?", len(jobs))
             warn_at += 60
         time.sleep(0.2)
     left = len(list(database.rejected(reason)))

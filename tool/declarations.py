@@ -1,7 +1,7 @@
-"""The models' declaration: which models there are, and which features each reads.
+"""The declaration: the models in use and the features of each.
 
-The model API declares it to the background process, which keeps it in Redis for the workers and
-in table `models` for a time without Redis and model API.
+The background process gets it from the model API and stores it in Redis for the workers, and in
+table `models` in case Redis and the model API are unavailable.
 """
 
 import logging
@@ -20,14 +20,14 @@ log = logging.getLogger("tool")
 
 
 class Publisher:
-    """Copies the declaration from the model API to Redis and to the database."""
+    """Copies the declaration from the model API to Redis and the database."""
 
     def __init__(self, redis: Redis, database: Database, client: ModelClient) -> None:
         self._redis: Any = redis
         self._database = database
         self._client = client
         self._declared: bytes | None = None
-        # The model API sends a declaration once, so it is kept until it is stored.
+        # The model API sends a declaration only once, so it is kept until it is stored.
         self._unstored: Declaration | None = None
 
     def publish(self) -> None:
@@ -66,11 +66,11 @@ class Subscriber:
 
     @property
     def ready(self) -> bool:
-        """Whether there was a declaration so far."""
+        """Whether a declaration has been read."""
         return self._declared is not None
 
     def changed(self) -> Declaration | None:
-        """The declaration if it is new since the last call."""
+        """The declaration if it has changed since the last call."""
         declared = self._redis.get(DECLARATION)
         if declared is None and self._declared is None:
             declared = stored(self._database)
@@ -80,7 +80,7 @@ class Subscriber:
             declaration = read_declaration(declared)
         except ValueError as error:
             log.warning("%s in Redis is damaged: %s", DECLARATION, error)
-            self._redis.delete(DECLARATION)  # the background process writes it again
+            self._redis.delete(DECLARATION)  # the background process will write it again
             return None
         self._declared = declared
         return declaration

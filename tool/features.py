@@ -1,19 +1,16 @@
 """Features of a stay as of now, updated one reading at a time.
 
 `wire.features` defines the names. An aggregation covers all readings of a parameter so far, or
-those in the window (T - 6 h, T], where T is the stay's clock: the greatest time of any of its
-readings so far (a late reading does not set it back).
+those in the window (T - 6 h, T]. T is the stay's clock: the latest time of any of its readings so
+far (a late reading does not change it).
 
-    last, first   value with the greatest, least (time, message number)
-    min, max, mean
-    std           of the sample (n - 1); missing below two values
-    count         0 without readings
-    trend         least-squares slope per hour; missing below two different times
-    delta         last - first
-    age           hours from the time of `last` to T
+    last, first   value with the greatest or the least (time, message number) min, max, mean std
+    sample standard deviation (n - 1); missing with fewer than two values count         0 without
+    readings trend least-squares slope per hour; missing with fewer than two different times delta
+    last - first age hours from the time of `last` to T
 
-A missing value is None. Times are hours since the midnight that began the day of admission. No
-function here reads a clock, a file or a network.
+A missing value is None. Times are hours since midnight of the day of admission. No function here
+reads a clock, a file or a network.
 """
 
 from bisect import bisect_right
@@ -28,18 +25,18 @@ from tool.aggregates import RUNNING, WINDOWED, Value
 from tool.statistics import Recent, Statistics
 from wire.features import Feature
 
-# Times are whole seconds, which hours as floats cannot all represent exactly. An edge that is
-# half a second late is on the right side of each of them.
+# Times are whole seconds, and hours as floats cannot represent all of them exactly. A window's edge
+# that is shifted by half a second is on the right side of every time.
 HALF_SECOND = 0.5 / 3600
 
 
 class Stay:
     """The state of one stay.
 
-    `windows` maps a parameter to the hours of readings to keep: `widest` of all models' features.
+    windows: parameter → hours of readings to keep, from `widest` over all models.
 
-    A stay that is not in memory is `Stay(windows, age=…, statistics=…)` with the rows of table
-    `vitals`, then `recall` with the readings of each windowed parameter.
+    To restore a stay, create `Stay(windows, age=…, statistics=…)` from the rows of table `vitals`,
+    then `recall` the readings of each windowed parameter.
     """
 
     __slots__ = ("age", "clock", "recent", "rows", "statistics")
@@ -59,7 +56,7 @@ class Stay:
         self.reset_clock()
 
     def add(self, at: float, parameter: str, value: float) -> None:
-        """Adds the next reading of the stream; in constant time without windows."""
+        """Adds the next reading of the stream, in constant time if there are no windows."""
         if at > self.clock:
             self.clock = at
         statistics = self.statistics.get(parameter)
@@ -72,10 +69,10 @@ class Stay:
                 recent.add(at, value, self.clock)
 
     def recall(self, parameter: str, readings: Iterable[tuple[float, float]]) -> None:
-        """Replaces a window's readings by stored ones (at, value), in the order of the stream.
+        """Replaces a window's readings with stored ones (at, value), in the order of the stream.
 
-        Those of the last `windows[parameter]` hours before the clock are needed; older ones are
-        dropped.
+        `readings` must include those of the last `windows[parameter]` hours before the clock; older
+        ones are dropped.
         """
         recent = self.recent[parameter] = Recent(self.recent[parameter].hours)
         for at, value in readings:
@@ -83,25 +80,27 @@ class Stay:
         self.rows.clear()
 
     def reset_clock(self) -> None:
-        """Sets the clock by the statistics, and forgets all rows."""
+        """Resets the clock to the last time in the statistics, and clears all cached rows."""
         self.clock = max((each.last_at for each in self.statistics.values()), default=-inf)
         self.rows.clear()
 
 
 class CachedRow:
-    """The last row of a stay, and how long its parts stay valid."""
+    """The last row of a stay, and the validity of its parts."""
 
     __slots__ = ("counts", "until", "values")
 
     def __init__(self, empty: list[Value], panels: int) -> None:
         self.values = empty.copy()
-        self.counts = [0] * panels  # readings of the panel's parameter that the row includes
-        self.until = [inf] * panels  # clock at which the next of them leaves a window
+        self.counts = [
+            0
+        ] * panels  # number of readings of each panel's parameter that the row includes
+        self.until = [inf] * panels  # clock at which the next reading leaves a window
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """All features of one parameter, by index: `windows` by their hours."""
+    """The features of one parameter, with their indices; `windows` are grouped by hours."""
 
     parameter: str
     running: list[tuple[int, Callable[[Statistics], Value]]]
@@ -109,7 +108,7 @@ class Panel:
 
 
 class FeatureSet:
-    """The features of one model; `row` reads them off any stay.
+    """The features of one model; `row` computes them for a stay.
 
     >>> model = FeatureSet([Feature.parse("age", required=True), Feature.parse("spo2__max__6h")])
     >>> stay = Stay(model.windows, age=63.0)
@@ -130,11 +129,11 @@ class FeatureSet:
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             raise ValueError(f"feature {min(twice)!r} is declared twice")
-        # Parameter → widest window in hours, which a stay must keep for this model.
+        # Parameter → widest window in hours, which a stay must keep.
         self.windows: dict[str, int] = {}
         self._empty: list[Value] = []  # the row of a stay without readings
         self._age: list[int] = []
-        self._ages: list[tuple[int, str, float]] = []  # these change with the clock alone
+        self._ages: list[tuple[int, str, float]] = []  # these change with the clock
         panels: dict[str, Panel] = {}
         for index, feature in enumerate(self.features):
             self._empty.append(0 if feature.aggregation == "count" else feature.fill)
@@ -170,7 +169,7 @@ class FeatureSet:
     def row(self, stay: Stay) -> list[Value]:
         """The stay's features as of now, in declared order.
 
-        Computes only those that the readings since the last call have changed.
+        Computes only features that have changed since the last call.
         """
         row = stay.rows.get(self)
         if row is None:
@@ -192,7 +191,7 @@ class FeatureSet:
         return values.copy()
 
     def _refresh(self, panel: Panel, row: list[Value], statistics: Statistics, stay: Stay) -> float:
-        """Computes a parameter's features; returns the clock up to which they are valid."""
+        """Computes a parameter's features; returns the clock at which they expire."""
         until = inf
         for index, read in panel.running:
             value = read(statistics)
@@ -215,7 +214,7 @@ class FeatureSet:
         return msgspec.json.encode(self._object(*row)).decode()
 
     def missing(self, row: Sequence[Value]) -> str | None:
-        """The reason why `row` allows no prediction: its first missing required feature."""
+        """The reason why there is no prediction for `row`: its first missing required feature."""
         for index, reason in self._required:
             if row[index] is None:
                 return reason
@@ -223,7 +222,7 @@ class FeatureSet:
 
 
 def widest(sets: Iterable[FeatureSet]) -> dict[str, int]:
-    """The windows that serve several models at once.
+    """The widest window of each parameter over several models.
 
     >>> names = ["spo2__min__6h", "spo2__min__24h", "temperature__max__12h"]
     >>> widest(FeatureSet([Feature.parse(name)]) for name in names)

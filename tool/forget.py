@@ -1,4 +1,4 @@
-"""Deletes stays with all that is stored of them. The positions stay, so nothing is read again."""
+"""Deletes stays and all their data. The positions are kept, so that nothing is read again."""
 
 import logging
 from collections import Counter
@@ -14,9 +14,9 @@ from wire.tables import KEYS, TABLES, columns
 
 log = logging.getLogger("tool")
 
-# Readings per transaction: a short one does not fill the undo log, nor a disk that is nearly full.
+# Readings per transaction. Short transactions keep the undo log small, also on a nearly full disk.
 PORTION = 1_000
-# No key of theirs begins with the stay: their rows are found by the number of the reading.
+# Tables without an index on the stay, whose rows are found by the number of the reading.
 BY_READING = tuple(
     table
     for table in TABLES
@@ -35,10 +35,10 @@ Stay = tuple[str, int, str]
 
 
 def forget(session: Session, where: str, value: str) -> Counter[str]:
-    """Deletes the stays for which `where` holds, and returns the number of rows per table.
+    """Deletes the stays that match `where`; returns the number of deleted rows per table.
 
-    An interrupted run is completed by the next one: a stay's row in `stays` goes last. Raises
-    DatabaseError.
+    The next run completes an interrupted one, because a stay's row in `stays` is deleted last.
+    Raises DatabaseError.
     """
     done: Counter[str] = Counter()
     for stay in _stays(session, where, value):
@@ -50,7 +50,8 @@ def forget(session: Session, where: str, value: str) -> Counter[str]:
             for table in (*BY_STAY, "stays"):
                 session.execute(cursor, f"DELETE FROM {table} WHERE {STAY}", stay)
                 done[table] += cursor.rowcount
-            # A rejected message names a patient and no stay: it goes with the patient's last one.
+            # A rejected message has a patient but no stay, so it is deleted with the patient's last
+            # stay.
             session.execute(
                 cursor,
                 "DELETE FROM rejected WHERE pat_id = ? AND stream = ? AND NOT EXISTS"
@@ -64,7 +65,9 @@ def forget(session: Session, where: str, value: str) -> Counter[str]:
 
 
 def forget_rejected(session: Session, stream: str) -> int:
-    """Deletes the stream's rejected messages, which may name no patient; returns their number."""
+    """Deletes the rejected messages of a stream, also those without a patient; returns their
+    number.
+    """
     done = 0
     while True:
         with session.transaction() as cursor:
@@ -78,7 +81,9 @@ def forget_rejected(session: Session, stream: str) -> int:
 
 
 def workers(redis: Redis) -> int:
-    """The number of the tool's workers that run; 0 when Redis is not there for them either."""
+    """The number of running workers of the tool; 0 if Redis is unavailable, because then none can
+    work.
+    """
     try:
         return Worker.count(connection=redis)
     except RedisError:
@@ -86,9 +91,9 @@ def workers(redis: Redis) -> int:
 
 
 def give_back_space(session: Session) -> None:
-    """Returns the space of deleted rows to the disk; until then the database uses it again.
+    """Returns the space of deleted rows to the disk; until then the database reuses it.
 
-    Raises DatabaseError where it cannot: a table is copied, which needs room for the copy.
+    Raises DatabaseError if it cannot, for example without space for the copy of a table.
     """
     connection: Any = session.connect(timeout=None)
     try:
@@ -115,7 +120,7 @@ def _stays(session: Session, where: str, value: str) -> list[Stay]:
 def _forget_readings(
     session: Session, stay: Stay, table: str, column: str, done: Counter[str]
 ) -> int:
-    """Deletes a portion of the stay's rows in `table`, and all that was made of these readings."""
+    """Deletes a chunk of the stay's rows in `table`, and all rows derived from these readings."""
     with session.transaction() as cursor:
         session.execute(
             cursor, f"SELECT {column} FROM {table} WHERE {STAY} LIMIT ?", (*stay, PORTION)

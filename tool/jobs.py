@@ -1,4 +1,4 @@
-"""The two jobs of a worker: store a batch, and replay a rejected message."""
+"""The two jobs of a worker: storing a batch, and replaying a rejected message."""
 
 import logging
 import time
@@ -22,18 +22,18 @@ from wire.batches import Batch
 
 log = logging.getLogger("tool")
 
-# Seconds that an early batch waits for the ones before it, which another worker has in hand.
+# Seconds that an early batch waits for earlier ones, which another worker is processing.
 EARLY_WAIT = 3.0
 
 T = TypeVar("T")
 
 
 class DeadLetters(Exception):
-    """Messages of this job are dead letters, so RQ lists it as failed."""
+    """Some messages of the job are dead letters, so RQ must list it as failed."""
 
 
 class Jobs:
-    """Carries out the jobs of one queue. `sleep` may end the process instead of returning."""
+    """Runs the jobs of one queue. sleep: may end the process instead of returning."""
 
     def __init__(
         self, queue: Queue, database: Database, handler: DataHandler, sleep: Callable[[float], None]
@@ -47,13 +47,16 @@ class Jobs:
         self._declaration = Subscriber(queue.connection, database)
 
     def store(self, key: str) -> None:
-        """Stores the batch at `key` in Redis. Raises DeadLetters after it is stored."""
+        """Stores the batch at `key` in Redis.
+
+        Raises DeadLetters after the commit if there are any.
+        """
         with self._redis.pipeline() as pipe:
             pipe.get(key).llen(self._queue.key)
             self.attempts.begin(key, pipe)
             data, waiting, attempt, _ = pipe.execute()
         if data is None:
-            log.warning("%s is missing in Redis; the buffer reads it again", key)
+            log.warning("%s is missing in Redis; the buffer will read it again", key)
             self.complete_vitals()
             return
         batch = msgspec.msgpack.decode(data, type=Batch)
@@ -63,7 +66,7 @@ class Jobs:
             store = self._store if attempt <= CRASHES else self._store_one_by_one
             result = store(batch)
         except Early as early:
-            log.warning("%s; the batch after %d comes again", early, batch.after)
+            log.warning("%s; the buffer will send the batch after %d again", early, batch.after)
             result = Result(self._database.position(batch.stream, batch.part))
         else:
             _report(key, batch, result, time.monotonic() - started)
@@ -76,19 +79,19 @@ class Jobs:
             raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
 
     def replay(self, stream: str, seq: int, message: str) -> None:
-        """Stores a rejected message. Raises the error of one that fails again."""
+        """Stores a rejected message. Raises the error if it fails again."""
         message_id = f"{stream}-{seq}"
         try:
             result = self._retry(partial(self._handler.replay, stream, seq, message.encode()))
         except Moved:
-            log.info("message %s is not rejected any more", message_id)
+            log.info("message %s is no longer in table rejected", message_id)
             return
         metrics.READINGS.inc(result.stored)
         extra = {"message_id": message_id}
         log.info("message %s replayed: %d stored", message_id, result.stored, extra=extra)
 
     def complete_vitals(self) -> None:
-        """Brings table `vitals` up to date, unless there are jobs to do."""
+        """Brings table `vitals` up to date, unless jobs are waiting."""
         if self._queue.is_empty():
             try:
                 self._handler.complete()
@@ -96,7 +99,7 @@ class Jobs:
                 log.debug("vitals: %s; retrying later", error)
 
     def queue_leftovers(self) -> None:
-        """Puts jobs that a worker took and did not finish back in the queue."""
+        """Puts unfinished jobs of workers back in the queue."""
         left = unfinished(self._queue)
         queue_again(self._queue, left)
         if left:
@@ -107,7 +110,9 @@ class Jobs:
         return self._in_turn(batch.part, partial(self._handler.handle, batch))
 
     def _store_one_by_one(self, batch: Batch) -> Result:
-        """Stores a batch that has crashed the worker; finds the message that does."""
+        """Stores a batch that has crashed the worker, message by message, to find the one at
+        fault.
+        """
         result = Result(batch.after)
         for raw in batch.messages:
             name = f"{batch.stream}-{raw.seq}"
@@ -126,7 +131,7 @@ class Jobs:
         return result
 
     def _in_turn(self, part: int, store: Callable[[], Result]) -> Result:
-        """Stores a batch after those before it. Raises Early when these are missing."""
+        """Stores a batch once all earlier ones are stored. Raises Early if these are missing."""
         deadline: float | None = None
         while True:
             try:
@@ -143,7 +148,7 @@ class Jobs:
                 self._sleep(0.1)
 
     def _retry(self, action: Callable[[], T]) -> T:
-        """Repeats an action of the handler until the database is available."""
+        """Retries an action of the handler until the database is available."""
         retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_exponential(multiplier=0.25, max=5),
@@ -154,13 +159,13 @@ class Jobs:
         result: T = retrying(self._with_declaration, action)
         if retrying.statistics["attempt_number"] > 1:
             metrics.RECONNECTS.labels("database").inc()
-            log.info("database: back")
+            log.info("database: available again")
         return result
 
     def _report_outage(self, state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
             log.warning("database: %s; waiting for it", state.outcome.exception())
-        # A worker that is killed while it waits was not crashed by a message.
+        # If the worker is killed while it waits, the message is not the cause.
         self.attempts.excuse()
 
     def _with_declaration(self, action: Callable[[], T]) -> T:

@@ -1,7 +1,7 @@
 """The jobs that a worker accepts.
 
-RQ imports and calls whatever function a job names. Access to the queue must not be the right to run
-programs, so a job here can only choose from a fixed table.
+RQ imports and calls any function that a job names. Access to the queue must not be enough to run
+code, so a job can only select a function from a fixed table.
 """
 
 import zlib
@@ -11,11 +11,11 @@ from redis.exceptions import ResponseError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 
-# A replayed message of 64 KiB is the largest argument; escapes make it six times as long.
+# The largest argument is a replayed message of 64 KiB, which escapes can make six times as long.
 DATA_MAX = 1 << 20
 
-# Without callbacks, webhooks, dependencies and repeats, which also run or reach what the job names,
-# and without a result or meta data to decode.
+# Excludes callbacks, webhooks, dependencies and repeats, which could also run code, and results and
+# meta data, which would be decoded.
 FIELDS = {
     *("created_at", "description", "ended_at", "enqueued_at", "failure_ttl", "last_heartbeat"),
     *("origin", "result_ttl", "started_at", "status", "worker_name"),
@@ -23,11 +23,11 @@ FIELDS = {
 
 
 class ForeignJob(Exception):
-    """The job is none of this worker's."""
+    """The job does not belong to this tool."""
 
 
 class KnownJob(Job):
-    """A job that calls a function of `functions`, and nothing else."""
+    """A job that can only call a function of `functions`."""
 
     functions: Mapping[str, Callable[..., None]] = {}
 
@@ -42,11 +42,11 @@ class KnownJob(Job):
     def refresh(self) -> None:
         try:
             super().refresh()  # type: ignore[no-untyped-call]
-        except ResponseError as error:  # the key holds something else
+        except ResponseError as error:  # the key has another type
             raise NoSuchJobError(str(error)) from error
 
     def restore(self, raw_data: Mapping[bytes, bytes]) -> None:
-        """Reads the job's hash in Redis. A damaged job is a foreign one when it is performed."""
+        """Reads the job's hash in Redis. Performing a damaged job raises ForeignJob."""
         kept = {key: value for key, value in raw_data.items() if key.decode() in FIELDS}
         try:
             super().restore(kept | {b"data": b"-"})
@@ -57,7 +57,7 @@ class KnownJob(Job):
 
 
 def _unpacked(data: bytes) -> bytes:
-    """The job's data, cut at DATA_MAX."""
+    """The job's decompressed data, truncated at DATA_MAX."""
     try:
         return zlib.decompressobj().decompress(data, DATA_MAX)
     except zlib.error:

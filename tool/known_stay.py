@@ -1,4 +1,4 @@
-"""A stay in a worker's memory, made from its rows and written back as rows."""
+"""A stay in a worker's memory; converts it from and to rows."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ StayKey = tuple[str, int, str]  # stream, pat_id, date_admission
 
 
 class KnownStay:
-    """A stay in memory, and how far the tables are behind it.
+    """A stay in memory, and its changes that are not stored yet.
 
-    changed: its row of `stays` has to be written. touched: parameters whose rows of `vitals` have
-    to be written; these rows hold message `seq` at least. withdrawn: parameters whose statistics
-    still contain a withdrawn reading.
+    changed: its row of `stays` must be written. touched: parameters whose rows of `vitals` must be
+    written; they include messages up to at least `seq`. withdrawn: parameters whose statistics
+    still include a withdrawn reading.
     """
 
     __slots__ = (
@@ -39,7 +39,7 @@ class KnownStay:
         self.withdrawn: set[str] = set()
 
     def update(self, age: float | None, discharge: str | None) -> None:
-        """Takes in what a reading or a discharge says of the stay; None says nothing."""
+        """Updates age and discharge from a message; None leaves a value unchanged."""
         if age is not None and age != self.stay.age:
             self.stay.age = age
             self.changed = True
@@ -48,7 +48,7 @@ class KnownStay:
             self.changed = True
 
     def admit(self, message: Admission) -> None:
-        """Opens the stay, or opens it again after a discharge."""
+        """Opens the stay, or reopens it after a discharge."""
         before = self.row()
         self.discharge = None
         self.update(message.age, None)
@@ -57,11 +57,11 @@ class KnownStay:
         self.changed = self.changed or self.row() != before
 
     def row(self) -> StayRow:
-        """Its row of `stays`."""
+        """The row of `stays`."""
         return StayRow(*self.key, self.stay.age, self.discharge, self.identifier, self.place)
 
     def write_vitals(self, changes: Changes) -> None:
-        """Adds the rows of `vitals` that the table lacks."""
+        """Adds the changed rows of `vitals`."""
         seq = max(self.seq, changes.last)
         for parameter in sorted(self.touched):
             statistics = self.stay.statistics.get(parameter)
@@ -72,9 +72,11 @@ class KnownStay:
                 changes.vitals.append(row)
 
     def fold_again(self, database: Database, changes: Changes) -> None:
-        """Computes the statistics of withdrawn parameters, and all windows, from the readings.
+        """Recomputes the statistics of parameters with withdrawals, and all windows, from the
+        readings.
 
-        Statistics cannot be subtracted from. The readings are those in the table and in `changes`.
+        A reading cannot be subtracted from the statistics. Uses the readings in the table and in
+        `changes`.
         """
         removed = {row.of_seq for row in changes.withdrawn}
         new = [row for row in changes.readings if _stay_of(row) == self.key]
@@ -93,14 +95,14 @@ class KnownStay:
             else:
                 self.stay.statistics.pop(parameter, None)
         self.withdrawn.clear()
-        # The clock may go back, and readings may enter the windows again.
+        # The clock may move back, so readings may enter the windows again.
         self.stay.reset_clock()
         recent = self.recent(database)
         for parameter in self.stay.recent:
             self.stay.recall(parameter, with_new(recent[parameter], parameter))
 
     def recent(self, database: Database) -> defaultdict[str, list[ReadingRow]]:
-        """The stored readings that a window may hold, by parameter."""
+        """The stored readings that a window may include, by parameter."""
         found: defaultdict[str, list[ReadingRow]] = defaultdict(list)
         if self.stay.recent and self.stay.statistics:
             widest = max(recent.hours for recent in self.stay.recent.values())
@@ -117,7 +119,7 @@ def read_stay(
     vitals: Iterable[VitalRow],
     windows: dict[str, int],
 ) -> KnownStay:
-    """The stay of these rows, and of its readings for the windows."""
+    """Restores a stay from its rows, and its windows from the stored readings."""
     rows = list(vitals)
     stay = Stay(
         windows,
@@ -135,7 +137,7 @@ def read_stay(
 
 
 def statistics_of(row: VitalRow) -> Statistics:
-    """The statistics in a row of `vitals`."""
+    """Converts a row of `vitals` to statistics."""
     admitted = ordinal(row.date_admission)
     return Statistics(
         row.n,

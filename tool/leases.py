@@ -1,7 +1,7 @@
-"""Shares the partitions among all tools: each leases as many as the others.
+"""Distributes the partitions evenly among all running tools, by leases.
 
-Leases keep a tool from another's jobs under way. They may be wrong for a moment, for instance
-after a loss in Redis: the positions in the database decide which messages are new.
+A lease prevents tools from working on the same partition. Leases may overlap briefly, for example
+after Redis lost data; the positions in the database then still prevent double rows.
 """
 
 import secrets
@@ -13,9 +13,9 @@ from redis import Redis
 
 from wire.keys import TOOLS, lease_key, tool_key
 
-# A tool that is dead, or cut off from Redis, loses its leases after this many seconds.
+# Seconds after which a dead or disconnected tool loses its leases.
 LEASE_SECONDS = 10
-# After a loss in Redis, a tool takes back its own partitions only: the others do the same.
+# Seconds after a loss in Redis in which a tool takes back only its own partitions, as others do.
 PAUSE = 3.0
 
 
@@ -29,10 +29,10 @@ class Leases:
         self._take_no_more_until = 0.0
 
     def renew(self, partitions: Collection[int]) -> list[int]:
-        """Renews all leases, and takes free ones up to this tool's share; call it every second.
+        """Renews all leases, and acquires free ones up to this tool's share. Call it every second.
 
-        Returns the partitions to work on. A lease beyond the share stays until `release`, so that
-        the job under way can end. Raises RedisError.
+        Returns the partitions to work on. A lease beyond the share is kept until `release`, so that
+        the current job can finish. Raises RedisError.
         """
         share = self._share(len(partitions))
         holders = self._holders(partitions)
@@ -50,26 +50,28 @@ class Leases:
         return sorted(self._held)[:share]
 
     def release(self, part: int) -> None:
-        """Lets another tool have the partition."""
+        """Releases the lease of a partition."""
         self._held.discard(part)
         if self._redis.get(lease_key(part)) == self._tool.encode():
             self._redis.delete(lease_key(part))
 
     def release_all(self) -> None:
-        """This tool ends."""
+        """Releases all leases and unregisters this tool."""
         for part in set(self._held):
             self.release(part)
         self._redis.srem(TOOLS, self._tool)
         self._redis.delete(tool_key(self._tool))
 
     def _share(self, partitions: int) -> int:
-        """The number of partitions for this tool; the first tools get one more each."""
+        """The number of partitions for this tool; the first tools get the remainder, one each."""
         tools = self._running()
         least, more = divmod(partitions, len(tools))
         return least + (tools.index(self._tool) < more)
 
     def _running(self) -> list[str]:
-        """The ids of all tools that run, this one included, in the same order for each."""
+        """The ids of all running tools, including this one, in an order that is the same for
+        all.
+        """
         with self._redis.pipeline() as pipe:
             pipe.sadd(TOOLS, self._tool)
             pipe.set(tool_key(self._tool), "", ex=LEASE_SECONDS)

@@ -1,6 +1,6 @@
-"""Jobs that a worker took and did not finish.
+"""Finds jobs that a worker took but did not finish, and queues them again.
 
-A killed worker leaves them, and a connection that Redis served after its worker had given it up.
+They are left by killed workers, and by connections that timed out while Redis was answering.
 """
 
 from typing import Any
@@ -11,16 +11,16 @@ from wire.keys import JobId
 
 
 def unfinished(queue: Queue) -> list[str]:
-    """Ids of the jobs that were taken, except this worker's current job; the oldest first.
+    """Ids of unfinished jobs, oldest first, without this worker's current job.
 
-    Forgets those that are not the pipeline's.
+    Removes jobs of other programs from RQ's lists.
     """
     redis: Any = queue.connection
     current = get_current_job()
     taken, registry = queue.intermediate_queue_key, queue.started_job_registry.key
     found = {}
     for entry in (*redis.lrange(taken, 0, -1), *redis.zrange(registry, 0, -1)):
-        # In the registry the id of the execution follows the job's.
+        # In the registry, the job's id is followed by that of the execution.
         job_id = entry.decode("utf-8", "replace").partition(":")[0]
         try:
             found[job_id] = JobId.parse(job_id)[:3]
@@ -33,7 +33,7 @@ def unfinished(queue: Queue) -> list[str]:
 
 
 def queue_again(queue: Queue, job_ids: list[str]) -> None:
-    """Puts the jobs at the head of the queue. A job that is done twice changes nothing."""
+    """Puts the jobs at the head of the queue. Running a job twice has no further effect."""
     redis: Any = queue.connection
     registry = queue.started_job_registry
     for job_id in reversed(job_ids):

@@ -1,8 +1,8 @@
 """The tool's metrics, served on TOOL_METRICS_PORT.
 
-Each process writes its metrics to files in one folder (prometheus_client's multiprocess mode),
-and the supervisor adds them up for a scrape. The files are named after the process, not after its
-id, so that a restarted one continues the counts of the dead one.
+Each process writes its metrics to files in one folder (prometheus_client's multiprocess mode), and
+the supervisor sums them for a scrape. The files have the name of the process and not its id, so
+that a restarted process continues the counts.
 """
 
 import multiprocessing
@@ -30,20 +30,24 @@ from wire.database import is_sqlite, sqlite_path
 from wire.messages import CODES, stream_clock
 from wire.settings import SettingError
 
-# A second time series for each counter, which nobody uses.
+# Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's name for it
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable that prometheus_client reads
 
 if os.environ.get(FOLDER):
     values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
         lambda: multiprocessing.current_process().name
     )
 
-MESSAGES = Counter("icu_tool_messages_total", "Messages whose batch is in the database")
+MESSAGES = Counter("icu_tool_messages_total", "Messages in stored batches")
 READINGS = Counter("icu_tool_readings_total", "Readings stored")
 REJECTED = Counter("icu_tool_rejected_total", "Rejected messages, by reason code", ["code"])
-PREDICTIONS = Counter("icu_tool_predictions_total", "Predictions, by when they were made", ["when"])
+PREDICTIONS = Counter(
+    "icu_tool_predictions_total",
+    "Predictions: at once, or later because the model did not answer",
+    ["when"],
+)
 BATCH = Histogram(
     "icu_tool_batch_messages",
     "Messages stored in one transaction",
@@ -51,29 +55,29 @@ BATCH = Histogram(
 )
 BATCH_SECONDS = Histogram(
     "icu_tool_batch_seconds",
-    "From taking a batch to its commit, including waits for the database and the model",
+    "Duration of a batch until its commit, including waits for the database and the model",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
 LATENCY = Histogram(
     "icu_tool_latency_seconds",
-    "From receipt by the buffer to commit; one observation per chunk that the buffer received",
+    "Time from receipt by the buffer to commit; one observation per chunk that the buffer received",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1_800),
 )
 MODEL_SECONDS = Histogram(
     "icu_tool_model_seconds",
-    "A request for predictions, successful or not",
+    "Duration of a request for predictions, successful or not",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
 MODEL_FAILURES = Counter("icu_tool_model_failures_total", "Requests without a usable answer")
 PENDING = Gauge(
     "icu_tool_pending_predictions",
-    "Predictions that wait for their model; counted up to 10,001",
+    "Pending predictions, counted up to 10,001",
     multiprocess_mode="mostrecent",
 )
-ALARMS = Counter("icu_tool_alarms_total", "Events of alarms, by model", ["model", "kind"])
+ALARMS = Counter("icu_tool_alarms_total", "Alarm events, by model and kind", ["model", "kind"])
 CLOCK = Gauge(
     "icu_tool_stream_timestamp_seconds",
-    "Time of the newest message in the database, by the stream's own clock",
+    "Time of the newest stored message, on the stream's own clock",
     ["partition"],
     multiprocess_mode="mostrecent",
 )
@@ -85,7 +89,7 @@ DRIFT = Gauge(
 )
 RECONNECTS = Counter("icu_tool_reconnects_total", "Recoveries of a connection", ["peer"])
 FAILED_JOBS = Counter(
-    "icu_tool_failed_jobs_total", "Jobs that failed as a whole, such as one that is not the tool's"
+    "icu_tool_failed_jobs_total", "Jobs that failed as a whole, for example jobs of other programs"
 )
 LEFTOVERS = Counter(
     "icu_tool_leftovers_total", "Unfinished jobs of dead workers that were queued again"
@@ -93,7 +97,7 @@ LEFTOVERS = Counter(
 
 
 def begin() -> None:
-    """Exports each counter from 0 on. Each process calls it once."""
+    """Initialises each counter with 0. Call it once per process."""
     for code in CODES:
         REJECTED.labels(code)
     for when in ("at_once", "later"):
@@ -103,13 +107,13 @@ def begin() -> None:
 
 
 def stored(partition: int, newest: bytes, result: Result, seconds: float) -> None:
-    """Counts a batch that took `seconds`. `newest` is its last message."""
+    """Records a stored batch. newest: its last message. seconds: its duration."""
     clock = stream_clock(newest)
     if clock is not None:
         CLOCK.labels(partition).set(clock)
     messages = result.received.total()
     if not messages:
-        return  # all were stored before
+        return  # all messages were already stored
     now = time.time()
     for received in result.received:
         LATENCY.observe(max(0.0, now - received))
@@ -133,10 +137,10 @@ class Supervised:
             "icu_tool_partitions", "Partitions that this tool works on", registry=registry
         )
         if is_sqlite(database_url):
-            # The disk of a database server is visible to its own machine only.
+            # The disk of a database server is only visible on its own machine.
             disk = partial(shutil.disk_usage, sqlite_path(database_url).parent)
             Gauge(
-                "icu_tool_disk_free_bytes", "Space left for the database", registry=registry
+                "icu_tool_disk_free_bytes", "Free space on the database's disk", registry=registry
             ).set_function(lambda: disk().free)
             Gauge(
                 "icu_tool_disk_size_bytes", "Size of the database's disk", registry=registry
@@ -145,7 +149,7 @@ class Supervised:
 
 @contextmanager
 def serving(host: str, port: int, database_url: str) -> Iterator[Supervised]:
-    """Serves the metrics of this process and of those that it starts; not with port 0.
+    """Serves the metrics of this process and its children, unless the port is 0.
 
     Raises SettingError when the port is taken.
     """
@@ -154,7 +158,7 @@ def serving(host: str, port: int, database_url: str) -> Iterator[Supervised]:
     if not port:
         yield supervised
         return
-    # A new folder, without the counts of another run.
+    # A new folder, without counts of earlier runs.
     with tempfile.TemporaryDirectory(prefix="icu-tool-metrics-") as folder:
         os.environ[FOLDER] = folder
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]

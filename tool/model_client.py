@@ -1,4 +1,4 @@
-"""Client of the model API: the declaration, and predictions."""
+"""Client of the model API: reads the declaration and requests predictions."""
 
 import logging
 import time
@@ -17,16 +17,16 @@ from wire.features import Feature
 
 log = logging.getLogger("tool.model")
 
-# Size of a request's body: 7,000 rows of four features.
+# Maximum size of a request's body: about 7,000 rows of four features.
 BYTES_PER_CALL = 1_000_000
 
 
 class ModelUnavailable(Exception):
-    """No usable answer; a later request may succeed."""
+    """There is no valid answer; a later request may succeed."""
 
 
 class ModelRefused(Exception):
-    """The model API does not accept these rows."""
+    """The model API rejected these rows."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -40,7 +40,9 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """The champion, whose predictions count, and the shadows, which run beside it."""
+    """The champion, whose predictions the pages show, and the shadows, whose predictions are only
+    stored.
+    """
 
     champion: Model
     shadows: list[Model] = []
@@ -57,12 +59,12 @@ _declaration = msgspec.json.Decoder(Declaration)
 
 
 def feature_set(model: Model) -> FeatureSet:
-    """The model's features. Raises ValueError for an unknown one."""
+    """The features of a model. Raises ValueError for an unknown one."""
     return FeatureSet(Feature.from_declaration(feature) for feature in model.features)
 
 
 def read_declaration(data: bytes) -> Declaration:
-    """The declaration in JSON. Raises ValueError, also for an unknown feature."""
+    """Parses the declaration. Raises ValueError, also for an unknown feature."""
     try:
         declaration = _declaration.decode(data)
     except (UnicodeDecodeError, RecursionError) as error:
@@ -75,8 +77,8 @@ def read_declaration(data: bytes) -> Declaration:
 class ModelClient:
     """One persistent connection to the model API.
 
-    After a failure of a model, its next requests fail at once for a time that doubles up to
-    `rest_max` seconds, so that a model that hangs does not delay every batch.
+    After a failure of a model, further requests fail at once for a pause that doubles up to
+    `rest_max` seconds, so that a hanging model does not delay every batch.
     """
 
     def __init__(
@@ -88,11 +90,11 @@ class ModelClient:
         self._token_file = token_file
         self._etag = ""
         self._rest_max = rest_max
-        # (model, version) → seconds without requests, and when they end.
+        # (model, version) → length of the pause, and its end.
         self._rests: dict[tuple[str, str], tuple[float, float]] = {}
 
     def declaration(self) -> Declaration | None:
-        """The declaration; None when it has not changed. Raises ModelUnavailable."""
+        """The declaration; None if it has not changed. Raises ModelUnavailable."""
         headers = {"If-None-Match": self._etag} if self._etag else {}
         response = self._ask("GET", "", b"", headers)
         if response.status == 304:
@@ -114,7 +116,7 @@ class ModelClient:
         asked = (model, version)
         rest, until = self._rests.get(asked, (0.0, 0.0))
         if time.monotonic() < until:
-            raise ModelUnavailable("no request so soon after a failure")
+            raise ModelUnavailable("paused after a failure")
         probabilities: list[float] = []
         try:
             step = max(1, BYTES_PER_CALL // len(rows[0])) if rows else 1
@@ -123,13 +125,13 @@ class ModelClient:
         except ModelUnavailable as error:
             metrics.MODEL_FAILURES.inc()
             if not rest:
-                log.warning("model: %s; predictions are pending", error)
+                log.warning("model: %s; predictions stay pending", error)
             rest = min(max(1.0, rest * 2), self._rest_max)
             self._rests[asked] = (rest, time.monotonic() + rest)
             raise
         if self._rests.pop(asked, None):
             metrics.RECONNECTS.labels("model").inc()
-            log.info("model: %s %s: back", model, version)
+            log.info("model: %s %s: available again", model, version)
         return probabilities
 
     def _predict(self, model: str, version: str, rows: Sequence[str]) -> list[float]:
@@ -145,7 +147,7 @@ class ModelClient:
             return self._predict(model, version, rows[:half]) + self._predict(
                 model, version, rows[half:]
             )
-        # 404 is temporary too: models/ is being copied, or not mounted yet.
+        # 404 is temporary too, for example while models/ is being copied.
         if response.status in (400, 422):
             raise ModelRefused(response.data.decode("utf-8", "replace")[:200])
         if response.status != 200:
@@ -155,7 +157,7 @@ class ModelClient:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ModelUnavailable(f"{self._url} sent invalid predictions: {error}") from None
         if len(predictions) != len(rows):
-            raise ModelUnavailable(f"{len(predictions)} answers to {len(rows)} rows")
+            raise ModelUnavailable(f"{len(predictions)} answers for {len(rows)} rows")
         for prediction in predictions:
             if (prediction.model, prediction.version) != (model, version):
                 raise ModelUnavailable(f"{prediction.model} answered instead of {model}")

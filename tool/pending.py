@@ -1,4 +1,4 @@
-"""Pending predictions: filled in once their model answers."""
+"""Fills in pending predictions once their model answers."""
 
 import logging
 
@@ -17,14 +17,15 @@ COUNTED = 10_001
 
 
 class CatchUp:
-    """Asks each model for the predictions that wait for it."""
+    """Requests the pending predictions of each model."""
 
     def __init__(self, database: Database, client: ModelClient) -> None:
         self._database = database
         self._client = client
 
     def fill_in(self) -> None:
-        """Fills in what waits, oldest first; a model that is away does not delay the others.
+        """Fills in pending predictions, oldest first. An unavailable model does not delay the
+        others.
 
         Raises DatabaseError, or ModelUnavailable at the end.
         """
@@ -42,7 +43,7 @@ class CatchUp:
             raise failure
 
     def count(self) -> None:
-        """Updates the metric; a large number is not counted to its end."""
+        """Updates the metric, which has an upper limit."""
         metrics.PENDING.set(self._database.waiting(COUNTED))
 
     def _ask(self, model: str, version: str, rows: list[PredictionRow]) -> int:
@@ -53,7 +54,7 @@ class CatchUp:
                 half = len(rows) // 2
                 first, second = rows[:half], rows[half:]
                 return self._ask(model, version, first) + self._ask(model, version, second)
-            reason = f"refused by the model: {error}"[:255]
+            reason = f"rejected by the model: {error}"[:255]
             filled = [replace(rows[0], probability=None, reason=reason, created_at=now())]
         else:
             at = now()

@@ -1,7 +1,7 @@
-"""Poison messages: a message that crashes the worker, for instance because it needs all memory.
+"""Detects poison messages, which crash the worker, for example because they exhaust memory.
 
-Redis counts how often each batch was begun. A batch that has crashed the worker `CRASHES` times
-is stored message by message, and a message that does so again becomes a dead letter.
+Redis counts the attempts to process each batch. A batch that has crashed the worker `CRASHES` times
+is stored message by message, and a message that crashes it as often becomes a dead letter.
 """
 
 from redis.client import Pipeline, Redis
@@ -13,33 +13,33 @@ EXPIRES = 24 * 3600
 
 
 class Poison(Exception):
-    """The reason of a dead letter that crashed the worker."""
+    """The message crashed the worker; this is the reason of its dead letter."""
 
     def __init__(self) -> None:
         super().__init__("the worker crashed each time it processed this message")
 
 
 class Attempts:
-    """Counts in Redis how often a batch, or a message, was begun and not ended."""
+    """Counts unfinished attempts to process a batch or a message, in Redis."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._under_way: set[str] = set()
 
     def begin(self, name: str, pipe: Pipeline) -> None:
-        """Counts an attempt. The pipeline returns the count, and whether it will expire."""
+        """Counts an attempt. The pipeline returns the count, and the result of EXPIRE."""
         key = f"{ATTEMPTS}:{name}"
         self._under_way.add(key)
         pipe.incr(key)
         pipe.expire(key, EXPIRES)
 
     def end(self, name: str, pipe: Pipeline) -> None:
-        """The worker survived the batch or the message."""
+        """Resets the count, because the batch or the message was processed."""
         key = f"{ATTEMPTS}:{name}"
         self._under_way.discard(key)
         pipe.delete(key)
 
     def excuse(self) -> None:
-        """If the worker ends now, the messages under way are not the cause."""
+        """Resets the counts of current messages, which are not the cause if the worker ends now."""
         if self._under_way:
             self._redis.delete(*self._under_way)

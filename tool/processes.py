@@ -1,4 +1,4 @@
-"""The two kinds of processes that the supervisor starts: workers, and one in the background."""
+"""The processes that the supervisor starts: workers, and the background process."""
 
 import logging
 import multiprocessing
@@ -14,7 +14,7 @@ from wire import logs
 
 
 def work(started: Callable[[], None], settings: Settings, part: int) -> None:
-    """The worker of a partition. It calls `started` when it is ready for jobs."""
+    """Runs the worker of a partition. started: called when it is ready for jobs."""
     begin(settings)
     database = database_of(settings)
     handler = DataHandler(database, client_of(settings))
@@ -22,19 +22,19 @@ def work(started: Callable[[], None], settings: Settings, part: int) -> None:
 
 
 def run_in_background(started: Callable[[], None], settings: Settings) -> None:
-    """The background process, until SIGTERM or SIGINT. It calls `started` after a round."""
+    """Runs the background process until SIGTERM or SIGINT. started: called after each round."""
     begin(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    # It delays nobody, so it may retry often. Then workers find the model API back.
+    # This process may retry often, because it does not delay batches.
     client = client_of(settings, rest_max=2.0)
     tasks = background.tasks(redis_of(settings), database_of(settings), client)
     background.run(tasks, stop, started)
 
 
 def begin(settings: Settings) -> None:
-    """Prepares a process that the supervisor has started."""
+    """Sets up a process that the supervisor has started."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     set_up_logging(settings)
     metrics.begin()
@@ -47,7 +47,7 @@ def set_up_logging(settings: Settings) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the supervisor is gone, even after `kill -9`."""
+    """Ends this process when the supervisor ends, even by `kill -9`."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

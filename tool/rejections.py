@@ -1,4 +1,4 @@
-"""Rows of table `rejected`: messages that cannot be used, and dead letters."""
+"""Makes the rows of table `rejected`, including dead letters."""
 
 import logging
 
@@ -10,7 +10,7 @@ from wire.tables import RejectedRow
 
 log = logging.getLogger("tool")
 
-# The reason of a dead letter begins with this. `python -m tool replay` selects rows by it.
+# The reason of a dead letter starts with this, and `python -m tool replay` selects rows by it.
 DEAD_LETTER = "cannot be processed: "
 
 
@@ -22,7 +22,7 @@ _patient = msgspec.json.Decoder(_Patient)
 
 
 def rejected_row(stream: str, raw: RawMessage, reason: str, now: str) -> RejectedRow:
-    """The message as it came, with the reason cut to the column's 255 characters."""
+    """The row of a rejected message. The reason is truncated to the column's 255 characters."""
     message_id = f"{stream}-{raw.seq}"
     log.debug("message %s rejected: %s", message_id, reason, extra={"message_id": message_id})
     try:
@@ -34,7 +34,7 @@ def rejected_row(stream: str, raw: RawMessage, reason: str, now: str) -> Rejecte
 
 
 def dead_letter_row(stream: str, raw: RawMessage, error: Exception, now: str) -> RejectedRow:
-    """The row of a message that passed validation and failed in processing."""
+    """The row of a dead letter: a message that passed validation but failed in processing."""
     reason = f"{DEAD_LETTER}{type(error).__name__}: {error}"
     message_id = f"{stream}-{raw.seq}"
     log.error("message %s: %s", message_id, reason, extra={"message_id": message_id})

@@ -1,4 +1,4 @@
-"""What became of the messages of one batch."""
+"""The result of storing one batch."""
 
 from collections import Counter
 
@@ -8,8 +8,8 @@ import msgspec
 class Result(msgspec.Struct):
     """Counts of one batch.
 
-    position: the partition's last message in the database. received: messages by the time when
-    the buffer received them. codes: rejected messages by reason code, see `wire.messages.CODES`.
+    position: the partition's last stored message. received: time when the buffer received messages
+    → their number. codes: reason code of `wire.messages.CODES` → number of rejected messages.
     """
 
     position: int

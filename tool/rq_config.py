@@ -1,4 +1,4 @@
-"""How RQ's command line connects: `docker compose exec tool rq info`."""
+"""Connection settings of RQ's command line: `docker compose exec tool rq info`."""
 
 from urllib.parse import quote
 

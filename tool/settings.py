@@ -1,4 +1,4 @@
-"""The tool's settings, and the connections that they name."""
+"""The tool's settings, and the connections that they configure."""
 
 from typing import Annotated
 
@@ -29,12 +29,12 @@ class Settings(msgspec.Struct, frozen=True):
     database_url: Annotated[DatabaseUrl, "tables"] = DatabaseUrl("sqlite:///var/icu.sqlite")
     database_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
     model_url: Annotated[HttpUrl, "model API"] = HttpUrl("http://127.0.0.1:5000")
-    # Read at each call: the file may be created or renewed later.
+    # Read for each request, because the file may be created or renewed later.
     model_token_file: Annotated[str, "file with the token for the model API"] = ""
     model_timeout: Annotated[Seconds, "seconds to wait for predictions"] = 2.0
     partitions: Annotated[Positive, "number of workers"] = 2
     metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
-    metrics_port: Annotated[Port, "port of the metrics; 0 is none"] = msgspec.field(
+    metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="TOOL_METRICS_PORT", default=0
     )
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def redis_of(settings: Settings) -> Redis:
-    # A worker waits for a job for 5 s.
+    # Longer than the 5 s that a worker waits for a job.
     password = settings.redis_password_file.secret
     return keys.connection(settings.redis_url, password, socket_timeout=8)
 

@@ -1,6 +1,6 @@
-"""What a stay remembers of one parameter: running statistics, and the readings in its window.
+"""The state of one parameter of a stay: running statistics, and the readings in its windows.
 
-Times are hours since the midnight that began the day of admission; values are finite.
+Times are hours since midnight of the day of admission; values are finite.
 """
 
 from bisect import bisect_right
@@ -12,8 +12,8 @@ from math import inf, nan
 class Statistics:
     """Running statistics of one parameter of a stay: the columns of table `vitals`.
 
-    They are enough for every feature without a window, however many readings there are. Read
-    back from the table they continue exactly, to the last bit.
+    They are sufficient for every feature without a window, for any number of readings. After a
+    reload from the table they continue exactly, to the last bit.
 
     >>> temperature = Statistics()
     >>> for at, value in [(7.0, 36.5), (8.0, 37.0), (9.0, 37.5)]:
@@ -34,13 +34,13 @@ class Statistics:
     hours_mean: float = 0.0
     hours_m2: float = 0.0
     covariance: float = 0.0  # sum of products of both deviations
-    mean_low: float = 0.0  # the part of the mean below the last digit of `mean`
+    mean_low: float = 0.0  # the part of the mean below the precision of `mean`
 
     def add(self, at: float, value: float) -> None:
         """Adds a reading, in any order of time.
 
-        Welford 1962, with a compensated mean (Kahan 1965). Without the compensation the error of
-        the mean grows: over thousands of values like 1e6 + noise, the deviation loses nine digits.
+        Welford 1962, with a compensated mean (Kahan 1965). Without compensation the error of the
+        mean grows: with thousands of values like 1e6 + noise, the deviation loses nine digits.
         """
         self.n = n = self.n + 1
         mean = self.mean
@@ -60,7 +60,7 @@ class Statistics:
             self.minimum = value
         if value > self.maximum:
             self.maximum = value
-        # Of two readings at the same time, the later message counts as the last.
+        # Of two readings at the same time, the later message is the last.
         if at >= self.last_at:
             self.last_at = at
             self.last_value = value
@@ -70,7 +70,7 @@ class Statistics:
 
 
 class Recent:
-    """The readings of one parameter that a window may still need, in order of time.
+    """The readings of one parameter that may still be in a window, in order of time.
 
     >>> recent = Recent(hours=6)
     >>> for at, value in [(1.0, 90.0), (5.0, 95.0), (4.0, 70.0), (8.0, 80.0)]:

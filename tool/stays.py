@@ -14,9 +14,9 @@ from tool.database import Changes, Database
 from tool.known_stay import KnownStay, StayKey, read_stay
 from tool.vitals import PatientStay, catch_up, chunks, read_rows
 
-# Stays that each worker keeps in memory, at about 2 kB each.
+# Maximum number of stays in each worker's memory, at about 2 kB each.
 STAYS_IN_MEMORY = 10_000
-# Seconds that table `vitals` may be behind while further batches wait.
+# Maximum seconds that table `vitals` may be behind while more batches are waiting.
 VITALS_EVERY = 5.0
 
 Part = tuple[str, int | None]  # stream, partition
@@ -25,10 +25,10 @@ Part = tuple[str, int | None]  # stream, partition
 class Stays:
     """The stays of one worker's partitions.
 
-    Memory is ahead of the tables until `commit` returns. After a failed commit, or when another
-    worker has written the stream, call `forget`.
+    Memory is ahead of the tables until `commit` returns. Call `forget` after a failed commit, or
+    after another worker has written to the stream.
 
-    backlog: further batches wait, so `vitals` may be written later.
+    backlog: more batches are waiting, so `vitals` may be written later.
     """
 
     def __init__(self, database: Database) -> None:
@@ -36,16 +36,17 @@ class Stays:
         self._database = database
         self._windows: dict[str, int] = {}
         self._known: OrderedDict[StayKey, KnownStay] = OrderedDict()
-        # Streams of which `vitals` holds all that is not in memory.
+        # Streams whose `vitals` include all readings that are not in memory.
         self._complete: set[str] = set()
         self._unwritten: defaultdict[Part, dict[StayKey, KnownStay]] = defaultdict(dict)
         self._complete_at: dict[Part, float] = {}
-        # Partitions that `vitals` is behind; `_looked` once those of other workers are included.
+        # Partitions whose `vitals` are behind; `_looked` is set once those of other workers are
+        # included.
         self._behind: set[Part] = set()
         self._looked = False
 
     def keep(self, windows: dict[str, int]) -> None:
-        """From now on, keeps this many hours of each parameter's readings."""
+        """Sets how many hours of readings to keep per parameter."""
         self._windows = windows
         for stream in list(self._complete):
             self.forget(stream)
@@ -59,7 +60,7 @@ class Stays:
             del self._unwritten[part]
 
     def load(self, stream: str, keys: Iterable[PatientStay]) -> dict[StayKey, KnownStay]:
-        """The stays of these patients and admissions, from memory or from the database."""
+        """The stays with these keys, from memory or from the database."""
         if stream not in self._complete:
             self._catch_up(stream)
         found: dict[StayKey, KnownStay] = {}
@@ -82,21 +83,21 @@ class Stays:
         return found
 
     def fold_again(self, known: KnownStay, changes: Changes) -> None:
-        """Takes the withdrawn readings out of the stay's statistics and windows."""
+        """Recomputes the stay's statistics and windows without the withdrawn readings."""
         known.fold_again(self._database, changes)
 
     def commit(self, changes: Changes, loaded: Mapping[StayKey, KnownStay]) -> None:
-        """Commits the changes and the loaded stays. Raises as `Database.commit` does."""
+        """Commits the changes and the loaded stays. Raises the errors of `Database.commit`."""
         part = (changes.stream, changes.part)
         due = time.monotonic() - self._complete_at.get(part, 0.0) > VITALS_EVERY
         changes.complete = changes.stream in self._complete and (due or not self.backlog)
         self._commit(changes, loaded)
 
     def complete(self, positions: Mapping[Part, int], now: str) -> None:
-        """Brings `vitals` up to the readings. Raises as `Database.commit` does."""
+        """Brings `vitals` up to date with the readings. Raises the errors of `Database.commit`."""
         self.backlog = False
         if not self._looked:
-            # A killed worker may have left some that no further batch completes.
+            # A killed worker may have left partitions behind that get no further batches.
             self._behind.update((row.stream, row.part) for row in self._database.parts_behind())
             self._looked = True
         for stream, part in sorted(self._behind, key=str):
@@ -122,12 +123,12 @@ class Stays:
         changes.stays += [known.row() for known in loaded.values() if known.changed]
         changes.stays.sort(
             key=attrgetter("stream", "pat_id", "date_admission")
-        )  # all workers take locks in one order
+        )  # all workers take locks in the same order
         evicted = list(islice(self._known, max(0, len(self._known) - STAYS_IN_MEMORY)))
         if changes.complete:
             written = sorted(unwritten)
         else:
-            # A row that holds a withdrawn reading must not outlive it.
+            # Rows that include a withdrawn reading must be rewritten together with it.
             changed = {(row.stream, row.pat_id, row.date_admission) for row in changes.withdrawn}
             written = sorted(changed.union(key for key in evicted if key in unwritten))
         for key in written:
@@ -152,4 +153,6 @@ class Stays:
         for key in keys:
             known = self._known.pop(key, None)
             if known is not None and known.touched:
-                self.forget(key[0])  # of another partition, whose rows this commit did not write
+                self.forget(
+                    key[0]
+                )  # belongs to another partition, whose rows this commit did not write

@@ -24,21 +24,20 @@ from wire.keys import queue_name
 
 log = logging.getLogger("tool")
 
-# A new interpreter, without this process's connections and signal handlers.
+# New interpreters do not inherit this process's connections and signal handlers.
 _spawn = multiprocessing.get_context("spawn")
 
 ROUND = 0.5
-# Deaths in a row before a process has started, after which it is not started again.
+# Number of failed starts in a row after which a process is not restarted.
 STARTS = 5
-# Seconds that a worker has to end its job.
+# Seconds that a worker has to finish its job.
 STOP_SECONDS = 8.0
 
 
 def run(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT.
 
-    Raises SettingError for a port that is taken, Refused for tables that it cannot use, and
-    CannotStart.
+    Raises SettingError if the port is taken, Refused if it cannot use the tables, and CannotStart.
     """
     with metrics.serving(
         settings.metrics_host, settings.metrics_port, settings.database_url
@@ -72,7 +71,7 @@ def create_tables(settings: Settings) -> None:
 
 
 def partitions(redis: Redis, number: int) -> list[int]:
-    """The partitions, and those of an earlier, larger number that have a queue."""
+    """The partitions, including those of an earlier, larger number that still have a queue."""
     queues = Queue.all(connection=redis, serializer=JSONSerializer)
     names = {queue.name for queue in queues}
     found = set(range(number))
@@ -88,20 +87,23 @@ class CannotStart(Exception):
 
 
 class Child:
-    """A process of this tool, started again when it dies."""
+    """A process of this tool, which is restarted when it dies."""
 
     def __init__(self, name: str, target: Callable[..., None], *arguments: object) -> None:
         self.name = name
         self._target = target
         self._arguments = arguments
         self._process: BaseProcess | None = None
-        # Without a lock, which a killed process would keep.
+        # Without a lock, because a killed process would never release it.
         self._started = _spawn.RawValue("b", 0)
         self._failed_starts = 0
         self._kill_at: float | None = None
 
     def keep(self) -> bool:
-        """Starts the process unless it runs; returns whether it had died. Raises CannotStart."""
+        """Starts the process unless it is running; returns whether it had died.
+
+        Raises CannotStart.
+        """
         if self._process is not None and self._process.is_alive():
             return False
         died = self._process is not None and self._kill_at is None
@@ -124,9 +126,9 @@ class Child:
         log.warning("%s died (%s); restarting it", self.name, exit_code)
 
     def stop(self) -> bool:
-        """Ends the process after its job under way if that takes less than 8 s.
+        """Stops the process after its current job, or after 8 s.
 
-        Returns at once; call it until it returns True: the process has ended.
+        Returns at once; call it until it returns True, which means that the process has ended.
         """
         if self._process is None or not self._process.is_alive():
             return True
@@ -152,14 +154,14 @@ class Supervisor:
         self._outage = False
 
     def supervise(self) -> None:
-        """Keeps a worker for each partition that this tool has a lease on, until interrupted."""
+        """Runs a worker for each partition that this tool leases, until interrupted."""
         while True:
             try:
                 self._mine = self._leases.renew(partitions(self._redis, self._settings.partitions))
                 self._hand_over([part for part in self._workers if part not in self._mine])
                 self._outage = False
             except RedisError as error:
-                # The workers stay, and wait for it too.
+                # The workers keep running, and also wait for Redis.
                 if not self._outage:
                     log.warning("leases: redis: %s; waiting for it", error)
                 self._outage = True
@@ -178,7 +180,7 @@ class Supervisor:
                 self._supervised.restarts.inc()
 
     def _hand_over(self, parts: Collection[int]) -> None:
-        """Ends the workers of these partitions, then lets other tools have them."""
+        """Stops the workers of these partitions, then releases the leases."""
         for part in parts:
             if self._workers[part].stop():
                 del self._workers[part]
@@ -186,7 +188,7 @@ class Supervisor:
                 log.info("partition %d: lease released", part)
 
     def stop(self) -> None:
-        """Ends all processes, after their jobs under way if these take less than 8 s."""
+        """Stops all processes after their current jobs, or after 8 s."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         children = [*self._workers.values(), self._background]

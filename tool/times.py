@@ -1,4 +1,4 @@
-"""Times: text in the tables, hours since the day of admission in a stay."""
+"""Converts times: text in the tables, hours since the day of admission in a stay."""
 
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -7,7 +7,7 @@ from wire.messages import ordinal
 
 
 def now() -> str:
-    """The current time in UTC, to milliseconds, as the tables have it."""
+    """The current time in UTC with milliseconds, in the format of the tables."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
@@ -21,7 +21,7 @@ def text_on(day: str, hour: int, minute: int, second: int) -> str:
 
 
 def hours_of_day(hour: int, minute: int, second: int) -> float:
-    """Hours since midnight; the same floats for a message and for its row.
+    """Hours since midnight, as the same float for a message and for its row.
 
     >>> hours_of_day(7, 30, 0)
     7.5
@@ -31,7 +31,7 @@ def hours_of_day(hour: int, minute: int, second: int) -> float:
 
 @lru_cache(maxsize=100_000)
 def text_of(admitted: int, hours: float) -> str:
-    """The text of a time in hours since day `admitted` began, to the second.
+    """The text of a time in hours since the start of day `admitted`, rounded to seconds.
 
     >>> hours_of(text_of(737093, 30.5), 737093)
     30.5

@@ -1,8 +1,9 @@
-"""Brings table `vitals` up to the readings, from the tables alone.
+"""Brings table `vitals` up to date with the readings, using only the tables.
 
-While batches queue up, `vitals` is behind: each of its rows has the number of the last message
-that it holds, and each partition the number up to which all rows are complete (`vitals_seq`).
-Features are computed from `vitals`, so a worker that takes over a stream completes it first.
+While batches queue up, `vitals` is behind the readings. Each row has the number of the last message
+that it includes, and each partition the number up to which all rows are complete (`vitals_seq`).
+Features are computed from `vitals`, so a worker that takes over a stream first brings it up to
+date.
 """
 
 import logging
@@ -19,12 +20,12 @@ from wire.tables import ReadingRow, StayRow, VitalRow
 log = logging.getLogger("tool")
 
 PatientStay = tuple[int, str]  # pat_id, date_admission
-# A query names this many patients at most.
+# Maximum number of patients per query.
 PATIENTS_PER_QUERY = 500
 
 
 def catch_up(database: Database, stream: str) -> None:
-    """Adds the readings that `vitals` lacks. Raises Refused or Unavailable."""
+    """Adds the readings that `vitals` does not include. Raises Refused or Unavailable."""
     while (behind := database.behind(stream)).positions:
         later: defaultdict[PatientStay, list[ReadingRow]] = defaultdict(list)
         for reading in behind.readings:
@@ -38,14 +39,14 @@ def catch_up(database: Database, stream: str) -> None:
             database.catch_up(stream, behind, rows)
         except Moved:
             continue
-        log.info("stream %s: brought %d vitals up to the readings", stream, len(rows))
+        log.info("stream %s: brought %d vitals up to date", stream, len(rows))
         return
 
 
 def read_rows(
     database: Database, stream: str, keys: Sequence[PatientStay]
 ) -> tuple[dict[PatientStay, StayRow], defaultdict[PatientStay, list[VitalRow]]]:
-    """The stays' rows of `stays` and `vitals`."""
+    """The rows of `stays` and `vitals` of these stays."""
     stays, vitals = database.stays(stream, sorted({pat_id for pat_id, _ in keys}))
     by_stay: defaultdict[PatientStay, list[VitalRow]] = defaultdict(list)
     for row in vitals:
@@ -61,7 +62,7 @@ def chunks(keys: Sequence[PatientStay]) -> Iterator[Sequence[PatientStay]]:
 def _continue(
     stream: str, stay: PatientStay, rows: list[VitalRow], readings: list[ReadingRow]
 ) -> list[VitalRow]:
-    """The rows that change when the readings are added that they do not hold."""
+    """The rows that change when readings that they do not include are added."""
     admitted = ordinal(stay[1])
     statistics = {row.parameter: statistics_of(row) for row in rows}
     reached = {row.parameter: row.seq for row in rows}

@@ -1,4 +1,4 @@
-"""Withdrawals: a reading that was stored and never was true."""
+"""Withdraws stored readings."""
 
 from bisect import bisect_left
 from operator import attrgetter
@@ -9,17 +9,18 @@ from wire.tables import ReadingRow, WithdrawnRow
 
 
 def withdraw(database: Database, changes: Changes, seq: int, message: Withdrawal) -> str | None:
-    """Moves the reading to `withdrawn` and returns its parameter; None when that is done already.
+    """Moves the reading to `withdrawn` and returns its parameter; None if that was already done.
 
-    The reading is one of an earlier message, stored or in `changes`. Raises Rejected when there
-    is none, or when it belongs to another stay.
+    The reading must be of an earlier message, stored or in `changes`. Raises Rejected if there is
+    none, or if it belongs to another stay.
     """
     place = bisect_left(changes.readings, message.of, key=attrgetter("seq"))
     in_batch = place < len(changes.readings) and changes.readings[place].seq == message.of
     reading = changes.readings[place] if in_batch else _stored(database, changes, message.of)
-    # A later message does not count either, which is stored when all messages are sent again.
+    # A later message is not valid either; it may already be stored when all messages are sent
+    # again.
     if reading is None or message.of >= seq:
-        # A change of the number of partitions can bring messages again.
+        # Messages may be sent again after a change of the number of partitions.
         if database.is_stored(changes.stream, seq):
             return None
         raise Rejected(f"message {message.of} is not a stored reading", "unknown_reading")

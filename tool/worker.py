@@ -1,4 +1,4 @@
-"""RQ's side of a worker: one process for one partition, which does its jobs one by one.
+"""The RQ worker: one process per partition, which runs its jobs one by one.
 
 The positions in the database decide which messages are new, so Redis may lose jobs or deliver
 them twice. The buffer reads a lost job's messages again, because they are not acknowledged.
@@ -26,7 +26,7 @@ from wire.keys import REPLAY_JOB, STORE_JOB, queue_name
 
 log = logging.getLogger("tool")
 
-# Seconds between the maintenance tasks of an idle worker.
+# Seconds between maintenance runs of an idle worker.
 MAINTENANCE_EVERY = 5
 
 
@@ -43,8 +43,8 @@ class PartitionWorker(SimpleWorker):
         handler: DataHandler,
         started: Callable[[], None],
     ) -> None:
-        # A worker waits for a job for 15 s less than `worker_ttl`. A short one lets it notice a
-        # dead connection soon, and lets `rq info` forget a killed worker soon.
+        # A worker waits for a job for `worker_ttl` minus 15 s. With a short one it notices a dead
+        # connection soon, and `rq info` soon drops a killed worker.
         super().__init__(
             [queue],
             connection=queue.connection,
@@ -65,13 +65,13 @@ class PartitionWorker(SimpleWorker):
         self._stopped_at = 0.0
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        if isinstance(job, KnownJob):  # it is: of `job_class`
+        if isinstance(job, KnownJob):  # always true, because of `job_class`
             job.functions = self._functions
         job.origin = queue.name
         super().execute_job(job, queue)
 
     def subscribe(self) -> None:
-        # RQ would stop the worker for whoever publishes a command.
+        # RQ would let anybody who can publish a command stop the worker.
         pass
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
@@ -80,19 +80,21 @@ class PartitionWorker(SimpleWorker):
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        # RQ would mark the job as failed. Like this, the next start does it again.
+        # RQ would mark the job as failed. This way the next start runs it again.
         if time.monotonic() - self._stopped_at > 1:
             os._exit(1)
 
     def run_maintenance_tasks(self) -> None:
-        # RQ itself looks for unfinished jobs after twenty minutes.
+        # RQ itself would look for unfinished jobs only after twenty minutes.
         self.jobs.queue_leftovers()
         self.jobs.complete_vitals()
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
         self._started()
 
     def sleep(self, seconds: float) -> None:
-        """Pauses a job. Ends the process when it is stopping; the next start does the job again."""
+        """Pauses a job. If the worker is stopping, ends the process; the next start runs the job
+        again.
+        """
         if self.stopping:
             with suppress(RedisError):
                 self.jobs.attempts.excuse()
@@ -101,7 +103,7 @@ class PartitionWorker(SimpleWorker):
 
 
 def _report_failure(job: Job, kind: type[Exception], error: Exception, *_: object) -> None:
-    # Dead letters have a line of their own.
+    # Dead letters have their own log line.
     if not isinstance(error, DeadLetters):
         metrics.FAILED_JOBS.inc()
         log.error("job %s failed: %s: %s", job.id, kind.__name__, error)
@@ -114,9 +116,9 @@ def work(
     handler: DataHandler,
     started: Callable[[], None],
 ) -> None:
-    """Does the partition's jobs until a signal stops it. Waits when Redis is away.
+    """Runs the partition's jobs until a signal stops it. Waits while Redis is unavailable.
 
-    Calls `started` when it is ready for jobs.
+    started: called when it is ready for jobs.
     """
     queue = Queue(queue_name(part), connection=redis, serializer=JSONSerializer, job_class=KnownJob)
     failures = 0
@@ -127,7 +129,7 @@ def work(
             worker.jobs.queue_leftovers()
             if failures:
                 metrics.RECONNECTS.labels("redis").inc()
-                log.info("%s: redis: back", queue.name)
+                log.info("%s: redis: available again", queue.name)
             failures = 0
             worker.work(logging_level="CRITICAL")
             worker.jobs.complete_vitals()

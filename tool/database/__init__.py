@@ -1,7 +1,7 @@
 """The database: MySQL, MariaDB and SQLite behind one interface.
 
-One batch is one transaction, guarded by its partition's position: `Database.commit` changes
-nothing unless the position is still the one that the batch was computed from.
+One batch is one transaction, guarded by its partition's position: `Database.commit` raises Moved
+and changes nothing if the position is not the one that the batch was computed from.
 """
 
 from tool.database.changes import Changes, VitalKey
@@ -26,7 +26,7 @@ __all__ = [
 def connect(url: str, password: str = "") -> Database:
     """The database at `sqlite:///PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`.
 
-    Connects at the first use.
+    Connects on first use.
     """
     session = SQLiteSession if is_sqlite(url) else MySQLSession
     return Database(session(url, password))

@@ -15,7 +15,7 @@ LEFT JOIN alarm_positions a
     ON a.stream = p.stream AND a.part = p.part AND a.model = ? AND a.version = ?
 WHERE p.seq > COALESCE(a.seq, 0)"""
 
-# One statement, so one consistent snapshot: of a stay, nothing is missing before what it returns.
+# One statement, so that the result is a consistent snapshot without gaps.
 INPUTS = """
 SELECT p.seq, p.pat_id, p.date_admission, p.measured_at, 'prediction', p.probability, NULL,
     p.created_at, w.seq
@@ -47,7 +47,7 @@ class Input(NamedTuple):
     """A message that may change the alarms of a stay.
 
     kind: prediction, acknowledgement or discharge. value: a probability, or the hours of a snooze.
-    waits: the message number again while the prediction is pending, else None.
+    waits: the message number if the prediction is pending, else None.
     """
 
     seq: int
@@ -62,7 +62,7 @@ class Input(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A partition with messages that the alarms have not taken in: those in (done, stored]."""
+    """A partition whose alarms do not include the messages in (done, stored]."""
 
     stream: str
     part: int
@@ -72,7 +72,7 @@ class Part(NamedTuple):
 
 @dataclass
 class AlarmChanges:
-    """The rows of one step of a model's alarms; `moves` are partitions with their new positions."""
+    """The rows of one step of a model's alarms. moves: partitions with their new positions."""
 
     stream: str
     model: str
@@ -90,11 +90,11 @@ class AlarmTables:
         self._session = database.session
 
     def behind(self, model: str, version: str) -> list[Part]:
-        """The partitions whose alarms are not computed up to the stored messages."""
+        """The partitions with stored messages that the alarms do not include yet."""
         return [Part(*row) for row in self._read(BEHIND, (model, version))]
 
     def inputs(self, stream: str, after: int, last: int, model: str, version: str) -> list[Input]:
-        """What the messages in (after, last] have for the alarms of a model, in order."""
+        """The inputs of the messages in (after, last] for the alarms of a model, in order."""
         some = (stream, after, last)
         values = (*some, model, version, *some, model, *some)
         return sorted(Input(*row) for row in self._read(INPUTS, values))
@@ -102,7 +102,7 @@ class AlarmTables:
     def states(
         self, stream: str, model: str, version: str, patients: Iterable[int]
     ) -> list[AlarmStateRow]:
-        """What the rule remembers of these patients' stays."""
+        """The states of the rule for these patients' stays."""
         some = sorted(set(patients))
         marks = ", ".join("?" * len(some))
         where = f"WHERE pat_id IN ({marks}) AND model = ? AND version = ? AND stream = ?"
@@ -120,11 +120,11 @@ class AlarmTables:
             session.insert(cursor, "outbox", changes.outbox)
 
     def unsent(self, limit: int) -> list[AlarmRow]:
-        """Alarms that the webhook has not accepted; those of a stay in order."""
+        """Alarms that the webhook has not accepted yet, in order within a stay."""
         return [AlarmRow(*row) for row in self._read(OUTBOX, (limit,))]
 
     def sent(self, alarm: AlarmRow) -> None:
-        """Notes that the webhook has accepted an alarm."""
+        """Records that the webhook has accepted an alarm."""
         with self._session.transaction() as cursor:
             self._session.execute(
                 cursor,

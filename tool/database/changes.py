@@ -1,4 +1,4 @@
-"""All that one batch writes."""
+"""The rows that one batch writes."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -30,10 +30,9 @@ class VitalKey(NamedTuple):
 class Changes:
     """The rows of one batch.
 
-    part: None for a single message that was rejected before. complete: with these rows, `vitals`
-    holds all of the partition's readings. A row in `withdrawn` removes its reading from
-    `readings`; `emptied` are the parameters that have no reading left, whose rows in `vitals`
-    are removed.
+    part: None for a replayed message. complete: with these rows, `vitals` includes all readings of
+    the partition. A row in `withdrawn` removes its reading from `readings`. emptied: the rows of
+    `vitals` to delete, because their parameters have no readings left.
     """
 
     stream: str

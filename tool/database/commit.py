@@ -10,7 +10,7 @@ from tool.database.session import Session
 def write(session: Session, cursor: Any, changes: Changes) -> None:
     """Writes the changes in the current transaction.
 
-    Raises Moved unless the partition is still at the position that they were computed from.
+    Raises Moved if the partition is no longer at the position that they were computed from.
     """
     if changes.part is None:
         _take_from_rejected(session, cursor, changes)
@@ -54,7 +54,7 @@ def _take_from_rejected(session: Session, cursor: Any, changes: Changes) -> None
 
 
 def _check_withdrawn(session: Session, cursor: Any, changes: Changes) -> None:
-    """Raises Refused for a reading that was withdrawn before and is sent again."""
+    """Raises Refused for a repeated reading that is already withdrawn."""
     first, last = changes.readings[0].seq, changes.readings[-1].seq
     session.execute(
         cursor,
@@ -68,7 +68,7 @@ def _check_withdrawn(session: Session, cursor: Any, changes: Changes) -> None:
 
 
 def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
-    # The first statement of all, so that two workers of one partition wait for each other here.
+    # The first statement, so that two workers of one partition wait for each other here.
     session.execute(
         cursor,
         "UPDATE positions SET seq = ?, committed_at = ?,"

@@ -32,7 +32,7 @@ PENDING = (
     " AND predictions.seq = pending.seq AND predictions.model = pending.model"
     " AND predictions.version = pending.version"
 )
-# Each table that a message is found in after it was stored, and the column with its number.
+# The tables that may contain a stored message, and the column with its number.
 STORED = (
     ("readings", "seq"),
     ("withdrawn", "of_seq"),
@@ -44,9 +44,10 @@ STORED = (
 
 
 class Behind(NamedTuple):
-    """Readings that `vitals` may lack, in the order of the stream.
+    """Readings that `vitals` may not include yet, in the order of the stream.
 
-    positions: the last stored message of each partition. withdrawals: their number so far.
+    positions: the last stored message of each partition. withdrawals: the number of withdrawn
+    readings.
     """
 
     positions: dict[int, int]
@@ -64,7 +65,7 @@ class Database:
         self.session.close()
 
     def create_tables(self) -> None:
-        """Creates or upgrades the tables. Raises Refused where it cannot."""
+        """Creates or upgrades the tables. Raises Refused if it cannot."""
         prepare(self.session)
 
     def commit(self, changes: Changes) -> None:
@@ -73,7 +74,7 @@ class Database:
             write(self.session, cursor, changes)
 
     def position(self, stream: str, part: int) -> int:
-        """The partition's last message that is stored; 0 before the first."""
+        """The last stored message of the partition; 0 if there is none."""
         found = self._read(
             PositionRow, f"{POSITIONS} WHERE stream = ? AND part = ?", (stream, part)
         )
@@ -104,7 +105,7 @@ class Database:
         )
 
     def reading(self, stream: str, seq: int) -> ReadingRow | None:
-        """The reading of this message; None where there is none or it was withdrawn."""
+        """The reading with this number; None if there is none or it was withdrawn."""
         found = self._read(ReadingRow, f"{READINGS} WHERE stream = ? AND seq = ?", (stream, seq))
         return found[0] if found else None
 
@@ -120,11 +121,11 @@ class Database:
         )
 
     def parts_behind(self) -> list[PositionRow]:
-        """The partitions with readings that `vitals` may lack."""
+        """The partitions with readings that `vitals` may not include yet."""
         return self._read(PositionRow, f"{POSITIONS} WHERE vitals_seq < seq")
 
     def behind(self, stream: str) -> Behind:
-        """The readings that `vitals` may lack; without positions when it is up to date."""
+        """The readings that `vitals` may not include yet; no positions if it is up to date."""
         with self.session.transaction() as cursor:
             found = self._select(cursor, PositionRow, f"{POSITIONS} WHERE stream = ?", (stream,))
             behind = [row.vitals_seq for row in found if row.vitals_seq < row.seq]
@@ -140,12 +141,12 @@ class Database:
         return Behind({row.part: row.seq for row in found}, readings, withdrawals)
 
     def catch_up(self, stream: str, behind: Behind, vitals: Sequence[VitalRow]) -> None:
-        """Writes the rows of `vitals` that are further than those in the table.
+        """Writes rows of `vitals` that are newer than those in the table.
 
-        Raises Moved when a reading was withdrawn since `behind`, for the rows may hold it.
+        Raises Moved if a reading was withdrawn since `behind`, because the rows may include it.
         """
         with self.session.transaction() as cursor:
-            # A batch under way on these partitions ends first, or begins after this.
+            # Waits for a running batch of these partitions, and blocks later ones.
             for part, seq in sorted(behind.positions.items()):
                 self.session.execute(
                     cursor,
@@ -163,7 +164,7 @@ class Database:
         return int(cursor.fetchone()[0])
 
     def models(self) -> list[ModelRow]:
-        """All versions of all models that were ever declared."""
+        """All versions of models that have been declared."""
         return self._read(ModelRow, MODELS)
 
     def remember_models(self, rows: Sequence[ModelRow]) -> None:
@@ -175,7 +176,7 @@ class Database:
             self.session.replace(cursor, "models", rows)
 
     def pending(self, model: str, version: str, limit: int) -> list[PredictionRow]:
-        """Predictions that wait for this version of the model, oldest first."""
+        """Pending predictions of this version of the model, oldest first."""
         return self._read(
             PredictionRow,
             f"{PENDING} WHERE pending.model = ? AND pending.version = ?"
@@ -184,7 +185,7 @@ class Database:
         )
 
     def waiting(self, limit: int) -> int:
-        """The number of predictions that wait for their model, counted up to `limit`."""
+        """The number of pending predictions, up to `limit`."""
         with self.session.transaction() as cursor:
             self.session.execute(
                 cursor,
@@ -194,7 +195,7 @@ class Database:
             return int(cursor.fetchone()[0])
 
     def fill_in(self, rows: Sequence[PredictionRow]) -> None:
-        """Writes the answers to predictions that were pending, which no longer wait."""
+        """Stores the answers to pending predictions, which are then no longer pending."""
         with self.session.transaction() as cursor:
             self.session.replace(cursor, "predictions", rows)
             self.session.execute_each(
@@ -204,7 +205,7 @@ class Database:
             )
 
     def is_stored(self, stream: str, seq: int) -> bool:
-        """Whether a table holds the message, be it as a reading that was withdrawn since."""
+        """Whether the message is stored, possibly as a reading that was withdrawn later."""
         parts = [
             f"SELECT 1 FROM {table} WHERE stream = ? AND {column} = ?" for table, column in STORED
         ]
@@ -213,7 +214,9 @@ class Database:
             return bool(cursor.fetchall())
 
     def count(self, table: str, stream: str) -> int:
-        """Rows of the stream; of `predictions`, the readings that the champion answered."""
+        """The number of rows of the stream; for `predictions`, of readings with a champion's
+        prediction.
+        """
         what, where = "*", ""
         if table == "predictions":
             what = "DISTINCT seq"
@@ -228,7 +231,7 @@ class Database:
             return int(cursor.fetchone()[0])
 
     def rejected(self, reason: str) -> list[RejectedRow]:
-        """Rejected messages whose reason begins with `reason`."""
+        """Rejected messages whose reason starts with `reason`."""
         return self._read(
             RejectedRow,
             f"{REJECTED} WHERE SUBSTR(reason, 1, ?) = ? ORDER BY stream, seq",

@@ -2,15 +2,15 @@
 
 
 class DatabaseError(Exception):
-    """The database did not carry out a request."""
+    """Base class: the database did not execute a request."""
 
 
 class Unavailable(DatabaseError):
-    """The database is away or busy; the same request can succeed later."""
+    """The database is unavailable or busy; a retry can succeed."""
 
 
 class Refused(DatabaseError):
-    """The database does not accept these rows or these tables; a retry does not help."""
+    """The database does not accept these rows, or the tables do not fit; a retry cannot succeed."""
 
 
 class Moved(DatabaseError):

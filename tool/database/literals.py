@@ -1,4 +1,4 @@
-"""Rows as SQL literals, for statements that insert many at once, and rows as read."""
+"""Formats rows as SQL literals for bulk inserts, and normalises rows that were read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -6,12 +6,12 @@ from typing import Any
 
 from tool.database.errors import Refused
 
-# Characters per statement. MySQL accepts 64 MiB, MariaDB 16.
+# Characters per statement. MySQL accepts 64 MiB, MariaDB 16 MiB.
 STATEMENT = 1_000_000
 
 
 def statements(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """Yields the rows as `(…),(…)`, about a megabyte at a time.
+    """Yields the rows as texts `(…),(…)` of about a megabyte each.
 
     Raises Refused for a value that no column can hold. The session needs NO_BACKSLASH_ESCAPES.
     """
@@ -41,7 +41,7 @@ def statements(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
 
 
 class _Quoted(dict[str, str]):
-    """Texts as SQL literals. Most texts repeat from row to row, so each is quoted once."""
+    """Caches texts as SQL literals, because most texts repeat from row to row."""
 
     def __missing__(self, text: str) -> str:
         literal = self[text] = "'" + text.replace("'", "''") + "'"
@@ -58,7 +58,7 @@ def names(columns: Iterable[str]) -> str:
 
 
 def plain(cells: Iterable[Any]) -> Iterable[Any]:
-    """Dates as ISO text and JSON as text, whatever type the driver returns."""
+    """Converts dates to ISO text and JSON to text, because drivers return different types."""
     return [
         cell
         if cell is None or isinstance(cell, int | float | str)

@@ -1,4 +1,4 @@
-"""Upgrades the tables in numbered steps, one program at a time."""
+"""Upgrades the tables in numbered steps, by one program at a time."""
 
 import logging
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ NO_RIGHT = (errorcode.ER_DBACCESS_DENIED_ERROR, errorcode.ER_TABLEACCESS_DENIED_
 
 
 def upgrade(session: Session) -> None:
-    """Applies the steps that the database lacks, in order.
+    """Applies the missing steps in order.
 
-    A step that was interrupted runs again. Raises Refused where the user may not change tables.
+    An interrupted step runs again. Raises Refused if the user may not change tables.
     """
     driver = "sqlite://" if is_sqlite(session.url) else "mysql+mysqlconnector://"
     # A statement that changes a large table may take hours.
@@ -43,15 +43,15 @@ def upgrade(session: Session) -> None:
     except DBAPIError as error:
         if getattr(error.orig, "errno", None) in NO_RIGHT:
             raise Refused(
-                f"the tables need an upgrade to version {VERSIONS[-1]}, which this user has no"
-                " right to: run `python -m tool migrate` as a user who may CREATE and ALTER"
+                f"the tables must be upgraded to version {VERSIONS[-1]}, which this user may not"
+                " do: run `python -m tool migrate` as a user who may CREATE and ALTER"
             ) from error
         raise session.translate(error.orig) from error  # type: ignore[arg-type]
 
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """Holds the right to change the tables; another program waits for it.
+    """Holds a lock on changes of the tables; other programs wait for it.
 
     On SQLite all steps are one transaction. MySQL commits each statement that changes tables.
     """
@@ -60,7 +60,7 @@ def _alone(connection: Connection) -> Iterator[None]:
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
         yield
     else:
-        # Freed by the server when this connection ends, however it ends.
+        # The server releases the lock when the connection ends for any reason.
         lock = "SELECT GET_LOCK(CONCAT('migrate ', LEFT(DATABASE(), 48)), %s)"
         if connection.exec_driver_sql(lock, (LOCK_SECONDS,)).scalar() != 1:
             raise Unavailable("another program has been upgrading the tables for an hour")

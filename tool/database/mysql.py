@@ -57,10 +57,10 @@ class MySQLSession(Session):
         return found[0] if found else None
 
     def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
-        # VALUES(): MariaDB does not know the row alias that MySQL prefers.
+        # VALUES(), because MariaDB does not support the row alias that MySQL prefers.
         new = {column: f"VALUES(`{column}`)" for column in values}
         if newer:
-            # Assignments run from left to right and see the earlier ones: `newer` goes last.
+            # MySQL evaluates assignments from left to right, so `newer` must be the last.
             new[newer] = new.pop(newer)
             only = f"{new[newer]} > {table}.`{newer}`"
             new = {
@@ -70,8 +70,8 @@ class MySQLSession(Session):
         return f" ON DUPLICATE KEY UPDATE {sets}"
 
     def write(self, cursor: Any, insert: str, rows: Sequence[Row], upsert: str) -> None:
-        # Not `executemany`: it searches the statement's text, which costs the worker five times
-        # the write itself. JSON_TABLE costs the server 1.5 to 2 times as much.
+        # Not `executemany`, which searches the statement's text and takes five times as long as the
+        # write itself. JSON_TABLE takes the server 1.5 to 2 times as long.
         connection: Any = self._connection
         for values in statements(rows):
             connection.cmd_query(f"{insert} VALUES {values}{upsert}".encode())

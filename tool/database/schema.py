@@ -1,4 +1,4 @@
-"""The version of the tables: upgrades old ones, refuses newer and foreign ones."""
+"""Checks the version of the tables: upgrades old ones, and raises for newer or foreign ones."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ VERSIONS = sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9
 def prepare(session: Session) -> None:
     """Creates or upgrades the tables, then checks them.
 
-    A user without the right to change tables needs up-to-date ones. Raises Refused for tables
-    that this program cannot use.
+    A user who may not change tables needs up-to-date ones. Raises Refused for tables that this
+    program cannot use.
     """
     version = stored_version(session)
     if version is not None and version > VERSIONS[-1]:
@@ -24,7 +24,7 @@ def prepare(session: Session) -> None:
             " start a newer ICU Stream"
         )
     if version != VERSIONS[-1]:
-        from tool.database.migrate import upgrade  # takes 0.3 s, once in a database's life
+        from tool.database.migrate import upgrade  # a slow import (0.3 s), needed once per upgrade
 
         upgrade(session)
     with session.transaction() as cursor:
@@ -32,7 +32,7 @@ def prepare(session: Session) -> None:
 
 
 def stored_version(session: Session) -> str | None:
-    """The version of the tables; None for tables from before versions, or for none at all."""
+    """The version of the tables; None for unversioned tables, or if there are none."""
     with session.transaction() as cursor:
         if "alembic_version" not in session.tables(cursor):
             return None
@@ -50,7 +50,7 @@ def _check(session: Session, cursor: Any) -> None:
         if missing:
             raise Refused(
                 f"table {table} has no column {min(missing)}: it belongs to another program or"
-                " to a version before 1. Begin with an empty database"
+                " to a version before 1. Start with an empty database"
             )
     if column := session.ambiguous_column(cursor):
         raise Refused(

@@ -1,4 +1,4 @@
-"""One connection to a database; MySQL and SQLite each implement the part that differs."""
+"""A connection to a database; MySQL and SQLite implement their differences."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ class Session:
     """One long-lived connection, replaced after a failure. Not thread-safe."""
 
     placeholder: str
-    # Exceptions of the driver, which `translate` turns into ours.
+    # Exceptions of the driver, which `translate` converts to DatabaseError.
     errors: tuple[type[Exception], ...]
     duplicate_key: type[Exception]
 
@@ -30,10 +30,11 @@ class Session:
         self.url = url
         self.password = password
         self._connection: Connection | None = None
-        # One cursor for all statements: mysql-connector pings the server for each new one.
+        # One cursor for all statements, because mysql-connector pings the server for each new
+        # cursor.
         self._cursor: Any = None
 
-    # What differs.
+    # To be implemented by MySQL and SQLite.
 
     def begin(self, cursor: Any) -> None:
         """Starts a transaction that writes."""
@@ -52,9 +53,9 @@ class Session:
         raise NotImplementedError
 
     def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
-        """Returns the clause that replaces `values` of a row that exists.
+        """Returns the clause that replaces `values` of an existing row.
 
-        With `newer`, only where that column's new value is greater.
+        With `newer`, only if the new value of that column is greater.
         """
         raise NotImplementedError
 
@@ -62,7 +63,7 @@ class Session:
         """Inserts the rows; `insert` is the statement up to VALUES."""
         raise NotImplementedError
 
-    # What is the same.
+    # Common to both.
 
     def connect(self, timeout: int | None = 12) -> Connection:
         """Opens a connection. timeout: seconds that a server may take to answer."""
@@ -73,7 +74,7 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
-                # SQLite keeps its lock while a cursor exists, for instance in a traceback.
+                # SQLite keeps its lock while a cursor is referenced, for example by a traceback.
                 connection.rollback()
                 connection.close()
             except Exception as error:
@@ -90,7 +91,7 @@ class Session:
             yield self._cursor
             self._connection.commit()
         except BaseException as error:
-            # A new connection is cheap, and the state of the old one is unknown.
+            # The state of the connection is unknown, and a new one is cheap.
             self.close()
             if isinstance(error, self.errors):
                 raise self.translate(error) from error
@@ -105,14 +106,14 @@ class Session:
         cursor.executemany(statement.replace("?", self.placeholder), rows)
 
     def insert(self, cursor: Any, table: str, rows: Sequence[Struct]) -> None:
-        """Inserts rows of `wire.tables`. Raises the driver's error where one exists."""
+        """Inserts rows of `wire.tables`. Raises the driver's error if a row exists."""
         if rows:
             self.write(cursor, _insert(table), list(map(astuple, rows)), "")
 
     def replace(
         self, cursor: Any, table: str, rows: Sequence[Struct], newer: str | None = None
     ) -> None:
-        """Inserts rows; one that exists is replaced, with `newer` only by a newer one."""
+        """Inserts or replaces rows; with `newer`, replaces only older rows."""
         if rows:
             values = [column for column in columns(table) if column not in KEYS[table]]
             upsert = self.upsert(table, values, newer)

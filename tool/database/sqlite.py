@@ -9,7 +9,7 @@ from tool.database.session import Row, Session
 from wire.database import sqlite_path
 from wire.tables import KEYS
 
-# Errors about the rows. All others concern the file or its users.
+# Errors about the rows. All other errors concern the file or its users.
 ROWS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
 
 
@@ -21,7 +21,7 @@ class SQLiteSession(Session):
     duplicate_key = sqlite3.IntegrityError
 
     def begin(self, cursor: Any) -> None:
-        # A transaction that begins as a reader cannot always become a writer.
+        # A transaction that starts with a read cannot always be upgraded to write.
         cursor.execute("BEGIN IMMEDIATE")
 
     def translate(self, error: Exception) -> DatabaseError:
@@ -34,7 +34,7 @@ class SQLiteSession(Session):
         return {name for (name,) in cursor.fetchall()}
 
     def ambiguous_column(self, cursor: Any) -> str | None:
-        return None  # SQLite compares bytes unless a table asks for another collation.
+        return None  # SQLite compares bytes unless a table specifies another collation.
 
     def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
         keys = ", ".join(KEYS[table])

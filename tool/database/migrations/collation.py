@@ -1,10 +1,14 @@
-"""How each server is asked to compare texts byte for byte, trailing spaces included."""
+"""The binary collation of each server, which compares texts byte by byte, including trailing
+spaces.
+"""
 
 from alembic import op
 
 
 def binary() -> str:
-    """The table option; SQLite compares bytes without one."""
+    """The table option for a binary collation; empty for SQLite, which compares bytes by
+    default.
+    """
     dialect = op.get_bind().dialect
     if dialect.name == "sqlite":
         return ""

@@ -1,8 +1,8 @@
-"""The tables of version 1. A database from before versions has them and loses nothing here.
+"""The tables of version 1. An unversioned database already has them and is not changed.
 
-The types are those that MySQL, MariaDB and SQLite all understand, so that a test on one speaks
-for the others. `stream` names the input and is part of every key, so two replays never mix.
-DATETIME, never TIMESTAMP: de-identified data lives in the years 2100-2200.
+MySQL, MariaDB and SQLite all support these types, so that a test on one is valid for the others.
+`stream` names the input and is part of every key, so that two replays never mix. DATETIME and not
+TIMESTAMP, because de-identified data is in the years 2100-2200.
 """
 
 from alembic import op
@@ -12,8 +12,8 @@ from tool.database.migrations.collation import binary
 revision = "0001"
 down_revision = None
 
-# Each usable reading, once. The second key is a stay in the order of time: unique by the primary
-# key inside it, because a plain index has no common syntax inside CREATE TABLE.
+# Each accepted reading, once. The second key orders a stay by time. It is UNIQUE, because a plain
+# index has no common syntax inside CREATE TABLE.
 READINGS = """
 CREATE TABLE IF NOT EXISTS readings (
     stream         VARCHAR(32)  NOT NULL,
@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS readings (
 )"""
 
 # One row per stay; in the ICU while date_discharge is null. The second key finds the patients in
-# the ICU, and the last to leave, without reading all stays.
+# the ICU and the latest discharges without a scan.
 STAYS = """
 CREATE TABLE IF NOT EXISTS stays (
     stream         VARCHAR(32)  NOT NULL,
@@ -40,11 +40,11 @@ CREATE TABLE IF NOT EXISTS stays (
     UNIQUE (stream, date_discharge, date_admission, pat_id)
 )"""
 
-# Running statistics of one parameter of a stay: enough for every feature without a window. While
-# batches queue up, the tool writes them every few seconds only; `seq` is the last message that a
-# row contains. m2 is the sum of squared deviations from the mean (Welford 1962), mean_low the part
-# of the mean below its precision; hours_* and covariance concern time, in hours since admission.
-# MySQL reserves `last_value` and `first_value`: write them in backticks.
+# Running statistics of one parameter of a stay, sufficient for every feature without a window.
+# While batches queue up, the tool writes them only every few seconds; `seq` is the last message
+# that a row includes. m2 is the sum of squared deviations from the mean (Welford 1962), mean_low
+# the part of the mean below its precision; hours_* and covariance are statistics of the time, in
+# hours since admission. MySQL reserves `last_value` and `first_value`: write them in backticks.
 VITALS = """
 CREATE TABLE IF NOT EXISTS vitals (
     stream         VARCHAR(32)  NOT NULL,
@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS vitals (
 )"""
 
 # One row per model and reading of a stay in the ICU. probability is null while the model has not
-# answered, and where it cannot; reason says which.
+# answered, or if it cannot; reason explains which.
 PREDICTIONS = """
 CREATE TABLE IF NOT EXISTS predictions (
     stream         VARCHAR(32)  NOT NULL,
@@ -95,7 +95,7 @@ CREATE TABLE IF NOT EXISTS pending (
     PRIMARY KEY (stream, seq, model)
 )"""
 
-# Messages that cannot be used, as they came, each with its reason.
+# Rejected messages, unchanged, each with its reason.
 REJECTED = """
 CREATE TABLE IF NOT EXISTS rejected (
     stream         VARCHAR(32)  NOT NULL,
@@ -108,7 +108,7 @@ CREATE TABLE IF NOT EXISTS rejected (
     UNIQUE (pat_id, stream, seq)
 )"""
 
-# The last message of each partition that the tables hold, and the last that `vitals` holds.
+# The last stored message of each partition, and the last one that `vitals` includes.
 POSITIONS = """
 CREATE TABLE IF NOT EXISTS positions (
     stream         VARCHAR(32)  NOT NULL,
@@ -119,8 +119,8 @@ CREATE TABLE IF NOT EXISTS positions (
     PRIMARY KEY (stream, part)
 )"""
 
-# The features that each model reads, as the model API last declared them. The tool computes the
-# right features from it while the model API is away.
+# The features of each model, as last declared by the model API. With them the tool computes the
+# right features while the model API is unavailable.
 MODELS = """
 CREATE TABLE IF NOT EXISTS models (
     model          VARCHAR(64)  NOT NULL,

@@ -1,7 +1,7 @@
 """Version 2: messages of version 2, and several versions of one model side by side.
 
-MySQL commits each statement that changes a table, so each one is skipped where an interrupted
-run has already carried it out.
+MySQL commits each statement that changes a table, so each is skipped if an interrupted run has
+already executed it.
 """
 
 from alembic import op
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS outcomes (
     UNIQUE (pat_id, date_admission, stream, name, seq)
 )"""
 
-# Readings that message `seq` removed from `readings`, where they were `of_seq`.
+# Readings `of_seq`, which message `seq` removed from `readings`.
 WITHDRAWN = """
 CREATE TABLE IF NOT EXISTS withdrawn (
     stream         VARCHAR(32)  NOT NULL,
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS withdrawn (
     UNIQUE (pat_id, date_admission, stream, of_seq)
 )"""
 
-# Alarms that somebody has seen.
+# Alarms that a person has seen.
 ACKNOWLEDGEMENTS = """
 CREATE TABLE IF NOT EXISTS acknowledgements (
     stream          VARCHAR(32)  NOT NULL,
@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS acknowledgements (
     UNIQUE (pat_id, date_admission, stream, seq)
 )"""
 
-# SQLite cannot change a primary key, so these replace the old tables there.
+# SQLite cannot change a primary key, so there these tables replace the old ones.
 NEW_PREDICTIONS = """
 CREATE TABLE new_predictions (
     stream         VARCHAR(32)  NOT NULL,
@@ -114,7 +114,7 @@ def _change_sqlite() -> None:
 
 def _change_mysql() -> None:
     for table in OLD_TABLES:
-        # Texts of one collation only can be compared, and the new tables have this one.
+        # Only texts of the same collation can be compared, and the new tables have this one.
         if _compares_otherwise(table):
             op.execute(f"ALTER TABLE {table} CONVERT TO {binary()}")
     if not _rows("columns", "stays", "column_name = 'place'"):
@@ -142,7 +142,7 @@ def _change_mysql() -> None:
 
 
 def _compares_otherwise(table: str) -> bool:
-    # LONGTEXT is what MariaDB stores JSON in.
+    # MariaDB stores JSON in LONGTEXT.
     collation = binary().rpartition(" ")[2]
     return _rows("columns", table, f"collation_name <> '{collation}' AND data_type <> 'longtext'")
 
@@ -154,7 +154,7 @@ def _version_is_in_key(table: str) -> bool:
 
 
 def _rows(view: str, table: str, where: str) -> bool:
-    """Whether the server's description of the table has such a row."""
+    """Whether a view of information_schema has such a row for the table."""
     statement = text(
         f"SELECT COUNT(*) FROM information_schema.{view}"
         f" WHERE table_schema = DATABASE() AND table_name = :table AND {where}"

@@ -1,4 +1,4 @@
-"""Version 3: alarms, and the discharges that end them."""
+"""Version 3: alarms, and the discharges that clear them."""
 
 from alembic import op
 from sqlalchemy import inspect
@@ -8,8 +8,8 @@ from tool.database.migrations.collation import binary
 revision = "0003"
 down_revision = "0002"
 
-# Append-only: kind is raise, again, acknowledge or clear; raised_seq is the message that raised the
-# alarm. The second key is an alarm of one stay, the third finds those of the last hours.
+# Append-only. kind is raise, again, acknowledge or clear; raised_seq is the message that raised the
+# alarm. The second key finds the alarms of a stay, the third those of the last hours.
 ALARMS = """
 CREATE TABLE IF NOT EXISTS alarms (
     stream         VARCHAR(32)  NOT NULL,
@@ -29,8 +29,8 @@ CREATE TABLE IF NOT EXISTS alarms (
     UNIQUE (stream, model, version, happened_at, seq)
 )"""
 
-# What the rule remembers of each stay, up to message `seq`. The second key finds the alarms that
-# stand: raised_seq is null without one.
+# The state of the rule for each stay, up to message `seq`. The second key finds the active alarms;
+# raised_seq is null without one.
 ALARM_STATE = """
 CREATE TABLE IF NOT EXISTS alarm_state (
     stream          VARCHAR(32)  NOT NULL,
@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS alarm_state (
     UNIQUE (stream, model, version, raised_seq, pat_id, date_admission)
 )"""
 
-# How far the alarms of each partition are computed.
+# The last message of each partition that the alarms include.
 ALARM_POSITIONS = """
 CREATE TABLE IF NOT EXISTS alarm_positions (
     stream         VARCHAR(32)  NOT NULL,
@@ -71,7 +71,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     PRIMARY KEY (stream, seq, model, version)
 )"""
 
-# The discharges as they came; `stays` holds the last one only.
+# All discharges; `stays` has only the last one.
 DISCHARGES = """
 CREATE TABLE IF NOT EXISTS discharges (
     stream         VARCHAR(32)  NOT NULL,
