@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import end_to_end, latency, merge, naive, page, report, stages, startup
+from benchmarks import end_to_end, gateway, latency, merge, naive, page, report, stages, startup
 from benchmarks.bench import Bench, Result
 from benchmarks.databases import CannotMeasure, SQLiteFiles, server
 from benchmarks.oracle import Wrong
@@ -45,6 +45,8 @@ BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "naive": (naive.run, "what one writes first, for comparison"),
     "merge": (merge.run, "merging CSVs of 0.1, 1 and 10 million rows"),
     "memory": (end_to_end.memory, "resident memory over 10 million messages"),
+    "gateway": (gateway.run, "HL7 into the gateway's log, and on to the prediction"),
+    "gateway-memory": (gateway.memory, "the gateway's memory over 1 million messages"),
 }
 
 

@@ -69,6 +69,12 @@ GOALS = (
     Goal("memory of hospital", _figure("memory hospital"), 150, 100, "MB"),
     Goal("memory of buffer", _figure("memory buffer"), 150, 100, "MB"),
     Goal("memory of a worker", _figure("memory tool"), 150, 100, "MB"),
+    Goal(
+        "gateway, ORU of 10 OBX over 50 connections, messages/s", _figure("gateway"), 2_000, 4_000
+    ),
+    Goal("gateway, answer to one sender, p99", _figure("gateway ack p99"), 10, 5, "ms"),
+    Goal("sender → stored prediction, p99", _figure("gateway to prediction p99"), 100, 50, "ms"),
+    Goal("memory of gateway", _figure("gateway memory"), 150, 100, "MB"),
     Goal("merge of 10,000,000 rows, time", _figure("merge 10000000 time"), 60, 15, "s"),
     Goal("merge of 10,000,000 rows, memory", _figure("merge 10000000 memory"), 2_000, 1_000, "MB"),
 )

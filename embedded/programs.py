@@ -17,6 +17,8 @@ from wire import keys
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
+# A live ward has the gateway in hospital's place.
+COMMANDS["gateway"] = COMMANDS["hospital"].replace("hospital", "gateway")
 # The programs that store and predict a stream, in the order of starting.
 PIPELINE = ("redis", "hospital", "modelapi", "buffer", "tool")
 STOP_SECONDS = 10.0

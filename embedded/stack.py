@@ -167,8 +167,7 @@ class Output(Printer):  # type: ignore[misc]
 def manager(environ: Mapping[str, str], source: str, output: Output) -> Manager:
     """A honcho manager of the programs of the Procfile, with `source` in place of hospital."""
     programs = Manager(output)
-    commands = dict(COMMANDS)
-    commands[source] = commands.pop("hospital").replace("hospital", source)
-    for name, command in commands.items():
-        programs.add_process(name, command, env=dict(environ), cwd=str(ROOT))
+    for name, command in COMMANDS.items():
+        if name not in {"hospital", "gateway"} - {source}:
+            programs.add_process(name, command, env=dict(environ), cwd=str(ROOT))
     return programs

@@ -65,7 +65,10 @@ class Monitor:
         )
 
     def _patient(self, bed: int) -> str:
-        return f"PID|||{self._number}-{bed}^^^SIM^MR\rPV1||I|ICU^{self._number}^{bed}\r"
+        born = 1940 + 7 * bed % 60
+        return (
+            f"PID|||{self._number}-{bed}^^^SIM^MR||||{born}0101\rPV1||I|ICU^{self._number}^{bed}\r"
+        )
 
     def _adt(self, event: str, bed: int) -> bytes:
         at = f"{self._now:%Y%m%d%H%M%S}+0000"

@@ -114,40 +114,62 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# Imports once, and starts a gateway whenever there is none; says the process id of each.
+SUPERVISOR = """
+import os, sys
+from gateway.__main__ import main
+while True:
+    child = os.fork()
+    if not child:
+        sys.exit(main())
+    print(child, flush=True)
+    if os.waitpid(child, 0)[1] != 9:
+        break
+"""
+
+
 class Program:
-    """`python -m gateway` in a process of its own, that can be killed."""
+    """`python -m gateway` in a process of its own. After `kill` it starts again."""
 
     def __init__(self, log: Path, **environ: str) -> None:
         self.log = log
         self.mllp, self.port = free_port(), free_port()
-        self._environ = {
-            **os.environ,
-            "GATEWAY_LOG": str(log),
-            "MLLP_PORT": str(self.mllp),
-            "GATEWAY_PORT": str(self.port),
-            "TIME_ZONE": "Europe/Berlin",
-            "LOG_LEVEL": "WARNING",
-            **environ,
-        }
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gateway"], cwd=ROOT, env=self._environ
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-c", SUPERVISOR],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "GATEWAY_LOG": str(log),
+                "MLLP_PORT": str(self.mllp),
+                "GATEWAY_PORT": str(self.port),
+                "TIME_ZONE": "Europe/Berlin",
+                "LOG_LEVEL": "WARNING",
+                **environ,
+            },
+            stdout=subprocess.PIPE,
+            text=True,
         )
+        self._started()
+
+    def _started(self) -> None:
+        assert self._supervisor.stdout is not None
+        self.pid = int(self._supervisor.stdout.readline())
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
-            assert self.process.poll() is None, "the gateway did not start"
-            time.sleep(0.02)
+            assert self._supervisor.poll() is None, "the gateway did not start"
+            time.sleep(0.005)
         raise AssertionError("the gateway did not start")
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """`kill -9`; returns when another one listens."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._started()
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+    def stop(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+        self._supervisor.wait(20)
+        assert self._supervisor.stdout is not None
+        self._supervisor.stdout.close()

@@ -13,7 +13,9 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.mllp import FrameReader, wrap
 from tests.support.gateway import Program, code, oru
@@ -40,9 +42,10 @@ def tables(log: Path) -> dict[str, list[tuple[object, ...]]]:
     return found
 
 
-def deliver(port: int, message: bytes) -> None:
-    """Repeats a message until it is acknowledged."""
+def deliver(port: int, message: bytes) -> float:
+    """Repeats a message until it is acknowledged; returns when the last repetition began."""
     while True:
+        began = time.time()
         try:
             with socket.create_connection(("127.0.0.1", port), 2) as connection:
                 connection.sendall(wrap(message))
@@ -54,7 +57,7 @@ def deliver(port: int, message: bytes) -> None:
                         break
                     frames = [frame.content for frame in reader.feed(chunk)]
                 if frames and code(frames[0]) == "AA":
-                    return
+                    return began
         except OSError:
             time.sleep(0.005)
 
@@ -68,33 +71,44 @@ def messages(count: int) -> list[bytes]:
     return corpus() + more
 
 
-def run(rounds: int, folder: Path, seed: int) -> bool:
-    """Whether the tables are equal after all rounds."""
+class Outcome(NamedTuple):
+    """unanswered: messages that were on disk, and whose acknowledgement was lost."""
+
+    equal: bool
+    kills: int
+    unanswered: int
+
+
+def run(rounds: int, folder: Path, seed: int) -> Outcome:
+    """Kills a gateway `rounds` times."""
     rng = random.Random(seed)
     sent = messages(rounds * 4)
     clean = Program(folder / "clean.sqlite", ICU_UNITS="ICU")
     for message in sent:
         deliver(clean.mllp, message)
     clean.stop()
-    program = Program(folder / "killed.sqlite", ICU_UNITS="ICU")
-    done = threading.Event()
+    killed = folder / "killed.sqlite"
+    program = Program(killed, ICU_UNITS="ICU")
+    began: dict[bytes, float] = {}
 
     def send() -> None:
         for message in sent:
-            deliver(program.mllp, message)
-        done.set()
+            began[message] = deliver(program.mllp, message)
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     kills = 0
-    while not done.wait(rng.uniform(0.0, 0.03)) and kills < rounds:
+    while sender.is_alive() and kills < rounds:
+        time.sleep(rng.uniform(0.0, 0.03))
         program.kill()
         kills += 1
-        program.start()
     sender.join()
     program.stop()
-    print(f"{kills} kills, {len(sent)} messages")
-    return tables(folder / "clean.sqlite") == tables(folder / "killed.sqlite")
+    with closing(sqlite3.connect(killed)) as connection:
+        rows = connection.execute("SELECT raw, at FROM received").fetchall()
+    # On disk before the repetition that was acknowledged.
+    unanswered = sum(raw in began and at < began[raw] for raw, at in rows)
+    return Outcome(tables(folder / "clean.sqlite") == tables(killed), kills, unanswered)
 
 
 if __name__ == "__main__":
@@ -103,6 +117,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        equal = run(options.rounds, Path(name), options.seed)
-    print("tables equal" if equal else "TABLES DIFFER")
-    sys.exit(not equal)
+        outcome = run(options.rounds, Path(name), options.seed)
+    print(outcome)
+    sys.exit(not outcome.equal)
