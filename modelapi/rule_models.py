@@ -71,6 +71,8 @@ MANIFESTS: tuple[tuple[dict[str, Any], ScorecardFile, Any], ...] = (
             "title": "NEWS2, National Early Warning Score of the Royal College of Physicians",
             "created": "2017-12-19T00:00:00Z",
             "thresholds": {"urgent": 5 / 20, "emergency": 7 / 20},
+            # At an emergency, until the score is no longer urgent.
+            "alarm": {"at": 7 / 20, "clear": 5 / 20, "silence_hours": 6.0},
             "limits": [LIMIT, "Missing observations count 0 points.", "Made for wards, not ICUs."],
         },
         NEWS2,
@@ -83,6 +85,7 @@ MANIFESTS: tuple[tuple[dict[str, Any], ScorecardFile, Any], ...] = (
             "title": "qSOFA, quick Sequential Organ Failure Assessment",
             "created": "2016-02-23T00:00:00Z",
             "thresholds": {"positive": 2 / 3},
+            "alarm": {"at": 2 / 3, "silence_hours": 6.0},
             "limits": [LIMIT, "Missing observations count 0 points.", "Not for ruling sepsis out."],
         },
         QSOFA,

@@ -49,6 +49,7 @@ def write(result: Result, version: str) -> Path:
         "learned_hours": max(*config.data.hours, *config.data.more_hours),
         "calibration": {"intercept": result.model.intercept, "slope": result.model.slope},
         "thresholds": {name: point.threshold for name, point in result.judgement.points.items()},
+        **({"alarm": msgspec.to_builtins(config.alarm)} if config.alarm else {}),
         "metrics": _metrics(result),
         "reference": _reference(result),
         "training": {

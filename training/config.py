@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from training.config_checks import check
+from wire.alarms import Policy
 from wire.features import Feature
 
 
@@ -174,6 +175,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     risks: str
     bias: str
     data: str
+    alarm: str = ""
     left_out: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
@@ -189,6 +191,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     model: Model
     report: Report
     card: Card
+    alarm: Policy | None = None
     output: Output = Output()
 
     @property

@@ -81,6 +81,7 @@ CREATE TABLE IF NOT EXISTS discharges (
     happened_at    DATETIME     NOT NULL,
     created_at     DATETIME(3)  NOT NULL,
     PRIMARY KEY (stream, seq),
+    UNIQUE (pat_id, date_admission, stream, seq),
     UNIQUE (stream, happened_at, seq)
 )"""
 
