@@ -16,6 +16,7 @@ from tool.declarations import Publisher, Subscriber
 from tool.drift import Drift
 from tool.model_client import ModelClient, ModelUnavailable
 from tool.pending import CatchUp
+from tool.webhook import NotAccepted
 
 log = logging.getLogger("tool")
 
@@ -24,15 +25,18 @@ ROUND = 1.0
 Tasks = Mapping[str, Callable[[], None]]
 
 
-def tasks(redis: Redis, database: Database, client: ModelClient) -> Tasks:
-    """All tasks. Several processes may run them at the same time."""
+def tasks(redis: Redis, database: Database, client: ModelClient, webhook: bool = False) -> Tasks:
+    """All tasks. Several processes may run them at the same time.
+
+    webhook: whether alarms go into the outbox.
+    """
     pending = CatchUp(database, client)
     return {
         "acknowledgement": partial(acknowledge_all, redis, database),
         "declaration": Publisher(redis, database, client).publish,
         "pending predictions": pending.fill_in,
         "count of pending predictions": pending.count,
-        "alarms": Alarms(database).compute,
+        "alarms": Alarms(database, webhook).compute,
         "drift": Drift(DriftTables(database.session), Subscriber(redis, database)).update,
     }
 
@@ -45,7 +49,7 @@ def run(tasks: Tasks, stop: threading.Event, started: Callable[[], None]) -> Non
             try:
                 task()
                 failing.discard(name)
-            except (DatabaseError, RedisError, ModelUnavailable) as error:
+            except (DatabaseError, RedisError, ModelUnavailable, NotAccepted) as error:
                 if name not in failing:
                     log.warning("%s: %s; retrying every second", name, error)
                 failing.add(name)

@@ -75,6 +75,12 @@ PENDING = Gauge(
     multiprocess_mode="mostrecent",
 )
 ALARMS = Counter("icu_tool_alarms_total", "Alarm events, by model and kind", ["model", "kind"])
+SENT = Counter("icu_tool_webhook_sent_total", "Alarms that the webhook has accepted")
+UNSENT = Gauge(
+    "icu_tool_webhook_unsent",
+    "Alarms that the webhook has not accepted yet; counted up to 200",
+    multiprocess_mode="mostrecent",
+)
 CLOCK = Gauge(
     "icu_tool_stream_timestamp_seconds",
     "Time of the newest stored message, on the stream's own clock",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from tool import background, metrics, worker
 from tool.data_handler import DataHandler
 from tool.settings import Settings, client_of, database_of, redis_of
+from tool.webhook import Webhook
 from wire import logs
 
 
@@ -29,8 +30,20 @@ def run_in_background(started: Callable[[], None], settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     # This process may retry often, because it does not delay batches.
     client = client_of(settings, rest_max=2.0)
-    tasks = background.tasks(redis_of(settings), database_of(settings), client)
+    webhook = bool(settings.alarm_webhook)
+    if webhook:
+        # On its own: a receiver that does not answer must not delay anything else.
+        threading.Thread(target=send_alarms, args=(settings, stop), daemon=True).start()
+    tasks = background.tasks(redis_of(settings), database_of(settings), client, webhook)
     background.run(tasks, stop, started)
+
+
+def send_alarms(settings: Settings, stop: threading.Event) -> None:
+    """Sends alarms to the webhook until `stop`."""
+    webhook = Webhook(
+        database_of(settings), settings.alarm_webhook, settings.alarm_webhook_token_file
+    )
+    background.run({"webhook": webhook.send}, stop, lambda: None)
 
 
 def begin(settings: Settings) -> None:

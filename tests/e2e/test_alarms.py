@@ -1,4 +1,4 @@
-"""The alarms of the whole pipeline under kills, and between two replays."""
+"""The alarms of the whole pipeline, sent to a receiver, under kills and between two replays."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tests.support import alarm_oracle
 from tests.support import pipeline as pipelines
 from tests.support.oracle import at_rest, check, table
 from tests.support.pipeline import ROOT, Pipeline, synthetic
+from tests.support.receiver import Receiver
 from wire.alarms import Policy
 
 pytestmark = pytest.mark.timeout(300)
@@ -24,6 +25,7 @@ RULES = {
 KILLS = {
     **{"predicted": 400, "committed": 800, "alarms-computed": 200},
     **{"alarms-inserted": 600, "alarms-committed": 1000},
+    **{"alarm-accepted": 300, "alarm-sent": 700},
 }
 
 
@@ -43,7 +45,8 @@ def set_rules(folder: Path) -> None:
 
 
 def settled(pipeline: Pipeline) -> bool:
-    return pipeline.done() and at_rest(pipeline.database_url) and alarms_done(pipeline.database_url)
+    url = pipeline.database_url
+    return pipeline.done() and at_rest(url) and alarms_done(url) and table(url, "outbox").empty
 
 
 def alarms_done(url: str) -> bool:
@@ -77,7 +80,10 @@ def test_alarms_are_the_same_whatever_is_killed_and_in_a_second_replay(
     monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tests.support.failing_tool")
     points = " ".join(f"{name}={seq}" for name, seq in KILLS.items())
     settings = {"FAIL_POINTS": points, "FAIL_MARKS": str(killed), "REPLAY_RATE": "400"}
-    with Pipeline(killed, ward, **settings) as pipeline:
+    with (
+        Receiver(lambda number: 503 if number % 7 == 3 else 200) as receiver,
+        Pipeline(killed, ward, ALARM_WEBHOOK=receiver.url, **settings) as pipeline,
+    ):
         pipeline.wait(lambda: pipeline.committed() > 300)
         pipeline.kill("modelapi")
         pipeline.wait(lambda: len(table(pipeline.database_url, "pending")) > 50)
@@ -86,3 +92,12 @@ def test_alarms_are_the_same_whatever_is_killed_and_in_a_second_replay(
         assert [name for name in KILLS if not (killed / name).exists()] == []
         pd.testing.assert_frame_equal(alarms(pipeline.database_url), expected)
         check(ward, pipeline.database_url, "live")
+        received = pd.DataFrame(receiver.accepted)
+        assert len(receiver.requests) > len(received)
+    stay = ["pat_id", "date_admission", "model"]
+    # Each event, and those of a stay in order.
+    for _, events in received.groupby(stay):
+        assert events["seq"].is_monotonic_increasing
+    columns = ["seq", "model", "kind", "raised_seq", "pat_id"]
+    received = received.sort_values(["seq", "model"], ignore_index=True)
+    pd.testing.assert_frame_equal(received[columns], expected[columns])

@@ -14,7 +14,7 @@ from typing import Any
 from rq import Queue
 from rq.job import Job
 
-from tool import alarms, data_handler, processes, worker
+from tool import alarms, data_handler, processes, webhook, worker
 from tool.__main__ import main
 from tool.database import Changes, Database
 from tool.database.alarms import AlarmChanges, AlarmTables
@@ -23,6 +23,7 @@ from tool.result import Result
 from tool.settings import Settings, client_of, database_of, redis_of
 from wire.batches import RawMessage
 from wire.keys import JobId
+from wire.tables import AlarmRow
 
 
 class Points:
@@ -103,6 +104,11 @@ class FailingAlarms(AlarmTables):
         self._session.insert = insert  # type: ignore[method-assign]
         points.reached("alarms-committed", last, "")
 
+    def sent(self, alarm: AlarmRow) -> None:
+        points.reached("alarm-accepted", alarm.seq, "")
+        super().sent(alarm)
+        points.reached("alarm-sent", alarm.seq, "")
+
 
 class Poisoned(data_handler.DataHandler):
     """Fails to process a message, or crashes."""
@@ -130,9 +136,10 @@ def work(started: Callable[[], None], settings: Settings, part: int) -> None:
     worker.work(part, redis_of(settings), database, handler, started)
 
 
-def run_in_background(settings: Settings) -> None:
+def run_in_background(started: Callable[[], None], settings: Settings) -> None:
     vars(alarms)["AlarmTables"] = FailingAlarms
-    begin_background(settings)
+    vars(webhook)["AlarmTables"] = FailingAlarms
+    begin_background(started, settings)
 
 
 points = Points()

@@ -1,0 +1,70 @@
+"""Sends alarms to a URL: each event once, those of a stay in order, until it is accepted.
+
+An alarm is queued in table `outbox` by the transaction that computes it. After a crash it may be
+sent again, with the same `Idempotency-Key`.
+"""
+
+import logging
+from pathlib import Path
+
+import msgspec
+import urllib3
+
+from tool import metrics
+from tool.database import Database
+from tool.database.alarms import AlarmTables
+from wire.settings import without_password
+from wire.tables import AlarmRow
+
+log = logging.getLogger("tool.webhook")
+
+AT_ONCE = 200
+TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)
+
+
+class NotAccepted(Exception):
+    """The receiver did not answer 2xx."""
+
+
+class Webhook:
+    """Posts alarms as JSON. token_file: with a token for the receiver, read at each request."""
+
+    def __init__(self, database: Database, url: str, token_file: str = "") -> None:
+        self._tables = AlarmTables(database)
+        self._url = url
+        self._token_file = token_file
+        self._pool = urllib3.PoolManager(maxsize=1, retries=False)
+
+    def send(self) -> None:
+        """Sends what the outbox holds. Raises NotAccepted or DatabaseError; the rest stays."""
+        while alarms := self._tables.unsent(AT_ONCE):
+            metrics.UNSENT.set(len(alarms))
+            for alarm in alarms:
+                self._post(alarm)
+                self._tables.sent(alarm)
+                metrics.SENT.inc()
+        metrics.UNSENT.set(0)
+
+    def _post(self, alarm: AlarmRow) -> None:
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key_of(alarm)}
+        try:
+            if self._token_file:
+                token = Path(self._token_file).read_text(encoding="utf-8").strip()
+                headers["Authorization"] = f"Bearer {token}"
+            response = self._pool.request(
+                "POST",
+                self._url,
+                body=msgspec.json.encode(alarm),
+                headers=headers,
+                timeout=TIMEOUT,
+                redirect=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise NotAccepted(f"{without_password(self._url)}: {error}") from None
+        if not 200 <= response.status < 300:
+            raise NotAccepted(f"{without_password(self._url)} answered {response.status}")
+
+
+def key_of(alarm: AlarmRow) -> str:
+    """Names an event of an alarm, in every replay of its stream."""
+    return f"{alarm.stream}-{alarm.seq}/{alarm.model}/{alarm.version}"
