@@ -11,7 +11,8 @@ from embedded import replay as embedded
 from embedded.programs import PIPELINE, Programs
 from embedded.stack import PORTS, environment, free_port, make_private, prepare
 from modelapi.artifact import Ref
-from modelapi.champion import State, StateFile
+from modelapi.champion import State
+from modelapi.states import StateFile
 
 FOLDER = Path("var/backtest")
 

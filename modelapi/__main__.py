@@ -14,10 +14,12 @@ import msgspec
 
 from modelapi import champion
 from modelapi.artifact import ArtifactError, Ref
-from modelapi.champion import State, StateError, StateFile
+from modelapi.champion import State, StateError
 from modelapi.registry import alarm_of
 from modelapi.repository import Model, Repository
 from modelapi.settings import Settings
+from modelapi.state_table import open_states
+from modelapi.states import States
 from wire.alarms import Policy
 from wire.settings import read
 from wire.tokens import make_token, read_key
@@ -104,7 +106,7 @@ def _run(asked: argparse.Namespace) -> None:
 def _change(asked: argparse.Namespace, settings: Settings) -> None:
     models = Path(settings.models)
     repository = Repository(models)
-    states = StateFile(settings.model_state, models / "default.json")
+    states = open_states(settings)
     actor = getpass.getuser()
     if asked.command == "list":
         _list(repository, states.read()[1])
@@ -133,9 +135,7 @@ def _change(asked: argparse.Namespace, settings: Settings) -> None:
         )
 
 
-def _alarm(
-    asked: argparse.Namespace, repository: Repository, states: StateFile, actor: str
-) -> None:
+def _alarm(asked: argparse.Namespace, repository: Repository, states: States, actor: str) -> None:
     ref = Ref(asked.model, asked.version)
     model = _verify(repository, ref)
     given = {

@@ -1,4 +1,4 @@
-"""The models that this process serves, kept in step with the state file."""
+"""The models that this process serves, kept in step with the state."""
 
 import logging
 import threading
@@ -9,8 +9,9 @@ import msgspec
 
 from modelapi.api_errors import NotServing, UnknownModel
 from modelapi.artifact import ArtifactError, Ref, manifest_digest, sha256
-from modelapi.champion import State, StateError, StateFile
+from modelapi.champion import State, StateError
 from modelapi.repository import Model, Repository
+from modelapi.states import States
 from wire.alarms import Policy
 
 log = logging.getLogger("modelapi")
@@ -31,10 +32,11 @@ class Serving:
     etag: str
 
 
-def serving(champion: Model, shadows: tuple[Model, ...], state: State) -> Serving:
-    """Put models to use."""
+def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: State) -> Serving:
+    """Put models to use. change: the number of the last change of the state."""
     body = msgspec.json.encode(
         {
+            "change": change,
             "champion": _declared(champion, state),
             "shadows": [_declared(model, state) for model in shadows],
         }
@@ -60,7 +62,7 @@ def _declared(model: Model, state: State) -> dict[str, object]:
 class Registry:
     """Loaded models by name and version, and which of them are in use."""
 
-    def __init__(self, repository: Repository, states: StateFile) -> None:
+    def __init__(self, repository: Repository, states: States) -> None:
         self.repository = repository
         self.states = states
         self._serving: Serving | None = None
@@ -71,6 +73,8 @@ class Registry:
         self._loaded: dict[Ref, Model] = {}
         self._failed: dict[Ref, tuple[str, float]] = {}
         self._lock = threading.RLock()
+        self._refreshing = threading.Lock()
+        self._unreadable = False
 
     @property
     def serving(self) -> Serving:
@@ -80,7 +84,7 @@ class Registry:
         return self._serving
 
     def watch(self, seconds: float = 0.5) -> None:
-        """Keep in step with the state file for as long as the process lives."""
+        """Keep in step with the state for as long as the process lives."""
 
         def forever() -> None:
             while True:
@@ -88,17 +92,27 @@ class Registry:
                 try:
                     self.refresh()
                 except Exception:
-                    log.exception("watching %s failed", self.states.path)
+                    log.exception("watching the models in use failed")
 
         threading.Thread(target=forever, name="watch-models", daemon=True).start()
 
     def refresh(self) -> None:
-        """Take over a change of the state file, or go on with the old models and say why."""
-        with self._lock:
+        """Take over a change of the state, or go on with the old models and say why."""
+        # A slow database must not delay requests, which need the other lock.
+        with self._refreshing:
             try:
                 change, state = self.states.read()
             except StateError as error:
-                return self._keep(str(error))
+                self._unreadable = True
+                self._keep(str(error))
+                return
+            if self._unreadable:
+                self._unreadable, self._reason = False, ""
+                log.info("the models in use can be read again")
+            self._apply(change, state)
+
+    def _apply(self, change: int, state: State) -> None:
+        with self._lock:
             again = self._retry_at is not None and time.monotonic() >= self._retry_at
             if (change, state) == (self._change, self._state) and not again:
                 return None
@@ -117,7 +131,7 @@ class Registry:
                 except ArtifactError as error:
                     self._retry_at = time.monotonic() + RETRY_SECONDS
                     log.error("shadow %s refused, goes without: %s", ref, error)
-            old, self._serving = self._serving, serving(champion, tuple(shadows), state)
+            old, self._serving = self._serving, serving(change, champion, tuple(shadows), state)
             self._reason = ""
             if old is None or old.etag != self._serving.etag:
                 names = ", ".join(str(model.ref) for model in shadows) or "none"

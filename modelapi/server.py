@@ -15,10 +15,10 @@ from modelapi import (
     openapi,
     tokens,
 )
-from modelapi.champion import StateFile
 from modelapi.registry import Registry
 from modelapi.repository import Repository
 from modelapi.settings import Settings
+from modelapi.state_table import open_states
 from modelapi.statistics import Statistics
 
 BODY_LIMIT = 32 * 1024 * 1024
@@ -33,10 +33,7 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     settings = config or Settings()
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
-    models = Path(settings.models)
-    registry = Registry(
-        Repository(models), StateFile(settings.model_state, models / "default.json")
-    )
+    registry = Registry(Repository(Path(settings.models)), open_states(settings))
     app.extensions["registry"] = registry
     app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 import msgspec
 
-from wire.settings import File, LogFormat, LogLevel, Parsed
+from wire.settings import File, LogFormat, LogLevel, Parsed, SecretFile, Url
 
 
 class Folder(Parsed, str):
@@ -20,6 +20,12 @@ class Folder(Parsed, str):
         return cls(text)
 
 
+class MySQLUrl(Url):
+    """The address of a MySQL database."""
+
+    expected = "mysql://USER@HOST:PORT/DATABASE"
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Read from the environment by `wire.settings.read`."""
 
@@ -27,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True):
     model_state: Annotated[Path, "file with the models in use and the history"] = Path(
         "var/models.sqlite"
     )
+    model_state_url: Annotated[MySQLUrl, "the same in a table, for several replicas"] = MySQLUrl()
+    model_state_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
     token_key_file: Annotated[File, "secret or public key; with it, requests need a token"] = (
         msgspec.field(name="MODEL_TOKEN_KEY_FILE", default=File())
     )

@@ -5,10 +5,12 @@ table `models` in case Redis and the model API are unavailable.
 """
 
 import logging
+import time
 from typing import Any
 
 import msgspec
 from redis import Redis
+from redis.exceptions import WatchError
 
 from tool.database import Database
 from tool.model_client import Declaration, ModelClient, read_declaration
@@ -18,42 +20,85 @@ from wire.tables import ModelRow
 
 log = logging.getLogger("tool")
 
+# Seconds after which a declaration that the model API gives no more may be replaced.
+CONFIRMED = 10.0
+
 
 class Publisher:
-    """Copies the declaration from the model API to Redis and the database."""
+    """Copies the declaration from the model API to Redis and the database.
+
+    Replicas of the model API differ for a moment after a change, and longer where one cannot load a
+    model. A declaration gives way at once to one of a later change; to another one only when no
+    replica has confirmed it for `CONFIRMED` seconds.
+    """
 
     def __init__(self, redis: Redis, database: Database, client: ModelClient) -> None:
         self._redis: Any = redis
         self._database = database
         self._client = client
-        self._declared: bytes | None = None
-        # The model API sends a declaration only once, so it is kept until it is stored.
-        self._unstored: Declaration | None = None
+        # The last answer of the model API, which does not repeat it.
+        self._answered: Declaration | None = None
+        self._confirmed = time.monotonic()
+        # What is in Redis, and in the database too.
+        self._published: bytes | None = None
 
     def publish(self) -> None:
         """Raises DatabaseError, RedisError or ModelUnavailable."""
-        self._write()
-        declaration = self._client.declaration()
-        if declaration is not None:
-            self._unstored = declaration
-            self._declared = msgspec.json.encode(declaration)
-            log.info(
-                "champion %s version %s; shadows: %s",
-                declaration.champion.model,
-                declaration.champion.version,
-                ", ".join(f"{m.model} {m.version}" for m in declaration.shadows) or "none",
-            )
-            self._write()
+        published = self._redis.get(DECLARATION) or self._restore()
+        if published is not None and published != self._published:
+            self._remember(published)
+        self._answered = self._client.declaration() or self._answered
+        if self._answered is None:
+            return
+        answered = msgspec.json.encode(self._answered)
+        if answered == published:
+            self._confirmed = time.monotonic()
+        elif self._replaces(self._answered, published):
+            self._replace(published, answered, self._answered)
 
-    def _write(self) -> None:
-        if self._unstored is not None:
-            self._database.remember_models(model_rows(self._unstored))
-            self._unstored = None
-        published = self._redis.get(DECLARATION)
-        if self._declared is None and published is None:
-            self._declared = stored(self._database)
-        if self._declared is not None and published != self._declared:
-            self._redis.set(DECLARATION, self._declared)
+    def _restore(self) -> bytes | None:
+        """Puts back what Redis has lost."""
+        declared = self._published or stored(self._database)
+        if declared is not None:
+            self._redis.set(DECLARATION, declared, nx=True)
+        return declared
+
+    def _remember(self, published: bytes) -> None:
+        try:
+            declaration = read_declaration(published)
+        except ValueError:
+            return  # the workers remove it
+        self._database.remember_models(model_rows(declaration))
+        self._published = published
+
+    def _replaces(self, answered: Declaration, published: bytes | None) -> bool:
+        try:
+            known = read_declaration(published or b"")
+        except ValueError:
+            return True
+        unconfirmed = time.monotonic() - self._confirmed
+        return answered.change > known.change or unconfirmed > CONFIRMED
+
+    def _replace(self, published: bytes | None, answered: bytes, declaration: Declaration) -> None:
+        """Replaces the declaration, unless another tool has done so since it was read."""
+        self._remember(answered)
+        with self._redis.pipeline() as pipe:
+            pipe.watch(DECLARATION)
+            if pipe.get(DECLARATION) != published:
+                return
+            pipe.multi()
+            pipe.set(DECLARATION, answered)
+            try:
+                pipe.execute()
+            except WatchError:
+                return
+        self._confirmed = time.monotonic()
+        log.info(
+            "champion %s version %s; shadows: %s",
+            declaration.champion.model,
+            declaration.champion.version,
+            ", ".join(f"{m.model} {m.version}" for m in declaration.shadows) or "none",
+        )
 
 
 class Subscriber:
@@ -96,7 +141,9 @@ def stored(database: Database) -> bytes | None:
         roles[row.role].append(declared)
     if not roles["champion"]:
         return None
-    return msgspec.json.encode({"champion": roles["champion"][0], "shadows": roles["shadow"]})
+    champion, shadows = roles["champion"][0], roles["shadow"]
+    # Any answer of the model API is newer.
+    return msgspec.json.encode({"champion": champion, "shadows": shadows, "change": -1})
 
 
 def model_rows(declaration: Declaration) -> list[ModelRow]:

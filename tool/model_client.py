@@ -42,10 +42,13 @@ class Model(msgspec.Struct, frozen=True):
 class Declaration(msgspec.Struct, frozen=True):
     """The champion, whose predictions the pages show, and the shadows, whose predictions are only
     stored.
+
+    change: the number of the last change of roles or alarm rules; 0 before the first.
     """
 
     champion: Model
     shadows: list[Model] = []
+    change: int = 0
 
 
 class _Prediction(msgspec.Struct):

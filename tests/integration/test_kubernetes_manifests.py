@@ -123,7 +123,10 @@ def test_a_service_has_the_settings_of_compose(service: str, resources: Resource
         if (text := by_default(value or ""))
     }
     if service == "modelapi":
-        del given["MODEL_STATE"], given["MODEL_STATE_PASSWORD_FILE"]  # several replicas share it
+        del (
+            given["MODEL_STATE_URL"],
+            given["MODEL_STATE_PASSWORD_FILE"],
+        )  # several replicas share it
     assert given == expected
     assert container.get("args") == COMPOSE[service].get("command")
     [settings] = container["envFrom"]

@@ -12,11 +12,11 @@ import pytest
 from embedded.stack import ROOT
 from modelapi.api_errors import NotServing
 from modelapi.artifact import Ref, manifest_digest
-from modelapi.champion import StateFile
 from modelapi.registry import Registry
 from modelapi.repository import Repository
 from modelapi.server import create_app
 from modelapi.settings import Settings
+from modelapi.states import StateFile
 from tests.support.modelapi_server import (
     ROW,
     add_linear,

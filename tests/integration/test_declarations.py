@@ -1,0 +1,122 @@
+"""Which declaration the tools publish, with a real Redis and database."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import servers
+from tool import declarations
+from tool.database import Database, connect
+from tool.declarations import Publisher, Subscriber
+from tool.model_client import Declaration, Model
+from wire.keys import DECLARATION
+
+OLD, NEW = (Declaration(Model("risk", version, []), change=int(version)) for version in "12")
+PARTLY = Declaration(NEW.champion, [OLD.champion], change=2)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Any]:
+    with servers.redis_server(tmp_path) as client:
+        yield client
+
+
+@pytest.fixture
+def database(new_database: Callable[[str], str]) -> Database:
+    database = connect(new_database("sqlite"))
+    database.create_tables()
+    return database
+
+
+class Replicas:
+    """A model API whose replicas answer in turns."""
+
+    def __init__(self, *answers: Declaration) -> None:
+        self.answers = list(answers)
+
+    def declaration(self) -> Declaration:
+        self.answers.append(self.answers.pop(0))
+        return self.answers[-1]
+
+
+class Tools:
+    """Two tools that publish in turns; workers see each change."""
+
+    def __init__(self, redis: Any, database: Database, replicas: Replicas) -> None:
+        client: Any = replicas
+        self._publishers = [Publisher(redis, database, client) for _ in range(2)]
+        self._worker = Subscriber(redis, database)
+        self.seen: list[Declaration] = []
+
+    def rounds(self, count: int) -> None:
+        for _ in range(count):
+            for publisher in self._publishers:
+                publisher.publish()
+                if (changed := self._worker.changed()) is not None:
+                    self.seen.append(changed)
+
+
+def roles(database: Database) -> dict[str, str]:
+    return {row.version: row.role for row in database.models()}
+
+
+def test_replicas_that_disagree_do_not_flip_the_declaration(redis: Any, database: Database) -> None:
+    replicas = Replicas(OLD)
+    tools = Tools(redis, database, replicas)
+    tools.rounds(3)
+    replicas.answers = [OLD, NEW, OLD]
+    tools.rounds(10)
+    assert tools.seen == [OLD, NEW]
+    assert roles(database) == {"1": "retired", "2": "champion"}
+
+
+def test_a_replica_that_lacks_a_model_does_not_flip_the_declaration(
+    redis: Any, database: Database
+) -> None:
+    tools = Tools(redis, database, Replicas(NEW, PARTLY, PARTLY))
+    tools.rounds(10)
+    assert len(tools.seen) == 1
+
+
+def test_a_declaration_that_no_replica_confirms_gives_way(
+    redis: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the loss of the model API's state, whose changes count from 1 again."""
+    replicas = Replicas(NEW)
+    tools = Tools(redis, database, replicas)
+    tools.rounds(2)
+    replicas.answers = [OLD]
+    tools.rounds(2)
+    assert tools.seen == [NEW]
+    monkeypatch.setattr(declarations, "CONFIRMED", 0.0)
+    tools.rounds(2)
+    assert tools.seen == [NEW, OLD]
+    assert roles(database) == {"1": "champion", "2": "retired"}
+
+
+def test_a_lost_declaration_is_published_again(redis: Any, database: Database) -> None:
+    replicas = Replicas(NEW, OLD)
+    tools = Tools(redis, database, replicas)
+    tools.rounds(3)
+    redis.flushall()
+    tools.rounds(3)
+    assert tools.seen == [NEW]
+    assert redis.exists(DECLARATION)
+
+
+def test_after_a_loss_of_redis_the_tables_serve_until_the_model_api_answers(
+    redis: Any, database: Database
+) -> None:
+    Tools(redis, database, Replicas(OLD)).rounds(2)
+    redis.flushall()
+    worker = Subscriber(redis, database)
+    restored = worker.changed()
+    assert restored is not None
+    assert restored.champion == OLD.champion
+    # A change of the state file that was lost with it has a number of its own.
+    other = Declaration(NEW.champion, change=0)
+    tools = Tools(redis, database, Replicas(other))
+    tools.rounds(2)
+    assert tools.seen[-1] == other
