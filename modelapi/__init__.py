@@ -1,1 +1,1 @@
-"""The model API: predictions over HTTP from the artifacts in `models/`."""
+"""The model API: serves predictions of the models in `models/` over HTTP."""

@@ -28,7 +28,7 @@ DAY = 86_400
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Runs one command; returns the exit code."""
     asked = _parser().parse_args(arguments)
     try:
         _run(asked)
@@ -41,24 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modelapi", description="Models and tokens.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="what there is, and what is in use")
+    commands.add_parser("list", help="list all models, and which ones are in use")
     commands.add_parser("history", help="who changed what, when")
-    commands.add_parser("rollback", help="back to before the last promotion")
-    check = commands.add_parser("check", help="would these artifacts be served?")
+    commands.add_parser("rollback", help="restore the models in use before the last promotion")
+    check = commands.add_parser("check", help="check whether artifacts would be served")
     check.add_argument("folder", type=Path, nargs="+", metavar="models/NAME/VERSION")
     for command, text in (
-        ("promote", "make a version the champion; the old one goes on as a shadow"),
-        ("shadow", "run a version beside the champion"),
+        ("promote", "make a version the champion; the previous one becomes a shadow"),
+        ("shadow", "run a version as a shadow of the champion"),
     ):
         added = commands.add_parser(command, help=text)
         added.add_argument("model", metavar="NAME")
         added.add_argument("version", metavar="VERSION")
     unshadow = commands.add_parser("unshadow", help="end a shadow")
-    unshadow.add_argument("model", metavar="NAME[/VERSION]", help="one shadow, or a model's all")
-    _add_alarm(commands.add_parser("alarm", help="set when a version's predictions ring"))
+    unshadow.add_argument(
+        "model", metavar="NAME[/VERSION]", help="one shadow, or all shadows of a model"
+    )
+    _add_alarm(commands.add_parser("alarm", help="set the alarm rule of a version"))
     token = commands.add_parser("token", help="print a token")
-    token.add_argument("--subject", default="tool", help="whom it is for (default: tool)")
-    token.add_argument("--days", default="365", help="how long it is good for (365)")
+    token.add_argument("--subject", default="tool", help="subject of the token (default: tool)")
+    token.add_argument("--days", default="365", help="days until it expires (365)")
     token.add_argument(
         "--key",
         type=Path,
@@ -78,9 +80,9 @@ def _add_alarm(parser: argparse.ArgumentParser) -> None:
     for option, text in (
         ("--at", "the probability that raises an alarm"),
         ("--clear", "an alarm ends below this probability"),
-        ("--for-hours", "how long the probability must have been at or above --at"),
-        ("--silence-hours", "no new alarm of the stay for this time after one"),
-        ("--again-hours", "a standing alarm rings again after this time; 0 for never"),
+        ("--for-hours", "hours that the probability must have been at or above --at"),
+        ("--silence-hours", "hours after an alarm without another one in the stay"),
+        ("--again-hours", "hours after which an active alarm rings again; 0: never"),
     ):
         metavar = "HOURS" if option.endswith("-hours") else "P"
         parser.add_argument(option, type=float, metavar=metavar, help=text)
@@ -89,7 +91,7 @@ def _add_alarm(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("FROM", "TO"),
-        help="an alarm is true when the event follows in this time",
+        help="an alarm is true when the event follows within these hours",
     )
 
 
@@ -112,7 +114,7 @@ def _change(asked: argparse.Namespace, settings: Settings) -> None:
         _list(repository, states.read()[1])
     elif asked.command == "history":
         for change in states.history():
-            # An actor is a token's text, which may hold a line break.
+            # An actor is text of a token, which may contain a line break.
             fields = [change.at, change.actor, change.action, change.model]
             if change.action == "alarm":
                 fields.append(_rule(change.state.alarms[change.model]))
@@ -163,7 +165,9 @@ def _rule(policy: Policy) -> str:
 
 
 def _verify(repository: Repository, ref: Ref) -> Model:
-    """Load a version as the server would, so that none is put in use that cannot serve."""
+    """Loads a version as the server does, so that only a version that can be served is put in
+    use.
+    """
     if ref not in repository.refs():
         raise ValueError(f"{repository.root}: has no model {ref}")
     return repository.load(ref)
@@ -173,7 +177,7 @@ def _check(folder: Path) -> None:
     folder = folder.resolve()
     model = Repository(folder.parent.parent).load(Ref(folder.parent.name, folder.name))
     served = type(model.predictor).__name__.lower()
-    print(f"{model.ref}: sound; {len(model.names)} features, served as {served}")
+    print(f"{model.ref}: valid; {len(model.names)} features, served as {served}")
 
 
 def _list(repository: Repository, state: State) -> None:
@@ -204,7 +208,7 @@ def _print_state(state: State) -> None:
 def _print_token(asked: argparse.Namespace) -> None:
     if asked.key is None:
         raise ValueError(
-            "no key: set MODEL_TOKEN_KEY_FILE, or give --key FILE (make token KEY=FILE)"
+            "no key: set MODEL_TOKEN_KEY_FILE, or use --key FILE (make token KEY=FILE)"
         )
     key, algorithm = read_key(asked.key, private=True)
     print(make_token(key, algorithm, asked.subject, _days(asked.days) * DAY))

@@ -1,5 +1,5 @@
-"""Errors as JSON: RFC 9457 problem details, with the member `error` beside `detail`
-for clients of the Open Inference Protocol, which look for it.
+"""Errors as RFC 9457 problem details, with an additional member `error`, which clients of the Open
+Inference Protocol expect.
 """
 
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger("modelapi")
 
 
 class ApiError(Exception):
-    """A request that cannot be answered as asked; becomes a problem document."""
+    """Base class of errors that become a problem document."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -24,7 +24,7 @@ class ApiError(Exception):
 
 
 class BadInput(ApiError):
-    """Input of the wrong shape or value; names the field, and the row within a list."""
+    """The input has a wrong shape or value; names the field, and the row of a list."""
 
     status = HTTPStatus.BAD_REQUEST
 
@@ -43,37 +43,37 @@ class UnknownModel(ApiError):
 
 
 class WrongMediaType(ApiError):
-    """A body that does not call itself what the route takes."""
+    """The Content-Type is not one that the route accepts."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class TooLarge(ApiError):
-    """More than a request may hold."""
+    """The request is too large."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class NotServing(ApiError):
-    """The model exists but cannot be served; says why."""
+    """The model exists but cannot be served; the text is the reason."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Conflict(ApiError):
-    """What is asked would take away a model that is in use."""
+    """The request would unload a model that is in use."""
 
     status = HTTPStatus.CONFLICT
 
 
 class Forbidden(ApiError):
-    """Not for whoever asks from there."""
+    """The request is not allowed from this origin."""
 
     status = HTTPStatus.FORBIDDEN
 
 
 class Unauthorized(ApiError):
-    """No valid token; each kind has a name and a message of its own."""
+    """Base class: the request has no valid token. Each kind has its own name and message."""
 
     status = HTTPStatus.UNAUTHORIZED
     message = ""
@@ -84,7 +84,7 @@ class Unauthorized(ApiError):
 
 
 class NoAuthorizationError(Unauthorized):
-    """The request brings no token."""
+    """The request has no token."""
 
     message = "Missing Authorization Header"
 
@@ -96,19 +96,19 @@ class InvalidSignatureError(Unauthorized):
 
 
 class ExpiredSignatureError(Unauthorized):
-    """The token's time is over."""
+    """The token has expired."""
 
     message = "Signature has expired"
 
 
 class WrongTokenError(Unauthorized):
-    """Not a token of the kind this server takes."""
+    """The token is not of the kind that this server accepts."""
 
     message = "Only access tokens are allowed"
 
 
 def problem(status: int, detail: str, **members: Any) -> Response:
-    """A problem document as a response."""
+    """A response with a problem document."""
     document = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -122,7 +122,7 @@ def problem(status: int, detail: str, **members: Any) -> Response:
 
 
 def register(app: Flask) -> None:
-    """Answer every error of the application as a problem document."""
+    """Makes the application answer every error with a problem document."""
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
@@ -137,22 +137,22 @@ def register(app: Flask) -> None:
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(error.valid_methods)
         if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            # The rest of the body is not read, so the connection is of no more use.
+            # The rest of the body is not read, so the connection cannot be reused.
             response.headers["Connection"] = "close"
         return response
 
     @app.errorhandler(Exception)
     def fault(error: Exception) -> Response:
         log.exception("%s %s failed", request.method, request.path)
-        return problem(500, "The server met an error of its own; its log tells more.")
+        return problem(500, "Internal error of the server; see its log.")
 
 
 def _sentence(error: HTTPException) -> str:
     if error.code == HTTPStatus.NOT_FOUND:
-        return f"There is no {request.path}; /docs tells what there is."
+        return f"There is no {request.path}; /docs lists all paths."
     if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
         return f"{request.method} is not a method of {request.path}."
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         limit = request.max_content_length or 0
-        return f"The body is larger than {limit} bytes; send fewer rows a call."
+        return f"The body is larger than {limit} bytes; send fewer rows per request."
     return error.description or HTTPStatus(error.code or 500).phrase

@@ -1,6 +1,6 @@
-"""A model on disk: `models/<name>/<version>/`, described by its manifest.json.
+"""Reads and writes a model on disk: `models/<name>/<version>/`, described by manifest.json.
 
-`models/README.md` tells the format to those who write artifacts.
+`models/README.md` documents the format.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ MODEL_FILES = {"sklearn": "model.joblib", "linear": "linear.json", "scorecard": 
 
 
 class ArtifactError(Exception):
-    """An artifact that cannot be used; the message is one line naming file and fault."""
+    """An artifact is invalid; the message is one line with the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Ref:
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One output of a model, a number or a text a row."""
+    """One output of a model, a number or a text per row."""
 
     name: str
     datatype: Literal["FP64", "INT64", "BYTES"] = "FP64"
@@ -48,7 +48,7 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A figure with its confidence interval."""
+    """A metric with its confidence interval."""
 
     value: float
     low: float | None = None
@@ -56,7 +56,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The line that the model's log odds go through: intercept + slope * log odds."""
+    """A calibration of the model's log odds: intercept + slope * log odds."""
 
     intercept: float = 0.0
     slope: float = 1.0
@@ -65,11 +65,10 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """manifest.json: the description of a model.
 
-    significant_digits: features are rounded to as many before the model sees them, by
-    `modelapi.rounding`; unset: they are not. learned_hours: hours since the first reading of a stay
-    that the training rows reach to; a later prediction is extrapolation. alarm: when its
-    predictions ring; unset: never. reference: the training data by day, for drift; unset: no
-    figures of drift.
+    significant_digits: features are rounded to this number of digits, by `modelapi.rounding`,
+    before the model gets them; unset: no rounding. learned_hours: the latest training rows, in
+    hours since the first reading of a stay; later predictions are extrapolated. alarm: the alarm
+    rule; unset: no alarms. reference: the training data by day, for drift; unset: no drift figures.
     """
 
     format: Literal[1] = 1
@@ -112,14 +111,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A row of features and the outputs that the model gave when it was made."""
+    """A row of features, and the outputs that the model returned when it was made."""
 
     features: dict[str, float | None]
     outputs: dict[str, float | str]
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """An artifact as read from disk, every file checked against its digest."""
+    """An artifact read from disk, after a check of every file's digest."""
 
     manifest: Manifest
     digest: str
@@ -132,14 +131,16 @@ def sha256(content: bytes) -> str:
 
 
 def manifest_digest(folder: Path) -> str:
-    """SHA-256 of manifest.json, which through its file digests stands for the whole artifact."""
+    """SHA-256 of manifest.json, which identifies the whole artifact through the digests of its
+    files.
+    """
     return sha256(_read(folder / "manifest.json"))
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Read and check `models/<name>/<version>`; raises ArtifactError.
+    """Reads and checks `models/<name>/<version>`. Raises ArtifactError.
 
-    Each file is read once, so what was checked is what is used.
+    Each file is read once, so that the checked bytes are the ones that are used.
     """
     content = _read(folder / "manifest.json")
     manifest = _decode(content, Manifest, folder / "manifest.json")
@@ -164,10 +165,10 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def write_artifact(root: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
-    """Write an artifact under `root`; the files' digests are filled into the manifest.
+    """Writes an artifact under `root`, with the files' digests in the manifest.
 
-    The folder appears whole or not at all, and a version is never overwritten with
-    other content: raises FileExistsError. Returns the folder.
+    The folder is written atomically. Raises FileExistsError if the version exists with other
+    content. Returns the folder.
     """
     digests = {name: sha256(content) for name, content in sorted(files.items())}
     checked = msgspec.convert({**manifest, "files": digests}, Manifest)
@@ -176,7 +177,7 @@ def write_artifact(root: Path, manifest: Mapping[str, Any], files: Mapping[str, 
     if folder.exists():
         if {path.name: path.read_bytes() for path in folder.iterdir()} == contents:
             return folder
-        raise FileExistsError(f"{folder}: exists; give the model another version")
+        raise FileExistsError(f"{folder}: exists with other content; use another version")
     draft = folder.parent / f".{folder.name}.{os.getpid()}"
     draft.mkdir(parents=True)
     for name, content in contents.items():

@@ -1,6 +1,6 @@
-"""Refuses requests that a page of another site makes a browser send.
+"""Rejects requests that a browser sends on behalf of another site's page.
 
-Every browser names the page's site in Origin with a POST, and current ones in Sec-Fetch-Site.
+Browsers send the page's site in Origin with a POST, and current browsers also send Sec-Fetch-Site.
 """
 
 from urllib.parse import urlsplit
@@ -13,12 +13,12 @@ _SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 def from_browser() -> bool:
-    """Whether the request shows the marks of a browser."""
+    """Whether the request has headers that only browsers send."""
     return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
 
 
 def register(app: Flask) -> None:
-    """Answer 403 to requests of other sites, but for those that only read."""
+    """Answers 403 to requests of other sites, except those that only read."""
 
     @app.before_request
     def same_site() -> None:
@@ -27,12 +27,12 @@ def register(app: Flask) -> None:
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
         origin = request.headers.get("Origin")
         if site not in ("same-origin", "none") or (origin is not None and not _is_own(origin)):
-            raise Forbidden("A page of another site may not send this request.")
+            raise Forbidden("A page of another site must not send this request.")
 
 
 def _is_own(origin: str) -> bool:
     try:
-        # Without ports: a proxy in between may have another one.
+        # Without ports, because a proxy in between may use another one.
         return urlsplit(origin).hostname == urlsplit(f"//{request.host}").hostname
     except ValueError:
         return False

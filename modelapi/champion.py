@@ -7,14 +7,14 @@ from wire.alarms import Policy
 
 
 class StateError(Exception):
-    """A change that cannot be made, or a state that cannot be read; one line why."""
+    """A change is not possible, or the state cannot be read; the message is one line."""
 
 
 @dataclass(frozen=True)
 class State:
-    """champion: its predictions are the patient's. shadows: run beside it on every reading.
-    unloaded: names of models that are not served. alarms: by `model/version`, the rules that
-    replace those of the manifests.
+    """champion: the model whose predictions the pages show. shadows: models that also predict at
+    every reading. unloaded: names of models that are not served. alarms: the rules that replace
+    those of the manifests, by `model/version`.
     """
 
     champion: Ref
@@ -29,7 +29,7 @@ class State:
 
 @dataclass(frozen=True)
 class Change:
-    """A row of the audit; state is what held from then on."""
+    """A row of the audit log; state is the state after the change."""
 
     id: int
     at: str
@@ -40,15 +40,15 @@ class Change:
 
 
 def promote(state: State, ref: Ref) -> State:
-    """Make a version the champion. The old one goes on as a shadow, so that what it says
-    can be compared.
+    """Makes a version the champion. The previous champion becomes a shadow, so that the two can be
+    compared.
     """
     rest = [other for other in state.active if other != ref]
     return replace(state, champion=ref, shadows=tuple(rest), unloaded=_less(state, ref.model))
 
 
 def shadow(state: State, ref: Ref) -> State:
-    """Run a version in shadow, also beside other versions of the same model."""
+    """Runs a version as a shadow, also beside other versions of the same model."""
     if ref == state.champion:
         raise StateError(f"{ref} is the champion")
     rest = [other for other in state.shadows if other != ref]
@@ -56,7 +56,7 @@ def shadow(state: State, ref: Ref) -> State:
 
 
 def unshadow(state: State, model: str) -> State:
-    """End a shadow, NAME/VERSION, or all shadows of a model, NAME."""
+    """Ends one shadow (NAME/VERSION), or all shadows of a model (NAME)."""
     rest = tuple(other for other in state.shadows if model not in (other.model, str(other)))
     if rest == state.shadows:
         raise StateError(f"{model} is not a shadow")
@@ -64,14 +64,14 @@ def unshadow(state: State, model: str) -> State:
 
 
 def load(state: State, model: str) -> State:
-    """Serve a model again."""
+    """Serves a model again."""
     return replace(state, unloaded=_less(state, model))
 
 
 def unload(state: State, model: str) -> State:
-    """Serve a model no longer; one that is in use stays."""
+    """Stops serving a model. Raises for a model that is in use."""
     if model in [ref.model for ref in state.active]:
-        raise StateError(f"{model} is in use; make another the champion, or end its shadow, first")
+        raise StateError(f"{model} is in use; first promote another model, or end its shadow")
     return replace(state, unloaded=(*_less(state, model), model))
 
 

@@ -1,4 +1,4 @@
-"""The form in which trained models are served: curves and trees in one table.
+"""The compiled form of trained models: curves and trees in one table.
 
 log odds = intercept + the sum over features of a curve + the sum over trees of a leaf.
 """
@@ -15,7 +15,7 @@ from modelapi.curves import Curve
 from modelapi.predictor import Explanation, Rows, logistic
 from modelapi.trees import Trees
 
-# Rows whose masks fit the processor's cache together.
+# Number of rows whose masks fit into the processor's cache.
 _BLOCK = 128
 
 
@@ -23,10 +23,10 @@ _BLOCK = 128
 class Compiled:
     """A sum of curves and trees.
 
-    The edges of a feature's curve and of its splits cut its values into slots; the last slot is
-    for a missing value. Each table has a row per slot, feature after feature: `origins` (slots,),
-    `masks` (slots, trees); `powers` is (degree + 1, slots). `starts` is each feature's first slot.
-    leaves: shape (trees, leaves). reference: shape (features,), NaN where missing.
+    The edges of a feature's curve and splits divide its values into slots; the last slot is for a
+    missing value. Each table has a row per slot, feature by feature: `origins` (slots,), `masks`
+    (slots, trees); `powers` is (degree + 1, slots). `starts` is each feature's first slot. leaves:
+    shape (trees, leaves). reference: shape (features,), NaN where missing.
     """
 
     intercept: float
@@ -45,7 +45,9 @@ class Compiled:
         return {"probability": self.probability(rows)}
 
     def log_odds(self, rows: Rows) -> Rows:
-        """Shape (rows,). Sums run along a row, so a row's value does not depend on its batch."""
+        """The log odds, shape (rows,). Sums run along a row, so a row's value does not depend on
+        its batch.
+        """
         slots = self._slots(rows)
         curves = self._curve_values(rows, slots).sum(axis=1)
         result: Rows = self.intercept + curves + self._leaf_values(slots).sum(axis=1)
@@ -72,7 +74,7 @@ class Compiled:
         slots = np.empty(rows.shape[::-1], dtype=np.intp)
         columns = np.ascontiguousarray(rows.T)
         for place, edges, column in zip(slots, self.edges, columns, strict=True):
-            # The last edge is infinity. NaN sorts behind it.
+            # The last edge is infinity, and NaN sorts after it.
             place[:] = edges.searchsorted(column, "right")
         return np.ascontiguousarray(slots.T) + self.starts
 
@@ -90,32 +92,33 @@ class Compiled:
         values = np.empty((len(slots), trees))
         for i in range(0, len(slots), _BLOCK):
             masks = self.masks.take(slots[i : i + _BLOCK], axis=0, mode="clip")
-            # One bit is left; the number of bits below it is the number of its leaf.
+            # One bit is left; its position is the number of the leaf.
             leaf = np.bitwise_count(np.bitwise_and.reduce(masks, axis=1) - 1)
             values[i : i + _BLOCK] = self.leaves.ravel()[first + leaf]
         return values
 
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Tree and feature of each pair in which the tree splits on the feature, by tree."""
+        """The pairs (tree, feature) in which the tree splits on the feature, in order of tree."""
         lowest = np.bitwise_and.reduceat(self.masks, self.starts, axis=0)
         highest = np.bitwise_or.reduceat(self.masks, self.starts, axis=0)
         trees, features = np.nonzero((lowest != highest).T)
         return trees, features
 
     def _allowed(self, slots: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether a pair's feature lets a row reach a leaf, shape (rows, pairs, leaves)."""
+        """Whether a pair's feature allows a row to reach a leaf, shape (rows, pairs, leaves)."""
         trees, features = self._pairs
         masks = self.masks[slots[:, features], trees]
         bits = np.arange(self.leaves.shape[1], dtype=self.masks.dtype)
         return (masks[..., np.newaxis] >> bits & 1).astype(bool)
 
     def _shapley(self, row: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Rows:
-        """What the features add through the trees, shape (features,); both (pairs, leaves).
+        """The contributions of the features through the trees, shape (features,). Both arguments
+        have the shape (pairs, leaves).
 
-        A leaf is reached when all its features that only the row allows have the row's value and
-        all that only the reference allows have the reference's; Shapley's weight depends on their
-        numbers alone (Sundararajan and Najmi 2020, Laberge and Pequignot 2022).
+        A coalition reaches a leaf when all features that only the row allows have the row's value,
+        and all that only the reference allows have the reference's. The Shapley weight depends only
+        on their numbers (Sundararajan and Najmi 2020, Laberge and Pequignot 2022).
         """
         trees, features = self._pairs
         result = np.zeros(len(self.edges))
@@ -147,7 +150,7 @@ def assemble(intercept: float, curves: Sequence[Curve], trees: Trees, reference:
     degree = max(curve.powers.shape[1] for curve in curves)
     for feature, curve in enumerate(curves):
         cuts = np.union1d(curve.edges, trees.thresholds(feature))
-        # A value of each slot: below the first edge, the edges, and missing.
+        # One value per slot: below the first edge, the edges, and missing.
         values = np.concatenate([[np.nextafter(cuts[0], -np.inf)], cuts, [np.nan]])
         piece = np.clip(curve.edges.searchsorted(values[:-1], "right") - 1, 0, None)
         table = np.zeros((len(values), degree))

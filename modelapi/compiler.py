@@ -17,7 +17,7 @@ def compile_estimator(estimator: Any, reference: Rows) -> Compiled | None:
     - a pipeline of splines (see `curves`),
     - a StackingClassifier with LogisticRegression over decision functions of these;
 
-    None for any other estimator.
+    Returns None for any other estimator.
     """
     summed = _Sum(len(reference))
     if not summed.add(estimator, 1.0):
@@ -26,7 +26,7 @@ def compile_estimator(estimator: Any, reference: Rows) -> Compiled | None:
 
 
 class _Sum:
-    """Parts added up so far, each with a weight."""
+    """The weighted sum of parts."""
 
     def __init__(self, features: int) -> None:
         self.intercept = 0.0
@@ -35,14 +35,14 @@ class _Sum:
         self._parts: set[str] = set()
 
     def add(self, estimator: Any, weight: float) -> bool:
-        """Add a part's log odds; False when it cannot be compiled."""
+        """Adds a part's log odds; returns False if it cannot be compiled."""
         kind = type(estimator).__name__
         if kind == "StackingClassifier":
             return self._add_stack(estimator, weight)
         if kind == "CalibratedClassifierCV":
             return self._add_calibrated(estimator, weight)
         kind = "trees" if kind == "HistGradientBoostingClassifier" else "curves"
-        if kind in self._parts:  # two of a kind do not occur
+        if kind in self._parts:  # there is at most one of each kind
             return False
         self._parts.add(kind)
         return (

@@ -1,6 +1,4 @@
-"""Bodies on the wire: what arrives compressed is unpacked within bounds, and answers are
-compressed for those who ask for it.
-"""
+"""Decompresses request bodies within limits, and compresses responses on request."""
 
 import gzip
 import zlib
@@ -10,16 +8,16 @@ from flask import Flask, Response, request
 from modelapi.api_errors import BadInput, TooLarge, WrongMediaType
 from modelapi.browsers import from_browser
 
-# Level 1: on localhost and in a data centre time costs more than bytes.
+# Level 1, because within a data centre time costs more than bytes.
 _LEVEL = 1
 _WORTH_IT = 4096
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 def request_body(*media_types: str) -> bytes:
-    """The body, unpacked. Clients of the protocol may send no Content-Type; a browser must.
+    """The decompressed body. Clients of the protocol may send no Content-Type; a browser must.
 
-    Raises WrongMediaType, BadInput for a broken body, TooLarge (unpacked as well as packed).
+    Raises WrongMediaType, BadInput for a damaged body, and TooLarge (compressed or decompressed).
     """
     nameless = request.mimetype == "" and not from_browser()
     if not nameless and request.mimetype not in media_types:
@@ -39,14 +37,16 @@ def request_body(*media_types: str) -> bytes:
     except zlib.error as error:
         raise BadInput(f"The body is not {encoding}: {error}.") from None
     if unpacker.unconsumed_tail:
-        raise TooLarge(f"The body unpacks to more than {limit} bytes; send fewer rows a call.")
+        raise TooLarge(
+            f"The decompressed body is larger than {limit} bytes; send fewer rows per request."
+        )
     if not unpacker.eof:
-        raise BadInput(f"The body is not {encoding}: it ends too early.")
+        raise BadInput(f"The body is not valid {encoding}: it ends too early.")
     return unpacked
 
 
 def register(app: Flask) -> None:
-    """Compress the application's answers where asked for and worth it."""
+    """Compresses the application's responses if requested and worthwhile."""
 
     @app.after_request
     def compress(response: Response) -> Response:

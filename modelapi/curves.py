@@ -1,12 +1,12 @@
 """The additive part of a compiled model: one curve per feature.
 
-Reads a fitted pipeline of splines over ranks,
+Converts a fitted pipeline of splines over ranks,
 
     union(QuantileTransformer, SimpleImputer, SplineTransformer; MissingIndicator)
     -> StandardScaler -> LogisticRegression,
 
-as a sum of functions of one feature each. A rank is piecewise linear in the value and a spline
-is piecewise polynomial in the rank, so each function is piecewise polynomial in the value.
+to a sum of functions of one feature each. A rank is piecewise linear in the value and a spline is
+piecewise polynomial in the rank, so each function is piecewise polynomial in the value.
 """
 
 import math
@@ -34,14 +34,14 @@ class Curve:
 
 
 def constant(value: float = 0.0) -> Curve:
-    """The same value everywhere."""
+    """A constant curve."""
     return Curve(np.zeros(1), np.array([[value]]), value)
 
 
 def from_pipeline(pipeline: Any) -> tuple[float, list[Curve]] | None:
-    """Intercept and curves whose sum is the pipeline's decision function.
+    """The intercept and the curves whose sum is the pipeline's decision function.
 
-    None for a pipeline of another structure or with settings that are not covered.
+    Returns None for a pipeline of another structure or with unsupported settings.
     """
     if _kinds(pipeline) != ["FeatureUnion", "StandardScaler", "LogisticRegression"]:
         return None
@@ -66,7 +66,7 @@ def from_pipeline(pipeline: Any) -> tuple[float, list[Curve]] | None:
     curves = []
     for i, feature_ranks in enumerate(_ranks(ranks)):
         basis = splines.bsplines_[i]
-        # Without a bias the last spline is left out, which is a weight of 0.
+        # Without a bias the last spline is omitted, which equals a weight of 0.
         whole = np.zeros(basis.c.shape[1])
         whole[: per_feature.shape[1]] = per_feature[i]
         spline = PPoly.from_spline(BSpline(basis.t, basis.c @ whole, basis.k))
@@ -80,13 +80,13 @@ def _kinds(pipeline: Any) -> list[str]:
 
 
 def _covered(ranks: Any, imputer: Any, splines: Any, indicator: Any, count: int) -> bool:
-    """Whether the settings are those that `from_pipeline` reads."""
+    """Whether `from_pipeline` supports the settings."""
     if ranks.output_distribution != "uniform" or imputer.add_indicator:
         return False
     if np.isnan(imputer.statistics_).any() or splines.extrapolation != "constant":
         return False
     inside = all(
-        # Ranks are from 0 to 1; outside its knots a spline is not the polynomial of its end.
+        # Ranks must be within the knots, because outside them a spline is another polynomial.
         math.isclose(basis.t[basis.k], 0, abs_tol=1e-12)
         and math.isclose(basis.t[-basis.k - 1], 1, abs_tol=1e-12)
         for basis in splines.bsplines_
@@ -96,7 +96,7 @@ def _covered(ranks: Any, imputer: Any, splines: Any, indicator: Any, count: int)
 
 @dataclass(frozen=True)
 class _Ranks:
-    """A feature's distinct quantiles and their ranks: of the value itself, just below, just above.
+    """A feature's distinct quantiles, and the ranks at, just below and just above each.
 
     The three differ where quantiles coincide.
     """
@@ -120,16 +120,16 @@ def _ranks(transformer: Any) -> Iterator[_Ranks]:
 
 
 def _compose(spline: PPoly, ranks: _Ranks, missing: float) -> Curve:
-    """The spline of the ranks: Taylor's series at each edge, with the rank's slope."""
+    """The spline of the ranks, as Taylor series at each edge with the rank's slope."""
     pieces = np.array(list(_pieces(spline.x, ranks)))
-    # Neighbours may be so close that a piece is empty: the later one counts.
+    # Neighbours may be so close that a piece is empty; then the later one counts.
     edges, rank, slope = pieces[np.append(np.diff(pieces[:, 0]) > 0, True)].T
     powers = [spline(rank, nu=m) * slope**m / math.factorial(m) for m in range(spline.c.shape[0])]
     return Curve(edges, np.stack(powers, axis=1), missing)
 
 
 def _pieces(knots: Values, ranks: _Ranks) -> Iterator[tuple[float, float, float]]:
-    """(edge, rank, slope): from the edge on, the rank is rank + slope (value - edge)."""
+    """(edge, rank, slope): from the edge on, the rank of a value is rank + slope (value - edge)."""
     quantiles, below, above = (
         each.tolist() for each in (ranks.quantiles, ranks.below, ranks.above)
     )

@@ -3,7 +3,7 @@
     python -m modelapi.default_model [FOLDER]
 
 x = -5 + 0.002 age + 0.001 last_bp + 0.03 mean_rr + 0.02 sd_temp, probability = 1 / (1 + e^-x).
-It was never fitted to data.
+It is not fitted to data.
 """
 
 import io
@@ -84,7 +84,7 @@ def pipeline() -> Pipeline:
 
 
 def build(root: Path) -> Path:
-    """Write the artifact under `root` and return its folder."""
+    """Writes the artifact under `root`; returns its folder."""
     model = pipeline()
     filled = np.array([[0.0 if value is None else value for value in row] for row in GOLDEN_ROWS])
     golden = [

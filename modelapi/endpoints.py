@@ -1,4 +1,4 @@
-"""GET /health, and the model API as the tool speaks it: /api/model."""
+"""The endpoints /health and /api/model, which the tool uses."""
 
 from http import HTTPStatus
 from time import perf_counter_ns
@@ -17,13 +17,13 @@ blueprint = Blueprint("model", __name__)
 
 
 def registry() -> Registry:
-    """The registry of the application in whose request this is called."""
+    """The registry of the current application."""
     found: Registry = current_app.extensions["registry"]
     return found
 
 
 def statistics() -> Statistics:
-    """The statistics of the application in whose request this is called."""
+    """The statistics of the current application."""
     found: Statistics = current_app.extensions["statistics"]
     return found
 
@@ -35,7 +35,7 @@ def answer(document: object, status: int = HTTPStatus.OK) -> Response:
 
 @blueprint.get("/health")
 def health() -> Response:
-    """200 while a champion is served."""
+    """Answers 200 while a champion is served."""
     try:
         champion = registry().serving.champion.ref
     except ApiError as error:
@@ -45,7 +45,7 @@ def health() -> Response:
 
 @blueprint.get("/api/model")
 def declaration() -> Response:
-    """Champion and shadows with the features they need."""
+    """Returns champion and shadows with their features."""
     serving = registry().serving
     response = Response(serving.declaration, content_type="application/json")
     response.set_etag(serving.etag)
@@ -56,10 +56,11 @@ def declaration() -> Response:
 
 @blueprint.post("/api/model")
 def predict() -> Response:
-    """Predict one row or a list of rows.
+    """Predicts one row or a list of rows.
 
-    With no model named, the champion answers; or the shadow that the rows' fields are meant
-    for, so that programs that send the original's four go on whoever is champion.
+    If the request names no model, the champion answers. If the rows do not fit it, the model in use
+    that has most of the first row's fields answers, so that programs that send the four features of
+    the first version work with any champion.
     """
     start = perf_counter_ns()
     model = _asked_for()

@@ -1,4 +1,4 @@
-"""Feature declarations as a manifest has them."""
+"""Feature declarations in a manifest."""
 
 import wire.features
 
@@ -6,8 +6,8 @@ import wire.features
 class Feature(wire.features.Feature, frozen=True, forbid_unknown_fields=True):
     """One input of a model.
 
-    range: lowest and highest value in the training data. reference: the typical value (the
-    training median) that explanations are relative to; null stands for missing.
+    range: lowest and highest value in the training data. reference: the typical value (the training
+    median) that explanations refer to; null means missing.
     """
 
     unit: str | None = None

@@ -1,4 +1,4 @@
-"""gunicorn's settings."""
+"""The settings of gunicorn."""
 
 import os
 import shutil
@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# One thread of numpy per worker: the threads of several workers would compete for the cores.
-# Must be set before numpy is imported.
+# One numpy thread per worker, because threads of several workers would compete for the cores. Must
+# be set before numpy is imported.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-# The workers share their metrics in this folder. It is emptied at the start, but not when SIGHUP
-# makes gunicorn read this file again: prometheus_client is then imported and uses the folder.
+# The workers share their metrics in this folder. It is emptied at the start, but not when gunicorn
+# reads this file again after SIGHUP, because then prometheus_client already uses the folder.
 metrics = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="icu-modelapi-")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
 if "prometheus_client" not in sys.modules:
@@ -38,14 +38,14 @@ try:
 except ValueError as error:
     raise SystemExit(str(error)) from None
 
-# The master makes the table that all workers count in.
+# The master creates the table in which all workers count.
 shared()
 
 bind = f"{settings.host}:{settings.port}"
 workers = settings.workers
 worker_class = "gthread"
 threads = 4
-# The tool and nginx keep their connections open between batches.
+# Because the tool and nginx keep connections open between batches.
 keepalive = 75
 timeout = 60
 graceful_timeout = 10
@@ -73,7 +73,7 @@ if settings.log_format == "json":
 
 
 def child_exit(_: object, worker: Any) -> None:
-    """In the master: keeps an ended worker's counters and drops its live gauges."""
+    """Runs in the master when a worker has ended: keeps its counters and drops its live gauges."""
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
     WORKERS_ENDED.inc()
 
@@ -84,7 +84,7 @@ def on_exit(_: object) -> None:
 
 
 def on_starting(_: object) -> None:
-    """Reports a taken port in one line, at once; gunicorn would retry for five seconds."""
+    """Reports a port in use with one line, without gunicorn's retries for five seconds."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

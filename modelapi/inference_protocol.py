@@ -30,7 +30,7 @@ EXPLAIN_ROWS = 100
 
 @blueprint.get("")
 def server() -> Response:
-    """Server metadata."""
+    """Returns the server metadata."""
     return answer({"name": "icu-stream-modelapi", "version": "2", "extensions": EXTENSIONS})
 
 
@@ -41,7 +41,7 @@ def live() -> Response:
 
 @blueprint.get("/health/ready")
 def ready() -> Response:
-    """Ready while a champion is served."""
+    """Reports ready while a champion is served."""
     _ = registry().serving
     return answer({"ready": True})
 
@@ -49,7 +49,9 @@ def ready() -> Response:
 @blueprint.get("/models/<name>")
 @blueprint.get("/models/<name>/versions/<version>")
 def metadata(name: str, version: str | None = None) -> Response:
-    """Inputs and outputs of a model, an FP64 tensor for each feature, and its description."""
+    """Returns the inputs and outputs of a model, with an FP64 tensor per feature, and its
+    description.
+    """
     model = registry().find(name, version)
     manifest = model.manifest
     return answer(
@@ -85,7 +87,7 @@ def _described(name: str, datatype: str) -> dict[str, object]:
 @blueprint.get("/models/<name>/config")
 @blueprint.get("/models/<name>/versions/<version>/config")
 def configuration(name: str, version: str | None = None) -> Response:
-    """The model configuration extension."""
+    """Returns the model configuration (an extension of the protocol)."""
     manifest = registry().find(name, version).manifest
     datatypes = {"FP64": "TYPE_FP64", "INT64": "TYPE_INT64", "BYTES": "TYPE_STRING"}
     return answer(
@@ -117,14 +119,16 @@ def model_ready(name: str, version: str | None = None) -> Response:
 @blueprint.post("/models/<name>/infer")
 @blueprint.post("/models/<name>/versions/<version>/infer")
 def infer(name: str, version: str | None = None) -> Response:
-    """Outputs for rows of features."""
+    """Returns the outputs for rows of features."""
     return _inference(registry().find(name, version), lambda model, rows: (model.predict(rows), {}))
 
 
 @blueprint.post("/models/<name>/explain")
 @blueprint.post("/models/<name>/versions/<version>/explain")
 def explain(name: str, version: str | None = None) -> Response:
-    """Base and contributions of the features; per row they add up to its value on the scale."""
+    """Returns base and contributions of the features, whose sum per row is its value on the
+    scale.
+    """
     return _inference(registry().find(name, version), _explained)
 
 
@@ -132,7 +136,9 @@ def _explained(
     model: Model, rows: NDArray[np.float64]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     if len(rows) > EXPLAIN_ROWS:
-        raise TooLarge(f"Explains at most {EXPLAIN_ROWS} rows per request, not {len(rows)}.")
+        raise TooLarge(
+            f"At most {EXPLAIN_ROWS} rows per request can be explained, not {len(rows)}."
+        )
     explanation = model.explain(rows)
     outputs = {
         "contributions": explanation.contributions,
@@ -183,7 +189,7 @@ def _inference(
 @blueprint.get("/models/<name>/stats")
 @blueprint.get("/models/<name>/versions/<version>/stats")
 def model_statistics(name: str | None = None, version: str | None = None) -> Response:
-    """Counts since the server started, of all workers."""
+    """Returns the counts of all workers since the server started."""
     if name is None:
         refs = registry().repository.refs()
     elif version is None:

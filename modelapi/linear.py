@@ -1,4 +1,4 @@
-"""Logistic models in fused form: one number a feature, no pipeline at serving time."""
+"""Fused logistic models: one coefficient per feature, without a pipeline at serving time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from modelapi.features import Feature
 from modelapi.predictor import Explanation, Rows, logistic
 
-# Terms of absurd values are cut here, so that their sum is a number.
+# Terms of extreme values are clipped, so that their sum is finite.
 _HUGE = 1e300
 
 
 @dataclass(frozen=True)
 class Linear:
-    """log odds = intercept + the sum over features of coefficient · value, or of `missing`
-    where a feature has no value (NaN in `missing`: the feature must have one).
+    """log odds = intercept + the sum over features of coefficient · value, or of `missing` if the
+    value is missing (NaN in `missing`: the value must not be missing).
 
-    coefficients, missing, reference: shape (features,). Contributions are told against
-    `reference`, where NaN stands for a missing value.
+    coefficients, missing, reference: shape (features,). Contributions are relative to `reference`,
+    where NaN means missing.
     """
 
     intercept: float
@@ -30,21 +30,21 @@ class Linear:
     reference: Rows
 
     def terms(self, rows: Rows) -> Rows:
-        """What each feature adds to the log odds, shape (rows, features)."""
+        """The term of each feature in the log odds, shape (rows, features)."""
         with np.errstate(over="ignore"):
             terms = np.clip(rows * self.coefficients, -_HUGE, _HUGE)
         return np.where(np.isnan(rows), self.missing, terms)
 
     def probability(self, rows: Rows) -> Rows:
-        # A sum along a row, not a matrix product: a row's result is then the same to
-        # the last bit whatever batch it comes in.
+        # A sum along a row and not a matrix product, so that a row's result is the same to the last
+        # bit in every batch.
         return logistic(self.intercept + self.terms(rows).sum(axis=1))
 
     def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
         return {"probability": self.probability(rows)}
 
     def explain(self, rows: Rows) -> Explanation:
-        # A feature with neither a reference nor a term of its own for missing counts from 0.
+        # Without a reference and without a term for missing, contributions are relative to 0.
         reference = np.nan_to_num(self.terms(self.reference[np.newaxis, :])[0])
         return Explanation(
             method="exact terms of the linear model, against the reference values",
@@ -55,7 +55,10 @@ class Linear:
 
 
 class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A feature's line in linear.json; missing: what it adds to the log odds without a value."""
+    """A feature's entry in linear.json.
+
+    missing: its term in the log odds if the value is missing.
+    """
 
     feature: str
     coefficient: float
@@ -63,14 +66,14 @@ class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LinearFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """linear.json: a fused logistic model as plain data."""
+    """The content of linear.json: a fused logistic model as plain data."""
 
     intercept: float
     terms: tuple[Term, ...]
 
 
 def from_json(content: bytes, features: Sequence[Feature]) -> Linear:
-    """The model in linear.json; raises ValueError when it does not fit the features."""
+    """Reads the model in linear.json. Raises ValueError if it does not fit the features."""
     document = msgspec.json.decode(content, type=LinearFile)
     if [term.feature for term in document.terms] != [feature.name for feature in features]:
         raise ValueError("terms: must be the manifest's features, in its order")
@@ -88,8 +91,8 @@ def reference(features: Sequence[Feature]) -> Rows:
 
 
 def fuse(pipeline: Any, features: Sequence[Feature]) -> Linear | None:
-    """Fold SimpleImputer, StandardScaler and LogisticRegression, in this order and each
-    but the last optional, into one `Linear`; None for any other pipeline.
+    """Fuses SimpleImputer, StandardScaler (both optional) and LogisticRegression, in this order,
+    into one `Linear`. Returns None for any other pipeline.
     """
     steps = [step for _, step in pipeline.steps if step not in (None, "passthrough")]
     kinds = [type(step).__name__ for step in steps]
@@ -100,8 +103,8 @@ def fuse(pipeline: Any, features: Sequence[Feature]) -> Linear | None:
     if regression.coef_.shape[0] != 1:
         return None
 
-    # Each column of the matrix on its way through the pipeline depends on one feature,
-    # its source: slope · value + offset where there is a value, else absent.
+    # Each column of the matrix in the pipeline depends on one feature, its source: slope · value +
+    # offset if there is a value, else absent.
     count = len(features)
     source, slope, offset = np.arange(count), np.ones(count), np.zeros(count)
     absent = np.full(count, np.nan)

@@ -1,4 +1,4 @@
-"""GET /metrics: the worker that is asked adds up what all of them have counted."""
+"""GET /metrics: the worker that answers sums the counts of all workers."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ blueprint = Blueprint("metrics", __name__)
 
 
 class Champion(Collector):
-    """The model in use; nothing while there is none."""
+    """A metric for the models in use; empty if there is none."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -41,14 +41,14 @@ def metrics() -> Response:
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    else:  # one process, as under `flask run` and in tests
+    else:  # a single process, as with `flask run` and in tests
         registry.register(REGISTRY)
     registry.register(Champion(current_app.extensions["registry"]))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
 def register(app: Flask) -> None:
-    """Count every request of the application, and serve the counts."""
+    """Makes the application count all requests and serve the counts."""
 
     @app.before_request
     def begin() -> None:

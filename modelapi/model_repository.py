@@ -26,7 +26,7 @@ class IndexRequest(msgspec.Struct):
 
 @blueprint.post("/index")
 def index() -> Response:
-    """All versions in the repository, with the reason where one is not served."""
+    """Lists all versions in the repository, with the reason if one is not served."""
     asked = _read(IndexRequest)
     listed = []
     for ref in registry().repository.refs():
@@ -43,18 +43,20 @@ def index() -> Response:
 
 
 class RepositoryRequest(msgspec.Struct):
-    """parameters: of load, a configuration and files, which no client may send."""
+    """parameters: for load, a configuration and files, which clients must not send."""
 
     parameters: dict[str, Any] = {}
 
 
 @blueprint.post("/models/<name>/load")
 def load(name: str) -> Response:
-    """Verifies a model again and serves it as it now is on disk."""
+    """Verifies a model again and serves its current files."""
     _require_right_to_change()
     for parameter in _read(RepositoryRequest).parameters:
         if parameter == "config" or parameter.startswith("file:"):
-            raise BadInput("is not accepted: models come from the repository alone", parameter)
+            raise BadInput(
+                "is not accepted: models can only be loaded from the repository", parameter
+            )
     for version in registry().versions(name):
         try:
             registry().repository.load(Ref(name, version))
@@ -65,7 +67,7 @@ def load(name: str) -> Response:
 
 @blueprint.post("/models/<name>/unload")
 def unload(name: str) -> Response:
-    """Stops serving a model; 409 for a model in use."""
+    """Stops serving a model; answers 409 for a model in use."""
     _require_right_to_change()
     _read(RepositoryRequest)
     registry().versions(name)
@@ -73,12 +75,12 @@ def unload(name: str) -> Response:
 
 
 def _require_right_to_change() -> None:
-    """Requires a token or, on a server without tokens, no proxy and no web page in between."""
+    """Requires a token or, on a server without tokens, a request that does not come through a proxy
+    or a web page.
+    """
     marks = ("X-Forwarded-For", "Forwarded", "Origin")
     if "actor" not in g and any(mark in request.headers for mark in marks):
-        raise Forbidden(
-            "Without tokens, only programs beside this server may load and unload models."
-        )
+        raise Forbidden("Without tokens, only local programs may load and unload models.")
 
 
 def _change(
@@ -94,7 +96,7 @@ def _change(
 
 
 def _read(shape: type[Shape]) -> Shape:
-    """The JSON body; an empty body stands for an empty object."""
+    """The JSON body; an empty body means an empty object."""
     body = request_body("application/json")
     try:
         return msgspec.json.decode(body or b"{}", type=shape)

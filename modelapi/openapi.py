@@ -1,7 +1,7 @@
-"""/openapi.json and /docs: what the API takes and gives, for programs and for people.
+"""Serves the API documentation: /openapi.json for programs, /docs for people.
 
-openapi.json holds the frame. What depends on the models is added here: the champion's
-row, the paths that name a version, and each model's own inference requests.
+openapi.json has the static part. This module adds the parts that depend on the models: the
+champion's row, the paths with a version, and each model's inference requests.
 """
 
 import copy
@@ -27,13 +27,13 @@ OF_VERSION = OF_MODEL + "/versions/{version}"
 
 @functools.cache
 def frame() -> Document:
-    """openapi.json as it lies in this folder."""
+    """The content of openapi.json in this folder."""
     found: Document = json.loads((Path(__file__).parent / "openapi.json").read_text("utf-8"))
     return found
 
 
 def document(champion: Model | None, models: Iterable[Model]) -> Document:
-    """The OpenAPI document while `champion` is in use and `models` can be asked."""
+    """The OpenAPI document for this champion and these models."""
     described = copy.deepcopy(frame())
     if champion is not None:
         described["components"]["schemas"]["Row"] = _row(champion)
@@ -62,7 +62,7 @@ def _of_version(item: Document) -> Document:
 
 
 def _of_model(item: Document, model: Model, suffix: str) -> Document:
-    """An inference operation with the request that this one model takes."""
+    """The inference operation of one model."""
     operation = copy.deepcopy(item["post"])
     if operation["operationId"] == "infer":
         outputs = [output.name for output in model.manifest.outputs]
@@ -80,7 +80,7 @@ def _row(model: Model) -> Document:
         unit = {"description": feature.unit} if feature.unit else {}
         properties[feature.name] = kind | unit
     return {
-        "description": f"The features of {model.ref}, the champion; null where missing.",
+        "description": f"The features of {model.ref}, the champion; null if missing.",
         "type": "object",
         "properties": properties,
         "required": list(model.names),
@@ -89,7 +89,9 @@ def _row(model: Model) -> Document:
 
 
 def _request(model: Model, outputs: list[str]) -> Document:
-    """A request for one row: that tensors of n rows have n values, a schema cannot say."""
+    """The schema of a request for one row. A schema cannot express that tensors of n rows have n
+    values.
+    """
     tensors = [
         {
             "type": "object",
@@ -178,7 +180,7 @@ def for_people() -> str:
 
 
 def _sections(described: Document) -> dict[str, list[Document]]:
-    """The operations under their tags, with what each status means."""
+    """The operations by tag, with the meaning of each status."""
     sections: dict[str, list[Document]] = {tag["name"]: [] for tag in described["tags"]}
     for path, item in described["paths"].items():
         for method in item.keys() & {"get", "post"}:

@@ -1,4 +1,4 @@
-"""What every kind of model can do, whatever it is made of."""
+"""The interface of all kinds of models."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,14 +25,14 @@ class Explanation:
 
 
 class Predictor(Protocol):
-    """Computes outputs from rows, the features in the order of the manifest."""
+    """Computes outputs from rows of features in the order of the manifest."""
 
     def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
-        """Each output by name, shape (rows,)."""
+        """The outputs by name, each of shape (rows,)."""
         ...
 
     def explain(self, rows: Rows) -> Explanation:
-        """Contribution of each feature."""
+        """The contribution of each feature."""
         ...
 
 

@@ -33,7 +33,7 @@ class Serving:
 
 
 def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: State) -> Serving:
-    """Put models to use. change: the number of the last change of the state."""
+    """The state with these models in use. change: the number of the last change of the state."""
     body = msgspec.json.encode(
         {
             "change": change,
@@ -45,7 +45,7 @@ def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: Sta
 
 
 def alarm_of(model: Model, state: State) -> Policy | None:
-    """The alarm rule in force: the last one set, else that of the manifest."""
+    """The current alarm rule: the last one that was set, else that of the manifest."""
     return state.alarms.get(str(model.ref)) or model.manifest.alarm or None
 
 
@@ -60,7 +60,7 @@ def _declared(model: Model, state: State) -> dict[str, object]:
 
 
 class Registry:
-    """Loaded models by name and version, and which of them are in use."""
+    """The loaded models by name and version, and which of them are in use."""
 
     def __init__(self, repository: Repository, states: States) -> None:
         self.repository = repository
@@ -163,16 +163,16 @@ class Registry:
             raise NotServing(str(error)) from None
 
     def versions(self, name: str) -> list[str]:
-        """Versions of a model, oldest first; raises UnknownModel."""
+        """The versions of a model, oldest first. Raises UnknownModel."""
         versions = [ref.version for ref in self.repository.refs() if ref.model == name]
         if not versions:
             raise UnknownModel(f"There is no model {name!r}.")
         return versions
 
     def load(self, ref: Ref) -> Model:
-        """A verified model, from memory if it is there; raises ArtifactError.
+        """A verified model, from memory if possible. Raises ArtifactError.
 
-        A failure is remembered for a few seconds, so that a broken artifact costs little.
+        A failure is cached for a few seconds, so that an invalid artifact costs little.
         """
         with self._lock:
             if ref in self._loaded:
@@ -189,7 +189,7 @@ class Registry:
             return model
 
     def _reload(self, state: State) -> None:
-        """Drop what is unloaded; take up what was replaced on disk, if it is sound."""
+        """Drops unloaded models, and reloads those that were replaced on disk if they are valid."""
         for ref, model in list(self._loaded.items()):
             if ref.model in state.unloaded:
                 del self._loaded[ref]
@@ -198,12 +198,12 @@ class Registry:
                 if manifest_digest(self.repository.folder(ref)) != model.digest:
                     self._loaded[ref] = self.repository.load(ref)
             except ArtifactError as error:
-                log.error("%s: goes on as loaded before: %s", ref, error)
+                log.error("%s: the previously loaded one is kept: %s", ref, error)
 
     def _keep(self, reason: str) -> None:
         if reason == self._reason:
             return
         self._reason = reason
         old = self._serving
-        kept = "no model is served" if old is None else f"{old.champion.ref} goes on serving"
+        kept = "no model is served" if old is None else f"{old.champion.ref} remains the champion"
         log.error("%s; %s", reason, kept)

@@ -1,4 +1,4 @@
-"""The folder of models: which there are, and how one is made ready to serve."""
+"""Lists the models in the folder, and loads them."""
 
 import re
 from dataclasses import replace
@@ -43,7 +43,7 @@ class Model:
         return outputs
 
     def explain(self, rows: Rows) -> Explanation:
-        """Contribution of each feature to each row's value."""
+        """The contribution of each feature to each row's value."""
         found = self.predictor.explain(self._prepared(rows))
         line = self.manifest.calibration
         if not line or found.scale != "log odds":
@@ -72,7 +72,7 @@ class Repository:
         self.root = root
 
     def refs(self) -> list[Ref]:
-        """Every version there is, by name, oldest first."""
+        """All versions by name, oldest first."""
         found = [
             Ref(path.parent.parent.name, path.parent.name)
             for path in self.root.glob("*/*/manifest.json")
@@ -84,7 +84,7 @@ class Repository:
         return self.root / ref.model / ref.version
 
     def load(self, ref: Ref) -> Model:
-        """Verify an artifact and make it ready; raises ArtifactError with one line why not."""
+        """Verifies and loads an artifact. Raises ArtifactError with a one-line reason."""
         folder = self.folder(ref)
         artifact = read_artifact(folder)
         model = Model(artifact, _predictor(artifact, folder))
@@ -93,7 +93,7 @@ class Repository:
 
 
 def _natural(version: str) -> list[tuple[bool, int, str]]:
-    """Sort key by which 1.10 comes after 1.9."""
+    """A sort key that puts 1.10 after 1.9."""
     return [
         (part.isdigit(), int(part) if part.isdigit() else 0, part)
         for part in re.findall(r"\d+|\D+", version)
@@ -109,7 +109,7 @@ def _predictor(artifact: Artifact, folder: Path) -> Predictor:
         if manifest.kind == "linear":
             return linear.from_json(files["linear.json"], features)
         return rules.from_json(files["scorecard.json"], features)
-    except Exception as error:  # whatever an artifact does, the old model goes on serving
+    except Exception as error:  # an artifact may raise anything; the old model must keep serving
         raise ArtifactError(f"{folder}: {_line(error)}") from None
 
 
@@ -119,7 +119,7 @@ def _line(error: Exception) -> str:
 
 
 def _replay_golden(model: Model, artifact: Artifact, folder: Path) -> None:
-    """The model must still say what it said when it was made, and cope with missing values."""
+    """Checks that the model reproduces its golden rows and accepts missing values."""
     path = folder / "golden.json"
     rows = []
     for number, golden in enumerate(artifact.golden, 1):
@@ -134,10 +134,10 @@ def _replay_golden(model: Model, artifact: Artifact, folder: Path) -> None:
         raise ArtifactError(f"{folder}: fails on its golden rows: {_line(error)}") from None
     names = [output.name for output in model.manifest.outputs]
     if list(outputs) != names:
-        raise ArtifactError(f"{folder}: gives {', '.join(outputs)}, declares {', '.join(names)}")
+        raise ArtifactError(f"{folder}: returns {', '.join(outputs)}, declares {', '.join(names)}")
     if not np.isfinite(outputs["probability"][-1]):
         raise ArtifactError(
-            f"{folder}: cannot do without a feature that is neither required nor filled"
+            f"{folder}: fails without a feature that is neither required nor filled"
         )
     for number, golden in enumerate(artifact.golden, 1):
         for name, expected in golden.outputs.items():

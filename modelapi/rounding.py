@@ -1,16 +1,16 @@
-"""The one place where features lose the digits that two ways of computing them disagree on."""
+"""Rounds features, to remove digits that depend on the order of computation."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float64]
 
-#: Significant bits that are kept: 30 of 53, or 9 decimal digits.
+#: Number of significant bits to keep: 30 of 53, which is 9 decimal digits.
 BITS = 30
 _SPLITTER = 2.0 ** (53 - BITS) + 1
 #: Doubles of this size are 2**-30 apart.
 _GRID = 1.5 * 2.0 ** (52 - BITS)
-#: Beyond, values stay as they are: the arithmetic would overflow or lose bits.
+#: Larger values are not rounded, because the arithmetic would overflow or lose bits.
 LARGEST = 2.0**60
 
 
@@ -19,9 +19,9 @@ def significant(rows: Rows) -> Rows:
 
     Exactly: to 30 significant bits (Veltkamp 1968), then to multiples of 2**-30.
 
-    Two sums of the same readings in another order differ in the last bits, and a slope of 0 may
-    come out as 1e-17 or -1e-17. Rounded, both are on the same side of every split that a tree
-    learned from rounded values.
+    Sums of the same readings in another order differ in the last bits, and a slope of 0 may be
+    computed as 1e-17 or -1e-17. After rounding, both are on the same side of every split that a
+    tree learned from rounded values.
 
     >>> significant(np.array([36.5, 0.1 + 0.2, 0.3, 1e-17, float("nan")])).tolist()
     [36.5, 0.29999999981373549, 0.29999999981373549, 0.0, nan]

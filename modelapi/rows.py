@@ -1,5 +1,5 @@
-"""The JSON of POST /api/model: from rows of features to an array, with errors that name the
-field, and from outputs back to rows.
+"""Parses and formats the JSON of POST /api/model: rows of features to an array, with errors that
+name the field, and outputs to rows.
 """
 
 import functools
@@ -19,7 +19,7 @@ from modelapi.repository import Model
 
 
 def _row_type(names: tuple[str, ...], member: Any) -> Any:
-    """An object with these members: msgspec reads and writes one at the speed of C."""
+    """A struct with these members, which msgspec decodes and encodes fast."""
     fields = {f"member_{i}": name for i, name in enumerate(names)}
     return msgspec.defstruct(
         "Row",
@@ -45,14 +45,14 @@ def _prediction_type(outputs: tuple[str, ...]) -> Any:
 
 
 def read_rows(body: bytes, model: Model) -> tuple[Rows, bool]:
-    """An object, or a list of objects, of feature values; null for missing.
+    """Parses an object, or a list of objects, of feature values; null for missing.
 
     Returns the values, shape (rows, features), and whether it was a list.
     Raises BadInput naming the field, and the row (from 0) of a list.
     """
     many = body.lstrip()[:1] == b"["
     try:
-        # The straight way first. Whatever is wrong with a body is found out afterwards.
+        # The fast path first. If it fails, the slow path finds the reason.
         one, list_of = _decoders(model.names)
         rows = list_of.decode(body) if many else [one.decode(body)]
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -64,7 +64,10 @@ def read_rows(body: bytes, model: Model) -> tuple[Rows, bool]:
 
 
 def best_match(body: bytes, models: Sequence[Model]) -> Model:
-    """The model that has most of the first row's fields, the first of several; raises BadInput."""
+    """The model that has most of the first row's fields, the first one on a tie.
+
+    Raises BadInput.
+    """
     document = _document(body)
     row = document[0] if isinstance(document, list) and document else document
     fields = set(row) if isinstance(row, dict) else set()
@@ -72,7 +75,7 @@ def best_match(body: bytes, models: Sequence[Model]) -> Model:
 
 
 def write_rows(outputs: dict[str, NDArray[Any]], model: Model, many: bool) -> bytes:
-    """The outputs as an object a row, which also names the model."""
+    """The outputs as one object per row, which also names the model."""
     prediction = _prediction_type(tuple(outputs))
     columns = [values.tolist() for values in outputs.values()]
     rows = list(map(prediction, *columns, repeat(model.ref.model), repeat(model.ref.version)))
@@ -80,7 +83,7 @@ def write_rows(outputs: dict[str, NDArray[Any]], model: Model, many: bool) -> by
 
 
 def require(rows: Rows, model: Model, many: bool = True) -> None:
-    """Raise BadInput for the first required feature that is missing."""
+    """Raises BadInput for the first missing required feature."""
     absent = np.isnan(rows) & model.required
     if absent.any():
         row, column = np.argwhere(absent)[0].tolist()
@@ -92,7 +95,8 @@ def _row(number: int, many: bool) -> int | None:
 
 
 def _document(body: bytes) -> Any:
-    # The standard library's parser takes NaN and Infinity, so that their field can be named.
+    # The standard library's parser accepts NaN and Infinity, so that the error can name their
+    # field.
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

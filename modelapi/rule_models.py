@@ -1,4 +1,4 @@
-"""Builds two widely used scores as models: NEWS2 and qSOFA.
+"""Builds two common scores as models: NEWS2 and qSOFA.
 
 python -m modelapi.rule_models [FOLDER]
 """
@@ -46,7 +46,7 @@ QSOFA = ScorecardFile(
     ),
 )
 
-# Scored by hand with the printed chart: values in the order of the parts, score, missing.
+# Scored by hand with the printed chart: values in the order of the parts, score, missing parts.
 NEWS2_GOLDEN: tuple[tuple[tuple[float | None, ...], int, str], ...] = (
     ((16, 97, 0.21, 120, 72, 15, 36.8), 0, ""),
     ((25, 91, 0.4, 90, 131, 14, 35.0), 20, ""),
@@ -95,7 +95,7 @@ MANIFESTS: tuple[tuple[dict[str, Any], ScorecardFile, Any], ...] = (
 
 
 def build(root: Path) -> list[Path]:
-    """Write the artifacts under `root` and return their folders."""
+    """Writes the artifacts under `root`; returns their folders."""
     return [_build(root, *each) for each in MANIFESTS]
 
 

@@ -1,6 +1,6 @@
-"""Scorecards: points by bands of each feature, added up, as in NEWS2 and qSOFA.
+"""Scorecards: sums of points by band of each feature, as in NEWS2 and qSOFA.
 
-The tables themselves are data, `models/<name>/<version>/scorecard.json`.
+The tables are data in `models/<name>/<version>/scorecard.json`.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from modelapi.predictor import Explanation, Rows
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Points for one feature.
 
-    A value, first rounded half up to `decimals` as it would be charted, falls into the
-    first band whose upper bound (inclusive) it does not exceed, or else into the last;
-    `points` has one entry more than `bounds`.
+    A value, first rounded half up to `decimals` as on a chart, is in the first band whose upper
+    bound (inclusive) it does not exceed, or else in the last. `points` has one more entry than
+    `bounds`.
     """
 
     feature: str
@@ -29,10 +29,12 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if len(self.points) != len(self.bounds) + 1 or list(self.bounds) != sorted(self.bounds):
-            raise ValueError(f"{self.feature}: bounds must ascend, with one entry of points more")
+            raise ValueError(
+                f"{self.feature}: bounds must ascend, and points must have one more entry"
+            )
 
     def score(self, values: Rows) -> Rows:
-        """Points of each value, 0 where it is missing; both of shape (rows,)."""
+        """The points of each value, 0 if missing; both of shape (rows,)."""
         steps = 10**self.decimals
         with np.errstate(over="ignore"):
             charted = np.floor(values * steps + 0.5)
@@ -42,7 +44,9 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScorecardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """scorecard.json. maximum: the highest score there is; score / maximum is `probability`."""
+    """The content of scorecard.json. maximum: the highest possible score; score / maximum is
+    `probability`.
+    """
 
     source: str
     maximum: int
@@ -57,7 +61,7 @@ class Scorecard:
     maximum: int
 
     def points(self, rows: Rows) -> Rows:
-        """Points of each part, shape (rows, features)."""
+        """The points of each part, shape (rows, features)."""
         return np.stack([part.score(rows[:, i]) for i, part in enumerate(self.parts)], axis=1)
 
     def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
@@ -83,7 +87,7 @@ class Scorecard:
 
 
 def from_json(content: bytes, features: Sequence[Feature]) -> Scorecard:
-    """The score in scorecard.json; raises ValueError when it does not fit the features."""
+    """Reads the score in scorecard.json. Raises ValueError if it does not fit the features."""
     document = msgspec.json.decode(content, type=ScorecardFile)
     if [part.feature for part in document.parts] != [feature.name for feature in features]:
         raise ValueError("parts: must be the manifest's features, in its order")

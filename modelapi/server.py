@@ -25,7 +25,7 @@ BODY_LIMIT = 32 * 1024 * 1024
 
 
 def create_app(config: Settings | None = None, counts: Statistics | None = None) -> Flask:
-    """The model API as a WSGI application with its champion loaded; it counts in `counts`.
+    """The model API as a WSGI application, with its champion loaded. counts: its statistics.
 
     A champion that cannot be served is not an error here: /health reports it.
     Raises TokenKeyError for an invalid token key.
@@ -37,7 +37,7 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     app.extensions["registry"] = registry
     app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)
-    metrics_endpoint.register(app)  # before tokens, to count requests without a valid token too
+    metrics_endpoint.register(app)  # before tokens, to also count requests without a valid token
     browsers.register(app)
     content.register(app)
     if settings.token_key_file:

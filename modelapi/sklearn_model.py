@@ -1,4 +1,4 @@
-"""scikit-learn estimators from a joblib file."""
+"""Loads scikit-learn estimators from a joblib file."""
 
 import io
 import logging
@@ -25,13 +25,13 @@ TOLERANCE = 1e-9
 
 
 def libraries() -> dict[str, str]:
-    """Versions that an artifact made here is bound to."""
+    """The library versions that an artifact made here depends on."""
     return {name: version(name) for name in ("scikit-learn", "numpy", "joblib")}
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """An estimator served as it is, by predict_proba; the second class is the event."""
+    """An estimator that is served by predict_proba; the second class is the event."""
 
     estimator: Any
     reference: Rows
@@ -48,10 +48,10 @@ class Estimator:
     def explain(self, rows: Rows) -> Explanation:
         """Shapley values of the log odds against one baseline row, by permutation sampling.
 
-        Features are switched from the reference to the row's value one by one, in random
-        orders and each order's reverse; a feature's contribution is the mean change its
-        switch made (Castro et al. 2009; antithetic pairs: Mitchell et al. 2022; a single
-        baseline: Sundararajan and Najmi 2020). Each order adds up exactly, so the mean does.
+        Features are switched from the reference to the row's value one by one, in random orders and
+        their reverses; a feature's contribution is the mean change by its switch (Castro et al.
+        2009; antithetic pairs: Mitchell et al. 2022; a single baseline: Sundararajan and Najmi
+        2020). Contributions of each order have the exact sum, and so have their means.
         """
         count, width = rows.shape
         contributions = np.zeros((count, width))
@@ -80,15 +80,15 @@ class Estimator:
 def from_joblib(
     content: bytes, features: Sequence[Feature], made_with: Mapping[str, str]
 ) -> Predictor:
-    """Load an estimator whose bytes are already verified; a linear pipeline comes back fused.
+    """Loads an estimator from verified bytes; returns a fused or compiled form if possible.
 
-    Raises ValueError when the scikit-learn version differs, the estimator does not fit
-    the features, or the fused form does not agree with predict_proba.
+    Raises ValueError if the scikit-learn version differs, the estimator does not fit the features,
+    or the fused form differs from predict_proba.
     """
     wanted, present = made_with.get("scikit-learn"), version("scikit-learn")
     if wanted != present:
         raise ValueError(f"was made with scikit-learn {wanted}, this is {present}")
-    import joblib  # here, because it and scikit-learn cost a second and 100 MB
+    import joblib  # imported here, because joblib and scikit-learn take a second and 100 MB
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -118,9 +118,10 @@ def from_joblib(
 
 
 def _difference(form: Linear | Compiled, served: Estimator, features: Sequence[Feature]) -> float:
-    """Between the two forms on random rows, a third of the values that may be missing missing.
+    """The greatest difference between the two forms on random rows, in which a third of the
+    optional values are missing.
 
-    Half the rows hold values at which the compiled form changes, and their next neighbours.
+    Half of the rows have values at which the compiled form changes, and their next neighbours.
     """
     draw = np.random.default_rng(0)
     low, high = np.array([feature.range or (0.0, 200.0) for feature in features]).T

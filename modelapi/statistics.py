@@ -1,7 +1,7 @@
-"""Counts of what each model served, one table for all worker processes.
+"""Counts the requests of each model, in one table for all worker processes.
 
-The table lies in memory that gunicorn's master shares with its workers. Its lock is the
-kernel's, on a file: it goes when its holder dies, however that happens.
+The table is in memory that gunicorn's master shares with its workers. Its lock is a file lock,
+which the kernel releases when the holder dies.
 """
 
 import ctypes
@@ -50,8 +50,8 @@ class Statistics:
         self._thread_lock = threading.Lock()
 
     def succeeded(self, ref: Ref, rows: int, times: tuple[int, int, int, int]) -> None:
-        """Count an answered request; times in ns: at its start, with its input read, with
-        its outputs computed, with its answer written.
+        """Counts an answered request. Times in ns: at the start, after reading the input, after
+        computing the outputs, after writing the answer.
         """
         start, read, computed, written = times
         with self._row(ref) as counts:
@@ -66,13 +66,13 @@ class Statistics:
         PREDICT_SECONDS.labels(ref.model, ref.version).observe((computed - read) / 1e9)
 
     def failed(self, ref: Ref, start: int) -> None:
-        """Count a refused request that began at `start` (ns)."""
+        """Counts a failed request that began at `start` (ns)."""
         with self._row(ref) as counts:
             counts.fail += 1
             counts.fail_ns += time.perf_counter_ns() - start
 
     def read(self, ref: Ref) -> dict[str, object]:
-        """A model's counts in the shape of the statistics extension."""
+        """A model's counts in the format of the statistics extension."""
         with self._row(ref) as c:
             each = {
                 "success": (c.success, c.success_ns),
@@ -106,7 +106,7 @@ class Statistics:
                     if counts.name in (name, b""):
                         break
                 else:
-                    counts = Counts()  # more models than rows: not counted
+                    counts = Counts()  # no free row: the model is not counted
                 counts.name = name
                 yield counts
             finally:
@@ -115,5 +115,5 @@ class Statistics:
 
 @functools.cache
 def shared() -> Statistics:
-    """The table of this process and those forked from it after the first call."""
+    """The table that this process shares with those forked from it after the first call."""
     return Statistics()

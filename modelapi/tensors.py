@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol, as JSON and in the binary extension.
+"""Reads and writes tensors of the Open Inference Protocol, as JSON and in the binary extension.
 
 An inference request has one tensor per feature, of shape [rows] or [rows, 1], or one tensor
-`features` of shape [rows, features], its columns in the manifest's order.
+`features` of shape [rows, features] with columns in the manifest's order.
 """
 
 import json
@@ -28,7 +28,7 @@ MATRIX = "features"
 
 
 class Tensor(msgspec.Struct):
-    """An input; its values are in `data`, or behind the JSON part of the body."""
+    """An input; its values are in `data`, or in the binary part of the body."""
 
     name: str
     shape: list[int]
@@ -38,7 +38,7 @@ class Tensor(msgspec.Struct):
 
 
 class Requested(msgspec.Struct):
-    """An output that the client asks for."""
+    """A requested output."""
 
     name: str
     parameters: dict[str, Any] | None = None
@@ -57,7 +57,9 @@ _decoder = msgspec.json.Decoder(InferenceRequest)
 
 
 def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest, memoryview]:
-    """Split a body into request and binary part; json_length is the header that says where."""
+    """Splits a body into request and binary part. json_length: the header with the length of the
+    JSON part.
+    """
     length = len(body)
     if json_length is not None:
         if not re.fullmatch(r"[0-9]{1,10}", json_length) or int(json_length) > length:
@@ -72,7 +74,7 @@ def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest
         except msgspec.ValidationError:
             raise
         except (msgspec.DecodeError, UnicodeDecodeError):
-            # Clients send bare NaN, which only the standard library's parser takes.
+            # Clients send bare NaN, which only the standard library's parser accepts.
             request = msgspec.convert(json.loads(body[:length]), InferenceRequest)
     except msgspec.ValidationError as error:
         raise BadInput(*_told(error)) from None
@@ -82,7 +84,7 @@ def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest
 
 
 def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str]) -> Rows:
-    """The request's values, shape (rows, features), NaN where missing.
+    """The request's values, shape (rows, features), NaN if missing.
 
     Raises BadInput naming the tensor.
     """
@@ -111,7 +113,7 @@ def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str
 
 
 def _matrix(tensor: Tensor, binary: memoryview, width: int) -> Rows:
-    """The one tensor `features`, row by row."""
+    """Reads the tensor `features`, row by row."""
     if len(tensor.shape) != 2 or tensor.shape[1] != width:
         raise BadInput(f"shape must be [rows, {width}], not {tensor.shape}", tensor.name)
     count = tensor.shape[0] * width
@@ -164,7 +166,7 @@ def _values(tensor: Tensor, binary: memoryview) -> tuple[NDArray[np.float64], me
 def _from_json(tensor: Tensor) -> NDArray[np.float64]:
     data = tensor.data
     if not isinstance(data, list):
-        raise BadInput("data must be a list, or binary_data_size be given", tensor.name)
+        raise BadInput("must have either data (a list) or binary_data_size", tensor.name)
     if data and all(isinstance(value, list) and len(value) == 1 for value in data):
         data = [value for [value] in data]
     if not set(map(type, data)) <= {int, float, type(None)}:
@@ -178,9 +180,9 @@ def _from_json(tensor: Tensor) -> NDArray[np.float64]:
 def write_response(
     document: dict[str, Any], outputs: dict[str, NDArray[Any]], request: InferenceRequest
 ) -> tuple[bytes, int | None]:
-    """Add the requested outputs to `document` and encode it.
+    """Adds the requested outputs to `document` and encodes it.
 
-    Returns the body and, if a binary part follows it, the length of its JSON part.
+    Returns the body and, if it has a binary part, the length of its JSON part.
     """
     by_default = (request.parameters or {}).get("binary_data_output") is True
     tensors, parts = [], []
@@ -213,7 +215,7 @@ def write_response(
 
 
 def datatype(values: NDArray[Any]) -> str:
-    """The protocol's name of an output's type."""
+    """The protocol's name for an output's type."""
     return {"f": "FP64", "i": "INT64"}.get(values.dtype.kind, "BYTES")
 
 
@@ -225,6 +227,6 @@ def _binary(values: NDArray[Any]) -> bytes:
 
 
 def _told(error: msgspec.ValidationError) -> tuple[str, str | None]:
-    """msgspec's sentence and the path it names."""
+    """msgspec's message, and the path in it."""
     sentence, _, path = str(error).partition(" - at ")
     return sentence, path.strip("`") or None

@@ -1,4 +1,4 @@
-"""Asks for a bearer token on every route, as soon as a key is configured."""
+"""Requires a bearer token on every route if a key is configured."""
 
 from pathlib import Path
 
@@ -18,7 +18,10 @@ OPEN = {"/health", "/metrics"}
 
 
 def subject_of(header: str | None, key: Key, algorithm: str) -> str:
-    """The subject of a request's Authorization header. Raises one of the API's four errors."""
+    """The subject of a request's Authorization header.
+
+    Raises one of the API's four token errors.
+    """
     try:
         return subject_of_token(header, key, algorithm)
     except NoToken:
@@ -32,7 +35,7 @@ def subject_of(header: str | None, key: Key, algorithm: str) -> str:
 
 
 def register(app: Flask, path: Path) -> None:
-    """Asks for a token on every route but OPEN. Raises TokenKeyError for an unusable key."""
+    """Requires a token on every route except OPEN. Raises TokenKeyError for an invalid key."""
     key, algorithm = read_key(path)
 
     @app.before_request

@@ -1,8 +1,8 @@
 """The trees of a compiled model, as bit masks.
 
-Each leaf of a tree is one bit. Each value of a feature leaves the leaves that it can lead to;
-the conjunction over all features is the one leaf that a row reaches (the idea of QuickScorer,
-Lucchese et al. 2015).
+Each leaf of a tree is one bit. The mask of a feature's value has the leaves that it can lead to;
+the conjunction of the masks of all features is the one leaf that the row reaches (as in
+QuickScorer, Lucchese et al. 2015).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ LEAVES = 64
 
 @dataclass(frozen=True)
 class Condition:
-    """Leaves below one split: a value up to `threshold` leads to `left`, another to `right`."""
+    """The leaves below one split: a value up to `threshold` leads to `left`, another to `right`."""
 
     tree: int
     feature: int
@@ -30,8 +30,8 @@ class Condition:
 
 @dataclass(frozen=True)
 class Trees:
-    """conditions: of all splits. leaves: their values, shape (trees, leaves of the widest tree).
-    full: the mask of all leaves of each tree, in the smallest integers that hold it.
+    """conditions: all splits. leaves: values, shape (trees, leaves of the widest tree). full: the
+    mask of all leaves of each tree, in the smallest integer type that holds it.
     """
 
     intercept: float
@@ -40,13 +40,15 @@ class Trees:
     full: NDArray[Any]
 
     def thresholds(self, feature: int) -> Values:
-        """The lowest values that lead right, ascending."""
+        """The lowest values that lead to the right, ascending."""
         found = {each.threshold for each in self.conditions if each.feature == feature}
         limits = np.nextafter(sorted(found), np.inf)
         return limits[np.isfinite(limits)]
 
     def masks(self, feature: int, values: Values) -> NDArray[Any]:
-        """Leaves that each value (NaN: missing) of a feature can lead to, shape (values, trees)."""
+        """The leaves that each value (NaN: missing) of a feature can lead to, shape (values,
+        trees).
+        """
         masks = np.tile(self.full, (len(values), 1))
         for each in self.conditions:
             if each.feature != feature:
@@ -63,7 +65,7 @@ def none() -> Trees:
 
 
 def from_boosting(model: Any) -> Trees | None:
-    """The trees of a HistGradientBoostingClassifier of two classes; None if not covered."""
+    """The trees of a HistGradientBoostingClassifier of two classes; None if unsupported."""
     if (
         type(model).__name__ != "HistGradientBoostingClassifier"
         or model.is_categorical_ is not None
@@ -88,7 +90,7 @@ def from_boosting(model: Any) -> Trees | None:
 def _walk(
     nodes: Any, node: int, tree: int, leaves: list[float], conditions: list[Condition]
 ) -> int:
-    """Number the leaves below a node; returns their mask."""
+    """Numbers the leaves below a node; returns their mask."""
     if nodes["is_leaf"][node]:
         leaves.append(float(nodes["value"][node]))
         return 1 << (len(leaves) - 1)

@@ -1,4 +1,4 @@
-"""The application that gunicorn runs."""
+"""The WSGI application for gunicorn."""
 
 from modelapi.server import create_app
 from modelapi.settings import Settings

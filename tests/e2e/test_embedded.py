@@ -190,7 +190,7 @@ def test_a_replay_of_nothing_ends_with_one_line(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no key: set MODEL_TOKEN_KEY_FILE, or give --key FILE (make token KEY=FILE)"),
+        ([], "no key: set MODEL_TOKEN_KEY_FILE, or use --key FILE (make token KEY=FILE)"),
         (["--key", "/nowhere"], "/nowhere: No such file or directory"),
         (["--key", "/"], "/: Is a directory"),
         (["--key", "{key}", "--days", "nan"], "--days: 'nan' is not a number of days above 0"),

@@ -243,7 +243,7 @@ class TestRejectedAndPending:
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]
 
     def test_pending_predictions_are_filled_in_oldest_first(self, database: Database) -> None:
-        database.remember_models([ModelRow("formula", "1", "champion", "[]", NOW)])
+        database.remember_models([ModelRow("formula", "1", "champion", "[]", NOW, None)])
         waiting = [prediction(seq, None, "waiting") for seq in (3, 1, 2)]
         pending = [PendingRow("s", seq, "formula", "1") for seq in (3, 1, 2)]
         database.commit(batch(0, 3, predictions=waiting, pending=pending))
@@ -256,7 +256,7 @@ class TestRejectedAndPending:
 
     def test_models_are_remembered(self, database: Database) -> None:
         for names in (("a 1 champion", "b 1 shadow"), ("a 1 shadow", "b 2 champion")):
-            database.remember_models([ModelRow(*name.split(), "[]", NOW) for name in names])
+            database.remember_models([ModelRow(*name.split(), "[]", NOW, None) for name in names])
         roles = {(row.model, row.version): row.role for row in database.models()}
         assert roles == {("a", "1"): "shadow", ("b", "1"): "retired", ("b", "2"): "champion"}
 

@@ -152,7 +152,7 @@ def test_the_old_model_serves_on_when_the_new_one_is_broken(
     assert in_use(registry) == ("formula/1",)
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert line.startswith("champion plain/1 refused: ")
-    assert line.endswith("formula/1 goes on serving")
+    assert line.endswith("formula/1 remains the champion")
 
 
 def test_a_broken_shadow_does_not_hold_up_a_promotion(
@@ -173,7 +173,7 @@ def test_a_loaded_model_outlives_the_damage_of_its_files(
     run(models, state, "shadow qsofa 2016")
     registry.refresh()
     assert in_use(registry) == ("formula/1", "qsofa/2016")
-    assert "formula/1: goes on as loaded before" in caplog.text
+    assert "formula/1: the previously loaded one is kept" in caplog.text
 
 
 def test_what_replaced_a_model_on_disk_is_taken_up_with_the_next_change(

@@ -105,11 +105,11 @@ def test_a_missing_file_is_refused(models: Path) -> None:
         (lambda m: m["features"][0].update(fill=1.0), "feature 'age': "),
         (lambda m: m["features"].append(m["features"][0]), "each once"),
         (lambda m: m["features"].pop(), "takes 4 features, the manifest declares 3"),
-        (lambda m: m["features"][3].update(fill=None), "cannot do without"),
+        (lambda m: m["features"][3].update(fill=None), "fails without"),
         (lambda m: m["files"].pop("golden.json"), "golden.json is missing"),
         (lambda m: m["files"].update({"../x": "00"}), "is not a file name"),
         (lambda m: m["outputs"][0].update(name="p"), "'probability'"),
-        (lambda m: m["outputs"].append({"name": "q"}), "gives probability, declares"),
+        (lambda m: m["outputs"].append({"name": "q"}), "returns probability, declares"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(models: Path, change: Any, words: str) -> None:
@@ -271,7 +271,7 @@ def test_an_artifact_is_never_overwritten_with_other_content(tmp_path: Path) -> 
     folder = default_model.build(tmp_path)
     assert default_model.build(tmp_path) == folder
     (folder / "golden.json").write_text("[]")
-    with pytest.raises(FileExistsError, match="give the model another version"):
+    with pytest.raises(FileExistsError, match="use another version"):
         default_model.build(tmp_path)
 
 
