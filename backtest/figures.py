@@ -62,7 +62,7 @@ class Comparison:
 
 @dataclass
 class Backtest:
-    """What a backtest found."""
+    """The results of a backtest."""
 
     stream: str
     label: str

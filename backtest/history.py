@@ -14,7 +14,7 @@ from wire import database
 
 KEY = ["pat_id", "date_admission"]
 HOUR = pd.Timedelta(hours=1)
-# What subgroups are made of, where it is known.
+# Columns that subgroups are made of, where they are known.
 ABOUT = ("age", "sex", "unit")
 
 

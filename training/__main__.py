@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError, free_version, load
+from training.config import free_version
+from training.config_file import ConfigError, load
 from training.importers import FORMATS, ImportFailure, convert
 from wire import logs
 

@@ -139,7 +139,7 @@ def _figure(figure: Figure) -> Mapping[str, float]:
 
 
 def _dump(model: Any) -> bytes:
-    # The folds are as long as the data and tell which row was in which: they stay here.
+    # The folds name the rows of the data, so the artifact goes without them.
     if "cv" in model.get_params(deep=False):
         model.set_params(cv=None)
     content = io.BytesIO()

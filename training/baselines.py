@@ -1,4 +1,4 @@
-"""What a model has to beat, judged on the same rows."""
+"""Baselines that a model has to beat, judged on the same rows."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

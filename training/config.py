@@ -1,20 +1,16 @@
-"""What to train, on what: one TOML file, checked as a whole before anything is read."""
+"""The settings of a training run, as sections of one TOML file."""
 
-import tomllib
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from training.config_checks import check
 from wire.alarms import Policy
 from wire.features import Feature
 
-
-class ConfigError(Exception):
-    """The file cannot be used; the message is one line naming file, setting and value."""
-
+#: data.database: the address is in DATABASE_URL, where the pipeline's programs look for it.
+ENVIRONMENT = "environment"
 
 Hours = Annotated[int, msgspec.Meta(gt=0)]
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -29,7 +25,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     or `environment`, which is DATABASE_URL; of `folder` only outcome.csv is read then. stream:
     which one; the one last committed to if left out.
 
-    sample_hours: a stay gives one row for each, its last reading between the hour before
+    sample_hours: a stay has one row for each, its last reading between the hour before
     in the list and this one, counted from the stay's first reading. every_hour_to: all hours up to
     this one, instead of a list.
 
@@ -55,7 +51,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """column: yes or no, of outcome.csv. event: it in words.
 
-    With within_hours the event is one that happens at most so many hours after the row, at the
+    With within_hours the event is one that happens at most that many hours after the row, at the
     time in after_column (hours since the midnight of the day of admission). Rows after the event
     are left out, but for those up to keep_hours_after, which have the event too.
     """
@@ -139,7 +135,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     baselines: served models to compare with, as NAME/VERSION. scores: columns of outcome.csv with
     a severity score, to compare with on the same rows. folds: also cross-validate over all rows,
-    in so many parts by patient; 0: not. learning: shares of the training patients, for the
+    in this number of parts by patient; 0: not. learning: shares of the training patients, for the
     learning curve. flagged, sensitivity: thresholds are chosen on the training side to flag these
     shares of rows, and to find these shares of events. utility: the score of the PhysioNet 2019
     challenge, for a label with a time.
@@ -165,7 +161,7 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What only a person can say, for the model card; Markdown."""
+    """The parts of the model card that a person writes; Markdown."""
 
     summary: str
     developer: str
@@ -205,24 +201,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return [Feature.parse(name) for name in dict.fromkeys(names)]
 
 
-def load(path: Path) -> Config:
-    """Read and check a config; raises ConfigError."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        config = msgspec.convert(document, Config, dec_hook=_path)
-        check(config)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return config
-
-
 def free_version(root: Path, name: str) -> str:
     """The number after the highest numbered version there is, 1 for the first."""
     numbers = [int(path.name) for path in (root / name).glob("*") if path.name.isdigit()]
     return str(max(numbers, default=0) + 1)
-
-
-def _path(kind: type, value: Any) -> Any:
-    return kind(value)

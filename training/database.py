@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from training.config_checks import ENVIRONMENT
+from training.config import ENVIRONMENT
 from wire import database, settings
 from wire.settings import DatabaseUrl, SecretFile
 

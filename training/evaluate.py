@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to evaluate. label, hour: for a model whose manifest does not name them.
+    """A model and the data to evaluate it on. label, hour: where the manifest does not name them.
 
     database: where the readings are, as in a config; of `folder` only outcome.csv is read then.
     """

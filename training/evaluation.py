@@ -1,4 +1,4 @@
-"""How good probabilities are: discrimination, calibration, and how sure one can be of either."""
+"""Figures of probabilities: discrimination and calibration, with intervals."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was predicted and what happened, a row each; y is 0 or 1."""
+    """Predictions and outcomes, in step; y is 0 or 1."""
 
     y: Integers
     probability: Floats
@@ -92,7 +92,7 @@ class Scores:
 
     @property
     def both(self) -> bool:
-        """Whether both outcomes occur, without which nothing can be told apart."""
+        """Whether both outcomes occur, as figures of ranking need."""
         return bool(0 < self.y.sum() < len(self.y))
 
 

@@ -1,4 +1,4 @@
-"""Everything that is said of a model's predictions on rows that it was not fitted to."""
+"""All figures of a model's predictions on rows that it was not fitted to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Question:
-    """What a judgement needs beside the model.
+    """The data and settings of a judgement.
 
     hours: the sample hours that are judged; hour: the one that most figures are of.
     """

@@ -1,4 +1,4 @@
-"""outcome.csv: what became of each stay, read as the three CSVs beside it are."""
+"""outcome.csv: the outcome of each stay, read by the rules of the other CSVs."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Rows to learn from and to be judged by: features of a moment of a stay, and what came of it."""
+"""Rows to train and test on: features of a stay at one moment, and its outcome."""
 
 import hashlib
 from collections.abc import Iterable

@@ -11,7 +11,7 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What acting at or above a threshold would mean: shares of rows. ppv of no row is NaN.
+    """The consequences of acting at or above a threshold, as shares of rows; ppv of no row is NaN.
 
     net_benefit, of_acting_on_all: true positives less false ones, these weighed by the odds of
     the threshold, per row (Vickers and Elkin 2006); of acting on nobody it is 0.

@@ -72,32 +72,8 @@ def run(config: Config) -> Result:
 
     Raises DataError or ArtifactError, one line each, when data or baselines cannot be used.
     """
-    readings = stream.read(config.data)
-    found = outcomes.read(config.data.folder, config.label, readings.identifiers)
-    found = outcomes.match(found, readings)
-    declared = config.declared
-    hours = rows.sample(readings, config.data.hours, config.data.more_hours)
-    every = rows.assemble(readings, found.table, config.label, declared, hours)
-    train, test = rows.split(
-        rows.predictable(every, declared, config.features.required), config.split
-    )
-    features, dropped = rows.usable(train, declared)
-    train, test = (rows.select(part, declared, features) for part in (train, test))
-    question = Question(
-        stream=readings,
-        outcomes=found.table,
-        label=config.label,
-        features=features,
-        hours=config.data.hours,
-        hour=config.report.hour,
-        resamples=config.report.resamples,
-        seed=config.model.seed,
-    )
-    log.info(
-        "%d rows to train on, %d to test on, %d features; %s",
-        *(len(train.y), len(test.y), len(features), readings.source),
-    )
-
+    data = _read(config)
+    question, train, test, features = data.question, data.train, data.test, data.question.features
     chosen, tried = models.tune(config.model, train, features)
     model = models.with_trees(config.model, chosen)
     fitted = models.fit(model, train, features)
@@ -116,17 +92,61 @@ def run(config: Config) -> Result:
     result = Result(
         config=config,
         question=question,
-        dropped=dropped,
-        left_out=readings.left_out | found.left_out,
-        digest=f"{readings.digest}-{found.digest}",
+        dropped=data.dropped,
+        left_out=data.left_out,
+        digest=data.digest,
         train=train,
         judgement=judgement,
         final=final,
         model=models.fit(model, final, features) if config.model.fit_on == "all" else fitted,
         tried=tried,
     )
-    _compare(result, model, train, judged, hours)
+    _compare(result, model, train, judged, data.hours)
     return result
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The rows of the config's data. hours: the sample hour of each, by the reading's label."""
+
+    question: Question
+    train: Rows
+    test: Rows
+    hours: "pd.Series[int]"
+    dropped: list[Feature]
+    left_out: dict[str, int]
+    digest: str
+
+
+def _read(config: Config) -> _Read:
+    readings = stream.read(config.data)
+    found = outcomes.read(config.data.folder, config.label, readings.identifiers)
+    found = outcomes.match(found, readings)
+    declared = config.declared
+    hours = rows.sample(readings, config.data.hours, config.data.more_hours)
+    every = rows.assemble(readings, found.table, config.label, declared, hours)
+    train, test = rows.split(
+        rows.predictable(every, declared, config.features.required), config.split
+    )
+    features, dropped = rows.usable(train, declared)
+    train, test = (rows.select(part, declared, features) for part in (train, test))
+    log.info(
+        "%d rows to train on, %d to test on, %d features; %s",
+        *(len(train.y), len(test.y), len(features), readings.source),
+    )
+    question = Question(
+        stream=readings,
+        outcomes=found.table,
+        label=config.label,
+        features=features,
+        hours=config.data.hours,
+        hour=config.report.hour,
+        resamples=config.report.resamples,
+        seed=config.model.seed,
+    )
+    left_out = readings.left_out | found.left_out
+    digest = f"{readings.digest}-{found.digest}"
+    return _Read(question, train, test, hours, dropped, left_out, digest)
 
 
 def _compare(

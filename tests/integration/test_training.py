@@ -17,9 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from modelapi.artifact import Ref
 from modelapi.repository import Repository
-from training import artifact, config, models, report, train
+from training import artifact, config, config_file, models, report, train
 from training import outcomes as outcome_file
-from training.config import ConfigError, Data, Label, Model, Split, Trees
+from training.config import Data, Label, Model, Split, Trees
+from training.config_file import ConfigError
 from training.database import KEY
 from training.evaluation import Scores, auroc_gain, evaluate
 from training.rows import Rows, assemble, sample, split, usable
@@ -160,7 +161,7 @@ def made(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Re
     out = tmp_path_factory.mktemp("out")
     path = out / "config.toml"
     path.write_text(toml(ward, out))
-    result = train.run(config.load(path))
+    result = train.run(config_file.load(path))
     return result, artifact.write(result, "1"), report.write(result, "1")
 
 
@@ -455,7 +456,7 @@ class TestRun:
         path = tmp_path / "c.toml"
         text = toml(ward, tmp_path, kind="logistic").replace("[1, 8, 24]", "[24]\nmore_hours = [8]")
         path.write_text(text)
-        result, plain = train.run(config.load(path)), made[0]
+        result, plain = train.run(config_file.load(path)), made[0]
         assert set(result.train.about["hour"]) == {8, 24}
         assert set(result.judgement.test.about["hour"]) == {24}
         assert set(result.final.about["hour"]) == {8, 24}
@@ -560,13 +561,13 @@ def test_configs_are_checked_as_a_whole(
     assert change[0] in text
     path.write_text(text.replace(*change, 1))
     with pytest.raises(ConfigError, match=complaint) as error:
-        config.load(path)
+        config_file.load(path)
     assert str(error.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_are_valid(path: Path) -> None:
-    assert config.load(path).declared
+    assert config_file.load(path).declared
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,10 @@ from tests.support.servers import rows
 from tool.data_handler import DataHandler
 from tool.database import Database, connect
 from tool.model_client import Declaration, Model
-from training import artifact, config, database, train
+from training import artifact, config_file, database, train
 from training import outcomes as outcome_file
-from training.config import ConfigError, Data, Label
+from training.config import Data, Label
+from training.config_file import ConfigError
 from training.database import DatabaseFailure
 from training.rows import assemble
 from training.stream import DataError, Stream
@@ -326,7 +327,7 @@ def test_settings_are_checked_before_anything_is_read(
     path = tmp_path / "c.toml"
     path.write_text(toml(tmp_path, tmp_path).replace("[data]", f"[data]\n{setting}", 1))
     with pytest.raises(ConfigError, match=complaint):
-        config.load(path)
+        config_file.load(path)
 
 
 def test_the_command_trains_from_the_database_that_the_environment_names(
@@ -352,7 +353,7 @@ def test_the_command_trains_from_the_database_that_the_environment_names(
     )
     assert done.returncode == 0, done.stderr
     path.write_text(toml(ward, tmp_path / "files", kind="logistic").replace("folds = 2", ""))
-    trained = train.run(config.load(path))
+    trained = train.run(config_file.load(path))
     found, wanted = (
         json.loads((folder / "golden.json").read_text())
         for folder in (tmp_path / "models" / "small" / "1", artifact.write(trained, "1"))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from modelapi.artifact import Ref
 from modelapi.repository import Repository
 from tests.integration.test_training import DIED, PRESSURES, ROOT, SOON, toml, write_ward
-from training import artifact, config, evaluate, recalibrate, report, rows, train, utility
+from training import artifact, config_file, evaluate, recalibrate, report, rows, train, utility
 from training import outcomes as outcome_file
 from training.config import Data
 from training.judgement import Question, judge
@@ -37,7 +38,7 @@ def trained(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train
     text = text.replace('kind = "logistic"', 'kind = "logistic"\nfit_on = "train"')
     path = out / "c.toml"
     path.write_text(text.replace("folds = 2", "ablation = false"))
-    result = train.run(config.load(path))
+    result = train.run(config_file.load(path))
     artifact.write(result, "1")
     return result, out / "models"
 
@@ -162,7 +163,7 @@ class TestTimedLabels:
         table = outcome_file.read(ward, SOON).table
         table = table.assign(died_after_hours=table["died_after_hours"] - 30)  # at hour 10
         hours = rows.sample(stream, tuple(range(1, 31)))
-        kept = config.msgspec.structs.replace(SOON, keep_hours_after=3)
+        kept = msgspec.structs.replace(SOON, keep_hours_after=3)
         last = {
             label: rows.assemble(stream, table, label, PRESSURES, hours).about["ahead"].min()
             for label in (SOON, kept)
@@ -211,6 +212,6 @@ class TestTimedLabels:
         timed = 'event = "death"\nafter_column = "died_after_hours"\nwithin_hours = 6'
         text = text.replace('event = "death"', f"{timed}\nkeep_hours_after = 3")
         (tmp_path / "c.toml").write_text(text)
-        result = train.run(config.load(tmp_path / "c.toml"))
+        result = train.run(config_file.load(tmp_path / "c.toml"))
         figure = next(f for line in result.headline if (f := line.figures.get("utility")))
         assert 0 < figure.value <= 1

@@ -429,7 +429,7 @@ def test_windows_of_every_size_are_cut_into_bounded_pieces(monkeypatch: pytest.M
     readings, ages = random_stays(default_rng(99), 20)
     declared = [Feature.parse(f"heart_rate__{name}__24h") for name in ("mean", "count", "age")]
     whole = bulk_features(table(readings), ages_table(ages), declared)
-    monkeypatch.setattr("training.features.ELEMENTS", 3)
+    monkeypatch.setattr("training.windows.ELEMENTS", 3)
     pd.testing.assert_frame_equal(
         bulk_features(table(readings), ages_table(ages), declared), whole, check_exact=True
     )

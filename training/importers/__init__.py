@@ -5,7 +5,7 @@ An importer is a module named for its format with one function,
     records(source: Path, report: Report) -> Iterator[Stay | Reading]
 
 that yields stays and readings in any order, reading the source as a stream,
-and tells `report` about everything it converts or drops.
+and counts in `report` everything it converts or drops.
 """
 
 from training.importers.records import ImportFailure, Reading, Report, Stay

@@ -21,7 +21,7 @@ from training.importers.tables import Row, find, read, time, whole
 #: Parameter -> itemids, as mimic-code's concepts group them (vitals_first_day, vitalsign). Six
 #: digits: MetaVision (MIMIC-IV and a part of III); fewer: CareVue (III). Of several sources in
 #: the same minute the first named counts: arterial line, second arterial line, cuff; the rate
-#: that was observed before the one that the ventilator tells.
+#: that was observed before that of the ventilator.
 SOURCES: dict[str, tuple[tuple[int, ...], ...]] = {
     "blood_pressure": ((220050, 51), (225309, 6701), (220179, 455, 442)),
     "respiration_rate": ((220210, 618), (224690, 615)),

@@ -41,7 +41,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
         "the hour of a reading is that of the stay (hour 0 = the first after admission)",
         "spo2 is SaO2: saturation of arterial blood samples, not pulse oximetry",
         "date_discharge is admission + length of stay in the hospital, not in the ICU",
-        "died_after_hours is known to the day only, and also told of deaths after discharge",
+        "died_after_hours is known to the day only, and includes deaths after discharge",
     ]
     for name, text in members(source, ".txt"):
         if name.stem.isdigit():

@@ -1,4 +1,4 @@
-"""What every importer yields, and the account it gives of what it left out."""
+"""The records that importers yield, and the report of what they leave out."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class Report:
 
 
 def invented_admission(pat_id: int) -> date:
-    """Return a day of 2019 for a stay whose source tells no date.
+    """Return a day of 2019 for a stay whose source has no date.
 
     Spread over the year by a fixed rule, so that stays overlap as on a ward
     and every import of the same source gives the same days.

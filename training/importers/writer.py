@@ -69,7 +69,7 @@ def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> N
             if (pat_id, admission) in stays:
                 raise ImportFailure(f"pat_id {pat_id}: two stays that begin on {admission}")
             stays.add((pat_id, admission))
-            # The pipeline has one age a patient: the one at the first stay told.
+            # The pipeline has one age per patient: that of the first stay in the source.
             if age is not None and pat_id not in aged:
                 aged.add(pat_id)
                 ages.writerow([pat_id, age])

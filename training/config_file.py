@@ -1,17 +1,37 @@
-"""What a config's settings must agree on."""
+"""Reads a config, and checks it as a whole before any data is read."""
 
-from typing import TYPE_CHECKING
+import tomllib
+from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from training.config import ENVIRONMENT, Config, Data
 from wire.features import AGGREGATIONS
 
-if TYPE_CHECKING:
-    from training.config import Config, Data
 
-#: data.database: the address is in DATABASE_URL, where the pipeline's programs look for it.
-ENVIRONMENT = "environment"
+class ConfigError(Exception):
+    """The file cannot be used; the message is one line naming file, setting and value."""
 
 
-def check(config: "Config") -> None:
+def load(path: Path) -> Config:
+    """Reads and checks a config. Raises ConfigError."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        config = msgspec.convert(document, Config, dec_hook=_path)
+        check(config)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def _path(kind: type, value: Any) -> Any:
+    return kind(value)
+
+
+def check(config: Config) -> None:
     """Raises ValueError, one line that names the setting."""
     _check_database(config.data)
     for grid in config.features.grid:
@@ -42,7 +62,7 @@ def check(config: "Config") -> None:
         raise ValueError("label: after_column and within_hours come together")
 
 
-def _check_database(data: "Data") -> None:
+def _check_database(data: Data) -> None:
     if data.database is None:
         if data.stream:
             raise ValueError(f"data.stream: {data.stream!r}, but no data.database to find it in")

@@ -1,0 +1,86 @@
+"""A table of readings as arrays, those of a stay together and in the order they came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ByStay:
+    """One place per reading; a stay is numbered from 0."""
+
+    stay: Integers  # of each reading, numbered from 0
+    at: Integers  # seconds since the midnight of the day of admission
+    clock: Integers  # greatest `at` of the stay up to here
+    start: Integers  # place of the stay's first reading
+    value: Floats
+    parameters: dict[str, Integers]  # parameter -> places of its readings
+    stays: pd.MultiIndex  # (pat_id, date_admission) by number
+    asked: Integers  # places of the readings that get features
+    target: Integers  # their place in what is returned
+
+    @classmethod
+    def of(cls, readings: pd.DataFrame, rows: Flags | None) -> ByStay:
+        values = readings["value"].to_numpy(np.float64)
+        if not np.isfinite(values).all():
+            label = readings.index[~np.isfinite(values)][0]
+            raise ValueError(f"reading {label}: value is not a finite number")
+        admitted = pd.to_datetime(readings["date_admission"])
+        measured = pd.to_datetime(readings["measured_at"])
+        patient, patients = pd.factorize(readings["pat_id"])
+        day, days = pd.factorize(admitted)
+        width = max(len(days), 1)
+        stay, keys = pd.factorize(patient.astype(np.int64) * width + day)
+        order = np.lexsort((readings["seq"].to_numpy(), stay))
+        stay = stay[order].astype(np.int64)
+        at = (_seconds(measured) - _seconds(admitted))[order]
+        new = np.append(True, stay[1:] != stay[:-1])[: len(stay)]
+        start = np.maximum.accumulate(np.where(new, np.arange(len(stay)), 0))
+        code, names = pd.factorize(readings["parameter"])
+        code = code[order]
+        by_code = np.argsort(code, kind="stable")
+        edges = np.searchsorted(code[by_code], np.arange(len(names) + 1))
+        if rows is None:
+            asked, target = np.arange(len(order)), order
+        else:
+            asked = np.flatnonzero(rows[order])
+            target = (np.cumsum(rows) - 1)[order[asked]]
+        return cls(
+            stay=stay,
+            at=at,
+            clock=running_max(at, stay),
+            start=start,
+            value=values[order],
+            parameters={
+                name: by_code[begin:end]
+                for name, begin, end in zip(names, edges[:-1], edges[1:], strict=True)
+            },
+            stays=pd.MultiIndex.from_arrays([patients[keys // width], days[keys % width]]),
+            asked=asked,
+            target=target,
+        )
+
+    def ages(self, ages: pd.Series[float]) -> Floats:
+        patient, day = (ages.index.get_level_values(level) for level in (0, 1))
+        known = ages.set_axis(pd.MultiIndex.from_arrays([patient, pd.to_datetime(day)]))
+        by_stay = known.reindex(self.stays).to_numpy(np.float64)
+        return np.asarray(by_stay[self.stay[self.asked]], np.float64)
+
+
+def running_max(numbers: Integers, group: Integers) -> Integers:
+    """The greatest so far within each group; groups are numbered upwards from 0."""
+    room = int(numbers.max(initial=0)) - int(numbers.min(initial=0)) + 1
+    return np.maximum.accumulate(numbers + group * room) - group * room
+
+
+def _seconds(times: pd.Series[Any]) -> Integers:
+    return np.asarray(times.to_numpy("datetime64[s]"), "datetime64[s]").astype(np.int64)

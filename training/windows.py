@@ -1,0 +1,91 @@
+"""Aggregations over windows of readings, many windows at a time."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+HOUR = 3600  # seconds; times are compared as whole seconds, so edges are exact
+ELEMENTS = 1 << 21  # readings of windows laid side by side at a time: bounds the memory
+
+
+def windows(
+    bounds: Integers, arrival: Integers | None
+) -> Iterator[tuple[Integers, Integers, Integers]]:
+    """Windows that are not empty, some at a time: their numbers, members and sizes.
+
+    bounds: begin and end of each window in order of time, and how many readings had come.
+    arrival: each reading's place in the order they came, if that is another one.
+    """
+    begin, end, come = bounds
+    chosen = np.flatnonzero(end > begin)
+    sizes = np.cumsum((end - begin)[chosen])
+    cuts = np.searchsorted(sizes, np.arange(ELEMENTS, sizes.max(initial=0), ELEMENTS))
+    for part in np.split(chosen, np.unique(cuts)):
+        if not len(part):
+            continue
+        n = (end - begin)[part]
+        members = np.arange(n.sum()) + np.repeat(begin[part] - (np.cumsum(n) - n), n)
+        if arrival is not None:
+            known = arrival[members] < np.repeat(come[part], n)
+            n = np.add.reduceat(known, np.cumsum(n) - n, dtype=np.int64)
+            part, members, n = part[n > 0], members[known], n[n > 0]
+        if len(part):
+            yield part, members, n
+
+
+def aggregate(
+    at: Integers, value: Floats, n: Integers, aggregations: set[str]
+) -> dict[str, Floats | Integers]:
+    """The aggregations of windows laid side by side, each of n readings in order of time."""
+    start = np.cumsum(n) - n
+    last = start + n - 1
+    found: dict[str, Any] = {}
+    if "last" in aggregations:
+        found["last"] = value[last]
+    if "first" in aggregations:
+        found["first"] = value[start]
+    if "delta" in aggregations:
+        found["delta"] = value[last] - value[start]
+    if "count" in aggregations:
+        found["count"] = n
+    if "age" in aggregations:
+        found["age"] = at[last]
+    if "min" in aggregations:
+        found["min"] = np.minimum.reduceat(value, start)
+    if "max" in aggregations:
+        found["max"] = np.maximum.reduceat(value, start)
+    if aggregations & {"mean", "std", "trend"}:
+        mean, rest = _centred(value, start, n)
+        found["mean"] = mean
+        if "std" in aggregations:
+            squares = np.add.reduceat(rest * rest, start)
+            found["std"] = np.sqrt(divide(squares, n - 1, n > 1))
+        if "trend" in aggregations:
+            _, hours = _centred(at / HOUR, start, n)
+            found["trend"] = divide(
+                np.add.reduceat(hours * rest, start),
+                np.add.reduceat(hours * hours, start),
+                at[last] > at[start],
+            )
+    return {name: values for name, values in found.items() if name in aggregations}
+
+
+def _centred(numbers: Floats, start: Integers, n: Integers) -> tuple[Floats, Floats]:
+    """Each window's mean, and its numbers less that mean."""
+    first = numbers[start]
+    rest = numbers - np.repeat(first, n)
+    mean = np.add.reduceat(rest, start) / n
+    rest -= np.repeat(mean, n)
+    return first + mean, rest
+
+
+def divide(numerator: Floats, denominator: Any, where: Flags) -> Floats:
+    quotient = np.full(len(where), np.nan)
+    np.divide(numerator, denominator, out=quotient, where=where)
+    return quotient
