@@ -419,8 +419,8 @@ class TestMimic:
 
 class TestAnyFormat:
     def test_an_unknown_format_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ImportFailure, match="FORMAT=eicu: not one of physionet2012"):
-            convert("eicu", tmp_path, tmp_path)
+        with pytest.raises(ImportFailure, match="FORMAT=hirid: not one of physionet2012"):
+            convert("hirid", tmp_path, tmp_path)
 
     @pytest.mark.parametrize("format_name", ["physionet2012", "physionet2019", "mimic"])
     def test_a_folder_without_the_format_is_refused(self, format_name: str, tmp_path: Path) -> None:
@@ -443,3 +443,123 @@ class TestAnyFormat:
         report.readings["heart_rate"] += 1234
         report.dropped["-1"] += 5
         assert str(report) == "2 stays, 1,234 readings\n  dropped             5  -1"
+
+
+class TestEicu:
+    PATIENT = (
+        "patientunitstayid,patienthealthsystemstayid,gender,age,hospitalid,hospitaladmitoffset,"
+        "hospitaldischargeoffset,hospitaldischargestatus,unittype,unitadmittime24,"
+        "unitdischargeoffset,unitdischargestatus,uniquepid\n"
+        # 365 * 7919 % 365 = 0: the first of January.
+        "1000,365,Female,> 89,59,-30,2880,Expired,Med-Surg ICU,22:10:00,1800,Alive,002-10009\n"
+        "1001,365,Female,> 89,59,-3000,2880,Expired,MICU,08:00:00,600,Expired,002-10009\n"
+        "1002,366,Male,,60,0,,,CTICU,00:30:00,600,,025-1000001\n"
+        "1003,366,Male,60,60,0,,Alive,CTICU,00:30:00,600,Alive,025-1000001\n"
+        "1004,367,Male,60,60,0,,Alive,CTICU,half past,600,Alive,025-1000002\n"
+    )
+    PERIODIC = (
+        "vitalperiodicid,patientunitstayid,observationoffset,temperature,sao2,heartrate,"
+        "respiration,cvp,systemicsystolic,systemicdiastolic,systemicmean\n"
+        "1,1000,120,,97,88,18,4,118,60,80\n"
+        "2,1000,-20,,,90,,,,,\n"
+        "3,1000,1801,,,91,,,,,\n"
+        "4,1002,-60,37.1,,,,,,,\n"
+        "5,1000,5,,,,,3,,,\n"
+        "6,9999,5,,,70,,,,,\n"
+    )
+    APERIODIC = (
+        "vitalaperiodicid,patientunitstayid,observationoffset,noninvasivesystolic,"
+        "noninvasivediastolic,noninvasivemean\n"
+        "1,1000,120,121,61,82\n2,1000,130,122,,\n"
+    )
+    LAB = (
+        "labid,patientunitstayid,labresultoffset,labname,labresult\n"
+        "1,1000,60,lactate,2.1\n2,1000,60,FiO2,40\n3,1000,60,pH,7.31\n4,1000,60,-eos,2\n"
+    )
+    CHART = (
+        "nursingchartid,patientunitstayid,nursingchartoffset,nursingchartcelltypevallabel,"
+        "nursingchartcelltypevalname,nursingchartvalue\n"
+        "1,1000,150,Glasgow coma score,GCS Total,14\n"
+        "2,1000,150,Score (Glasgow Coma Scale),Value,13\n"
+        "3,1000,150,Temperature,Temperature (F),98.6\n"
+        "4,1000,150,Glasgow coma score,GCS Total,Unable to score due to medication\n"
+        "5,1000,130,Non-Invasive BP,Non-Invasive BP Systolic,119\n"
+        "6,1000,150,Pain Score,Pain Score,3\n"
+    )
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        source = tmp_path / "eicu"
+        write(source / "patient.csv", self.PATIENT)
+        write(source / "vitalPeriodic.csv", self.PERIODIC)
+        write(source / "demo" / "vitalAperiodic.csv", self.APERIODIC)
+        for name, text in (("lab", self.LAB), ("nurseCharting", self.CHART)):
+            with gzip.open(source / f"{name}.csv.gz", "wt") as file:
+                file.write(text)
+        return source
+
+    def test_readings_are_named_timed_and_of_the_best_source(
+        self, source: Path, tmp_path: Path
+    ) -> None:
+        report = convert("eicu", source, tmp_path)
+        first = "200010009"
+        expected = [
+            (first, "2019-01-01", "21:50", "heart_rate", "90.0"),
+            (first, "2019-01-01", "23:10", "lactate", "2.1"),
+            (first, "2019-01-01", "23:10", "fio2", "0.4"),
+            (first, "2019-01-01", "23:10", "ph", "7.31"),
+            (first, "2019-01-02", "00:10", "spo2", "97.0"),
+            (first, "2019-01-02", "00:10", "heart_rate", "88.0"),
+            (first, "2019-01-02", "00:10", "respiration_rate", "18.0"),
+            (first, "2019-01-02", "00:10", "blood_pressure", "118.0"),
+            (first, "2019-01-02", "00:10", "blood_pressure_diastolic", "60.0"),
+            (first, "2019-01-02", "00:10", "blood_pressure_mean", "80.0"),
+            (first, "2019-01-02", "00:20", "blood_pressure", "122.0"),
+            (first, "2019-01-02", "00:40", "gcs", "14.0"),
+            (first, "2019-01-02", "00:40", "temperature", "37.0"),
+            # Before the midnight of admission: written as its first minute.
+            ("2501000001", "2019-09-12", "00:00", "temperature", "37.1"),
+        ]
+        assert sorted(signals(tmp_path)) == sorted(expected)
+        assert dict(report.dropped) == {
+            "value outside its stay": 1,
+            "value of a stay that is not imported": 1,
+            "value that is not a number": 1,
+            "row of vitalPeriodic without a value that is imported": 1,
+            "row of lab without a value that is imported": 1,
+            "row of nurseCharting without a value that is imported": 1,
+            "blood_pressure in the same minute from a better source": 2,
+            "blood_pressure_diastolic in the same minute from a better source": 1,
+            "blood_pressure_mean in the same minute from a better source": 1,
+            "gcs in the same minute from a better source": 1,
+            "second stay of a patient that began on the same day": 1,
+            "stay with an unreadable cell": 1,
+        }
+        assert report.converted["temperature in °F, written in °C"] == 1
+        assert report.converted["FiO2 in percent, written as a fraction"] == 1
+
+    def test_stays_and_outcomes(self, source: Path, tmp_path: Path) -> None:
+        convert("eicu", source, tmp_path)
+        stays = [tuple(row.values()) for row in read(tmp_path, "admission.csv")]
+        assert stays == [
+            ("200010009", "2019-01-01", "2019-01-03"),
+            # The same time in the hospital, 50 hours after it began.
+            ("200010009", "2019-01-03", "2019-01-03"),
+            ("2501000001", "2019-09-12", "2019-09-12"),
+        ]
+        assert read(tmp_path, "age.csv") == [{"pat_id": "200010009", "age": "91.4"}]
+        died, again, unknown = read(tmp_path, "outcome.csv")
+        assert (died["died_in_hospital"], died["died_in_icu"]) == ("1", "0")
+        # 22:10 on the first day and 48 hours.
+        assert died["died_after_hours"] == "71"
+        assert (again["died_in_icu"], again["unit"]) == ("1", "MICU")
+        assert (unknown["died_in_hospital"], unknown["died_after_hours"]) == ("", "")
+        assert (died["sex"], died["cohort"]) == ("female", "hospital-59")
+
+    def test_tables_that_are_missing_are_named(self, source: Path, tmp_path: Path) -> None:
+        (source / "lab.csv.gz").unlink()
+        assert "no table lab" in convert("eicu", source, tmp_path).notes
+        for name in ("vitalPeriodic.csv", "demo/vitalAperiodic.csv", "nurseCharting.csv.gz"):
+            (source / name).unlink()
+        with pytest.raises(ImportFailure, match="none of the tables"):
+            convert("eicu", source, tmp_path)

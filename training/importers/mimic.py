@@ -5,16 +5,14 @@ CHARTEVENTS and D_ITEMS (MIMIC-IV: the same names in lower case); ADMISSIONS if 
 is one, for deaths in the hospital. https://mimic.mit.edu (Johnson et al.)
 """
 
-import csv
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from training.importers.buckets import by_stay
 from training.importers.records import Reading, Report, Stay, reported_age
 from training.importers.tables import Row, find, read, time, whole
 
@@ -39,9 +37,6 @@ ITEMS = {
 _FAHRENHEIT = {223761, 678}
 #: Readings are charted shortly before the bed is booked: those of this time count as the stay's.
 LEAD_IN = timedelta(hours=1)
-#: Events are laid into this many temporary files by stay, and each is sorted in
-#: memory: MIMIC-IV's 40 million events of the items above make some 10 MB a file.
-_BUCKETS = 128
 
 
 class IcuStay(NamedTuple):
@@ -67,10 +62,8 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
         stays[stay_id] = stay
         yield row
     _tell_items(source, report)
-    with tempfile.TemporaryDirectory() as folder:
-        buckets = _sort_into_buckets(source, Path(folder), report)
-        for bucket in buckets:
-            yield from _readings(bucket, stays, report)
+    for bucket in by_stay(_events(source, report)):
+        yield from _readings(bucket, stays, report)
 
 
 def _stays(source: Path, report: Report) -> Iterator[tuple[int, IcuStay, Stay]]:
@@ -151,29 +144,21 @@ def _tell_items(source: Path, report: Report) -> None:
             report.notes.append(f"itemid {item} ({labels[str(item)]}) is read as {parameter}")
 
 
-def _sort_into_buckets(source: Path, folder: Path, report: Report) -> list[Path]:
-    """Lay the usable events into files by stay: `stay_id,time,itemid,value` lines."""
-    paths = [folder / f"{number:03}" for number in range(_BUCKETS)]
-    with ExitStack() as files:
-        buckets = [
-            csv.writer(files.enter_context(path.open("w", encoding="utf-8", newline="")))
-            for path in paths
-        ]
-        left_out: Counter[str] = Counter()
-        for row in read(source, "CHARTEVENTS"):
-            try:
-                if reason := _unusable(row):
-                    left_out[reason] += 1
-                    continue
-                stay_id = whole(row.get("STAY_ID") or row.get("ICUSTAY_ID") or "")
-                at, item = time(row["CHARTTIME"]), whole(row["ITEMID"])
-            except ValueError:
-                left_out["event with an unreadable cell"] += 1
+def _events(source: Path, report: Report) -> Iterator[tuple[int, str, int, str]]:
+    """The usable events: stay, time, item and value."""
+    left_out: Counter[str] = Counter()
+    for row in read(source, "CHARTEVENTS"):
+        try:
+            if reason := _unusable(row):
+                left_out[reason] += 1
                 continue
-            bucket = buckets[stay_id % _BUCKETS]
-            bucket.writerow([stay_id, at.isoformat(), item, row["VALUENUM"]])
+            stay_id = whole(row.get("STAY_ID") or row.get("ICUSTAY_ID") or "")
+            at, item = time(row["CHARTTIME"]), whole(row["ITEMID"])
+        except ValueError:
+            left_out["event with an unreadable cell"] += 1
+            continue
+        yield stay_id, at.isoformat(), item, row["VALUENUM"]
     report.dropped.update(left_out)
-    return paths
 
 
 def _unusable(row: Row) -> str:
@@ -190,13 +175,11 @@ def _unusable(row: Row) -> str:
 
 
 def _readings(
-    bucket: Path, stays: Mapping[int, IcuStay], report: Report
+    bucket: list[list[str]], stays: Mapping[int, IcuStay], report: Report
 ) -> Iterator[Stay | Reading]:
-    with bucket.open(encoding="utf-8", newline="") as lines:
-        events = [
-            (int(stay_id), time(at), int(item), float(value))
-            for stay_id, at, item, value in csv.reader(lines)
-        ]
+    events = [
+        (int(stay_id), time(at), int(item), float(value)) for stay_id, at, item, value in bucket
+    ]
     events.sort(key=lambda event: event[:2])
     best: dict[tuple[int, datetime, str], int] = {}
     for stay_id, at, item, _ in events:

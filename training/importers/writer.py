@@ -12,7 +12,7 @@ from typing import Any
 
 from training.importers.records import ImportFailure, Reading, Report, Stay
 
-FORMATS = ("physionet2012", "physionet2019", "mimic")
+FORMATS = ("physionet2012", "physionet2019", "mimic", "eicu")
 
 
 def convert(format_name: str, source: Path, target: Path) -> Report:
