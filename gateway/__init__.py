@@ -1,1 +1,1 @@
-"""Gateway: takes HL7v2, FHIR and JSON from a live ward, and serves them as the stream."""
+"""Receives HL7v2, FHIR and JSON from a live ward, and serves them as the stream."""

@@ -1,4 +1,4 @@
-"""Gateway: takes HL7v2, FHIR and JSON from a live ward, and serves them on GET /sub."""
+"""Receives HL7v2, FHIR and JSON from a live ward, and serves them as a stream on GET /sub."""
 
 import argparse
 import asyncio
@@ -20,12 +20,14 @@ log = logging.getLogger("gateway")
 
 
 async def serve(chosen: Settings) -> None:
-    """Until SIGINT or SIGTERM."""
+    """Runs until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if not chosen.time_zone:
-        log.warning("TIME_ZONE is not set: times are converted to UTC; set it to the ward's zone")
+        log.warning(
+            "TIME_ZONE is not set: times are converted to UTC; set it to the ward's time zone"
+        )
     runner = web.AppRunner(
         create_app(chosen), access_log=None, handler_cancellation=True, shutdown_timeout=1
     )

@@ -1,4 +1,4 @@
-"""ADT messages as facts: admissions, discharges, transfers and merges.
+"""Parses ADT messages to facts: admissions, discharges, transfers and merges.
 
 Source: HL7 2.8.2, chapter 3.
 """
@@ -29,10 +29,10 @@ MERGES = ("A34", "A40")
 def moves(
     message: Message, move: Move, authority: str, clock: Clock, now: Moment
 ) -> Iterator[Fact]:
-    """A patient's move. authority: of identifiers that name none."""
+    """The move of a patient. authority: the one of identifiers without an authority."""
     who = person(message, next(named(message, "PID"), []), authority)
     if who is None:
-        yield Unusable("an ADT message without a patient's identifier")
+        yield Unusable("an ADT message without a patient identifier")
         return
     pv1, evn = next(named(message, "PV1"), []), next(named(message, "EVN"), [])
     own = {"admit": 44, "discharge": 45}.get(move)
@@ -43,7 +43,7 @@ def moves(
 
 
 def merges(message: Message, authority: str, clock: Clock, now: Moment) -> Iterator[Fact]:
-    """The merges of a message: each MRG is merged into the PID before it."""
+    """The merges in a message: each MRG is merged into the preceding PID."""
     evn = next(named(message, "EVN"), [])
     when = _first(clock, at(evn, 6), at(evn, 2), at(message.msh, 7)) or now
     who: Person | None = None
@@ -65,5 +65,5 @@ def merges(message: Message, authority: str, clock: Clock, now: Moment) -> Itera
 
 
 def _first(clock: Clock, *fields: str) -> Moment | None:
-    """The moment of the first field that has one."""
+    """The time in the first field that has one."""
     return next((found for field in fields if field and (found := clock(field))), None)

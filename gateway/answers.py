@@ -1,4 +1,6 @@
-"""Acknowledgements (HL7 2.8.2, chapter 2.9): AA in original mode, CA where MSH-15 asks."""
+"""Builds acknowledgements (HL7 2.8.2, chapter 2.9): AA in original mode, CA if MSH-15 requests
+it.
+"""
 
 import secrets
 import time
@@ -16,7 +18,7 @@ SUCCESS, FAILURE, REFUSED = "A", "E", "R"  # the second letter of MSA-1
 
 
 def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> str:
-    """The acknowledgement of a message; empty where its sender wants none."""
+    """The acknowledgement of a message; empty if its sender does not want one."""
     accept, application = (at(message.msh, number).strip().upper() for number in (15, 16))
     if _wanted(accept, outcome):
         code = "C" + outcome
@@ -28,7 +30,7 @@ def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> 
 
 
 def refusal(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
-    """The AR for what is no message or too long, and its character set."""
+    """The AR for an unreadable or too long message, and its character set."""
     try:
         head = parse(content)
     except Unreadable:
@@ -37,7 +39,7 @@ def refusal(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
 
 
 def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
-    """The content of one frame: an answer, or those of a batch."""
+    """The content of one frame: one acknowledgement, or those of a batch."""
     if not batch:
         return "".join(texts).encode(charset, "replace")
     lines = ["BHS|^~\\&\r", *texts, f"BTS|{len(texts)}\r"]
@@ -45,7 +47,7 @@ def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
 
 
 def _wanted(condition: str, outcome: str) -> bool:
-    """Table 0155: always, on success, on an error or reject, never."""
+    """Whether to send it, by table 0155: always, on success, on an error or rejection, never."""
     wanted = {"AL": True, "SU": outcome == SUCCESS, "ER": outcome != SUCCESS}
     return wanted.get(condition, False)
 
@@ -57,7 +59,9 @@ def _clock(second: int, zone: ZoneInfo) -> str:
 
 @remembered
 def _header(fields: str, mark: Delimiters) -> tuple[str, str, str]:
-    """The MSH of an answer before its time, between time and control id, and after that."""
+    """The parts of the answer's MSH before its time, between time and control id, and after
+    that.
+    """
     separator = mark.field
     application, facility, to_application, to_facility, kind, processing, version, charset = (
         fields.split(separator)

@@ -1,4 +1,4 @@
-"""The gateway's HTTP side, and what its doors share."""
+"""The HTTP application of the gateway, and the setup of its doors."""
 
 import asyncio
 import json
@@ -31,7 +31,9 @@ MLLP_PORT = web.AppKey("mllp_port", int)
 
 
 def create_app(settings: Settings) -> web.Application:
-    """All doors; they open when the app starts. Raises sqlite3.Error or CodesError."""
+    """The application with all doors, which open when it starts. Raises sqlite3.Error or
+    CodesError.
+    """
     names = {"localhost", "gateway", *settings.allowed_hosts}
     store = Log(settings.log)
     ward = Ward(store, settings.icu_units, settings.keep_identifiers == "1")
@@ -59,7 +61,7 @@ def create_app(settings: Settings) -> web.Application:
 async def doors(
     store: Log, inbox: Inbox, stream: Stream, hl7: HL7Door, app: web.Application
 ) -> AsyncIterator[None]:
-    """Opens MLLP; at the end logs and answers all that was received whole."""
+    """Opens the MLLP port; at the end, logs and acknowledges all complete messages."""
     writing = asyncio.create_task(inbox.run())
     app[MLLP_PORT] = await hl7.open()
     log.info("listening for HL7 on port %d; stream %s", app[MLLP_PORT], store.stream)

@@ -1,6 +1,6 @@
-"""Stays in the ICU, and the messages that tell the stream of them.
+"""Opens and closes stays in the ICU, and sends their messages to the stream.
 
-A stay is time in beds of `ICU_UNITS`; without that setting, all beds count.
+A stay is the time in beds of `ICU_UNITS`; without that setting, all beds count.
 """
 
 from collections.abc import Collection
@@ -16,7 +16,7 @@ from wire.messages import Admission, Discharge
 
 
 class Beds:
-    """Opens, changes and closes stays. keep_identifiers: the stream gets patients' names."""
+    """Opens, changes and closes stays. keep_identifiers: whether to send names to the stream."""
 
     def __init__(
         self, log: Log, patients: Patients, units: Collection[str], keep_identifiers: bool
@@ -33,7 +33,7 @@ class Beds:
     def open(
         self, number: int, at: Moment, place: Place | None, visit: str = "", by: str = "merge"
     ) -> Stay:
-        """Begins a stay, or goes on with one of the same day. by: the move that began it."""
+        """Opens a stay, or continues one of the same day. by: the move that opened it."""
         known = self.stays.get(number, at[:10])
         if known is not None:
             stay = msgspec.structs.replace(known, until=None)
@@ -55,11 +55,11 @@ class Beds:
         return stay
 
     def reopen(self, stay: Stay, place: Place | None, visit: str) -> None:
-        """Takes back the end of a stay."""
+        """Reopens a stay."""
         self.update(msgspec.structs.replace(stay, until=None), place, visit)
 
     def close(self, stay: Stay, at: Moment) -> None:
-        """Ends a stay."""
+        """Closes a stay."""
         if at[:10] < stay.admission:
             self._log.reject("a discharge before the admission", stay.pat_id)
             return
@@ -67,7 +67,7 @@ class Beds:
         self._log.send(Discharge(stay.pat_id, stay.age, stay.admission, at[:10], *clock(at)))
 
     def adopt(self, stay: Stay, survivor: int) -> None:
-        """Gives the survivor of a merge a stay where he has none at that time."""
+        """Opens a stay for the surviving patient of a merge who has none at that time."""
         known = self.stays.get(survivor, stay.admission)
         if known is None and self.stays.at(survivor, stay.since) is None:
             own = msgspec.structs.replace(stay, pat_id=survivor)
@@ -77,7 +77,7 @@ class Beds:
                 self.close(own, own.until)
 
     def person_changed(self, number: int) -> None:
-        """Sends an open stay again when the patient's age or name has become known."""
+        """Sends an open stay again if the patient's age or name has become known."""
         stay = self.stays.latest(number)
         if stay is None or stay.until is not None:
             return

@@ -1,9 +1,8 @@
-"""Codes and units of senders, as parameters and units of the pipeline.
+"""Maps codes and units of senders to parameters and units of the pipeline.
 
-`codes.csv` has a row for each unit that a code may come in: value × factor + offset is in the
-parameter's own unit (wire/vitals.toml). An empty unit is a value sent without one. `units.csv`
-has the UCUM spelling of other spellings. A file of the same form (`CODES`) adds to `codes.csv`
-and goes before it.
+`codes.csv` has a row for each unit of each code: value × factor + offset is in the parameter's unit
+(wire/vitals.toml). An empty unit means a value without a unit. `units.csv` maps other spellings of
+units to UCUM. A file in the same format (`CODES`) extends `codes.csv` and takes precedence.
 """
 
 import csv
@@ -27,7 +26,7 @@ SYSTEMS = {
 
 
 class UnknownUnit(Exception):
-    """A known code in a unit that cannot be converted."""
+    """A known code has a unit that cannot be converted."""
 
 
 class Conversion(msgspec.Struct, frozen=True, eq=False):
@@ -40,12 +39,12 @@ class Conversion(msgspec.Struct, frozen=True, eq=False):
     def of(self, value: float) -> float:
         if self.factor == 1 and self.offset == 0:
             return value
-        # 12 digits: 98.6 °F are 37 °C, and not 36.99999999999999.
+        # 12 digits, so that 98.6 °F is 37 °C and not 36.99999999999999.
         return float(f"{value * self.factor + self.offset:.12g}")
 
 
 class CodesError(ValueError):
-    """A file of codes cannot be used; the text names file and line."""
+    """A file of codes is invalid; the text names file and line."""
 
 
 class Codes:
@@ -83,9 +82,9 @@ class Codes:
         return self._units.get(spelling) or self._units.get(spelling.lower(), spelling)
 
     def conversion(self, codings: Iterable[tuple[str, str]], unit: str) -> Conversion | None:
-        """The conversion for the first known of some (system, code); None for unknown codes.
+        """The conversion for the first known (system, code); None if none is known.
 
-        A local code is known when it is a parameter's name or synonym. Raises UnknownUnit.
+        A local code is known if it is a parameter's name or synonym. Raises UnknownUnit.
         """
         local: dict[str, Conversion] = {}
         for system, code in codings:

@@ -1,4 +1,4 @@
-"""One MLLP connection: frames in, answers out in the same order."""
+"""An MLLP connection: reads frames, and sends the answers in the same order."""
 
 import asyncio
 import logging
@@ -10,19 +10,19 @@ from gateway.mllp import Frame, FrameReader, wrap
 
 log = logging.getLogger("gateway")
 
-# Frames of one connection that are not answered yet. Beyond, it is not read.
+# Number of unanswered frames at which a connection is not read.
 UNANSWERED = 64
 
 
 class Answer(NamedTuple):
-    """`content` is called once all futures are done; empty content is not sent."""
+    """`content` is called once all futures are done; an empty result is not sent."""
 
     futures: Sequence["asyncio.Future[Any]"]
     content: Callable[[], bytes]
 
 
 class Limits(NamedTuple):
-    """Bytes of a message, and seconds without a byte in either direction."""
+    """Limits: bytes of a message, and seconds without a byte in either direction."""
 
     size: int
     silence: float
@@ -31,8 +31,8 @@ class Limits(NamedTuple):
 class Connection(asyncio.Protocol):
     """take: called with each frame; closed: called at the end.
 
-    It is not read before `admit`, while UNANSWERED frames wait, while its sender does not read
-    the answers, and between `hold` and `admit`.
+    The connection is not read before `admit`, while UNANSWERED frames are waiting, while its sender
+    does not read the answers, and between `hold` and `admit`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._steer()
 
     def admit(self) -> None:
-        """Begins to read, or goes on."""
+        """Starts or resumes reading."""
         if not self._held:
             return
         self._held = False
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._steer()
 
     def end(self) -> None:
-        """Closes once all that was received whole is answered."""
+        """Closes the connection once all complete frames are answered."""
         self._ending = True
         self._steer()
         self._answer()
@@ -95,11 +95,11 @@ class Connection(asyncio.Protocol):
         self._steer()
 
     def eof_received(self) -> bool:
-        """The sender has sent all; it may still read."""
+        """The sender has closed its side; it may still read answers."""
         if self._frames.partial:
-            log.warning("a connection ended within a frame; its sender will repeat it")
+            log.warning("a connection ended within a frame; the sender must repeat it")
         self.end()
-        # An SSL transport closes in any case.
+        # An SSL transport closes anyway.
         return self._transport.get_extra_info("ssl_object") is None
 
     def pause_writing(self) -> None:
@@ -119,9 +119,9 @@ class Connection(asyncio.Protocol):
             self._answer()
 
     def _answer(self, done: "asyncio.Future[Any] | None" = None) -> None:
-        """Sends all answers whose turn it is."""
+        """Sends all answers that are next in order."""
         if done is not None:
-            done.exception()  # of a connection that is gone, nobody else asks for it
+            done.exception()  # marks the result as read, because the connection is gone
         ready = []
         while self._answers and all(future.done() for future in self._answers[0].futures):
             content = self._answers.popleft().content()
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
             self._done()
 
     def _steer(self) -> None:
-        """Reads on, or not."""
+        """Resumes or pauses reading."""
         full = len(self._answers) >= UNANSWERED
         reading = not (self._held or self._stuck or self._ending or full)
         if reading == self._reading or self._transport.is_closing():
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
     def _check_silence(self) -> None:
         left = self._moved + self._limits.silence - self._loop.time()
         if left <= 0 and self._stuck:
-            log.warning("a sender does not read its answers; its connection is closed")
+            log.warning("a sender does not read its answers; closing its connection")
             self._transport.abort()
             return
         if left <= 0 and self._reading and not self._answers:

@@ -1,4 +1,4 @@
-"""What a message says about patients, whatever language it was sent in."""
+"""Facts about patients, independent of the format of the message."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ from gateway.times import Moment
 
 
 class Person(msgspec.Struct, frozen=True):
-    """A patient as the sender names him or her. keys: (authority, id), the first one leading.
+    """A patient as identified by the sender.
 
-    born: an ISO date. label: what people call him.
+    keys: (authority, id), the primary one first. born: an ISO date. label: the name for the pages.
     """
 
     keys: tuple[tuple[str, str], ...]
@@ -19,17 +19,17 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A bed. `unit` decides whether it is one of the ICU's."""
+    """A bed. `unit` determines whether it is in the ICU."""
 
     unit: str
     text: str
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """One value of one parameter; None: there is none, and an earlier one is withdrawn.
+    """One value of one parameter; None withdraws an earlier value.
 
-    name: of the observation within its source. corrects: it replaces an earlier value under the
-    same name also when that was measured at another time.
+    name: identifies the observation within its source. corrects: the value replaces an earlier one
+    of the same name, even with another time.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """Values of one patient, measured at one time.
+    """Values of one patient at one time.
 
-    source: the sender's order or resource; `#` and the patient where the sender names none.
+    source: the sender's order or resource, or `#` and the patient if the sender has none.
     """
 
     person: Person
@@ -52,7 +52,7 @@ class Observed(msgspec.Struct, frozen=True):
 
 
 def unnamed(person: Person) -> str:
-    """The source of observations that the sender gives no name."""
+    """The source of observations without an order or a resource."""
     return f"#{person.keys[0]}"
 
 
@@ -61,7 +61,7 @@ def is_unnamed(source: str) -> bool:
 
 
 class Replaced(msgspec.Struct, frozen=True):
-    """All observations of a source are withdrawn, except those with the names `kept`."""
+    """Withdraws all observations of a source except those with the names `kept`."""
 
     source: str
     kept: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ Move = Literal[
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """A patient came, went or changed bed; or that is cancelled."""
+    """A patient was admitted, transferred or discharged, or one of these was cancelled."""
 
     person: Person
     move: Move
@@ -89,7 +89,7 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """Two records are of one patient; only `person` goes on."""
+    """Two records belong to one patient; only `person` continues."""
 
     person: Person
     prior: Person
@@ -97,14 +97,14 @@ class Merged(msgspec.Struct, frozen=True):
 
 
 class Unusable(msgspec.Struct, frozen=True):
-    """A part of a message that cannot be used. The reason names no patient."""
+    """A part of a message is rejected. The reason contains no patient data."""
 
     reason: str
     person: Person | None = None
 
 
 class Unread(Exception):
-    """A part of a message that cannot be used; the text is the reason and names no patient."""
+    """A part of a message is rejected; the text is the reason and contains no patient data."""
 
 
 Fact = Observed | Replaced | Moved | Merged | Unusable

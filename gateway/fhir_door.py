@@ -1,4 +1,6 @@
-"""FHIR R4 over HTTP: Bundles, single resources, and deliveries of rest-hook subscriptions."""
+"""Receives FHIR R4 over HTTP: Bundles, single resources, and notifications of rest-hook
+subscriptions.
+"""
 
 import json
 import secrets
@@ -25,7 +27,7 @@ _bundle = msgspec.json.Decoder(Bundle)
 
 
 class Refused(Exception):
-    """A request that is answered with an OperationOutcome. code: of FHIR's issue types."""
+    """The request is answered with an OperationOutcome. code: a FHIR issue type."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(text)
@@ -34,7 +36,7 @@ class Refused(Exception):
 
 
 class FhirDoor:
-    """Stores resources. They cannot be read or searched here."""
+    """Stores resources. Reading and searching are not supported."""
 
     def __init__(self, inbox: Inbox, codes: Codes, zone: ZoneInfo) -> None:
         self._inbox = inbox
@@ -49,10 +51,10 @@ class FhirDoor:
         app.router.add_route("*", "/fhir/{rest:.*}", unknown)
 
     async def bundle(self, request: web.Request) -> web.Response:
-        """A transaction is stored whole or not at all, a batch entry by entry."""
+        """A transaction is stored as a whole or not at all, a batch entry by entry."""
         await self._inbox.room()
         body = await request.read()
-        if not body.strip():  # a rest-hook without a payload: news, of which nothing is told
+        if not body.strip():  # a rest-hook notification without a payload
             return _outcome(200, "information", "informational", "nothing to store")
         try:
             entries = self._entries(body)
@@ -75,18 +77,18 @@ class FhirDoor:
         )
 
     async def resource(self, request: web.Request) -> web.Response:
-        """POST creates, PUT creates or replaces; of POST without an id we give one."""
+        """POST creates, PUT creates or replaces; a POST without an id gets one."""
         await self._inbox.room()
         kind, id = request.match_info["type"], request.match_info.get("id", "")
         body = await request.read()
         try:
             if kind not in TYPES:
-                raise Refused(404, "not-supported", f"{kind} is not stored here")
+                raise Refused(404, "not-supported", f"{kind} is not supported")
             resource = _decode(body)
             if type(resource).__name__ != kind:
                 raise Refused(400, "invalid", f"resourceType is not {kind}")
             if id and resource.id != id:
-                raise Refused(400, "invalid", f"{kind}.id is not the id of the address")
+                raise Refused(400, "invalid", f"{kind}.id differs from the id in the URL")
             resource = _with_id(resource, body)
             facts = self._facts(resource, self._reader, kind)
             known = await self._store(self._item(body, _sender(request), facts))
@@ -109,7 +111,7 @@ class FhirDoor:
         for number, entry in enumerate(bundle.entry):
             raw = bytes(entry.resource)
             kind = _kind(raw)
-            if kind not in TYPES:  # others of the same document, such as Practitioner
+            if kind not in TYPES:  # other resources of the same document, such as Practitioner
                 continue
             resources.append((entry.full_url, _with_id(_decode(raw, f"entry[{number}]"), raw)))
         keys: dict[str, Keys] = {
@@ -118,7 +120,7 @@ class FhirDoor:
             if url and isinstance(found, Patient)
         }
         reader = self._reader._replace(entries=keys)
-        # Patients first: the others refer to them.
+        # Patients first, because the others refer to them.
         resources.sort(key=lambda pair: not isinstance(pair[1], Patient))
         return [(found, self._facts(found, reader, "Bundle")) for _, found in resources]
 
@@ -140,7 +142,9 @@ class FhirDoor:
         try:
             return (await self._inbox.put(item)).known is not None
         except DiskFailed:
-            raise Refused(503, "transient", "it could not be stored; send it again") from None
+            raise Refused(
+                503, "transient", "the resource could not be stored; send it again"
+            ) from None
 
 
 def _decode(body: bytes, path: str = "body") -> Resource:
@@ -151,7 +155,7 @@ def _decode(body: bytes, path: str = "body") -> Resource:
 
 
 def _with_id(resource: Resource, body: bytes) -> Resource:
-    """Gives an unnamed resource its digest as id, so that repeats have the same."""
+    """Sets the digest as the id of a resource without one, so that repeats have the same id."""
     if resource.id:
         return resource
     if isinstance(resource, Observation) and any(i.value for i in resource.identifier):
@@ -194,7 +198,7 @@ def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = No
 
 
 async def unknown(request: web.Request) -> web.Response:
-    return _outcome(404, "error", "not-supported", "resources can be stored here, and not read")
+    return _outcome(404, "error", "not-supported", "resources can only be stored, not read")
 
 
 def _interactions() -> Iterator[dict[str, Any]]:
@@ -213,7 +217,7 @@ async def metadata(request: web.Request) -> web.Response:
             "date": "2026-11-27",
             "kind": "instance",
             "software": {"name": "ICU Stream gateway"},
-            "implementation": {"description": "Takes observations, encounters and patients"},
+            "implementation": {"description": "Accepts observations, encounters and patients"},
             "fhirVersion": "4.0.1",
             "format": ["json"],
             "rest": [

@@ -1,4 +1,4 @@
-"""FHIR R4 resources as facts."""
+"""Parses FHIR R4 resources to facts."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ from gateway.people import printable
 from gateway.times import Moment, fhir_moment, now
 
 Keys = tuple[tuple[str, str], ...]
-# An identifier of a resource's own server.
+# The identifier system of ids on the sender's server.
 LOCAL = "fhir"
 _VALUE = ("preliminary", "final", "amended", "corrected", "unknown")
 _WITHDRAWN = ("entered-in-error", "cancelled")
@@ -42,18 +42,18 @@ _PRESENT = ("arrived", "triaged", "in-progress", "onleave")
 
 
 class Invalid(Exception):
-    """A resource that lacks what it must have; the text names the element."""
+    """A resource lacks a required element; the text names it."""
 
 
 class FhirReader(NamedTuple):
-    """Reads resources. `entries`: keys of patients in the same Bundle, by fullUrl."""
+    """Parses resources. entries: keys of patients in the same Bundle, by fullUrl."""
 
     codes: Codes
     zone: ZoneInfo
     entries: Mapping[str, Keys] = {}
 
     def facts(self, resource: Resource) -> Iterator[Fact]:
-        """What the resource says. Raises Invalid."""
+        """The facts in the resource. Raises Invalid."""
         if isinstance(resource, Observation):
             return self._observation(resource)
         if isinstance(resource, Encounter):
@@ -97,7 +97,7 @@ class FhirReader(NamedTuple):
             yield Observed(who, None, source, when, values)
 
     def _value(self, of: Component) -> Value | None:
-        """The value of an Observation or a component; None without one. Raises Unread."""
+        """The value of an Observation or a component; None if it has none. Raises Unread."""
         codings = _codings(of.code)
         code = codings[0][1] if codings else ""
         quantity = of.value_quantity
@@ -136,7 +136,7 @@ class FhirReader(NamedTuple):
             return
         if resource.status not in (*_PRESENT, "finished"):
             return
-        # In order, so that a whole history gives the same stays as its parts did.
+        # In order of time, so that a whole history gives the same stays as its parts.
         located = sorted(
             (since, place)
             for location in resource.location
@@ -170,7 +170,7 @@ class FhirReader(NamedTuple):
             yield Moved(who, "update", at)
 
     def _person(self, reference: Reference | None, path: str) -> Person:
-        """The patient that a reference names: by id, in the same Bundle, or by identifier."""
+        """The patient of a reference: by id, in the same Bundle, or by identifier."""
         if reference is not None:
             text = reference.reference
             if text in self.entries:
@@ -196,7 +196,9 @@ class FhirReader(NamedTuple):
 
 
 def patient_keys(patient: Patient) -> Keys:
-    """Identifiers first: HL7 senders know them too. Temporary and old ones are not used."""
+    """The keys of a patient, identifiers first, because HL7 senders also use them. Temporary and
+    old identifiers are ignored.
+    """
     keys = [
         (identifier.system[:128], identifier.value[:128])
         for identifier in patient.identifier
@@ -208,7 +210,7 @@ def patient_keys(patient: Patient) -> Keys:
 
 
 def _name_of(kind: str, id: str, identifiers: tuple[Identifier, ...]) -> str:
-    """What names a resource: its id, or else its first identifier."""
+    """The name of a resource: its id, or else its first identifier."""
     if id:
         return f"{kind}/{id[:100]}"
     for identifier in identifiers:

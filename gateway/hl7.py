@@ -1,4 +1,4 @@
-"""HL7 version 2 messages in their vertical-bar encoding (ER7).
+"""Parses HL7 version 2 messages in the vertical-bar encoding (ER7).
 
 Source: HL7 2.8.2, chapter 2 (control) and table 0211 (character sets).
 """
@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.remembered import remembered
 
-# Table 0211, as Python names them.
+# Table 0211, with Python's names.
 CHARSETS = {
     "ASCII": "ascii",
     **{f"8859/{part}": f"iso8859-{part}" for part in (*range(1, 12), *range(13, 17))},
@@ -34,7 +34,7 @@ Segment = list[str]  # fields by number; [0] is the segment's name
 
 
 class Unreadable(Exception):
-    """A message without a readable MSH."""
+    """The message has no readable MSH."""
 
 
 class Delimiters(NamedTuple):
@@ -46,7 +46,7 @@ class Delimiters(NamedTuple):
 
 
 class Message(msgspec.Struct, frozen=True, dict=True):
-    """One message. Its texts are as sent, with escapes; `text` resolves them."""
+    """One message. Its texts are raw, with escape sequences; `text` resolves them."""
 
     segments: list[Segment]
     delimiters: Delimiters
@@ -67,7 +67,7 @@ class Message(msgspec.Struct, frozen=True, dict=True):
         return [part.split(separator) for part in field.split(self.delimiters.repetition)]
 
     def text(self, raw: str) -> str:
-        """The text of a component: its first subcomponent, escapes resolved, blanks stripped."""
+        """The text of a component: its first subcomponent, with escapes resolved and stripped."""
         _, _, _, escape, subcomponent = self.delimiters
         if subcomponent in raw:
             raw = raw.partition(subcomponent)[0]
@@ -88,29 +88,29 @@ class Message(msgspec.Struct, frozen=True, dict=True):
 
 
 def at(segment: Segment, number: int) -> str:
-    """Field `number` of a segment, empty where the segment ends before it."""
+    """Field `number` of a segment; empty if the segment is shorter."""
     return segment[number] if number < len(segment) else ""
 
 
 def part(components: list[str], number: int) -> str:
-    """Component `number`, counted from 1, empty where there is none."""
+    """Component `number`, counted from 1; empty if there is none."""
     return components[number - 1] if number <= len(components) else ""
 
 
 def split(content: bytes) -> list[bytes]:
-    """The messages of a frame: one, or those of a batch (FHS, BHS)."""
+    """The messages in a frame: one, or those of a batch (FHS, BHS)."""
     if content[:3] not in (b"FHS", b"BHS") and not re.search(rb"[\r\n]MSH", content):
         return [content]
     begins = [found.start() for found in re.finditer(rb"(?:(?<=[\r\n])|\A)MSH", content)]
     if not begins:
-        return [content]  # a batch without a message is answered as an unreadable one
+        return [content]  # a batch without messages is answered like an unreadable message
     ends = [*begins[1:], len(content)]
     parts = [content[begin:end] for begin, end in zip(begins, ends, strict=True)]
     return [re.split(rb"[\r\n](?=(?:BTS|FTS|BHS|FHS))", part, maxsplit=1)[0] for part in parts]
 
 
 def parse(content: bytes, default_charset: str = "utf-8") -> Message:
-    """The message in `content`. Raises Unreadable."""
+    """Parses the message in `content`. Raises Unreadable."""
     delimiters = _delimiters(content)
     charset = _charset(content, delimiters) or default_charset
     text = _decode(content, charset)
@@ -141,14 +141,14 @@ def _is_name(text: str) -> bool:
 
 
 def _delimiters(content: bytes) -> Delimiters:
-    """Those of MSH-1 and MSH-2."""
+    """The delimiters in MSH-1 and MSH-2."""
     field = chr(content[3]) if len(content) > 8 and content.startswith(b"MSH") else ""
     if not field or field.isalnum() or field.isspace() or not field.isascii():
-        raise Unreadable("the message does not begin with MSH and its delimiters")
+        raise Unreadable("the message does not start with MSH and its delimiters")
     encoding = content[4:9].split(field.encode(), 1)[0].split(b"\r", 1)[0].decode("latin-1")
     given = [field, *encoding[:4]]
     if len(set(given)) < len(given) or any(c.isalnum() or c.isspace() for c in given):
-        raise Unreadable("MSH-2 is not a set of delimiters")
+        raise Unreadable("MSH-2 does not contain valid delimiters")
     return Delimiters(*given)
 
 
@@ -165,7 +165,7 @@ def _decode(content: bytes, charset: str) -> str:
         return content.decode(charset)
     except (UnicodeDecodeError, LookupError):
         pass
-    # Not as declared: numbers and identifiers are ASCII in all of these.
+    # Not in the declared encoding, but numbers and identifiers are ASCII in all of these.
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -173,7 +173,7 @@ def _decode(content: bytes, charset: str) -> str:
 
 
 def unescape(text: str, delimiters: Delimiters, charset: str = "utf-8") -> str:
-    r"""Resolves escape sequences; an unknown one stays as it is.
+    r"""Resolves escape sequences; keeps unknown ones unchanged.
 
     >>> unescape(r"5\S\3 \T\ \X6D6D\ \.br\ \Zx\ ", Delimiters())
     '5^3 & mm \n \\Zx\\ '

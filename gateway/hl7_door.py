@@ -1,4 +1,4 @@
-"""The door for HL7: MLLP over TCP, with TLS where it is set up."""
+"""Receives HL7: MLLP over TCP, with TLS if configured."""
 
 import asyncio
 import logging
@@ -30,12 +30,12 @@ class HL7Door:
         self._settings = settings
         self._inbox = inbox
         self._reader = reader
-        self._open: list[Connection] = []  # in the order of their beginning
+        self._open: list[Connection] = []  # in order of their start
         self._room: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
 
     async def open(self) -> int:
-        """Listens, and returns the port. Raises OSError."""
+        """Starts to listen; returns the port. Raises OSError."""
         settings = self._settings
         limits = Limits(settings.message_max, settings.silence_max)
         self._server = await asyncio.get_running_loop().create_server(
@@ -47,7 +47,7 @@ class HL7Door:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Stops reading; frames that were complete get their answers first."""
+        """Stops reading, and closes after all complete frames are answered."""
         if self._server is not None:
             self._server.close()
         open_now = list(self._open)
@@ -64,7 +64,7 @@ class HL7Door:
         self._admit()
 
     def _admit(self) -> None:
-        """Reads the oldest connections; those beyond the limit wait for one of them to end."""
+        """Reads the oldest connections up to the limit; the others wait."""
         admitted = self._open[: self._settings.connections_max]
         metrics.CONNECTIONS.set(len(admitted))
         for connection in admitted:
@@ -72,7 +72,7 @@ class HL7Door:
                 connection.admit()
 
     def _hold(self) -> None:
-        """Reads nothing until there is room in the inbox."""
+        """Pauses reading until there is room in the inbox."""
         for connection in self._open:
             connection.hold()
         self._room = asyncio.create_task(self._inbox.room())
@@ -98,7 +98,7 @@ class HL7Door:
         if frame.too_long:
             return self._refuse(frame, f"longer than {self._settings.message_max} bytes")
         if frame.incomplete:
-            return self._refuse(frame, "the frame was not completed")
+            return self._refuse(frame, "the frame is incomplete")
         try:
             parts = [
                 (content, parse(content, self._settings.hl7_charset))
@@ -132,14 +132,14 @@ class HL7Door:
         try:
             return self._reader.facts(message)
         except Exception as error:
-            # A fault of ours must not stop its sender. The message is in the log.
+            # A bug must not stop the sender. The message is in the log.
             metrics.FAULTS.inc()
-            log.error("a message could not be read: %s", type(error).__name__)
+            log.error("a message could not be parsed: %s", type(error).__name__)
             return [Unusable(f"cannot be read: {type(error).__name__}")]
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    """Server TLS; with MLLP_TLS_CA, senders too must have a certificate."""
+    """The TLS context of the server; with MLLP_TLS_CA, senders must have a certificate too."""
     if not settings.mllp_tls_cert:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,4 +1,4 @@
-"""Takes messages from all doors, and logs all that wait in one transaction (group commit)."""
+"""Accepts messages from all doors, and logs all waiting ones in one transaction (group commit)."""
 
 import asyncio
 import hashlib
@@ -17,33 +17,35 @@ from wire.messages import Message
 
 log = logging.getLogger("gateway")
 
-# Messages in one transaction; more would let the first ones wait for the last.
+# Maximum number of messages per transaction, so that the first ones do not wait too long.
 AT_ONCE = 200
-# Bytes that may wait. Beyond, the doors stop reading.
+# Number of waiting bytes at which the doors stop reading.
 WAITING = 64 << 20
 PRUNE_EVERY = 60.0
 
 
 class DiskFailed(Exception):
-    """The log could not be written; nothing of the message is stored."""
+    """The log could not be written; the message is not stored."""
 
 
 class Direct(msgspec.Struct, frozen=True):
-    """A message in the stream's own form, and its JSON."""
+    """A message in the stream's own format, and its JSON."""
 
     message: Message
     data: bytes
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A message to be logged. content: what it says; None where nothing of it is read."""
+    """A message to be logged. content: its facts; None if its type is not used."""
 
     received: Received
     content: Sequence[Fact | Direct] | None
 
 
 class Logged(msgspec.Struct, frozen=True):
-    """A message is on disk. known: the bytes of the one that had its digest before."""
+    """The result: the message is on disk. known: the bytes of an earlier message with the same
+    digest.
+    """
 
     numbers: Numbers
     known: bytes | None = None
@@ -53,12 +55,12 @@ Waiting = tuple[Item, "asyncio.Future[Logged]"]
 
 
 def digest(*parts: bytes) -> bytes:
-    """SHA-256: names a message for as long as it is kept."""
+    """SHA-256, which identifies a message while it is kept."""
     return hashlib.sha256(b"\0".join(parts)).digest()
 
 
 class Inbox:
-    """`put` returns when the message is on disk. `run` is the one that writes."""
+    """Queues messages. `put` returns when the message is on disk; `run` writes."""
 
     def __init__(self, store: Log, ward: Ward, keep_days: float) -> None:
         self._log = store
@@ -75,7 +77,7 @@ class Inbox:
         self.committed: list[Callable[[], None]] = []
 
     def put(self, item: Item) -> "asyncio.Future[Logged]":
-        """Raises DiskFailed when the future is awaited."""
+        """Queues a message; awaiting the future may raise DiskFailed."""
         future: asyncio.Future[Logged] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._bytes += len(item.received.raw)
@@ -86,17 +88,18 @@ class Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether too much is not on disk yet."""
+        """Whether too many bytes are waiting to be written."""
         return not self._room.is_set()
 
     async def room(self) -> None:
-        """Waits while too much is not on disk yet."""
+        """Waits while the inbox is full."""
         await self._room.wait()
 
     async def run(self) -> None:
-        """Writes until `stop`, and then what still waits. It is not to be cancelled.
+        """Writes until `stop`, and then the remaining messages.
 
-        A commit may be running in its thread, and the connection is not for two at a time.
+        Must not be cancelled, because a commit may be running in a thread, and only one thread may
+        use the connection.
         """
         while self._waiting or not self._stopping:
             try:
@@ -110,7 +113,7 @@ class Inbox:
                 await self._prune()
 
     def stop(self) -> None:
-        """Lets `run` end once all that has been put is on disk."""
+        """Makes `run` end once all queued messages are on disk."""
         self._stopping = True
         self._arrived.set()
 
@@ -123,7 +126,7 @@ class Inbox:
             self._log.begin()
             known = self._log.known([item.received.digest for item, _ in batch])
             results = [self._add(item, known) for item, _ in batch]
-            # Not in this thread: others go on receiving while the disk writes.
+            # In another thread, so that messages are received while the disk writes.
             await asyncio.to_thread(self._log.commit)
         except sqlite3.Error as error:
             self._failed(batch, error)
@@ -173,7 +176,7 @@ class Inbox:
         except sqlite3.OperationalError:
             raise
         except Exception as error:
-            # A fault of ours must not stop its sender. The message is in the log.
+            # A bug must not stop the sender. The message is in the log.
             metrics.FAULTS.inc()
             log.exception("a message could not be processed", exc_info=_without_values(error))
             self._log.undo_message()
@@ -198,5 +201,5 @@ class Inbox:
 
 
 def _without_values(error: Exception) -> Exception:
-    """The error without its text, which may hold what a patient's record says."""
+    """The error without its text, which may contain patient data."""
     return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)

@@ -1,4 +1,4 @@
-"""POST /messages: messages in the stream's own form, one or a list, without ids."""
+"""POST /messages: receives one message or a list, in the stream's own format, without ids."""
 
 import time
 from asyncio import Future
@@ -13,7 +13,8 @@ from gateway.inbox import Direct, DiskFailed, Inbox, Item, Logged, digest
 from gateway.log import Log, Received
 from wire.messages import Message, Rejected, decode
 
-# The tool stores these in table `rejected`, with the reason; they are well-formed.
+# These are well-formed, so they are accepted; the tool stores them in table `rejected` with the
+# reason.
 PASSED_ON = ("implausible",)
 LISTED_MAX = 10_000
 
@@ -28,7 +29,9 @@ class JsonDoor:
         self._log = log
 
     async def post(self, request: web.Request) -> web.Response:
-        """One object: its own status. A list: 207 with `results`, in the list's order."""
+        """One object is answered with its own status, a list with 207 and `results` in the same
+        order.
+        """
         await self._inbox.room()
         try:
             body = msgspec.json.decode(await request.read(), type=msgspec.Raw)
@@ -40,7 +43,7 @@ class JsonDoor:
             raise web.HTTPRequestEntityTooLarge(LISTED_MAX, len(messages))
         sender = _sender(request)
         key = request.headers.get("Idempotency-Key", "")
-        # Put at once, so that the list is one transaction or few.
+        # Queued together, so that the list takes one transaction or few.
         waiting = [
             self._put(bytes(message), sender, f"{key}/{number}" if key else "")
             for number, message in enumerate(messages)
@@ -57,7 +60,7 @@ class JsonDoor:
             if error.code not in PASSED_ON:
                 return self._invalid(str(error), error.code)
             message = msgspec.json.decode(data, type=Message)
-        # Spaces and the order of fields do not count.
+        # Ignores spaces and the order of fields.
         data = msgspec.json.encode(message)
         name = digest(b"key", key.encode()) if key else digest(b"json", data)
         received = Received(name, time.time(), sender, "json", data)
@@ -76,13 +79,13 @@ class JsonDoor:
             return {"status": 503, "error": "the message could not be stored; send it again"}
         if logged.known is not None and logged.known != data:
             metrics.NACKS.labels("422").inc()
-            error = "Idempotency-Key was used for another message"
+            error = "this Idempotency-Key was already used for another message"
             return {"status": 422, "error": error, "code": "idempotency_key"}
         status = 201 if logged.known is None else 200
         return {"status": status, "id": f"{self._log.stream}-{logged.numbers.first}"}
 
 
 def _sender(request: web.Request) -> str:
-    """The bearer token's subject, or the program's own name."""
+    """The sender: the bearer token's subject, or the program's name."""
     named = request.get("actor") or request.headers.get("User-Agent", "").split("/")[0]
     return (str(named) or "json")[:64]

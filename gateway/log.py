@@ -1,8 +1,8 @@
-"""The durable log: raw messages, the events made of them, and what corrections need to know.
+"""The durable log: raw messages, their events, and the data that corrections need.
 
-A message is acknowledged when its transaction is on disk (`synchronous=FULL`). Events have
-numbers without gaps; the stream's name is made with the log. All events of one message are one
-row, one event a line: a row for each would cost more than everything else.
+A message is acknowledged when its transaction is on disk (`synchronous=FULL`). Events are numbered
+without gaps; the stream's name is created with the log. All events of one message are one row, with
+one event per line, because a row per event would cost more than everything else.
 """
 
 import os
@@ -40,12 +40,12 @@ CREATE INDEX IF NOT EXISTS refs_source ON refs (source, at);
 CREATE INDEX IF NOT EXISTS refs_patient ON refs (pat_id);
 """
 VERSION = 2
-# Rows that one transaction removes, so that no sender waits long.
+# Rows removed per transaction, so that no sender waits long.
 PRUNED_AT_ONCE = 5_000
 
 
 class Received(NamedTuple):
-    """A message as it came, before it has a number."""
+    """A raw message without a number."""
 
     digest: bytes
     at: float
@@ -55,7 +55,7 @@ class Received(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The events of a received message, `first` to `last`; none when last < first."""
+    """The events of a received message, from `first` to `last`; none if last < first."""
 
     id: int
     first: int
@@ -63,11 +63,11 @@ class Numbers(NamedTuple):
 
 
 class Log:
-    """The one writer of the file. Raises sqlite3.Error for a disk that fails."""
+    """The only writer of the file. Raises sqlite3.Error if the disk fails."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Patients' names are in it.
+        # Contains patients' names.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self.path = path
         self.connection = connection = sqlite3.connect(
@@ -95,7 +95,7 @@ class Log:
         read(f"PRAGMA user_version = {VERSION}")
 
     def reread(self) -> None:
-        """Takes the numbers from the file: after a rollback, and after rows were removed."""
+        """Reloads the numbers from the file, after a rollback or a removal of rows."""
         read = self.connection.execute
         pruned = int(read("SELECT pruned FROM log").fetchone()[0])
         self.last = int(read("SELECT MAX(last) FROM events").fetchone()[0] or pruned)
@@ -107,7 +107,7 @@ class Log:
         self.connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Returns when all since `begin` is on disk. Runs in a thread of its own."""
+        """Returns when everything since `begin` is on disk. Runs in its own thread."""
         self.connection.execute("COMMIT")
 
     def rollback(self) -> None:
@@ -124,14 +124,14 @@ class Log:
         return {row[0]: (Numbers(*row[1:4]), row[4]) for row in rows}
 
     def first_with(self, seq: int) -> int:
-        """The first event of the message that event `seq` is of."""
+        """The first event of the message to which event `seq` belongs."""
         row = self.connection.execute(
             "SELECT first FROM events WHERE last >= ? ORDER BY last LIMIT 1", (seq,)
         ).fetchone()
         return int(row[0]) if row else self.last - len(self._events) + 1
 
     def add_event(self, data: bytes) -> int:
-        """Appends an event of the message that is being received; returns its number."""
+        """Appends an event of the current message; returns its number."""
         self.last += 1
         self._events.append(data)
         return self.last
@@ -143,16 +143,16 @@ class Log:
         return self.last - len(messages) + 1
 
     def reject(self, reason: str, pat_id: int | None = None) -> None:
-        """Appends an event for table `rejected`. It says where the whole message is."""
+        """Appends an event for table `rejected`, with a reference to the raw message."""
         event = {"type": "unusable", "pat_id": pat_id, "received": self._received + 1}
         self.add_event(msgspec.json.encode(event | {"reason": reason}))
 
     def begin_message(self) -> None:
-        """Events from here on are of the next message."""
+        """Starts a message; later events belong to it."""
         self.connection.execute("SAVEPOINT message")
 
     def undo_message(self) -> None:
-        """Takes back all since `begin_message`."""
+        """Drops everything since `begin_message`."""
         self.connection.execute("ROLLBACK TO message")
         self.last -= len(self._events)
         self._events.clear()
@@ -175,7 +175,7 @@ class Log:
         return Numbers(self._received, first, self.last)
 
     def prune(self, before: float) -> bool:
-        """Removes some messages received before then; False when none is left of them."""
+        """Removes some messages received before a time; returns False if none are left."""
         read = self.connection.execute
         rows = read(
             "SELECT id, last FROM received WHERE at < ? AND id <= "
@@ -196,7 +196,7 @@ class Log:
 
 
 class LogReader:
-    """Reads committed events, beside the writer."""
+    """Reads committed events, concurrently with the writer."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(
@@ -204,7 +204,7 @@ class LogReader:
         )
 
     def events(self, after: int, most: int) -> list[tuple[int, bytes]]:
-        """Number and data of the next events, those of `most` messages."""
+        """Number and data of the next events, of at most `most` messages."""
         rows = self._connection.execute(
             "SELECT first, data FROM events WHERE last > ? ORDER BY last LIMIT ?", (after, most)
         )

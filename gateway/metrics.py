@@ -1,4 +1,4 @@
-"""What the gateway counts, for GET /metrics."""
+"""The gateway's metrics, for GET /metrics."""
 
 import shutil
 from functools import cache
@@ -10,35 +10,37 @@ from gateway.log import Received
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-# Labels come from outside: beyond these numbers they are one, `other`.
+# Labels come from senders; beyond this number they become `other`.
 SENDERS_MAX = 200
 CODES_MAX = 500
 
 MESSAGES = Counter(
     "icu_gateway_messages_total",
-    "Messages on disk. result: new, known (sent again) or unread (of a type that is not read)",
+    "Stored messages. result: new, known (repeated) or unread (of an unused type)",
     ["sender", "protocol", "result"],
 )
 LAST = Gauge(
-    "icu_gateway_last_message_timestamp_seconds", "When a sender's last message came", ["sender"]
+    "icu_gateway_last_message_timestamp_seconds", "Time of a sender's last message", ["sender"]
 )
 CLOCK = Gauge(
-    "icu_gateway_clock_difference_seconds", "How far a sender's clock is ahead of ours", ["sender"]
+    "icu_gateway_clock_difference_seconds",
+    "Seconds that a sender's clock is ahead of the gateway's",
+    ["sender"],
 )
 NACKS = Counter("icu_gateway_nacks_total", "Negative answers, by code", ["code"])
 UNKNOWN = Counter(
     "icu_gateway_unknown_codes_total",
-    "Values whose code is not in codes.csv, stored under their own name",
+    "Values with a code that is not in codes.csv, stored under the code's own name",
     ["system", "code"],
 )
 CONNECTIONS = Gauge("icu_gateway_connections", "Open MLLP connections")
-SUBSCRIBERS = Gauge("icu_gateway_subscribers", "Subscribers that follow the stream")
+SUBSCRIBERS = Gauge("icu_gateway_subscribers", "Connected subscribers")
 EVENTS = Gauge("icu_gateway_stream_messages", "Messages in the stream")
 DISK_FAILURES = Counter("icu_gateway_disk_failures_total", "Transactions that failed")
 FAULTS = Counter("icu_gateway_faults_total", "Messages that the gateway failed to process")
 COMMIT = Histogram(
     "icu_gateway_commit_seconds",
-    "From the begin of a transaction until it is on disk",
+    "Duration of a transaction until it is on disk",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
 )
 GROUP = Histogram(
@@ -46,10 +48,10 @@ GROUP = Histogram(
     "Messages in one transaction",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200),
 )
-_free = Gauge("icu_gateway_disk_free_bytes", "Space left where the log is")
-_size = Gauge("icu_gateway_disk_size_bytes", "Size of the disk where the log is")
+_free = Gauge("icu_gateway_disk_free_bytes", "Free space on the log's disk")
+_size = Gauge("icu_gateway_disk_size_bytes", "Size of the log's disk")
 
-# To find a labelled metric costs more than to count with it.
+# Finding a labelled metric costs more than incrementing it.
 _messages = cache(MESSAGES.labels)
 _last = cache(LAST.labels)
 _clock = cache(CLOCK.labels)
@@ -59,7 +61,7 @@ _codes: set[tuple[str, str]] = set()
 
 
 def logged(message: Received, known: bool, unread: bool) -> None:
-    """Counts a message that is on disk."""
+    """Counts a stored message."""
     name = _sender(message.sender)
     result = "known" if known else "unread" if unread else "new"
     _messages(name, message.kind.partition(" ")[0], result).inc()
@@ -70,7 +72,7 @@ def logged(message: Received, known: bool, unread: bool) -> None:
 
 
 def clock_difference(sender: str, seconds: float) -> None:
-    """Notes how far a sender's clock is ahead of ours."""
+    """Records how far a sender's clock is ahead of the gateway's."""
     name = _sender(sender)
     _clock(name).set(seconds)
     _senders[name]["clock_difference"] = round(seconds, 3)
@@ -86,17 +88,17 @@ def unknown_code(system: str, code: str) -> None:
 
 
 def senders() -> list[dict[str, float | int | str | None]]:
-    """What is known of each sender since the start, for GET /health."""
+    """The state of each sender since the start, for GET /health."""
     return list(_senders.values())
 
 
 def unknown_codes() -> dict[str, int]:
-    """How many values came under each unknown code, for GET /health."""
+    """The number of values for each unknown code, for GET /health."""
     return {"/".join(code): int(UNKNOWN.labels(*code)._value.get()) for code in sorted(_codes)}
 
 
 def nacks() -> int:
-    """All negative answers since the start."""
+    """The number of negative acknowledgements since the start."""
     return int(sum(s.value for m in NACKS.collect() for s in m.samples))
 
 

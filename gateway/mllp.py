@@ -1,4 +1,4 @@
-"""MLLP: frames of HL7 messages in a stream of bytes that is cut anywhere.
+"""MLLP: extracts frames of HL7 messages from a stream of bytes that is split anywhere.
 
 Source: HL7 Minimal Lower Layer Protocol, release 1: <VT> message <FS><CR>.
 """
@@ -8,20 +8,20 @@ import re
 import msgspec
 
 VT, FS, CR = b"\x0b", b"\x1c", b"\r"
-# A sender that leaves out the CR is understood as soon as its next message begins.
+# If a sender omits the CR, a frame ends when its next message starts.
 _END = re.compile(rb"\x1c[\r\x0b]")
-# A sender that gave up in the middle of a message begins again with one of these.
+# A sender that interrupted a message starts again with one of these.
 _BEGIN = re.compile(rb"\x0b(?=MSH|FHS|BHS)")
-# Between frames. Not a VT, which Python takes for white space.
+# Between frames. Without VT, which Python treats as white space.
 _BLANK = b" \t\r\n"
-# What is kept of a frame that is too long: enough for its MSH.
+# Bytes that are kept of a frame that is too long, enough for its MSH.
 HEAD = 4096
 
 
 class Frame(msgspec.Struct, frozen=True, repr_omit_defaults=True):
-    """The bytes between VT and FS; of a frame that is too long, its beginning.
+    """The bytes between VT and FS, or the beginning of a frame that is too long.
 
-    incomplete: its end did not come in time.
+    incomplete: its end did not arrive.
     """
 
     content: bytes
@@ -30,7 +30,7 @@ class Frame(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
 
 def wrap(content: bytes) -> bytes:
-    """The content as a frame.
+    """Wraps the content in a frame.
 
     >>> wrap(b"MSH|")
     b'\\x0bMSH|\\x1c\\r'
@@ -39,10 +39,10 @@ def wrap(content: bytes) -> bytes:
 
 
 class FrameReader:
-    """Turns the bytes of one connection into frames.
+    """Parses the bytes of one connection to frames.
 
-    A lone FS or CR belongs to the message. Bytes outside a frame are skipped, unless they end
-    like a frame: its sender waits for an answer.
+    A lone FS or CR belongs to the message. Bytes outside a frame are skipped, unless they end like
+    a frame, because then the sender waits for an answer.
 
     >>> reader = FrameReader(1 << 20)
     >>> reader.feed(b"\\x0bMSH|^~")
@@ -54,22 +54,22 @@ class FrameReader:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest = bytearray()
-        self._head = b""  # of a frame that is already longer than the limit
+        self._head = b""  # the beginning of a frame that is longer than the limit
         self._scanned = 0
 
     @property
     def partial(self) -> bool:
-        """Whether a frame has begun and has not ended."""
+        """Whether a frame has started but not ended."""
         return bool(self._head or self._rest.strip(_BLANK))
 
     def feed(self, chunk: bytes) -> list[Frame]:
-        """The frames that `chunk` completes."""
+        """Returns the frames that `chunk` completes."""
         self._rest += chunk
         frames = []
         begin = 0
         while end := _END.search(self._rest, max(begin, self._scanned - 1)):
             content = bytes(self._rest[begin : end.start()])
-            # A VT that ends this frame begins the next one.
+            # A VT that ends this frame starts the next one.
             begin = end.end() if end[0] == FS + CR else end.end() - 1
             self._scanned = begin
             if (frame := self._frame(content)) is not None:
@@ -78,7 +78,7 @@ class FrameReader:
         self._scanned = len(self._rest)
         if self._scanned > self._limit:
             self._head = self._head or bytes(self._rest[:HEAD])
-            # The last byte may be the FS of the end.
+            # The last byte may be the FS that ends the frame.
             del self._rest[:-1]
             self._scanned = 1
         return frames
@@ -95,7 +95,7 @@ class FrameReader:
 
 
 def _message(content: bytes) -> bytes:
-    """The content from its last beginning on."""
+    """The content from the last start of a message on."""
     begins = [match.end() for match in _BEGIN.finditer(content)]
     if begins:
         return content[begins[-1] :]

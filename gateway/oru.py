@@ -1,4 +1,4 @@
-"""ORU messages as facts: observations.
+"""Parses ORU messages to facts: observations.
 
 Source: HL7 2.8.2, chapter 7, and table 0085 (result status).
 """
@@ -15,16 +15,16 @@ from gateway.remembered import remembered
 from gateway.times import Clock, Moment
 from gateway.values import NULL, number
 
-# A status that is missing is taken as final, as monitors send it.
+# A missing status means final, because monitors omit it.
 _VALUE = ("F", "P", "R", "S", "C", "")
 _WITHDRAWN = ("D", "W", "X")
 _NO_NEWS = ("I", "N", "O", "U", "V")
 
 
 class _Meaning(msgspec.Struct, frozen=True):
-    """What an OBX says, without its time.
+    """The content of an OBX without its time.
 
-    value: None where there is none. problem: why it cannot be used. unknown: its code, if unknown.
+    value: None if there is none. problem: why it is rejected. unknown: its code, if unknown.
     """
 
     value: Value | None = None
@@ -33,7 +33,7 @@ class _Meaning(msgspec.Struct, frozen=True):
 
 
 class _Order(msgspec.Struct):
-    """Where the segments before an OBX have led to: patient, bed, order and time."""
+    """The context of an OBX from the segments before it: patient, bed, order and time."""
 
     who: Person | None = None
     where: Place | None = None
@@ -42,17 +42,19 @@ class _Order(msgspec.Struct):
 
 
 class Observations:
-    """Reads ORU messages. authority: of identifiers that name none. unknown: counts a code."""
+    """Parses ORU messages. authority: the one of identifiers without an authority. unknown: called
+    with each unknown code.
+    """
 
     def __init__(self, codes: Codes, authority: str, unknown: Callable[[str, str], None]) -> None:
         self._codes = codes
         self._authority = authority
         self._unknown = unknown
-        # Senders repeat themselves: the same code with the same value is worked out once.
+        # Cached, because senders repeat the same code with the same value.
         self._meaning = remembered(self._look_up)
 
     def facts(self, message: Message, clock: Clock, sent: Moment | None) -> list[Fact]:
-        """The observations in a message. sent: its own time."""
+        """The observations in a message. sent: the time of the message."""
         facts: list[Fact] = []
         order = _Order()
         group: Observed | None = None
@@ -63,7 +65,7 @@ class Observations:
                 group = None
                 continue
             if order.who is None:
-                facts.append(Unusable("an OBX without a patient's identifier before it"))
+                facts.append(Unusable("an OBX without a preceding patient identifier"))
                 continue
             meaning = self._meaning(marks.field.join(segment[2:12]), marks, charset)
             value = meaning.value
@@ -85,7 +87,7 @@ class Observations:
         return facts
 
     def _follow(self, message: Message, segment: Segment, order: _Order) -> _Order:
-        """What a segment other than OBX says of those that follow."""
+        """Updates the context from a segment other than OBX."""
         name = segment[0]
         if name == "PID":
             return _Order(person(message, segment, self._authority))
@@ -142,7 +144,7 @@ def _filler(message: Message, field: str) -> str:
 
 
 def _codings(message: Message, field: str) -> list[tuple[str, str]]:
-    """(system, code) of a CWE: what is coded first and, beside it, alternatively.
+    """The primary and the alternative (system, code) of a CWE.
 
     An MDC code may be a number, a name or both.
     """
@@ -155,13 +157,13 @@ def _codings(message: Message, field: str) -> list[tuple[str, str]]:
         found += [(system, printable(name)) for name in names if printable(name)]
     if found and not found[0][0] and found[0][1].startswith("MDC_"):
         found[0] = MDC, found[0][1]
-    # The standard's code goes before the sender's own.
+    # A standard code takes precedence over the sender's own.
     known = [coding for coding in found if coding[0] in (LOINC, MDC)]
     return known + [coding for coding in found if coding not in known]
 
 
 def _unit(message: Message, field: str) -> str:
-    """The unit of OBX-6: of an MDC unit its name, else the code."""
+    """The unit in OBX-6: the name of an MDC unit, else the code."""
     components = [message.text(text) for text in message.components(field)]
     for text in components[1:2]:
         if text.startswith("MDC_DIM_"):

@@ -1,4 +1,4 @@
-"""Tables `patients` and `people` of the log: identifiers, and what is known of each patient."""
+"""Tables `patients` and `people` of the log: identifiers and data of patients."""
 
 import sqlite3
 from datetime import date
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gateway.facts import Person
 from gateway.people import printable
 
-# Numbers of patients that come by identifier begin here, above those that JSON senders choose.
+# The first number for patients with identifiers, above those that JSON senders choose.
 FIRST_NUMBER = 1_000_000_001
 REMEMBERED = 10_000
 
@@ -15,14 +15,14 @@ Key = tuple[str, str]  # authority, id
 
 
 class Known(NamedTuple):
-    """What is known of a patient: birth date and name."""
+    """The known data of a patient: birth date and name."""
 
     born: str | None = None
     label: str | None = None
 
 
 class Patients:
-    """Numbers of patients by identifier; those of recent ones are remembered."""
+    """Numbers of patients by identifier, with a cache of recent ones."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
@@ -32,7 +32,7 @@ class Patients:
         self._numbers.clear()
 
     def find(self, key: Key) -> int | None:
-        """The number of an identifier, None for an unknown one."""
+        """The number of an identifier; None if it is unknown."""
         number = self._numbers.get(key)
         if number is None:
             row = self._execute(
@@ -46,7 +46,7 @@ class Patients:
         return number
 
     def new(self) -> int:
-        """A number that nobody has."""
+        """A new number."""
         newest = self._execute("SELECT MAX(pat_id) FROM patients").fetchone()[0] or 0
         return max(FIRST_NUMBER, int(newest) + 1)
 
@@ -55,7 +55,7 @@ class Patients:
         self._execute("INSERT INTO patients VALUES (?, ?, ?)", (*key, number))
 
     def take(self, number: int) -> None:
-        """A JSON sender uses this number: no identifier may get it."""
+        """Reserves a number that a JSON sender uses, so that no identifier gets it."""
         self._execute("INSERT OR IGNORE INTO patients VALUES ('', ?, ?)", (f"={number}", number))
 
     def known(self, number: int) -> Known:
@@ -63,7 +63,7 @@ class Patients:
         return Known(*row) if row else Known()
 
     def learn(self, number: int, person: Person) -> bool:
-        """Keeps what is new of a person; False when nothing is."""
+        """Stores new data of a person; returns False if nothing is new."""
         old = self.known(number)
         new = Known(person.born or old.born, person.label or old.label)
         if new != old:
@@ -71,14 +71,14 @@ class Patients:
         return new != old
 
     def join(self, prior: int, survivor: int) -> None:
-        """All identifiers of one patient are the other's from now on."""
+        """Moves all identifiers of one patient to another."""
         self._execute("UPDATE patients SET pat_id = ? WHERE pat_id = ?", (survivor, prior))
         self._numbers.clear()
         left, own = self.known(prior), self.known(survivor)
         self.learn(survivor, Person((), own.born or left.born, own.label or left.label))
 
     def identifier(self, number: int) -> str | None:
-        """What people call a patient: name and identifier."""
+        """The patient's name for the pages: name and identifier."""
         row = self._execute(
             "SELECT id FROM patients WHERE pat_id = ? ORDER BY authority, id", (number,)
         ).fetchone()
@@ -86,7 +86,7 @@ class Patients:
         return printable(" · ".join(text for text in texts if text)) or None
 
     def age(self, number: int, on: str) -> float | None:
-        """Years on an ISO date; None when they are unknown or impossible."""
+        """The age in years on an ISO date; None if unknown or impossible."""
         born = self.known(number).born
         if born is None:
             return None

@@ -1,4 +1,4 @@
-"""Patients and beds in HL7 messages."""
+"""Parses patients and beds in HL7 messages."""
 
 from datetime import date
 
@@ -6,12 +6,12 @@ from gateway.facts import Person, Place
 from gateway.hl7 import Delimiters, Message, Segment, at, part
 from gateway.remembered import remembered
 
-# Identifiers of persons; others, such as account and visit numbers, are not.
+# Types of identifiers of persons, unlike account and visit numbers.
 _TYPES = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
 
 
 def person(message: Message, pid: Segment, authority: str) -> Person | None:
-    """The patient of a PID segment; None without an identifier."""
+    """The patient in a PID segment; None without an identifier."""
     fields = message.delimiters.field.join(pid[:8])
     return _person(fields, authority, message.delimiters, message.charset)
 
@@ -27,7 +27,7 @@ def _person(fields: str, authority: str, delimiters: Delimiters, charset: str) -
 
 
 def identifier(message: Message, field: str, authority: str) -> tuple[str, str] | None:
-    """Authority and id of the best repetition of a CX field."""
+    """Authority and id in the best repetition of a CX field."""
     best: tuple[int, tuple[str, str]] | None = None
     for components in message.repetitions(field):
         value = message.text(part(components, 1))
@@ -56,7 +56,7 @@ def _place(field: str, delimiters: Delimiters, charset: str) -> Place | None:
 
 
 def printable(text: str) -> str:
-    """A name as the stream may hold it: printable, no blank at an end, 64 characters at most."""
+    """A name that the stream accepts: printable, stripped, at most 64 characters."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " for c in text)
     return text.strip()[:64].strip()

@@ -1,4 +1,4 @@
-"""HL7 messages as facts, by their type."""
+"""Parses HL7 messages to facts, by their type."""
 
 from collections.abc import Callable
 from zoneinfo import ZoneInfo
@@ -14,7 +14,9 @@ RESULTS = ("R01", "R30", "R31", "R32", "")
 
 
 class Reader:
-    """Reads HL7 messages. authority: of identifiers that name none. unknown: counts a code."""
+    """Parses HL7 messages. authority: the one of identifiers without an authority. unknown: called
+    with each unknown code.
+    """
 
     def __init__(
         self, codes: Codes, zone: ZoneInfo, authority: str, unknown: Callable[[str, str], None]
@@ -24,7 +26,7 @@ class Reader:
         self._observations = Observations(codes, authority, unknown)
 
     def facts(self, message: Message) -> list[Fact] | None:
-        """What the message says; None for a type of message that is not read."""
+        """The facts in the message; None for an unused type of message."""
         kind, _, event = message.kind.partition("^")
         sent = at(message.msh, 7)
         offset = offset_of(sent)

@@ -1,4 +1,4 @@
-"""Observations as readings of the stream, and the withdrawals of those that are corrected."""
+"""Converts observations to readings of the stream, and corrections to withdrawals."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ class Readings:
                 self._add(fact, [value], number)
 
     def replace(self, fact: Replaced) -> None:
-        """Withdraws what a source no longer contains."""
+        """Withdraws values that a source no longer contains."""
         for ref in self.refs.of_source(fact.source):
             if ref.name not in fact.kept:
                 self.withdraw(ref)
@@ -39,7 +39,7 @@ class Readings:
         self._log.send(Withdrawal(ref.pat_id, ref.admission, ref.seq))
 
     def add(self, stay: Stay, source: str, at: Moment, values: Sequence[Value]) -> None:
-        """Sends readings of one time, and remembers them. All values must have a number."""
+        """Sends readings of one time and records them. All values must have a number."""
         number, age, admission = stay.pat_id, stay.age, stay.admission
         until = stay.until[:10] if stay.until else None
         day, hour, minute, second = clock(at)
@@ -56,7 +56,7 @@ class Readings:
         self.refs.add((source, at, number, admission), entries)
 
     def _all_new(self, fact: Observed) -> bool:
-        """Whether no value can replace another one, of this message or of an earlier one."""
+        """Whether no value replaces another one of this or an earlier message."""
         if any(value.corrects or value.value is None for value in fact.values):
             return False
         if is_unnamed(fact.source):
@@ -66,10 +66,10 @@ class Readings:
         return len(names) == len(fact.values) and known.keys().isdisjoint(names)
 
     def _corrected(self, fact: Observed, value: Value, number: int) -> bool:
-        """Withdraws what a value replaces; True when there is nothing to add."""
+        """Withdraws the reading that a value replaces; returns True if there is nothing to add."""
         unnamed = is_unnamed(fact.source)
         if unnamed and value.value is not None and not value.corrects:
-            return False  # nothing shows that it is the same observation again
+            return False  # nothing identifies it as a repeat of the same observation
         earlier = self.refs.at(fact.source, fact.at).get(value.name, [])
         if not value.corrects and (unnamed or value.value is not None):
             earlier = [ref for ref in earlier if ref.pat_id == number]
@@ -79,7 +79,7 @@ class Readings:
             self._log.reject(f"{value.parameter}: a withdrawal of an unknown value", number)
         same = (fact.at, number, value.parameter, value.value)
         if any((ref.at, ref.pat_id, ref.parameter, ref.value) == same for ref in earlier):
-            return True  # the same again, in another message
+            return True  # the same value in another message
         for ref in earlier:
             self.withdraw(ref)
         return value.value is None
@@ -93,14 +93,14 @@ class Readings:
             self._log.reject(f"{value.parameter}: the patient is not in the ICU", number)
 
     def _stay_at(self, number: int, fact: Observed) -> Stay | None:
-        """The stay that a reading belongs to; opens one for a patient first seen in the ICU."""
+        """The stay of a reading; opens one for a new patient in the ICU."""
         stays = self._beds.stays
         stay = stays.at(number, fact.at)
         if stay is not None:
             return stay
         latest = stays.latest(number)
         if latest is not None and (latest.until is None or fact.at < latest.until):
-            return latest  # before its admission: the tool rejects it
+            return latest  # before the admission; the tool will reject it
         if self._beds.in_icu(fact.place):
             return self._beds.open(number, fact.at, fact.place, by="observation")
         return None

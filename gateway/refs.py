@@ -1,7 +1,7 @@
-"""Table `refs` of the log: which events hold the values of a sender's observation.
+"""Table `refs` of the log: the events with the values of a sender's observation.
 
-A row has the values of one message that share source and time. They are looked up when the
-sender corrects or withdraws one, and when two patients are merged.
+A row has the values of one message with the same source and time. Corrections, withdrawals and
+merges use them.
 """
 
 import sqlite3
@@ -13,7 +13,7 @@ from gateway.times import Moment
 
 
 class Ref(msgspec.Struct, frozen=True, gc=False):
-    """One reading that is not withdrawn. seq: its event. row: the key of its row."""
+    """A reading that is not withdrawn. seq: its event. row: the key of its row."""
 
     source: str
     name: str
@@ -27,7 +27,7 @@ class Ref(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What a row holds of each reading."""
+    """The part of a row for one reading."""
 
     name: str
     seq: int
@@ -37,14 +37,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 Group = tuple[str, Moment, int, str]  # source, time, pat_id, admission
 
-# A row is rewritten for each reading of it that is withdrawn.
+# Limits the size of a row, because each withdrawal rewrites its row.
 IN_ROW = 50
 _entries = msgspec.json.Decoder(list[Entry])
 _COLUMNS = "seq, source, at, pat_id, admission, entries"
 
 
 class Refs:
-    """The readings of each source. `end_message` after each message."""
+    """The readings of each source. Call `end_message` after each message."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
@@ -52,17 +52,17 @@ class Refs:
         self._loaded: dict[tuple[str, Moment], dict[str, list[Ref]]] = {}
 
     def forget(self) -> None:
-        """Drops what is not written, after a rollback."""
+        """Drops unwritten rows, after a rollback."""
         self._added.clear()
         self._loaded.clear()
 
     def end_message(self) -> None:
-        """Writes what was added."""
+        """Writes the added rows."""
         self._flush()
         self._loaded.clear()
 
     def add(self, group: Group, entries: list[Entry]) -> None:
-        """Remembers new readings."""
+        """Adds new readings."""
         added = self._added.setdefault(group, [])
         source, at, pat_id, admission = group
         loaded = self._loaded.get((source, at))
@@ -77,7 +77,7 @@ class Refs:
                 loaded.setdefault(entry.name, []).append(ref)
 
     def at(self, source: str, at: Moment) -> dict[str, list[Ref]]:
-        """The readings of a time by their name, in the order of their arrival."""
+        """The readings of a time by name, in order of arrival."""
         loaded = self._loaded.get((source, at))
         if loaded is None:
             self._flush()
@@ -87,7 +87,7 @@ class Refs:
         return loaded
 
     def latest(self, source: str, name: str) -> list[Ref]:
-        """The newest reading of this name, of any time; none without one."""
+        """The newest reading of this name at any time; empty if there is none."""
         self._flush()
         quoted = msgspec.json.encode(name).decode()
         rows = self._execute(
@@ -106,14 +106,14 @@ class Refs:
         return self._read("pat_id = ?", pat_id)
 
     def drop_event(self, pat_id: int, seq: int, first: int) -> None:
-        """Forgets reading `seq` of a message whose events begin with `first`."""
+        """Removes reading `seq` of the message whose events start with `first`."""
         self._flush()
         for ref in self._read("pat_id = ? AND seq BETWEEN ? AND ?", pat_id, first, seq):
             if ref.seq == seq:
                 self.drop(ref)
 
     def drop(self, ref: Ref) -> None:
-        """Forgets a reading that is withdrawn."""
+        """Removes a withdrawn reading."""
         self._flush()
         loaded = self._loaded.get((ref.source, ref.at))
         if loaded is not None:

@@ -1,4 +1,4 @@
-"""A cache for what senders repeat: their codes, times, patients and beds."""
+"""A cache for data that senders repeat: codes, times, patients and beds."""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -8,12 +8,12 @@ Rest = TypeVarTuple("Rest")
 Result = TypeVar("Result")
 
 SIZE = 8192
-# A message may have texts of any length; these would fill the memory.
+# Longer texts are not cached, because they could fill the memory.
 LONGEST = 256
 
 
 def remembered(function: Callable[[str, *Rest], Result]) -> Callable[[str, *Rest], Result]:
-    """Returns the function with a cache; a call with a long text goes around it.
+    """Adds a cache to the function; calls with a long text bypass it.
 
     >>> twice = remembered(lambda text: [text, text])
     >>> twice("a") is twice("a"), twice("a" * 999) is twice("a" * 999)

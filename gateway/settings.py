@@ -29,7 +29,7 @@ class Zone(Parsed, str):
 
     @property
     def info(self) -> ZoneInfo:
-        """The zone; UTC for an empty text, of which the start of the program warns."""
+        """The zone; UTC for an empty text, which causes a warning at the start."""
         return ZoneInfo(self or "UTC")
 
 
@@ -44,7 +44,7 @@ class Units(Parsed, tuple[str, ...]):
 
 
 class Charset(Parsed, str):
-    """A character set by Python's name."""
+    """A character set, by its name in Python."""
 
     expected = "a character set such as utf-8 or iso8859-1"
 
@@ -67,20 +67,24 @@ class Settings(msgspec.Struct, frozen=True):
     log: Annotated[Path, "the SQLite file of all messages"] = field(
         name="GATEWAY_LOG", default=Path("var/gateway.sqlite")
     )
-    keep_days: Annotated[Days, "how long messages are kept; later repeats count as new"] = 30.0
-    time_zone: Annotated[Zone, "the ward's clock, such as Europe/Berlin"] = Zone("")
-    icu_units: Annotated[Units, "points of care (PV1-3.1) that are the ICU; empty: all"] = Units()
-    authority: Annotated[str, "assigning authority of identifiers that name none"] = ""
-    keep_identifiers: Annotated[Switch, "1: send names and identifiers on to the ward page"] = "0"
-    codes: Annotated[File, "codes of your own, in the form of gateway/codes.csv"] = File("")
+    keep_days: Annotated[Days, "days that messages are kept; later repeats count as new"] = 30.0
+    time_zone: Annotated[Zone, "the ward's time zone, such as Europe/Berlin"] = Zone("")
+    icu_units: Annotated[Units, "points of care (PV1-3.1) that belong to the ICU; empty: all"] = (
+        Units()
+    )
+    authority: Annotated[str, "assigning authority of identifiers without one"] = ""
+    keep_identifiers: Annotated[Switch, "1: send names and identifiers to the ward page"] = "0"
+    codes: Annotated[File, "your own codes, in the format of gateway/codes.csv"] = File("")
     hl7_charset: Annotated[Charset, "where MSH-18 is empty"] = Charset("utf-8")
     message_max: Annotated[Positive, "bytes of one message"] = 1 << 20
-    connections_max: Annotated[Positive, "MLLP connections at a time; more wait"] = 200
-    silence_max: Annotated[Silence, "seconds without a byte, then a connection is closed"] = 3_600.0
-    mllp_tls_cert: Annotated[File, "certificate (PEM): MLLP is TLS then"] = File("")
+    connections_max: Annotated[Positive, "maximum number of MLLP connections; others wait"] = 200
+    silence_max: Annotated[Silence, "seconds without a byte after which a connection is closed"] = (
+        3_600.0
+    )
+    mllp_tls_cert: Annotated[File, "certificate (PEM), which turns on TLS for MLLP"] = File("")
     mllp_tls_key: Annotated[File, "its key (PEM)"] = File("")
-    mllp_tls_ca: Annotated[File, "authority (PEM) of senders' certificates: they need one"] = File(
-        ""
+    mllp_tls_ca: Annotated[File, "CA (PEM) of senders' certificates, which are then required"] = (
+        File("")
     )
     token_key_file: Annotated[File, "key of bearer tokens, as for the model API"] = field(
         name="MODEL_TOKEN_KEY_FILE", default=File("")

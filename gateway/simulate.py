@@ -1,4 +1,4 @@
-"""Sends a synthetic ward as HL7 over MLLP, with the faults of real senders on request.
+"""Sends a synthetic ward as HL7 over MLLP, optionally with the faults of real senders.
 
 python -m gateway.simulate --connections 4 --messages 1000 --split --repeat 0.1
 """
@@ -35,7 +35,7 @@ class Monitor:
         self._control = 0
 
     def messages(self) -> Iterator[bytes]:
-        """An admission of each bed, then readings and what was asked for."""
+        """Yields an admission for each bed, then readings and the requested faults."""
         chance, options = self._random.random, self._options
         for bed in range(1, options.beds + 1):
             yield self._adt("A01", bed)
@@ -94,7 +94,7 @@ class Monitor:
 
 
 async def deliver(monitor: Monitor, options: argparse.Namespace) -> list[float]:
-    """Sends each message and waits for its answer; returns the seconds of each."""
+    """Sends each message and waits for its answer; returns the seconds for each."""
     reader, writer = await asyncio.open_connection(options.host, options.port)
     frames, waits = FrameReader(1 << 20), []
     pause = options.connections / options.rate if options.rate else 0.0
@@ -121,14 +121,14 @@ async def deliver(monitor: Monitor, options: argparse.Namespace) -> list[float]:
 
 
 async def simulate(options: argparse.Namespace) -> list[float]:
-    """All connections at once; returns the seconds until each acknowledgement, sorted."""
+    """Runs all connections in parallel; returns the sorted seconds until each acknowledgement."""
     monitors = [Monitor(number, options) for number in range(1, options.connections + 1)]
     waits = await asyncio.gather(*(deliver(monitor, options) for monitor in monitors))
     return sorted(wait for some in waits for wait in some)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options; all have defaults."""
+    """The command-line options; all have defaults."""
     found = argparse.ArgumentParser(
         prog="python -m gateway.simulate",
         description=__doc__,
@@ -141,13 +141,13 @@ def parser() -> argparse.ArgumentParser:
     add("--messages", type=int, default=100, help="readings of each connection")
     add("--observations", type=int, default=5, help="OBX of each message")
     add("--beds", type=int, default=4, help="of each connection")
-    add("--rate", type=float, default=0.0, help="messages per second of all; 0: full speed")
+    add("--rate", type=float, default=0.0, help="messages per second in total; 0: full speed")
     add("--seed", type=int, default=1)
     add("--split", action="store_true", help="write each message in two pieces")
     add("--repeat", type=float, default=0.0, help="share of messages sent twice")
     add("--corrections", type=float, default=0.0, help="share that a correction follows")
     add("--late", type=float, default=0.0, help="share measured an hour earlier")
-    add("--restart", type=int, default=0, help="control ids begin again after so many messages")
+    add("--restart", type=int, default=0, help="number of messages after which control ids restart")
     add("--drift", type=float, default=0.0, help="seconds that the senders' clocks are ahead")
     add("--merges", action="store_true", help="merge the last bed into the first at the end")
     return found

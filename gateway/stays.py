@@ -1,4 +1,4 @@
-"""Table `stays` of the log: who was in the ICU, and when."""
+"""Table `stays` of the log: the stays in the ICU."""
 
 import sqlite3
 
@@ -10,7 +10,7 @@ REMEMBERED = 10_000
 
 
 class Stay(msgspec.Struct, frozen=True, array_like=True):
-    """A row of `stays`. admission: the day of `since`. opened_by: the move that began it."""
+    """A row of `stays`. admission: the day of `since`. opened_by: the move that opened it."""
 
     pat_id: int
     admission: str
@@ -23,7 +23,7 @@ class Stay(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StayTable:
-    """The stays of each patient, in order; those of recent patients are remembered."""
+    """The stays of each patient in order, with a cache of recent patients."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -33,7 +33,7 @@ class StayTable:
         self._known.clear()
 
     def of(self, pat_id: int) -> list[Stay]:
-        """All stays of a patient, the earliest first."""
+        """All stays of a patient, earliest first."""
         known = self._known.get(pat_id)
         if known is None:
             if len(self._known) >= REMEMBERED:
@@ -53,14 +53,14 @@ class StayTable:
         return stays[-1] if stays else None
 
     def of_visit(self, pat_id: int, visit: str) -> Stay | None:
-        """The latest stay of a visit, or the latest one where visits are not known."""
+        """The latest stay of a visit, or the latest stay if visits are unknown."""
         stays = [s for s in self.of(pat_id) if not visit or not s.visit or s.visit == visit]
         named = [stay for stay in stays if visit and stay.visit == visit]
         found = named or stays
         return found[-1] if found else None
 
     def at(self, pat_id: int, moment: Moment) -> Stay | None:
-        """The stay at this moment; else one of the same days, as times of senders differ."""
+        """The stay at this time, or else one of the same day, because senders' clocks differ."""
         stays = self.of(pat_id)
         for stay in reversed(stays):
             if stay.since <= moment and (stay.until is None or moment <= stay.until):

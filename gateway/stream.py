@@ -1,4 +1,4 @@
-"""GET /sub: the log as server-sent events, as hospital serves its replay."""
+"""GET /sub: serves the log as server-sent events, like hospital its replay."""
 
 import asyncio
 from contextlib import suppress
@@ -22,17 +22,17 @@ class Stream:
         self._subscribers: set[asyncio.Task[object]] = set()
 
     def wake(self) -> None:
-        """Events were committed."""
+        """Wakes the subscribers after a commit."""
         self._news.set()
         self._news = asyncio.Event()
 
     async def subscribe(self, request: web.Request) -> web.StreamResponse:
-        """All events after `Last-Event-ID`, or from the oldest one on. It never ends."""
+        """Sends all events after `Last-Event-ID`, or from the oldest one on. Never ends."""
         after = self._after(request)
         response = sse.response(self._log.stream)
         task = asyncio.current_task()
         assert task is not None
-        with suppress(ConnectionError):  # the client left
+        with suppress(ConnectionError):  # the client disconnected
             await response.prepare(request)
             if request.method == "HEAD":
                 return response
@@ -70,7 +70,7 @@ class Stream:
                 )
                 await response.write(text)
                 after = events[-1][0]
-                await asyncio.sleep(0)  # a fast reader never makes write wait: let others in
+                await asyncio.sleep(0)  # with a fast reader write never yields to other tasks
                 continue
             try:
                 await asyncio.wait_for(news.wait(), sse.KEEP_ALIVE)
@@ -78,7 +78,7 @@ class Stream:
                 await response.write(sse.COMMENT)
 
     async def end(self, app: web.Application) -> None:
-        """Hangs up on every subscriber."""
+        """Disconnects all subscribers."""
         for task in tuple(self._subscribers):
             task.cancel()
 

@@ -1,7 +1,7 @@
-"""Times of senders, as times of the ward's own clock.
+"""Converts times of senders to the ward's own clock.
 
-A moment is a text, `2026-03-29 14:05:00`: the wall clock of `TIME_ZONE`, as in the stream. An
-offset in the field goes before one in the message's header, and that before `TIME_ZONE`.
+A moment is a text such as `2026-03-29 14:05:00`, the wall clock in `TIME_ZONE`, as in the stream.
+An offset in the field takes precedence over one in the message's header, and that over `TIME_ZONE`.
 """
 
 import re
@@ -21,7 +21,7 @@ _FHIR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\
 
 @remembered
 def hl7_moment(text: str, zone: ZoneInfo, offset: str) -> Moment | None:
-    """The moment of a DTM or TS, None when it has no hour. `offset`: that of MSH-7.
+    """The moment of a DTM or TS; None if it has no hour. offset: the one in MSH-7.
 
     >>> berlin = ZoneInfo("Europe/Berlin")
     >>> hl7_moment("202603290130+0000", berlin, ""), hl7_moment("20260329", berlin, "")
@@ -38,7 +38,7 @@ def hl7_moment(text: str, zone: ZoneInfo, offset: str) -> Moment | None:
 
 @remembered
 def fhir_moment(text: str, zone: ZoneInfo) -> Moment | None:
-    """The moment of a FHIR dateTime or instant, None when it is no more than a date.
+    """The moment of a FHIR dateTime or instant; None for a mere date.
 
     >>> fhir_moment("2026-10-25T01:30:00Z", ZoneInfo("Europe/Berlin"))
     '2026-10-25 02:30:00'
@@ -51,7 +51,7 @@ def _moment(text: str, zone: ZoneInfo) -> Moment | None:
     try:
         at = datetime.fromisoformat(text)
         aware = at if at.tzinfo else at.replace(tzinfo=zone)
-        # By way of UTC: an hour that daylight saving skips becomes the one after it.
+        # Via UTC, so that an hour that daylight saving skips becomes the next one.
         return aware.astimezone(UTC).astimezone(zone).isoformat(" ", "seconds")[:19]
     except (ValueError, OverflowError):
         return None
@@ -75,12 +75,14 @@ def clock(at: Moment) -> tuple[str, int, int, int]:
 
 
 def now(zone: ZoneInfo) -> Moment:
-    """The present moment."""
+    """The current moment."""
     return f"{datetime.now(zone):%Y-%m-%d %H:%M:%S}"
 
 
 def seconds_since(text: str, zone: ZoneInfo, clock: float) -> float | None:
-    """How far the HL7 time in `text` is ahead of `clock`, seconds since 1970; None without one."""
+    """Seconds that the HL7 time in `text` is ahead of `clock` (seconds since 1970); None if there
+    is no time.
+    """
     moment = hl7_moment(text, zone, "")
     if moment is None:
         return None

@@ -1,4 +1,4 @@
-"""Asks for a bearer token, by the same key as the model API, as soon as a key is set."""
+"""Requires a bearer token, with the same key as the model API, if a key is configured."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from aiohttp.typedefs import Handler, Middleware
 
 from wire.tokens import Key, read_key, subject_of
 
-# Inside the pipeline's own network; nginx does not pass them on.
+# Paths for the pipeline's own network, which nginx does not expose.
 OPEN = {"/health", "/metrics", "/sub", "/fhir/metadata"}
 
 
 def required(path: str) -> Middleware:
-    """Returns middleware that answers 401 without a valid token; without a key, it lets all pass.
+    """Middleware that answers 401 without a valid token; without a key it does nothing.
 
-    path: the key's file, or empty. Raises TokenKeyError for an unusable key.
+    path: the key file, or empty. Raises TokenKeyError for an invalid key.
     """
     key: Key | None = None
     algorithm = ""

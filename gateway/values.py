@@ -1,4 +1,4 @@
-"""The number in an HL7 observation."""
+"""Parses the number in an HL7 observation."""
 
 import re
 
@@ -7,15 +7,14 @@ from gateway.hl7 import Message
 
 NULL = '""'
 _NUMBER = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?", re.ASCII)
-# May be shown: no name is written like this.
+# Safe to show, because no name looks like this.
 _SHOWN = re.compile(r"[<>=~^0-9.,: +-]{1,20}", re.ASCII)
 
 
 def number(message: Message, kind: str, field: str) -> float | None:
     """The number in OBX-5 of type OBX-2; None for an empty or a deleted value.
 
-    Raises Unread, for a bound (`<15`), a range or a text too: a model would take them for
-    measured values.
+    Raises Unread, also for a bound (`<15`), a range or a text, which are not measured values.
     """
     if not field or field == NULL:
         return None

@@ -1,4 +1,4 @@
-"""The ward as the log knows it: turns facts of all doors into events of the stream."""
+"""The state of the ward in the log: converts facts from all doors to events of the stream."""
 
 from collections.abc import Collection
 
@@ -16,7 +16,7 @@ REMEMBERED = 10_000
 
 
 class Ward:
-    """Applies facts inside the log's transaction. `end_message` after each message."""
+    """Applies facts inside the log's transaction. Call `end_message` after each message."""
 
     def __init__(self, log: Log, units: Collection[str], keep_identifiers: bool) -> None:
         self._log = log
@@ -26,14 +26,14 @@ class Ward:
         self._known: dict[Person, int] = {}
 
     def forget(self) -> None:
-        """Reads everything from the log again, after a rollback."""
+        """Drops all cached state, after a rollback."""
         self._patients.forget()
         self._known.clear()
         self._beds.stays.forget()
         self._readings.refs.forget()
 
     def end_message(self) -> None:
-        """Writes what a message has left to be written."""
+        """Writes the pending rows of a message."""
         self._readings.refs.end_message()
 
     def apply(self, fact: Fact) -> None:
@@ -51,7 +51,7 @@ class Ward:
             self._merge(fact)
 
     def pass_on(self, message: Message, data: bytes) -> None:
-        """Adds a message in the stream's own form; `data` is its JSON."""
+        """Adds a message in the stream's own format. data: its JSON."""
         self._patients.take(message.pat_id)
         refs = self._readings.refs
         if isinstance(message, Withdrawal):
@@ -63,7 +63,7 @@ class Ward:
             refs.add(("", at, message.pat_id, message.date_admission), [entry])
 
     def _number(self, person: Person, at: Moment) -> int:
-        """The number of a patient, a new one for an unknown patient."""
+        """The number of a patient; assigns a new one to an unknown patient."""
         number = self._known.get(person)
         if number is not None:
             return number
@@ -77,7 +77,7 @@ class Ward:
             elif other != found:
                 self._join(other, found, at)
         if self._patients.learn(found, person):
-            self._known.clear()  # another spelling may be remembered
+            self._known.clear()  # another spelling may be cached
             self._beds.person_changed(found)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
@@ -110,7 +110,7 @@ class Ward:
             self._beds.reopen(stay, fact.place, fact.visit)
 
     def _arrive(self, fact: Moved, number: int, inside: bool) -> None:
-        """An admission or a transfer."""
+        """Applies an admission or a transfer."""
         stay = self._beds.stays.latest(number)
         is_open = stay is not None and stay.until is None
         if not inside:
@@ -122,11 +122,11 @@ class Ward:
             if not other or fact.at[:10] <= stay.admission:
                 self._beds.update(stay, fact.place, fact.visit)
                 return
-            self._beds.close(stay, fact.at)  # its discharge was never sent
+            self._beds.close(stay, fact.at)  # its discharge was not sent yet
         self._beds.open(number, fact.at, fact.place, fact.visit, fact.move)
 
     def _cancel(self, stay: Stay) -> None:
-        """The stay never was: its readings are withdrawn, and it ends where it began."""
+        """Cancels a stay: withdraws its readings, and closes it at its start."""
         for ref in self._readings.refs.of_patient(stay.pat_id):
             if ref.admission == stay.admission:
                 self._readings.withdraw(ref)
@@ -141,7 +141,7 @@ class Ward:
             self._join(prior, survivor, fact.at)
 
     def _join(self, prior: int, survivor: int, at: Moment) -> None:
-        """Withdraws all readings of one patient, and sends them again as the other's."""
+        """Withdraws all readings of one patient, and sends them again for the other."""
         refs = self._readings.refs.of_patient(prior)
         stays = self._beds.stays
         for ref in refs:

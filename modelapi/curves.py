@@ -23,9 +23,10 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """From `edges[i]` on, and below the next edge: sum of `powers[i, m]` (value - edges[i])^m.
+    """A piecewise polynomial: from `edges[i]` to the next edge, the sum of `powers[i, m]` (value -
+    edges[i])^m.
 
-    The first piece also holds below its edge. missing: the function without a value.
+    The first piece also applies below its edge. missing: the result for a missing value.
     """
 
     edges: Values

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol, version 2, over HTTP, with its extensions for binary tensors, model
-configuration and statistics; and explanations as a further verb.
+"""The Open Inference Protocol, version 2, over HTTP, with its extensions for binary tensors,
+model configuration and statistics, and an additional verb for explanations.
 
-modelapi.model_repository has the extension for the model repository.
+modelapi.model_repository implements the model repository extension.
 """
 
 from collections.abc import Callable

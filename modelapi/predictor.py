@@ -12,9 +12,8 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a model says what it says.
-
-    base + contributions summed over a row = the row's value, on `scale`.
+    """The explanation of predictions: base + the sum of a row's contributions = the row's value on
+    `scale`.
     base: shape (rows,); contributions: shape (rows, features).
     """
 

@@ -21,9 +21,9 @@ RETRY_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Serving:
-    """What is in use at one moment; replaced as a whole, never changed.
+    """The models in use at one time; immutable, and replaced as a whole.
 
-    declaration is the body of GET /api/model and etag its fingerprint.
+    declaration: the body of GET /api/model. etag: its fingerprint.
     """
 
     champion: Model
@@ -139,9 +139,9 @@ class Registry:
             return None
 
     def find(self, name: str, version: str | None = None) -> Model:
-        """A model by name and version, loaded if need be.
+        """A model by name and version, which is loaded if necessary.
 
-        Without a version, the one in use, else the newest. Raises UnknownModel, NotServing.
+        Without a version: the one in use, else the newest. Raises UnknownModel, NotServing.
         """
         if version is None:
             if self._serving is not None:
