@@ -20,9 +20,9 @@ SUCCESS, FAILURE, REFUSED = "A", "E", "R"  # the second letter of MSA-1
 def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> str:
     """The acknowledgement of a message; empty if its sender does not want one."""
     accept, application = (at(message.msh, number).strip().upper() for number in (15, 16))
-    if _wanted(accept, outcome):
+    if accept and _wanted(accept, outcome):
         code = "C" + outcome
-    elif _wanted(application or "AL", outcome):
+    elif _wanted(application, outcome):
         code = "A" + outcome
     else:
         return ""
@@ -47,9 +47,9 @@ def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
 
 
 def _wanted(condition: str, outcome: str) -> bool:
-    """Whether to send it, by table 0155: always, on success, on an error or rejection, never."""
-    wanted = {"AL": True, "SU": outcome == SUCCESS, "ER": outcome != SUCCESS}
-    return wanted.get(condition, False)
+    """Whether to send it, by table 0155: never, on success, on an error or rejection, or always."""
+    wanted = {"NE": False, "SU": outcome == SUCCESS, "ER": outcome != SUCCESS}
+    return wanted.get(condition, True)
 
 
 @lru_cache(maxsize=4)

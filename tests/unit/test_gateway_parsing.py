@@ -30,7 +30,7 @@ def test_frames_are_the_same_cut_at_every_byte() -> None:
             assert not reader.partial
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_bytes_are_read_or_refused(data: st.DataObject) -> None:
     message = bytearray(data.draw(st.sampled_from(corpus())))

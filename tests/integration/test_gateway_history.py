@@ -1,0 +1,85 @@
+"""HL7 with corrections, cancelled moves, merges, late results and both changes of the clock.
+
+The tables and the features after it equal pandas on the corrected history.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.support.batches import batch, handler_of
+from tests.support.gateway import events, gateway, send_all
+from tests.support.hl7_history import History
+from tests.support.servers import rows
+from tool.database import connect
+from tool.model_client import Declaration, Model
+from wire.features import Feature
+
+NAMES = ("heart_rate__mean", "heart_rate__count", "heart_rate__max", "spo2__min", "spo2__count")
+DECLARATION = Declaration(Model("m", "1", [Feature.parse(name).declaration() for name in NAMES]))
+READINGS = "SELECT pat_id, parameter, CAST(measured_at AS CHAR(19)), value FROM readings"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_tables_and_features_equal_pandas_on_the_corrected_history(
+    seed: int, tmp_path: Path, new_database: Callable[[str], str]
+) -> None:
+    history = History(seed)
+    history.play(120)
+
+    async def send() -> None:
+        async with gateway(tmp_path / "log") as running:
+            codes = await send_all(running.mllp, history.messages)
+            assert codes == ["AA"] * len(history.messages)
+
+    asyncio.run(send())
+    stream = [json.dumps(event).encode() for event in events(tmp_path / "log")]
+    url = new_database("sqlite")
+    database = connect(url)
+    database.create_tables()
+    result = handler_of(database, DECLARATION).handle(batch(0, *stream))
+    database.close()
+    assert not result.codes
+
+    expected = history.frame()
+    expected["pat_id"] = expected["patient"].map(numbers(tmp_path / "log"))
+    times = expected["measured_at"].dt.strftime("%Y-%m-%d %H:%M:%S")
+    ours = zip(expected["pat_id"], expected["parameter"], times, expected["value"], strict=True)
+    assert sorted(rows(url, READINGS)) == sorted(ours)
+    check_vitals(url, expected)
+    check_features(url, expected[expected["patient"].isin(history.present())])
+
+
+def numbers(log: Path) -> dict[str, int]:
+    with closing(sqlite3.connect(log)) as connection:
+        return dict(connection.execute("SELECT id, pat_id FROM patients"))
+
+
+def check_vitals(url: str, expected: pd.DataFrame) -> None:
+    stored = rows(url, "SELECT pat_id, parameter, n, mean FROM vitals ORDER BY 1, 2")
+    groups = expected.groupby(["pat_id", "parameter"])["value"]
+    pandas = groups.agg(["size", "mean"]).reset_index().itertuples(index=False, name=None)
+    assert stored == [(*key, n, pytest.approx(mean)) for *key, n, mean in pandas]
+
+
+def check_features(url: str, expected: pd.DataFrame) -> None:
+    """The newest prediction of each patient, after which nothing came."""
+    query = "SELECT pat_id, features FROM predictions ORDER BY seq"
+    newest: dict[int, dict[str, Any]] = {n: json.loads(text) for n, text in rows(url, query)}
+    assert len(expected)
+    for number, group in expected.groupby("pat_id"):
+        heart = group.loc[group["parameter"] == "heart_rate", "value"]
+        spo2 = group.loc[group["parameter"] == "spo2", "value"]
+        pandas = (heart.mean(), len(heart), heart.max(), spo2.min(), len(spo2))
+        features = {
+            name: None if pd.isna(value) else pytest.approx(value)
+            for name, value in zip(NAMES, pandas, strict=True)
+        }
+        assert newest[int(str(number))] == features

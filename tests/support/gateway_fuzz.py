@@ -1,0 +1,130 @@
+"""Sends damaged messages to the gateway's parts, and to a real one.
+
+    python -m tests.support.gateway_fuzz --inputs 1000000
+
+Each is read or refused: no other exception, one answer for each frame, and no growing memory.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import random
+import resource
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from gateway.codes import Codes
+from gateway.hl7 import Unreadable, parse, split
+from gateway.inbox import digest
+from gateway.log import Log, Received
+from gateway.mllp import FrameReader, wrap
+from gateway.reading import Reader
+from gateway.ward import Ward
+from tests.support.gateway import code, gateway, send
+from tests.support.hl7_corpus import corpus
+
+# What real and hostile senders get wrong, beside single bytes.
+PIECES = (
+    *(b"\x0b", b"\x1c\r", b"\x1c", b"\r", b"\n", b"|", b"^", b"~", b"\\", b"&", b"\x00", b"\xff"),
+    *(b"\\X", b"\\.br\\", b'""', b"NaN", b"1e309", b"-0", b"9" * 40, b"MSH|", b"BHS|", b"\rPID|"),
+    *(b"\rOBX|1|NM|8867-4^^LN||", b"20260329023000", b"+9999", b"A" * 3_000, "\u00fc".encode()),
+)
+
+
+def damaged(rng: random.Random) -> bytes:
+    """A message of the corpus with bytes replaced, inserted, removed, doubled or cut off."""
+    message = bytearray(rng.choice(CORPUS))
+    for _ in range(rng.randint(0, 6)):
+        at = rng.randint(0, len(message))
+        to = min(len(message), at + rng.choice((0, 0, 1, 2, 8, 60)))
+        kind = rng.random()
+        if kind < 0.4:
+            message[at:to] = rng.choice(PIECES)
+        elif kind < 0.7:
+            message[at:to] = rng.randbytes(rng.randint(0, 4))
+        elif kind < 0.9:
+            message[at:to] = message[at:to] * 2
+        else:
+            del message[at:]
+    return bytes(message)
+
+
+CORPUS = corpus()
+
+
+def read(inputs: int, seed: int, log: Path) -> Counter[str]:
+    """Damaged messages through framing, parsing and the log; counts what became of them."""
+    rng = random.Random(seed)
+    reader = Reader(Codes(), ZoneInfo("Europe/Berlin"), "", lambda system, code: None)
+    store = Log(log)
+    ward = Ward(store, ("ICU",), keep_identifiers=True)
+    frames = FrameReader(1 << 16)
+    counts: Counter[str] = Counter()
+    for number in range(inputs):
+        if number % 500 == 0:
+            store.connection.execute("DELETE FROM received WHERE id < ?", (number - 500,))
+            store.begin()
+        for frame in frames.feed(wrap(damaged(rng))):
+            for content in split(frame.content):
+                with contextlib.suppress(Unreadable):
+                    facts = reader.facts(parse(content))
+                    counts["read" if facts else "not read"] += 1
+                    store.begin_message()
+                    for fact in facts or ():
+                        ward.apply(fact)
+                    ward.end_message()
+                    name = digest(str(sum(counts.values())).encode())
+                    store.add_received(Received(name, 0.0, "fuzz", "hl7", b""))
+        counts["inputs"] += 1
+        if number % 500 == 499:
+            store.commit()
+    if store.connection.in_transaction:
+        store.commit()
+    store.close()
+    return counts
+
+
+async def answered(inputs: int, seed: int, log: Path) -> Counter[str]:
+    """Damaged messages to a real gateway, over connections of 100; counts its answers."""
+    rng = random.Random(seed)
+    counts: Counter[str] = Counter()
+    async with gateway(log, MESSAGE_MAX="65536") as running:
+        for _ in range(0, inputs, 100):
+            frames = list(_frames(rng, 100))
+            answers = await send(running.mllp, frames, len(frames))
+            assert len(answers) == len(frames), "a connection was closed without an answer"
+            counts.update(code(answer) for answer in answers)
+    return counts
+
+
+def _frames(rng: random.Random, count: int) -> Iterator[bytes]:
+    """Damaged messages in frames that are whole."""
+    while count:
+        content = damaged(rng).replace(b"\x0b", b"").replace(b"\x1c\r", b"")
+        # Without a message in it, a frame is a blank between frames.
+        if content.strip() and b"NE" not in content and b"\rMSH" not in content:
+            count -= 1
+            yield wrap(content)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        for part in range(10):
+            counts = read(options.inputs // 10, options.seed + part, Path(name, str(part)))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            print(f"{dict(counts)}, peak memory {peak} MB", flush=True)
+        counts = asyncio.run(answered(options.inputs // 50, options.seed, Path(name, "socket")))
+        print(dict(counts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
