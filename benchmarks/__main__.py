@@ -25,7 +25,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import end_to_end, gateway, latency, merge, naive, page, report, stages, startup
+from benchmarks import (
+    end_to_end,
+    gateway,
+    latency,
+    merge,
+    naive,
+    page,
+    report,
+    scale,
+    stages,
+    startup,
+)
 from benchmarks.bench import Bench, Result
 from benchmarks.databases import CannotMeasure, SQLiteFiles, server
 from benchmarks.oracle import Wrong
@@ -39,6 +50,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "history": (end_to_end.history, "the same with 1 and 10 million readings stored before"),
     "patients": (end_to_end.patients, "the same with 50 and with 20,000 patients"),
     "sqlite": (end_to_end.sqlite, "the same into SQLite"),
+    "scale": (scale.run, "1, 2 and 4 tools at 4 partitions"),
     "latency": (latency.run, "from receipt to commit at 1 to 10,000 messages/s"),
     "page": (page.run, "a replay with the ward page open"),
     "startup": (startup.run, "start to first prediction"),

@@ -22,6 +22,7 @@ COMMANDS["gateway"] = COMMANDS["hospital"].replace("hospital", "gateway")
 # The programs that store and predict a stream, in the order of starting.
 PIPELINE = ("redis", "hospital", "modelapi", "buffer", "tool")
 STOP_SECONDS = 10.0
+NO_METRICS = {"BUFFER_METRICS_PORT": "0", "TOOL_METRICS_PORT": "0"}
 
 
 class Programs:
@@ -46,12 +47,14 @@ class Programs:
         self.redis.close()
 
     def start(self, *names: str) -> None:
+        """Starts programs. `tool-2` is a second tool, without metrics."""
         for name in names:
+            program, _, number = name.partition("-")
             with (self.folder / f"{name}.log").open("ab") as output:
                 self._running[name] = subprocess.Popen(
-                    ["sh", "-c", COMMANDS[name]],
+                    ["sh", "-c", COMMANDS[program]],
                     cwd=ROOT,
-                    env=self.environ,
+                    env=self.environ | (NO_METRICS if number else {}),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

@@ -103,8 +103,10 @@ class Registry:
             try:
                 change, state = self.states.read()
             except StateError as error:
+                # The reason may differ from one attempt to the next: only the first is logged.
+                if not self._unreadable:
+                    self._keep(str(error))
                 self._unreadable = True
-                self._keep(str(error))
                 return
             if self._unreadable:
                 self._unreadable, self._reason = False, ""

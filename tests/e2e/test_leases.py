@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.oracle import at_rest, check
-from tests.support.pipeline import COMMANDS, Pipeline, synthetic
+from tests.support.pipeline import Pipeline, synthetic
 from wire.keys import lease_key
 
 pytestmark = pytest.mark.timeout(300)
@@ -21,10 +21,8 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pipeline(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    """Four partitions. `tool-2` and `tool-3` are further tools."""
-    for name in TOOLS[1:]:
-        monkeypatch.setitem(COMMANDS, name, "exec env TOOL_METRICS_PORT=0 python -m tool")
+def pipeline(ward: Path, tmp_path: Path) -> Pipeline:
+    """Four partitions."""
     return Pipeline(tmp_path, ward, PARTITIONS="4", REPLAY_RATE="40")
 
 
