@@ -93,7 +93,12 @@ class Cluster:
         run("docker", "kill", f"icu-{node}")
 
     def start_node(self, node: str) -> None:
-        run(self._program, "node", node.removeprefix("k"))
+        command = (self._program, "node", node.removeprefix("k"))
+        # After a power failure the node's own engine may take itself for a stale one, and exit.
+        for _ in range(4):
+            if subprocess.run(command, capture_output=True, timeout=300).returncode == 0:
+                return
+        run(*command)
 
     def nodes(self, service: str) -> list[str]:
         """The nodes that may be killed, with a ready pod of the service."""
