@@ -16,8 +16,8 @@ for user in redis buffer migrator tool modelapi dashboard; do
         redis) acl="user default on #$hash ~* &* +@all" ;;
         buffer | tool)
             acl="$acl
-    user $user on #$hash ~icu:* ~rq:* resetchannels &rq:* -@all +@read +@write +@connection\
- +@transaction +@pubsub +@scripting -@admin -@dangerous +info +client|list +client|setinfo +client|setname"
+    user $user on #$hash ~icu:* ~rq:* resetchannels -@all +@read +@write +@connection\
+ +@transaction +@scripting -@admin -@dangerous +info +client|list +client|setinfo +client|setname"
             ;;
         dashboard)
             acl="$acl
