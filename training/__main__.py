@@ -1,4 +1,4 @@
-"""Import data, train models and evaluate them: `python -m training --help`."""
+"""Imports data, trains models and evaluates them: `python -m training --help`."""
 
 import argparse
 import os
@@ -17,8 +17,8 @@ DEFAULT = Path("training/configs/icu-mortality.toml")
 def main() -> int:
     chosen = _arguments()
     logs.set_up("training")
-    # Before scikit-learn loads OpenMP: its threads would spin while they wait, which takes three
-    # times as long as soon as another program wants a core too.
+    # Must be set before scikit-learn loads OpenMP, because its threads spin while they wait, which
+    # triples the time when another program needs a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     commands = {"import": _import, "train": _train, "evaluate": _evaluate, "export": _export}
     try:
@@ -37,32 +37,36 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     importing = commands.add_parser("import", help="write the pipeline's CSVs from a data set")
     importing.add_argument("format", help=", ".join(FORMATS))
-    importing.add_argument("source", type=Path, help="folder or archive as it was published")
+    importing.add_argument("source", type=Path, help="the published folder or archive")
     importing.add_argument("target", type=Path, help="folder for the CSVs")
-    training = commands.add_parser("train", help="train, judge and write a model")
+    training = commands.add_parser("train", help="train, evaluate and write a model")
     training.add_argument(
         "config", type=Path, nargs="?", default=DEFAULT, help=f"a TOML file ({DEFAULT})"
     )
-    evaluating = commands.add_parser("evaluate", help="judge a finished model on your patients")
+    evaluating = commands.add_parser("evaluate", help="evaluate a finished model on your patients")
     evaluating.add_argument("model", help="NAME/VERSION")
     evaluating.add_argument("folder", type=Path, help="the CSVs and outcome.csv")
     evaluating.add_argument("--models", type=Path, default=Path("models"), help="(models)")
     evaluating.add_argument("--reports", type=Path, default=Path("reports"), help="(reports)")
-    evaluating.add_argument("--database", help="read the readings from there, see docs/training.md")
-    evaluating.add_argument("--stream", default="", help="of the database; the newest by default")
-    evaluating.add_argument("--label", help="column of outcome.csv, if the model names none")
-    evaluating.add_argument("--hour", type=int, help="of the stay, for most figures")
+    evaluating.add_argument(
+        "--database", help="read the readings from this database, see docs/training.md"
+    )
+    evaluating.add_argument(
+        "--stream", default="", help="stream in the database; the newest by default"
+    )
+    evaluating.add_argument("--label", help="column of outcome.csv, if the model does not name one")
+    evaluating.add_argument("--hour", type=int, help="hour of the stay, for most figures")
     evaluating.add_argument("--resamples", type=int, default=500, help="bootstraps (500)")
     evaluating.add_argument(
         "--recalibrate", choices=("intercept", "line"), help="write a recalibrated version"
     )
     exporting = commands.add_parser("export", help="write stored tables as CSV or Parquet")
-    exporting.add_argument("folder", type=Path, help="for one file per table")
+    exporting.add_argument("folder", type=Path, help="folder for one file per table")
     exporting.add_argument("--format", choices=("csv", "parquet"), default="csv", help="(csv)")
     exporting.add_argument(
         "--database",
         default=os.environ.get("DATABASE_URL") or "sqlite:///var/icu.sqlite",
-        help="DATABASE_URL, or the file of `make run`",
+        help="database address; default: DATABASE_URL, or the file of `make run`",
     )
     exporting.add_argument("--stream", default="", help="the newest by default")
     return parser.parse_args()
@@ -85,7 +89,11 @@ def _train(chosen: argparse.Namespace) -> None:
         raise ConfigError(
             f"{chosen.config}: model.version: {models / name / version} exists already"
         )
-    from training import artifact, report, train  # here: scikit-learn takes a second
+    from training import (
+        artifact,
+        report,
+        train,
+    )  # imported here, because scikit-learn takes a second
 
     result = train.run(config)
     folder = artifact.write(result, version)
@@ -121,7 +129,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 
 def _export(chosen: argparse.Namespace) -> None:
-    from training.export import export  # here: pyarrow takes half a second
+    from training.export import export  # imported here, because pyarrow takes half a second
 
     for file, rows in export(chosen.database, chosen.stream, chosen.folder, chosen.format):
         print(f"{file}: {rows:,} rows")

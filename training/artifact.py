@@ -1,4 +1,4 @@
-"""The artifact: manifest, model, golden rows and model card, in the form that modelapi serves."""
+"""Writes the artifact: manifest, model, golden rows and model card, in the format of modelapi."""
 
 import io
 from collections.abc import Mapping
@@ -27,11 +27,10 @@ GOLDEN_ROWS = 12
 
 
 def write(result: Result, version: str) -> Path:
-    """Write the artifact under the config's models folder, load it as modelapi would, and
-    return its folder.
+    """Writes the artifact under the config's models folder, loads it as modelapi does, and returns
+    its folder.
 
-    Raises FileExistsError when the version is there already, ArtifactError when it would not
-    be served.
+    Raises FileExistsError if the version exists, ArtifactError if it would not be served.
     """
     config = result.config
     created = datetime.now(UTC).replace(microsecond=0)
@@ -79,7 +78,9 @@ def write(result: Result, version: str) -> Path:
 
 
 def _reference(result: Result) -> Reference:
-    """Of all stays of the data; the risk is that of the test rows, which the model did not see."""
+    """The reference over all stays of the data; the risk is that of the test rows, which the model
+    did not see.
+    """
     question, hours = result.question, result.config.data.hours
     return reference(
         question.stream,
@@ -148,7 +149,7 @@ def _dump(model: Any) -> bytes:
 
 
 def _golden(result: Result, features: list[dict[str, Any]]) -> bytes:
-    """Rows of no patient: each value is drawn by itself from those in training."""
+    """Synthetic rows: each value is drawn independently from the training values."""
     draw = np.random.default_rng(result.config.model.seed)
     x = np.column_stack([draw.choice(column, GOLDEN_ROWS) for column in result.final.x.T])
     names = [feature["name"] for feature in features]

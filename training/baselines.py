@@ -17,7 +17,7 @@ from training.rows import Rows, usable
 from wire.features import Feature
 
 Floats = NDArray[np.float64]
-#: Gives the training and the test rows with other features.
+#: Returns the training and the test rows with other features.
 WithFeatures = Callable[[list[Feature]], tuple[Rows, Rows]]
 
 
@@ -29,16 +29,16 @@ def judge_baselines(
     ours: Scores,
     judge: Judge,
 ) -> Iterator[Line]:
-    """Base rate, the named models of the repository, and last values only.
+    """Evaluates the base rate, the named models of the repository, and a model of last values only.
 
     ours: the judged model's scores of the same test rows.
 
-    Brier scores are after recalibration on the training rows, because a score is no probability.
+    Brier scores are after recalibration on the training rows, because a score is not a probability.
     """
     train, test = rows([])
     rate = Scores(test.y, np.full(len(test.y), train.y.mean()), test.patients)
     base = judge.line(
-        "Base rate", rate, (*RANKING, "brier"), "the training rows' share, for everyone"
+        "Base rate", rate, (*RANKING, "brier"), "the event rate of the training rows for every row"
     )
     base.figures["auroc_gain"] = judge.gain(ours, rate)
     yield base
@@ -69,7 +69,7 @@ class Served:
     """A model of the repository, such as the first version's formula or NEWS2."""
 
     def __init__(self, repository: Path, name: str) -> None:
-        """Load NAME/VERSION; raises ArtifactError when it cannot be served."""
+        """Loads NAME/VERSION. Raises ArtifactError if it cannot be served."""
         model, _, version = name.partition("/")
         if not version:
             raise ArtifactError(f"report.baselines: {name!r} is not NAME/VERSION")
@@ -81,10 +81,10 @@ class Served:
         ]
 
     def predict(self, x: Floats, typical: Floats) -> tuple[Floats, int]:
-        """Output of each row, and how many rows lacked a required value.
+        """The output for each row, and the number of rows without a required value.
 
-        In service those get no prediction. To judge all models on the same rows, they get
-        `typical` in its place here.
+        In service these get no prediction. Here `typical` replaces the value, so that all models
+        are evaluated on the same rows.
         """
         absent = np.isnan(x) & self._model.required
         outputs = self._model.predict(np.where(absent, typical, x))

@@ -19,14 +19,14 @@ class ByStay:
     """One place per reading; a stay is numbered from 0."""
 
     stay: Integers  # of each reading, numbered from 0
-    at: Integers  # seconds since the midnight of the day of admission
-    clock: Integers  # greatest `at` of the stay up to here
+    at: Integers  # seconds since midnight of the day of admission
+    clock: Integers  # greatest `at` of the stay so far
     start: Integers  # place of the stay's first reading
     value: Floats
-    parameters: dict[str, Integers]  # parameter -> places of its readings
+    parameters: dict[str, Integers]  # parameter -> positions of its readings
     stays: pd.MultiIndex  # (pat_id, date_admission) by number
     asked: Integers  # places of the readings that get features
-    target: Integers  # their place in what is returned
+    target: Integers  # their position in the result
 
     @classmethod
     def of(cls, readings: pd.DataFrame, rows: Flags | None) -> ByStay:
@@ -77,7 +77,7 @@ class ByStay:
 
 
 def running_max(numbers: Integers, group: Integers) -> Integers:
-    """The greatest so far within each group; groups are numbered upwards from 0."""
+    """The running maximum within each group; group numbers ascend from 0."""
     room = int(numbers.max(initial=0)) - int(numbers.min(initial=0)) + 1
     return np.maximum.accumulate(numbers + group * room) - group * room
 

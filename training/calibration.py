@@ -1,4 +1,4 @@
-"""Calibration of probabilities: intercept, slope, and observed shares by tenths."""
+"""Calibration of probabilities: intercept, slope, and observed rates by tenths."""
 
 from dataclasses import dataclass
 
@@ -11,19 +11,19 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 TINY = 1e-9  # keeps log odds finite
-LARGEST_SHIFT = 60.0  # between any two log odds that TINY leaves finite
+LARGEST_SHIFT = 60.0  # greatest difference of two finite log odds with TINY
 NEWTON_STEPS = 100
 CONVERGED = 1e-10
 NOT_ESTIMABLE = (np.nan, np.nan)
 
 
-#: Bootstraps take log odds to this fraction of 1, so that rows of the same one count together.
+#: Bootstraps round log odds to this fraction of 1, so that equal rows are counted together.
 CELLS = 500
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows counted together: the same outcome, and log odds that are equal to 1 / CELLS."""
+    """Groups of rows with the same outcome and log odds that are equal to 1 / CELLS."""
 
     y: Integers
     p: Floats
@@ -31,13 +31,13 @@ class Cells:
 
     @classmethod
     def of(cls, y: Integers, p: Floats) -> "Cells":
-        """The cells of the rows."""
+        """The cell of each row."""
         key = 2 * np.rint(log_odds(p) * CELLS).astype(np.int64) + y
         cells, place = np.unique(key, return_inverse=True)
         return cls(cells % 2, expit((cells // 2) / CELLS), place)
 
     def weighed(self, w: Floats) -> tuple[Integers, Floats, Floats]:
-        """Outcome, probability and weight of each cell, for weights of the rows."""
+        """Outcome, probability and weight of each cell, from the weights of the rows."""
         weight: Floats = np.bincount(self.place, w, len(self.y)).astype(np.float64)
         return self.y, self.p, weight
 
@@ -49,9 +49,8 @@ def log_odds(p: Floats) -> Floats:
 
 
 def shift(y: Integers, p: Floats, w: Floats) -> float:
-    """Calibration in the large: the constant to add to the log odds so that the mean is right.
-
-    0 is right, above 0 means that the predictions are too low. NaN without both outcomes.
+    """Calibration in the large: the constant that, added to the log odds, makes the mean correct. 0
+    is ideal; above 0 the predictions are too low. NaN without both outcomes.
     """
     x, events = log_odds(p), float(w @ y)
     if not 0 < events < w.sum():
@@ -66,8 +65,8 @@ def shift(y: Integers, p: Floats, w: Floats) -> float:
 def line(y: Integers, p: Floats, w: Floats) -> tuple[float, float]:
     """Intercept and slope of a logistic regression of the outcome on the log odds (Cox 1958).
 
-    NOT_ESTIMABLE where no finite pair is the most likely one: all probabilities are the same,
-    one outcome is missing, or a threshold separates the outcomes.
+    NOT_ESTIMABLE if there is no finite maximum likelihood: all probabilities are equal, one outcome
+    is missing, or a threshold separates the outcomes.
     """
     used = w > 0
     y, x, w = y[used], log_odds(p[used]), w[used]
@@ -85,14 +84,14 @@ def line(y: Integers, p: Floats, w: Floats) -> tuple[float, float]:
 
 
 def separated(x0: Floats, x1: Floats) -> bool:
-    """Whether a threshold parts the two groups, be it that both have values on it."""
+    """Whether a threshold separates the two groups; both may have values equal to it."""
     return bool(x0.max() <= x1.min() or x1.max() <= x0.min())
 
 
 def _most_likely(design: Floats, y: Integers, w: Floats) -> Floats | None:
-    """Logistic regression by Newton's method; a step is halved until the likelihood grows.
+    """Logistic regression by Newton's method; a step is halved until the likelihood increases.
 
-    None where it does not converge.
+    None if it does not converge.
     """
     theta = np.zeros(design.shape[1])
     likelihood = _log_likelihood(design @ theta, y, w)
@@ -123,7 +122,7 @@ def _log_likelihood(x: Floats, y: Integers, w: Floats) -> float:
 
 
 def bins(y: Integers, p: Floats, count: int = 10) -> list[tuple[float, float, float, float]]:
-    """Tenths of the rows by probability: mean probability, observed share and its 95 % interval
+    """Tenths of the rows by probability: mean probability, observed rate and its 95 % interval
     (Wilson 1927).
     """
     result = []

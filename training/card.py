@@ -1,4 +1,4 @@
-"""MODEL_CARD.md, in the sections of the CHAI Applied Model Card (schema v0.1)."""
+"""Writes MODEL_CARD.md, in the sections of the CHAI Applied Model Card (schema v0.1)."""
 
 from datetime import date
 
@@ -16,11 +16,11 @@ KINDS = {
 
 
 def model_card(result: Result, version: str, created: date) -> str:
-    """The card as Markdown: a person's words from the config, the figures from the run."""
+    """The card as Markdown: texts from the config, and figures from the run."""
     config = result.config
     left_out = [f"{count:,} × {reason}" for reason, count in result.left_out.items()]
     left_out += config.card.left_out
-    left_out += [f"feature {f.name}: too few stays have it" for f in result.dropped]
+    left_out += [f"feature {f.name}: too few stays have this feature" for f in result.dropped]
     text = TEMPLATES.get_template("card.md").render(
         config=config,
         metrics=metrics,

@@ -16,7 +16,7 @@ Integers = NDArray[np.int64]
 
 
 class Channel:
-    """The readings of one parameter, and how many of them each asked row has seen."""
+    """The readings of one parameter, and the number of them that each requested row includes."""
 
     def __init__(self, readings: ByStay, parameter: str) -> None:
         self.readings = readings
@@ -27,7 +27,7 @@ class Channel:
         before = np.zeros(len(readings.stay) + 1, dtype=np.int64)
         before[self.places + 1] = 1
         before = np.cumsum(before)
-        # Of the parameter's readings, an asked row has seen those from `begin` up to `end`.
+        # A requested row includes the parameter's readings from `begin` up to `end`.
         self.begin = before[readings.start[readings.asked]]
         self.end = before[readings.asked + 1]
         self.clock = readings.clock[readings.asked]
@@ -59,8 +59,8 @@ class Channel:
         older = new | (oldest < np.append(0, oldest[:-1])[: len(place)])
         first = np.maximum.accumulate(np.where(older, place, 0))
 
-        # Sums of deviations from the stay's first value: it is one of them, so at most a
-        # factor n is lost to cancellation. groupby's cumsum is compensated (Kahan).
+        # Sums of deviations from the stay's first value, which is one of the values, so that
+        # cancellation loses at most a factor n. groupby's cumsum is compensated (Kahan).
         value = self.value - self.value[start]
         hours = (self.at - self.at[start]) / HOUR
 
@@ -94,11 +94,11 @@ class Channel:
     def windowed(self, hours: int, aggregations: set[str]) -> dict[str, Floats]:
         """The aggregations over (clock - hours, clock], one value per asked row.
 
-        A window changes only when a reading enters or leaves it, so each different one is
-        computed once, over its readings themselves: there is nothing to cancel.
+        A window changes only when a reading enters or leaves it, so each distinct window is
+        computed once, directly from its readings, without cancellation errors.
         """
         stay = self.readings.stay[self.readings.asked]
-        # One ascending number for (stay, time), with room for a window between two stays.
+        # One ascending number per (stay, time), with a gap of a window between two stays.
         early = int(min(self.at.min(initial=0), self.clock.min(initial=0)))
         late = int(max(self.at.max(initial=0), self.clock.max(initial=0)))
         room = late - early + hours * HOUR + 1
@@ -108,7 +108,8 @@ class Channel:
         edge = stay * room + (self.clock - early)
         begin = np.maximum(np.searchsorted(key, edge - hours * HOUR, side="right"), self.begin)
         late_rows = bool((by_time[1:] < by_time[:-1]).any())
-        # With late rows, some up to the clock may not have come yet: `_windows` leaves them out.
+        # With late rows, some readings up to the clock may not have arrived yet; `_windows`
+        # excludes them.
         end = np.searchsorted(key, edge, side="right") if late_rows else self.end
         end = np.maximum(end, begin)
 

@@ -42,14 +42,14 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def hours(self) -> tuple[int, ...]:
-        """The hours that judge."""
+        """The hours that are evaluated."""
         if self.every_hour_to is None:
             return self.sample_hours
         return tuple(range(1, self.every_hour_to + 1))
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """column: yes or no, of outcome.csv. event: it in words.
+    """column: a column of outcome.csv with yes or no. event: the event in words.
 
     With within_hours the event is one that happens at most that many hours after the row, at the
     time in after_column (hours since the midnight of the day of admission). Rows after the event
@@ -64,10 +64,10 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """by cohort: train and test name values of outcome.csv's column `cohort`.
+    """by cohort: train and test are values of the column `cohort` of outcome.csv.
 
-    by time: the last test_share of the stays is for testing, less patients seen before.
-    by patient: about test_share of the patients, chosen by a hash of their number.
+    by time: the last test_share of the stays are for testing, without patients of earlier stays. by
+    patient: about test_share of the patients, by a hash of their number.
     """
 
     by: Literal["time", "cohort", "patient"] = "time"
@@ -77,7 +77,7 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Every combination of parameters, aggregations and windows; window 0: the whole stay."""
+    """All combinations of parameters, aggregations and windows; window 0 is the whole stay."""
 
     parameters: tuple[str, ...]
     aggregations: tuple[str, ...]
@@ -85,7 +85,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """names: single features. required: without them there is no prediction."""
+    """names: single features. required: features without which there is no prediction."""
 
     names: tuple[str, ...] = ("age",)
     required: tuple[str, ...] = ("age",)
@@ -93,10 +93,10 @@ class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Gradient boosting: how many trees, each worth how much, with how many leaves.
+    """Gradient boosting: number of trees, learning rate, number of leaves.
 
-    features: the share of the features that each split chooses from. A list of values is a grid:
-    cross-validation on the training rows chooses.
+    features: the share of features available to each split. From lists of values, cross-validation
+    on the training rows selects the best combination.
     """
 
     count: Positive | tuple[Positive, ...] = 120
@@ -113,11 +113,11 @@ class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """name, version: of the artifact; without a version the next free number is taken.
+    """name, version: of the artifact; the default version is the next free number.
 
-    removal: the share of channels that are removed at random from a copy of each training row,
-    so that the model learns little from what is not charted. fit_on: the artifact is fitted to
-    training and test rows, or is the judged model itself.
+    removal: the share of channels that are removed at random from a copy of each training row, so
+    that the model depends less on missing values. fit_on: `all` fits the artifact to training and
+    test rows; `train` uses the evaluated model itself.
     """
 
     name: str
@@ -154,7 +154,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the artifact and the report go."""
+    """The output folders of artifact and report."""
 
     models: Path = Path("models")
     reports: Path = Path("reports")
@@ -178,7 +178,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One training run."""
+    """The configuration of one training run."""
 
     data: Data
     label: Label
@@ -192,7 +192,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def declared(self) -> list[Feature]:
-        """The features asked for, each once, in the order of the file."""
+        """The requested features without duplicates, in the order of the file."""
         names = [*self.features.names]
         for grid in self.features.grid:
             for parts in product(grid.parameters, grid.aggregations, grid.windows):
@@ -202,6 +202,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def free_version(root: Path, name: str) -> str:
-    """The number after the highest numbered version there is, 1 for the first."""
+    """The next version: the highest number plus 1, or 1."""
     numbers = [int(path.name) for path in (root / name).glob("*") if path.name.isdigit()]
     return str(max(numbers, default=0) + 1)

@@ -11,7 +11,7 @@ from wire.features import AGGREGATIONS
 
 
 class ConfigError(Exception):
-    """The file cannot be used; the message is one line naming file, setting and value."""
+    """The file is invalid; the message is one line with file, setting and value."""
 
 
 def load(path: Path) -> Config:
@@ -32,12 +32,12 @@ def _path(kind: type, value: Any) -> Any:
 
 
 def check(config: Config) -> None:
-    """Raises ValueError, one line that names the setting."""
+    """Raises ValueError with one line that names the setting."""
     _check_database(config.data)
     for grid in config.features.grid:
         for aggregation in grid.aggregations:
             if aggregation not in AGGREGATIONS:
-                raise ValueError(f"features.grid: aggregation {aggregation!r} is not one")
+                raise ValueError(f"features.grid: unknown aggregation {aggregation!r}")
     names = {feature.name for feature in config.declared}
     for name in config.features.required:
         if name not in names:
@@ -47,19 +47,19 @@ def check(config: Config) -> None:
     if list(config.data.more_hours) != sorted(set(config.data.more_hours)):
         raise ValueError("data.more_hours: must ascend")
     if both := sorted({*config.data.hours} & {*config.data.more_hours}):
-        raise ValueError(f"data.more_hours: {both[0]} is in data.sample_hours too")
+        raise ValueError(f"data.more_hours: {both[0]} is also in data.sample_hours")
     if config.report.hour not in config.data.hours:
         raise ValueError(f"report.hour: {config.report.hour} is not in data.sample_hours")
     if config.report.utility and config.label.within_hours is None:
         raise ValueError("report.utility: needs label.after_column and within_hours")
     if config.report.folds == 1:
-        raise ValueError("report.folds: 1 is no split; 0 for none")
+        raise ValueError("report.folds: must be 0 (none) or at least 2")
     if config.split.by == "cohort" and not (config.split.train and config.split.test):
         raise ValueError("split: by cohort needs train and test")
     if set(config.split.train) & set(config.split.test):
         raise ValueError("split: a cohort is in both train and test")
     if (config.label.within_hours is None) != (config.label.after_column is None):
-        raise ValueError("label: after_column and within_hours come together")
+        raise ValueError("label: after_column and within_hours must be set together")
 
 
 def _check_database(data: Data) -> None:

@@ -1,4 +1,4 @@
-"""Reads a stream that the pipeline has stored, from MySQL, MariaDB or SQLite."""
+"""Reads a stored stream from MySQL, MariaDB or SQLite."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ STAYS = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
 IDENTIFIERS = (
     "SELECT DISTINCT identifier, pat_id FROM stays WHERE stream = ? AND identifier IS NOT NULL"
 )
-# In the order of the primary key: nothing is sorted, and the first row comes at once.
+# In the order of the primary key, so that nothing is sorted and the first row comes at once.
 READINGS = (
     "SELECT seq, pat_id, date_admission, measured_at, parameter, value FROM readings"
     " WHERE stream = ? ORDER BY stream, seq"
@@ -31,11 +31,11 @@ READINGS = (
 
 
 class DatabaseFailure(Exception):
-    """The database cannot be read; the message is one line and holds no password."""
+    """The database cannot be read; the message is one line without the password."""
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Where the pipeline stores."""
+    """The pipeline's database settings."""
 
     database_url: Annotated[DatabaseUrl, "the pipeline's database"] = DatabaseUrl("")
     database_password_file: Annotated[SecretFile, "its password"] = SecretFile("")
@@ -45,8 +45,8 @@ class Settings(msgspec.Struct, frozen=True):
 class Stored:
     """readings: seq, pat_id, date_admission, measured_at, parameter, value, by seq.
 
-    ages: years by (pat_id, date_admission). identifiers: pat_id by the id that people use, where
-    the stream has one. rejected: the number of rejected messages.
+    ages: years by (pat_id, date_admission). identifiers: pat_id by identifier, if the stream has
+    identifiers. rejected: the number of rejected messages.
     """
 
     stream: str
@@ -57,12 +57,12 @@ class Stored:
 
 
 def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) -> Stored:
-    """Reads one stream as it is at this moment; the one last committed to if none is named.
+    """Reads a consistent snapshot of one stream; by default the one with the latest commit.
 
     url: sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or ENVIRONMENT for DATABASE_URL. The
         password is in the file that DATABASE_PASSWORD_FILE names, or in DATABASE_URL.
 
-    Takes about 45 bytes for each reading, and twice that for a moment. Raises DatabaseFailure.
+    Takes about 45 bytes per reading, and twice that at its peak. Raises DatabaseFailure.
     """
     with snapshot(url, environ) as (cursor, mark):
 
@@ -75,14 +75,17 @@ def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) ->
         ages = _ages(ask(STAYS, stream).fetchall())
         try:
             identifiers = dict(ask(IDENTIFIERS, stream).fetchall())
-        except database.ERRORS:  # tables of version 1, which no program has migrated yet
+        except database.ERRORS:  # tables of version 1 that are not migrated yet
             identifiers = {}
         readings = _readings(ask(READINGS, stream))
         return Stored(stream, readings, ages, identifiers, int(rejected))
 
 
 def newest_stream(cursor: Any, stream: str, url: str) -> str:
-    """`stream` if it is stored; if empty, the one last committed to. Raises DatabaseFailure."""
+    """`stream` if it is stored; if empty, the one with the latest commit.
+
+    Raises DatabaseFailure.
+    """
     cursor.execute(LAST_STREAM)
     streams = [name for (name,) in cursor.fetchall()]
     if not streams or (stream and stream not in streams):
@@ -94,7 +97,7 @@ def newest_stream(cursor: Any, stream: str, url: str) -> str:
 
 @contextmanager
 def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[tuple[Any, str]]:
-    """A cursor that sees one moment while the pipeline goes on storing, and its placeholder."""
+    """A cursor in a snapshot, while the pipeline keeps storing, and its placeholder."""
     url, password = _address(url, environ)
     connection: database.Connection | None = None
     try:
@@ -136,7 +139,7 @@ def _ages(rows: list[tuple[Any, ...]]) -> "pd.Series[float]":
 
 
 def _readings(cursor: Any) -> pd.DataFrame:
-    """The rows as columns, built in parts: as Python objects they take ten times the memory."""
+    """The rows as columns, converted in parts, because Python objects take ten times the memory."""
     codes: dict[str, int] = {}
     parts: dict[str, list[Any]] = {
         name: [] for name in ("seq", *KEY, "measured_at", "parameter", "value")

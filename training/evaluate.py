@@ -1,4 +1,4 @@
-"""Judges a finished model on one's own patients, without training."""
+"""Evaluates a finished model on your own patients, without training."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Evaluation:
-    """warnings: what a reader must know first. recalibrated: lines before and after."""
+    """warnings: shown at the top. recalibrated: the figures before and after."""
 
     model: Model
     question: Question
@@ -55,7 +55,7 @@ class Evaluation:
 
 
 def run(request: Request) -> Evaluation:
-    """Every figure of the report for a model of the repository on the data of a folder.
+    """Computes all figures of the report for a model of the repository on the data of a folder.
 
     Raises ArtifactError or DataError, one line each.
     """
@@ -98,7 +98,7 @@ def run(request: Request) -> Evaluation:
 
 
 def predictor(model: Model) -> Any:
-    """The model's probability of each row, as in service."""
+    """The model's probability for each row, as in service."""
 
     def predict(x: Floats) -> Floats:
         return model.predict(x)["probability"].astype(np.float64)
@@ -117,7 +117,7 @@ def _label(request: Request, trained: dict[str, Any]) -> Label:
 
 
 def _hour(request: Request, trained: dict[str, Any], test: Rows) -> int:
-    """The hour that most figures are of: as asked, as in training, or the last with rows."""
+    """The hour for most figures: as requested, as in training, or the last one with rows."""
     if not len(test.y):
         raise DataError(f"{request.folder}: no row at the model's sample hours")
     there = sorted(test.about["hour"].unique())
@@ -136,8 +136,5 @@ def _warnings(model: Model, digest: str) -> list[str]:
     seen |= set(str(trained.get("recalibrated", {}).get("sha256", "")).split("-"))
     found = []
     if parts & seen:
-        found.append(
-            "The model was trained on these very data: the figures are not of other patients, and "
-            "are too good."
-        )
+        found.append("The model was trained on the same data, so the figures are too good.")
     return found + list(model.manifest.limits)

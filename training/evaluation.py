@@ -11,9 +11,9 @@ from training import calibration
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Calibration from fewer patients with the event, or without it, is not estimable.
+#: With fewer patients with or without the event, calibration is not estimable.
 FEWEST_PATIENTS = 10
-#: A percentile of the bootstraps means nothing when as many of them have no value.
+#: With this share of bootstraps without a value, there is no interval.
 MOST_WITHOUT = 0.025
 NEEDS_PATIENTS = ("calibration_slope", "calibration_intercept")
 
@@ -22,7 +22,7 @@ NEEDS_PATIENTS = ("calibration_slope", "calibration_intercept")
 class Figure:
     """A figure with the 2.5th and 97.5th percentile of its bootstraps.
 
-    value is NaN where the figure is not estimable; low and high where it has no interval.
+    value is NaN if the figure is not estimable; low and high are NaN if it has no interval.
     """
 
     value: float
@@ -49,7 +49,7 @@ class Figure:
 
     @property
     def percent(self) -> tuple[str, str]:
-        """The value in percent and its interval; a dash and nothing where there is none."""
+        """The value and its interval in percent; a dash and an empty text if there is none."""
         if not self.estimable:
             return "–", ""
         interval = f"{self.low:.1%} to {self.high:.1%}" if self.bounded else ""
@@ -62,7 +62,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table of figures: who or what, how many, and how good."""
+    """A line of a table of figures: name, numbers of rows and events, and metrics."""
 
     name: str
     rows: int
@@ -87,7 +87,7 @@ class Scores:
 
     @property
     def weights(self) -> Floats:
-        """The weight of each row, 1 where none is given."""
+        """The weight of each row, by default 1."""
         return np.ones(len(self.y)) if self.weight is None else self.weight
 
     @property
@@ -97,8 +97,8 @@ class Scores:
 
 
 Metric = Callable[[Integers, Floats, Floats], float]
-# Metrics take rows in falling order of probability, with a weight each: a bootstrap is then
-# another weight for the same rows, and nothing is sorted again.
+# Metrics take rows in descending order of probability, with weights, so that a bootstrap only
+# changes the weights and needs no sorting.
 
 
 def auroc(y: Integers, p: Floats, w: Floats) -> float:
@@ -126,23 +126,23 @@ def predicted(y: Integers, p: Floats, w: Floats) -> float:
 
 
 def prevalence(y: Integers, p: Floats, w: Floats) -> float:
-    """Share of rows with the event; the AUPRC of a model that knows nothing."""
+    """Share of rows with the event, which is the AUPRC of a model without information."""
     return float(np.average(y, weights=w))
 
 
 def brier_of_base_rate(y: Integers, p: Floats, w: Floats) -> float:
-    """Brier score of saying the prevalence each time."""
+    """Brier score of always predicting the prevalence."""
     rate = prevalence(y, p, w)
     return rate * (1 - rate)
 
 
 def slope(y: Integers, p: Floats, w: Floats) -> float:
-    """Calibration slope: 1 is right, below 1 means too extreme, above 1 too timid."""
+    """Calibration slope: 1 is ideal, below 1 means too extreme, above 1 too moderate."""
     return calibration.line(y, p, w)[1]
 
 
 def _at_thresholds(y: Integers, p: Floats, w: Floats) -> tuple[Floats, Floats]:
-    """Weight of true and of false positives at each different threshold, from none to all."""
+    """Weights of true and false positives at each distinct threshold, from none to all."""
     edges = np.append(p[1:] != p[:-1], True)
     true = np.cumsum(w * y)[edges]
     false = np.cumsum(w * (1 - y))[edges]
@@ -161,7 +161,7 @@ METRICS: dict[str, Metric] = {
 ON_REQUEST: dict[str, Metric] = {"predicted": predicted}
 ALL_METRICS = METRICS | ON_REQUEST
 RANKING = ("auroc", "auprc")
-#: These need no event.
+#: These do not need an event.
 WITHOUT_EVENTS = ("predicted", "prevalence", "brier", "brier_of_base_rate")
 
 
@@ -170,8 +170,8 @@ def evaluate(
 ) -> dict[str, Figure]:
     """The metrics with intervals from `resamples` bootstraps of whole patients.
 
-    Not estimable: a metric that needs both outcomes where one is missing, and calibration from
-    fewer than FEWEST_PATIENTS patients with either outcome.
+    Not estimable are metrics that need both outcomes if one is missing, and calibration with fewer
+    than FEWEST_PATIENTS patients with either outcome.
     """
     possible = [name for name in metrics if _estimable(scores, name)]
     order = np.argsort(-scores.probability, kind="stable")
@@ -202,7 +202,7 @@ def _estimable(scores: Scores, metric: str) -> bool:
 
 
 def figure(value: float, drawn: list[float]) -> Figure:
-    """A figure from its value and those of its bootstraps."""
+    """A figure from its value and its bootstraps."""
     values = np.array(drawn)
     known = values[np.isfinite(values)]
     if np.isnan(value) or len(known) < (1 - MOST_WITHOUT) * len(values) or not len(known):
@@ -211,9 +211,9 @@ def figure(value: float, drawn: list[float]) -> Figure:
 
 
 def auroc_gain(one: Scores, other: Scores, resamples: int, seed: int) -> Figure:
-    """How much greater `one`'s AUROC is than `other`'s, both of the same rows.
+    """The difference of the AUROCs of `one` and `other` on the same rows.
 
-    Of the same bootstraps too: what makes a draw of patients easy is taken off both.
+    Both use the same bootstraps, so that the difficulty of a sample cancels.
     """
     orders = [np.argsort(-scores.probability, kind="stable") for scores in (one, other)]
 
@@ -233,7 +233,7 @@ def auroc_gain(one: Scores, other: Scores, resamples: int, seed: int) -> Figure:
 
 @dataclass(frozen=True)
 class Judge:
-    """Makes lines, all with the same number of bootstraps and the same seed."""
+    """Computes lines, all with the same number of bootstraps and the same seed."""
 
     resamples: int
     seed: int
@@ -241,17 +241,17 @@ class Judge:
     def line(
         self, name: str, scores: Scores, metrics: tuple[str, ...] = tuple(METRICS), note: str = ""
     ) -> Line:
-        """Evaluate `scores` under a name."""
+        """Evaluates `scores` under a name."""
         figures = evaluate(scores, self.resamples, self.seed, metrics)
         return Line(name, len(scores.y), int(scores.y.sum()), figures, note)
 
     def gain(self, one: Scores, other: Scores) -> Figure:
-        """`auroc_gain` of the one over the other."""
+        """The `auroc_gain` of one over the other."""
         return auroc_gain(one, other, self.resamples, self.seed)
 
 
 def redrawn(patients: Integers, weight: Floats, resamples: int, seed: int) -> Iterator[Floats]:
-    """The rows' weights in each bootstrap: as often as the row's patient was drawn."""
+    """The rows' weights in each bootstrap: how often the row's patient was drawn."""
     _, patient = np.unique(patients, return_inverse=True)
     count = patient.max() + 1
     draw = np.random.default_rng(seed)

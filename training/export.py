@@ -1,4 +1,4 @@
-"""Writes tables of one stream as CSV or Parquet, as they are at one moment."""
+"""Writes the tables of one stream as CSV or Parquet, from one snapshot."""
 
 import logging
 import time
@@ -26,9 +26,9 @@ log = logging.getLogger("training")
 
 
 def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tuple[Path, int]]:
-    """Yields each file that it wrote, with the number of its rows.
+    """Yields each written file with the number of its rows.
 
-    url: as for `training.database.read`. stream: the one last committed to if it is empty.
+    url: as for `training.database.read`. stream: empty for the one with the latest commit.
     file_format: csv or parquet. Dates and times are text, as in `wire.tables`. Raises
     DatabaseFailure and OSError.
     """

@@ -27,13 +27,13 @@ def bulk_features(
     features: Iterable[Feature],
     rows: Flags | None = None,
 ) -> pd.DataFrame:
-    """Each reading's features as of that reading: float64, NaN where missing, fill applied.
+    """The features as of each reading: float64, NaN if missing, with fill applied.
 
     readings: `seq, pat_id, date_admission, measured_at, parameter, value` of one stream, in any
         order; times in whole seconds, values finite (ValueError).
     ages: years by (pat_id, date_admission).
-    rows: which readings to give features for (see `last_rows`), all of them if None. The others
-        still count as what was known before.
+    rows: the readings to compute features for (see `last_rows`), all if None. The others still
+    count as earlier readings.
 
     Returns a row per chosen reading, with its index label, and a column per feature.
     """
@@ -63,10 +63,10 @@ def bulk_features(
 
 
 def last_rows(readings: pd.DataFrame, hours: float | None = None) -> Flags:
-    """Which reading is the last of its stay, or the last known `hours` after its first midnight.
+    """Selects each stay's last reading, or the last one known `hours` after its first midnight.
 
-    A late reading that came when the stay's clock was past `hours` was not known then.
-    A stay with no reading by then has no row.
+    A late reading that arrived when the stay's clock was past `hours` was not known then. A stay
+    without a reading by then has no row.
     """
     ordered = ByStay.of(readings, None)
     known = np.arange(len(readings))

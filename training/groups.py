@@ -1,4 +1,4 @@
-"""Where a model is weaker, by patients and by what is known of them."""
+"""Figures of a model by subgroups of patients and by known channels."""
 
 from collections.abc import Callable, Iterator
 
@@ -24,12 +24,12 @@ AGE_BANDS = {
     "age 80 and over": (80, 200),
 }
 SEXES = {"0": "female", "1": "male", "f": "female", "m": "male"}
-#: Intervals of groups with fewer patients with the event, or rows, say nothing.
+#: Groups with fewer rows, or patients with the event, have no intervals.
 FEWEST_EVENTS = 20
 FEWEST_ROWS = 100
 KNOWN = ("predicted", "prevalence", "calibration_intercept", "auroc", "brier")
 REMOVED = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept")
-#: Of each row, this share of the channels is removed at random.
+#: Share of the channels that is removed at random from each row.
 REMOVED_SHARE = 0.3
 
 
@@ -39,7 +39,7 @@ def judge_subgroups(
     judge: Judge,
     metrics: tuple[str, ...] = tuple(METRICS),
 ) -> Iterator[Line]:
-    """Figures by age, sex and unit, as far as `about` has them; its rows and scores in step."""
+    """Figures by age, sex and unit, if `about` has them. Its rows match the scores."""
     for name, group in _subgroups(about):
         part = scores.where(group)
         enough = len(part.y) >= FEWEST_ROWS and patients_with_event(part) >= FEWEST_EVENTS
@@ -48,7 +48,7 @@ def judge_subgroups(
 
 
 def patients_with_event(scores: Scores) -> int:
-    """The number of patients with a row that has the event."""
+    """The number of patients with an event in any row."""
     return len(np.unique(scores.patients[scores.y == 1]))
 
 
@@ -66,13 +66,13 @@ def _subgroups(about: pd.DataFrame) -> Iterator[tuple[str, Flags]]:
 
 
 def absent(rows: Rows, features: list[Feature], parameter: str) -> Flags:
-    """The rows in which nothing of the parameter is known; its counts may be 0 there."""
+    """The rows without any value of the parameter; its counts may be 0."""
     own = [f.parameter == parameter and f.aggregation != "count" for f in features]
     return np.asarray(np.isnan(rows.x[:, own]).all(axis=1))
 
 
 def judge_known(rows: Rows, scores: Scores, features: list[Feature], judge: Judge) -> list[Line]:
-    """Predicted and observed where a channel is known, and where it is not."""
+    """Predicted and observed rates of rows with and without a channel."""
     lines = []
     for parameter in channels(features):
         without = absent(rows, features, parameter)
@@ -85,7 +85,9 @@ def judge_known(rows: Rows, scores: Scores, features: list[Feature], judge: Judg
 def judge_removal(
     predict: Predict, rows: Rows, scores: Scores, features: list[Feature], judge: Judge
 ) -> list[Line]:
-    """The same rows with one channel removed from all of them, and with a random share removed."""
+    """Figures of the same rows with one channel removed from all, and with a random share
+    removed.
+    """
     lines = [judge.line("as charted", scores, REMOVED)]
     everywhere = np.ones(len(rows.y), dtype=bool)
 
@@ -105,9 +107,9 @@ def judge_removal(
 def judge_channels(
     model: Model, train: Rows, test: Rows, features: list[Feature], judge: Judge
 ) -> tuple[list[Line], list[Line]]:
-    """Models without one channel, and models of one channel and age.
+    """Figures of models without one channel, and of models with one channel and age.
 
-    By gradient boosting, uncalibrated, because there is a fit for each line.
+    The models are uncalibrated gradient boosting, because each line needs a fit.
     """
 
     def line(name: str, used: list[Feature]) -> Line:
@@ -141,7 +143,7 @@ def learning_curve(
     shares: tuple[float, ...],
     judge: Judge,
 ) -> Iterator[Line]:
-    """Figures of models that learned from a share of the training patients."""
+    """Figures of models that were trained on a share of the training patients."""
     patients = np.random.default_rng(model.seed).permutation(np.unique(train.patients))
     for share in shares:
         chosen = patients[: max(1, round(share * len(patients)))]
@@ -154,7 +156,7 @@ def learning_curve(
 
 
 def score_lines(names: tuple[str, ...], test: Rows, ours: Scores, judge: Judge) -> Iterator[Line]:
-    """Severity scores that the source computed, such as SAPS-I, on the rows that have them."""
+    """Figures of severity scores of the source, such as SAPS-I, on the rows that have them."""
     for name in names:
         values = test.about[name].map(_number).to_numpy(np.float64)
         known = ~np.isnan(values)

@@ -20,15 +20,16 @@ from wire.features import Feature
 Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
 
-#: Every reading of this many stays is predicted, as in service.
+#: Number of stays whose every reading is predicted, as in service.
 CONTINUOUS_STAYS = 1000
 
 
 @dataclass
 class Judgement:
-    """test: rows of all sample hours; scores: theirs; here: scores at the report's hour.
+    """test: rows of all sample hours.
 
-    headline, hours, subgroups, known, stress: lines of figures. points: acting at thresholds.
+    scores: their scores. here: scores at the report's hour. headline, hours, subgroups, known,
+    stress: lines of figures. points: figures of thresholds.
     """
 
     test: Rows
@@ -65,14 +66,16 @@ class Question:
 
     @property
     def judge(self) -> Judge:
-        """Makes lines of figures."""
+        """Computes lines of figures."""
         return Judge(self.resamples, self.seed)
 
 
 def judge(
     question: Question, predict: Predict, test: Rows, name: str, thresholds: dict[str, float]
 ) -> Judgement:
-    """All figures of `predict` on the test rows; `name` says who was trained on what."""
+    """Computes all figures of `predict` on the test rows. name: describes the training and test
+    data.
+    """
     features, judge, hour = question.features, question.judge, question.hour
     scores = Scores(test.y, predict(test.x), test.patients)
     at_hour = (test.about["hour"] == hour).to_numpy()
@@ -100,11 +103,11 @@ def judge(
 
 
 def _every_reading(question: Question, predict: Predict, test: Rows) -> Line:
-    """The figures at every reading of some test stays, as in service.
+    """Computes the figures at every reading of some test stays, as in service.
 
-    Weighed as the question asks. Of a label of the stay each stay weighs the same. Of an event
-    within some hours each hour of a stay weighs the same: a stay that ends with the event has
-    fewer of them, and would weigh more for each.
+    The weights depend on the label. For a label of the stay, each stay has the same weight. For an
+    event within some hours, each hour of a stay has the same weight, because a stay that ends with
+    the event has fewer hours, which would otherwise weigh more.
     """
     stream, label = question.stream, question.label
     stays = test.about[KEY].drop_duplicates()
@@ -122,5 +125,7 @@ def _every_reading(question: Question, predict: Predict, test: Rows) -> Line:
     weight = 1 / np.bincount(share)[share]
     scores = Scores(found.y, predict(found.x), found.patients, weight)
     patients = len(np.unique(found.patients))
-    name = f"At every reading of {patients:,} of these patients, each {word} weighing the same"
+    name = (
+        f"At every reading of {patients:,} of these patients, with the same weight for each {word}"
+    )
     return question.judge.line(name, scores)

@@ -1,6 +1,6 @@
 """The models: logistic regression, gradient boosting, and their blend.
 
-Made of scikit-learn's own classes only, so that a server needs nothing from here.
+They only use scikit-learn's own classes, so that a server needs no code from here.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from training.rows import Rows
 from wire.features import Feature
 
 FOLDS = 5
-BLOCK = 20_000  # rows predicted at a time: bounds the memory
+BLOCK = 20_000  # rows predicted at a time, which limits the memory
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fitted:
-    """An estimator and the line that its log odds are calibrated by.
+    """An estimator and the calibration of its log odds.
 
     crossed: for each row of the fit, the probability by models that did not see its patient.
     """
@@ -44,7 +44,7 @@ class Fitted:
     crossed: Floats | None = None
 
     def predict(self, x: Floats) -> Floats:
-        """Probability of the event for each row, in blocks."""
+        """Computes the probability of the event for each row, in blocks."""
         starts = range(0, len(x), BLOCK)
         parts = [self.estimator.predict_proba(x[at : at + BLOCK])[:, 1] for at in starts]
         p = np.concatenate(parts) if parts else np.empty(0)
@@ -52,13 +52,13 @@ class Fitted:
 
 
 def folds(rows: Rows, seed: int, count: int = FOLDS) -> list[Fold]:
-    """Splits with every patient's rows on one side, events spread evenly."""
+    """Splits by patient, with events spread evenly."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return list(splitter.split(rows.x, rows.y, rows.patients))
 
 
 def fit(model: Model, rows: Rows, features: list[Feature]) -> Fitted:
-    """Fits one of `logistic`, `boosting`, `blend` to the rows; calibrated on other patients.
+    """Fits one of `logistic`, `boosting`, `blend` to the rows, calibrated on other patients.
 
     - logistic: linear in the features, with indicators of missing values. It is fitted by
       likelihood, so it needs no calibration, and is served as one vector.
@@ -96,7 +96,7 @@ def _through(p: Floats, intercept: float, slope: float) -> Floats:
 
 
 def trees(model: Model, rows: Rows, features: list[Feature]) -> HistGradientBoostingClassifier:
-    """Gradient boosting of the rows, and of their copies with channels removed."""
+    """Fits gradient boosting to the rows, and to their copies with channels removed."""
     wider = with_removed(rows, features, model.removal, model.seed)
     return boosting(wider, model).fit(wider.x, wider.y)
 
@@ -104,7 +104,7 @@ def trees(model: Model, rows: Rows, features: list[Feature]) -> HistGradientBoos
 def cross_fitted(
     model: Model, rows: Rows, features: list[Feature], seed: int, count: int
 ) -> Floats:
-    """Uncalibrated probability of each row by trees that did not see the row's patient."""
+    """Uncalibrated probabilities of each row, by trees that did not see the row's patient."""
     raw = np.empty(len(rows.y))
     for past, now in folds(rows, seed, count):
         part = Rows(rows.x[past], rows.y[past], rows.about.iloc[past])
@@ -132,7 +132,7 @@ def with_trees(model: Model, choice: Trees) -> Model:
 
 
 def linear() -> Pipeline:
-    """Plain logistic regression; medians and an indicator stand in for missing values."""
+    """Plain logistic regression, with medians and an indicator for missing values."""
     return make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True),
         StandardScaler(),
@@ -141,9 +141,9 @@ def linear() -> Pipeline:
 
 
 def splines(seed: int) -> Pipeline:
-    """Logistic regression on smooth curves of each feature's rank, as risk is often U-shaped.
+    """Logistic regression on smooth curves of each feature's rank, because risk is often U-shaped.
 
-    A missing value counts as the median: whether it is charted says nothing.
+    A missing value counts as the median, so that missingness itself has no effect.
     """
     return make_pipeline(
         QuantileTransformer(n_quantiles=50, subsample=200_000, random_state=seed),
@@ -155,8 +155,8 @@ def splines(seed: int) -> Pipeline:
 
 
 def boosting(rows: Rows, model: Model) -> HistGradientBoostingClassifier:
-    """Small trees, each split seeing a share of the features."""
-    # A leaf holds at least 30 stays' worth of rows: the rows of a stay resemble each other.
+    """Small trees, with a share of the features available to each split."""
+    # A leaf has at least the rows of 30 stays, because the rows of a stay are similar.
     rows_per_stay = max(1, len(rows.y) // len(np.unique(rows.patients)))
     return HistGradientBoostingClassifier(
         learning_rate=model.trees.rate,

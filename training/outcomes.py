@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 YES = frozenset(["1", "yes", "y", "true", "t", "ja", "oui", "dead", "died"])
 NO = frozenset(["0", "no", "n", "false", "f", "nein", "non", "alive", "survived"])
 NAMED = 3  # examples in a message
-#: Below this share of matching rows the file belongs to other stays.
+#: With a smaller share of matching rows, the file belongs to other stays.
 FEWEST_MATCHES = 0.5
 
 
@@ -30,7 +30,7 @@ FEWEST_MATCHES = 0.5
 class Outcomes:
     """The file at `path`: its columns by (pat_id, date_admission); the label is 0 or 1.
 
-    left_out: rows that are not used, by reason. digest: SHA-256 of the file.
+    left_out: unused rows, by reason. digest: SHA-256 of the file.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Outcomes:
 
 @dataclass
 class _Rows:
-    """The usable rows by stay, and a count with examples of those left out."""
+    """The accepted rows by stay, and the number of unused ones with examples."""
 
     by_stay: dict[tuple[int, Any], tuple[Any, ...]] = field(default_factory=dict)
     contradicted: set[tuple[int, Any]] = field(default_factory=set)
@@ -74,9 +74,9 @@ class _Rows:
 def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = None) -> Outcomes:
     """Reads outcome.csv with hospital's own rules for dates, ids, numbers and missing cells.
 
-    A label is 0 or 1, no or yes, false or true. identifiers: pat_id by the id that people use.
-    Rows that cannot be used are counted, by reason, and logged with examples. Raises DataError
-    when the file or a column is missing.
+    A label is 0 or 1, no or yes, false or true. identifiers: pat_id by identifier. Rejected rows
+    are counted by reason, and logged with examples. Raises DataError if the file or a column is
+    missing.
     """
     path = folder / "outcome.csv"
     numeric = {label.column: yes_or_no}
@@ -101,10 +101,10 @@ def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = Non
 
 
 def match(outcomes: Outcomes, stream: Stream) -> Outcomes:
-    """The outcomes of the stream's stays; what does not match is counted on both sides.
+    """The outcomes of the stream's stays; counts the unmatched ones on both sides.
 
-    Raises DataError when fewer than half of the outcomes belong to a stay of the stream: then
-    the ids or the dates of the file are others.
+    Raises DataError if fewer than half of the outcomes belong to a stay of the stream, because then
+    ids or dates of the file differ.
     """
     days = stream.readings["date_admission"].dt.normalize()
     stays = pd.MultiIndex.from_arrays([stream.readings["pat_id"], days]).unique()
@@ -140,7 +140,7 @@ def yes_or_no(text: str) -> float:
         return float(word in YES)
     number = Numbers().parse(word)
     if number not in (0, 1):
-        raise RejectedCell("not yes or no, 1 or 0")
+        raise RejectedCell("neither yes or no nor 1 or 0")
     return number
 
 
@@ -157,7 +157,7 @@ def _read_rows(
     rows = _Rows()
 
     def reject(line: int, column: str, value: str, reason: str) -> None:
-        rows.leave_out(f"outcome whose {column or 'line'} is {reason}", f"line {line} ({value})")
+        rows.leave_out(f"outcome with {column or 'line'}: {reason}", f"line {line} ({value})")
 
     numbered = frozenset(identifiers.values())
 
@@ -165,7 +165,7 @@ def _read_rows(
         known = identifiers.get(text.strip())
         number = patient(text) if known is None else known
         if known is None and number in numbered:
-            raise RejectedCell("the number of a patient with another identifier")
+            raise RejectedCell("this number belongs to a patient with another identifier")
         return number
 
     dates = Dates(os.environ.get("DATE_FORMAT"))
@@ -191,7 +191,7 @@ def _read_rows(
                 continue
             day = pd.Timestamp.fromordinal(values.pop("date_admission"))
             key = (values.pop("pat_id"), day)
-            # NaN is no value of its own in a comparison.
+            # Because NaN differs from itself in a comparison.
             row = tuple(None if value != value else value for value in values.values())
             rows.add(key, row, f"line {number}")
     return rows

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG to be put into the page."""
+"""Draws the report's plots as inline SVG."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ STYLE: Any = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "icu-stream",  # the same plot gives the same bytes
+    "svg.fonttype": "none",  # keeps text as text
+    "svg.hashsalt": "icu-stream",  # makes the bytes reproducible
 }
 
 
@@ -41,7 +41,7 @@ def roc(scores: Scores, area: Figure) -> str:
 
 @mpl.rc_context(STYLE)
 def precision_recall(scores: Scores, area: Figure) -> str:
-    """Precision-recall curve, with the prevalence as the line to beat."""
+    """Precision-recall curve, with the prevalence as baseline."""
     precision, recall, _ = precision_recall_curve(scores.y, scores.probability)
     canvas, axes = _canvas()
     rate = scores.y.mean()
@@ -59,7 +59,7 @@ def precision_recall(scores: Scores, area: Figure) -> str:
 def calibration(
     scores: Scores, tenths: Sequence[tuple[float, ...]], slope: Figure, intercept: Figure
 ) -> str:
-    """Observed share against predicted probability, by tenths; the histogram below them."""
+    """Observed rate against predicted probability, by tenths, with a histogram below."""
     bins = np.array(tenths)
     canvas = Canvas(figsize=(3.25, 3.25), layout="constrained")
     axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=[5, 1])
@@ -79,7 +79,7 @@ def calibration(
 
 @mpl.rc_context(STYLE)
 def by_hour(lines: Sequence[Line], metric: str, name: str, target: float | None) -> str:
-    """A figure over the hours of the stay, with its interval; the lines are named by hour."""
+    """A figure over the hours of the stay, with its interval. The lines' names are the hours."""
     canvas, axes = _canvas()
     hours = [int(line.name) for line in lines]
     figures = [line.figures[metric] for line in lines]
@@ -95,7 +95,7 @@ def by_hour(lines: Sequence[Line], metric: str, name: str, target: float | None)
 
 @mpl.rc_context(STYLE)
 def forest(lines: Sequence[Line], target: float) -> str:
-    """AUROCs one below the other, with their intervals and a value to compare with."""
+    """AUROCs with intervals, and a value for comparison."""
     canvas = Canvas(figsize=(9.6, 0.7 + 0.27 * len(lines)), layout="constrained")
     axes = canvas.subplots()
     for place, line in enumerate(lines):
@@ -111,7 +111,7 @@ def forest(lines: Sequence[Line], target: float) -> str:
 
 @mpl.rc_context(STYLE)
 def decision_curve(scores: Scores, points: Mapping[str, OperatingPoint]) -> str:
-    """Net benefit over all thresholds, against acting on all and on nobody."""
+    """Net benefit by threshold, compared with acting on all patients and on none."""
     top = min(0.95, max(0.2, 1.5 * max((p.threshold for p in points.values()), default=0.5)))
     at = np.linspace(0.005, top, 200)
     ours, everyone = net_benefit(scores, at)

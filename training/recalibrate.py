@@ -1,4 +1,4 @@
-"""Recalibrates a model on one's own patients, and writes it as a new version."""
+"""Recalibrates a model on your own patients, and writes it as a new version."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +23,10 @@ METRICS = ("auroc", "brier", "calibration_slope", "calibration_intercept")
 
 
 class Recalibration(NamedTuple):
-    """A line in log odds, and figures of patients that it was not fitted to, before and after.
+    """A calibration of the log odds, and the figures before and after on patients that it was not
+    fitted to.
 
-    patients: how many it was fitted to. digest: SHA-256 of their data.
+    patients: the number of patients that it was fitted to. digest: SHA-256 of their data.
     """
 
     ref: Ref
@@ -40,8 +41,8 @@ class Recalibration(NamedTuple):
 def recalibrate(evaluation: Evaluation, models: Path, kind: Kind) -> Path:
     """Fits the intercept, or intercept and slope, on half of the patients; writes a new version.
 
-    The evaluation gets the figures of the other half, before and after. Raises DataError when the
-    line is not estimable.
+    The evaluation includes the figures of the other half, before and after.
+    Raises DataError if the calibration is not estimable.
     """
     predict = predictor(evaluation.model)
     past, now = (
@@ -59,9 +60,9 @@ def recalibrate(evaluation: Evaluation, models: Path, kind: Kind) -> Path:
 def fit(
     ref: Ref, past: Scores, now: Scores, kind: Kind, judge: Judge, digest: str
 ) -> Recalibration:
-    """Fits the line on `past` and judges it on `now`, other patients.
+    """Fits the calibration on `past` and evaluates it on `now`, which are other patients.
 
-    Raises DataError when the line is not estimable.
+    Raises DataError if it is not estimable.
     """
     y, p, weight = past.y, past.probability, past.weights
     if kind == "intercept":
@@ -72,7 +73,7 @@ def fit(
         raise DataError("recalibration is not estimable: too few events, or separated outcomes")
     moved = logistic(intercept + slope * calibration.log_odds(now.probability))
     after = Scores(now.y, moved, now.patients, now.weight)
-    note = "patients that the line was not fitted to"
+    note = "patients that the calibration was not fitted to"
     return Recalibration(
         ref,
         intercept,
@@ -85,9 +86,9 @@ def fit(
 
 
 def write(found: Recalibration, models: Path) -> Path:
-    """Writes the model with its line under the next free version, and returns the folder.
+    """Writes the model with its calibration under the next free version; returns the folder.
 
-    Raises ArtifactError when the model cannot be read or the new version cannot be served.
+    Raises ArtifactError if the model cannot be read or the new version cannot be served.
     """
     ref, intercept, slope = found.ref, found.intercept, found.slope
     artifact = read_artifact(models / ref.model / ref.version)

@@ -1,4 +1,6 @@
-"""The reference for drift: what the training data look like by stay-day, with bands."""
+"""Computes the reference for drift: the distribution of the training data by stay-day, with
+bands.
+"""
 
 from collections.abc import Callable
 
@@ -16,7 +18,7 @@ Floats = NDArray[np.float64]
 Figure = Callable[[Floats], Floats]
 
 BINS = 10
-#: Resampled days at a time: bounds the memory.
+#: Resampled days at a time, which limits the memory.
 CHUNK = 500
 DAY = ["pat_id", "date_admission", "day"]
 
@@ -24,7 +26,7 @@ DAY = ["pat_id", "date_admission", "day"]
 def reference(
     stream: Stream, parameters: list[str], rows: Rows, scores: Scores, outcome: str, hours: float
 ) -> Reference:
-    """The reference of a model that reads these parameters.
+    """The reference of a model with these parameters.
 
     rows, scores: predictions for patients that it was not fitted to.
     """
@@ -45,7 +47,7 @@ def reference(
 def stay_days(
     readings: pd.DataFrame, parameters: list[str]
 ) -> "tuple[pd.Series[int], pd.DataFrame]":
-    """Numbers the stay-days that count: by (stay, day), and their readings with column `number`."""
+    """Numbers the included stay-days: by (stay, day), and their readings with a column `number`."""
     readings = readings[readings["parameter"].isin(parameters)]
     readings = readings.assign(day=readings["measured_at"].dt.floor("D"))
     at = readings.groupby(DAY)["measured_at"]
@@ -56,7 +58,7 @@ def stay_days(
 
 
 def channel(readings: pd.DataFrame, days: int, seed: int) -> Channel:
-    """One parameter over `days` stay-days."""
+    """The reference of one parameter over `days` stay-days."""
     value, number = readings["value"].to_numpy(np.float64), readings["number"].to_numpy(np.int64)
     each = 1 / np.bincount(number)[number]
     edges = _edges(value, each)
@@ -79,13 +81,15 @@ def channel(readings: pd.DataFrame, days: int, seed: int) -> Channel:
         tuple(mean.tolist()),
         _expected(volume[:, np.newaxis], _mean, seed),
         _expected(known[:, np.newaxis].astype(np.float64), _mean, seed),
-        # The distribution of training itself has an index of 0, and nothing is too stable.
+        # The training distribution itself has an index of 0, so there is no lower band.
         Expected(0.0, tuple(Band(band.stays, 0.0, band.high) for band in stability.bands)),
     )
 
 
 def _edges(value: Floats, weight: Floats) -> Floats:
-    """Edges of at most BINS bins, each with about the same weight; a value is on one side."""
+    """The edges of at most BINS bins with about the same weight; equal values are in the same
+    bin.
+    """
     order = np.argsort(value)
     share = np.cumsum(weight[order]) / weight.sum()
     places = np.searchsorted(share, np.arange(1, BINS) / BINS)
@@ -101,7 +105,7 @@ def _mean(means: Floats) -> Floats:
 def _expected(days: Floats, figure: Figure, seed: int) -> Expected:
     """The figure of the mean over all stay-days, and its range over resampled days.
 
-    days: one row per stay-day. The draws for fewer stays are the first of those for more.
+    days: one row per stay-day. The draws for fewer stays are the first draws for more stays.
     """
     draw = np.random.default_rng(seed)
     sizes = np.array([n for n in STAYS if n <= len(days)])

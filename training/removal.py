@@ -1,4 +1,4 @@
-"""Channels that are removed: to train a model that does without, and to test one."""
+"""Removes channels, to train and to test models with missing inputs."""
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,12 @@ Floats = NDArray[np.float64]
 
 
 def channels(features: list[Feature]) -> list[str]:
-    """The parameters that the features are of, each once."""
+    """The parameters of the features, without duplicates."""
     return list(dict.fromkeys(f.parameter for f in features if f.parameter))
 
 
 def removed(x: Floats, features: list[Feature], parameter: str, rows: "NDArray[np.bool_]") -> None:
-    """Takes one parameter from the chosen rows, in place: as if nobody had charted it."""
+    """Removes one parameter from the chosen rows in place, as if it were not charted."""
     for column, feature in enumerate(features):
         if feature.parameter == parameter:
             without = 0.0 if feature.aggregation == "count" else feature.fill
@@ -24,7 +24,7 @@ def removed(x: Floats, features: list[Feature], parameter: str, rows: "NDArray[n
 
 
 def removed_at_random(x: Floats, features: list[Feature], share: float, seed: int) -> Floats:
-    """A copy of the rows, each without a random share of its channels."""
+    """A copy of the rows, with a random share of the channels removed from each."""
     draw = np.random.default_rng(seed)
     x = x.copy()
     for parameter in channels(features):
@@ -33,7 +33,7 @@ def removed_at_random(x: Floats, features: list[Feature], share: float, seed: in
 
 
 def with_removed(rows: Rows, features: list[Feature], share: float, seed: int) -> Rows:
-    """The rows, and with a share above 0 a copy of each with channels removed at random."""
+    """The rows, and if share is above 0 a copy of each row with channels removed at random."""
     if not share:
         return rows
     copy = removed_at_random(rows.x, features, share, seed)

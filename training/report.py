@@ -1,4 +1,4 @@
-"""The report: one HTML page, plots and style in it, nothing fetched from anywhere."""
+"""Writes the report: one self-contained HTML page with plots and styles."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from training.rows import Rows
 from training.train import Result
 from wire.features import Feature
 
-#: With more channels than this, the table of who is in it would be a page of noise.
+#: With more channels, the table of patients would be too long.
 MOST_CHANNELS = 8
 TITLES = {
     "auroc": "AUROC",
@@ -43,7 +43,7 @@ TEMPLATES = Environment(
 
 
 def metrics(lines: Sequence[Line]) -> list[str]:
-    """The metrics of the lines, each once."""
+    """The metrics of the lines, without duplicates."""
     return list(dict.fromkeys(name for line in lines for name in line.figures))
 
 
@@ -79,7 +79,7 @@ def write(result: Result, version: str) -> Path:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
-    """Writes evaluation-NAME-VERSION.html into the folder, and its figures beside it as JSON."""
+    """Writes evaluation-NAME-VERSION.html and its figures as JSON to the folder."""
     ref, judgement = evaluation.model.ref, evaluation.judgement
     path = folder / f"evaluation-{ref.model}-{ref.version}.html"
     tables = {
@@ -94,7 +94,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
         )
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    # JSON has no NaN: a figure that is not estimable is null.
+    # JSON has no NaN, so a figure that is not estimable is null.
     text = msgspec.json.format(msgspec.json.encode(tables), indent=1)
     path.with_suffix(".json").write_bytes(text + b"\n")
     return write_page(
@@ -111,7 +111,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
 def who(
     train: Rows, test: Rows, hour: int, features: list[Feature]
 ) -> Iterable[tuple[str, list[str]]]:
-    """A line for each trait of the patients: its name, and its text for both sides."""
+    """A line per trait of the patients: its name, and its text for both sides."""
     sides = [train.at(hour), test.at(hour)]
     yield "patients", [f"{len(np.unique(side.patients)):,}" for side in sides]
     yield "rows", [f"{len(side.y):,}" for side in sides]
@@ -141,7 +141,7 @@ def _data(result: Result) -> Iterable[str]:
     yield from result.config.card.left_out
     if result.dropped:
         names = ", ".join(feature.name for feature in result.dropped)
-        yield f"{len(result.dropped)} features that too few stays have: {names}"
+        yield f"{len(result.dropped)} features that too few stays have were dropped: {names}"
 
 
 def _method(result: Result) -> Iterable[str]:
@@ -163,13 +163,13 @@ def _method(result: Result) -> Iterable[str]:
     yield (
         f"Each stay has a row at each of the hours {hours}: its last reading since the hour "
         "before in the list. A row knows nothing of what came after it."
-        + (f" Rows at the hours {more} were trained on too, and judge nothing." if more else "")
+        + (f" Rows at the hours {more} were only used for training." if more else "")
     )
-    yield "No patient is on both sides of a split, nor in two folds."
+    yield "No patient is on both sides of a split or in two folds."
     if config.model.fit_on == "all":
         yield (
             f"The artifact is fitted to training and test rows together, {len(result.final.y):,} "
             "rows; the figures above are of models that were fitted to one side."
         )
     else:
-        yield "The artifact is the judged model."
+        yield "The artifact is the evaluated model."

@@ -23,9 +23,9 @@ FEWEST_STAYS = 50
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one model's features and what each is to be judged by, in step.
+    """Rows of one model's features with their labels.
 
-    x: shape (rows, features), rounded as in service, NaN where missing.
+    x: shape (rows, features), rounded as in service, NaN if missing.
     about: pat_id, date_admission, hour (of sample_hours; 0 for a reading that is not a sample),
         age, the columns of outcome.csv, and with a horizon `ahead`, the hours to the event.
     """
@@ -50,11 +50,11 @@ class Rows:
 
 
 def sample(stream: Stream, hours: tuple[int, ...], more: tuple[int, ...] = ()) -> "pd.Series[int]":
-    """The sample hour of each reading that is a row, by the reading's index label.
+    """The sample hour of each selected reading, by the reading's index label.
 
-    For each hour, a stay's last reading since the hour before in the list. A stay without
-    a reading in between has no row: it may be over. `more`: hours sampled in the same way for
-    themselves; a reading that is a row already is not another one.
+    For each hour, selects a stay's last reading since the previous hour in the list. A stay without
+    a reading in between has no row, because it may be over. `more`: hours sampled in the same way
+    for themselves; a reading that is a row already is not another one.
     """
     rows = _last_before(stream, hours)
     if more:
@@ -80,10 +80,10 @@ def assemble(
     features: list[Feature],
     hours: "pd.Series[int]",
 ) -> Rows:
-    """Features and labels of the readings in `hours`, as `sample` gives them.
+    """Features and labels of the readings in `hours`, the result of `sample`.
 
-    Left out: readings of stays without a known outcome, and, with a horizon, those at or after
-    the event, or more than label.keep_hours_after after it.
+    Excludes readings of stays without a known outcome and, with a horizon, those at or after the
+    event, or more than label.keep_hours_after after it.
     """
     keys = pd.MultiIndex.from_frame(stream.readings.loc[hours.index, KEY])
     hours = hours[keys.isin(outcomes.index)]
@@ -106,9 +106,9 @@ def assemble(
 
 
 def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:
-    """Rows to train and to test on: other patients, by cohort, time or chance.
+    """Splits the rows for training and testing, by cohort, time or chance, with different patients.
 
-    Raises DataError when either side would lack an outcome.
+    Raises DataError if a side would lack an outcome.
     """
     if how.by == "cohort":
         if "cohort" not in rows.about:
@@ -127,17 +127,19 @@ def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:
     parts = rows.where(train), rows.where(test)
     for name, part in zip(("train", "test"), parts, strict=True):
         if len(np.unique(part.y)) < 2:
-            raise DataError(f"split: the {name} rows do not hold both outcomes")
+            raise DataError(f"split: the {name} rows do not have both outcomes")
     return parts
 
 
 def _hashed(pat_id: int) -> float:
-    """A number from 0 to 1 that depends on the patient alone."""
+    """A number from 0 to 1 that depends only on the patient."""
     return int.from_bytes(hashlib.sha256(str(pat_id).encode()).digest()[:4]) / 2**32
 
 
 def usable(rows: Rows, features: list[Feature]) -> tuple[list[Feature], list[Feature]]:
-    """Features that enough stays of `rows` have and that differ between rows, and the others."""
+    """The features that enough stays of `rows` have and that differ between rows, and the
+    others.
+    """
     stays = rows.about.groupby(KEY, sort=False).ngroup().to_numpy()
     kept: list[Feature] = []
     dropped: list[Feature] = []
@@ -156,7 +158,7 @@ def select(rows: Rows, features: list[Feature], kept: list[Feature]) -> Rows:
 
 
 def predictable(rows: Rows, features: list[Feature], required: Iterable[str]) -> Rows:
-    """The rows that get a prediction in service: nothing required is missing."""
+    """The rows that get a prediction in service: those without missing required features."""
     names = set(required)
     columns = [feature.name in names for feature in features]
     return rows.where(~np.isnan(rows.x[:, columns]).any(axis=1))

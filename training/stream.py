@@ -1,7 +1,7 @@
-"""The readings to learn from: those of the stream, in its order.
+"""Reads the readings for training: those of the stream, in its order.
 
-The CSVs go through hospital's merge and the pipeline's plausible ranges, so training sees what a
-model in service sees. A database has been through both.
+The CSVs go through hospital's merge and the pipeline's plausible ranges, so that training uses the
+same data as a model in service. The data of a database already have.
 """
 
 import hashlib
@@ -26,16 +26,16 @@ HOUR = pd.Timedelta(hours=1)
 
 
 class DataError(Exception):
-    """The data cannot be used; the message is one line."""
+    """The data are invalid; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Stream:
     """readings: seq, pat_id, date_admission, measured_at, parameter, value, in stream order.
 
-    ages: years by (pat_id, date_admission). left_out: readings that are not used, by reason.
-    digest: SHA-256 of the readings; source: where they were read from, in words. identifiers:
-    pat_id by the id that people use, where the source has one.
+    ages: years by (pat_id, date_admission). left_out: unused readings, by reason. digest: SHA-256
+    of the readings; source: a description of their origin. identifiers: pat_id by identifier, if
+    the source has identifiers.
     """
 
     readings: pd.DataFrame
@@ -55,9 +55,9 @@ class Stream:
 
 
 def read(data: Data) -> Stream:
-    """The readings of the folder's CSVs or of the database, without implausible values.
+    """Reads the folder's CSVs or the database, without implausible values.
 
-    Raises DataError with the reason of hospital or of the database.
+    Raises DataError with the error of hospital or the database.
     """
     identifiers: dict[str, int] = {}
     left_out: dict[str, int] = {}
@@ -78,7 +78,7 @@ def read(data: Data) -> Stream:
     if data.parameters:
         wanted = readings["parameter"].isin(data.parameters)
         if not wanted.all():
-            left_out["reading of a parameter that the model does not see"] = int((~wanted).sum())
+            left_out["reading of a parameter that the model does not use"] = int((~wanted).sum())
             readings = readings[wanted]
     if readings.empty:
         raise DataError(
@@ -88,7 +88,7 @@ def read(data: Data) -> Stream:
 
 
 def _plausible(readings: pd.DataFrame, left_out: dict[str, int]) -> pd.DataFrame:
-    """The plausible readings, by the ranges that tool rejects by; the others are counted."""
+    """The plausible readings, by the ranges that the tool uses; counts the others."""
     value, parameter = readings["value"], readings["parameter"]
     keep = np.ones(len(readings), dtype=bool)
     for name in parameter.cat.categories:
@@ -145,7 +145,7 @@ def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], str, dict[str
 
 
 def _digest(stored: Stored) -> str:
-    """SHA-256 of a stream that was read from a database, whatever the database."""
+    """SHA-256 of a stream from a database, the same for every kind of database."""
     digest = hashlib.sha256()
     names: Any = stored.readings["parameter"].cat
     digest.update("\n".join(names.categories).encode())

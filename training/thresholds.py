@@ -71,8 +71,8 @@ def net_benefit(scores: Scores, thresholds: Floats) -> tuple[Floats, Floats]:
 def balanced_threshold(scores: Scores) -> float:
     """The threshold that flags as many rows as there are events.
 
-    There sensitivity equals positive predictive value; the smaller of the two, which was
-    event 1 of the PhysioNet 2012 challenge, is about as great as it can be.
+    At this threshold sensitivity equals positive predictive value, and the smaller of the two,
+    which was event 1 of the PhysioNet 2012 challenge, is about maximal.
     """
     events = int(scores.y.sum())
     return float(np.sort(scores.probability)[::-1][max(events - 1, 0)])

@@ -1,4 +1,4 @@
-"""One training run: rows, models and figures. Artifact, report and card are written elsewhere."""
+"""Runs one training: rows, models and figures, without writing artifact, report and card."""
 
 import logging
 from collections.abc import Iterator
@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
-#: Where the models to compare with are, whatever folder the trained one goes to.
+#: The folder of the baselines, independent of the output folder.
 BASELINES = Path("models")
-#: Parts of the training rows that thresholds are chosen by cross-fitting.
+#: Number of parts for cross-fitting when thresholds are chosen.
 THRESHOLD_FOLDS = 3
 
 
 @dataclass
 class Result:
-    """Everything that report, card and manifest are made of.
+    """The data for report, card and manifest.
 
-    train: the rows that the judged model was fitted to. judgement: its figures on the test rows.
-    final, model: what the artifact was fitted to, and it. tried: the choices of trees with their
-    cross-validated log loss.
+    train: the rows that the evaluated model was fitted to. judgement: its figures on the test rows.
+    model: the model of the artifact. final: the rows that it was fitted to. tried: the combinations
+    of trees with their cross-validated log loss.
     """
 
     config: Config
@@ -68,9 +68,9 @@ class Result:
 
 
 def run(config: Config) -> Result:
-    """Trains on one part, judges on the other, then trains on both.
+    """Trains on one part, evaluates on the other, then trains on both.
 
-    Raises DataError or ArtifactError, one line each, when data or baselines cannot be used.
+    Raises DataError or ArtifactError, with a one-line message, for invalid data or baselines.
     """
     data = _read(config)
     question, train, test, features = data.question, data.train, data.test, data.question.features
@@ -88,7 +88,7 @@ def run(config: Config) -> Result:
     )
     final = rows.together(train, test) if config.model.fit_on == "all" else train
     judgement.headline[1:1] = _other_ways(config, question, model, train, test)
-    log.info("comparing and training the model of the artifact")
+    log.info("computing comparisons, and training the model of the artifact")
     result = Result(
         config=config,
         question=question,
@@ -152,7 +152,7 @@ def _read(config: Config) -> _Read:
 def _compare(
     result: Result, model: Model, train: Rows, judged: Rows, hours: "pd.Series[int]"
 ) -> None:
-    """Baselines, ablation and learning curve, on the rows of the report's hour."""
+    """Computes baselines, ablation and learning curve on the rows of the report's hour."""
     config, question, hour = result.config, result.question, result.config.report.hour
     past, now, here = train.at(hour), judged.at(hour), result.judgement.here
 
@@ -187,7 +187,7 @@ def _compare(
 def _other_ways(
     config: Config, question: Question, model: Model, train: Rows, test: Rows
 ) -> Iterator[Line]:
-    """The test cohort as training cohort, and cross-validation over all rows."""
+    """Evaluates with the cohorts swapped, and by cross-validation over all rows."""
     features, hour, hours = question.features, question.hour, list(question.hours)
     trained, tested = _names(config)
     if config.split.by == "cohort":
@@ -217,7 +217,7 @@ def _other_ways(
 def _thresholds(
     config: Config, model: Model, fitted: Fitted, train: Rows, features: list[Feature]
 ) -> dict[str, float]:
-    """Thresholds by name, chosen on cross-fitted predictions of the training rows."""
+    """The thresholds by name, chosen on cross-fitted predictions of the training rows."""
     probability = fitted.crossed
     if probability is None:
         probability = np.empty(len(train.y))

@@ -1,7 +1,7 @@
 """The utility score of the PhysioNet/Computing in Cardiology Challenge 2019 (Reyna et al. 2020).
 
-An alarm is worth most six hours before the event, nothing from three hours after it on, and costs
-a little where there is no event or where it comes more than twelve hours ahead.
+An alarm has the highest utility six hours before the event, none from three hours after it on, and
+a small cost without an event or more than twelve hours ahead.
 """
 
 import numpy as np
@@ -20,7 +20,8 @@ THRESHOLDS = 200
 
 
 def row_utilities(after_event: Floats, alarm: Flags) -> Floats:
-    """The utility of each row. after_event: hours since the event, negative before it, NaN without.
+    """The utility of each row. after_event: hours since the event, negative before it, NaN without
+    an event.
 
     >>> row_utilities(np.array([-6.0, -6.0, np.nan]), np.array([True, False, True])).tolist()
     [1.0, 0.0, -0.05]
@@ -44,7 +45,7 @@ def best_threshold(rows: Rows, probability: Floats) -> float:
 
 
 def evaluate(rows: Rows, scores: Scores, threshold: float, judge: Judge) -> Figure:
-    """The normalised utility: 1 for the best alarms there are, 0 for none."""
+    """The normalised utility: 1 for the best possible alarms, 0 for none."""
     after = after_event(rows)
     ours = row_utilities(after, scores.probability >= threshold)
     none = row_utilities(after, np.zeros(len(after), dtype=bool))

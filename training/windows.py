@@ -11,16 +11,16 @@ Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 HOUR = 3600  # seconds; times are compared as whole seconds, so edges are exact
-ELEMENTS = 1 << 21  # readings of windows laid side by side at a time: bounds the memory
+ELEMENTS = 1 << 21  # readings of concatenated windows per block, which limits the memory
 
 
 def windows(
     bounds: Integers, arrival: Integers | None
 ) -> Iterator[tuple[Integers, Integers, Integers]]:
-    """Windows that are not empty, some at a time: their numbers, members and sizes.
+    """Yields non-empty windows in blocks: their numbers, members and sizes.
 
-    bounds: begin and end of each window in order of time, and how many readings had come.
-    arrival: each reading's place in the order they came, if that is another one.
+    bounds: start and end of each window in order of time, and the number of readings that had
+    arrived. arrival: each reading's position in order of arrival, if that differs.
     """
     begin, end, come = bounds
     chosen = np.flatnonzero(end > begin)
@@ -42,7 +42,7 @@ def windows(
 def aggregate(
     at: Integers, value: Floats, n: Integers, aggregations: set[str]
 ) -> dict[str, Floats | Integers]:
-    """The aggregations of windows laid side by side, each of n readings in order of time."""
+    """The aggregations of concatenated windows, each of n readings in order of time."""
     start = np.cumsum(n) - n
     last = start + n - 1
     found: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def aggregate(
 
 
 def _centred(numbers: Floats, start: Integers, n: Integers) -> tuple[Floats, Floats]:
-    """Each window's mean, and its numbers less that mean."""
+    """Each window's mean, and the deviations from it."""
     first = numbers[start]
     rest = numbers - np.repeat(first, n)
     mean = np.add.reduceat(rest, start) / n

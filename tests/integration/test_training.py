@@ -271,7 +271,7 @@ class TestSplit:
             assert not set(rows.patients[past]) & set(rows.patients[now])
 
     def test_a_side_without_events_is_refused(self, rows: Rows) -> None:
-        with pytest.raises(DataError, match="the test rows do not hold both outcomes"):
+        with pytest.raises(DataError, match="the test rows do not have both outcomes"):
             split(rows, Split(by="cohort", train=("a",), test=("c",)))
 
 
@@ -541,12 +541,15 @@ class TestCommand:
     ("change", "complaint"),
     [
         (("hour = 24", "hour = 23"), "report.hour: 23 is not in data.sample_hours"),
-        (("folds = 2", "folds = 1"), "report.folds: 1 is no split"),
+        (("folds = 2", "folds = 1"), "report.folds: must be 0"),
         (("[1, 8, 24]", "[8, 1, 24]"), "data.sample_hours: must ascend"),
-        (("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [8]"), "data.more_hours: 8 is in data.sample"),
+        (
+            ("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [8]"),
+            "data.more_hours: 8 is also in data.sample",
+        ),
         (("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [9, 7]"), "data.more_hours: must ascend"),
         (("nothing__last", "nothing__median"), "feature 'nothing__median'"),
-        (('"std"]', '"median"]'), "aggregation 'median' is not one"),
+        (('"std"]', '"median"]'), "unknown aggregation 'median'"),
         (('by = "time"', 'by = "cohort"'), "by cohort needs train and test"),
         (('column = "died"', 'column = "died"\nwithin_hours = 4'), "after_column and within_hours"),
         (("[model]", 'required = ["spo2__last"]\n[model]'), "Object contains unknown field"),

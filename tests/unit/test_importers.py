@@ -299,7 +299,7 @@ class TestMimic:
             "event of a stay that is not imported": 1,
             "event without a stay": 1,
             "second stay of a patient that began on the same day": 1,
-            "stay without a beginning or without its patient": 1,
+            "stay without a start or without a patient": 1,
         }
         assert report.converted["temperature in °F, written in °C"] == 1
         assert "itemid 678 (Temperature F) is read as temperature" in report.notes

@@ -1,11 +1,11 @@
-"""Importers: published ICU data sets, turned into the pipeline's CSVs.
+"""Importers: convert published ICU data sets to the pipeline's CSVs.
 
-An importer is a module named for its format with one function,
+An importer is a module with the name of its format and one function,
 
     records(source: Path, report: Report) -> Iterator[Stay | Reading]
 
-that yields stays and readings in any order, reading the source as a stream,
-and counts in `report` everything it converts or drops.
+which reads the source as a stream, yields stays and readings in any order, and counts in `report`
+everything that it converts or drops.
 """
 
 from training.importers.records import ImportFailure, Reading, Report, Stay

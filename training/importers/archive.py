@@ -1,4 +1,4 @@
-"""Reads many small files from a folder or from an archive as it was published."""
+"""Reads many small files from a published folder or archive."""
 
 import tarfile
 import zipfile
@@ -11,16 +11,16 @@ from training.importers.records import ImportFailure
 from training.importers.tables import hidden
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-#: A stay's file has some kilobytes; a larger one is refused before it fills the memory.
+#: A stay's file has some kilobytes; a larger file is rejected before it fills the memory.
 LARGEST = 16_000_000
 
 
 def members(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
-    """Yields each file ending in `suffix` below `source`: its path there and its text.
+    """Yields path and text of each file below `source` that ends in `suffix`.
 
-    `source` is a folder, an archive, or a folder of archives. Archives are read front to back and
-    never unpacked to disk; folders in order of name. A file that comes twice, by its own name and
-    its folder's, is read once; hidden files and `__MACOSX` are skipped.
+    `source` is a folder, an archive, or a folder of archives. Archives are read sequentially and
+    never unpacked to disk, folders in order of name. A file that occurs twice, with the same name
+    and folder name, is read once. Hidden files and `__MACOSX` are skipped.
     """
     seen: set[tuple[str, str]] = set()
     for name, text in _all_members(source, suffix):

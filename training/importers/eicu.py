@@ -231,6 +231,6 @@ def _readings(
             if parameter == "fio2" and value > 1:
                 report.converted["FiO2 in percent, written as a fraction"] += 1
                 value = round(value / 100, 4)
-            # The pipeline's stays begin at a midnight.
+            # The pipeline's stays start at midnight.
             at = max(at, stay.begin.replace(hour=0, minute=0))
             yield Reading(stay.pat_id, at.date(), 60 * at.hour + at.minute, parameter, value)

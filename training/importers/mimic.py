@@ -1,8 +1,8 @@
-"""MIMIC-III and MIMIC-IV: ICU stays of the Beth Israel Deaconess Medical Center.
+"""Imports MIMIC-III and MIMIC-IV: ICU stays of the Beth Israel Deaconess Medical Center.
 
-Source: a folder that holds, at any depth, as .csv or .csv.gz, ICUSTAYS, PATIENTS,
-CHARTEVENTS and D_ITEMS (MIMIC-IV: the same names in lower case); ADMISSIONS if there
-is one, for deaths in the hospital. https://mimic.mit.edu (Johnson et al.)
+Source: a folder that contains, at any depth, as .csv or .csv.gz, ICUSTAYS, PATIENTS, CHARTEVENTS
+and D_ITEMS (MIMIC-IV: the same names in lower case), and optionally ADMISSIONS for deaths in the
+hospital. https://mimic.mit.edu (Johnson et al.)
 """
 
 import math
@@ -35,12 +35,12 @@ ITEMS = {
     for item in items
 }
 _FAHRENHEIT = {223761, 678}
-#: Readings are charted shortly before the bed is booked: those of this time count as the stay's.
+# Readings of this time before the stay belong to it: charting may start before the bed is booked.
 LEAD_IN = timedelta(hours=1)
 
 
 class IcuStay(NamedTuple):
-    """A row of ICUSTAYS, as far as events are placed by it."""
+    """The columns of ICUSTAYS that assign events to stays."""
 
     pat_id: int
     begin: datetime
@@ -48,14 +48,14 @@ class IcuStay(NamedTuple):
 
 
 def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
-    """Yield every stay, then the readings stay by stay, each in order of time.
+    """Yields all stays, then the readings stay by stay, each in order of time.
 
     CHARTEVENTS may come in any order; it is read once, as a stream.
     """
     report.notes += [
-        "pat_id is subject_id; a stay is one in an ICU, and its discharge the one from there",
+        "pat_id is subject_id; stays and discharges are those of the ICU",
         "readings of the hour before a stay began are kept",
-        "dates are as in the source: moved into the future, each patient's by its own amount",
+        "dates are as in the source: shifted into the future, by a different amount per patient",
     ]
     stays: dict[int, IcuStay] = {}
     for stay_id, stay, row in _stays(source, report):
@@ -77,7 +77,7 @@ def _stays(source: Path, report: Report) -> Iterator[tuple[int, IcuStay, Stay]]:
     for row in read(source, "ICUSTAYS"):
         patient = patients.get(row["SUBJECT_ID"])
         if not row["INTIME"] or patient is None:
-            report.dropped["stay without a beginning or without its patient"] += 1
+            report.dropped["stay without a start or without a patient"] += 1
             continue
         try:
             stay_id = whole(row.get("STAY_ID") or row["ICUSTAY_ID"])
@@ -98,7 +98,7 @@ def _stay(row: Row, patient: Row, admission: Row, report: Report) -> tuple[IcuSt
     died, to_the_minute = _death(patient, admission)
     in_icu = False
     if died and end:
-        # Of a death whose hour is unknown only the day counts.
+        # If the hour of death is unknown, only the day counts.
         in_icu = died <= end if to_the_minute else died.date() < end.date()
     outcome = {
         "died_in_hospital": admission.get("HOSPITAL_EXPIRE_FLAG"),
@@ -115,7 +115,9 @@ def _stay(row: Row, patient: Row, admission: Row, report: Report) -> tuple[IcuSt
 
 
 def _death(patient: Row, admission: Row) -> tuple[datetime | None, bool]:
-    """The time of death, and whether it is known to the minute; else it is the end of the day."""
+    """The time of death, and whether it is known to the minute; otherwise it is the end of the
+    day.
+    """
     if admission.get("DEATHTIME"):
         return time(admission["DEATHTIME"]), True
     if not patient.get("DOD"):
@@ -124,7 +126,7 @@ def _death(patient: Row, admission: Row) -> tuple[datetime | None, bool]:
 
 
 def _hours(begin: datetime, end: datetime) -> int:
-    """Hours from the midnight that began the day of admission, as the pipeline counts them."""
+    """Hours since midnight of the day of admission, as in the pipeline."""
     return math.ceil((end - begin.replace(hour=0, minute=0)) / timedelta(hours=1))
 
 
@@ -137,7 +139,7 @@ def _age(patient: Row, at: datetime) -> float:
 
 
 def _tell_items(source: Path, report: Report) -> None:
-    """Report what D_ITEMS calls the items, so that a reader can check them."""
+    """Reports the labels of the items in D_ITEMS, so that a person can check them."""
     labels = {row["ITEMID"]: row["LABEL"] for row in read(source, "D_ITEMS")}
     for item, (parameter, _) in ITEMS.items():
         if str(item) in labels:
@@ -162,7 +164,9 @@ def _events(source: Path, report: Report) -> Iterator[tuple[int, str, int, str]]
 
 
 def _unusable(row: Row) -> str:
-    """Why an event is not imported, or an empty text; raises ValueError for an unreadable cell."""
+    """The reason why an event is not imported, or an empty text. Raises ValueError for an
+    unreadable cell.
+    """
     if whole(row["ITEMID"]) not in ITEMS:
         return "event of an item that is not imported"
     if row.get("ERROR") in ("1", "1.0"):
@@ -200,9 +204,9 @@ def _readings(
                 report.converted["temperature in °F, written in °C"] += 1
                 value = round((value - 32) / 1.8, 2)
             if at < stay.begin:
-                report.converted["event in the hour before the stay, kept"] += 1
+                report.converted["event in the hour before the stay (kept)"] += 1
             if at.date() < stay.begin.date():
-                # The pipeline's stays begin at a midnight.
+                # The pipeline's stays start at midnight.
                 report.converted[
                     "event before the day of admission, written as its first minute"
                 ] += 1

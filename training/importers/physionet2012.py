@@ -1,8 +1,8 @@
-"""PhysioNet/Computing in Cardiology Challenge 2012: the first 48 hours of ICU stays.
+"""Imports the PhysioNet/Computing in Cardiology Challenge 2012: the first 48 hours of ICU stays.
 
-Source: one `<RecordID>.txt` a stay (`Time,Parameter,Value`, time as hh:mm
-since admission, -1 for missing) in folders or archives named set-a, set-b, …,
-and `Outcomes-a.txt`, … beside them. https://doi.org/10.22489/CinC.2012 (Silva et al.)
+Source: one `<RecordID>.txt` per stay (`Time,Parameter,Value`, time as hh:mm since admission, -1 for
+missing) in folders or archives named set-a, set-b, …, and `Outcomes-a.txt`, … beside them.
+https://doi.org/10.22489/CinC.2012 (Silva et al.)
 """
 
 import csv
@@ -28,17 +28,17 @@ UNITS = {
     "4": "surgical",
 }
 _SEXES: dict[float | None, str] = {0.0: "female", 1.0: "male"}
-#: A cuff's value counts only where the artery's is missing in the same minute.
+#: A cuff pressure counts only if there is no arterial pressure in the same minute.
 _CUFFS = {"NISysABP": "SysABP", "NIDiasABP": "DiasABP", "NIMAP": "MAP"}
 _DAY = 24 * 60  # minutes
 
 
 def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
-    """Yield each stay, then its readings in order of time."""
+    """Yields each stay, then its readings in order of time."""
     outcomes = _outcomes(source)
     report.notes += [
         "the source has no dates: admission days are invented (a day of 2019 by RecordID)",
-        "the hour of a reading is that of the stay (hour 0 = the first after admission)",
+        "the hour of a reading is the hour of the stay (hour 0 = the first after admission)",
         "spo2 is SaO2: saturation of arterial blood samples, not pulse oximetry",
         "date_discharge is admission + length of stay in the hospital, not in the ICU",
         "died_after_hours is known to the day only, and includes deaths after discharge",
@@ -49,7 +49,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
 
 
 def _outcomes(source: Path) -> dict[int, Mapping[str, str]]:
-    """Read the Outcomes files: a few thousand lines, all in memory."""
+    """Reads the Outcomes files, a few thousand lines, into memory."""
     folder = source if source.is_dir() else source.parent
     outcomes: dict[int, Mapping[str, str]] = {}
     for path in sorted(folder.rglob("Outcomes-*.txt")):
@@ -110,7 +110,7 @@ def _stay(
 
 
 def _rows(text: str, path: PurePosixPath, report: Report) -> Iterator[tuple[int, str, float]]:
-    """Yield (minutes since admission, parameter, value) of the usable lines."""
+    """Yields (minutes since admission, parameter, value) of the accepted lines."""
     lines = csv.reader(text.splitlines())
     if next(lines, None) != ["Time", "Parameter", "Value"]:
         raise ImportFailure(f"{path}: the first line is not 'Time,Parameter,Value'")

@@ -1,8 +1,9 @@
-"""PhysioNet/Computing in Cardiology Challenge 2019: hourly records with the onset of sepsis.
+"""Imports the PhysioNet/Computing in Cardiology Challenge 2019: hourly records with the onset of
+sepsis.
 
-Source: one `p<number>.psv` a stay (columns separated by `|`, one row an hour,
-NaN for missing) in folders or archives named training_setA, training_setB.
-SepsisLabel turns 1 six hours before the onset. https://doi.org/10.13026/v64v-d857 (Reyna et al.)
+Source: one `p<number>.psv` per stay (columns separated by `|`, one row per hour, NaN for missing)
+in folders or archives named training_setA, training_setB. SepsisLabel becomes 1 six hours before
+the onset. https://doi.org/10.13026/v64v-d857 (Reyna et al.)
 """
 
 import csv
@@ -22,19 +23,19 @@ from training.importers.records import (
 )
 from wire.vitals import canonical
 
-#: O2Sat is a pulse oximeter's; the saturation of arterial samples keeps a name of its own.
+#: O2Sat is measured by pulse oximetry; the saturation of arterial samples keeps its own name.
 NAMES = {"SaO2": "sao2"}
 _SEXES: dict[float | None, str] = {0.0: "female", 1.0: "male"}
-#: Columns that describe the stay or its label; they are no readings.
+#: Columns that describe the stay or its label and are not readings.
 _DESCRIPTION = {"Age", "Unit1", "Unit2", "HospAdmTime", "ICULOS", "SepsisLabel"}
 _LABEL_LEAD_HOURS = 6
 
 
 def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
-    """Yield each stay, then its readings in order of time."""
+    """Yields each stay, then its readings in order of time."""
     report.notes += [
         "the source has no dates: admission days are invented (a day of 2019 by patient number)",
-        "the hour of a reading is that of the stay (hour 0 = ICULOS 1)",
+        "the hour of a reading is the hour of the stay (hour 0 = ICULOS 1)",
         "sepsis_after_hours counts from hour 0 and is the onset, six hours after the first label",
     ]
     for name, text in members(source, ".psv"):
@@ -70,7 +71,7 @@ def _stay(path: PurePosixPath, text: str, report: Report) -> Iterator[Stay | Rea
     for hour, row in zip(hours, rows, strict=True):
         day = admission + timedelta(days=hour // 24)
         for column in row:
-            # Gender does not change: once is enough.
+            # Gender does not change, so it is sent once.
             if column in _DESCRIPTION or (column == "Gender" and hour != hours[0]):
                 continue
             value = _number(row, column)

@@ -17,7 +17,7 @@ class ImportFailure(Exception):
 
 
 class Stay(NamedTuple):
-    """One stay; `outcome` holds the columns of outcome.csv beyond the key."""
+    """One stay; `outcome` has the columns of outcome.csv without the key."""
 
     pat_id: int
     date_admission: date
@@ -27,7 +27,7 @@ class Stay(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One value, charted `minute` minutes (0-1439) into `day`."""
+    """One value, charted at minute `minute` (0-1439) of `day`."""
 
     pat_id: int
     day: date
@@ -38,7 +38,7 @@ class Reading(NamedTuple):
 
 @dataclass
 class Report:
-    """Counts of what was read, changed and left out, by reason."""
+    """Counts of read, converted and dropped data, by reason."""
 
     notes: list[str] = field(default_factory=list)
     converted: Counter[str] = field(default_factory=Counter)
@@ -47,7 +47,7 @@ class Report:
     readings: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON, the most frequent first."""
+        """Returns the report as plain JSON, most frequent first."""
         return {
             "stays": self.stays,
             "readings": self.readings.total(),
@@ -68,14 +68,14 @@ class Report:
 def invented_admission(pat_id: int) -> date:
     """Return a day of 2019 for a stay whose source has no date.
 
-    Spread over the year by a fixed rule, so that stays overlap as on a ward
-    and every import of the same source gives the same days.
+    The days are spread over the year by a fixed rule, so that stays overlap as on a ward and every
+    import of the same source gives the same days.
     """
     return date(2019, 1, 1) + timedelta(days=pat_id * 7919 % 365)
 
 
 def reported_age(years: float, report: Report) -> float:
-    """Return an age in years, all ages above 89 as 91.4."""
+    """Returns an age in years, with 91.4 for all ages above 89."""
     if years <= 89:
         return years
     report.converted["age above 89, written as 91.4"] += 1

@@ -1,4 +1,4 @@
-"""Tables of a data set as .csv or .csv.gz files somewhere below a folder."""
+"""Reads tables of a data set from .csv or .csv.gz files below a folder."""
 
 import csv
 import gzip
@@ -17,12 +17,12 @@ MISSING = frozenset(["", "null", "nan", "nat", "none", "na", "n/a", "\\n", "<na>
 
 
 def hidden(parts: tuple[str, ...]) -> bool:
-    """Whether a path is one that macOS adds to an archive, or another hidden one."""
+    """Whether a path is hidden, or was added to an archive by macOS."""
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def find(source: Path, name: str) -> Path | None:
-    """The first file of the table, in order of path; a table that is there twice is read once."""
+    """The first file of the table in order of path; duplicates are ignored."""
     wanted = {f"{name}.csv".casefold(), f"{name}.csv.gz".casefold()}
     found = sorted(
         path
@@ -35,7 +35,7 @@ def find(source: Path, name: str) -> Path | None:
 
 
 def read(source: Path, name: str) -> Iterator[Row]:
-    """Yields a table's rows, columns in upper case, spellings of NULL as empty texts.
+    """Yields a table's rows, with column names in upper case, and spellings of NULL as empty texts.
 
     UTF-8 with or without a byte order mark; bytes that are not UTF-8 are read as Latin-1. Raises
     ImportFailure, with file and line, for a file that is missing or cut short.
@@ -57,7 +57,7 @@ def read(source: Path, name: str) -> Iterator[Row]:
                 cells = ("" if cell.strip().casefold() in MISSING else cell for cell in row)
                 yield dict(zip(header, cells, strict=True))
     except (EOFError, gzip.BadGzipFile, zlib.error, csv.Error) as error:
-        raise ImportFailure(f"{path} after line {number}: not a whole file ({error})") from None
+        raise ImportFailure(f"{path} after line {number}: not a complete file ({error})") from None
 
 
 def _lines(file: io.BufferedIOBase | gzip.GzipFile) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _lines(file: io.BufferedIOBase | gzip.GzipFile) -> Iterator[str]:
 
 
 def whole(text: str) -> int:
-    """A whole number, also as pandas writes one beside missing cells; raises ValueError.
+    """Parses a whole number, also in pandas' spelling with a decimal point. Raises ValueError.
 
     >>> whole("30001.0")
     30001
@@ -83,9 +83,9 @@ def whole(text: str) -> int:
 
 
 def time(text: str) -> datetime:
-    """A time to the minute, with or without a time zone behind it, which is dropped.
+    """Parses a time to the minute; a time zone is dropped.
 
-    Whole minutes make two pressures simultaneous.
+    With whole minutes, two pressures can be simultaneous.
 
     >>> time("2164-10-23 21:09:30 UTC")
     datetime.datetime(2164, 10, 23, 21, 9)

@@ -1,4 +1,4 @@
-"""Writing what an importer yields as the CSVs that the pipeline and training read."""
+"""Writes an importer's records as the CSVs that the pipeline and training read."""
 
 import csv
 import importlib
@@ -16,9 +16,8 @@ FORMATS = ("physionet2012", "physionet2019", "mimic", "eicu")
 
 
 def convert(format_name: str, source: Path, target: Path) -> Report:
-    """Write age.csv, admission.csv, signal.csv, outcome.csv and import.json into `target`.
-
-    Returns the report that import.json holds. Raises ImportFailure for an
+    """Writes age.csv, admission.csv, signal.csv, outcome.csv and import.json to `target`; returns
+    the report in import.json. Raises ImportFailure for an
     unknown format or a source that is not in it.
     """
     if format_name not in FORMATS:
@@ -26,7 +25,7 @@ def convert(format_name: str, source: Path, target: Path) -> Report:
     importer = importlib.import_module(f"training.importers.{format_name}")
     report = Report()
     target.mkdir(parents=True, exist_ok=True)
-    # An import that fails leaves the files of the one before as they were.
+    # A failed import does not change the files of an earlier one.
     with tempfile.TemporaryDirectory(dir=target, prefix=".import-") as unfinished:
         folder = Path(unfinished)
         _write(importer.records(source, report), folder, report)
@@ -58,7 +57,7 @@ def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> N
             if isinstance(record, Reading):
                 pat_id, day, minute, parameter, value = record
                 report.readings[parameter] += 1
-                # With its minute, so that two equal values of an hour are no duplicate.
+                # Includes the minute, so that two equal values in an hour are not duplicates.
                 signals.writerow(
                     [pat_id, day, f"{minute // 60:02}:{minute % 60:02}", parameter, value]
                 )
