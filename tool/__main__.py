@@ -27,7 +27,7 @@ def main() -> int:
         if arguments.command == "forget":
             return _forget(settings, arguments.stream, arguments.discharged_before)
         if arguments.command == "migrate":
-            supervisor.create_tables(settings)
+            supervisor.prepare(settings)
         else:
             supervisor.run(settings)
     except (SettingError, DatabaseError, RedisError, supervisor.CannotStart) as error:

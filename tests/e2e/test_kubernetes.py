@@ -45,7 +45,7 @@ def champion(cluster: Cluster) -> str:
 
 
 def test_nothing_is_lost_when_nodes_die_and_everything_restarts(tmp_path: Path) -> None:
-    ward = synthetic(tmp_path / "ward", "--patients", "450", "--days", "11", "--seed", "3")
+    ward = synthetic(tmp_path / "ward", "--patients", "300", "--days", "11", "--seed", "3")
     with Cluster(Path(os.environ["CLUSTER"]).resolve(), ward) as cluster:
         cluster.wait(lambda: shared(cluster) and moved_since(cluster, {}))
         print("a tool's node dies")
@@ -62,7 +62,7 @@ def test_nothing_is_lost_when_nodes_die_and_everything_restarts(tmp_path: Path) 
         cluster.kill_node(node)
         [pod, *_] = [pod for pod in cluster.ready("modelapi") if pod["spec"]["nodeName"] != node]
         promote = ("python", "-m", "modelapi", "promote", "news2", "2017")
-        cluster.kubectl("exec", pod["metadata"]["name"], "--", *promote)
+        cluster.wait(lambda: cluster.succeeds("exec", pod["metadata"]["name"], "--", *promote))
         cluster.wait(lambda: champion(cluster) == "news2")
         before = cluster.committed()
         cluster.wait(lambda: moved_since(cluster, before))

@@ -64,6 +64,11 @@ class Cluster:
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
         return run(self._kubectl, "-n", NAMESPACE, *arguments, given=given)
 
+    def succeeds(self, *arguments: str) -> bool:
+        """Whether a kubectl command does; it may fail while a node is gone."""
+        command = (self._kubectl, "-n", NAMESPACE, *arguments)
+        return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+
     @property
     def _kubectl(self) -> Path:
         return self._program.parent / "kubectl"
