@@ -63,7 +63,7 @@ def alarms(url: str) -> pd.DataFrame:
     return found.sort_values(["seq", "model"], ignore_index=True)
 
 
-def test_alarms_are_the_same_whatever_is_killed_and_in_a_second_replay(
+def test_alarms_are_the_same_after_kills_and_in_a_second_replay(
     ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"

@@ -200,7 +200,7 @@ def check_rows(replayed: Stack) -> None:
     )
 
 
-def test_every_row_is_there_once_after_down_and_up(replayed: Stack) -> None:
+def test_every_row_is_stored_once_after_down_and_up(replayed: Stack) -> None:
     check_rows(replayed)
 
 
@@ -262,7 +262,7 @@ def test_models_are_not_changed_through_nginx_without_tokens(stack: Stack) -> No
         assert status == 403, body
 
 
-def test_the_first_page_is_the_ward_and_guarded(stack: Stack) -> None:
+def test_the_first_page_is_the_ward_with_security_headers(stack: Stack) -> None:
     status, headers, body = stack.get("/")
     assert status == 200
     assert "Ward" in body.decode()
@@ -272,7 +272,7 @@ def test_the_first_page_is_the_ward_and_guarded(stack: Stack) -> None:
     assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_another_page_says_what_runs_where_also_while_the_first_is_away(stack: Stack) -> None:
+def test_the_index_page_lists_the_services_while_the_dashboard_is_down(stack: Stack) -> None:
     status, headers, services = stack.get("/services")
     assert status == 200
     assert "default-src 'self'" in headers["content-security-policy"]
@@ -296,7 +296,7 @@ print("never refused")
 """
 
 
-def test_the_rate_limit_holds_outside_and_not_for_the_tool(stack: Stack) -> None:
+def test_the_rate_limit_applies_outside_but_not_to_the_tool(stack: Stack) -> None:
     answers = [stack.get("/health") for _ in range(400)]
     refused = [answer for answer in answers if answer[0] == 429]
     assert {answer[0] for answer in answers} == {200, 429}
@@ -308,7 +308,7 @@ def test_the_rate_limit_holds_outside_and_not_for_the_tool(stack: Stack) -> None
     assert stack.python("tool", ASK_400_TIMES) == "never refused"
 
 
-def test_containers_have_no_rights_they_do_not_need(stack: Stack) -> None:
+def test_containers_have_only_needed_rights(stack: Stack) -> None:
     containers = stack.containers()
     pipeline = {"hospital", "buffer", "redis", "tool", "tooldb", "modelapi", "nginx", "dashboard"}
     assert pipeline <= set(containers)
@@ -366,7 +366,7 @@ for host, port in {targets}:
         ("tool", ["redis", "tooldb", "nginx", "modelapi"]),
     ],
 )
-def test_a_service_reaches_its_networks_only(
+def test_a_service_reaches_only_its_networks(
     stack: Stack, service: str, reached: list[str]
 ) -> None:
     ports = {"hospital": 8080, "redis": 6379, "tooldb": 3306, "nginx": 5080, "modelapi": 8000}
@@ -406,7 +406,7 @@ def test_the_database_shell_needs_no_password_and_the_network_has_no_root(stack:
         ("dashboard", "INSERT INTO pending VALUES ('s', 1, 'm', '1')", False),
     ],
 )
-def test_database_users_have_the_rights_they_use(
+def test_database_users_have_only_the_rights_they_use(
     stack: Stack, user: str, statement: str, allowed: bool
 ) -> None:
     command = (
@@ -428,7 +428,7 @@ def test_the_server_is_set_for_durability_and_exact_names(stack: Stack) -> None:
     ) == [["1", "utf8mb4_0900_bin", "0", "+00:00", str(512 << 20)]]
 
 
-def test_redis_keeps_its_queues_and_asks_for_a_password(stack: Stack) -> None:
+def test_redis_keeps_its_queues_and_requires_a_password(stack: Stack) -> None:
     def cli(user: str, password: str, *command: str) -> str:
         return stack.run(
             "redis",

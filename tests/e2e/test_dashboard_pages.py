@@ -220,7 +220,7 @@ def test_a_new_message_appears_without_reload(page: Any, dashboard: Dashboard) -
     assert page.evaluate("window.here")
 
 
-def test_a_patient_s_page_has_all_of_the_stay(
+def test_a_patient_page_shows_the_whole_stay(
     page: Any, dashboard: Dashboard, pipeline: Pipeline
 ) -> None:
     page.goto(dashboard.url)
@@ -256,7 +256,7 @@ def test_zoom_by_keyboard_moves_all_curves(page: Any, dashboard: Dashboard) -> N
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(page: Any, dashboard: Dashboard, scheme: str) -> None:
+def test_pages_pass_axe(page: Any, dashboard: Dashboard, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     for address in (
         *("/", "/patients", "/pipeline", "/models", "/models/formula/1", "/drift"),
@@ -280,7 +280,7 @@ def test_axe_finds_nothing(page: Any, dashboard: Dashboard, scheme: str) -> None
             assert told == [], f"{address} at {width}"
 
 
-def test_a_keyboard_alone_is_enough_and_nothing_moves_under_it(
+def test_pages_work_by_keyboard_and_do_not_move_under_the_focus(
     page: Any, dashboard: Dashboard
 ) -> None:
     page.goto(dashboard.url)
@@ -304,7 +304,7 @@ def test_a_keyboard_alone_is_enough_and_nothing_moves_under_it(
     page.wait_for_url(f"**/patients/{patient}")
 
 
-def test_pause_stops_the_page_and_says_so(page: Any, dashboard: Dashboard) -> None:
+def test_pause_stops_the_page_and_shows_it(page: Any, dashboard: Dashboard) -> None:
     page.goto(dashboard.url)
     page.wait_for_selector("body[data-link=open]")
     page.locator("#pause").click()
@@ -318,7 +318,7 @@ def test_pause_stops_the_page_and_says_so(page: Any, dashboard: Dashboard) -> No
 
 
 @pytest.mark.parametrize("name", ["hospital", "modelapi", "buffer", "redis", "tool"])
-def test_a_killed_service_is_shown_as_such_and_its_return_too(
+def test_a_killed_service_and_its_restart_are_shown(
     page: Any, dashboard: Dashboard, pipeline: Pipeline, name: str
 ) -> None:
     page.goto(f"{dashboard.url}/pipeline")
@@ -332,7 +332,7 @@ def test_a_killed_service_is_shown_as_such_and_its_return_too(
     wait(lambda: page.locator("[data-text=notice]").inner_text() == "", "all to be well")
 
 
-def test_a_page_outlives_the_dashboard(page: Any, dashboard: Dashboard) -> None:
+def test_a_page_survives_a_restart_of_the_dashboard(page: Any, dashboard: Dashboard) -> None:
     page.goto(dashboard.url)
     page.wait_for_selector("body[data-link=open]")
     dashboard.stop()
@@ -390,9 +390,7 @@ class Cable:
             to.shutdown(socket.SHUT_WR)
 
 
-def test_a_page_leaves_a_connection_that_went_dead_unsaid(
-    browser: Any, dashboard: Dashboard
-) -> None:
+def test_a_page_replaces_a_dead_connection(browser: Any, dashboard: Dashboard) -> None:
     cable = Cable(dashboard.port)
     context = browser.new_context()
     try:
@@ -407,7 +405,7 @@ def test_a_page_leaves_a_connection_that_went_dead_unsaid(
         cable.close()
 
 
-def test_events_go_on_after_the_last_id(dashboard: Dashboard) -> None:
+def test_events_resume_after_the_last_id(dashboard: Dashboard) -> None:
     def first(since: str) -> tuple[str, dict[str, Any]]:
         address = f"{dashboard.url}/events?page=ward"
         asked = urllib.request.Request(address, headers={"Last-Event-ID": since})  # noqa: S310
@@ -432,7 +430,7 @@ def test_events_go_on_after_the_last_id(dashboard: Dashboard) -> None:
 
 
 @pytest.mark.parametrize("address", ["/patients/123456789", "/patients?q=%3Cscript%3E", "/no"])
-def test_what_is_not_there_is_said(page: Any, dashboard: Dashboard, address: str) -> None:
+def test_missing_pages_are_reported(page: Any, dashboard: Dashboard, address: str) -> None:
     answer = page.request.get(dashboard.url + address)
     assert answer.status == 404
     assert "<script>" not in answer.text()

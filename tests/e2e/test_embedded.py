@@ -68,7 +68,7 @@ READ_BY = {
 
 @pytest.mark.parametrize("settings", READ_BY)
 @pytest.mark.parametrize(("key", "value"), [*WRONG_ADDRESSES, *((k, "/nowhere") for k in SECRETS)])
-def test_a_wrong_address_or_file_is_told_by_who_reads_it(
+def test_each_program_reports_its_invalid_addresses_and_files(
     settings: Any, key: str, value: str
 ) -> None:
     if key in READ_BY[settings]:
@@ -92,19 +92,19 @@ def test_a_wrong_address_or_file_is_told_by_who_reads_it(
         ("MODEL_URL", "http://nginx:5080"),
     ],
 )
-def test_a_good_address_is_taken_as_it_is(settings: Any, key: str, value: str) -> None:
+def test_a_valid_address_is_accepted_unchanged(settings: Any, key: str, value: str) -> None:
     if key in READ_BY[settings]:
         assert getattr(read(settings, {key: value}), key.lower()) == value.rstrip("/")
 
 
-def test_another_redis_is_not_for_make_run(tmp_path: Path) -> None:
+def test_make_run_rejects_another_redis(tmp_path: Path) -> None:
     ports = {port: str(free_port()) for port in PORTS}
     environ = environment(tmp_path, ports | {"REDIS_URL": "redis://127.0.0.1:6379/0"})
     with pytest.raises(CannotRun, match="leave it unset"):
         prepare(tmp_path, environ)
 
 
-def test_what_is_not_set_is_good(tmp_path: Path) -> None:
+def test_unset_settings_are_valid(tmp_path: Path) -> None:
     check_settings(environment(tmp_path, {}))
 
 
@@ -120,7 +120,7 @@ def test_a_bad_setting_is_named_with_its_value(tmp_path: Path, key: str, value: 
 
 
 @pytest.mark.parametrize("what", ["run", "replay"])
-def test_nothing_is_started_with_a_bad_setting(what: str) -> None:
+def test_nothing_starts_with_an_invalid_setting(what: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "embedded", what],
         cwd=ROOT,
@@ -134,7 +134,7 @@ def test_nothing_is_started_with_a_bad_setting(what: str) -> None:
     assert done.stderr == "embedded: MODEL_TIMEOUT=soon: expected seconds, above 0 and below 3600\n"
 
 
-def test_a_replay_says_where_the_rows_are_that_could_not_be_used(tmp_path: Path) -> None:
+def test_a_replay_reports_where_rejected_rows_are(tmp_path: Path) -> None:
     environ = environment(tmp_path / "run", {"PATIENT_DATA": str(tmp_path)})
     result = {"messages": 1000, "stored": 980, "rejected": 20, "predictions": 960}
     result |= {"seconds": 2, "messages_per_s": 500, "rejected_rows": 0}
@@ -144,7 +144,7 @@ def test_a_replay_says_where_the_rows_are_that_could_not_be_used(tmp_path: Path)
     assert said.endswith(f"see {tmp_path}/rejected.csv")
 
 
-def test_a_replay_that_is_told_to_stop_leaves_nothing_running(tmp_path: Path) -> None:
+def test_a_stopped_replay_leaves_nothing_running(tmp_path: Path) -> None:
     """In a folder of its own, and not in var/, where another test's replay may be."""
     ward = synthetic(tmp_path / "ward", "--patients", "2", "--days", "1")
     program = f"""if True:
@@ -177,7 +177,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_a_replay_of_nothing_ends_with_one_line(
+def test_a_replay_without_messages_ends_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     health = {"stream": "5eed0001", "messages": 0, "rejected_rows": 3}
@@ -199,9 +199,7 @@ def test_a_replay_of_nothing_ends_with_one_line(
         (["--key", "{key}", "--days", "soon"], "--days: 'soon' is not a number of days above 0"),
     ],
 )
-def test_a_token_that_cannot_be_made_is_one_line(
-    tmp_path: Path, arguments: list[str], said: str
-) -> None:
+def test_a_token_error_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     key = tmp_path / "key"
     key.write_text("a secret of at least thirty-two bytes")
     environ = {name: text for name, text in os.environ.items() if name != "MODEL_TOKEN_KEY_FILE"}

@@ -285,9 +285,7 @@ def test_messages_that_redis_has_lost_or_damaged_are_read_again(
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_wipe_before_a_partition_has_stored_anything_loses_nothing(
-    ward: Path, failing: Start
-) -> None:
+def test_a_wipe_before_the_first_stored_batch_loses_nothing(ward: Path, failing: Start) -> None:
     with failing("predicted-stop=1", part="1", rate="400") as pipeline:
         point = "predicted-stop"
         pipeline.wait(lambda: mark(pipeline, point) != 0 and pipeline.committed() > 200)

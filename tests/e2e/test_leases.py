@@ -51,7 +51,7 @@ def end(pipeline: Pipeline) -> None:
     pipeline.wait(lambda: pipeline.done() and at_rest(pipeline.database_url))
 
 
-def test_tools_that_join_and_leave_take_their_share_and_no_job_of_another(
+def test_tools_that_join_and_leave_share_the_partitions_without_conflict(
     ward: Path, pipeline: Pipeline
 ) -> None:
     with pipeline:

@@ -83,7 +83,7 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     promtool("check", "config", "prometheus/prometheus.yml")
 
 
-def test_each_alert_fires_when_it_should_and_only_then() -> None:
+def test_each_alert_fires_exactly_when_it_should() -> None:
     promtool("test", "rules", "tests/support/alerts_test.yml")
 
 
@@ -92,7 +92,7 @@ def alerts() -> dict[str, Any]:
     return {rule["alert"]: rule for group in groups for rule in group["rules"]}
 
 
-def test_each_alert_is_tested_and_says_what_to_do() -> None:
+def test_each_alert_has_a_test_and_a_runbook() -> None:
     tested = (ROOT / "tests/support/alerts_test.yml").read_text()
     said = (ROOT / "docs/operations.md").read_text()
     for name in alerts():
@@ -162,14 +162,14 @@ def told(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
         return Told(pipeline, told)
 
 
-def test_all_metrics_are_named_as_the_field_does(told: Told) -> None:
+def test_metric_names_follow_the_conventions(told: Told) -> None:
     for service, text in told.metrics.items():
         ours = [line for line in text.splitlines() if re.match(rf"(# \w+ )?icu_{service}_", line)]
         assert len(ours) > 10, f"{service}: {text}"
         promtool("check", "metrics", given="\n".join(ours) + "\n")
 
 
-def test_each_message_is_counted_once_at_every_station(told: Told) -> None:
+def test_each_message_is_counted_once_by_every_service(told: Told) -> None:
     hospital, buffer, tool, modelapi, _ = told.metrics.values()
     n = told.messages
     assert total(hospital, "icu_hospital_stream_messages") == n
@@ -189,7 +189,7 @@ def test_each_message_is_counted_once_at_every_station(told: Told) -> None:
     assert total(modelapi, "icu_modelapi_champion_info") == 1
 
 
-def test_the_lag_in_stream_time_is_nothing_once_all_is_stored(told: Told) -> None:
+def test_the_lag_in_stream_time_is_zero_once_all_is_stored(told: Told) -> None:
     for part in ("0", "1"):
         label = f'partition="{part}"'
         read = total(told.metrics["buffer"], "icu_buffer_stream_timestamp_seconds", label)
@@ -197,7 +197,7 @@ def test_the_lag_in_stream_time_is_nothing_once_all_is_stored(told: Told) -> Non
         assert read == stored > 0
 
 
-def test_rules_alerts_and_dashboard_ask_for_what_there_is(told: Told) -> None:
+def test_rules_alerts_and_dashboard_query_existing_metrics(told: Told) -> None:
     there = set(re.findall(r"^(icu_\w+)", "\n".join(told.metrics.values()), re.MULTILINE))
     gateway = exposition(ROOT / "log", 0).decode()
     there |= set(re.findall(r"^# HELP (icu_\w+)", gateway, re.MULTILINE))
@@ -267,13 +267,13 @@ def test_status_shows_the_pipeline_pages_figures_in_the_terminal(told: Told) -> 
         assert re.search(rf"^  {name} +up ", shown, re.MULTILINE), shown
 
 
-def test_status_says_in_one_line_that_the_dashboard_is_away(told: Told) -> None:
+def test_status_reports_an_unavailable_dashboard_in_one_line(told: Told) -> None:
     assert told.away.returncode == 1
     assert told.away.stdout == ""
     assert re.fullmatch(r"status: http://\S+ does not answer: .+\n", told.away.stderr)
 
 
-def test_counts_outlive_the_processes_that_counted(ward: Path, tmp_path: Path) -> None:
+def test_counts_survive_the_end_of_a_process(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward) as pipeline:
         pipeline.wait(pipeline.done)
         n = pipeline.health()["messages"]
@@ -298,7 +298,7 @@ def test_counts_outlive_the_processes_that_counted(ward: Path, tmp_path: Path) -
         assert total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total") >= rows
 
 
-def test_what_an_earlier_model_api_counted_is_not_counted_again(ward: Path, tmp_path: Path) -> None:
+def test_counts_of_an_earlier_model_api_are_not_repeated(ward: Path, tmp_path: Path) -> None:
     folder = tmp_path / "counts"
     folder.mkdir()
     pipeline = Pipeline(tmp_path, ward, PROMETHEUS_MULTIPROC_DIR=str(folder))

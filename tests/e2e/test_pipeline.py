@@ -29,7 +29,7 @@ def settled(pipeline: Pipeline) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["live", "hindsight"])
-def test_a_replay_stores_and_predicts_what_pandas_works_out(
+def test_a_replay_stores_and_predicts_what_pandas_computes(
     ward: Path, tmp_path: Path, mode: str
 ) -> None:
     with Pipeline(tmp_path, ward, REPLAY_MODE=mode) as pipeline:
@@ -41,7 +41,7 @@ def test_a_replay_stores_and_predicts_what_pandas_works_out(
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_killed_program_comes_back_and_nothing_is_lost_or_doubled(
+def test_a_killed_program_restarts_and_nothing_is_lost_or_doubled(
     ward: Path, tmp_path: Path, name: str
 ) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
@@ -54,7 +54,7 @@ def test_a_killed_program_comes_back_and_nothing_is_lost_or_doubled(
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_stopped_pipeline_goes_on_where_it_was(ward: Path, tmp_path: Path) -> None:
+def test_a_stopped_pipeline_resumes_where_it_was(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="500") as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 300)
         for name in reversed(PROGRAMS):
@@ -67,7 +67,7 @@ def test_a_stopped_pipeline_goes_on_where_it_was(ward: Path, tmp_path: Path) -> 
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_redis_that_forgets_everything_costs_nothing(ward: Path, tmp_path: Path) -> None:
+def test_a_wiped_redis_loses_nothing(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 300)
         pipeline.redis.flushall()
@@ -75,7 +75,7 @@ def test_a_redis_that_forgets_everything_costs_nothing(ward: Path, tmp_path: Pat
         check(ward, pipeline.database_url, "live")
 
 
-def test_readings_do_not_wait_for_a_model_that_is_down(ward: Path, tmp_path: Path) -> None:
+def test_readings_are_stored_while_the_model_is_down(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 300)
         pipeline.stop("modelapi")
@@ -105,9 +105,7 @@ def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
     assert summary["latency_ms"].keys() == {"p50", "p99"}
 
 
-def test_a_promotion_in_mid_stream_leaves_no_reading_without_its_predictions(
-    ward: Path, tmp_path: Path
-) -> None:
+def test_a_promotion_in_mid_stream_omits_no_prediction(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="300") as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 300)
         half = pipeline.health()["messages"] // 2

@@ -113,7 +113,7 @@ def test_a_discharge_clears_and_a_reopened_stay_rings_again(
     alarm_oracle.check(url)
 
 
-def test_a_model_outage_delays_alarms_and_changes_none(url: str, database: Database) -> None:
+def test_a_model_outage_delays_alarms_but_changes_none(url: str, database: Database) -> None:
     client = Client(away=True)
     handler = handler_of(database, DECLARATION, client)
     computed = Alarms(database)
@@ -130,7 +130,9 @@ def test_a_model_outage_delays_alarms_and_changes_none(url: str, database: Datab
     alarm_oracle.check(url)
 
 
-def test_a_new_rule_holds_from_then_on(url: str, database: Database, handler: DataHandler) -> None:
+def test_a_new_rule_applies_to_later_predictions(
+    url: str, database: Database, handler: DataHandler
+) -> None:
     handler.handle(batch(0, at(7), at(8)))
     Alarms(database).compute()
     rule = msgspec.structs.replace(RULE, at=0.5, clear=0.5, revision=2)
@@ -179,7 +181,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_same_stream_gives_the_same_alarms_whatever_happens(
+def test_the_same_stream_gives_the_same_alarms_after_any_faults(
     seed: int, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tool.alarms.STEP", 23)

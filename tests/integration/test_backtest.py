@@ -171,7 +171,7 @@ def test_shuffled_outcomes_give_an_auroc_of_a_half(
     assert low < 0.5 < high
 
 
-def test_subgroups_are_judged_by_the_columns_of_outcome_csv(
+def test_subgroups_come_from_the_columns_of_outcome_csv(
     ward: tuple[Path, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, table = ward
@@ -186,7 +186,7 @@ def test_subgroups_are_judged_by_the_columns_of_outcome_csv(
     assert model["by_subgroup"]["sex: male"]["auroc"][0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_recalibration_is_fitted_to_the_first_stays_and_judged_on_the_others(
+def test_recalibration_is_fitted_to_the_first_stays_and_evaluated_on_the_others(
     ward: tuple[Path, pd.DataFrame],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -239,7 +239,7 @@ def test_bounds_set_the_exit_code(
 
 
 @pytest.mark.parametrize("bound", ["beauty=1", "auroc", "auroc=high"])
-def test_an_unknown_figure_is_an_error_of_usage(bound: str) -> None:
+def test_an_unknown_figure_is_a_usage_error(bound: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["folder", "good/1", "--at-least", bound])
     assert stopped.value.code == 2
@@ -249,7 +249,7 @@ def test_an_unknown_figure_is_an_error_of_usage(bound: str) -> None:
     ("models", "options"),
     [(["other/1"], []), (["good/2"], []), (["good/1"], ["--outcome", "recovered"])],
 )
-def test_a_backtest_without_data_is_one_line(
+def test_a_backtest_without_data_fails_with_one_line(
     ward: tuple[Path, pd.DataFrame],
     capsys: pytest.CaptureFixture[str],
     models: list[str],

@@ -43,7 +43,7 @@ class TestEventParser:
         line_end=st.sampled_from(["\n", "\r\n", "\r"]),
         bom=st.booleans(),
     )
-    def test_no_message_is_lost_wherever_the_bytes_are_cut(
+    def test_no_message_is_lost_at_any_chunk_boundary(
         self, cuts: list[int], near: list[tuple[int, int]], line_end: str, bom: bool
     ) -> None:
         messages = ['{"a":1}', "x" * LIMIT, self.LONG, '{"b":2}', self.LONG, '{"c":3}']
@@ -67,7 +67,7 @@ class TestEventParser:
             with pytest.raises(Rejected):
                 decode(each.data)
 
-    def test_a_line_end_cut_in_two_after_a_too_long_event(self) -> None:
+    def test_a_split_line_end_after_a_too_long_event_loses_nothing(self) -> None:
         parser = EventParser(LIMIT)
         parser.feed(b"id: 5eed0001-1\r\ndata: " + b"x" * 2 * LIMIT + b"\r\n\r")
         [second] = parser.feed(b"\nid: 5eed0001-2\r\ndata: {}\r\n\r\n")[-1:]
@@ -160,7 +160,7 @@ def queued(redis: Any) -> list[tuple[int, bytes]]:
 END = b"event: end\nid: 5eed0001-3\ndata: {}\n\n"
 
 
-def test_a_message_of_megabytes_is_shortened_and_the_stream_goes_on(
+def test_a_message_of_megabytes_is_truncated_and_the_stream_continues(
     redis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = '{"pat_id":1}'
@@ -181,7 +181,7 @@ def test_a_message_of_megabytes_is_shortened_and_the_stream_goes_on(
     "data",
     ['{"pat_id":1,"x":' + '{"x":' * 5000, '{"pat_id":' + "9" * 5000 + "}", "\xff", "[" * 9000],
 )
-def test_every_message_is_queued_however_malformed(redis: Any, data: str) -> None:
+def test_malformed_messages_are_queued_too(redis: Any, data: str) -> None:
     small = '{"pat_id":1}'
     body = event(1, small) + event(2, data) + event(3, small) + END
 
@@ -278,7 +278,7 @@ def test_foreign_jobs_in_a_queue_are_ignored(redis: Any) -> None:
     asyncio.run(run())
 
 
-def test_a_source_that_keeps_too_little_costs_only_what_it_dropped(
+def test_a_source_with_a_short_log_loses_only_what_it_dropped(
     redis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     position = b'{"stream":"5eed0001","seq":2,"parts":{"0":2,"1":2},"partitions":2}'

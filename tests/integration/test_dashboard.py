@@ -110,7 +110,7 @@ def test_docstring_examples_pass(module: Any) -> None:
 
 
 class TestWard:
-    def test_says_what_the_tables_say(
+    def test_the_ward_matches_the_tables(
         self, made: seeded_ward.Ward, reads: Database, path: Path
     ) -> None:
         fill(made, 9, 30)
@@ -148,9 +148,7 @@ class TestWard:
         assert {bed.stay.key.pat_id for bed in found.beds} == {1, 3}
         assert [stay.key.pat_id for stay in found.discharged] == [2]
 
-    def test_a_value_beyond_its_time_is_stale(
-        self, made: seeded_ward.Ward, reads: Database
-    ) -> None:
+    def test_an_old_value_is_stale(self, made: seeded_ward.Ward, reads: Database) -> None:
         for pat_id, hours_old in ((1, 0), (2, 2), (3, 3)):
             made.add_stay(pat_id, START)
             made.add_reading(pat_id, START, START + timedelta(hours=9 - hours_old), "spo2", 97.0)
@@ -166,7 +164,7 @@ class TestWard:
         assert fields[3]["risk.state"] == "stale"
 
     @pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
-    def test_a_day_at_the_calendar_s_end_costs_nobody_the_page(
+    def test_a_day_at_the_end_of_the_calendar_does_not_break_the_page(
         self, made: seeded_ward.Ward, reads: Database, day: str
     ) -> None:
         fill(made, 2, 3)
@@ -183,7 +181,7 @@ class TestWard:
         assert bed.change is None
         assert fields_of(found)[7]["0.value"]
 
-    def test_a_late_reading_turns_no_clock_back(
+    def test_a_late_reading_does_not_turn_the_clock_back(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
         fill(made, 2, 5)
@@ -196,7 +194,7 @@ class TestWard:
         values = {b.stay.key.pat_id: b.vitals["heart_rate"].value for b in before.beds}
         assert {b.stay.key.pat_id: b.vitals["heart_rate"].value for b in after.beds} == values
 
-    def test_a_prediction_that_waited_appears_when_it_is_there(
+    def test_a_pending_prediction_appears_when_it_is_filled_in(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
         made.add_stay(1, START)
@@ -239,7 +237,7 @@ class TestWard:
         assert [each.risk.probability for each in found.ranked if each.risk] == list(risks.values())
         assert len(found.beds) == ward.SHOWN
 
-    def test_values_are_old_by_the_time_that_their_partition_has_reached(
+    def test_ages_of_values_use_the_clock_of_their_partition(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
         fill(made, 4, 3)
@@ -313,14 +311,16 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_a_query_costs_the_same_whatever_is_stored(name: str, histories: tuple[Path, Path]) -> None:
+def test_the_cost_of_a_query_does_not_depend_on_history(
+    name: str, histories: tuple[Path, Path]
+) -> None:
     small, large = (steps(path, *QUERIES[name]) for path in histories)
     assert small > 0
     assert large <= small * 1.1 + 20
 
 
 class TestRejected:
-    def test_counted_as_they_come_equals_counted_at_the_end(
+    def test_incremental_counts_equal_a_final_count(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
         counted = RejectedCount()
@@ -334,7 +334,7 @@ class TestRejected:
         rows = made.connection.execute("SELECT reason, COUNT(*) FROM rejected GROUP BY reason")
         assert counted.counts == Counter(dict(rows.fetchall()))
 
-    def test_a_partition_that_is_behind_holds_the_count_back(self) -> None:
+    def test_the_count_stops_at_the_slowest_partition(self) -> None:
         at = START
         ahead, behind = Position(STREAM, 0, 90, 90, at), Position(STREAM, 1, 40, 40, at)
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 80}) == 40
@@ -342,7 +342,7 @@ class TestRejected:
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 40}) == 100
         assert safe_seq([ahead, behind], None, {}) == 40
 
-    def test_endlessly_many_reasons_take_no_memory(
+    def test_many_different_reasons_take_bounded_memory(
         self, made: seeded_ward.Ward, reads: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(pipeline, "REASONS_KEPT", 10)
@@ -367,7 +367,7 @@ class TestTopic:
     )
 
     @given(contents, st.lists(st.integers(0, 12)))
-    def test_who_comes_back_sees_what_who_stayed_sees(
+    def test_a_reconnected_browser_sees_the_same_as_a_connected_one(
         self, contents: list[Content], visits: list[int]
     ) -> None:
         """A browser that asks at some versions only ends with the topic's content."""
@@ -387,13 +387,13 @@ class TestTopic:
                 known = topic.version
         assert list(shown.items()) == list(contents[-1].items())
 
-    def test_an_element_may_be_named_as_a_list_is(self) -> None:
+    def test_an_element_may_have_the_name_of_a_list(self) -> None:
         topic = Topic({"bed": lambda key, fields: "<li>"})
         topic.update({"bed": {"count": 1}, "bed:1": {"a": 1}}, 1)
         assert topic.since(0)["set"] == {"bed": {"count": 1}}
         assert topic.since(0)["html"] == {"bed:1": "<li>"}
 
-    def test_only_what_changed_is_sent(self) -> None:
+    def test_only_changes_are_sent(self) -> None:
         topic = Topic()
         topic.update({"x": {"a": 1, "b": 1}, "y": {"a": 1}}, 1)
         topic.update({"x": {"a": 1, "b": 2}, "y": {"a": 1}}, 2)
@@ -463,7 +463,7 @@ class TestMissing:
         found.poller._thread.submit(reads.close).result()
         found.poller._thread.shutdown()
 
-    def test_what_stands_still_is_not_shown_as_current(
+    def test_a_stalled_stream_is_not_shown_as_current(
         self, rounds: Rounds, made: seeded_ward.Ward
     ) -> None:
         assert rounds.after(0)["state"] == "live"
@@ -475,7 +475,7 @@ class TestMissing:
         made.commit()
         assert rounds.after(1)["state"] == "live"
 
-    def test_a_stream_at_its_end_is_not_called_broken(
+    def test_a_finished_stream_is_not_shown_as_broken(
         self, rounds: Rounds, made: seeded_ward.Ward
     ) -> None:
         rounds.answers.well = Health(None, {"stream": STREAM, "messages": made.seq})
@@ -484,7 +484,9 @@ class TestMissing:
         assert told["state"] == "ended"
         assert rounds.state("tool") == "waiting"
 
-    def test_a_lost_database_is_said_and_nothing_vanishes(self, rounds: Rounds, path: Path) -> None:
+    def test_a_lost_database_is_reported_and_the_values_remain(
+        self, rounds: Rounds, path: Path
+    ) -> None:
         rounds.after(0)
         beds = rounds.beds
         assert len(beds) == 2
@@ -514,7 +516,7 @@ class TestMissing:
         rounds.after(STALL_SECONDS + 1)
         assert rounds.state("tool") == "down"
 
-    def test_redis_down_leaves_the_ward_and_says_who_is_not_seen(self, rounds: Rounds) -> None:
+    def test_without_redis_the_ward_remains_and_services_are_unknown(self, rounds: Rounds) -> None:
         rounds.after(0)
         rounds.answers.queues = QueueState(error="connection refused")
         told = rounds.after(1)
@@ -523,7 +525,7 @@ class TestMissing:
         assert rounds.state("buffer") == "unknown"
         assert rounds.poller.pipeline.content["figures"]["jobs"] == "—"
 
-    def test_answers_that_are_not_understood_cost_no_round(
+    def test_invalid_answers_do_not_fail_the_round(
         self, rounds: Rounds, made: seeded_ward.Ward
     ) -> None:
         """A live feed in hospital's place may say other things of its health."""
@@ -534,9 +536,7 @@ class TestMissing:
         assert rounds.after(1)["state"] == "live"
         assert "SpO₂" in rounds.ward.topic.answer(0).decode()
 
-    def test_the_page_shows_the_stream_that_the_source_sends(
-        self, rounds: Rounds, path: Path
-    ) -> None:
+    def test_the_page_shows_the_current_stream(self, rounds: Rounds, path: Path) -> None:
         with seeded_ward.ward(path, "earlier") as other:
             fill(other, 3, 2, first=50)
             other.commit("2026-01-02 00:00:00.000")
@@ -552,13 +552,13 @@ class TestMissing:
         page = rounds.after(1)
         assert (page["state"], page["stream"], rounds.beds) == ("empty", "new", [])
 
-    def test_a_round_that_does_not_finish_marks_the_pages(self, rounds: Rounds) -> None:
+    def test_a_hanging_round_marks_the_pages_as_late(self, rounds: Rounds) -> None:
         rounds.after(0)
         rounds.now += LATE_SECONDS + 1
         assert rounds.poller._status(rounds.ward)["state"] == "late"
         assert rounds.after(0)["state"] == "live"
 
-    def test_a_round_that_fails_leaves_entries_that_can_be_shown(
+    def test_after_a_failed_round_entries_can_be_rendered(
         self, rounds: Rounds, made: seeded_ward.Ward, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rounds.after(0)
@@ -582,7 +582,7 @@ class TestMissing:
         ('{"status": "preparing"}', 503, "preparing"),
     ],
 )
-def test_a_health_in_other_words_is_no_fault_of_the_round(
+def test_an_unknown_health_answer_does_not_fail_the_round(
     text: str, status: int, error: str | None
 ) -> None:
     async def served(_: web.Request) -> web.Response:
@@ -648,7 +648,7 @@ STAY = f"pat_id=1&stay={START:%Y-%m-%d}"
         (f"{EVENTS}patient&pat_id={'9' * 5000}&stay={START:%Y-%m-%d}", 404),
     ],
 )
-def test_an_address_is_understood_or_refused(
+def test_addresses_are_parsed_or_rejected(
     made: seeded_ward.Ward, path: Path, address: str, status: int
 ) -> None:
     fill(made, 2, 3)
@@ -662,7 +662,9 @@ def test_an_address_is_understood_or_refused(
     assert asyncio.run(_with_app(path, ask)) == status
 
 
-def test_the_drift_page_marks_what_is_outside_its_band(made: seeded_ward.Ward, path: Path) -> None:
+def test_the_drift_page_marks_figures_outside_their_band(
+    made: seeded_ward.Ward, path: Path
+) -> None:
     fill(made, 2, 3)
     for day, volume in (("2150-03-01", 24.0), ("2150-03-02", 48.0)):
         for figure, value, band in (
@@ -687,7 +689,7 @@ def test_the_drift_page_marks_what_is_outside_its_band(made: seeded_ward.Ward, p
 
 
 @pytest.mark.parametrize("page", ["ward", "pipeline", f"patient&{STAY}"])
-def test_events_that_name_no_version_of_this_run_begin_with_everything(
+def test_events_of_another_run_restart_with_everything(
     made: seeded_ward.Ward, path: Path, page: str
 ) -> None:
     fill(made, 2, 3)
@@ -735,7 +737,7 @@ def test_events_do_not_answer_head(made: seeded_ward.Ward, path: Path) -> None:
     assert asyncio.run(_with_app(path, ask)) == 405
 
 
-def test_pages_that_nobody_reads_make_room(made: seeded_ward.Ward, path: Path) -> None:
+def test_closed_pages_make_room(made: seeded_ward.Ward, path: Path) -> None:
     fill(made, LIMIT + 5, 1)
 
     async def ask(client: TestClient[Any, Any]) -> list[int]:
@@ -748,7 +750,7 @@ def test_pages_that_nobody_reads_make_room(made: seeded_ward.Ward, path: Path) -
     assert asyncio.run(_with_app(path, ask)) == [200] * (LIMIT + 5)
 
 
-def test_names_of_parameters_collide_with_nothing(
+def test_parameter_names_do_not_collide(
     made: seeded_ward.Ward, reads: Database, path: Path
 ) -> None:
     names = ["risk", "constructor", "toString", "__proto__", "age", "page", "0.value", "heart_rate"]
@@ -774,7 +776,7 @@ def test_names_of_parameters_collide_with_nothing(
 
 
 class TestFigures:
-    def test_a_restart_is_counted_by_name_or_by_absence(self) -> None:
+    def test_a_restart_is_detected_by_identity_or_by_downtime(self) -> None:
         named, unnamed = Service("redis", ""), Service("hospital", "")
         for identity in ("a", "a", "b"):
             named.record("up", "", 0.0, identity)
@@ -782,7 +784,7 @@ class TestFigures:
             unnamed.record(state, "", 0.0)
         assert (named.restarts, unnamed.restarts) == (1, 1)
 
-    def test_rates_and_latencies_are_those_of_the_last_moments(self) -> None:
+    def test_rates_and_latencies_cover_the_last_seconds(self) -> None:
         throughput = Throughput()
         for second in range(100):
             latency = {10: 5 * second, 900: 3 if second > 20 else 0}
@@ -791,7 +793,7 @@ class TestFigures:
         assert throughput.rate("stored") == 20.0
         assert throughput.latency() == {10: 300, 900: 0}
 
-    def test_ten_thousand_looks_are_not_kept(self) -> None:
+    def test_samples_are_bounded(self) -> None:
         throughput = Throughput()
         for second in range(10_000):
             throughput.add(Sample(float(second), STREAM, second, second, {}))
@@ -799,7 +801,7 @@ class TestFigures:
         assert len(throughput._history) <= 120
 
 
-def test_a_patient_is_read_whole(made: seeded_ward.Ward, reads: Database) -> None:
+def test_a_whole_patient_is_read(made: seeded_ward.Ward, reads: Database) -> None:
     fill(made, 2, 40)
     made.reject("value: not a number", '{"pat_id":2,"value":"<script>"}', pat_id=2)
     made.commit()

@@ -418,7 +418,7 @@ def test_hostile_messages_are_rejected_one_by_one(
     assert outcome.dead_letters == 0
 
 
-def test_values_whose_squares_overflow_delay_nothing(
+def test_values_with_overflowing_squares_do_not_block_the_batch(
     url: str,
     database: Database,
 ) -> None:

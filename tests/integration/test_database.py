@@ -109,7 +109,7 @@ class TestOneTransaction:
         assert rows(url, "SELECT n FROM vitals") == [(2,)]
 
     @pytest.mark.parametrize(("after", "last"), [(0, 1), (0, 3), (1, 3), (3, 4)])
-    def test_what_was_computed_from_another_position_is_not_written(
+    def test_changes_from_another_position_are_not_written(
         self, url: str, database: Database, after: int, last: int
     ) -> None:
         database.commit(batch(0, 1))
@@ -126,7 +126,7 @@ class TestOneTransaction:
             database.commit(batch(1, 2))
         assert rows(url, "SELECT * FROM positions") == []
 
-    def test_of_two_workers_with_the_same_batch_one_stores_it(self, url: str) -> None:
+    def test_one_of_two_workers_stores_the_same_batch(self, url: str) -> None:
         outcomes: list[str] = []
         start = threading.Barrier(2)
 
@@ -161,7 +161,7 @@ class TestOneTransaction:
         ],
         ids=["nan", "no parameter", "id beyond 64 bits", "no date"],
     )
-    def test_rows_that_no_table_takes_are_refused_for_good(
+    def test_invalid_rows_raise_a_permanent_error(
         self, database: Database, unusable: tuple[Any, ...]
     ) -> None:
         """As Unavailable they would be tried for ever, and hold up all after them."""
@@ -170,7 +170,7 @@ class TestOneTransaction:
             database.commit(batch(1, 2, readings=[unusable]))
         assert database.position("s", 0) == 1
 
-    def test_numbers_and_names_come_back_as_they_were(self, url: str, database: Database) -> None:
+    def test_numbers_and_names_are_read_back_unchanged(self, url: str, database: Database) -> None:
         rng = random.Random(1)
         values = [0.1 + 0.2, 1e-310, 5e-324, 1.7976931348623157e308, -0.0, 2.0**53 + 2]
         values += [rng.uniform(-1e3, 1e3) for _ in range(200)]
@@ -187,7 +187,7 @@ class TestOneTransaction:
         found = rows(url, "SELECT parameter, pat_id FROM readings WHERE seq >= 1000 ORDER BY seq")
         assert found == [(name, -(2**63) + place) for place, name in enumerate(names)]
 
-    def test_recent_readings_of_a_stay_in_the_order_they_came(self, database: Database) -> None:
+    def test_recent_readings_are_in_order_of_arrival(self, database: Database) -> None:
         hours = (7, 5, 6)
         sent = [
             reading(seq, float(hour), measured_at=f"2150-03-01 {hour:02}:00:00")
@@ -199,7 +199,7 @@ class TestOneTransaction:
 
 
 class TestRejectedAndPending:
-    def test_catching_up_keeps_vitals_that_are_further(self, url: str, database: Database) -> None:
+    def test_catching_up_keeps_newer_vitals(self, url: str, database: Database) -> None:
         database.commit(batch(0, 2, vitals=[vital(2, 81.5)], complete=True))
         assert database.behind("s") == ({}, [], 0)
         database.commit(batch(2, 5))
@@ -229,7 +229,7 @@ class TestRejectedAndPending:
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(1,)]
         assert database.position("s", 0) == 1
 
-    def test_after_a_refusal_the_next_commit_goes_through(
+    def test_after_a_failed_commit_the_next_one_succeeds(
         self, database: Database, url: str
     ) -> None:
         database.commit(batch(0, 1, readings=[reading(1)]))
@@ -254,7 +254,7 @@ class TestRejectedAndPending:
         assert [row.seq for row in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
-    def test_models_are_remembered(self, database: Database) -> None:
+    def test_models_are_stored(self, database: Database) -> None:
         for names in (("a 1 champion", "b 1 shadow"), ("a 1 shadow", "b 2 champion")):
             database.remember_models([ModelRow(*name.split(), "[]", NOW, None) for name in names])
         roles = {(row.model, row.version): row.role for row in database.models()}
@@ -264,7 +264,7 @@ class TestRejectedAndPending:
 class TestUnavailable:
     """What has nothing to do with the rows is tried again, and works when it is over."""
 
-    def test_another_one_holds_the_rows_for_too_long(
+    def test_rows_locked_for_too_long(
         self, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         database.commit(batch(0, 1))
@@ -282,7 +282,7 @@ class TestUnavailable:
         database.commit(batch(1, 2))
         assert database.position("s", 0) == 2
 
-    def test_nobody_listens(self, tmp_path: Path) -> None:
+    def test_no_server(self, tmp_path: Path) -> None:
         with pytest.raises(Unavailable):
             connect(f"mysql://root@127.0.0.1:{free_port()}/tooldb").position("s", 0)
         (tmp_path / "icu.sqlite").mkdir()
@@ -312,7 +312,7 @@ class TestMySQLAlone:
             connection.cursor().execute(statement)
         connection.close()
 
-    def test_a_killed_connection_is_made_anew(self, url: str, database: Database) -> None:
+    def test_a_killed_connection_is_replaced(self, url: str, database: Database) -> None:
         database.commit(batch(0, 1))
         name = url.rpartition("/")[2]
         [(number,)] = rows(

@@ -62,7 +62,7 @@ def roles(database: Database) -> dict[str, str]:
     return {row.version: row.role for row in database.models()}
 
 
-def test_replicas_that_disagree_do_not_flip_the_declaration(redis: Any, database: Database) -> None:
+def test_disagreeing_replicas_do_not_flip_the_declaration(redis: Any, database: Database) -> None:
     replicas = Replicas(OLD)
     tools = Tools(redis, database, replicas)
     tools.rounds(3)

@@ -76,7 +76,7 @@ MAKE = pytest.mark.parametrize("make", [hospital_app, dashboard_app, front_app])
         ("[::1].example.org", True),
     ],
 )
-def test_only_its_own_names_are_answered(
+def test_only_allowed_host_names_are_answered(
     make: Callable[..., web.Application],
     host: str,
     refused: bool,
@@ -99,13 +99,13 @@ def test_only_its_own_names_are_answered(
 
 
 @pytest.mark.parametrize("module", [wire.hosts])
-def test_what_the_docstrings_show_is_true(module: Any) -> None:
+def test_docstring_examples_pass(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted
     assert not found.failed
 
 
-def test_the_front_says_who_asked_whatever_the_client_says(
+def test_the_front_sets_the_address_of_the_client_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def told(request: web.Request) -> web.Response:

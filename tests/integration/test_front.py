@@ -105,7 +105,7 @@ def test_more_pages_than_a_pool_holds_can_be_open() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-unknown"])
-def test_a_compressed_body_is_passed_on_as_it_is(encoding: str) -> None:
+def test_a_compressed_body_is_forwarded_unchanged(encoding: str) -> None:
     body = gzip.compress(b'{"age": 63}') if encoding == "gzip" else b"?"
 
     async def question(client: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support.gateway_fuzz import answered, read
 
 
-def test_any_message_is_read_or_refused(tmp_path: Path) -> None:
+def test_any_message_is_parsed_or_rejected(tmp_path: Path) -> None:
     counts = read(4_000, 1, tmp_path / "log")
     assert counts["inputs"] == 4_000
     assert counts["read"] > 1_000

@@ -44,7 +44,7 @@ def cuts(stream: bytes) -> dict[str, list[bytes]]:
     }
 
 
-def test_the_log_is_the_same_however_the_stream_is_cut(tmp_path: Path) -> None:
+def test_the_log_does_not_depend_on_chunk_boundaries(tmp_path: Path) -> None:
     messages = corpus()
     stream = b"".join(map(wrap, messages))
 
@@ -60,13 +60,13 @@ def test_the_log_is_the_same_however_the_stream_is_cut(tmp_path: Path) -> None:
         assert events(tmp_path / name.replace(" ", "_")) == one_by_one
 
 
-def test_a_message_sent_again_adds_nothing_whatever_its_order(tmp_path: Path) -> None:
+def test_a_repeated_message_adds_nothing_in_any_order(tmp_path: Path) -> None:
     messages = corpus()
     once = after(tmp_path / "once", *messages)
     assert after(tmp_path / "twice", *messages, *messages) == once
 
 
-def test_the_answer_carries_the_control_id_and_the_mode_that_was_asked_for(tmp_path: Path) -> None:
+def test_the_answer_has_the_control_id_and_the_requested_mode(tmp_path: Path) -> None:
     plain = oru(obx(), control="a^b c")
     enhanced = plain.replace(b"|2.5\r", b"|2.5|||AL|NE\r", 1)
     never = plain.replace(b"|2.5\r", b"|2.5|||NE|NE\r", 1)
@@ -82,7 +82,7 @@ def test_the_answer_carries_the_control_id_and_the_mode_that_was_asked_for(tmp_p
     assert all(b"|a^b c\r" in answer for answer in answers)
 
 
-def test_what_is_no_message_or_too_long_gets_an_answer_and_the_connection_goes_on(
+def test_invalid_and_too_long_messages_are_answered_and_the_connection_continues(
     tmp_path: Path,
 ) -> None:
     good = oru(obx())
@@ -98,7 +98,7 @@ def test_what_is_no_message_or_too_long_gets_an_answer_and_the_connection_goes_o
     assert b"MSA|AR|long" in answers[3]
 
 
-def test_a_frame_that_is_not_completed_is_answered_before_the_connection_closes(
+def test_an_incomplete_frame_is_answered_before_the_connection_closes(
     tmp_path: Path,
 ) -> None:
     async def run() -> list[bytes]:
@@ -153,7 +153,7 @@ def test_codes_and_units_become_those_of_the_pipeline(
     assert (name, number) == (parameter, pytest.approx(expected, rel=1e-11))
 
 
-def test_times_go_by_the_field_then_the_header_then_the_setting(tmp_path: Path) -> None:
+def test_offsets_of_the_field_precede_the_header_and_the_setting(tmp_path: Path) -> None:
     header = oru(obx(at="20261127100000", value="1")).replace(b"120000||", b"120000-0500||", 1)
     found = after(
         tmp_path / "log",
@@ -219,12 +219,12 @@ def test_a_cancelled_admission_withdraws_the_readings_of_the_stay(tmp_path: Path
     assert found[-1]["type"] == "discharge"
 
 
-def test_a_reading_of_a_patient_elsewhere_is_rejected_and_acknowledged(tmp_path: Path) -> None:
+def test_a_reading_outside_the_icu_is_rejected_and_acknowledged(tmp_path: Path) -> None:
     found = after(tmp_path / "log", oru(obx(), bed="WARD^1^1"))
     assert [event["type"] for event in found] == ["unusable"]
 
 
-def test_names_leave_the_gateway_only_when_they_are_asked_for(tmp_path: Path) -> None:
+def test_names_leave_the_gateway_only_if_configured(tmp_path: Path) -> None:
     messages = [adt("A01"), oru(obx(kind="ST", value="Doe"))]
     assert "Doe" not in str(after(tmp_path / "no", *messages))
     [admission, *_] = after(tmp_path / "yes", *messages, KEEP_IDENTIFIERS="1")

@@ -64,7 +64,7 @@ def test_a_list_of_messages_has_a_result_for_each(tmp_path: Path) -> None:
     assert len(events(tmp_path / "log")) == 2
 
 
-def test_an_idempotency_key_names_one_message(tmp_path: Path) -> None:
+def test_an_idempotency_key_identifies_one_message(tmp_path: Path) -> None:
     async def run() -> list[int]:
         async with gateway(tmp_path / "log") as running:
             key = {"Idempotency-Key": "k1"}
@@ -115,7 +115,7 @@ def test_fhir_corrections_withdraw_and_a_bundle_sent_twice_counts_once(tmp_path:
     assert found[-1]["pat_id"] == found[1]["pat_id"] != found[3]["pat_id"]
 
 
-def test_the_stream_resumes_and_refuses_what_is_not_kept(tmp_path: Path) -> None:
+def test_the_stream_resumes_and_answers_410_for_removed_messages(tmp_path: Path) -> None:
     async def ask(running: Running, after: str) -> tuple[int, str]:
         headers = {"Last-Event-ID": after} if after else {}
         async with running.http.get(running.url + "/sub", headers=headers) as answer:
@@ -147,7 +147,7 @@ def test_the_stream_resumes_and_refuses_what_is_not_kept(tmp_path: Path) -> None
     ]
 
 
-def test_a_token_is_required_once_a_key_is_set(tmp_path: Path) -> None:
+def test_a_token_is_required_with_a_key(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("k" * 32)
 
@@ -171,7 +171,7 @@ def test_a_token_is_required_once_a_key_is_set(tmp_path: Path) -> None:
     ],
     ids=["too short", "OpenSSH", "byte order mark", "JWK"],
 )
-def test_an_unusable_token_key_ends_the_start_with_one_line(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_token_key_is_one_line(tmp_path: Path, content: bytes) -> None:
     key = tmp_path / "key"
     key.write_bytes(content)
     ended = subprocess.run(

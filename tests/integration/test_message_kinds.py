@@ -174,7 +174,7 @@ def test_a_withdrawal_without_its_reading_is_rejected(
     assert rows(url, "SELECT pat_id FROM stays") == [(17,)]
 
 
-def test_a_withdrawn_reading_that_is_sent_again_stays_withdrawn(
+def test_a_repeated_withdrawn_reading_stays_withdrawn(
     url: str, database: Database, handler: DataHandler
 ) -> None:
     # Without predictions, which would have keys of their own.

@@ -183,7 +183,7 @@ def test_new_and_upgraded_tables_hold_the_columns_of_the_program(
             assert found == list(columns(table))
 
 
-def test_two_programs_that_start_at_once_both_go_on(
+def test_two_programs_can_start_at_the_same_time(
     old: Callable[[], str], empty: Callable[[], str]
 ) -> None:
     for url in (old(), empty()):
@@ -210,7 +210,7 @@ def ended(program: "subprocess.Popen[str]") -> tuple[int, str]:
     return program.returncode, errors
 
 
-def test_a_database_of_a_newer_program_is_refused(empty: Callable[[], str]) -> None:
+def test_a_database_of_a_newer_program_is_an_error(empty: Callable[[], str]) -> None:
     url = empty()
     upgrade(url)
     rows(url, "UPDATE alembic_version SET version_num = '9999'")
@@ -222,7 +222,7 @@ def test_a_database_of_a_newer_program_is_refused(empty: Callable[[], str]) -> N
     assert shape(url) == before
 
 
-def test_tables_of_another_program_are_refused(empty: Callable[[], str]) -> None:
+def test_tables_of_another_program_are_an_error(empty: Callable[[], str]) -> None:
     url = empty()
     upgrade(url)
     rows(url, "DROP TABLE vitals")
@@ -255,7 +255,7 @@ class TestServers:
             rows(url, f"INSERT INTO models VALUES ('{name}', '1', 'shadow', '[]', NOW(), NULL)")
         assert rows(url, "SELECT COUNT(*) FROM models") == [(5,)]
 
-    def test_a_column_that_ignores_case_is_refused(self, empty: Callable[[], str]) -> None:
+    def test_a_column_that_ignores_case_is_an_error(self, empty: Callable[[], str]) -> None:
         url = empty()
         upgrade(url)
         rows(url, f"ALTER TABLE readings MODIFY parameter VARCHAR(64) {self.LOOSE} NOT NULL")

@@ -113,7 +113,7 @@ def test_a_model_that_cannot_serve_is_not_promoted(models: Path, state: Path) ->
     assert "has no model nobody/1" in run_refused(models, state, "promote nobody 1")
 
 
-def test_a_rollback_to_a_model_that_cannot_serve_is_refused(models: Path, state: Path) -> None:
+def test_a_rollback_to_a_model_that_cannot_serve_is_rejected(models: Path, state: Path) -> None:
     run(models, state, "promote plain 1")
     (models / "formula" / "1" / "golden.json").write_text("[]")
     assert "golden.json: SHA-256" in run_refused(models, state, "rollback")
@@ -127,13 +127,11 @@ def test_a_rollback_to_a_model_that_cannot_serve_is_refused(models: Path, state:
         ("unshadow news2", "news2 is not a shadow"),
     ],
 )
-def test_a_change_without_sense_is_refused(
-    models: Path, state: Path, line: str, words: str
-) -> None:
+def test_an_invalid_change_is_rejected(models: Path, state: Path, line: str, words: str) -> None:
     assert words in run_refused(models, state, line)
 
 
-def test_the_list_tells_roles_and_what_is_broken(models: Path, state: Path) -> None:
+def test_the_list_shows_roles_and_invalid_models(models: Path, state: Path) -> None:
     run(models, state, "promote plain 2")
     (models / "plain" / "1" / "linear.json").write_text("{}")
     lines = run(models, state, "list").splitlines()
@@ -142,7 +140,7 @@ def test_the_list_tells_roles_and_what_is_broken(models: Path, state: Path) -> N
     assert lines[3].split()[:3] == ["plain", "2", "champion"]
 
 
-def test_the_old_model_serves_on_when_the_new_one_is_broken(
+def test_the_old_model_keeps_serving_when_the_new_one_is_invalid(
     models: Path, state: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(models, state, "promote plain 1")
@@ -155,7 +153,7 @@ def test_the_old_model_serves_on_when_the_new_one_is_broken(
     assert line.endswith("formula/1 remains the champion")
 
 
-def test_a_broken_shadow_does_not_hold_up_a_promotion(
+def test_an_invalid_shadow_does_not_block_a_promotion(
     models: Path, state: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(models, state, "shadow news2 2017")
@@ -166,7 +164,7 @@ def test_a_broken_shadow_does_not_hold_up_a_promotion(
     assert "shadow news2/2017 refused" in caplog.text
 
 
-def test_a_loaded_model_outlives_the_damage_of_its_files(
+def test_a_loaded_model_survives_damage_of_its_files(
     models: Path, state: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     (models / "formula" / "1" / "manifest.json").write_text("{}")
@@ -176,7 +174,7 @@ def test_a_loaded_model_outlives_the_damage_of_its_files(
     assert "formula/1: the previously loaded one is kept" in caplog.text
 
 
-def test_what_replaced_a_model_on_disk_is_taken_up_with_the_next_change(
+def test_a_model_replaced_on_disk_is_loaded_with_the_next_change(
     models: Path, state: Path, registry: Registry
 ) -> None:
     before = registry.find("plain", "1")
@@ -201,14 +199,16 @@ def test_a_state_file_that_cannot_be_read_changes_nothing(
     assert f"{state}: file is not a database" in caplog.text
 
 
-def test_without_a_default_nothing_is_served_and_the_reason_told(models: Path, state: Path) -> None:
+def test_without_a_default_nothing_is_served_and_the_reason_is_reported(
+    models: Path, state: Path
+) -> None:
     registry = Registry(Repository(models), StateFile(state, models / "nothing.json"))
     registry.refresh()
     with pytest.raises(NotServing, match=r"nothing\.json: No such file"):
         _ = registry.serving
 
 
-def test_another_default_is_taken_up_until_somebody_promotes(
+def test_a_changed_default_applies_until_the_first_promotion(
     models: Path, state: Path, registry: Registry
 ) -> None:
     default = {"champion": {"model": "plain", "version": "2"}, "shadows": []}
@@ -217,7 +217,7 @@ def test_another_default_is_taken_up_until_somebody_promotes(
     assert in_use(registry) == ("plain/2",)
 
 
-def test_without_a_version_the_one_in_use_is_meant_else_the_newest(
+def test_without_a_version_the_one_in_use_or_the_newest_answers(
     models: Path, state: Path, registry: Registry
 ) -> None:
     assert registry.find("plain").ref == Ref("plain", "2")
@@ -267,7 +267,7 @@ def champions(url: str) -> set[str]:
     return {fetch(f"{url}/api/model")[1]["champion"]["version"] for _ in range(20)}
 
 
-def test_the_original_fields_are_answered_by_the_model_that_asks_for_them(tmp_path: Path) -> None:
+def test_the_original_fields_are_answered_by_the_model_that_has_them(tmp_path: Path) -> None:
     """As shipped: the trained model is the champion, the formula its shadow."""
     client = create_app(Settings(ROOT / "models", tmp_path / "s.sqlite")).test_client()
     declared = client.get("/api/model").json

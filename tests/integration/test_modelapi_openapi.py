@@ -69,7 +69,7 @@ def test_every_route_is_described(tmp_path: Path) -> None:
     assert described == routes
 
 
-def test_the_page_for_people_needs_nothing_from_outside(tmp_path: Path) -> None:
+def test_the_documentation_page_is_self_contained(tmp_path: Path) -> None:
     models = copy_models(tmp_path, "formula")
     client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
     page = client.get("/docs").text

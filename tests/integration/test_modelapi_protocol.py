@@ -103,7 +103,7 @@ class TestTritonClient:
     @pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
     @pytest.mark.parametrize("binary_in", [True, False])
     @pytest.mark.parametrize("outputs", [None, True, False])
-    def test_infer_binary_and_json_packed_and_not(
+    def test_inference_works_binary_json_compressed_and_plain(
         self,
         client: triton.InferenceServerClient,
         packing: str | None,
@@ -145,11 +145,11 @@ class TestTritonClient:
         text = missing.decode() if isinstance(missing, bytes) else missing
         assert text == "fio2__last,gcs__last"
 
-    def test_whole_numbers_are_taken(self, client: triton.InferenceServerClient) -> None:
+    def test_integers_are_accepted(self, client: triton.InferenceServerClient) -> None:
         result = client.infer("plain", tensors({"age": 50}, 1, "INT32"), "2")
         np.testing.assert_allclose(result.as_numpy("probability"), [1 / (1 + np.exp(1.5))])
 
-    def test_errors_reach_the_caller_in_words(self, client: triton.InferenceServerClient) -> None:
+    def test_errors_reach_the_client_as_text(self, client: triton.InferenceServerClient) -> None:
         with pytest.raises(InferenceServerException, match="age: is not an input of the model"):
             client.infer("news2", tensors(ROW))
         with pytest.raises(InferenceServerException, match="There is no model 'nobody'"):
@@ -207,7 +207,7 @@ def test_statistics_count_over_all_workers(url: str) -> None:
 
 
 class TestMLServerTypes:
-    def test_our_answers_parse(self, flask: FlaskClient) -> None:
+    def test_our_responses_parse(self, flask: FlaskClient) -> None:
         answers = {
             "/v2": types.MetadataServerResponse,
             "/v2/models/formula": types.MetadataModelResponse,
@@ -254,7 +254,7 @@ class TestMLServerTypes:
         ),
     ],
 )
-def test_a_request_that_does_not_fit_is_refused(
+def test_a_request_that_does_not_fit_is_rejected(
     flask: FlaskClient, change: dict[str, Any], words: str
 ) -> None:
     refused(flask, {**document(ROW), **change}, words)
@@ -282,7 +282,7 @@ def test_a_request_that_does_not_fit_is_refused(
         ({"parameters": {"shared_memory_region": "x"}}, "shared memory is not supported"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_refused(
+def test_a_tensor_that_does_not_fit_is_rejected(
     flask: FlaskClient, change: dict[str, Any], words: str
 ) -> None:
     asked = document(ROW)
@@ -310,7 +310,7 @@ def refused(flask: FlaskClient, asked: Any, words: str) -> None:
         ("8", "right", b"", "binary_data_size is '8'"),
     ],
 )
-def test_a_binary_part_that_does_not_fit_is_refused(
+def test_a_binary_part_that_does_not_fit_is_rejected(
     flask: FlaskClient, size: Any, header: str | None, extra: bytes, words: str
 ) -> None:
     asked = {
@@ -335,7 +335,7 @@ def test_a_binary_part_that_does_not_fit_is_refused(
     assert words in answer.json["error"]
 
 
-def test_null_and_shape_of_one_column_are_taken(flask: FlaskClient) -> None:
+def test_null_and_one_column_shapes_are_accepted(flask: FlaskClient) -> None:
     asked = document({**ROW, "standard_deviation_temperature": None})
     for tensor in asked["inputs"]:
         tensor |= {"shape": [1, 1], "data": [tensor["data"]]}
@@ -345,7 +345,7 @@ def test_null_and_shape_of_one_column_are_taken(flask: FlaskClient) -> None:
     assert "id" not in answer
 
 
-def test_an_index_of_what_is_ready(flask: FlaskClient) -> None:
+def test_the_index_can_list_only_ready_models(flask: FlaskClient) -> None:
     index = flask.post("/v2/repository/index", json={"ready": True}).json
     assert index is not None
     assert [(each["name"], each["version"]) for each in index] == [
@@ -360,7 +360,7 @@ def test_an_index_of_what_is_ready(flask: FlaskClient) -> None:
 
 @pytest.mark.parametrize("path", ["index", "models/qsofa/load", "models/qsofa/unload"])
 @pytest.mark.parametrize("body", [b"{", b"\xff", b'{"x":' + b"[" * 5000, b'{"x":' * 5000])
-def test_a_repository_request_that_is_no_json_is_refused(
+def test_a_repository_request_without_valid_json_is_rejected(
     flask: FlaskClient, path: str, body: bytes
 ) -> None:
     answer = flask.post(f"/v2/repository/{path}", data=body, content_type="application/json")
@@ -368,7 +368,7 @@ def test_a_repository_request_that_is_no_json_is_refused(
     assert "is not JSON" in answer.text
 
 
-def test_a_model_that_cannot_be_served_says_why(tmp_path: Path) -> None:
+def test_an_unservable_model_has_a_reason(tmp_path: Path) -> None:
     models = copy_models(tmp_path, "formula", "qsofa")
     (models / "qsofa" / "2016" / "golden.json").write_text("[]")
     flask = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
@@ -382,7 +382,7 @@ def test_a_model_that_cannot_be_served_says_why(tmp_path: Path) -> None:
     assert flask.get("/v2/health/ready").status_code == 200
 
 
-def test_unpacked_size_is_what_counts(flask: FlaskClient) -> None:
+def test_the_decompressed_size_is_limited(flask: FlaskClient) -> None:
     answer = flask.post(
         "/v2/models/plain/infer",
         data=gzip.compress(b" " * (64 * 1024 * 1024)),
@@ -434,7 +434,7 @@ def test_one_matrix_of_all_features(
         ([1, 4], [[1], [2]]),
     ],
 )
-def test_a_matrix_of_another_shape_is_refused(
+def test_a_matrix_of_another_shape_is_rejected(
     flask: FlaskClient, shape: list[int], data: list[Any]
 ) -> None:
     tensor = {"name": "features", "shape": shape, "datatype": "FP64", "data": data}
@@ -444,13 +444,13 @@ def test_a_matrix_of_another_shape_is_refused(
     assert answer.json["field"] == "features"
 
 
-def test_an_output_requested_twice_is_refused(flask: FlaskClient) -> None:
+def test_an_output_requested_twice_is_rejected(flask: FlaskClient) -> None:
     twice = [{"name": "probability"}] * 2
     answer = flask.post("/v2/models/formula/infer", json=document(ROW, outputs=twice))
     assert (answer.status_code, answer.json and answer.json["field"]) == (400, "probability")
 
 
-def test_null_members_count_as_left_out(flask: FlaskClient) -> None:
+def test_null_members_count_as_missing(flask: FlaskClient) -> None:
     asked = document(ROW, parameters=None, outputs=None, id=None)
     asked["inputs"][0]["parameters"] = None
     assert flask.post("/v2/models/formula/infer", json=asked).status_code == 200
@@ -464,7 +464,7 @@ PATHS = ("/api/model", "/v2/models/formula/infer", "/v2/models/formula/explain")
     ("content_type", "headers"),
     [("text/plain", {}), (None, {"Origin": "http://localhost"}), ("", {"Sec-Fetch-Site": "none"})],
 )
-def test_rows_of_a_browser_without_their_content_type_are_refused(
+def test_rows_of_a_browser_without_their_content_type_are_rejected(
     flask: FlaskClient, path: str, content_type: str | None, headers: dict[str, str]
 ) -> None:
     answer = flask.post(path, data=b"{}", content_type=content_type, headers=headers)
@@ -483,7 +483,7 @@ def test_rows_of_a_browser_without_their_content_type_are_refused(
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_a_page_of_another_site_sends_nothing(
+def test_requests_of_another_site_are_rejected(
     flask: FlaskClient, path: str, headers: dict[str, str]
 ) -> None:
     answer = flask.post(path, json=ROW, headers=headers)

@@ -125,7 +125,7 @@ def champions(replicas: list[str]) -> set[str]:
     }
 
 
-def test_of_changes_made_at_the_same_time_none_is_lost(url: str, models: Path) -> None:
+def test_no_concurrent_change_is_lost(url: str, models: Path) -> None:
     def change(number: int) -> bool:
         own = StateTable(url, SecretFile(), models / "default.json")
         try:
@@ -148,7 +148,7 @@ def test_of_changes_made_at_the_same_time_none_is_lost(url: str, models: Path) -
     assert {ref.model for ref in history[-1].state.shadows} == {f"m{number}" for number in made}
 
 
-def test_a_database_that_is_away_is_reported_in_one_line(models: Path) -> None:
+def test_an_unavailable_database_is_reported_in_one_line(models: Path) -> None:
     with mock.patch.dict(os.environ, MODEL_STATE_URL="mysql://root@127.0.0.1:1/none"):
         code, out, err = command(models, models / "none", "list")
     assert (code, out) == (1, "")

@@ -48,7 +48,7 @@ def test_a_bad_setting_is_one_line(key: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"short", b"\xff\xfe not UTF-8"])
-def test_an_unusable_token_key_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_token_key_is_one_line(tmp_path: Path, content: bytes) -> None:
     key = tmp_path / "key"
     key.write_bytes(content)
     code, [line] = start(MODEL_TOKEN_KEY_FILE=str(key))

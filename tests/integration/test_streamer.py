@@ -173,7 +173,7 @@ class TestStream:
         with_client(scenario, replay, mode)
 
     @pytest.mark.parametrize("block", [64, 1000])
-    def test_goes_on_after_any_last_event_id(
+    def test_resumes_after_any_last_event_id(
         self, replay: Replay, monkeypatch: pytest.MonkeyPatch, block: int
     ) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
@@ -187,9 +187,7 @@ class TestStream:
         with_client(scenario, replay)
 
     @pytest.mark.parametrize("event_id", ["", "00000000-150", "A-1", "synthetic-{stream}-1"])
-    def test_starts_anew_for_a_client_of_another_stream(
-        self, replay: Replay, event_id: str
-    ) -> None:
+    def test_restarts_for_a_client_of_another_stream(self, replay: Replay, event_id: str) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             known = event_id.format(stream=replay.stream)
             response = await client.get("/sub", headers={"Last-Event-ID": known})
@@ -211,7 +209,7 @@ class TestStream:
             "{stream}-١",
         ],
     )
-    def test_refuses_an_id_that_it_cannot_have_sent(self, replay: Replay, event_id: str) -> None:
+    def test_rejects_an_impossible_last_event_id(self, replay: Replay, event_id: str) -> None:
         event_id = event_id.format(stream=replay.stream)
 
         async def scenario(client: TestClient[Any, Any]) -> None:
@@ -269,7 +267,7 @@ class TestSubscribers:
         headers = {"Last-Event-ID": f"{EndlessReplay.stream}-{after}"}
         return await client.get("/sub", headers=headers)
 
-    def test_one_that_does_not_read_neither_piles_up_nor_holds_up_others(self) -> None:
+    def test_a_stalled_subscriber_takes_no_memory_and_blocks_no_others(self) -> None:
         endless = EndlessReplay()
 
         async def scenario(client: TestClient[Any, Any]) -> None:
@@ -286,9 +284,7 @@ class TestSubscribers:
 
         with_client(scenario, endless)
 
-    def test_one_that_leaves_is_forgotten_and_others_go_on(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_a_disconnect_does_not_affect_others(self, caplog: pytest.LogCaptureFixture) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             leaving = [await self.follow(client, after) for after in (1, 2, 3)]
             staying = await self.follow(client, 4)
@@ -312,7 +308,7 @@ class TestSubscribers:
         assert sum("disconnected after" in line for line in told) == 4
         assert all(record.levelname == "INFO" for record in caplog.records)
 
-    def test_are_hung_up_on_at_shutdown(self) -> None:
+    def test_are_disconnected_at_shutdown(self) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             response = await self.follow(client, 1)
             assert client.app is not None
@@ -326,7 +322,7 @@ class TestSubscribers:
 
         with_client(scenario, EndlessReplay())
 
-    def test_one_that_never_makes_a_write_wait_lets_others_in(self, tmp_path: Path) -> None:
+    def test_a_fast_subscriber_does_not_starve_others(self, tmp_path: Path) -> None:
         async def run() -> int:
             with Replay(tmp_path, "live") as replay:
                 subscription = Subscription(response, replay, 0, 0)  # type: ignore[arg-type]
@@ -373,7 +369,7 @@ class TestOtherRequests:
 
         with_client(scenario, None)
 
-    def test_head_has_the_headers_alone(self, replay: Replay) -> None:
+    def test_head_has_only_the_headers(self, replay: Replay) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             response = await client.head("/sub")
             assert response.status == 200
@@ -550,7 +546,7 @@ def failure(**environment: str) -> list[str]:
 
 class TestProgram:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_streams_until_told_to_stop(self, tmp_path: Path, number: signal.Signals) -> None:
+    def test_streams_until_stopped(self, tmp_path: Path, number: signal.Signals) -> None:
         write_inputs(tmp_path)
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0.1") as process:
             url = address(process)
@@ -578,7 +574,7 @@ class TestProgram:
             assert process.returncode == 0
             assert "Traceback" not in told
 
-    def test_outlives_whatever_clients_send(self, tmp_path: Path) -> None:
+    def test_survives_invalid_requests(self, tmp_path: Path) -> None:
         write_inputs(tmp_path)
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0") as process:
             url = address(process)
@@ -633,7 +629,7 @@ class TestProgram:
         readings = (tmp_path / "signal.csv").read_text().count("\n") - 1
         assert sum(message["type"] == "reading" for message in messages) == readings
 
-    def test_data_that_may_not_be_written_beside(self, tmp_path: Path) -> None:
+    def test_read_only_data_are_used(self, tmp_path: Path) -> None:
         nobody_writes_there = "/proc"
         with hospital(PATIENT_DATA=nobody_writes_there, DERIVED_DATA=str(tmp_path)) as process:
             read_until(process, f"writing a synthetic ward to {tmp_path}")

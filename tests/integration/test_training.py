@@ -166,12 +166,12 @@ def made(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Re
 
 
 class TestRows:
-    def test_the_stream_is_what_the_tool_would_take(self, stream: Stream) -> None:
+    def test_the_stream_equals_that_of_the_tool(self, stream: Stream) -> None:
         assert stream.left_out == {"temperature not above 26 and up to 45 °C": 320}
         assert len(stream.readings) == 320 * 40
         assert (stream.readings["seq"].diff().dropna() > 0).all()
 
-    def test_a_stay_has_one_row_an_hour_its_last_reading_before_it(self, stream: Stream) -> None:
+    def test_a_stay_has_one_row_per_hour_from_its_last_reading(self, stream: Stream) -> None:
         hours = sample(stream, (1, 8, 24))
         chosen = stream.readings.loc[hours.index].assign(sample=hours)
         passed = (chosen["measured_at"] - chosen["date_admission"]).dt.total_seconds() / 3600
@@ -187,7 +187,7 @@ class TestRows:
     def test_a_stay_without_readings_in_between_has_no_row(self, stream: Stream) -> None:
         assert set(sample(stream, (30, 48)).unique()) == {30}
 
-    def test_more_hours_add_rows_and_change_none(self, stream: Stream) -> None:
+    def test_more_hours_add_rows_without_changing_others(self, stream: Stream) -> None:
         plain, more = sample(stream, (24,)), sample(stream, (24,), (12, 50))
         assert more.value_counts().to_dict() == {24: 320, 12: 320, 50: 320}
         pd.testing.assert_series_equal(more[more == 24], plain)
@@ -215,7 +215,7 @@ class TestRows:
             np.testing.assert_allclose(x, expected, rtol=1e-9)
             assert y == outcomes.loc[key, "died"]
 
-    def test_with_a_horizon_only_near_events_count_and_later_rows_go(
+    def test_with_a_horizon_only_near_events_count_and_later_rows_are_dropped(
         self, ward: Path, stream: Stream
     ) -> None:
         soon = Label(column="died", event="d", after_column="died_after_hours", within_hours=20)
@@ -241,7 +241,7 @@ class TestRows:
         assert kept == PRESSURES
         assert [feature.name for feature in dropped] == ["lactate__last", "lactate__count"]
 
-    def test_what_hospital_refuses_is_told_in_its_words(self, tmp_path: Path) -> None:
+    def test_errors_of_hospital_are_reported(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"age\.csv"):
             read_stream(Data(folder=tmp_path))
 
@@ -270,7 +270,7 @@ class TestSplit:
         for past, now in folds:
             assert not set(rows.patients[past]) & set(rows.patients[now])
 
-    def test_a_side_without_events_is_refused(self, rows: Rows) -> None:
+    def test_a_side_without_events_is_an_error(self, rows: Rows) -> None:
         with pytest.raises(DataError, match="the test rows do not have both outcomes"):
             split(rows, Split(by="cohort", train=("a",), test=("c",)))
 
@@ -292,14 +292,14 @@ class TestFigures:
         assert figures["auroc"].value == pytest.approx(roc, abs=1e-12)
         assert figures["auprc"].value == pytest.approx(precision, abs=1e-12)
 
-    def test_brier_of_a_constant_is_that_of_the_base_rate(self) -> None:
+    def test_the_brier_score_of_a_constant_is_that_of_the_base_rate(self) -> None:
         y = np.array([0, 0, 0, 1])
         figures = evaluate(Scores(y, np.full(4, 0.25), np.arange(4)), 20, 0)
         assert figures["brier"].value == figures["brier_of_base_rate"].value == 0.1875
         assert figures["auroc"].value == 0.5
         assert figures["auprc"].value == figures["prevalence"].value == 0.25
 
-    def test_intervals_are_of_patients_not_rows(self) -> None:
+    def test_intervals_are_bootstrapped_by_patient(self) -> None:
         draw = np.random.default_rng(2)
         y = (draw.random(200) < 0.3).astype(np.int64)
         p = np.clip(0.3 + 0.2 * y + draw.normal(0, 0.2, 200), 0.01, 0.99)
@@ -311,7 +311,7 @@ class TestFigures:
         assert (ten.low, ten.high) == pytest.approx((once.low, once.high))
         assert once.low < once.value < once.high
 
-    def test_a_gain_is_that_of_the_same_patients(self, scores: Scores) -> None:
+    def test_a_gain_uses_the_same_patients(self, scores: Scores) -> None:
         draw = np.random.default_rng(3)
         noise = scores.probability + draw.normal(0, 0.1, 900)
         worse = Scores(scores.y, noise, scores.patients, scores.weight)
@@ -336,14 +336,14 @@ class TestFigures:
         assert point.net_benefit.value == pytest.approx(2 / 6 - 1 / 6 * 7 / 3)
         assert point.of_acting_on_all.value == pytest.approx(3 / 6 - 3 / 6 * 7 / 3)
 
-    def test_of_nobody_flagged_none_is_right(self, scores: Scores) -> None:
+    def test_ppv_of_no_flagged_rows_is_nan(self, scores: Scores) -> None:
         timid = Scores(scores.y, np.minimum(scores.probability, 0.9), scores.patients)
         point = operating_point(timid, 0.95, 20, 0)
         assert point.ppv.percent == ("–", "")
         assert point.flagged.percent == ("0.0%", "0.0% to 0.0%")
         assert point.net_benefit.value == 0
 
-    def test_intervals_of_operating_points_are_as_wide_as_chance(self, scores: Scores) -> None:
+    def test_intervals_of_operating_points_match_simulation(self, scores: Scores) -> None:
         plain = Scores(scores.y, scores.probability, np.arange(900))
         rate = operating_point(plain, 0.5, 1000, 0).specificity
         others = (scores.y == 0).sum()
@@ -415,7 +415,7 @@ class TestRun:
             moved = model.predict(x * (1 + error))["probability"]
             np.testing.assert_array_equal(moved, expected)
 
-    def test_the_artifact_does_not_tell_who_was_in_the_data(
+    def test_the_artifact_does_not_reveal_the_training_patients(
         self, made: tuple[train.Result, Path, Path]
     ) -> None:
         result, folder, _ = made
@@ -425,7 +425,7 @@ class TestRun:
         assert not rows & {tuple(row["features"].values()) for row in golden}
         assert any(None in row["features"].values() for row in golden)
 
-    def test_figures_are_of_other_patients(self, made: tuple[train.Result, Path, Path]) -> None:
+    def test_figures_are_from_unseen_patients(self, made: tuple[train.Result, Path, Path]) -> None:
         result, _, _ = made
         assert not set(result.train.patients) & set(result.judgement.test.patients)
         assert result.headline[0].figures["auroc"].value > 0.9
@@ -450,7 +450,7 @@ class TestRun:
         assert without["without blood_pressure"] < 0.65
         assert without["without heart_rate"] > 0.9
 
-    def test_rows_of_more_hours_are_trained_on_and_judge_nothing(
+    def test_rows_of_more_hours_are_only_used_for_training(
         self, ward: Path, tmp_path: Path, made: tuple[train.Result, Path, Path]
     ) -> None:
         path = tmp_path / "c.toml"
@@ -467,7 +467,7 @@ class TestRun:
             len(result.final.at(24).y),
         }
 
-    def test_the_report_is_one_file_that_asks_for_nothing(
+    def test_the_report_is_one_self_contained_file(
         self, made: tuple[train.Result, Path, Path]
     ) -> None:
         result, _, page = made
@@ -506,7 +506,7 @@ class TestCommand:
             check=False,
         )
 
-    def test_a_setting_that_is_wrong_is_named_in_one_line(self, tmp_path: Path) -> None:
+    def test_an_invalid_setting_is_named_in_one_line(self, tmp_path: Path) -> None:
         path = tmp_path / "c.toml"
         path.write_text(toml(tmp_path, tmp_path, kind="forest"))
         done = self.command("train", path)
@@ -515,7 +515,7 @@ class TestCommand:
             f"training: {path}: Invalid enum value 'forest' - at `$.model.kind`"
         )
 
-    def test_an_import_that_fails_says_so_in_one_line(self, tmp_path: Path) -> None:
+    def test_a_failed_import_is_reported_in_one_line(self, tmp_path: Path) -> None:
         done = self.command("import", "mimic", tmp_path / "none", tmp_path)
         assert done.returncode == 1
         assert done.stderr.strip() == f"training: {tmp_path / 'none'}: no PATIENTS.csv or " + (
@@ -530,7 +530,7 @@ class TestCommand:
         assert done.returncode == 1
         assert "small/7 exists already" in done.stderr
 
-    def test_the_next_number_is_free(self, tmp_path: Path) -> None:
+    def test_the_next_version_is_the_highest_plus_one(self, tmp_path: Path) -> None:
         assert config.free_version(tmp_path, "small") == "1"
         for version in ("2", "10", "old"):
             (tmp_path / "small" / version).mkdir(parents=True)
@@ -581,12 +581,12 @@ def model() -> Any:
 class TestShipped:
     """The model that comes with the project."""
 
-    def test_it_says_what_it_is_not(self, model: Any) -> None:
+    def test_its_card_states_its_limits(self, model: Any) -> None:
         limits = " ".join(model.manifest.limits)
         assert "Not a medical device" in limits
         assert "extrapolation" in limits
 
-    def test_its_features_outlast_the_data_it_was_trained_on(self, model: Any) -> None:
+    def test_its_features_do_not_need_the_training_data(self, model: Any) -> None:
         for feature in model.manifest.features:
             assert feature.name == "age" or feature.window_hours
             assert feature.aggregation not in ("count", "age")

@@ -174,7 +174,7 @@ def test_an_export_of_an_unknown_stream_is_an_error(url: str, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_every_reading_is_the_one_of_the_files(from_files: Stream, from_database: Stream) -> None:
+def test_every_reading_equals_that_of_the_files(from_files: Stream, from_database: Stream) -> None:
     assert len(from_files.readings) == 120 * 40 + 5
     found, wanted = (
         one.readings.assign(parameter=one.readings["parameter"].astype(str))
@@ -190,7 +190,7 @@ def test_every_reading_is_the_one_of_the_files(from_files: Stream, from_database
 
 
 @pytest.mark.parametrize("label", [DIED, SOON], ids=["ever", "soon"])
-def test_every_row_of_features_and_its_label_are_those_of_the_files(
+def test_features_and_labels_equal_those_of_the_files(
     ward: Path, from_files: Stream, from_database: Stream, label: Label
 ) -> None:
     outcomes = outcome_file.read(ward, label).table
@@ -205,7 +205,7 @@ def test_every_row_of_features_and_its_label_are_those_of_the_files(
     pd.testing.assert_frame_equal(found.about, wanted.about)
 
 
-def test_the_stream_last_committed_to_is_taken_unless_one_is_named(
+def test_the_default_stream_has_the_latest_commit(
     url: str, ward: Path, from_database: Stream
 ) -> None:
     # In hindsight there are no discharge messages: other numbers, the same readings in order.
@@ -216,7 +216,7 @@ def test_the_stream_last_committed_to_is_taken_unless_one_is_named(
     np.testing.assert_array_equal(stored.readings["value"], from_database.readings["value"])
 
 
-def test_the_account_of_the_data_is_one_wherever_it_lay(
+def test_the_report_of_the_data_does_not_depend_on_the_source(
     url: str, ward: Path, from_database: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "ROWS_AT_ONCE", 7)
@@ -232,7 +232,7 @@ LATE = (
 )
 
 
-def test_what_is_read_is_of_one_moment_while_tool_goes_on_storing(url: str) -> None:
+def test_a_read_is_one_snapshot_while_the_tool_stores(url: str) -> None:
     def rows(cursor: Any) -> tuple[int, int]:
         cursor.execute("SELECT (SELECT COUNT(*) FROM readings), (SELECT COUNT(*) FROM stays)")
         return tuple(cursor.fetchall()[0])
@@ -265,7 +265,7 @@ class TestComplaints:
         with pytest.raises(DataError, match=r"icu\.sqlite: no stream is stored$"):
             read_stream(Data(folder=ward, database=found))
 
-    def test_of_tables_that_are_not_there(self, mariadb_server: int) -> None:
+    def test_of_missing_tables(self, mariadb_server: int) -> None:
         with pytest.raises(DatabaseFailure, match="the pipeline's tables are not in this"):
             database.read(f"mysql://root@127.0.0.1:{mariadb_server}/mysql")
         with pytest.raises(DatabaseFailure, match="Unknown database 'none'"):
@@ -280,13 +280,13 @@ class TestComplaints:
             ("", "^data.database: environment, but DATABASE_URL is not set$"),
         ],
     )
-    def test_of_an_address_without_telling_the_password(self, url: str, complaint: str) -> None:
+    def test_of_an_address_without_revealing_the_password(self, url: str, complaint: str) -> None:
         with pytest.raises(DatabaseFailure, match=complaint) as error:
             database.read("environment", environ={"DATABASE_URL": url})
         assert "secret" not in str(error.value)
         assert "\n" not in str(error.value)
 
-    def test_of_a_password_file_that_is_not_there(self) -> None:
+    def test_of_a_missing_password_file(self) -> None:
         with pytest.raises(DatabaseFailure, match=r"^DATABASE_PASSWORD_FILE=/no/such: "):
             database.read("mysql://h/x", environ={"DATABASE_PASSWORD_FILE": "/no/such"})
 
@@ -330,7 +330,7 @@ def test_settings_are_checked_before_anything_is_read(
         config_file.load(path)
 
 
-def test_the_command_trains_from_the_database_that_the_environment_names(
+def test_the_command_trains_from_the_database_in_the_environment(
     ward: Path, from_files: Stream, tmp_path: Path
 ) -> None:
     opened = connect(f"sqlite:///{tmp_path}/icu.sqlite")

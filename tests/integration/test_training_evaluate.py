@@ -74,7 +74,7 @@ class TestOutcomes:
         assert found.left_out["repeated outcome"] == 1
         assert len(found.table) == len(outcome_file.read(ward, DIED).table) - 1
 
-    def test_outcomes_of_other_stays_are_no_training_data(self, ward: Path, tmp_path: Path) -> None:
+    def test_outcomes_of_other_stays_are_rejected(self, ward: Path, tmp_path: Path) -> None:
         text = (ward / "outcome.csv").read_text().replace(";2021-", ";2020-")
         folder = self.rewritten(ward, tmp_path / "other", text)
         stream = read_stream(Data(folder=ward))
@@ -92,7 +92,7 @@ class TestOutcomes:
 
 
 class TestEvaluate:
-    def test_a_finished_model_gets_the_figures_of_its_report(
+    def test_evaluation_of_a_finished_model_equals_its_report(
         self, trained: tuple[train.Result, Path], ward: Path, tmp_path: Path
     ) -> None:
         result, models = trained
@@ -118,14 +118,14 @@ class TestEvaluate:
         tables = json.loads(page.with_suffix(".json").read_text())
         assert tables["headline"][0]["rows"] == found.judgement.headline[0].rows
 
-    def test_data_that_were_trained_on_are_warned_of(
+    def test_training_data_cause_a_warning(
         self, trained: tuple[train.Result, Path], ward: Path
     ) -> None:
         _, models = trained
         request = evaluate.Request(model="small/1", folder=ward, models=models, resamples=20)
         assert "trained on the same data" in evaluate.run(request).warnings[0]
 
-    def test_a_recalibrated_version_is_right_on_patients_it_did_not_see(
+    def test_a_recalibrated_version_is_calibrated_on_other_patients(
         self, trained: tuple[train.Result, Path], ward: Path
     ) -> None:
         _, models = trained
@@ -145,7 +145,7 @@ class TestEvaluate:
         shift = odds[1] - odds[0]
         assert shift == pytest.approx(np.full(len(shift), shift[0]), abs=1e-6)
 
-    def test_the_command_names_what_is_wrong_in_one_line(self, tmp_path: Path) -> None:
+    def test_the_command_reports_errors_in_one_line(self, tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "training", "evaluate", "none/1", str(tmp_path)],
             cwd=ROOT,
@@ -158,7 +158,7 @@ class TestEvaluate:
 
 
 class TestTimedLabels:
-    def test_rows_after_the_event_are_kept_as_long_as_asked(self, ward: Path) -> None:
+    def test_rows_after_the_event_are_kept_for_the_configured_hours(self, ward: Path) -> None:
         stream = read_stream(Data(folder=ward))
         table = outcome_file.read(ward, SOON).table
         table = table.assign(died_after_hours=table["died_after_hours"] - 30)  # at hour 10
@@ -170,7 +170,7 @@ class TestTimedLabels:
         }
         assert (last[SOON], last[kept]) == (1, -3)
 
-    def test_every_hour_of_a_stay_weighs_the_same(self, ward: Path) -> None:
+    def test_every_hour_has_the_same_weight(self, ward: Path) -> None:
         """Stays that end with the event have fewer readings, which must not count for more."""
         stream = read_stream(Data(folder=ward))
         table = outcome_file.read(ward, SOON).table

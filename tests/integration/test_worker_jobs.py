@@ -131,7 +131,7 @@ def call(function: object, *arguments: object, instance: object = None) -> bytes
     return json.dumps([function, instance, arguments, {}]).encode()
 
 
-def test_a_job_runs_nothing_but_the_two_jobs(tool: Tool) -> None:
+def test_a_job_can_run_only_the_two_functions(tool: Tool) -> None:
     command = f"touch {tool.mark}"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

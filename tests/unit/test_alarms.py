@@ -99,7 +99,7 @@ class TestByHand:
         {"at": 0.5, "revision": 0},
     ],
 )
-def test_an_invalid_policy_is_refused(policy: dict[str, object]) -> None:
+def test_an_invalid_policy_is_rejected(policy: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(policy, Policy)
 

@@ -28,7 +28,7 @@ class TestByHand:
         assert found.patient_days == 3
         assert found.per_patient_day == pytest.approx(2 / 3)
 
-    def test_an_event_is_detected_in_the_window_alone(self) -> None:
+    def test_an_event_is_detected_only_in_the_window(self) -> None:
         early = path([0.6] + [0.1] * 11, event=True, event_at=12.0)  # 12 hours before
         right = path([0.1] * 6 + [0.6, 0.1], event=True, event_at=10.0)  # 4 hours before
         late = path([0.1] * 10 + [0.6], event=True, event_at=10.0)  # at the event

@@ -70,7 +70,7 @@ def test_the_shift_makes_the_mean_right() -> None:
     ],
     ids=["separated", "reversed", "touching", "constant", "no event"],
 )
-def test_no_finite_line_is_not_estimable(y: list[int], p: list[float]) -> None:
+def test_calibration_without_a_finite_line_is_not_estimable(y: list[int], p: list[float]) -> None:
     found = calibration.line(np.array(y), np.array(p), np.ones(6))
     assert np.isnan(found).all()
     # Rows of weight 0, as a bootstrap leaves them, change nothing.

@@ -324,7 +324,7 @@ def test_no_feature_changes_when_the_future_does(
 
 @bounded
 @given(streams(), declarations, st.sets(st.integers(0, 39)))
-def test_rows_asked_for_are_those_of_all_rows(
+def test_requested_rows_equal_those_of_all_rows(
     readings: list[Reading], declared: list[Feature], places: set[int]
 ) -> None:
     chosen = np.array([place in places for place in range(len(readings))])
@@ -344,7 +344,7 @@ def test_a_restart_changes_no_bit_of_any_feature(
 
 @bounded
 @given(streams(), st.one_of(st.none(), st.integers(0, 61)), st.randoms())
-def test_last_rows_are_what_was_known_at_the_time(
+def test_last_rows_include_only_known_readings(
     readings: list[Reading],
     hours: int | None,
     random: st.randoms,  # type: ignore[valid-type]
@@ -425,7 +425,9 @@ def test_small_spreads_far_from_zero_keep_nine_digits(level: float) -> None:
         np.testing.assert_allclose(bulk.iloc[known - 1], np.array(expected, float), rtol=1e-9)
 
 
-def test_windows_of_every_size_are_cut_into_bounded_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_of_every_size_are_processed_in_bounded_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     readings, ages = random_stays(default_rng(99), 20)
     declared = [Feature.parse(f"heart_rate__{name}__24h") for name in ("mean", "count", "age")]
     whole = bulk_features(table(readings), ages_table(ages), declared)
@@ -440,7 +442,7 @@ def test_no_readings_give_no_rows() -> None:
     assert found.shape == (0, 4)
 
 
-def test_a_value_that_is_no_number_is_refused_by_label() -> None:
+def test_a_non_finite_value_is_reported_by_label() -> None:
     bad = table([Reading(4, (7, date(2019, 2, 1)), 0, "temperature", math.nan)])
     with pytest.raises(ValueError, match="reading 4: value is not a finite number"):
         bulk_features(bad, ages_table(), list(FORMULA))

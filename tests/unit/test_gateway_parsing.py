@@ -20,7 +20,7 @@ from wire.vitals import VITALS
 READER = Reader(Codes(), ZoneInfo("Europe/Berlin"), "", lambda system, code: None)
 
 
-def test_frames_are_the_same_cut_at_every_byte() -> None:
+def test_frames_do_not_depend_on_chunk_boundaries() -> None:
     for message in corpus():
         stream = b"junk" + wrap(message) + b"\r\n" + wrap(message)
         for cut in range(len(stream) + 1):
@@ -32,7 +32,7 @@ def test_frames_are_the_same_cut_at_every_byte() -> None:
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
-def test_any_bytes_are_read_or_refused(data: st.DataObject) -> None:
+def test_any_bytes_are_parsed_or_rejected(data: st.DataObject) -> None:
     message = bytearray(data.draw(st.sampled_from(corpus())))
     for _ in range(data.draw(st.integers(0, 8))):
         at = data.draw(st.integers(0, len(message)))
@@ -60,6 +60,6 @@ def test_every_code_is_of_a_known_parameter() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_a_code_in_an_unknown_unit_is_no_value() -> None:
+def test_a_code_in_an_unknown_unit_is_rejected() -> None:
     with pytest.raises(gateway.codes.UnknownUnit):
         Codes().conversion([("LN", "2345-7")], "furlong")

@@ -58,7 +58,7 @@ def test_an_empty_list_gets_an_empty_list(client: FlaskClient) -> None:
     assert post(client, []).json == []
 
 
-def test_ten_thousand_rows_go_in_one_call(client: FlaskClient) -> None:
+def test_ten_thousand_rows_fit_in_one_request(client: FlaskClient) -> None:
     assert len(post(client, [ROW] * 10_000).json) == 10_000
 
 
@@ -72,19 +72,19 @@ def test_ten_thousand_rows_go_in_one_call(client: FlaskClient) -> None:
         max_size=40,
     )
 )
-def test_a_row_is_predicted_alike_to_the_last_bit_in_any_batch(
+def test_a_prediction_is_the_same_to_the_last_bit_in_any_batch(
     client: FlaskClient, rows: list[dict[str, float | None]]
 ) -> None:
     together = [each["probability"] for each in post(client, rows).json]
     assert together == [post(client, row).json["probability"] for row in rows]
 
 
-def test_a_null_is_filled_where_the_model_says_so(client: FlaskClient) -> None:
+def test_a_null_is_replaced_by_the_fill_value(client: FlaskClient) -> None:
     row = {**ROW, "standard_deviation_temperature": None}
     assert post(client, row).json["probability"] == pytest.approx(formula(row), rel=1e-13)
 
 
-def test_a_model_with_further_outputs_gives_them_too(client: FlaskClient) -> None:
+def test_all_outputs_of_a_model_are_returned(client: FlaskClient) -> None:
     row = {"respiration_rate__last": 22, "blood_pressure__last": 100, "gcs__last": None}
     answer = post(client, row, "?model=qsofa&version=2016").json
     assert (answer["score"], answer["missing"]) == (2, "gcs__last")
@@ -103,7 +103,7 @@ def test_a_model_with_further_outputs_gives_them_too(client: FlaskClient) -> Non
         ({"ages": 1}, "ages", "is not a feature of formula/1"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(
+def test_a_wrong_value_is_rejected_by_name(
     client: FlaskClient, change: dict[str, Any], field: str, words: str
 ) -> None:
     for document, where in (({**ROW, **change}, {}), ([ROW, {**ROW, **change}], {"row": 1})):
@@ -115,14 +115,14 @@ def test_a_wrong_value_is_refused_by_name(
         assert {name: answer.json[name] for name in ("row",) if name in answer.json} == where
 
 
-def test_a_feature_left_out_is_refused_by_name(client: FlaskClient) -> None:
+def test_a_missing_feature_is_rejected_by_name(client: FlaskClient) -> None:
     answer = post(client, {name: value for name, value in ROW.items() if name != "age"})
     assert (answer.status_code, answer.json["field"]) == (400, "age")
     assert "is missing" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"3", b"null", b'"a"', b"\xff", b"[" * 9999])
-def test_a_broken_body_is_refused(client: FlaskClient, body: bytes) -> None:
+def test_an_invalid_body_is_rejected(client: FlaskClient, body: bytes) -> None:
     answer = client.post("/api/model?model=formula", data=body, content_type="application/json")
     assert answer.status_code == 400
     assert answer.json is not None
@@ -141,7 +141,7 @@ def test_a_broken_body_is_refused(client: FlaskClient, body: bytes) -> None:
         ("POST", "/api/model?model=..", 404),
     ],
 )
-def test_what_is_not_there_is_a_problem_document(
+def test_unknown_paths_get_a_problem_document(
     client: FlaskClient, method: str, path: str, status: int
 ) -> None:
     answer = client.open(path, method=method, json=ROW if method == "POST" else None)
@@ -153,13 +153,13 @@ def test_what_is_not_there_is_a_problem_document(
     assert ("Allow" in answer.headers) == (status == 405)
 
 
-def test_a_body_of_another_type_is_refused(client: FlaskClient) -> None:
+def test_a_body_of_another_type_is_rejected(client: FlaskClient) -> None:
     answer = client.post("/api/model", data=json.dumps(ROW), content_type="text/plain")
     assert answer.status_code == 415
     assert answer.content_type == "application/problem+json"
 
 
-def test_a_body_too_large_is_refused_packed_or_unpacked(client: FlaskClient) -> None:
+def test_a_too_large_body_is_rejected_compressed_or_not(client: FlaskClient) -> None:
     plain = b" " * (BODY_LIMIT + 1)
     for body, headers in ((plain, {}), (gzip.compress(plain), {"Content-Encoding": "gzip"})):
         answer = client.post(
@@ -169,7 +169,7 @@ def test_a_body_too_large_is_refused_packed_or_unpacked(client: FlaskClient) -> 
         assert answer.content_type == "application/problem+json"
 
 
-def test_a_fault_of_the_server_is_a_problem_document_without_its_details(
+def test_an_internal_error_is_a_problem_document_without_details(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(Settings(models=MODELS, model_state=tmp_path / "s.sqlite"))
@@ -186,7 +186,7 @@ def test_a_fault_of_the_server_is_a_problem_document_without_its_details(
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
-def test_bodies_are_unpacked_and_answers_packed(client: FlaskClient, pack: Any) -> None:
+def test_bodies_are_decompressed_and_responses_compressed(client: FlaskClient, pack: Any) -> None:
     encoding = "gzip" if pack is gzip.compress else "deflate"
     answer = client.post(
         "/api/model?model=formula",
@@ -203,7 +203,7 @@ def test_bodies_are_unpacked_and_answers_packed(client: FlaskClient, pack: Any) 
     ("encoding", "body", "status"),
     [("gzip", b"{}", 400), ("gzip", gzip.compress(b"{}", mtime=0)[:-9], 400), ("br", b"{}", 415)],
 )
-def test_a_body_packed_wrongly_is_refused(
+def test_a_damaged_compressed_body_is_rejected(
     client: FlaskClient, encoding: str, body: bytes, status: int
 ) -> None:
     answer = client.post(
@@ -215,7 +215,7 @@ def test_a_body_packed_wrongly_is_refused(
     assert answer.status_code == status
 
 
-def test_the_declaration_names_features_as_the_tool_reads_them(tmp_path: Path) -> None:
+def test_the_declaration_has_the_features_that_the_tool_parses(tmp_path: Path) -> None:
     models = copy_models(tmp_path, "formula")
     client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
     answer = client.get("/api/model")
@@ -251,7 +251,7 @@ def declaration(
     }
 
 
-def test_health_tells_the_champion_or_why_there_is_none(tmp_path: Path) -> None:
+def test_health_reports_the_champion_or_the_reason(tmp_path: Path) -> None:
     models = copy_models(tmp_path, "formula")
     settings = Settings(models, tmp_path / "s.sqlite")
     assert create_app(settings).test_client().get("/health").json == {

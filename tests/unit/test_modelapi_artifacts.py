@@ -59,13 +59,13 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("file", ["model.joblib", "golden.json", "MODEL_CARD.md"])
-def test_a_file_that_was_tampered_with_is_refused(models: Path, file: str) -> None:
+def test_a_changed_file_is_rejected(models: Path, file: str) -> None:
     path = models / "formula" / "1" / file
     path.write_bytes(path.read_bytes() + b" ")
     assert f"{path}: SHA-256 is" in refused(models)
 
 
-def test_a_pickle_is_not_opened_before_its_digest_matched(models: Path) -> None:
+def test_a_pickle_is_opened_only_after_its_digest_matches(models: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (models / "sprung",))
@@ -75,13 +75,13 @@ def test_a_pickle_is_not_opened_before_its_digest_matched(models: Path) -> None:
     assert not (models / "sprung").exists()
 
 
-def test_another_version_of_scikit_learn_is_refused(models: Path) -> None:
+def test_another_version_of_scikit_learn_is_rejected(models: Path) -> None:
     folder = models / "formula" / "1"
     edit(folder, "manifest.json", lambda m: m["libraries"].update({"scikit-learn": "1.5.0"}))
     assert "was made with scikit-learn 1.5.0, this is" in refused(models)
 
 
-def test_a_golden_row_off_by_a_millionth_is_refused(models: Path) -> None:
+def test_a_golden_row_off_by_a_millionth_is_rejected(models: Path) -> None:
     def change(rows: Any) -> None:
         rows[2]["outputs"]["probability"] += 1e-6
 
@@ -89,7 +89,7 @@ def test_a_golden_row_off_by_a_millionth_is_refused(models: Path) -> None:
     assert "golden.json: row 3: probability is" in refused(models)
 
 
-def test_a_missing_file_is_refused(models: Path) -> None:
+def test_a_missing_file_is_rejected(models: Path) -> None:
     (models / "formula" / "1" / "model.joblib").unlink()
     assert "model.joblib: No such file" in refused(models)
 
@@ -112,17 +112,17 @@ def test_a_missing_file_is_refused(models: Path) -> None:
         (lambda m: m["outputs"].append({"name": "q"}), "returns probability, declares"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(models: Path, change: Any, words: str) -> None:
+def test_an_invalid_manifest_is_rejected(models: Path, change: Any, words: str) -> None:
     edit(models / "formula" / "1", "manifest.json", change)
     assert words in refused(models)
 
 
-def test_a_manifest_that_is_not_json_is_refused(models: Path) -> None:
+def test_a_manifest_that_is_not_json_is_rejected(models: Path) -> None:
     (models / "formula" / "1" / "manifest.json").write_text("{")
     assert "manifest.json: Input data was truncated" in refused(models)
 
 
-def test_a_scorecard_of_other_features_is_refused(models: Path) -> None:
+def test_a_scorecard_of_other_features_is_rejected(models: Path) -> None:
     edit(models / "qsofa" / "2016", "scorecard.json", lambda card: card["parts"].reverse())
     assert "parts: must be the manifest's features" in refused(models, "qsofa", "2016")
 
@@ -134,7 +134,7 @@ def test_a_linear_model_needs_neither_pickle_nor_library_versions(models: Path) 
     assert load(models, "plain").predict(row)["probability"] == pytest.approx([expected])
 
 
-def test_versions_are_in_the_order_of_people(models: Path) -> None:
+def test_versions_are_in_natural_order(models: Path) -> None:
     for version in ("1.10", "1.9", "1.2-beta"):
         add_linear(models, "plain", version, 0.0)
     versions = [ref.version for ref in Repository(models).refs() if ref.model == "plain"]
@@ -218,7 +218,7 @@ def test_an_imputer_that_drops_a_column_is_fused_too(tmp_path: Path, data: Any) 
     assert fused.coefficients[2] == fused.missing[2] == 0
 
 
-def test_a_pipeline_that_is_not_linear_is_served_as_it_is(tmp_path: Path, data: Any) -> None:
+def test_a_nonlinear_pipeline_is_served_unchanged(tmp_path: Path, data: Any) -> None:
     x, y = data
     pipeline = make_pipeline(
         SimpleImputer(), PolynomialFeatures(2), StandardScaler(), LogisticRegression(max_iter=2000)
@@ -247,7 +247,7 @@ def test_boosted_trees_are_served_compiled(tmp_path: Path, data: Any) -> None:
     assert np.abs(model.predict(x)["probability"] - expected).max() < 1e-12
 
 
-def test_a_compiled_form_that_disagrees_is_not_served(
+def test_a_differing_compiled_form_is_not_served(
     tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = data
@@ -258,7 +258,7 @@ def test_a_compiled_form_that_disagrees_is_not_served(
     assert isinstance(load(tmp_path, "trained").predictor, Estimator)
 
 
-def test_a_joblib_file_that_is_no_estimator_is_refused(tmp_path: Path, data: Any) -> None:
+def test_a_joblib_file_without_an_estimator_is_rejected(tmp_path: Path, data: Any) -> None:
     x, y = data
     folder = write(tmp_path, make_pipeline(SimpleImputer(), LogisticRegression()).fit(x, y), x)
     joblib.dump({"not": "a model"}, folder / "model.joblib")
@@ -275,7 +275,7 @@ def test_an_artifact_is_never_overwritten_with_other_content(tmp_path: Path) -> 
         default_model.build(tmp_path)
 
 
-def test_the_shipped_models_are_what_the_scripts_build(tmp_path: Path) -> None:
+def test_the_scripts_build_the_shipped_models(tmp_path: Path) -> None:
     for folder in (default_model.build(tmp_path), *rule_models.build(tmp_path)):
         shipped = MODELS / folder.relative_to(tmp_path)
         for path in shipped.iterdir():
@@ -293,7 +293,7 @@ def described(folder: Path) -> Manifest:
 
 
 @pytest.mark.parametrize("ref", Repository(MODELS).refs(), ids=str)
-def test_every_shipped_model_is_sound(ref: Ref) -> None:
+def test_every_shipped_model_is_valid(ref: Ref) -> None:
     Repository(MODELS).load(ref)
 
 
@@ -308,11 +308,11 @@ def test_every_shipped_model_is_sound(ref: Ref) -> None:
         ("standard_deviation_temperature", ("temperature", "std", None)),
     ],
 )
-def test_a_feature_name_reads_from_the_right(name: str, meaning: tuple[Any, ...]) -> None:
+def test_feature_names_are_parsed_from_the_right(name: str, meaning: tuple[Any, ...]) -> None:
     assert read_name(name) == meaning
 
 
 @pytest.mark.parametrize("name", ["", "heart_rate", "__last", "x__median", "x__last__0h", "x__6h"])
-def test_other_names_are_refused(name: str) -> None:
+def test_other_names_are_rejected(name: str) -> None:
     with pytest.raises(ValueError, match=f"feature '{name}': "):
         Feature(name)

@@ -99,6 +99,6 @@ def test_the_answer_names_method_scale_and_features(tmp_path: Path) -> None:
     assert math.log(probability / (1 - probability)) == pytest.approx(-5 + sum(terms))
 
 
-def test_too_many_rows_are_refused(tmp_path: Path) -> None:
+def test_too_many_rows_are_rejected(tmp_path: Path) -> None:
     answer = ask(tmp_path, "formula", ROW, rows=101)
     assert (answer.status_code, answer.content_type) == (413, "application/problem+json")

@@ -106,7 +106,7 @@ def test_qsofa_is_its_three_criteria(qsofa: Model, rr: int, sbp: int, gcs: int) 
     assert outputs["probability"] == outputs["score"] / 3
 
 
-def test_missing_parts_are_stated_and_count_nothing(news2: Model) -> None:
+def test_missing_parts_are_listed_and_count_0(news2: Model) -> None:
     outputs = ask(news2, 25, math.nan, math.nan, 120, 72, math.nan, 37.0)
     assert outputs == {
         "probability": 3 / 20,
@@ -132,6 +132,6 @@ def test_points_of_the_parts_explain_the_score(news2: Model) -> None:
     assert explanation.base.tolist() == [0]
 
 
-def test_bounds_that_do_not_ascend_are_refused() -> None:
+def test_unsorted_bounds_are_rejected() -> None:
     with pytest.raises(ValueError, match="must ascend"):
         Part("x", (2.0, 1.0), (0, 1, 2))

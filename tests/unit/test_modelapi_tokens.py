@@ -82,13 +82,13 @@ def claims(**changes: Any) -> dict[str, Any]:
     return {"sub": "tool", "exp": time.time() + 60, **changes}
 
 
-def test_a_token_of_this_key_gets_in(client: FlaskClient, keys: Keys) -> None:
+def test_a_valid_token_is_accepted(client: FlaskClient, keys: Keys) -> None:
     token = jwt.encode(claims(), keys.private, keys.algorithm)
     assert call(client, f"Bearer {token}").status_code == 200
     assert call(client, f"bearer {token}").status_code == 200
 
 
-def test_the_printed_token_gets_in(client: FlaskClient, keys: Keys, tmp_path: Path) -> None:
+def test_the_printed_token_is_accepted(client: FlaskClient, keys: Keys, tmp_path: Path) -> None:
     code, token, _ = command(
         tmp_path / "models", tmp_path / "s", "token", "--key", str(keys.signing), "--days", "1"
     )
@@ -106,16 +106,18 @@ def test_the_printed_token_gets_in(client: FlaskClient, keys: Keys, tmp_path: Pa
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic dXNlcjpw", "x"])
-def test_no_token_is_said_so(client: FlaskClient, header: str | None) -> None:
+def test_a_missing_token_is_reported(client: FlaskClient, header: str | None) -> None:
     refused(client, header, "NoAuthorizationError", "Missing Authorization Header")
 
 
-def test_an_expired_token_is_said_so(client: FlaskClient, keys: Keys) -> None:
+def test_an_expired_token_is_reported(client: FlaskClient, keys: Keys) -> None:
     token = jwt.encode(claims(exp=time.time() - 1), keys.private, keys.algorithm)
     refused(client, f"Bearer {token}", "ExpiredSignatureError", "Signature has expired")
 
 
-def test_a_token_of_another_key_is_said_so(client: FlaskClient, keys: Keys, tmp_path: Path) -> None:
+def test_a_token_of_another_key_is_reported(
+    client: FlaskClient, keys: Keys, tmp_path: Path
+) -> None:
     (tmp_path / "foreign").mkdir()
     foreign = Keys(tmp_path / "foreign", keys.algorithm)
     private = "another " * 8 if keys.algorithm == "HS256" else foreign.private
@@ -127,7 +129,7 @@ def part(document: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
 
 
-def test_tokens_of_another_kind_are_said_so(client: FlaskClient, keys: Keys) -> None:
+def test_tokens_of_another_kind_are_reported(client: FlaskClient, keys: Keys) -> None:
     unsigned = f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims(exp=2**31))}."
     others = [alg for alg in ("HS384", "RS384", "ES256") if alg[:2] == keys.algorithm[:2]]
     without_expiry = jwt.encode({"sub": "tool"}, keys.private, keys.algorithm)
@@ -142,7 +144,7 @@ def test_tokens_of_another_kind_are_said_so(client: FlaskClient, keys: Keys) -> 
 
 
 @pytest.mark.parametrize("keys", ["RS256", "ES256"], indirect=True)
-def test_a_public_key_is_no_secret(client: FlaskClient, keys: Keys) -> None:
+def test_a_public_key_is_not_used_as_a_secret(client: FlaskClient, keys: Keys) -> None:
     """The old trick: sign with HS256, the public key's text being the secret."""
     head, body = part({"alg": "HS256", "typ": "JWT"}), part(claims())
     mac = hmac.digest(keys.file.read_bytes(), f"{head}.{body}".encode(), "sha256")
@@ -192,7 +194,7 @@ def test_a_token_changes_models_from_outside(tmp_path: Path, keys: Keys, action:
     assert answer.status_code == 200
 
 
-def test_without_a_key_no_token_is_asked_for(tmp_path: Path) -> None:
+def test_without_a_key_no_token_is_required(tmp_path: Path) -> None:
     models = copy_models(tmp_path / "models", "formula")
     client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
     assert call(client, None).status_code == 200
@@ -217,9 +219,7 @@ def test_without_a_key_no_token_is_asked_for(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_unusable_key_is_refused_at_the_start(
-    tmp_path: Path, content: bytes, words: str
-) -> None:
+def test_an_invalid_key_is_an_error_at_start(tmp_path: Path, content: bytes, words: str) -> None:
     key = tmp_path / "key"
     key.write_bytes(content)
     with pytest.raises(ValueError, match=words):

@@ -83,9 +83,7 @@ def hospital(tmp_path: Path) -> Hospital:
 
 
 class TestStream:
-    def test_a_discharge_is_told_after_the_last_reading_of_its_day(
-        self, hospital: Hospital
-    ) -> None:
+    def test_a_discharge_follows_the_last_reading_of_its_day(self, hospital: Hospital) -> None:
         rows = hospital.merge(
             signal=SIGNAL
             + "2;2019-02-21;0;heart_rate;71\n"
@@ -201,7 +199,7 @@ class TestFileForms:
         assert rows == ["1 2019-02-15 7 température 37.5", "1 2019-02-15 7 heart_rate 80.0"]
 
     @pytest.mark.parametrize("block", [1, 7, 40, 1000])
-    def test_blocks_end_at_lines_wherever_they_are_cut(
+    def test_blocks_end_at_line_ends(
         self, hospital: Hospital, monkeypatch: pytest.MonkeyPatch, block: int
     ) -> None:
         body = "".join(f"1;15/02/2019;{n % 24};x{n};{n};\n" for n in range(40))
@@ -215,7 +213,7 @@ class TestFileForms:
         monkeypatch.setattr(csv_file, "BLOCK", block)
         assert (hospital.merge(), hospital.rejected()) == whole
 
-    def test_unnamed_and_further_columns_in_any_order(self, hospital: Hospital) -> None:
+    def test_unnamed_and_additional_columns_in_any_order(self, hospital: Hospital) -> None:
         rows = hospital.readings(
             age=";age;pat_id\n0;50;1\n1;60.5;2\n",
             signal=";Unnamed: 0; Value ;ward;HOUR;Pat_ID;parameter;day;\n"
@@ -244,7 +242,7 @@ class TestFileForms:
             '1;2019-02-15;7;"a""b";80"',
         ],
     )
-    def test_quotes_that_only_look_regular(self, hospital: Hospital, odd: str) -> None:
+    def test_irregular_quotes(self, hospital: Hospital, odd: str) -> None:
         quoted = '"1";"2019-02-15";"7";"x";"80"\n'
         rows = hospital.readings(signal=SIGNAL + quoted + odd + '\n1;2019-02-15;8;y";81\n')
         assert rows == ["1 2019-02-15 7 x 80.0", '1 2019-02-15 8 y" 81.0']
@@ -257,7 +255,7 @@ class TestFileForms:
         assert len(rows) == (2 if first else 1)
         assert [row[1] for row in hospital.rejected()] == [3 if first else 2]
 
-    def test_a_quote_that_is_never_closed_costs_one_line(self, hospital: Hospital) -> None:
+    def test_an_unclosed_quote_rejects_one_line(self, hospital: Hospital) -> None:
         rows = hospital.readings(
             signal=SIGNAL
             + '1;2019-02-15;6;"heart_rate;79\n'
@@ -272,7 +270,7 @@ class TestFileForms:
         ]
         assert hospital.index()["duplicates"]["signal.csv"] == 1
 
-    def test_blank_lines_are_no_rows_but_count_as_lines(self, hospital: Hospital) -> None:
+    def test_blank_lines_are_skipped_but_counted(self, hospital: Hospital) -> None:
         hospital.merge(signal="\n\n" + SIGNAL + "\n  \n" + ONE + "\n1;2019-02-15;7;x;ERR\n")
         assert hospital.rejected() == [("signal.csv", 8, "value", "ERR", "not a number")]
 
@@ -296,7 +294,7 @@ class TestFileForms:
             ("signal.csv", 4, "pat_id", "\\0\\0\\0", "NUL byte"),
         ]
 
-    def test_texts_are_not_turned_to_numbers_on_the_way(self, hospital: Hospital) -> None:
+    def test_texts_are_not_converted_to_numbers(self, hospital: Hospital) -> None:
         rows = hospital.readings(signal=SIGNAL + "0001;2019-02-15;07;007;1.50\n")
         assert rows == ["1 2019-02-15 7 007 1.5"]
 
@@ -329,7 +327,7 @@ class TestCells:
             ("1,2,3", "not a number"), ("37 5", "not a number"), ("٣٧", "not a number"),
         ],
     )  # fmt: skip
-    def test_values_refused(self, hospital: Hospital, text: str, reason: str) -> None:
+    def test_values_rejected(self, hospital: Hospital, text: str, reason: str) -> None:
         assert hospital.readings(signal=SIGNAL + ONE + f"1;2019-02-15;8;x;{text}\n") == [
             "1 2019-02-15 7 heart_rate 80.0"
         ]
@@ -351,7 +349,7 @@ class TestCells:
         assert rows == [f"1 {expected} x 1.0"]
 
     @pytest.mark.parametrize("text", ["25", "-1", "7.5", "24:30", "7:5", "x", "", "24:00:01"])
-    def test_hours_refused(self, hospital: Hospital, text: str) -> None:
+    def test_hours_rejected(self, hospital: Hospital, text: str) -> None:
         assert hospital.readings(signal=SIGNAL + f"1;2019-02-15;{text};x;1\n") == []
         assert hospital.rejected()[0][:4] == ("signal.csv", 2, "hour", text)
 
@@ -370,7 +368,7 @@ class TestCells:
             (4, "pat_id", "-1", "not a whole number"),
         ]
 
-    def test_parameters_refused(self, hospital: Hospital) -> None:
+    def test_parameters_rejected(self, hospital: Hospital) -> None:
         cells = ["", " ", "a\tb", '"a;b"', "x" * 65]
         body = "".join(f"1;2019-02-15;7;{cell};1\n" for cell in cells)
         assert hospital.readings(signal=SIGNAL + body) == []
@@ -422,7 +420,7 @@ class TestDates:
         ["", "31/02/2019", "13/13/2019", "2019-02-30", "2019-15-02", "15/02/19", "20190215",
          "yesterday", "0000-01-01", "9999-12-31", "1900-01-01", "2019-02-15 13:61"],
     )  # fmt: skip
-    def test_refused(self, hospital: Hospital, text: str) -> None:
+    def test_rejected(self, hospital: Hospital, text: str) -> None:
         assert hospital.readings(signal=SIGNAL + f"1;{text};7;x;1\n") == []
         assert hospital.rejected()[0][:4] == ("signal.csv", 2, "day", text)
 
@@ -442,13 +440,13 @@ class TestDates:
         assert [row[0] for row in rows] == ["reading"]
         assert rows[0][4] == ""
 
-    def test_each_file_its_own_form(self, hospital: Hospital) -> None:
+    def test_each_file_has_its_own_format(self, hospital: Hospital) -> None:
         assert hospital.readings(signal=SIGNAL + "1;14/02/2019;1;x;1\n2;2019-02-15;1;x;2\n") == [
             "1 2019-02-14 1 x 1.0",
             "2 2019-02-15 1 x 2.0",
         ]
 
-    def test_a_month_first_date_ends_the_merge(self, hospital: Hospital) -> None:
+    def test_a_month_first_date_is_an_error(self, hospital: Hospital) -> None:
         hospital.write(signal=SIGNAL + "1;14/02/2019;1;x;1\n\n1;02/15/2019;1;x;2\n")
         with pytest.raises(InputError) as error:
             hospital.merge()
@@ -461,7 +459,7 @@ class TestDates:
         ]  # fmt: skip
 
     @pytest.mark.parametrize("date_format", ["mm/dd/YYYY", "%m/%d/%Y", "MM-DD-YYYY"])
-    def test_month_first_when_told(self, hospital: Hospital, date_format: str) -> None:
+    def test_month_first_with_date_format(self, hospital: Hospital, date_format: str) -> None:
         rows = hospital.readings(
             date_format,
             admission="pat_id;date_admission;date_discharge\n1;02/03/2019;\n",
@@ -472,12 +470,12 @@ class TestDates:
             (4, "day", "15/02/2019", "not a date in the order of DATE_FORMAT")
         ]
 
-    def test_day_first_when_told_refuses_rows_only(self, hospital: Hospital) -> None:
+    def test_day_first_with_date_format_rejects_only_rows(self, hospital: Hospital) -> None:
         body = "1;14/02/2019;1;x;1\n1;02/15/2019;1;x;2\n"
         assert hospital.readings("dd/mm/YYYY", signal=SIGNAL + body) == ["1 2019-02-14 1 x 1.0"]
         assert len(hospital.rejected()) == 1
 
-    def test_an_order_that_nothing_tells_is_assumed_aloud(
+    def test_an_ambiguous_order_causes_a_warning(
         self, hospital: Hospital, caplog: pytest.LogCaptureFixture
     ) -> None:
         admission = "pat_id;date_admission;date_discharge\n1;03/02/2019;\n"
@@ -492,7 +490,7 @@ class TestDates:
         assert "no date shows" not in caplog.text
 
     @pytest.mark.parametrize("text", ["american", "dd/dd/YYYY", "YYYY/dd/mm", "ddmmYYYY", "%d"])
-    def test_a_setting_that_is_no_format(self, hospital: Hospital, text: str) -> None:
+    def test_an_invalid_date_format(self, hospital: Hospital, text: str) -> None:
         with pytest.raises(SettingError, match=f"DATE_FORMAT={text}: expected"):
             hospital.merge(text)
 
@@ -567,7 +565,7 @@ class TestPatients:
 
 
 class TestDuplicates:
-    def test_whole_lines_count_once(self, hospital: Hospital) -> None:
+    def test_duplicate_lines_count_once(self, hospital: Hospital) -> None:
         other = "1;2019-02-15;7;heart_rate;81\n"
         rows = hospital.readings(signal=SIGNAL + ONE + other + ONE + ONE)
         assert rows == ["1 2019-02-15 7 heart_rate 80.0", "1 2019-02-15 7 heart_rate 81.0"]
@@ -579,7 +577,7 @@ class TestDuplicates:
         )
         assert len(rows) == 2
 
-    def test_comments_that_differ_beyond_a_line_break_are_two(self, hospital: Hospital) -> None:
+    def test_records_that_differ_after_a_line_break_are_two(self, hospital: Hospital) -> None:
         rows = hospital.readings(
             signal="pat_id;day;hour;parameter;value;note\n"
             + "".join(f'1;2019-02-15;7;x;1;"seen\nby {who}"\n' for who in ("A", "B", "A"))
@@ -613,33 +611,33 @@ class TestFahrenheit:
         }
         assert "temperature: 3 readings of 1 stays were converted from °F to °C" in caplog.text
 
-    def test_a_whole_file_in_fahrenheit_however_short(self, hospital: Hospital) -> None:
+    def test_a_short_file_in_fahrenheit_is_converted(self, hospital: Hospital) -> None:
         assert self.values(hospital, self.signal((1, ["98.6"]), (2, ["100.4"]))) == {
             "1": ["37.0"],
             "2": ["38.0"],
         }
 
-    def test_a_series_with_both_units_is_left(
+    def test_a_series_with_both_units_is_not_converted(
         self, hospital: Hospital, caplog: pytest.LogCaptureFixture
     ) -> None:
         signal = self.signal((1, ["98.6", "99", "99", "37"]), (2, ["37"]))
         assert self.values(hospital, signal)["1"] == ["98.6", "99.0", "99.0", "37.0"]
         assert "temperature: 1 stays have values that may be °F" in caplog.text
 
-    def test_a_series_too_short_to_tell_is_rejected(self, hospital: Hospital) -> None:
+    def test_an_ambiguous_short_series_is_rejected(self, hospital: Hospital) -> None:
         signal = self.signal((1, ["98.6", "99"]), (2, ["37"]))
         assert self.values(hospital, signal) == {"2": ["37.0"]}
         assert [row[:4] for row in hospital.rejected()] == [
             ("signal.csv", 2, "value", "98.6"), ("signal.csv", 3, "value", "99.0")
         ]  # fmt: skip
 
-    def test_other_parameters_are_left_alone(self, hospital: Hospital) -> None:
+    def test_other_parameters_are_not_converted(self, hospital: Hospital) -> None:
         signal = self.signal((1, ["98.6", "99", "99"]), name="heart_rate")
         assert self.values(hospital, signal) == {"1": ["98.6", "99.0", "99.0"]}
 
 
 class TestFiles:
-    def test_derived_files_go_where_they_are_told(
+    def test_derived_files_go_to_the_configured_folder(
         self, hospital: Hospital, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         derived = tmp_path_factory.mktemp("derived")
@@ -648,7 +646,7 @@ class TestFiles:
         assert names == ["all_data.csv", "all_data.json", "rejected.csv"]
         assert len(list(hospital.folder.iterdir())) == 3
 
-    def test_done_again_only_when_something_changed(self, hospital: Hospital) -> None:
+    def test_the_merge_runs_again_only_after_a_change(self, hospital: Hospital) -> None:
         first = hospital.merge()
         before = (hospital.folder / "all_data.csv").stat().st_ino
         assert not prepare(hospital.folder, hospital.folder, None)
@@ -664,7 +662,7 @@ class TestFiles:
             assert prepare(hospital.folder, hospital.folder, "dd/mm/YYYY")
 
     @pytest.mark.parametrize("index", ["", "[]", "{}", '{"bytes": 5', "null"])
-    def test_a_broken_index_is_made_anew(self, hospital: Hospital, index: str) -> None:
+    def test_an_invalid_index_is_rebuilt(self, hospital: Hospital, index: str) -> None:
         rows = hospital.merge()
         (hospital.folder / "all_data.json").write_text(index)
         assert prepare(hospital.folder, hospital.folder, None)
@@ -733,7 +731,7 @@ class TestProgram:
         assert "signal.csv: 4 rows: 1 used, 2 rejected, 1 exact duplicates" in done.stderr
         assert "signal.csv: 2 rejected: not a number (first in line 4)" in done.stderr
 
-    def test_an_unusable_input_is_one_line(self, hospital: Hospital, tmp_path: Path) -> None:
+    def test_an_invalid_input_is_one_line(self, hospital: Hospital, tmp_path: Path) -> None:
         missing = tmp_path / "signal.csv"
         missing.unlink()
         done = self.run(tmp_path)

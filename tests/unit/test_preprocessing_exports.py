@@ -54,7 +54,7 @@ class TestDischarges:
         assert rejected(tmp_path)[1:] == []
 
     @pytest.mark.parametrize("text", ["soon", "2019-02-30", "31.02.2019", "20190220", "2019-02-01"])
-    def test_an_unusable_discharge_costs_the_discharge(self, tmp_path: Path, text: str) -> None:
+    def test_an_invalid_discharge_leaves_the_stay_open(self, tmp_path: Path, text: str) -> None:
         assert self.discharged(tmp_path, text) == []
         assert [(r["file"], r["line"], r["column"]) for r in rejected(tmp_path)] == [
             ("admission.csv", "2", "date_discharge")
@@ -92,7 +92,7 @@ class TestAges:
         assert [row["line"] for row in rejected(tmp_path)] == ["4"]
 
     @pytest.mark.parametrize("rows", ["1;63\n1;69\n", "1;63\n1;64\n1;66\n"])
-    def test_that_fit_no_stay_leave_the_first_stays(self, tmp_path: Path, rows: str) -> None:
+    def test_that_fit_no_stay_use_the_first_one(self, tmp_path: Path, rows: str) -> None:
         assert self.ages(tmp_path, "pat_id;age\n" + rows) == {"2128": "63.0", "2131": "63.0"}
         assert len(rejected(tmp_path)) == rows.count("\n") - 1
 
@@ -150,7 +150,7 @@ class TestUnits:
             ("lactate", [0.9, 0.8, 0.7]),
         ],
     )
-    def test_low_values_beside_usual_ones_are_left(
+    def test_low_values_among_usual_ones_are_not_converted(
         self, tmp_path: Path, parameter: str, values: list[float]
     ) -> None:
         assert self.values(tmp_path, parameter, values) == [values]
