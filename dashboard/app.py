@@ -67,7 +67,7 @@ async def _poll(app: web.Application, settings: Settings) -> AsyncIterator[None]
     redis = _redis(settings)
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        services = Services(session, settings.hospital_url, settings.model_url)
+        services = Services(session, settings.hospital_url.removesuffix("/sub"), settings.model_url)
         app[POLLER] = Poller(database, Queues(redis), services, app[PAGES])
         task = asyncio.create_task(app[POLLER].run())
         yield

@@ -115,6 +115,9 @@ async def pipeline(request: web.Request) -> web.Response:
         figures=content.get("figures"),
         services=_entries(content, "service"),
         reasons=_entries(content, "reason"),
+        gateway=content.get("gateway"),
+        senders=_entries(content, "sender"),
+        codes=_entries(content, "code"),
     )
 
 

@@ -15,6 +15,7 @@ from dashboard.database import Database
 from dashboard.explain import Explainer
 from dashboard.http_services import Health, Models, Services
 from dashboard.judge import Judge
+from dashboard.live_ward import LiveWard
 from dashboard.model_info import ModelInfo
 from dashboard.pipeline import Sample, Throughput, figures, rejected_content
 from dashboard.queue_state import Queues, QueueState
@@ -35,6 +36,8 @@ T = TypeVar("T")
 # within limits that keep the pages current.
 REST, REST_LONGEST, REST_FACTOR = 1.0, 3.0, 9
 MODELS_SECONDS = 5.0
+# Of the pipeline page.
+LISTS = ("reason", "sender", "code")
 # Maximum seconds that a page request waits for the database.
 ANSWER_SECONDS = 4.0
 
@@ -57,6 +60,7 @@ class Poller:
         # An SQLite connection belongs to one thread.
         self._thread = ThreadPoolExecutor(1, "database")
         self._throughput = Throughput()
+        self._live_ward = LiveWard()
         self._models = Models(error="was not queried yet")
         self._models_at = -MODELS_SECONDS
         self._round_at = clock()
@@ -67,7 +71,7 @@ class Poller:
         self.state = State()
         self.judge = Judge()
         self.epoch = secrets.token_hex(4)
-        self.pipeline = Topic({"reason": partial(pages.entry, "reason")})
+        self.pipeline = Topic({name: partial(pages.entry, name) for name in LISTS})
         self.shelf = Shelf(database, pages)
         self._reader = RoundReader(database, self.shelf)
         self.polled = asyncio.Event()
@@ -143,7 +147,7 @@ class Poller:
         metrics.DURATION.observe(self._read_seconds)
         at = self._clock()
         self.judge.observe(at, self.state, self._error, queues, hospital, model_api)
-        self._publish(at, queues)
+        self._publish(at, queues, hospital)
         if self._error is None:
             metrics.ROUND.set(time.time() - (self._clock() - began))
         self.polled.set()
@@ -168,7 +172,7 @@ class Poller:
             layout += (*self.model.key, self.model.unit)
         return status_fields(status, list(self.judge.board.services.values()), " ".join(layout))
 
-    def _publish(self, at: float, queues: QueueState) -> None:
+    def _publish(self, at: float, queues: QueueState, source: Health) -> None:
         self._version += 1
         clock, state = self.state.clock(None), self.state
         down = self._error is not None
@@ -188,6 +192,7 @@ class Poller:
         }
         pipeline |= self.judge.board.content(at)
         pipeline |= rejected_content(rejected)
+        pipeline |= self._live_ward.content(source, at, time.time())
         self.pipeline.update(pipeline, self._version)
         self.shelf.drop_unwanted()
         metrics.READERS.set(sum(view.readers for view in self.shelf.views.values()))

@@ -79,10 +79,12 @@ class Observation:
 
     @property
     def ended(self) -> bool:
-        """Whether the whole stream is stored."""
+        """Whether the whole stream is stored. The stream of a live ward has no end."""
         stored, answer = self.stored or 0, self.hospital.answer
         if self.queues.ended and self.stream == self.queues.stream and not self.waits:
             return True
+        if is_live(answer):
+            return False
         total = answer.get("messages")
         return (
             isinstance(total, int) and answer.get("stream") == self.stream and stored >= total > 0
@@ -98,6 +100,9 @@ class Board:
     def observe(self, observed: Observation, at: float) -> None:
         """Updates every service from one observation."""
         queues = observed.queues
+        source = self.services["hospital"]
+        if is_live(observed.hospital.answer):
+            source.name, source.role = "gateway", "receives the messages"
         self._observe("hospital", at, observed.hospital.error)
         self._observe("redis", at, queues.error, queues.run_id)
         self._observe("database", at, observed.error)
@@ -134,6 +139,11 @@ class Board:
             }
             for service in self.services.values()
         }
+
+
+def is_live(answer: Mapping[str, Any]) -> bool:
+    """Whether the source is the gateway of a live ward, by its answer to GET /health."""
+    return answer.get("mode") == "live"
 
 
 def _tool_error(observed: Observation) -> str | None:
