@@ -1,5 +1,6 @@
 """deploy/kubernetes: valid for current clusters, and the same services as in docker-compose.yml."""
 
+import json
 import os
 import re
 import subprocess
@@ -67,10 +68,16 @@ def resources(with_component: Callable[[str], Resources]) -> Resources:
 
 
 def validate(resources: Resources) -> None:
+    for (kind, _), item in resources.items():
+        if kind not in CUSTOM:
+            validate_once(json.dumps(item))
+
+
+@cache
+def validate_once(text: str) -> None:
+    """A resource of several kustomizations is the same in most, and a check takes 0.1 s."""
     for version in VERSIONS:
-        for (kind, _), item in resources.items():
-            if kind not in CUSTOM:
-                kubernetes_validate.validate(item, version, strict=True)
+        kubernetes_validate.validate(json.loads(text), version, strict=True)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
