@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import servers
 
-# These files take longest, so they begin first: no worker ends long after the others.
+# These files take longest, so they start first, and all workers end at about the same time.
 LONGEST = ("test_pipeline.py", "test_faults.py", "test_compose.py", "test_modelapi_openapi.py")
 
 
@@ -33,7 +33,9 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def new_database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], str]:
-    """A function that makes an empty `sqlite`, `mysql` or `mariadb` database; returns its URL."""
+    """A function that creates an empty `sqlite`, `mysql` or `mariadb` database and returns its
+    URL.
+    """
     folder: Path = tmp_path_factory.mktemp("databases")
 
     def port(kind: str) -> int:

@@ -1,4 +1,4 @@
-"""The alarms of the whole pipeline, sent to a receiver, under kills and between two replays."""
+"""The alarms of the whole pipeline, sent to a receiver, during kills and in two replays."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from wire.alarms import Policy
 
 pytestmark = pytest.mark.timeout(300)
 
-# Low thresholds: the synthetic patients are not very ill.
+# Low thresholds, because the synthetic patients are not very ill.
 RULES = {
     Ref("icu-mortality", "1"): Policy(at=0.1, clear=0.09, for_hours=1, silence_hours=2),
     Ref("formula", "1"): Policy(at=0.013, silence_hours=1, again_hours=6),
@@ -95,7 +95,7 @@ def test_alarms_are_the_same_after_kills_and_in_a_second_replay(
         received = pd.DataFrame(receiver.accepted)
         assert len(receiver.requests) > len(received)
     stay = ["pat_id", "date_admission", "model"]
-    # Each event, and those of a stay in order.
+    # All events are sent, and those of a stay in order.
     for _, events in received.groupby(stay):
         assert events["seq"].is_monotonic_increasing
     columns = ["seq", "model", "kind", "raised_seq", "pat_id"]

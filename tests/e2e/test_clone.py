@@ -1,4 +1,4 @@
-"""A clone as other people's machines make it: converted line ends, a folder of any name."""
+"""A clone with converted line ends, in a folder with an unusual name."""
 
 import json
 import os

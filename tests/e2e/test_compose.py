@@ -1,4 +1,4 @@
-"""The real stack: docker-compose.yml with MySQL, Redis and nginx, from build to fault."""
+"""The real stack of docker-compose.yml with MySQL, Redis and nginx."""
 
 import json
 import math
@@ -32,7 +32,7 @@ PATIENT = {
     "standard_deviation_temperature": 0.4,
 }
 
-# The first build installs all requirements; no test waits for anything this long otherwise.
+# The first build installs all requirements and takes long.
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1200)]
 
 
@@ -61,14 +61,14 @@ class Stack:
         self.compose("up", "--build", "--wait", "--wait-timeout", "600", *arguments)
 
     def run(self, service: str, *command: str, check: bool = True) -> str:
-        """What a command in a service's container prints."""
+        """The output of a command in a service's container."""
         return self.compose("exec", "-T", service, *command, check=check)
 
     def python(self, service: str, program: str) -> str:
         return self.run(service, "python", "-c", program).strip()
 
     def sql(self, statement: str) -> list[list[str]]:
-        """Rows of a statement, asked as the README tells people to ask."""
+        """The rows of a statement, with the documented command."""
         said = self.run("tooldb", "mysql", "tooldb", "--skip-column-names", "-e", statement)
         return [line.split("\t") for line in said.splitlines()]
 
@@ -130,7 +130,7 @@ def free_port() -> str:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack on a ward of its own, in a folder that its containers cannot write to."""
+    """The stack with its own ward, in a folder that the containers cannot write to."""
     if (
         not shutil.which("docker")
         or subprocess.run(["docker", "info"], capture_output=True).returncode
@@ -148,7 +148,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "PORT": free_port(),
         "TLS_PORT": free_port(),
         "ALLOWED_HOSTS": "wall.example.org, ward.example.org",
-        # The oracle reads the database from this machine, which isolated networks forbid.
+        # The oracle connects to the database from this machine, which isolated networks prevent.
         "INTERNAL_GATEWAY": "nat",
     }
     stack = Stack(environment, data, tmp_path_factory.mktemp("backups"))
@@ -162,7 +162,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def replayed(stack: Stack) -> Stack:
-    """The stack after a whole replay, which `down` and `up` cut in two, after a backup."""
+    """The stack after a backup and a whole replay, which `down` and `up` interrupted."""
 
     def stored() -> int:
         return int(stack.sql("SELECT count(*) FROM readings")[0][0])
@@ -326,7 +326,7 @@ def test_containers_have_only_needed_rights(stack: Stack) -> None:
         assert host["PidsLimit"], service
         assert not host["CapAdd"], service
         assert host["RestartPolicy"]["Name"] == "unless-stopped", service
-        # What is in force, not what was asked for.
+        # The effective limits, not the requested ones.
         status = dict(
             line.split(":", 1) for line in stack.run(service, "cat", "/proc/1/status").splitlines()
         )
@@ -483,7 +483,7 @@ def test_nginx_finds_a_modelapi_that_has_another_address(stack: Stack) -> None:
     assert status in (502, 504)
     assert headers["content-type"] == "application/problem+json"
     assert json.loads(body)["status"] == status
-    # Somebody else takes its address meanwhile.
+    # Another container takes its address meanwhile.
     squatter = subprocess.check_output(
         ["docker", "run", "--rm", "--detach", "--network", f"{PROJECT}_front", "redis:8"],
         text=True,
@@ -530,7 +530,7 @@ def test_the_pipeline_runs_with_tokens_on(stack: Stack, tmp_path: Path) -> None:
     assert headers["content-type"] == "application/problem+json"
     bearer = {"Authorization": f"Bearer {token.read_text().strip()}"}
     assert stack.get("/api/model", headers=bearer)[0] == 200
-    # The tool, started anew, asks for the declaration with the token it was given.
+    # The restarted tool requests the declaration with its token.
     wait_until(
         lambda: stack.sql("SELECT max(seen_at) FROM models") > [[asked_before]],
         "the tool's token is taken",

@@ -1,4 +1,4 @@
-"""The real pages on the real stack, in Debian's Chromium."""
+"""The real pages of the real stack, in Debian's Chromium."""
 
 import json
 import os
@@ -74,20 +74,22 @@ def wait(until: Callable[[], object], what: str, seconds: float = 60) -> None:
 
 
 def until(page: Any, script: str, argument: object) -> None:
-    """Until the script is true. Playwright's own way evaluates text, which the policy forbids."""
+    """Waits until the script returns true. Playwright's own method evaluates text, which the
+    security policy forbids.
+    """
 
     def holds() -> bool:
         try:
             return bool(page.evaluate(script, argument))
         except playwright.Error:
-            return False  # The page is loading itself anew, as it does for another stream.
+            return False  # The page is reloading itself, as it does for another stream.
 
     wait(holds, script, 30)
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """Half of the stream stored, the rest coming in slowly."""
+    """A pipeline with half of the stream stored and the rest arriving slowly."""
     data = synthetic(tmp_path_factory.mktemp("ward"), "--patients", "40", "--days", "8")
     with Pipeline(tmp_path_factory.mktemp("run"), data, REPLAY_RATE="1000") as found:
         found.wait(lambda: bool(found.health().get("messages")))
@@ -123,7 +125,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, dashboard: Dashboard) -> Iterator[Any]:
-    """A page that fails the test for any error, and for any request to elsewhere."""
+    """A page that fails the test on any error and on any request to another host."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     found = context.new_page()
     found.set_default_timeout(30_000)
@@ -140,7 +142,9 @@ def page(browser: Any, dashboard: Dashboard) -> Iterator[Any]:
 
 
 def refused(said: Any) -> bool:
-    """Errors of the page's own, such as what its policy forbids; not a server being away."""
+    """Whether an error is the page's own, such as a policy violation, and not an unavailable
+    server.
+    """
     return said.type == "error" and "Failed to load resource" not in said.text
 
 
@@ -235,7 +239,7 @@ def test_a_patient_page_shows_the_whole_stay(
     page.wait_for_selector("tbody[data-list=feature] rect[data-kind=raises]")
     page.wait_for_selector("#reasons li")
     assert 1 <= page.locator("#reasons li").count() <= 5
-    # What the linear model adds up is what it predicts.
+    # The contributions of the linear model add up to its prediction.
     told = page.locator("tbody[data-list=feature] tr td:nth-child(3)").all_inner_texts()
     risk = number(page.locator("[data-text=risk]").inner_text()) / 100
     log_odds = sum(number(text) for text in told)
@@ -289,7 +293,7 @@ def test_pages_work_by_keyboard_and_do_not_move_under_the_focus(
     first = page.locator(".bed h2 a").first
     first.focus()
     patient = first.inner_text()
-    # Another order arrives: it waits until the focus has left the list.
+    # A new order waits until the focus has left the list.
     page.evaluate(
         """() => {
             const list = document.querySelector("ol.ward");
@@ -345,7 +349,7 @@ def test_a_page_survives_a_restart_of_the_dashboard(page: Any, dashboard: Dashbo
 
 
 class Cable:
-    """A way to the dashboard on which live events can stop without either end being told."""
+    """A proxy to the dashboard that can stop forwarding without closing connections."""
 
     def __init__(self, to: int) -> None:
         self._to = to
@@ -356,7 +360,7 @@ class Cable:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """The connections that there are; later ones are whole."""
+        """Stops the existing connections; later ones work."""
         self._cut.set()
         self._cut = threading.Event()
 
@@ -425,7 +429,7 @@ def test_events_resume_after_the_last_id(dashboard: Dashboard) -> None:
     assert later.split("-")[0] == event.split("-")[0]
     assert int(later.split("-")[1]) > int(event.split("-")[1])
     assert len(json.dumps(news)) < len(json.dumps(everything)) / 3
-    # An id of another run of the dashboard: everything, as on a first visit.
+    # An id of another run of the dashboard gets everything, as on a first visit.
     assert len(first("00000000-5")[1]["html"]) > 5
 
 

@@ -1,4 +1,4 @@
-"""`make run`, `make replay` and `make token`: what cannot work is said first, in one line."""
+"""`make run`, `make replay` and `make token` report errors at the start, in one line."""
 
 import os
 import re
@@ -145,7 +145,7 @@ def test_a_replay_reports_where_rejected_rows_are(tmp_path: Path) -> None:
 
 
 def test_a_stopped_replay_leaves_nothing_running(tmp_path: Path) -> None:
-    """In a folder of its own, and not in var/, where another test's replay may be."""
+    """In a separate folder and not in var/, which another test's replay may use."""
     ward = synthetic(tmp_path / "ward", "--patients", "2", "--days", "1")
     program = f"""if True:
         from pathlib import Path

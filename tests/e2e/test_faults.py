@@ -53,12 +53,12 @@ def failing(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 def mend(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next start is that of the real tool."""
+    """Makes the next start use the real tool."""
     monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tool")
 
 
 def mark(pipeline: Pipeline, point: str) -> int:
-    """The id of the process that failed at the point; 0 before that."""
+    """The id of the process that failed at the point; 0 before the failure."""
     path = pipeline.folder / point
     return int(path.read_text() or 0) if path.exists() else 0
 
@@ -133,7 +133,7 @@ def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) ->
         other = second("buffer", pipeline)
         try:
             pipeline.wait(lambda: "standing by" in pipeline.log("buffer-2"))
-            # The first sleeps for longer than its lease, and wakes up without it.
+            # The first buffer sleeps longer than its lease, and loses it.
             pipeline.send("buffer", signal.SIGSTOP)
             pipeline.wait(lambda: "queued" in pipeline.log("buffer-2"))
             before = pipeline.committed()
@@ -229,7 +229,7 @@ def middle_batch(pipeline: Pipeline) -> bytes:
 
 
 def lose_a_job(pipeline: Pipeline) -> None:
-    """As if Redis had sent it to a connection that nobody reads any more."""
+    """As if Redis had sent it to a dead connection."""
     pipeline.redis.lrem(b"rq:queue:tool-0", 0, pipeline.redis.lindex(b"rq:queue:tool-0", 1))
 
 

@@ -33,13 +33,13 @@ def holders(pipeline: Pipeline) -> list[bytes | None]:
 
 
 def shares(pipeline: Pipeline) -> list[int]:
-    """How many partitions each tool has, the largest number first; empty if one has no tool."""
+    """The numbers of partitions per tool, largest first; empty if a partition has no tool."""
     found = holders(pipeline)
     return [] if None in found else sorted(Counter(found).values(), reverse=True)
 
 
 def store(pipeline: Pipeline, tool: str) -> None:
-    """Waits until this tool has stored a batch since it was started last."""
+    """Waits until this tool has stored a batch since its last start."""
     pipeline.wait(lambda: " stored, " in pipeline.log(tool).rpartition("lease taken")[2])
 
 

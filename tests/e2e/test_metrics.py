@@ -30,14 +30,14 @@ SERVICES = {
     "modelapi": "MODELAPI_PORT",
     "dashboard": "DASHBOARD_PORT",
 }
-# Programs of every replay; the dashboard is started by hand.
+# The programs of every replay; the dashboard is started separately.
 ALWAYS = [name for name in SERVICES if name != "dashboard"]
 
 pytestmark = pytest.mark.timeout(200)
 
 
 def program(name: str, *mounts: Path) -> list[str]:
-    """How to start promtool or prometheus: from PATH, or else from the image."""
+    """The command for promtool or prometheus: from PATH, or else from the image."""
     if found := shutil.which(name):
         return [found]
     image = ["docker", "image", "inspect", IMAGE]
@@ -64,7 +64,7 @@ def promtool(*arguments: str, given: str = "") -> None:
 
 
 def metrics(pipeline: Pipeline, service: str) -> str:
-    """What the service says at /metrics; nothing while it is away."""
+    """The service's /metrics; empty if it does not answer."""
     url = f"http://127.0.0.1:{pipeline.environ[SERVICES[service]]}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
@@ -124,7 +124,7 @@ def status(pipeline: Pipeline) -> "subprocess.CompletedProcess[str]":
 
 
 class Told:
-    """What a replay of the ward left behind."""
+    """The logs and metrics after a replay of the ward."""
 
     def __init__(self, pipeline: Pipeline, told: dict[str, str]) -> None:
         self.metrics = told
@@ -184,7 +184,7 @@ def test_each_message_is_counted_once_by_every_service(told: Told) -> None:
     # The rest of the messages are discharges.
     assert n * 0.9 < total(tool, "icu_tool_readings_total") < n
     predicted = total(tool, "icu_tool_predictions_total")
-    # A batch that found the database busy asks again.
+    # A batch that finds the database busy requests predictions again.
     assert 0 < predicted <= total(modelapi, "icu_modelapi_rows_total")
     assert total(modelapi, "icu_modelapi_champion_info") == 1
 
@@ -315,7 +315,9 @@ def test_counts_of_an_earlier_model_api_are_not_repeated(ward: Path, tmp_path: P
 
 @contextmanager
 def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
-    """The real one with our files, their times a hundredth; gives the values of a query's label."""
+    """The real Prometheus with our files and times divided by 100; returns the values of a query's
+    label.
+    """
     folder = pipeline.folder / "prometheus"
     folder.mkdir()
     port = free_port()
@@ -384,11 +386,11 @@ def started(pipeline: Pipeline, name: str) -> Iterator[None]:
 
 
 def test_a_broken_pipeline_raises_the_alarm(tmp_path: Path) -> None:
-    """Stopped model, then a stopped tool, then rows that cannot be used: each has its alert."""
+    """A stopped model, a stopped tool and rejected messages each raise their alert."""
     ward = synthetic(tmp_path, "--patients", "12", "--days", "6", "--seed", "2")
     signal = ward / "signal.csv"
     head, *rows = signal.read_text().splitlines()
-    # The first messages are good, every third of the later ones is impossible.
+    # The first messages are valid; every third of the later ones is implausible.
     for index in range(600, len(rows), 3):
         rows[index] = ";".join([*rows[index].split(";")[:4], "temperature", "378.0"])
     signal.write_text("\n".join([head, *rows]) + "\n")

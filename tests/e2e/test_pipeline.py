@@ -35,7 +35,7 @@ def test_a_replay_stores_and_predicts_what_pandas_computes(
     with Pipeline(tmp_path, ward, REPLAY_MODE=mode) as pipeline:
         pipeline.wait(lambda: settled(pipeline))
         check(ward, pipeline.database_url, mode)
-        # Read once, and nothing twice because a job seemed to be lost.
+        # Messages are read once; no job was wrongly considered lost.
         assert pipeline.log("hospital").count("connected:") == 1
         assert pipeline.position()["seq"] == pipeline.health()["messages"]
 
@@ -114,7 +114,7 @@ def test_a_promotion_in_mid_stream_omits_no_prediction(ward: Path, tmp_path: Pat
             cwd=ROOT,
             env=pipeline.environ,
         ) as promotion:
-            # The stream must not be over before a slow machine has promoted.
+            # The stream must not end before the promotion on a slow machine.
             pipeline.wait(lambda: pipeline.position()["seq"] > half)
             pipeline.send("hospital", signal.SIGSTOP)
             assert promotion.wait(60) == 0
@@ -124,9 +124,9 @@ def test_a_promotion_in_mid_stream_omits_no_prediction(ward: Path, tmp_path: Pat
         readings = table(pipeline.database_url, "readings")
         made = table(pipeline.database_url, "predictions")
         by_model = {model: set(rows["seq"]) for model, rows in made.groupby("model")}
-        # The champion of before goes on as a shadow, and the shadow of before too.
+        # The previous champion becomes a shadow, and the previous shadow remains one.
         assert by_model["icu-mortality"] == by_model["formula"] == set(readings["seq"])
-        # Each worker took the new one up between two batches, and has left nothing out since.
+        # Each worker switched to the new champion between two batches, without a gap.
         parts = readings["pat_id"].map(lambda pat_id: crc32(str(pat_id).encode()) % 2)
         for part in (0, 1):
             seqs = set(readings.loc[parts == part, "seq"])

@@ -55,7 +55,7 @@ def alarms(url: str, version: str = "1") -> list[tuple[Any, ...]]:
 
 
 def at(hour: float, value: float = 80.0, **more: Any) -> bytes:
-    """A reading; with one patient's first value 80 the mean stays near it."""
+    """A reading of the heart rate, whose mean determines the probability."""
     whole = int(hour)
     return message(value, hour=whole, minute=round((hour - whole) * 60), **more)
 
@@ -177,7 +177,7 @@ def stream(draw: random.Random, count: int) -> list[bytes]:
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the program handles it."""
+    """Simulates SIGKILL, because no code handles it."""
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -190,7 +190,7 @@ def test_the_same_stream_gives_the_same_alarms_after_any_faults(
     numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(sent, 1)]
     parts = {part: [r for r in numbered if partition_of(r.data, 2) == part] for part in (0, 1)}
     client = Client()
-    # At once and in turn, then in any order with outages and kills.
+    # First in order without faults, then in random order with outages and kills.
     for name, disturbed in (("calm", False), ("rough", True)):
         after, left = {0: 0, 1: 0}, {part: list(some) for part, some in parts.items()}
         handlers = {part: handler_of(database, DECLARATION, client) for part in parts}

@@ -1,4 +1,4 @@
-"""The backtest against scikit-learn and cases with a known answer, from tables made here."""
+"""The backtest compared with scikit-learn and with known results, on synthetic tables."""
 
 import json
 import sqlite3
@@ -34,7 +34,7 @@ INSERT INTO positions VALUES ('old', 0, 1, 1, '2026-01-01'), ('ward', 0, 9, 9, '
 def ward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     """A folder with outcome.csv and icu.sqlite, and the predictions as a table.
 
-    Model `good` knows half of what decides, `weak` a tenth, `none` nothing.
+    Model `good` uses half of the true risk, `weak` a tenth, `none` nothing.
     """
     folder = tmp_path_factory.mktemp("ward")
     draw = np.random.default_rng(5)
@@ -69,7 +69,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
 
 
 def write_tables(folder: Path, rows: pd.DataFrame, version: str) -> sqlite3.Connection:
-    """The tables of the pipeline, as far as a backtest reads them."""
+    """The tables of the pipeline that a backtest reads."""
     connection = sqlite3.connect(folder / "icu.sqlite")
     connection.executescript(TABLES)
     connection.executemany(
@@ -192,7 +192,9 @@ def test_recalibration_is_fitted_to_the_first_stays_and_evaluated_on_the_others(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Log odds 2 too high and twice as steep; the last column is the truth of the first half."""
+    """Log odds that are 2 too high and twice as steep; the last column is the true line of the
+    first half.
+    """
     folder, table = ward
     copytree(ROOT / "models" / "icu-mortality" / "2", tmp_path / "models" / "icu-mortality" / "2")
     monkeypatch.chdir(tmp_path)

@@ -49,7 +49,7 @@ class TestEventParser:
         messages = ['{"a":1}', "x" * LIMIT, self.LONG, '{"b":2}', self.LONG, '{"c":3}']
         text = b"".join(event(seq, data) for seq, data in enumerate(messages, 1))
         text = BOM * bom + text.replace(b"\n", line_end.encode())
-        # Cuts beside a line's end find more than cuts anywhere.
+        # Splits next to line ends find more faults than random splits.
         ends = [at for at, byte in enumerate(text) if byte in b"\r\n"]
         cuts += [max(0, ends[index % len(ends)] + off) for index, off in near]
         parser = EventParser(LIMIT + 50)
@@ -78,7 +78,7 @@ class TestEventParser:
         text = BOM + BOM + b"data: 1\n\n" + BOM + b"data: 2\n\n" + b"data: 3\n\n"
         parser = EventParser()
         found = parser.feed(text[:cut]) + parser.feed(text[cut:])
-        # A line that begins with a mark is a field of another name.
+        # A line that starts with a byte order mark is an unknown field.
         assert [each.data for each in found] == [b"3"]
 
     def test_a_too_long_event_takes_bounded_memory(self) -> None:
@@ -128,7 +128,7 @@ async def following(redis: Any, sub: Handler) -> AsyncIterator[None]:
 
 
 class Pruned:
-    """A source that keeps its newest messages only, as the gateway does."""
+    """A source that only keeps its newest messages, like the gateway."""
 
     def __init__(self, oldest: int, last: int) -> None:
         self.oldest, self.last = oldest, last

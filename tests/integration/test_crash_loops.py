@@ -78,7 +78,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_ends_when_a_program_dies_at_its_start(
     ward: Path, tmp_path: Path, command: str, program: str
 ) -> None:
-    """And what the programs wrote until then can be read by their owner alone."""
+    """Also checks that only the owner can read the files of the programs."""
     done = run(tmp_path, command, program, ward)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The dashboard without a browser: what it reads, what it costs, and how a page keeps up."""
+"""The dashboard without a browser: its queries, their cost, and the updates of pages."""
 
 import asyncio
 import doctest
@@ -223,7 +223,9 @@ class TestWard:
     def test_the_highest_risk_of_1200_patients_is_first(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
-        """The first ones admitted have the highest risk, and one's newest reading came late."""
+        """The first admitted patients have the highest risk, and one patient's newest reading is
+        late.
+        """
         risks = {pat_id: round(0.9 - pat_id / 2000, 6) for pat_id in range(1, 1201)}
         for pat_id, risk in risks.items():
             admitted = START + timedelta(days=pat_id // 100)
@@ -281,7 +283,7 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
 
 
 def steps(path: Path, sql: str, arguments: tuple[object, ...]) -> int:
-    """How many instructions SQLite's machine runs for a query."""
+    """The number of instructions of SQLite's virtual machine for a query."""
     count = 0
 
     def step() -> int:
@@ -297,7 +299,7 @@ def steps(path: Path, sql: str, arguments: tuple[object, ...]) -> int:
 
 @pytest.fixture(scope="module")
 def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same ward twice; behind the second lies twenty times as much history."""
+    """The same ward twice, the second with twenty times as much history."""
     found = []
     for discharged in (45, 900):
         path = tmp_path_factory.mktemp("history") / "icu.sqlite"
@@ -338,7 +340,7 @@ class TestRejected:
         at = START
         ahead, behind = Position(STREAM, 0, 90, 90, at), Position(STREAM, 1, 40, 40, at)
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 80}) == 40
-        # It has stored the last of its own: there is nothing to wait for.
+        # The partition has stored its last message, so there is nothing to wait for.
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 40}) == 100
         assert safe_seq([ahead, behind], None, {}) == 40
 
@@ -370,7 +372,7 @@ class TestTopic:
     def test_a_reconnected_browser_sees_the_same_as_a_connected_one(
         self, contents: list[Content], visits: list[int]
     ) -> None:
-        """A browser that asks at some versions only ends with the topic's content."""
+        """A browser that requests only some versions ends with the topic's content."""
         topic = Topic({"bed": lambda key, fields: json.dumps([key, dict(fields)])})
         shown: dict[str, dict[str, Any]] = {}
         known = 0
@@ -403,7 +405,7 @@ class TestTopic:
 
 
 class Answers:
-    """Redis and the HTTP services, as a test wants them."""
+    """Stubs of Redis and the HTTP services."""
 
     def __init__(self) -> None:
         self.queues = QueueState(run_id="r1", buffer="b1", workers=frozenset({"w1"}))
@@ -429,7 +431,7 @@ class Answers:
 
 
 class Rounds:
-    """A poller whose clock the test turns."""
+    """A poller with a clock that the test controls."""
 
     def __init__(self, reads: Database) -> None:
         self.answers = Answers()
@@ -528,7 +530,7 @@ class TestMissing:
     def test_invalid_answers_do_not_fail_the_round(
         self, rounds: Rounds, made: seeded_ward.Ward
     ) -> None:
-        """A live feed in hospital's place may say other things of its health."""
+        """A live source in place of hospital may have another health report."""
         rounds.after(0)
         rounds.answers.well = Health(None, {"stream": STREAM, "messages": "many", "rate": "slow"})
         made.add_reading(1, START, START + timedelta(hours=4), "spo2", 97.0)
@@ -715,7 +717,7 @@ def test_events_of_another_run_restart_with_everything(
 
 
 async def _with_app(path: Path, ask: Callable[[TestClient[Any, Any]], Awaitable[T]]) -> T:
-    """What `ask` makes of a dashboard that finds its database, and nothing else."""
+    """The result of `ask` for a dashboard with only a database."""
     nowhere = "http://127.0.0.1:9"
     settings = Settings(
         database_url=DatabaseUrl(f"sqlite:///{path}"),

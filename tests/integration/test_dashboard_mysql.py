@@ -1,4 +1,4 @@
-"""The dashboard's queries on MariaDB, which reads SQL as MySQL does: same rows, no scans."""
+"""The dashboard's queries on MariaDB: the same rows as on SQLite, and no scans."""
 
 import sqlite3
 from contextlib import closing
@@ -21,7 +21,7 @@ TABLES = ("readings", "stays", "vitals", "predictions", "pending", "rejected", "
 
 
 def copy(source: Path, server: int, name: str) -> None:
-    """The rows of the SQLite file into a database of that name."""
+    """Copies the rows of the SQLite file to a database of that name."""
     with closing(as_root(server)) as to, closing(sqlite3.connect(source)) as rows:
         cursor = to.cursor()
         cursor.execute(f"CREATE DATABASE {name}")
@@ -51,7 +51,7 @@ def histories(mariadb_server: int, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def handler_reads(cursor: Any, sql: str, arguments: tuple[object, ...]) -> int:
-    """How many rows and index entries the server looked at."""
+    """The number of rows and index entries that the server read."""
     cursor.execute("FLUSH STATUS")
     cursor.execute(sql.replace("?", "%s"), arguments)
     cursor.fetchall()

@@ -1,4 +1,4 @@
-"""Batches through a worker's handler, on SQLite and MySQL, in order and out of order."""
+"""Batches in a worker's handler, on SQLite and MySQL, in order and out of order."""
 
 import random
 import re
@@ -32,7 +32,7 @@ def database(url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def other(url: str) -> Iterator[Database]:
-    """A second worker's connection."""
+    """A connection for a second worker."""
     opened = connect(url)
     yield opened
     opened.close()
@@ -110,7 +110,7 @@ def test_a_worker_with_outdated_memory_reads_the_database_again(
     zombie, successor = handler_of(database), handler_of(other)
     zombie.handle(FIRST)
     successor.handle(SECOND)
-    # It has the position before SECOND in memory, and the stay as of then.
+    # Its memory has the position before SECOND and the stay at that time.
     with pytest.raises(Moved):
         zombie.handle(SECOND)
     zombie.handle(SECOND)
@@ -127,7 +127,7 @@ def failing(database: Database) -> DataHandler:
 
 
 def backlogged(handler: DataHandler) -> DataHandler:
-    """The handler while further batches wait."""
+    """The handler while more batches are waiting."""
     handler.backlog = True
     return handler
 
@@ -150,7 +150,7 @@ def test_vitals_behind_the_readings_are_completed_by_the_next_worker(
     killed.handle(SECOND)
     assert rows(url, "SELECT n, seq FROM vitals WHERE stream = 's'") == [(2, 2)]
     assert rows(url, BEHIND) == [(0,)]
-    # Only the tables are left of the killed worker.
+    # The killed worker leaves only the tables.
     successor = handler_of(other)
     backlogged(successor).handle(batch(4, message(60.0)))
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(5, 80.0, 5)]
@@ -158,7 +158,7 @@ def test_vitals_behind_the_readings_are_completed_by_the_next_worker(
     successor.complete()
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(6, 90.0, 6)]
     assert rows(url, BEHIND) == []
-    # The killed worker was only stopped, and its memory is outdated.
+    # The worker was only stopped, so its memory is outdated.
     with pytest.raises(Moved):
         killed.complete()
     killed.complete()
@@ -289,7 +289,7 @@ def test_vitals_equal_the_readings_after_any_history_of_workers(
 
 
 class FailsOnce:
-    """A commit that fails once, before or after the database has carried it out."""
+    """A commit that fails once, before or after the database has executed it."""
 
     def __init__(self, database: Database, after: bool) -> None:
         self._commit, self._after, self._done = database.commit, after, False

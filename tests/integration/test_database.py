@@ -27,7 +27,7 @@ from wire.tables import (
     VitalRow,
 )
 
-# For the test alone: the server takes its time to start.
+# Only for the test, because the server starts slowly.
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
 NOW = "2026-01-01 00:00:00.125"
@@ -164,7 +164,7 @@ class TestOneTransaction:
     def test_invalid_rows_raise_a_permanent_error(
         self, database: Database, unusable: tuple[Any, ...]
     ) -> None:
-        """As Unavailable they would be tried for ever, and hold up all after them."""
+        """As Unavailable they would be retried forever and block all later batches."""
         database.commit(batch(0, 1))
         with pytest.raises(Refused):
             database.commit(batch(1, 2, readings=[unusable]))
@@ -206,8 +206,12 @@ class TestRejectedAndPending:
         database.commit(replace(batch(0, 6, readings=[reading(6)]), part=1))
         behind = database.behind("s")
         assert behind.positions == {0: 5, 1: 6}
-        assert [row.seq for row in behind.readings] == [2, 5, 6]  # from the one furthest behind
-        # While this worker looked, another went on.
+        assert [row.seq for row in behind.readings] == [
+            2,
+            5,
+            6,
+        ]  # from the partition that is furthest behind
+        # Another worker continued while this one was reading.
         database.commit(batch(5, 7, vitals=[vital(7, 70.0)], complete=True))
         database.catch_up("s", behind, [vital(6, 60.0)])
         assert rows(url, "SELECT n, mean, seq FROM vitals") == [(7, 70.0, 7)]
@@ -235,7 +239,7 @@ class TestRejectedAndPending:
         database.commit(batch(0, 1, readings=[reading(1)]))
         with pytest.raises(Refused) as refused:
             database.commit(batch(1, 2, readings=[reading(2), reading(1)]))
-        # While the error, and with it the failed statement, is still held.
+        # While the error still references the failed statement.
         database.commit(batch(1, 2, readings=[reading(2)]))
         assert refused.value is not None
         assert database.is_stored("s", 2)
@@ -262,7 +266,7 @@ class TestRejectedAndPending:
 
 
 class TestUnavailable:
-    """What has nothing to do with the rows is tried again, and works when it is over."""
+    """Errors that are not about the rows raise Unavailable, and a retry after them works."""
 
     def test_rows_locked_for_too_long(
         self, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
@@ -340,7 +344,7 @@ class TestMySQLAlone:
         database.commit(batch(0, 1, vitals=[vital(1, 1.0)]))
         other = open_mysql(url)
         cursor = other.cursor()
-        # Heavier than the tool's transaction, so that it is not the one to be given up.
+        # Larger than the tool's transaction, so that MySQL aborts the tool's.
         cursor.execute("SET SESSION cte_max_recursion_depth = 5000")
         cursor.execute(
             "INSERT INTO pending WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL"
@@ -385,7 +389,7 @@ def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits for a lock for a second only."""
+    """Waits only a second for a lock."""
     made = database.session.connect
 
     def connect_impatiently() -> Any:

@@ -1,4 +1,4 @@
-"""What answers a browser answers by its own names only, and says who asked."""
+"""HTTP servers for browsers answer only to allowed host names, and record the client's address."""
 
 import asyncio
 import doctest

@@ -1,4 +1,4 @@
-"""Damaged messages: each is read or refused, and each frame is answered."""
+"""Damaged messages: each is parsed or rejected, and each frame is answered."""
 
 import asyncio
 from pathlib import Path

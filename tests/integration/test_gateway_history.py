@@ -70,7 +70,7 @@ def check_vitals(url: str, expected: pd.DataFrame) -> None:
 
 
 def check_features(url: str, expected: pd.DataFrame) -> None:
-    """The newest prediction of each patient, after which nothing came."""
+    """The newest prediction of each patient, made after the last message."""
     query = "SELECT pat_id, features FROM predictions ORDER BY seq"
     newest: dict[int, dict[str, Any]] = {n: json.loads(text) for n, text in rows(url, query)}
     assert len(expected)

@@ -1,4 +1,4 @@
-"""HL7 over MLLP, sent to a real gateway: what it answers, and what its log holds then."""
+"""HL7 over MLLP to a real gateway: its answers and its log."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from tests.support.hl7_corpus import adt, corpus, obx
 
 
 def after(log: Path, *messages: bytes, **environ: str) -> list[dict]:
-    """The events of messages sent one after the other."""
+    """The events of messages that are sent one after the other."""
 
     async def run() -> list[str]:
         async with gateway(log, **environ) as running:
@@ -113,7 +113,7 @@ def test_a_full_disk_is_answered_with_ae_and_the_repeat_is_stored_once(tmp_path:
         async with gateway(tmp_path / "log") as running:
             import sqlite3
 
-            # Another writer holds the file: to the gateway, a disk that cannot be written.
+            # Another writer locks the file, which looks like a write error to the gateway.
             other = sqlite3.connect(running.log, isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
             first = await send_all(running.mllp, [oru(obx())])

@@ -31,7 +31,7 @@ def coded(code: str) -> dict[str, Any]:
 
 
 def pressure(id: str = "o1", status: str = "final", kpa: float = 16) -> dict[str, Any]:
-    """A blood pressure of two components, one of them without a value."""
+    """A blood pressure with two components, one of them without a value."""
     return {
         "resourceType": "Observation",
         "id": id,
@@ -111,7 +111,7 @@ def test_fhir_corrections_withdraw_and_a_bundle_sent_twice_counts_once(tmp_path:
         *("admission", "reading", "admission", "reading", "withdrawal", "reading", "withdrawal"),
         "reading",
     ]
-    # The Bundle's patient is the one that HL7 knows by the same identifier.
+    # The Bundle's patient is the same as the HL7 patient with this identifier.
     assert found[-1]["pat_id"] == found[1]["pat_id"] != found[3]["pat_id"]
 
 

@@ -1,4 +1,4 @@
-"""A gateway that is killed, or whose disk loses the last writes, loses and doubles nothing."""
+"""After kills or lost disk writes, no message is lost or doubled."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ def test_tables_are_equal_after_kills(tmp_path: Path) -> None:
 
 
 def test_a_log_whose_last_writes_are_lost_holds_the_first_messages(tmp_path: Path) -> None:
-    """The log as the disk would hold it after a loss of power: its WAL ends anywhere."""
+    """The log after a power loss, with a WAL that ends at a random byte."""
     log, copy = tmp_path / "log", tmp_path / "copy"
 
     async def fill() -> None:
@@ -46,7 +46,7 @@ def test_a_log_whose_last_writes_are_lost_holds_the_first_messages(tmp_path: Pat
 
 
 def _rows(path: Path) -> list[tuple[object, ...]]:
-    """The messages of a log, and their events, which have no gap."""
+    """The messages of a log, and their events, which must have no gap."""
     with closing(Log(path)) as log:
         read = log.connection.execute
         rows = read("SELECT id, digest, first, last FROM received ORDER BY id").fetchall()

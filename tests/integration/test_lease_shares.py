@@ -18,7 +18,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Tool:
-    """Works on what its leases allow; ends its jobs within a round."""
+    """A tool that works on its leased partitions and ends its jobs within a round."""
 
     def __init__(self, redis: Any) -> None:
         self.leases = Leases(redis)
@@ -69,7 +69,7 @@ def test_after_a_loss_in_redis_each_tool_takes_back_its_own_partitions(redis: An
 
 
 def test_a_tool_gives_way_where_another_has_its_lease(redis: Any) -> None:
-    """As after a pause that was longer than the lease."""
+    """Simulates a pause that is longer than the lease."""
     redis.flushall()
     paused, other = Tool(redis), Tool(redis)
     paused.round(2)

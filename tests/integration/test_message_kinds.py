@@ -1,4 +1,4 @@
-"""Each kind of message through a worker's handler, on SQLite and MySQL."""
+"""Each kind of message in a worker's handler, on SQLite and MySQL."""
 
 import json
 import math
@@ -73,7 +73,7 @@ def test_minutes_and_seconds_are_stored_and_bound_the_windows(
     times = rows(url, "SELECT CAST(measured_at AS CHAR(19)) FROM readings ORDER BY seq")
     assert [text[11:] for (text,) in times] == ["01:00:00", "01:00:01", "07:00:00"]
     assert features(url, 3)["heart_rate__max__6h"] == 91.0
-    # Read back from the tables, with the same window.
+    # After a reload from the tables, with the same window.
     late = message(60.0, hour=6, minute=59, second=59)
     handler_of(database, DECLARATION).handle(batch(3, late))
     assert features(url, 4)["heart_rate__max__6h"] == 91.0
@@ -330,7 +330,8 @@ def test_any_history_leaves_the_rows_that_pandas_computes(
         parts[patient(data) % 2].append(RawMessage(seq, 0.0, data))
     drive(database, chance, parts, monkeypatch)
     compare(url, Expected(sent))
-    # The number of partitions changes, and Redis forgets: all is sent again, in other batches.
+    # After a change of the number of partitions and a wipe of Redis, all messages are sent again in
+    # other batches.
     whole = [RawMessage(seq, 0.0, data) for seq, data in sent.items()]
     handler_of(database, DECLARATION).handle(Batch("s", 2, 0, whole))
     compare(url, Expected(sent))
@@ -342,7 +343,9 @@ def drive(
     parts: dict[int, list[RawMessage]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stores all messages, with workers that are killed, exchanged and without a database."""
+    """Stores all messages, with workers that are killed, replaced, and cut off from the
+    database.
+    """
     commit = database.commit
 
     def failing_commit(changes: Changes) -> None:
@@ -382,7 +385,7 @@ def numbers(features: dict[str, float | None]) -> dict[str, float]:
 
 
 def compare(url: str, expected: Expected) -> None:
-    """All tables with the oracle's."""
+    """Compares all tables with those of the oracle."""
     readings = expected.readings
     wanted = list(zip(readings["seq"], readings["value"], readings["text"], strict=True))
     at = "CAST(measured_at AS CHAR(19))"

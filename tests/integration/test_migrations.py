@@ -1,7 +1,7 @@
 """Upgrades a database of version 1, with its rows, on SQLite, MySQL and MariaDB.
 
-The dumps in version_1/ were made by the tool as it was before the tables had versions: two
-streams, a discharge, rejected messages, pending predictions, and names that differ in case.
+The dumps in version_1/ are from the tool before its tables had versions: two streams, a discharge,
+rejected messages, pending predictions, and names that differ in case.
 """
 
 import os
@@ -47,7 +47,7 @@ def empty(kind: str, new_database: Callable[[str], str]) -> Callable[[], str]:
 
 @pytest.fixture
 def old(kind: str, empty: Callable[[], str]) -> Callable[[], str]:
-    """A function that makes a database of version 1 with rows; returns its URL."""
+    """A function that creates a database of version 1 with rows and returns its URL."""
 
     def make() -> str:
         url, dump = empty(), (DUMPS / f"{kind}.sql").read_text()
@@ -137,7 +137,7 @@ def test_two_versions_of_a_model_answer_one_reading(old: Callable[[], str]) -> N
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the program handles it."""
+    """Simulates SIGKILL, because no code handles it."""
 
 
 def test_an_upgrade_resumes_after_a_kill_at_any_statement(

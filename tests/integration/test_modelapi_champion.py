@@ -1,4 +1,4 @@
-"""Champion and shadows: promotion, rollback, the audit, and that every worker follows."""
+"""Champion and shadows: promotion, rollback, the audit log, and the switch of all workers."""
 
 import json
 import math
@@ -227,7 +227,7 @@ def test_without_a_version_the_one_in_use_or_the_newest_answers(
 
 
 def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: Path) -> None:
-    """Swap the champion back and forth under load: each answer is one model's, whole."""
+    """Swaps the champion back and forth under load; each answer must come from one model only."""
     rows = [{"age": 50.0}] * 50
     expected = {"1": 1 / (1 + 2.718281828459045**1.5), "2": 1 / (1 + 2.718281828459045**2.5)}
     run(models, state, "promote plain 1")
@@ -246,7 +246,7 @@ def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: 
         try:
             for version in ("2", "1", "2"):
                 run(models, state, f"promote plain {version}")
-                # Each connection is new and may reach either worker: many in a row agree.
+                # Each new connection may reach either worker, so many in a row must agree.
                 until(lambda version=version: champions(url) == {version})  # type: ignore[misc]
         finally:
             stop.set()
@@ -263,12 +263,12 @@ def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: 
 
 
 def champions(url: str) -> set[str]:
-    """The champion's version as told by so many connections that both workers are among them."""
+    """The champion's version over several connections, which reach both workers."""
     return {fetch(f"{url}/api/model")[1]["champion"]["version"] for _ in range(20)}
 
 
 def test_the_original_fields_are_answered_by_the_model_that_has_them(tmp_path: Path) -> None:
-    """As shipped: the trained model is the champion, the formula its shadow."""
+    """The shipped state: the trained model is the champion, the formula a shadow."""
     client = create_app(Settings(ROOT / "models", tmp_path / "s.sqlite")).test_client()
     declared = client.get("/api/model").json
     champion, shadow = declared["champion"], declared["shadows"][0]

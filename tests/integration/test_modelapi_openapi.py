@@ -1,4 +1,4 @@
-"""The description of the API: valid, true, and readable without the outside world."""
+"""The API description is valid, matches the API, and can be read offline."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_the_description_is_true(url: str, tmp_path: Path) -> None:
-    """schemathesis, as it comes, finds no answer that the description does not allow."""
+    """schemathesis finds no answer that violates the description."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
     limits = ["--max-examples", "5", "--generation-database", "none", "--seed", "1"]
     done = subprocess.run(
@@ -55,7 +55,7 @@ def test_every_route_is_described(tmp_path: Path) -> None:
     app = create_app(Settings(models, tmp_path / "s.sqlite"))
     document = app.test_client().get("/openapi.json").json
     assert document is not None
-    # Inference is described model by model, with the features of each.
+    # Inference is described per model, with its features.
     routes = {
         (str(rule).replace("<name>", "formula").replace("<version>", "1"), method.lower())
         for rule in app.url_map.iter_rules()

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, spoken by clients that others wrote, on a real server."""
+"""The Open Inference Protocol of a real server, used by third-party clients."""
 
 import gzip
 import json
@@ -110,7 +110,7 @@ class TestTritonClient:
         binary_in: bool,
         outputs: bool | None,
     ) -> None:
-        """NaN goes both ways: as bytes, and bare in the JSON that this client writes."""
+        """NaN works in both directions: as bytes, and bare in this client's JSON."""
         row = {**ROW, "standard_deviation_temperature": np.nan}
         asked = outputs if outputs is None else [
             triton.InferRequestedOutput("probability", binary_data=outputs)
@@ -291,7 +291,7 @@ def test_a_tensor_that_does_not_fit_is_rejected(
 
 
 def refused(flask: FlaskClient, asked: Any, words: str) -> None:
-    # The standard library's way to write infinity and NaN, which is not JSON's.
+    # The standard library's spelling of infinity and NaN, which is not valid JSON.
     answer = flask.post("/v2/models/formula/infer", data=json.dumps(asked))
     assert answer.status_code == 400
     assert answer.content_type == "application/problem+json"

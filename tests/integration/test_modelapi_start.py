@@ -1,4 +1,4 @@
-"""What cannot start says why in one line."""
+"""A failed start is reported in one line."""
 
 import os
 import socket

@@ -61,7 +61,7 @@ def rows(count: int) -> Iterator[dict[str, str]]:
 
 
 def write_all_data(folder: Path, count: int, every: int = 10) -> str:
-    """all_data.csv and all_data.json with an entry of the index every few lines."""
+    """Writes all_data.csv and all_data.json with an index entry every few lines."""
     lines = [HEADER, *(";".join(row.values()) for row in rows(count))]
     encoded = [f"{line}\n".encode() for line in lines]
     readings = [row["type"] == "reading" for row in rows(count)]
@@ -82,7 +82,7 @@ def write_all_data(folder: Path, count: int, every: int = 10) -> str:
 
 
 def expected_messages(folder: Path, mode: str) -> list[dict[str, Any]]:
-    """What all_data.csv says, read with the csv module and told by the rules of the mode."""
+    """The messages that all_data.csv must give in a mode, read with the csv module."""
     messages = []
     with (folder / "all_data.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter=";", quoting=csv.QUOTE_NONE):
@@ -106,7 +106,7 @@ def expected_messages(folder: Path, mode: str) -> list[dict[str, Any]]:
 
 
 def parse(body: str) -> list[tuple[str, dict[str, Any]]]:
-    """The events of a whole stream: (id, message), checked to end with the event of the end."""
+    """The events of a whole stream as (id, message); checks that it ends with the end event."""
     *events, end, rest = body.split("\n\n")
     assert rest == ""
     parsed = []
@@ -241,7 +241,7 @@ class TestStream:
 
 
 class EndlessReplay:
-    """A stream without end that counts what each subscriber, told by its start, has taken."""
+    """An endless stream that counts the messages of each subscriber by its start."""
 
     stream = "feedbeef"
     end = 10**12
@@ -275,7 +275,7 @@ class TestSubscribers:
             reader = await self.follow(client, 2)
             for _ in range(1000):
                 await reader.content.readexactly(100_000)
-            # 100 MB have passed; of the stalled one's only what sockets and buffers hold.
+            # 100 MB were sent, but to the stalled subscriber only what sockets and buffers hold.
             assert endless.taken[2] > 400_000
             assert endless.taken[1] < 60_000
             assert await subscribers(client) == 2
@@ -392,7 +392,7 @@ class TestOtherRequests:
 
 
 class VirtualTime(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer when there is nothing else to do."""
+    """An event loop whose clock jumps to the next timer when it is idle."""
 
     def __init__(self) -> None:
         selector = selectors.DefaultSelector()
@@ -411,7 +411,7 @@ class VirtualTime(asyncio.SelectorEventLoop):
 
 
 class RecordedResponse:
-    """Notes when what is written; a write takes `pauses[number]` seconds."""
+    """Records the time and text of each write, which takes `pauses[number]` seconds."""
 
     def __init__(self, pauses: dict[int, float]) -> None:
         self.writes: list[tuple[float, str]] = []
@@ -448,7 +448,7 @@ class TestPace:
         told = 0
         for second, text in self.sent(tmp_path, rate, 2000):
             told += text.count("id: ")
-            # Never early, and late by no more than what is sent together.
+            # Never early, and late by at most one tick.
             assert told <= second * rate + 1 + 1e-6
             assert told >= (second - 0.01) * rate
         assert told == 2000
@@ -491,7 +491,7 @@ class TestSettings:
 
 @contextmanager
 def hospital(**environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The program itself, on a free port unless told otherwise; killed at the end if it runs."""
+    """The real program, on a free port by default; killed at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "hospital"],
         cwd=ROOT,
@@ -507,7 +507,7 @@ def hospital(**environment: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
-    """Read the program's log up to the line with `text`, and return that line."""
+    """Reads the program's log up to the line with `text`; returns that line."""
     assert process.stderr is not None
     log = ""
     for line in process.stderr:
@@ -536,7 +536,7 @@ def write_inputs(folder: Path, readings: int = 5) -> None:
 
 
 def failure(**environment: str) -> list[str]:
-    """The lines that the program says before it ends with exit code 1."""
+    """The lines that the program prints before it ends with exit code 1."""
     with hospital(**environment) as process:
         _, told = process.communicate(timeout=60)
         assert process.returncode == 1
@@ -563,7 +563,7 @@ class TestProgram:
     def test_stops_at_once_while_preparing(self, tmp_path: Path) -> None:
         write_inputs(tmp_path)
         (tmp_path / "signal.csv").unlink()
-        os.mkfifo(tmp_path / "signal.csv")  # whoever reads it waits for ever
+        os.mkfifo(tmp_path / "signal.csv")  # reading it blocks forever
         with hospital(PATIENT_DATA=str(tmp_path)) as process:
             url = address(process)
             with pytest.raises(urllib.error.HTTPError, match="503") as refused:

@@ -49,9 +49,9 @@ references = ["None."]
 
 
 def write_ward(folder: Path, stays: int = 320, hours: int = 30) -> None:
-    """A ward where a low pressure means death, and nothing else means anything.
+    """A ward in which only a low pressure predicts death.
 
-    Patients 0, 8, 16, … come twice, the second time late in the year.
+    Patients 0, 8, 16, … have a second stay late in the year.
     """
     draw = np.random.default_rng(5)
     folder.mkdir(parents=True)
@@ -121,7 +121,7 @@ reports = "{out}/reports"
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Several test processes at once: threads that spin for a core cost ten times the time."""
+    """One thread, because in parallel test processes spinning threads take ten times as long."""
     with threadpool_limits(1):
         yield
 
@@ -157,7 +157,7 @@ def rows(stream: Stream, outcomes: pd.DataFrame) -> Rows:
 
 @pytest.fixture(scope="module")
 def made(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Result, Path, Path]:
-    """A whole run: result, the artifact's folder, and the report."""
+    """A whole training run: result, artifact folder and report."""
     out = tmp_path_factory.mktemp("out")
     path = out / "config.toml"
     path.write_text(toml(ward, out))
@@ -181,7 +181,7 @@ class TestRows:
             24: [23.0],
         }
         assert chosen.groupby("sample").size().to_dict() == {1: 320, 8: 320, 24: 320}
-        # At hour 0 the heart rate comes after the pressure: the row knows both.
+        # At hour 0 the heart rate follows the pressure, so the row has both.
         assert set(chosen.loc[chosen["sample"] == 1, "parameter"]) == {"heart_rate"}
 
     def test_a_stay_without_readings_in_between_has_no_row(self, stream: Stream) -> None:
@@ -191,7 +191,7 @@ class TestRows:
         plain, more = sample(stream, (24,)), sample(stream, (24,), (12, 50))
         assert more.value_counts().to_dict() == {24: 320, 12: 320, 50: 320}
         pd.testing.assert_series_equal(more[more == 24], plain)
-        # The stream ends at hour 30: its last reading before 40 is the one before 30 already.
+        # The stay ends at hour 30, so its last reading before hour 40 is that of hour 30.
         assert set(sample(stream, (30,), (40,)).unique()) == {30}
 
     def test_no_row_changes_with_the_future(self, stream: Stream, outcomes: pd.DataFrame) -> None:
@@ -255,7 +255,7 @@ class TestSplit:
         past, now = split(rows, Split(by="time", test_share=0.4))
         assert past.about["date_admission"].max() < now.about["date_admission"].min()
         assert not set(past.patients) & set(now.patients)
-        # The patients who came back are on no side but the first.
+        # Patients with a second stay are only on the first side.
         assert len(past.y) + len(now.y) < len(rows.y)
 
     def test_by_cohort_is_also_by_patient(self, rows: Rows) -> None:
@@ -304,7 +304,7 @@ class TestFigures:
         y = (draw.random(200) < 0.3).astype(np.int64)
         p = np.clip(0.3 + 0.2 * y + draw.normal(0, 0.2, 200), 0.01, 0.99)
         once = evaluate(Scores(y, p, np.arange(200)), 200, 0)["auroc"]
-        # Each patient's row ten times over knows nothing more.
+        # Ten copies of each patient's row contain no more information.
         copied = Scores(np.repeat(y, 10), np.repeat(p, 10), np.repeat(np.arange(200), 10))
         ten = evaluate(copied, 200, 0)["auroc"]
         assert ten.value == pytest.approx(once.value)
@@ -319,7 +319,7 @@ class TestFigures:
         ours, theirs = (evaluate(one, 200, 0, ("auroc",))["auroc"] for one in (scores, worse))
         assert gain.value == pytest.approx(ours.value - theirs.value)
         assert gain.low < gain.value < gain.high
-        # Far surer than two intervals side by side would be.
+        # The interval of the difference is much narrower than the two intervals suggest.
         assert gain.high - gain.low < 0.6 * (ours.high - ours.low)
         same = auroc_gain(scores, scores, 50, 0)
         assert (same.low, same.value, same.high) == (0, 0, 0)
@@ -371,7 +371,7 @@ class TestModels:
         past, now = split(rows, Split(by="cohort", train=("a",), test=("b",)))
         areas = []
         for seed in range(8):
-            # By patient, so that a patient's rows agree, as real ones do.
+            # Per patient, so that a patient's rows are correlated, as in real data.
             draw = np.random.default_rng(seed)
             fate = {patient: draw.random() < 0.25 for patient in np.unique(rows.patients)}
             lots = [np.array([int(fate[n]) for n in part.patients]) for part in (past, now)]
@@ -382,7 +382,7 @@ class TestModels:
 
 
 class TestRun:
-    """From CSVs to artifact and report, once."""
+    """One run from CSVs to artifact and report."""
 
     def test_the_artifact_is_served_as_it_was_trained(
         self, made: tuple[train.Result, Path, Path]
@@ -434,7 +434,7 @@ class TestRun:
             f"{len(result.judgement.here.y)} rows lacked a required value; "
             "nowhere known: rmean_respiration_rate"
         )
-        # It needs a value that nobody here has, and is judged no better than by lot.
+        # It requires a value that no row has, so its AUROC is that of chance.
         ours = result.headline[0].figures["auroc"].value
         gain = formula.figures["auroc_gain"]
         assert gain.value == pytest.approx(ours - formula.figures["auroc"].value)
@@ -445,7 +445,7 @@ class TestRun:
         assert [line.name for line in result.without] == [
             *("everything", "without blood_pressure", "without heart_rate", "without age"),
         ]
-        # Nothing but the pressure means anything in this ward.
+        # Only the pressure is predictive in this ward.
         without = {line.name: line.figures["auroc"].value for line in result.without}
         assert without["without blood_pressure"] < 0.65
         assert without["without heart_rate"] > 0.9
@@ -579,7 +579,7 @@ def model() -> Any:
 
 
 class TestShipped:
-    """The model that comes with the project."""
+    """The shipped model."""
 
     def test_its_card_states_its_limits(self, model: Any) -> None:
         limits = " ".join(model.manifest.limits)

@@ -1,4 +1,4 @@
-"""Training from the database: the rows that the CSVs give, all of them, and plain complaints."""
+"""Training from the database gives the same rows as from the CSVs, and clear errors."""
 
 import json
 import os
@@ -53,7 +53,7 @@ SOON = Label(column="died", event="d", after_column="died_after_hours", within_h
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ward with what could be lost on the way: long fractions, equal times, no age, extremes."""
+    """A ward with edge cases: long fractions, equal times, no age, extreme values."""
     folder = tmp_path_factory.mktemp("ward") / "csv"
     write_ward(folder, stays=120)
     ages = (folder / "age.csv").read_text().splitlines()
@@ -82,7 +82,9 @@ def url(
     from_files: Stream,
     new_database: Callable[[str], str],
 ) -> str:
-    """A database that tool's own code has stored the ward in, live; and later another stream."""
+    """A database in which the tool's code has stored the ward in live mode, and later another
+    stream.
+    """
     found = new_database(request.param)
     opened = connect(found)
     opened.create_tables()
@@ -101,7 +103,9 @@ def handler_of(opened: Database) -> DataHandler:
 
 
 def store(opened: Database, folder: Path, mode: str) -> None:
-    """All of hospital's messages through tool's handler, in batches of several partitions."""
+    """Stores all of hospital's messages with the tool's handler, in batches of several
+    partitions.
+    """
     handler = handler_of(opened)
     with Replay(folder, mode) as replay:
         messages: list[list[tuple[int, float, bytes]]] = [[] for _ in range(PARTITIONS)]
@@ -129,7 +133,9 @@ def from_database(url: str, ward: Path) -> Stream:
 
 
 def comparable(row: tuple[Any, ...]) -> str:
-    """The cells as text, and all numbers as floats: CSV does not tell 67 from 67.0."""
+    """The cells as text, with all numbers as floats, because CSV does not distinguish 67 and
+    67.0.
+    """
     cells = []
     for cell in row:
         with suppress(ValueError, TypeError):
@@ -184,7 +190,7 @@ def test_every_reading_equals_that_of_the_files(from_files: Stream, from_databas
     pd.testing.assert_series_equal(from_database.ages, from_files.ages, check_exact=True)
     assert from_files.ages.isna().sum() > 0
     assert from_database.source.startswith("stream ")
-    # What tool refused is told, not lost.
+    # Rejected messages are counted in the report.
     assert from_files.left_out == {"temperature not above 26 and up to 45 °C": 120}
     assert from_database.left_out == {"rejected message": 120}
 
@@ -245,7 +251,7 @@ def test_a_read_is_one_snapshot_while_the_tool_stores(url: str) -> None:
     opened.close()
     with database.snapshot(url) as (cursor, _):
         assert rows(cursor) == (before[0] + 1, before[1] + 1)
-    # Named first, as the last committed to.
+    # Listed first, because it has the latest commit.
     with pytest.raises(DatabaseFailure, match="no stream 'none' is stored, only another, "):
         database.read(url, "none")
 
@@ -337,7 +343,7 @@ def test_the_command_trains_from_the_database_in_the_environment(
     opened.create_tables()
     store(opened, ward, "live")
     opened.close()
-    # Of the folder nothing but outcome.csv is there.
+    # The folder only contains outcome.csv.
     (tmp_path / "labels").mkdir()
     shutil.copy(ward / "outcome.csv", tmp_path / "labels")
     path = tmp_path / "c.toml"

@@ -1,4 +1,4 @@
-"""outcome.csv as people write it, finished models on other patients, and labels with a time."""
+"""Real-world outcome.csv files, finished models on other patients, and labels with a time."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Result, Path]:
-    """A model of cohort a alone, and the folder of the artifacts."""
+    """A model trained on cohort a, and the folder of artifacts."""
     out = tmp_path_factory.mktemp("out")
     text = toml(ward, out, kind="logistic").replace(
         'by = "time"\ntest_share = 0.4', 'by = "cohort"\ntrain = ["a"]\ntest = ["b"]'
@@ -171,7 +171,7 @@ class TestTimedLabels:
         assert (last[SOON], last[kept]) == (1, -3)
 
     def test_every_hour_has_the_same_weight(self, ward: Path) -> None:
-        """Stays that end with the event have fewer readings, which must not count for more."""
+        """Stays that end with the event have fewer readings, which must not weigh more."""
         stream = read_stream(Data(folder=ward))
         table = outcome_file.read(ward, SOON).table
         table = table.assign(died_after_hours=table["died_after_hours"] - 30)
@@ -191,7 +191,7 @@ class TestTimedLabels:
         assert line.figures["prevalence"].value == pytest.approx(truth)
 
     def test_utility_is_that_of_the_challenge(self) -> None:
-        """Hand-worked from Reyna et al. 2020, figure 2."""
+        """Computed by hand from Reyna et al. 2020, figure 2."""
         after = np.array([-20.0, -12, -9, -6, 0, 3, 4, np.nan, np.nan])
         alarm = np.array([True, True, True, True, True, True, True, True, False])
         expected = [-0.05, 0, 0.5, 1, 1 / 3, 0, 0, -0.05, 0]

@@ -1,4 +1,4 @@
-"""Alarms out: each event once and in order, at a real HTTP server."""
+"""The webhook sends each alarm event once and in order to a real HTTP server."""
 
 from collections.abc import Iterator
 from pathlib import Path

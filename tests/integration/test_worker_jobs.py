@@ -154,7 +154,7 @@ def test_a_job_can_run_only_the_two_functions(tool: Tool) -> None:
         ]
         for number, (data, fields) in enumerate(jobs):
             tool.put(f"evil-0-{number}-1", data, **fields)
-        # Its key is missing, so it is done with.
+        # Its key is missing, so the job ends.
         tool.put("fine", call(STORE_JOB, "icu:batch:none"), success_callback_name="evil.run")
         tool.store(message(90.0), after=1)
         tool.wait(lambda: tool.stored() == [1, 2])

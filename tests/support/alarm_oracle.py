@@ -1,6 +1,6 @@
-"""The alarms that the predictions in a database call for, worked out with pandas.
+"""The alarms that follow from the predictions in a database, computed with pandas.
 
-Nothing of the services is used. Of a model's rule only its JSON in table `models` is read.
+Uses no code of the services, and of a model's rule only the JSON in table `models`.
 """
 
 import json

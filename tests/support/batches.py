@@ -19,7 +19,7 @@ STAY = {"pat_id": 17, "date_admission": "2150-02-28"}
 
 
 class Client:
-    """A model that answers the mean heart rate divided by 1000, or that is away."""
+    """A stub model that returns the mean heart rate divided by 1000, or is unavailable."""
 
     def __init__(self, away: bool = False) -> None:
         self.away = away
@@ -53,7 +53,7 @@ def other(kind: str, **members: Any) -> bytes:
 
 
 def batch(after: int, *messages: bytes, stream: str = "s", part: int = 0) -> Batch:
-    """The messages `after + 1` and on."""
+    """The messages from `after + 1` on."""
     numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(messages, after + 1)]
     return Batch(stream, part, after, numbered)
 

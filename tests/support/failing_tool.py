@@ -1,4 +1,4 @@
-"""The tool, failing once at each of some chosen points. Tests start it instead of the real one.
+"""The tool, with one failure at each of the chosen points. Tests start it instead of the real one.
 
 FAIL_POINTS names the points, each with a message in the batch that fails: "predicted=300
 committed=400". FAIL_PART is the partition, empty for any. In the folder FAIL_MARKS, each point that
@@ -27,7 +27,7 @@ from wire.tables import AlarmRow
 
 
 class Points:
-    """Each point fails once, in one process."""
+    """Fails once at each point, in one process."""
 
     def __init__(self) -> None:
         pairs = (point.split("=") for point in os.environ["FAIL_POINTS"].split())

@@ -1,4 +1,4 @@
-"""A gateway in this process or in one of its own, its senders, and what its log holds."""
+"""Runs a gateway in this or another process, sends messages, and reads its log."""
 
 import asyncio
 import json
@@ -72,7 +72,7 @@ async def gateway(log: Path, **environ: str) -> AsyncIterator[Running]:
 
 
 async def send(port: int, pieces: Iterable[bytes], answers: int) -> list[bytes]:
-    """Writes the pieces one by one, and returns so many answers."""
+    """Writes the pieces one by one; returns this number of answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     frames = FrameReader(1 << 20)
     found: list[bytes] = []
@@ -114,7 +114,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# Imports once, and starts a gateway whenever there is none; says the process id of each.
+# Imports once, and starts a gateway whenever none is running; prints its process id.
 SUPERVISOR = """
 import os, sys
 from gateway.__main__ import main
@@ -164,7 +164,7 @@ class Program:
         raise AssertionError("the gateway did not start")
 
     def kill(self) -> None:
-        """`kill -9`; returns when another one listens."""
+        """Kills the gateway with SIGKILL; returns when a new one listens."""
         os.kill(self.pid, signal.SIGKILL)
         self._started()
 

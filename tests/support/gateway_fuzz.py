@@ -2,7 +2,7 @@
 
     python -m tests.support.gateway_fuzz --inputs 1000000
 
-Each is read or refused: no other exception, one answer for each frame, and no growing memory.
+Each is parsed or rejected: no other exception, one answer per frame, and no growth of memory.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from gateway.ward import Ward
 from tests.support.gateway import code, gateway, send
 from tests.support.hl7_corpus import corpus
 
-# What real and hostile senders get wrong, beside single bytes.
+# Typical faults of real and hostile senders, besides single bytes.
 PIECES = (
     *(b"\x0b", b"\x1c\r", b"\x1c", b"\r", b"\n", b"|", b"^", b"~", b"\\", b"&", b"\x00", b"\xff"),
     *(b"\\X", b"\\.br\\", b'""', b"NaN", b"1e309", b"-0", b"9" * 40, b"MSH|", b"BHS|", b"\rPID|"),
@@ -57,7 +57,7 @@ CORPUS = corpus()
 
 
 def read(inputs: int, seed: int, log: Path) -> Counter[str]:
-    """Damaged messages through framing, parsing and the log; counts what became of them."""
+    """Runs damaged messages through framing, parsing and the log; counts the results."""
     rng = random.Random(seed)
     reader = Reader(Codes(), ZoneInfo("Europe/Berlin"), "", lambda system, code: None)
     store = Log(log)

@@ -43,7 +43,7 @@ def tables(log: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def deliver(port: int, message: bytes) -> float:
-    """Repeats a message until it is acknowledged; returns when the last repetition began."""
+    """Repeats a message until it is acknowledged; returns the start time of the last repetition."""
     while True:
         began = time.time()
         try:

@@ -80,7 +80,7 @@ def corpus() -> list[bytes]:
         oru(obx(value="1e9999")),
         oru(obx("8310-5^Temp^LN", "98.6", "[degF]")),
         oru(obx("8310-5^Temp^LN", "37.2", "Cel", at="20261127105000")),
-        oru(obx("8310-5^Temp^LN", "37.2", "")),  # no unit: refused
+        oru(obx("8310-5^Temp^LN", "37.2", "")),  # no unit: rejected
         oru(obx("8310-5^Temp^LN", "37.2", "furlong")),
         oru(obx("8480-6^SBP^LN", "16", "kPa")),
         oru(obx("150021^MDC_PRESS_BLD_NONINV_SYS^MDC", "120", "266016^MDC_DIM_MMHG^MDC")),

@@ -1,6 +1,6 @@
-"""Random histories of a ward in HL7, and with pandas the readings that are true in the end.
+"""Random histories of a ward in HL7, and the final valid readings, computed with pandas.
 
-Nothing of the services is used but what they are sent.
+Uses nothing of the services except the messages sent to them.
 """
 
 import random
@@ -45,14 +45,14 @@ class History:
             15: self._merge,
         }
         for _ in range(steps):
-            # A merge and a cancelled admission end a patient: they are rarer.
+            # A merge and a cancelled admission remove a patient, so they are rarer.
             number = self._random.randrange(14 if self._random.random() < 0.9 else 16)
             kinds[number]()
         for name in self.present():
             self._reading(name)
 
     def frame(self) -> pd.DataFrame:
-        """The readings that are left: patient, parameter, measured_at, value."""
+        """The remaining readings: patient, parameter, measured_at, value."""
         rows = [
             {**row, "patient": self.owner[row["patient"]], "filler": filler}
             for filler, row in self._true.items()
@@ -62,7 +62,7 @@ class History:
         )
 
     def present(self) -> list[str]:
-        """The patients who are there now."""
+        """The current patients."""
         return [name for name, here in self.open.items() if here and self.owner[name] == name]
 
     def _reading(self, patient: str = "", late: str = "0h") -> str:
@@ -120,7 +120,7 @@ class History:
             self._move("A13", name, self._now())
 
     def _cancel(self) -> None:
-        """An admission never was; the patient is admitted again."""
+        """Cancels an admission; the patient is admitted again."""
         present = self.present()
         if present:
             name = self._random.choice(present)
@@ -144,7 +144,7 @@ class History:
         return self._random.choice(here) if here else ""
 
     def _now(self) -> pd.Timestamp:
-        """After all that was measured, whichever clock it was measured by."""
+        """A time after all readings, on any clock."""
         return self.day + pd.Timedelta("26h") + pd.Timedelta(minutes=self._minute)
 
     def _move(self, event: str, patient: str, at: pd.Timestamp) -> None:

@@ -1,6 +1,6 @@
-"""The rows that a stream of messages must leave, worked out with pandas from the messages alone.
+"""The rows that a stream of messages must give, computed with pandas from the messages.
 
-Nothing of the services is used. `tests.support.oracle` does the same from CSV files.
+Uses no code of the services. `tests.support.oracle` does the same from CSV files.
 """
 
 import json

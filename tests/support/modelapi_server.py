@@ -1,4 +1,4 @@
-"""A real gunicorn with the model API, and models to break, for the tests of modelapi."""
+"""A real gunicorn with the model API, and models that tests can damage."""
 
 import contextlib
 import hashlib
@@ -31,7 +31,7 @@ ROW = {
 
 
 def copy_models(folder: Path, *names: str) -> Path:
-    """The shipped models of these names under `folder`, the formula in use."""
+    """Copies the shipped models of these names to `folder`, with the formula in use."""
     for name in names:
         shutil.copytree(MODELS / name, folder / name)
     state = {"champion": {"model": "formula", "version": "1"}, "shadows": []}
@@ -68,7 +68,7 @@ def add_linear(models: Path, name: str, version: str, intercept: float, **change
 
 
 def write_files(folder: Path, files: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """Write files (JSON, or bytes as they are) and the manifest with their digests."""
+    """Writes files (JSON or bytes) and the manifest with their digests."""
     digests = {}
     for file, content in files.items():
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -80,7 +80,7 @@ def write_files(folder: Path, files: dict[str, Any], manifest: dict[str, Any]) -
 def fetch(
     url: str, document: Any = None, headers: dict[str, str] | None = None
 ) -> tuple[int, Any, dict[str, str]]:
-    """GET, or POST of a document: status, JSON, headers."""
+    """Sends GET, or POST with a document; returns status, JSON and headers."""
     data = None if document is None else json.dumps(document).encode()
     head = {"Content-Type": "application/json", **(headers or {})}
     request = urllib.request.Request(url, data, head)  # noqa: S310
@@ -93,7 +93,7 @@ def fetch(
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for a condition; fails when it does not come true in time."""
+    """Waits for a condition; fails on a timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not come true in time"
@@ -110,7 +110,7 @@ def _answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def gunicorn(models: Path, state: Path, **environment: str) -> Iterator[str]:
-    """Serve `models` with two workers; yields the URL."""
+    """Serves `models` with two workers; yields the URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -137,7 +137,9 @@ def gunicorn(models: Path, state: Path, **environment: str) -> Iterator[str]:
 
 
 def command(models: Path, state: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run `python -m modelapi` with arguments, in this process: exit code, stdout, stderr."""
+    """Runs `python -m modelapi` with arguments in this process; returns exit code, stdout and
+    stderr.
+    """
     out, err = io.StringIO(), io.StringIO()
     environment = {"MODELS": str(models), "MODEL_STATE": str(state)}
     with (

@@ -1,4 +1,4 @@
-"""What a model says of the CSVs outside the pipeline: scikit-learn on bulk features."""
+"""Predictions for the CSVs outside the pipeline: scikit-learn on bulk features."""
 
 import json
 import math
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def rounded(value: float) -> float:
-    """To 30 significant bits, and to a multiple of 2**-30."""
+    """Rounds to 30 significant bits, and to a multiple of 2**-30."""
     if math.isnan(value):
         return value
     mantissa, exponent = math.frexp(value)
@@ -28,7 +28,7 @@ def rounded(value: float) -> float:
 
 
 def offline(folder: Path, model: str, version: str) -> pd.Series:
-    """predict_proba of each reading by its seq, NaN where a required value is missing."""
+    """predict_proba of each reading by message number, NaN if a required value is missing."""
     artifact = ROOT / "models" / model / version
     manifest = json.loads((artifact / "manifest.json").read_text())
     features = [Feature.parse(feature["name"]) for feature in manifest["features"]]
@@ -46,7 +46,7 @@ def offline(folder: Path, model: str, version: str) -> pd.Series:
 
 
 def streamed(database: Path, model: str, version: str) -> pd.Series:
-    """The stored probability of each reading by its seq, NaN where there is none."""
+    """The stored probability of each reading by message number, NaN if there is none."""
     connection = sqlite3.connect(database)
     rows = connection.execute(
         "SELECT seq, probability FROM predictions WHERE model = ? AND version = ? ORDER BY seq",

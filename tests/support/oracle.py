@@ -1,8 +1,8 @@
-"""What the tables must hold, worked out from the CSVs with pandas alone.
+"""The rows that the tables must have, computed from the CSVs with pandas.
 
 `python -m tests.support.oracle PATIENT_DATA DATABASE_URL live|hindsight` compares all rows of a
-finished replay: readings, stays, vitals and the predictions of the formula. Nothing of the
-services is used: not their code, not what they derived.
+finished replay: readings, stays, vitals and the predictions of the formula. Uses neither code nor
+derived files of the services.
 """
 
 import json
@@ -31,7 +31,7 @@ class Expected:
         signal = signal[["pat_id", "day", "hour", "parameter", "value"]]
         signal["day"] = _dates(signal["day"])
         signal["line"] = range(len(signal))
-        # Both ends of a stay belong to it; a day of two stays to the later one.
+        # The first and the last day belong to a stay; a day of two stays belongs to the later one.
         joined = signal.merge(stays, on="pat_id")
         ends = joined["date_discharge"].fillna(pd.Timestamp("2262-01-01"))
         joined = joined[joined["day"].between(joined["date_admission"], ends)]
@@ -42,7 +42,7 @@ class Expected:
 
         told = stays.dropna(subset="date_discharge")
         if mode == "live":
-            # A discharge is told after the last reading of its day, by order of patient.
+            # Discharges are sent after the last reading of their day, in order of patient.
             news = pd.DataFrame(
                 {
                     "at": told["date_discharge"] + pd.Timedelta("24h"),
@@ -104,7 +104,7 @@ FEATURES = [
 
 
 def check(patient_data: Path, database_url: str, mode: str, model: str = "formula") -> str:
-    """Compares every row; raises AssertionError at the first difference. Says what it compared."""
+    """Compares every row; raises AssertionError at the first difference. Returns a summary."""
     expected = Expected(patient_data, mode)
     found = table(database_url, "readings").sort_values("seq").reset_index(drop=True)
     assert found["stream"].nunique() == 1
@@ -119,7 +119,7 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
     stays = table(database_url, "stays").sort_values(**by_stay)
     wanted = expected.stays.sort_values(**by_stay)
     if mode == "live":
-        # A discharge is told; what is told of a stay is in its messages alone.
+        # In live mode a discharge is a message, so a stay only has the data of its messages.
         assert set(stays[STAY].itertuples(index=False, name=None)) == set(
             wanted[STAY].itertuples(index=False, name=None)
         )
@@ -150,7 +150,7 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
 
 
 def at_rest(database_url: str) -> bool:
-    """Whether no prediction waits, and the vitals have come as far as the readings."""
+    """Whether no prediction is pending, and `vitals` includes all readings."""
     behind = table(database_url, "positions", "vitals_seq < seq")
     return bool(behind.empty and table(database_url, "pending").empty)
 

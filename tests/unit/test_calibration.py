@@ -34,7 +34,7 @@ def test_intercept_and_slope_equal_scikit_learn(shift: float, slope: float) -> N
     weights = [np.ones(4000), np.bincount(draw.integers(4000, size=4000), minlength=4000) * 1.0]
     for weight in weights:
         if min(weight @ scores.y, weight @ (1 - scores.y)) < 10:
-            continue  # evaluate does not estimate these
+            continue  # these are not estimable in evaluate
         found = calibration.line(scores.y, scores.probability, weight)
         assert found == pytest.approx(by_scikit_learn(scores, weight), rel=1e-4, abs=1e-4)
 
@@ -73,7 +73,7 @@ def test_the_shift_makes_the_mean_right() -> None:
 def test_calibration_without_a_finite_line_is_not_estimable(y: list[int], p: list[float]) -> None:
     found = calibration.line(np.array(y), np.array(p), np.ones(6))
     assert np.isnan(found).all()
-    # Rows of weight 0, as a bootstrap leaves them, change nothing.
+    # Rows of weight 0, as in a bootstrap, change nothing.
     y, p, w = [*y, 1, 0], [*p, 0.01, 0.99], [1.0] * 6 + [0.0, 0.0]
     assert np.isnan(calibration.line(np.array(y), np.array(p), np.array(w))).all()
 

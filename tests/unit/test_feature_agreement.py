@@ -52,7 +52,7 @@ WINDOWS = (1, 2, 6, 24, 48)
 class Reading:
     seq: int
     stay: StayKey
-    seconds: int  # since the midnight of the day of admission
+    seconds: int  # since midnight of the day of admission
     parameter: str
     value: float
 
@@ -215,7 +215,7 @@ plain_values = st.one_of(
 all_values = st.one_of(
     plain_values, st.integers(-500, 500).map(lambda thousandths: 1e6 + thousandths / 1000)
 )
-# Hours and their quarters meet window edges, the odd second must not miss them.
+# Full and quarter hours are at window edges; the additional seconds are close to them.
 instants = st.one_of(
     st.integers(0, 60).map(lambda hour: hour * 3600),
     st.integers(0, 40).map(lambda quarter: quarter * 900),

@@ -1,4 +1,4 @@
-"""Artifacts: what is refused and why, the fused form, and that the shipped ones can be rebuilt."""
+"""Artifacts: rejected ones with their reasons, the fused form, and rebuilding the shipped ones."""
 
 import hashlib
 import io

@@ -100,7 +100,7 @@ def test_the_compiled_form_equals_predict_proba(
     estimator = fitted(kind)
     form = compiled(estimator)
     draw = np.random.default_rng(1)
-    # Between, on and beside the values of training, far outside, and missing.
+    # Values between, at and next to the training values, far outside, and missing.
     between = draw.uniform(np.nanmin(x, axis=0) - 1, np.nanmax(x, axis=0) + 1, x.shape)
     beside = np.nextafter(x, draw.choice([-np.inf, np.inf], x.shape))
     edges = np.stack([draw.choice(each[:-1], 3000) for each in form.edges], axis=1)

@@ -1,4 +1,6 @@
-"""The merge of the three CSVs: what is read, in which order, and what is refused and why."""
+"""The merge of the three CSVs: accepted formats, the order, and rejected rows with their
+reasons.
+"""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""The merge on any rows: each is sent once, or refused with a reason, or a counted duplicate."""
+"""The merge of random rows: each is sent once, rejected with a reason, or a counted duplicate."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ ADMISSION = (
     "pat_id;date_admission;date_discharge\n"
     "1;2019-02-20;\n1;2019-02-10;2019-02-20\n2;2019-02-10;2019-02-15\n"
 )
-# Cells and what they mean; None: to be refused.
+# Cells and their values; None: rejected.
 PATIENTS = {"1": 1, "2": 2, "2.0": 2, "01": 1, "3": None, "": None, "x": None, "1.5": None}
 DAYS = {"2019-02-09": 9, "2019-02-10": 10, "2019-02-15": 15, "15/02/2019": 15, "20/02/2019": 20,
         "2019-02-21 00:00": 21, "31/02/2019": None, "NaN": None}  # fmt: skip

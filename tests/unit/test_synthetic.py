@@ -46,7 +46,7 @@ class TestBytes:
             done = synthetic(*map(str, options), PYTHONHASHSEED=hash_seed, TZ="Asia/Tokyo")
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert digest(tmp_path / "one") == digest(tmp_path / "two")
-        # Of numpy 2.4.6. A numpy that draws other numbers makes other wards: raise both together.
+        # For numpy 2.4.6. Another numpy may draw other numbers: update both together.
         expected = "783d42758f882e8b1d3a67d4d34240142759f0d94020dacad7fa965c5620e40d"
         assert digest(tmp_path / "one") == expected
 
