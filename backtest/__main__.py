@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("models", nargs="+", type=Version.parse, help="NAME/VERSION; the first is the champion")
     add("--database", help="judge what this database holds already, without a replay")
     add("--stream", help="which stream of it; the one committed last")
-    add("--resamples", type=int, default=200, help="bootstraps (%(default)s)")
+    add("--resamples", type=int, default=100, help="bootstraps (%(default)s)")
     add("--to", type=Path, default=Path("reports/backtest"), help="report's folder (%(default)s)")
     add(
         "--recalibrate",

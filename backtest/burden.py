@@ -44,10 +44,24 @@ class StayPath:
         """Times at which the model rings, repetitions included."""
         if not len(self.probability) or self.probability.max() < policy.at:
             return []
-        rows = zip(
-            range(len(self.hours)), self.hours.tolist(), self.probability.tolist(), strict=True
-        )
+        chosen = _that_matter(self.probability, policy)
+        # A late prediction counts at the clock of the stay.
+        clock = np.maximum.accumulate(self.hours)[chosen]
+        rows = zip(chosen.tolist(), clock.tolist(), self.probability[chosen].tolist(), strict=True)
         return [event.at for event in fold(policy, rows) if event.kind != "clear"]
+
+
+def _that_matter(probability: Floats, policy: Policy) -> NDArray[np.int64]:
+    """The predictions that can change the state of the rule, whatever it is.
+
+    Those at or above the threshold, the first below it after one, and the first below `clear` after
+    one that is not.
+    """
+    clear = policy.at if policy.clear is None else policy.clear
+    above, standing = probability >= policy.at, probability >= clear
+    falls = np.append(False, above[:-1]) & ~above
+    ends = np.append(False, standing[:-1]) & ~standing
+    return np.flatnonzero(above | falls | ends)
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ def burden(paths: Iterable[StayPath], policy: Policy) -> Burden:
     return Burden(policy.at, alarms, hours / 24, events, detected, true, followed, tuple(leads))
 
 
-def thresholds(paths: Sequence[StayPath], count: int = 30) -> list[float]:
+def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
     """Thresholds from the highest probabilities down to the median, evenly in rank."""
     highest = np.sort([path.probability.max() for path in paths if len(path.probability)])
     if not len(highest):

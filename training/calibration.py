@@ -18,7 +18,7 @@ NOT_ESTIMABLE = (np.nan, np.nan)
 
 
 #: Bootstraps round log odds to this fraction of 1, so that equal rows are counted together.
-CELLS = 500
+CELLS = 100
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backtest.burden import Burden, StayPath, burden, curve, thresholds, within_budget
-from wire.alarms import Policy
+from wire.alarms import Policy, fold
 
 POLICY = Policy(at=0.5, window_hours=(0, 8))
 NAN = float("nan")
@@ -65,6 +65,24 @@ class TestByHand:
         for value in (found.per_patient_day, found.sensitivity, found.ppv, found.nne):
             assert math.isnan(value)
         assert math.isnan(burden([path([0.1])], POLICY).median_lead)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_alarms_of_a_stay_are_those_of_the_rule_on_all_its_predictions(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    walk = 0.5 + np.cumsum(draw.normal(0, 0.08, 120))
+    hours = np.arange(120.0) / 2 + draw.choice([0.0, -3.0], 120, p=[0.9, 0.1])
+    policy = Policy(
+        at=0.5,
+        clear=draw.choice([None, 0.3]),
+        for_hours=float(draw.choice([0, 2])),
+        silence_hours=float(draw.choice([0, 6])),
+        again_hours=draw.choice([None, 4.0]),
+    )
+    stay = StayPath(hours, np.clip(walk, 0, 1), 60.0, event=False)
+    rows = zip(range(120), hours.tolist(), stay.probability.tolist(), strict=True)
+    expected = [event.at for event in fold(policy, rows) if event.kind != "clear"]
+    assert stay.alarms(policy) == expected
 
 
 def test_a_curve_has_the_policy_at_each_threshold() -> None:
