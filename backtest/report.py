@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -32,6 +32,7 @@ def write(backtest: Backtest, replay: dict[str, Any], folder: Path) -> Path:
     page = environment.get_template("report.html.j2").render(
         backtest=backtest,
         replay=replay,
+        side_by_side=side_by_side,
         timed=bool(backtest.models[0].history.stays["event_at"].notna().any()),
         burden_plot=burden_plot(backtest),
         calibration_plot=calibration_plot(backtest),
@@ -42,6 +43,17 @@ def write(backtest: Backtest, replay: dict[str, Any], folder: Path) -> Path:
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def side_by_side(
+    models: list[ModelFigures], tables: str
+) -> list[tuple[str, list[tuple[str, Line]]]]:
+    """For each name of a line, the lines of all models that have it."""
+    found: dict[str, list[tuple[str, Line]]] = {}
+    for model in models:
+        for line in getattr(model, tables):
+            found.setdefault(line.name, []).append((str(model.history.version), line))
+    return list(found.items())
 
 
 def as_json(backtest: Backtest, replay: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +147,7 @@ def number(value: float) -> str:
 def burden_plot(backtest: Backtest) -> str:
     """Event sensitivity against alarms a patient-day, with published points."""
     canvas, axes = _canvas()
-    widest = max(2.0, 3 * backtest.per_patient_day)
+    widest = max(1.5, 1.5 * backtest.per_patient_day)
     for colour, model in zip(COLOURS, backtest.models, strict=False):
         points = [p for p in model.curve if p.per_patient_day <= widest]
         axes.plot(
@@ -147,14 +159,14 @@ def burden_plot(backtest: Backtest) -> str:
         )
     for name, (alarms, sensitivity) in PUBLISHED.items():
         axes.plot(alarms, sensitivity, "x", color=INK)
-        axes.annotate(name, (alarms, sensitivity), (5, -3), textcoords="offset points")
+        axes.annotate(name, (alarms, sensitivity), (5, -10), textcoords="offset points")
     axes.axvline(backtest.per_patient_day, color=QUIET, linewidth=1, linestyle="--")
     axes.annotate(
-        "budget", (backtest.per_patient_day, 0.02), (4, 0), textcoords="offset points", color=INK
+        "budget", (backtest.per_patient_day, 0.5), (4, 0), textcoords="offset points", color=INK
     )
     axes.set_xlim(0, widest)
     axes.set_ylim(0, 1.02)
-    return _finish(canvas, axes, "alarms a patient-day", "events with an alarm in time")
+    return _finish(canvas, axes, "alarms a patient-day", "events with an alarm", "lower right")
 
 
 @mpl.rc_context(STYLE)
@@ -223,9 +235,11 @@ def _canvas() -> tuple[Canvas, Axes]:
     return canvas, canvas.subplots()
 
 
-def _finish(canvas: Canvas, axes: Axes, x: str, y: str) -> str:
+def _finish(
+    canvas: Canvas, axes: Axes, x: str, y: str, legend: Literal["best", "lower right"] = "best"
+) -> str:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc=legend)
     return svg(canvas)
