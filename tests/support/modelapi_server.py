@@ -92,7 +92,7 @@ def fetch(
             return error.code, json.loads(error.read() or b"null"), dict(error.headers)
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Waits for a condition; fails on a timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
