@@ -10,7 +10,7 @@ REQUIREMENTS := $(wildcard */requirements.txt)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
 
-# `.env` is what compose reads; the environment comes first.
+# Reads .env like compose; environment variables take precedence.
 setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
 export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
@@ -41,7 +41,7 @@ restore: ## put a backup back: FROM=folder
 export: $(VENV)/train ## write stored readings and predictions: TO=folder FORMAT=csv|parquet
 	@$(BIN)/python -m training export "$$TO" $${FORMAT:+--format "$$FORMAT"} $${STREAM:+--stream "$$STREAM"}
 
-# The shell quotes what these targets are given: a folder may have any name.
+# The shell quotes the arguments of these targets, because a folder may have any name.
 import: $(VENV)/train ## convert a public data set: FORMAT=physionet2012 FROM=folder TO=folder
 	@$(BIN)/python -m training import $${FORMAT:+"$$FORMAT"} $${FROM:+"$$FROM"} $${TO:+"$$TO"}
 

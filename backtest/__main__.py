@@ -1,4 +1,4 @@
-"""Scores models on a ward's own history: discrimination, calibration, and the burden of alarms."""
+"""Scores models on a ward's own history: discrimination, calibration, and alarm burden."""
 
 import argparse
 import json
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="The last line of standard output is a JSON object with all figures.",
     )
     add = found.add_argument
-    add("folder", type=Path, help="the CSVs, with outcome.csv beside them")
+    add("folder", type=Path, help="folder with the CSVs and outcome.csv")
     add("models", nargs="+", type=Version.parse, help="NAME/VERSION; the first is the champion")
     add("--database", help="judge what this database holds already, without a replay")
     add("--stream", help="which stream of it; the one committed last")
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
             default=[],
             type=gate.Bound.parse,
             metavar="FIGURE=VALUE",
-            help="exit with 3 when the champion's figure is out of bounds, as auroc=.74",
+            help="exit with 3 if the champion's figure is out of bounds, for example auroc=.74",
         )
     _add_event(found.add_argument_group("the event"))
     _add_alarm(found.add_argument_group("the alarm, in hours of the stream"))
@@ -66,24 +66,33 @@ def parser() -> argparse.ArgumentParser:
 def _add_event(group: Any) -> None:
     add = group.add_argument
     add("--outcome", default="died_in_hospital", help="column of outcome.csv (%(default)s)")
-    add("--after", help="column with the hours from admission to the event, where it is known")
-    add("--within", type=int, metavar="HOURS", help="the event counts in this horizon; any time")
+    add("--after", help="column with the hours from admission to the event, if known")
+    add(
+        "--within",
+        type=int,
+        metavar="HOURS",
+        help="hours within which the event counts; default: any time",
+    )
 
 
 def _add_alarm(group: Any) -> None:
     add = group.add_argument
     add("--at", type=float, default=0.3, help="threshold (%(default)s)")
-    add("--clear", type=float, help="where an alarm clears; below --at")
+    add("--clear", type=float, help="probability below which an alarm clears; default: --at")
     add("--for-hours", type=float, default=0.0, help="persistence (%(default)s)")
     add("--silence-hours", type=float, default=6.0, help="(%(default)s)")
-    add("--again-hours", type=float, help="a standing alarm rings again; never")
+    add(
+        "--again-hours",
+        type=float,
+        help="hours after which an active alarm rings again; default: never",
+    )
     add(
         "--window-hours",
         type=float,
         nargs=2,
         default=(0.0, 48.0),
         metavar=("FROM", "TO"),
-        help="an alarm is true when the event follows in this time (0 48)",
+        help="hours within which the event must follow a true alarm (0 48)",
     )
     add("--alarms-per-patient-day", type=float, default=1.0, help="the budget (%(default)s)")
 
@@ -116,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(chosen: Any, url: DatabaseUrl) -> Backtest:
-    """All figures. Raises NoHistory, DataError or ValueError, one line each."""
+    """Computes all figures. Raises NoHistory, DataError or ValueError with a one-line message."""
     policy = Policy(
         at=chosen.at,
         clear=chosen.clear,

@@ -1,4 +1,4 @@
-"""Alarm burden: how often a model would have rung, how early, and how often for nothing.
+"""Computes alarm burden: how often a model raises alarms, how early, and how many are false.
 
 With E events, A alarms and a prediction window (w0, w1] in hours:
 
@@ -41,7 +41,7 @@ class StayPath:
     ended: bool = True
 
     def alarms(self, policy: Policy) -> list[float]:
-        """Times at which the model rings, repetitions included."""
+        """The times at which the model rings, including repetitions."""
         if not len(self.probability) or self.probability.max() < policy.at:
             return []
         chosen = _that_matter(self.probability, policy)
@@ -66,7 +66,7 @@ def _that_matter(probability: Floats, policy: Policy) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Burden:
-    """The figures of merit of one policy; shares are NaN where nothing can be counted."""
+    """The figures of one policy; shares are NaN without a denominator."""
 
     threshold: float
     alarms: int
@@ -134,7 +134,7 @@ def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
 
 
 def curve(paths: Sequence[StayPath], policy: Policy, at: Iterable[float]) -> list[Burden]:
-    """The burden at each threshold; the policy's other members stay, `clear` in proportion."""
+    """The burden at each threshold; other members of the policy are kept, and `clear` is scaled."""
     found = []
     for threshold in at:
         clear = None if policy.clear is None else threshold * policy.clear / max(policy.at, 1e-12)

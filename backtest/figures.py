@@ -1,4 +1,6 @@
-"""All figures of a backtest: of each model, and of each challenger against the first model."""
+"""Computes all figures of a backtest: of each model, and of each challenger compared with the
+champion.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Bounds for a figure, so that a backtest can fail a build."""
+"""Checks bounds of figures, so that a backtest can fail a build."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Bound(NamedTuple):
 def failed(
     figures: dict[str, Any], at_least: Sequence[Bound], at_most: Sequence[Bound]
 ) -> list[str]:
-    """A line for each figure out of its bounds; one that is not estimable fails."""
+    """One line per figure out of its bounds; a figure that is not estimable fails."""
     lines = []
     for bounds, word, sign in ((at_least, "least", 1), (at_most, "most", -1)):
         for bound in bounds:

@@ -1,4 +1,4 @@
-"""Predictions as the pipeline stored them, joined with the outcomes of their stays."""
+"""Joins stored predictions with the outcomes of their stays."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ ABOUT = ("age", "sex", "unit")
 
 
 class NoHistory(Exception):
-    """The tables hold nothing that can be judged; the text is one line."""
+    """The tables have nothing to evaluate; the text is one line."""
 
 
 class Version(NamedTuple):
@@ -85,7 +85,7 @@ def scores_of(rows: pd.DataFrame) -> Scores:
 
 
 def newest_stream(url: str, password: str = "") -> str:
-    """The stream that was committed last. Raises NoHistory for an empty database."""
+    """The stream with the latest commit. Raises NoHistory for an empty database."""
     statement = "SELECT stream FROM positions ORDER BY committed_at DESC LIMIT 1"
     found = _select(url, password, statement, ())
     if found.empty:
@@ -125,10 +125,9 @@ def ages(url: str, password: str, stream: str) -> "pd.Series[float]":
 
 
 def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: Label) -> History:
-    """Joins predictions and outcomes, and leaves out what cannot be judged.
+    """Joins predictions and outcomes, and drops readings that cannot be evaluated.
 
-    Readings at or after the event are excluded: the cut-off is the event itself. Raises NoHistory
-    when no reading is left.
+    Readings at or after the event are excluded. Raises NoHistory when no reading is left.
     """
     excluded: Counter[str] = Counter()
     known = pd.MultiIndex.from_frame(rows[KEY]).isin(outcomes.index)

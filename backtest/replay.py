@@ -1,4 +1,4 @@
-"""Replays a folder of CSVs through the pipeline, into a database of its own."""
+"""Replays a folder of CSVs through the pipeline, into a separate database."""
 
 import os
 import shutil

@@ -1,1 +1,1 @@
-"""How fast the pipeline is, beside what the machine could do at most."""
+"""Measures the speed of the pipeline, and the limits of the machine."""

@@ -1,7 +1,7 @@
-"""`python -m benchmarks`: how fast the pipeline is, and how fast it could be at most.
+"""`python -m benchmarks`: measures the speed of the pipeline, and the limits of the machine.
 
-Each figure stands beside its raw limit on this machine, measured in the same run. After each
-run of the whole pipeline the tables are compared with what pandas makes of the CSVs.
+Each figure has a raw limit of this machine, measured in the same run. After each run of the whole
+pipeline the tables are compared with what pandas makes of the CSVs.
 
 DATABASE_URL=mysql://USER:PASSWORD@HOST[:PORT]/ names a server whose user may make databases
 (icu_benchmark_..., dropped afterwards). Without it MariaDB or MySQL is started from PATH, in a
@@ -54,7 +54,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "latency": (latency.run, "from receipt to commit at 1 to 10,000 messages/s"),
     "page": (page.run, "a replay with the ward page open"),
     "startup": (startup.run, "start to first prediction"),
-    "naive": (naive.run, "what one writes first, for comparison"),
+    "naive": (naive.run, "a naive implementation, for comparison"),
     "merge": (merge.run, "merging CSVs of 0.1, 1 and 10 million rows"),
     "memory": (end_to_end.memory, "resident memory over 10 million messages"),
     "gateway": (gateway.run, "HL7 into the gateway's log, and on to the prediction"),
@@ -104,7 +104,7 @@ def _measure(bench: Bench, name: str, results: list[Result], failures: list[str]
     except (CannotMeasure, Wrong) as error:
         bench.say(f"  {error}")
         failures.append(f"{name}: {str(error).splitlines()[0]}")
-    except Exception as error:  # the others' figures are worth having all the same
+    except Exception as error:  # the other figures are still useful
         traceback.print_exc()
         failures.append(f"{name}: {type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""What all benchmarks share: inputs, the database server, X, and the shape of a result."""
+"""Shared by all benchmarks: inputs, the database server, X, and the type of a result."""
 
 import json
 import shutil
@@ -25,10 +25,10 @@ INSERT = (
 
 @dataclass
 class Result:
-    """One row of the table. `raw` is the limit in the same unit, measured in the same run.
+    """One row of the table.
 
-    `ratio`: more is better. For a time or memory it is limit by figure, for anything else figure
-    by limit. Above 1 where the pipeline has found a better way than the bare one.
+    raw: the limit in the same unit, measured in the same run. ratio: higher is better; limit by
+    figure for times and memory, else figure by limit. Above 1, the pipeline beats the raw limit.
     """
 
     key: str
@@ -72,7 +72,7 @@ class Bench:
     def pipeline(
         self, patient_data: Path, database_url: str, server: Server | None = None, **settings: str
     ) -> Iterator[Pipeline]:
-        """The programs, with the formula alone as their model if `settings` say no other."""
+        """The programs, with only the formula as model unless `settings` name another."""
         self._runs += 1
         settings = {"MODELS": str(self._formula())} | settings
         folder = self.folder / f"run-{self._runs}"
@@ -113,7 +113,7 @@ class BareInsert:
 
 
 def executemany(server: Server, rows: int) -> BareInsert:
-    """1,000 rows a call and a commit after each: the middle one of three tries."""
+    """1,000 rows per call and a commit after each; the median of three runs."""
     speeds = []
     own, other = 0.0, 0.0
     for _ in range(3):
@@ -168,7 +168,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def rate(work: Callable[[], int], least: float = 1.0) -> float:
-    """What `work` gets done in a second; called again until `least` seconds have passed."""
+    """The rate of `work` per second; repeats it for at least `least` seconds."""
     done = 0
     start = time.perf_counter()
     while (passed := time.perf_counter() - start) < least:

@@ -31,11 +31,11 @@ START_SECONDS = 60
 
 
 class CannotMeasure(Exception):
-    """Something is missing, or did not happen in time."""
+    """A requirement is missing, or a timeout expired."""
 
 
 class Server:
-    """Where databases are made. `pid` is the server's process, where it can be seen."""
+    """Creates databases. pid: the server's process, if visible."""
 
     name: str
     pid: int | None = None
@@ -168,7 +168,7 @@ def _started(folder: Path, program: str) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.wait(15)  # what it has not written yet is of no use
+            process.wait(15)  # unwritten data are not needed
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

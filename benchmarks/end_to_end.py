@@ -1,4 +1,4 @@
-"""All programs together, as fast as they can: from hospital's HTTP to rows that are committed."""
+"""Measures all programs together at full speed, from hospital's HTTP to committed rows."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def patients(bench: Bench) -> Iterator[Result]:
 
 
 def history(bench: Bench) -> Iterator[Result]:
-    """With the tables full already. The same as `run` otherwise."""
+    """The same as `run`, with full tables."""
     for stored in (100_000,) if bench.quick else (1_000_000, 10_000_000):
         bench.say(f"storing a history of {stored:,} readings")
         url = bench.server.fresh("history")
@@ -51,7 +51,7 @@ def sqlite(bench: Bench) -> Iterator[Result]:
 
 
 def memory(bench: Bench) -> Iterator[Result]:
-    """Resident memory over many messages: what it is after a tenth, and at the end."""
+    """Resident memory over many messages: after a tenth, and at the end."""
     ward = bench.ward(20_000, 100_000 if bench.quick else 10_000_000, 0.3)
     marks: dict[int, dict[str, int]] = {}
 

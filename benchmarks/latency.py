@@ -1,4 +1,4 @@
-"""How long a message takes from the buffer's receipt to its commit, at a steady pace."""
+"""Measures the latency from the buffer's receipt of a message to its commit, at a steady rate."""
 
 import statistics
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def _one_row(bench: Bench) -> dict[str, float]:
-    """Milliseconds for the same machine to store one row."""
+    """Milliseconds to store one row on the same machine."""
     url = bench.server.fresh("bare")
     connection = open_database(url)
     cursor = connection.cursor()

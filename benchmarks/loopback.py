@@ -1,4 +1,4 @@
-"""Bytes over loopback: what is left of a stream when nobody looks at it.
+"""Measures raw bytes over loopback, the limit of a stream.
 
 `python -m benchmarks.loopback FILE TIMES` listens on a free port, which it prints, and sends the
 file so many times to its first client, as plain as can be.

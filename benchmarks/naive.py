@@ -1,8 +1,8 @@
-"""What one writes first: one job a message, one insert, one query of all rows, one model call.
+"""A naive implementation: per message one job, one insert, one query of all rows, one model call.
 
 `python -m benchmarks.naive REDIS_URL DATABASE_URL MODEL_URL` is a worker; it ends when the queue
-is empty. Kinder than most first tries: it does not fork for each job, keeps its connections, and
-does not store the prediction.
+is empty. It is faster than typical ones: it does not fork per job, keeps its connections, and does
+not store the prediction.
 """
 
 import statistics
@@ -29,7 +29,7 @@ ADMISSION = "2150-01-01"
 
 
 class Service:
-    """What the job needs, made once a worker."""
+    """The resources of the job, created once per worker."""
 
     def __init__(self, database_url: str, model_url: str) -> None:
         self._connection = open_database(database_url)
@@ -93,7 +93,9 @@ def work(redis_url: str, database_url: str, model_url: str) -> None:
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """With so many rows a patient in the table already, 100 % predicted, two workers."""
+    """Measures it with this number of rows per patient already stored, 100 % predicted, two
+    workers.
+    """
     for each, jobs in ((1_000, 200),) if bench.quick else ((1_000, 2_000), (18_000, 500)):
         yield _measure(bench, each, jobs)
 

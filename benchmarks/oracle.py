@@ -1,7 +1,7 @@
-"""What must be in the tables after a benchmark, from the CSVs with pandas alone.
+"""Checks the tables after a benchmark against the CSVs, with pandas.
 
-Counts and positions of all, and the features, predictions and vitals of a sample. Nothing of
-the services is used.
+Counts and positions of all, and the features, predictions and vitals of a sample. Uses no code of
+the services.
 """
 
 import json
@@ -27,7 +27,7 @@ FEATURES = [
 
 
 class Wrong(Exception):
-    """The tables do not hold what they must."""
+    """The tables differ from the expected ones."""
 
 
 class Stored:
@@ -80,7 +80,7 @@ class Stored:
 
 
 def check(ward: Ward, url: str, stream: str, partitions: int) -> str:
-    """Says what was compared. Raises Wrong at the first difference."""
+    """Returns a summary of the comparison. Raises Wrong at the first difference."""
     stored = Stored(url, stream)
     try:
         return _check(ward, stored, partitions)
@@ -155,7 +155,7 @@ def _check(ward: Ward, stored: Stored, partitions: int) -> str:
 
 
 def _some_patients(signal: pd.DataFrame) -> pd.DataFrame:
-    """All readings of patients drawn by chance: of 20, or of as many as have twice the sample."""
+    """All readings of random patients: of 20, or of enough for twice the sample."""
     patients = signal["pat_id"].drop_duplicates().sample(frac=1, random_state=1)
     each = len(signal) / len(patients)
     chosen = patients[: max(20, int(2 * SAMPLE / each) + 1)]

@@ -1,4 +1,4 @@
-"""What an open ward page costs a replay: pairs of runs, one with the page and one without."""
+"""Measures the cost of an open ward page for a replay: pairs of runs with and without the page."""
 
 import os
 import re
@@ -74,7 +74,7 @@ def _closed(url: str, folder: Path) -> AbstractContextManager[object]:
 
 @contextmanager
 def _read(url: str, folder: Path) -> Iterator[None]:
-    """Takes the page and all its events, and does nothing with them."""
+    """Reads the page and all its events, and ignores them."""
     with urllib.request.urlopen(url) as answer:  # noqa: S310
         found = TO_BE_SEEN.search(answer.read().decode())
     if found is None:

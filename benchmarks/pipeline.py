@@ -1,4 +1,4 @@
-"""The real programs, as the Procfile starts them, and what they use while they work."""
+"""Runs the real programs of the Procfile, and measures their CPU time and memory."""
 
 import os
 import time
@@ -22,7 +22,7 @@ LOOK = 0.02  # seconds between two looks at the positions
 
 @dataclass
 class Usage:
-    """What was used from the first batch to the last commit. CPU in seconds, memory in bytes."""
+    """The usage from the first batch to the last commit. CPU in seconds, memory in bytes."""
 
     messages: int
     seconds: float
@@ -75,7 +75,7 @@ class Pipeline(Programs):
             time.sleep(LOOK)
 
     def ready(self, *names: str) -> None:
-        """Starts the programs and waits until each would take work."""
+        """Starts the programs and waits until all are ready."""
         self.start(*names)
         for name in names:
             seconds = MERGE_SECONDS if name == "hospital" else START_SECONDS
@@ -133,21 +133,21 @@ class Pipeline(Programs):
         )
 
     def wait_for_model(self, seconds: float = 30) -> None:
-        """Until no prediction waits for the model API: a busy one may have been late."""
+        """Waits until no prediction is pending, because a busy model API may have been late."""
         connection = open_database(self.environ["DATABASE_URL"])
         cursor = connection.cursor()
 
         def nothing_waits() -> bool:
             cursor.execute("SELECT COUNT(*) FROM pending")
             waiting = cursor.fetchone()[0]
-            connection.commit()  # else the next look sees what this one saw
+            connection.commit()  # or the next check would see the same state
             return not waiting
 
         self.wait(nothing_waits, "predictions wait for their model", seconds)
         connection.close()
 
     def peak(self) -> dict[str, int]:
-        """The most memory that any one process of each program ever had."""
+        """The peak memory of each program's largest process."""
         return self._memory(peak=True)
 
     def resident(self) -> dict[str, int]:

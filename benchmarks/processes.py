@@ -1,4 +1,4 @@
-"""What processes have used, as Linux counts it in /proc."""
+"""Reads the resource usage of processes from /proc."""
 
 import os
 from pathlib import Path

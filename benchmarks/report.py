@@ -13,7 +13,7 @@ from benchmarks.bench import Result
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure should reach; `value` picks it out of the results."""
+    """A goal for a figure; `value` extracts the figure from the results."""
 
     what: str
     value: Callable[[dict[str, Result]], float | None]
@@ -96,7 +96,7 @@ def table(results: list[Result]) -> str:
 
 
 def goals(results: list[Result]) -> str:
-    """Those that were measured; empty when none was."""
+    """The table of the measured goals; empty if there are none."""
     found = {result.key: result for result in results}
     rows = [
         [

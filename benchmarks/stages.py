@@ -1,4 +1,4 @@
-"""Each stage alone, and what the machine could do in its place."""
+"""Measures each stage separately, and its raw limit."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""From nothing to the first prediction in the database."""
+"""Measures the time from the start to the first stored prediction."""
 
 import subprocess
 import sys

@@ -1,4 +1,5 @@
-"""Takes the README's pictures: the real pipeline on a synthetic ward, in headless Chromium.
+"""Takes the screenshots of the documentation: the real pipeline on a synthetic ward, in headless
+Chromium.
 
     python -m docs.screenshots [folder]
 

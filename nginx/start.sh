@@ -1,8 +1,8 @@
 #!/bin/sh
-# Writes the parts of the configuration that the environment decides, and starts nginx.
+# Writes the parts of the configuration that depend on the environment, and starts nginx.
 set -euf
 
-# ALLOWED_HOSTS: names that users may use, besides localhost and IP addresses.
+# ALLOWED_HOSTS: allowed host names, besides localhost and IP addresses.
 hosts() {
     IFS=', '
     for name in ${ALLOWED_HOSTS:-}; do
@@ -17,8 +17,8 @@ hosts() {
 }
 
 services() {
-    # Docker's resolver answers with a time to live of 10 minutes, but a new container has
-    # another address at once.
+    # Docker's resolver reports a time to live of 10 minutes, but a new container has another
+    # address at once.
     servers=$(awk '$1 == "nameserver" { print $2 ~ /:/ ? "[" $2 "]" : $2 }' /etc/resolv.conf)
     echo "resolver $(echo $servers) valid=2s ipv6=off;"
     echo "resolver_timeout 2s;"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Starts the server with the users of this image, also on data from an earlier image: the
-# entry point of MySQL runs its init scripts on an empty folder only. The service `migrate`
-# makes the tables.
+# entry point of MySQL runs its init scripts on an empty folder only. The service `migrate` creates
+# the tables.
 set -eu
 umask 077
 
@@ -11,8 +11,8 @@ umask 077
     users.sh
 } >/run/mysqld/tooldb.sql
 
-# For the health check: it logs in over the network, as the tool does. The server that runs
-# the init scripts has no network, so it never counts as healthy.
+# For the health check, which logs in over the network like the tool. The server that runs the init
+# scripts has no network, so it never counts as healthy.
 printf '[client]\nprotocol=tcp\nuser=tool\npassword=%s\n' \
     "$(cat /run/secrets/tool/password)" >/run/mysqld/health.cnf
 

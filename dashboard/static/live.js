@@ -2,7 +2,7 @@
 // The scripts of single pages listen to the event "live".
 
 const body = document.body;
-const LOST_AFTER = 12_000; // the server gives a sign of life every 4 s
+const LOST_AFTER = 12_000; // the server sends a heartbeat every 4 s
 
 // element key -> field -> [function that shows a value]
 const shown = new Map();
@@ -70,8 +70,8 @@ function removeOthers(order) {
   }
 }
 
-// A list does not move under the hand: its order waits until pointer and focus have left it, and
-// for a while after a touch or a scroll.
+// The order of a list does not change while the pointer or the focus is in it, and for a while
+// after a touch or a scroll.
 const HELD_AFTER = 10_000;
 const held = new Map();
 const heldText = document.getElementById("held");
@@ -106,7 +106,7 @@ function arrange(list, wanted) {
   for (const key of keys) {
     const entry = entries.get(key);
     if (!entry) continue;
-    // One that sank: moved to the end, so that the others need not move.
+    // This entry moved down: put it at the end, so that the others need not move.
     if (entry !== at && entry === at?.nextElementSibling) {
       list.append(at);
       at = entry;
@@ -143,7 +143,7 @@ for (const list of lists.values()) {
   for (const type of ["pointerleave", "focusout"]) list.addEventListener(type, () => setTimeout(letGo));
 }
 
-// Pins and the filter belong to this browser alone.
+// Pins and the filter are local to this browser.
 
 const PINS = "icu-pins";
 const pins = new Set(readPins());
@@ -153,7 +153,7 @@ function readPins() {
     const stored = JSON.parse(localStorage.getItem(PINS) ?? "[]");
     return Array.isArray(stored) ? stored.map(String) : [];
   } catch {
-    return []; // storage is off, or holds something else
+    return []; // storage is disabled or contains something else
   }
 }
 
@@ -190,7 +190,7 @@ ward?.addEventListener("click", (event) => {
   try {
     localStorage.setItem(PINS, JSON.stringify([...pins].slice(-200)));
   } catch {
-    // The pins last as long as the page.
+    // Without storage, the pins last as long as the page.
   }
   showPin(entry);
   arrange(ward, wardOrder);
@@ -208,9 +208,9 @@ function apply(update) {
   document.dispatchEvent(new CustomEvent("live", { detail: update }));
 }
 
-// A page takes a twentieth of its browser's time: after an update it rests in proportion to the
-// time taken, up to REST_MAX, and then shows the updates of that time together. Painting, which a
-// page cannot measure, counts as much as the rest.
+// Limits the load of the browser to about 5 %: after an update the page pauses in proportion to the
+// time taken, up to REST_MAX, and then shows the accumulated updates together. Painting, which
+// cannot be measured, is assumed to take as long as the rest.
 
 const REST_FACTOR = 39;
 const REST_MAX = 2_000;
@@ -218,11 +218,11 @@ let since = body.dataset.since; // the last event that is shown
 let waiting = []; // [event id, update]
 let resting;
 
-// The age of what the page shows: a beat carries the age of the dashboard's last finished round.
+// The age of the shown data: a heartbeat carries the age of the dashboard's last finished round.
 const LATE = 5; // seconds
 const asof = document.getElementById("asof");
 let freshAt = null;
-let beat = null; // the same of a round that is not shown yet
+let beat = null; // the same for a round that is not shown yet
 
 function showAge() {
   if (asof === null || freshAt === null) return;
@@ -250,7 +250,7 @@ function showWaiting() {
   if (!waiting.length) return;
   const start = performance.now();
   while (waiting.length) {
-    const [id, update] = waiting.shift(); // gone even if it cannot be applied
+    const [id, update] = waiting.shift(); // removed even if it cannot be applied
     since = id;
     apply(update);
   }
@@ -264,7 +264,7 @@ function showWaiting() {
 // The connection.
 
 let source;
-let next; // runs when nothing is heard in time
+let next; // runs after a timeout
 
 function say(state, text) {
   if (body.dataset.link === state) return;
@@ -286,7 +286,7 @@ function lost() {
   say("lost", "This page has lost its connection to the dashboard. These values are not current.");
 }
 
-// A connection may die without either end noticing.
+// A connection may die silently.
 function again() {
   lost();
   source.close();
@@ -307,7 +307,8 @@ function open() {
   });
   source.onerror = () => {
     lost();
-    // After a refusal, other than after a break, the browser does not try again by itself.
+    // After an error status, unlike after a lost connection, the browser does not reconnect by
+    // itself.
     if (source.readyState === EventSource.CLOSED) unless(5_000, open);
   };
 }
@@ -318,7 +319,7 @@ function close() {
   clearTimeout(next);
 }
 
-// The masthead's height, and the part of it above the lamp, for the style sheet.
+// Measures the masthead, and the part above the status lamp, for the style sheet.
 const masthead = document.querySelector(".masthead");
 
 function measure() {

@@ -1,4 +1,4 @@
-// A stay's reasons and curves: one small chart for each parameter, on one axis of time.
+// Shows a stay's reasons and curves: one small chart per parameter, with a common time axis.
 
 import uPlot from "/static/vendor/uplot/uPlot.esm.js";
 
@@ -30,7 +30,7 @@ function text(value, digits) {
   return (digits === null ? String(Number(value.toPrecision(4))) : value.toFixed(digits)).replace("-", "\u2212");
 }
 
-// The series of each chart: times and values, with a null where the line must break.
+// The series of a chart: times and values, with null where the line must break.
 function series(parameter, holds) {
   const at = new Map();
   for (const seq of [...points.keys()].sort((a, b) => a - b)) {
@@ -166,7 +166,7 @@ function build() {
   describe();
 }
 
-// The risk axis is fixed by the model, and grows for a higher value only.
+// The risk axis is fixed by the model, and grows only for a higher value.
 function span(parameter, min, max) {
   if (parameter === RISK) return [0, Math.max(riskAxis[2] * riskAxis[3], max ?? 0)];
   if (min === null) return [0, 1];
@@ -174,7 +174,7 @@ function span(parameter, min, max) {
   return [min - room, max + room];
 }
 
-// Days and hours in English and 24 hours, whatever the browser's own language is.
+// Days in English and 24-hour times, independent of the browser's language.
 function timeTicks(_plot, splits, _axis, _space, increment) {
   return splits.map((time, index) => {
     const at = new Date(time * 1000);
@@ -269,7 +269,7 @@ document.addEventListener("live", ({ detail }) => {
   if (details?.open) tabulate();
 });
 
-// Buttons, for those who do not drag.
+// Buttons as an alternative to dragging.
 const buttons = [...document.querySelectorAll(".zoom [data-hours]")];
 
 function press(pressed) {
