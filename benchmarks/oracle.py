@@ -54,6 +54,12 @@ class Stored:
         )
         return {model: int(count) for model, count in self._cursor.fetchall()}
 
+    def features(self, model: str) -> list[str]:
+        """The names of the features of a model that has one version."""
+        self._execute("SELECT features FROM models WHERE model = ?", [model])
+        [(features,)] = self._cursor.fetchall()
+        return [feature["name"] for feature in json.loads(features)]
+
     def positions(self) -> dict[int, int]:
         self._execute("SELECT part, seq FROM positions WHERE stream = ?", [self._stream])
         return {int(part): int(seq) for part, seq in self._cursor.fetchall()}
@@ -137,14 +143,16 @@ def _check(ward: Ward, stored: Stored, partitions: int) -> str:
     predictions = stored.rows("predictions", "seq", seqs)
     for name, some in predictions.groupby("model"):
         if name == FORMULA:
-            found_features = pd.DataFrame([json.loads(text) for text in some["features"]])
+            features = [json.loads(text) for text in some["features"]]
+            found_features = pd.DataFrame(features, columns=stored.features(name))
             _same(
                 some.reset_index(drop=True).join(found_features.astype(float)),
                 predicted,
                 ["pat_id", "date_admission", "measured_at", *FEATURES, "probability"],
             )
         else:
-            _windows(some.set_index("seq")["features"].head(WINDOW_SAMPLE), rows)
+            texts = some.set_index("seq")["features"].head(WINDOW_SAMPLE)
+            _windows(texts, stored.features(name), rows)
     _vitals(stored, rows)
     return (
         f"{len(signal):,} readings, {int(in_icu.sum()):,} predictions of "
@@ -183,11 +191,11 @@ def _features(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _windows(stored: "pd.Series[str]", rows: pd.DataFrame) -> None:
+def _windows(stored: "pd.Series[str]", names: list[str], rows: pd.DataFrame) -> None:
     """Compares min, max, mean and std over windows, like heart_rate__max__6h, one by one."""
     for seq, text in zip(stored.index.tolist(), stored.tolist(), strict=True):
         known = rows[(rows["pat_id"] == rows.at[seq, "pat_id"]) & (rows.index <= seq)]
-        for name, found in json.loads(text).items():
+        for name, found in zip(names, json.loads(text), strict=True):
             parameter, _, rest = name.partition("__")
             aggregation, _, hours = rest.partition("__")
             if aggregation not in ("min", "max", "mean", "std") or not hours:

@@ -28,7 +28,7 @@ from embedded.stack import ROOT
 from hospital.replay import Replay
 from tool.database import Changes, connect
 from tool.features import FeatureSet, Stay
-from tool.model_client import ModelClient
+from tool.model_client import Model, ModelClient
 from wire.batches import Batch, Position, RawMessage, partition_of
 from wire.features import Feature
 from wire.messages import decode
@@ -287,7 +287,7 @@ def _insert(bench: Bench, url: str) -> Iterator[Result]:
 
 
 def _prediction(stream: str, row: tuple[Any, ...], now: str) -> PredictionRow:
-    features = msgspec.json.encode({feature.name: row[6] for feature in FORMULA}).decode()
+    features = msgspec.json.encode([row[6] for _ in FORMULA]).decode()
     seq, pat_id, admission, at = row[1:5]
     place = (pat_id, admission, at)
     return PredictionRow(stream, seq, "formula", "1", *place, features, 0.123456789, None, now)
@@ -298,7 +298,7 @@ def _executemany_both(bench: Bench, calls: list[list[tuple[Any, ...]]], now: str
     connection = open_database(url)
     cursor = connection.cursor()
     into_readings = INSERT.format(marks=", ".join([mark(url)] * 7))
-    into_predictions = f"INSERT INTO predictions VALUES ({', '.join([mark(url)] * 11)})"
+    into_predictions = f"INSERT INTO predictions VALUES ({', '.join([mark(url)] * 13)})"
     both = [(rows, [astuple(_prediction("bare", row, now)) for row in rows]) for rows in calls]
 
     def insert() -> None:
@@ -316,12 +316,12 @@ def _executemany_both(bench: Bench, calls: list[list[tuple[Any, ...]]], now: str
 def _model(pipeline: Pipeline) -> Iterator[Result]:
     client = ModelClient(pipeline.environ["MODEL_URL"], timeout=10)
     estimator = joblib.load(ROOT / "models/formula/1/model.joblib")
-    encode = FeatureSet(FORMULA).encode
+    model = Model("formula", "1", [feature.declaration() for feature in FORMULA])
     for count in (1, BATCH):
         array = np.array([(60.0, 120.0, 18.0 + n % 7, 0.4) for n in range(count)])
 
         def ask(array: Any = array) -> int:
-            client.predict("formula", "1", [encode(row) for row in array.tolist()])
+            client.predict(model, array.tolist())
             return len(array)
 
         def bare(array: Any = array) -> int:

@@ -1,6 +1,5 @@
 """The dashboard's database queries."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -135,8 +134,11 @@ class Database(Reader):
 
     def prediction(self, stream: str, seq: int, model: ModelKey) -> Prediction | None:
         """The prediction that a model made from one reading."""
-        for at, features, probability, reason in self.rows(queries.PREDICTION, stream, seq, *model):
-            return Prediction(model, moment(at), json.loads(features), probability, reason)
+        for at, probability, reason in self.rows(queries.PREDICTION, stream, seq, *model):
+            features: dict[str, float | None] = dict(
+                self.rows(queries.FEATURES, stream, seq, *model)
+            )
+            return Prediction(model, moment(at), features, probability, reason)
         return None
 
     def rejected_of(self, stream: str, pat_id: int) -> list[Rejected]:

@@ -97,7 +97,11 @@ WHERE r.pat_id = ? AND r.date_admission = ? AND r.measured_at > ? AND r.stream =
 ORDER BY r.measured_at DESC, r.seq DESC LIMIT ?"""
 
 PREDICTION = """
-SELECT measured_at, features, probability, reason FROM predictions
+SELECT measured_at, probability, reason FROM predictions
+WHERE stream = ? AND seq = ? AND model = ? AND version = ?"""
+
+FEATURES = """
+SELECT feature, value FROM prediction_features
 WHERE stream = ? AND seq = ? AND model = ? AND version = ?"""
 
 REJECTED_OF = f"""

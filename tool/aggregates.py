@@ -44,28 +44,45 @@ def _deviations(numbers: list[float]) -> list[float]:
     return [rest - mean for rest in rests]
 
 
-def _window_std(times: list[float], values: list[float]) -> Value:
-    if len(values) < 2:
+class Window:
+    """The readings in a window, in order of time, and the values computed from them."""
+
+    __slots__ = ("_deviations", "found", "times", "values")
+
+    def __init__(self, times: list[float], values: list[float]) -> None:
+        self.times = times
+        self.values = values
+        self._deviations: list[float] | None = None
+        self.found: dict[Callable[[Window], Value], Value] = {}
+
+    @property
+    def deviations(self) -> list[float]:
+        if self._deviations is None:
+            self._deviations = _deviations(self.values)
+        return self._deviations
+
+
+def _window_std(window: Window) -> Value:
+    rests = window.deviations
+    return sqrt(fsum(map(mul, rests, rests)) / (len(rests) - 1)) if len(rests) > 1 else None
+
+
+def _window_trend(window: Window) -> Value:
+    if window.times[0] == window.times[-1]:
         return None
-    return sqrt(fsum([rest * rest for rest in _deviations(values)]) / (len(values) - 1))
+    hours = _deviations(window.times)
+    return fsum(map(mul, hours, window.deviations)) / fsum(map(mul, hours, hours))
 
 
-def _window_trend(times: list[float], values: list[float]) -> Value:
-    if times[0] == times[-1]:
-        return None
-    hours = _deviations(times)
-    return fsum(map(mul, hours, _deviations(values))) / fsum(map(mul, hours, hours))
-
-
-# The arguments are a window's times and values, in order of time and never empty.
-WINDOWED: dict[str, Callable[[list[float], list[float]], Value]] = {
-    "last": lambda times, values: values[-1],
-    "first": lambda times, values: values[0],
-    "min": lambda times, values: min(values),
-    "max": lambda times, values: max(values),
-    "mean": lambda times, values: fsum(values) / len(values),
+# The window is never empty.
+WINDOWED: dict[str, Callable[[Window], Value]] = {
+    "last": lambda window: window.values[-1],
+    "first": lambda window: window.values[0],
+    "min": lambda window: min(window.values),
+    "max": lambda window: max(window.values),
+    "mean": lambda window: fsum(window.values) / len(window.values),
     "std": _window_std,
-    "count": lambda times, values: len(values),
+    "count": lambda window: len(window.values),
     "trend": _window_trend,
-    "delta": lambda times, values: values[-1] - values[0],
+    "delta": lambda window: window.values[-1] - window.values[0],
 }

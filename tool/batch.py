@@ -1,21 +1,14 @@
 """Processes one batch in one transaction: decode, load, walk, predict, commit."""
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 
 from tool.database import Changes, Database
-from tool.features import FeatureSet, Stay, widest
+from tool.features import widest
 from tool.known_stay import KnownStay, StayKey
-from tool.model_client import (
-    Declaration,
-    Model,
-    ModelClient,
-    ModelRefused,
-    ModelUnavailable,
-    feature_set,
-)
+from tool.model_client import Declaration, Model, ModelClient
+from tool.questions import Interview, Questions, Readers, readers_of
 from tool.rejections import rejected_row
 from tool.result import Result
 from tool.stays import Stays
@@ -34,26 +27,12 @@ from wire.messages import (
     decode,
     ordinal,
 )
-from wire.tables import (
-    AcknowledgementRow,
-    DischargeRow,
-    OutcomeRow,
-    PendingRow,
-    PredictionRow,
-    ReadingRow,
-)
-
-log = logging.getLogger("tool")
-
-WAITING = "waiting for the model"
+from wire.tables import AcknowledgementRow, DischargeRow, OutcomeRow, ReadingRow
 
 Decoded = list[tuple[RawMessage, Message]]
 Loaded = dict[StayKey, KnownStay]
 # These messages change the row of their stay.
 OF_A_STAY = (Reading, Discharge, Admission)
-# A reading, and the features as of that reading.
-Question = tuple[ReadingRow, str]
-Asked = list[tuple[Model, FeatureSet, list[Question]]]
 
 
 class BatchProcessor:
@@ -62,25 +41,25 @@ class BatchProcessor:
     def __init__(self, database: Database, stays: Stays, client: ModelClient) -> None:
         self._database = database
         self._stays = stays
-        self._client = client
-        self._models: list[tuple[Model, FeatureSet]] = []
+        self._interview = Interview(client)
+        self._models: list[Model] = []
+        self._readers: list[Readers] = []
 
     def declare(self, declaration: Declaration) -> None:
         """Sets the models whose features are computed."""
         models = [declaration.champion, *declaration.shadows]
-        if [model for model, _ in self._models] == models:
+        if models == self._models:
             return
-        self._models = [(model, feature_set(model)) for model in models]
-        self._stays.keep(widest(features for _, features in self._models))
+        self._models = models
+        self._readers = readers_of(models)
+        self._stays.keep(widest(readers.features for readers in self._readers))
 
     def process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         """Stores the next messages of a partition. Raises as `Database.commit` does."""
         result = Result(changes.last, received=Counter(map(attrgetter("received"), messages)))
         decoded = self._decode(messages, changes, result)
         stays = self._load(decoded, changes.stream)
-        asked = self._walk(decoded, stays, changes, result)
-        for model, _, questions in asked:
-            self._predict(model, questions, changes, result)
+        self._interview.ask(self._walk(decoded, stays, changes, result), changes, result)
         self._stays.commit(changes, stays)
         result.stored = len(changes.readings)
         return result
@@ -118,10 +97,12 @@ class BatchProcessor:
             },
         )
 
-    def _walk(self, decoded: Decoded, stays: Loaded, changes: Changes, result: Result) -> Asked:
-        """Applies the messages in order; returns the questions for each model."""
+    def _walk(
+        self, decoded: Decoded, stays: Loaded, changes: Changes, result: Result
+    ) -> list[Questions]:
+        """Applies the messages in order; returns the questions for the models."""
         stream = changes.stream
-        asked: Asked = [(model, features, []) for model, features in self._models]
+        asked = [Questions(readers) for readers in self._readers]
         times: dict[tuple[str, int, int, int], tuple[str, float, float]] = {}
         for raw, message in decoded:
             if not isinstance(message, Reading):
@@ -145,7 +126,8 @@ class BatchProcessor:
             reading = ReadingRow(stream, raw.seq, pat_id, admission, measured_at, parameter, value)
             changes.readings.append(reading)
             if known.discharge is None:
-                _ask(reading, known.stay, asked, changes)
+                for questions in asked:
+                    questions.add(reading, known.stay, changes)
         for known in stays.values():
             if known.withdrawn:
                 self._stays.fold_again(known, changes)
@@ -184,71 +166,7 @@ class BatchProcessor:
                     )
                 )
 
-    def _predict(
-        self, model: Model, questions: list[Question], changes: Changes, result: Result
-    ) -> None:
-        """Adds the model's predictions, or marks them as pending."""
-        if not questions:
-            return
-        try:
-            rows = [features for _, features in questions]
-            probabilities = self._client.predict(model.model, model.version, rows)
-        except (ModelUnavailable, ModelRefused):
-            for reading, features in questions:
-                row = _prediction(model, reading, features, None, WAITING, changes.now)
-                changes.predictions.append(row)
-                changes.pending.append(PendingRow(row.stream, row.seq, row.model, row.version))
-            result.waiting += len(questions)
-            return
-        changes.predictions += [
-            _prediction(model, reading, features, probability, None, changes.now)
-            for (reading, features), probability in zip(questions, probabilities, strict=True)
-        ]
-        result.predicted += len(questions)
-        if log.isEnabledFor(logging.DEBUG):
-            for (reading, _), probability in zip(questions, probabilities, strict=True):
-                log.debug(
-                    *("patient %d: %s %.4f", reading.pat_id, model.model, probability),
-                    extra={"message_id": f"{reading.stream}-{reading.seq}"},
-                )
-
-
-def _ask(reading: ReadingRow, stay: Stay, asked: Asked, changes: Changes) -> None:
-    """Computes the features for each model; if required ones are missing, stores the reason."""
-    for model, features, questions in asked:
-        row = features.row(stay)
-        reason = features.missing(row)
-        encoded = features.encode(row)
-        if reason is None:
-            questions.append((reading, encoded))
-        else:
-            prediction = _prediction(model, reading, encoded, None, reason, changes.now)
-            changes.predictions.append(prediction)
-
 
 def _reject(raw: RawMessage, error: Rejected, changes: Changes, result: Result) -> None:
     changes.rejected.append(rejected_row(changes.stream, raw, str(error), changes.now))
     result.codes[error.code] += 1
-
-
-def _prediction(
-    model: Model,
-    reading: ReadingRow,
-    features: str,
-    probability: float | None,
-    reason: str | None,
-    now: str,
-) -> PredictionRow:
-    return PredictionRow(
-        reading.stream,
-        reading.seq,
-        model.model,
-        model.version,
-        reading.pat_id,
-        reading.date_admission,
-        reading.measured_at,
-        features,
-        probability,
-        reason,
-        now,
-    )

@@ -39,6 +39,8 @@ class Publisher:
         # The last answer of the model API, which does not repeat it.
         self._answered: Declaration | None = None
         self._confirmed = time.monotonic()
+        # An answer that names other features for a stored version.
+        self._refused: bytes | None = None
         # What is in Redis, and in the database too.
         self._published: bytes | None = None
 
@@ -81,6 +83,11 @@ class Publisher:
 
     def _replace(self, published: bytes | None, answered: bytes, declaration: Declaration) -> None:
         """Replaces the declaration, unless another tool has done so since it was read."""
+        if changed := _changed(self._database.models(), model_rows(declaration)):
+            if answered != self._refused:
+                log.error("%s with other features than before: needs a new version", changed)
+            self._refused = answered
+            return
         self._remember(answered)
         with self._redis.pipeline() as pipe:
             pipe.watch(DECLARATION)
@@ -144,6 +151,16 @@ def stored(database: Database) -> bytes | None:
     champion, shadows = roles["champion"][0], roles["shadow"]
     # Any answer of the model API is newer.
     return msgspec.json.encode({"champion": champion, "shadows": shadows, "change": -1})
+
+
+def _changed(known: list[ModelRow], rows: list[ModelRow]) -> str:
+    """The versions whose features differ from those stored, which name predictions' features."""
+    names = {(row.model, row.version): row.names for row in known}
+    return ", ".join(
+        f"{row.model} {row.version}"
+        for row in rows
+        if names.get((row.model, row.version), row.names) != row.names
+    )
 
 
 def model_rows(declaration: Declaration) -> list[ModelRow]:

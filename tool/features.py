@@ -17,11 +17,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
-import msgspec
-
-from tool.aggregates import RUNNING, WINDOWED, Value
+from tool.aggregates import RUNNING, WINDOWED, Value, Window
 from tool.statistics import Recent, Statistics
 from wire.features import Feature
 
@@ -88,14 +85,14 @@ class Stay:
 class CachedRow:
     """The last row of a stay, and the validity of its parts."""
 
-    __slots__ = ("counts", "until", "values")
+    __slots__ = ("counts", "edges", "until", "values")
 
-    def __init__(self, empty: list[Value], panels: int) -> None:
+    def __init__(self, empty: list[Value], panels: "list[Panel]") -> None:
         self.values = empty.copy()
-        self.counts = [
-            0
-        ] * panels  # number of readings of each panel's parameter that the row includes
-        self.until = [inf] * panels  # clock at which the next reading leaves a window
+        self.counts = [0] * len(panels)  # readings of the panel's parameter that the row includes
+        # Clock at which the next of them leaves each window, and the first of them leaves any.
+        self.edges = [[inf] * len(panel.windows) for panel in panels]
+        self.until = [inf] * len(panels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +101,7 @@ class Panel:
 
     parameter: str
     running: list[tuple[int, Callable[[Statistics], Value]]]
-    windows: dict[int, list[tuple[int, Callable[[list[float], list[float]], Value]]]]
+    windows: dict[int, list[tuple[int, Callable[[Window], Value]]]]
 
 
 class FeatureSet:
@@ -140,11 +137,6 @@ class FeatureSet:
             self._place(index, feature, panels)
         self._panels = list(panels.values())
         self._parameters = list(panels)
-        # msgspec encodes a struct twice as fast as a dict.
-        members = {f"feature_{index}": name for index, name in enumerate(self.names)}
-        self._object = msgspec.defstruct(
-            "Features", [(member, Any) for member in members], rename=members, gc=False
-        )
         self._required = [
             (index, _reason(feature))
             for index, feature in enumerate(self.features)
@@ -173,14 +165,23 @@ class FeatureSet:
         """
         row = stay.rows.get(self)
         if row is None:
-            row = stay.rows[self] = CachedRow(self._empty, len(self._panels))
+            row = stay.rows[self] = CachedRow(self._empty, self._panels)
         values, counts, until = row.values, row.counts, row.until
         clock, statistics = stay.clock, stay.statistics
         for place, parameter in enumerate(self._parameters):
             known = statistics.get(parameter)
-            if known is not None and (known.n != counts[place] or clock >= until[place]):
+            if known is None:
+                continue
+            panel, edges = self._panels[place], row.edges[place]
+            if known.n != counts[place]:
                 counts[place] = known.n
-                until[place] = self._refresh(self._panels[place], values, known, stay)
+                edges[:] = [-inf] * len(edges)
+                for index, read in panel.running:
+                    value = read(known)
+                    values[index] = self._empty[index] if value is None else value
+                until[place] = self._refresh(panel, values, edges, stay)
+            elif clock >= until[place]:
+                until[place] = self._refresh(panel, values, edges, stay)
         for index in self._age:
             values[index] = self._empty[index] if stay.age is None else stay.age
         for index, parameter, hours in self._ages:
@@ -190,28 +191,27 @@ class FeatureSet:
                 values[index] = age if age < hours - HALF_SECOND else self._empty[index]
         return values.copy()
 
-    def _refresh(self, panel: Panel, row: list[Value], statistics: Statistics, stay: Stay) -> float:
-        """Computes a parameter's features; returns the clock at which they expire."""
-        until = inf
-        for index, read in panel.running:
-            value = read(statistics)
-            row[index] = self._empty[index] if value is None else value
-        for hours, aggregates in panel.windows.items():
-            recent = stay.recent[panel.parameter]
-            times, values = recent.times, recent.values
-            start = bisect_right(times, stay.clock - hours + HALF_SECOND)
-            if start:
-                times, values = times[start:], values[start:]
-            if times:
-                until = min(until, times[0] + hours - HALF_SECOND)
+    def _refresh(self, panel: Panel, row: list[Value], edges: list[float], stay: Stay) -> float:
+        """Computes the windows that the clock has passed; returns when it passes the next."""
+        if not panel.windows:
+            return inf
+        recent, clock = stay.recent[panel.parameter], stay.clock
+        same: dict[int, Window] = {}  # often a stay is shorter than several windows
+        for number, (hours, aggregates) in enumerate(panel.windows.items()):
+            if clock < edges[number]:
+                continue
+            start = bisect_right(recent.times, clock - hours + HALF_SECOND)
+            window = same.get(start)
+            if window is None:
+                window = same[start] = Window(recent.times[start:], recent.values[start:])
+            edges[number] = window.times[0] + hours - HALF_SECOND if window.times else inf
+            found = window.found
             for index, aggregate in aggregates:
-                value = aggregate(times, values) if times else None
+                if aggregate not in found:
+                    found[aggregate] = aggregate(window) if window.times else None
+                value = found[aggregate]
                 row[index] = self._empty[index] if value is None else value
-        return until
-
-    def encode(self, row: Sequence[Value]) -> str:
-        """The row as a JSON object."""
-        return msgspec.json.encode(self._object(*row)).decode()
+        return min(edges)
 
     def missing(self, row: Sequence[Value]) -> str | None:
         """The reason why there is no prediction for `row`: its first missing required feature."""

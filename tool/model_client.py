@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import urllib3
 
-from tool import metrics
+from tool import inference, metrics
 from tool.features import FeatureSet
 from wire.alarms import Policy
 from wire.drift import Reference
@@ -17,8 +17,14 @@ from wire.features import Feature
 
 log = logging.getLogger("tool.model")
 
-# Maximum size of a request's body: about 7,000 rows of four features.
+# Maximum size of a request's body: about 30,000 rows of four features.
 BYTES_PER_CALL = 1_000_000
+# A server without the Open Inference Protocol answers one of these; it gets JSON objects.
+NO_BINARY = (404, 405, 415, 501)
+
+Rows = Sequence[Sequence[float | None]]
+# From model, version, body and headers.
+Read = Callable[[str, str, bytes, Mapping[str, str]], Sequence[float]]
 
 
 class ModelUnavailable(Exception):
@@ -78,7 +84,7 @@ def read_declaration(data: bytes) -> Declaration:
 
 
 class ModelClient:
-    """One persistent connection to the model API.
+    """Persistent connections to the model API, for several threads.
 
     After a failure of a model, further requests fail at once for a pause that doubles up to
     `rest_max` seconds, so that a hanging model does not delay every batch.
@@ -87,11 +93,12 @@ class ModelClient:
     def __init__(
         self, url: str, timeout: float, token_file: str = "", rest_max: float = 8.0
     ) -> None:
-        self._url = f"{url}/api/model"
+        self._url = url
         self._timeout = urllib3.Timeout(connect=min(timeout, 1.0), read=timeout)
-        self._pool = urllib3.PoolManager(maxsize=1, retries=False)
+        self._pool = urllib3.PoolManager(maxsize=8, retries=False)
         self._token_file = token_file
         self._etag = ""
+        self._only_json = False
         self._rest_max = rest_max
         # (model, version) → length of the pause, and its end.
         self._rests: dict[tuple[str, str], tuple[float, float]] = {}
@@ -99,7 +106,7 @@ class ModelClient:
     def declaration(self) -> Declaration | None:
         """The declaration; None if it has not changed. Raises ModelUnavailable."""
         headers = {"If-None-Match": self._etag} if self._etag else {}
-        response = self._ask("GET", "", b"", headers)
+        response = self._ask("GET", "/api/model", b"", headers)
         if response.status == 304:
             return None
         if response.status != 200:
@@ -111,72 +118,86 @@ class ModelClient:
         self._etag = response.headers.get("ETag", "")
         return declaration
 
-    def predict(self, model: str, version: str, rows: Sequence[str]) -> list[float]:
-        """One probability per row; a row is a JSON object of features.
-
-        Raises ModelUnavailable or ModelRefused.
-        """
-        asked = (model, version)
-        rest, until = self._rests.get(asked, (0.0, 0.0))
+    def predict(self, model: Model, rows: Rows) -> list[float]:
+        """One probability per row. Raises ModelUnavailable or ModelRefused."""
+        key = (model.model, model.version)
+        rest, until = self._rests.get(key, (0.0, 0.0))
         if time.monotonic() < until:
             raise ModelUnavailable("paused after a failure")
         probabilities: list[float] = []
         try:
-            step = max(1, BYTES_PER_CALL // len(rows[0])) if rows else 1
+            step = max(1, BYTES_PER_CALL // (8 * len(model.features) or 1))
             for start in range(0, len(rows), step):
-                probabilities += self._predict(model, version, rows[start : start + step])
+                probabilities += self._predict(model, rows[start : start + step])
         except ModelUnavailable as error:
             metrics.MODEL_FAILURES.inc()
             if not rest:
                 log.warning("model: %s; predictions stay pending", error)
             rest = min(max(1.0, rest * 2), self._rest_max)
-            self._rests[asked] = (rest, time.monotonic() + rest)
+            self._rests[key] = (rest, time.monotonic() + rest)
             raise
-        if self._rests.pop(asked, None):
+        if self._rests.pop(key, None):
             metrics.RECONNECTS.labels("model").inc()
-            log.info("model: %s %s: available again", model, version)
+            log.info("model: %s %s: available again", *key)
         return probabilities
 
-    def _predict(self, model: str, version: str, rows: Sequence[str]) -> list[float]:
+    def _predict(self, model: Model, rows: Rows) -> list[float]:
         with metrics.MODEL_SECONDS.time():
-            response = self._ask(
-                "POST",
-                f"?model={model}&version={version}",
-                f"[{','.join(rows)}]".encode(),
-                {"Content-Type": "application/json"},
-            )
+            response, read = self._infer(model, rows)
         if response.status == 413 and len(rows) > 1:
             half = len(rows) // 2
-            return self._predict(model, version, rows[:half]) + self._predict(
-                model, version, rows[half:]
-            )
+            return self._predict(model, rows[:half]) + self._predict(model, rows[half:])
         # 404 is temporary too, for example while models/ is being copied.
         if response.status in (400, 422):
             raise ModelRefused(response.data.decode("utf-8", "replace")[:200])
         if response.status != 200:
             raise ModelUnavailable(f"{self._url} answered {response.status}")
         try:
-            predictions = _predictions.decode(response.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            probabilities = list(read(model.model, model.version, response.data, response.headers))
+        except (ValueError, RecursionError) as error:
             raise ModelUnavailable(f"{self._url} sent invalid predictions: {error}") from None
-        if len(predictions) != len(rows):
-            raise ModelUnavailable(f"{len(predictions)} answers for {len(rows)} rows")
-        for prediction in predictions:
-            if (prediction.model, prediction.version) != (model, version):
-                raise ModelUnavailable(f"{prediction.model} answered instead of {model}")
-            if not 0 <= prediction.probability <= 1:
-                raise ModelUnavailable(f"{prediction.probability} is not a probability")
-        return [prediction.probability for prediction in predictions]
+        if len(probabilities) != len(rows):
+            raise ModelUnavailable(f"{len(probabilities)} answers for {len(rows)} rows")
+        for probability in probabilities:
+            if not 0 <= probability <= 1:
+                raise ModelUnavailable(f"{probability} is not a probability")
+        return probabilities
+
+    def _infer(self, model: Model, rows: Rows) -> tuple[urllib3.BaseHTTPResponse, Read]:
+        """The answer to a request in the form that the server knows, and how to read it."""
+        if not self._only_json:
+            body, headers = inference.request(rows)
+            path = inference.path(model.model, model.version)
+            response = self._ask("POST", path, body, headers)
+            if response.status not in NO_BINARY:
+                return response, inference.probabilities
+        names = [feature["name"] for feature in model.features]
+        body = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows])
+        path = f"/api/model?model={model.model}&version={model.version}"
+        response = self._ask("POST", path, body, {"Content-Type": "application/json"})
+        self._only_json = response.status == 200
+        return response, _probabilities
 
     def _ask(
-        self, method: str, query: str, body: bytes, headers: dict[str, str]
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
         try:
             if self._token_file:
                 token = Path(self._token_file).read_text().strip()
                 headers = {**headers, "Authorization": f"Bearer {token}"}
             return self._pool.request(
-                method, self._url + query, body=body or None, headers=headers, timeout=self._timeout
+                method, self._url + path, body=body or None, headers=headers, timeout=self._timeout
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ModelUnavailable(f"{self._url}: {error}") from None
+
+
+def _probabilities(
+    model: str, version: str, body: bytes, headers: Mapping[str, str]
+) -> Sequence[float]:
+    """The numbers in an answer of /api/model. Raises ValueError."""
+    predictions = _predictions.decode(body)
+    for prediction in predictions:
+        if (prediction.model, prediction.version) != (model, version):
+            raise ValueError(f"{prediction.model} {prediction.version} answered")
+    return [prediction.probability for prediction in predictions]

@@ -1,12 +1,14 @@
 """Fills in pending predictions once their model answers."""
 
 import logging
+from collections.abc import Sequence
 
+import msgspec
 from msgspec.structs import replace
 
 from tool import metrics
 from tool.database import Database
-from tool.model_client import ModelClient, ModelRefused, ModelUnavailable
+from tool.model_client import Model, ModelClient, ModelRefused, ModelUnavailable
 from tool.times import now
 from wire.tables import PredictionRow
 
@@ -14,6 +16,8 @@ log = logging.getLogger("tool")
 
 AT_ONCE = 2_000
 COUNTED = 10_001
+
+_rows = msgspec.json.Decoder(list[list[float | None]])
 
 
 class CatchUp:
@@ -30,15 +34,20 @@ class CatchUp:
         Raises DatabaseError, or ModelUnavailable at the end.
         """
         failure: ModelUnavailable | None = None
-        for model, version in sorted({(row.model, row.version) for row in self._database.models()}):
+        for row in sorted(self._database.models(), key=lambda row: (row.model, row.version)):
+            model = Model(row.model, row.version, msgspec.json.decode(row.features))
             filled = 0
             try:
-                while rows := self._database.pending(model, version, AT_ONCE):
-                    filled += self._ask(model, version, rows)
+                while waiting := self._database.pending(row.model, row.version, AT_ONCE):
+                    rows, features = zip(*waiting, strict=True)
+                    values = _rows.decode(f"[{','.join(features)}]")
+                    filled += self._ask(model, rows, values)
             except ModelUnavailable as error:
                 failure = error
             if filled:
-                log.info("%d pending predictions of %s %s filled in", filled, model, version)
+                log.info(
+                    "%d pending predictions of %s %s filled in", filled, row.model, row.version
+                )
         if failure is not None:
             raise failure
 
@@ -46,14 +55,16 @@ class CatchUp:
         """Updates the metric, which has an upper limit."""
         metrics.PENDING.set(self._database.waiting(COUNTED))
 
-    def _ask(self, model: str, version: str, rows: list[PredictionRow]) -> int:
+    def _ask(
+        self, model: Model, rows: Sequence[PredictionRow], features: list[list[float | None]]
+    ) -> int:
         try:
-            answers = self._client.predict(model, version, [row.features for row in rows])
+            answers = self._client.predict(model, features)
         except ModelRefused as error:
             if len(rows) > 1:
                 half = len(rows) // 2
-                first, second = rows[:half], rows[half:]
-                return self._ask(model, version, first) + self._ask(model, version, second)
+                first = self._ask(model, rows[:half], features[:half])
+                return first + self._ask(model, rows[half:], features[half:])
             reason = f"rejected by the model: {error}"[:255]
             filled = [replace(rows[0], probability=None, reason=reason, created_at=now())]
         else:

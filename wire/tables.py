@@ -63,6 +63,8 @@ class VitalRow(msgspec.Struct, frozen=True, gc=False):
 class PredictionRow(msgspec.Struct, frozen=True, gc=False):
     """The prediction of one version of a model for one reading.
 
+    features: a JSON array, in the order of the version's row in `models`; null where the
+    prediction of features_model and features_version for the same reading holds them.
     probability is null while the model has not answered, or if it cannot; reason explains which.
     """
 
@@ -73,10 +75,12 @@ class PredictionRow(msgspec.Struct, frozen=True, gc=False):
     pat_id: int
     date_admission: str
     measured_at: str
-    features: str
+    features: str | None
     probability: float | None
     reason: str | None
     created_at: str
+    features_model: str | None = None
+    features_version: str | None = None
 
 
 class PendingRow(msgspec.Struct, frozen=True, gc=False):
@@ -110,14 +114,19 @@ class PositionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelRow(msgspec.Struct, frozen=True, gc=False):
-    """The last declaration of a version of a model. role: champion, shadow or retired."""
+    """The features that a version of a model reads. role: champion, shadow or retired."""
 
     model: str
     version: str
     role: str
     features: str
     seen_at: str
-    alarm: str | None
+    alarm: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The features' names, in the order of `predictions.features`."""
+        return [feature["name"] for feature in msgspec.json.decode(self.features)]
 
 
 class OutcomeRow(msgspec.Struct, frozen=True, gc=False):

@@ -276,6 +276,7 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
         (*KEY, 2, f"{START:%Y-%m-%d}", START.isoformat(" "), STREAM, 1000),
     ),
     "prediction": (queries.PREDICTION, (STREAM, 5, *KEY)),
+    "features": (queries.FEATURES, (STREAM, 5, *KEY)),
     "rejected_of": (queries.REJECTED_OF, (2, STREAM)),
     "rejected_after": (queries.REJECTED_AFTER, (STREAM, 10, 20, 5)),
     "pending": (queries.PENDING, (STREAM,)),
@@ -815,6 +816,8 @@ def test_a_whole_patient_is_read(made: seeded_ward.Ward, reads: Database) -> Non
     assert patient.latest is not None
     assert patient.latest.features == {
         "age": 63.2,
+        "blood_pressure__last": None,
+        "heart_rate__last": None,
         "respiration_rate__last": patient.readings[-1].value,
     }
     assert [message.reason for message in patient.rejected] == ["value: not a number"]

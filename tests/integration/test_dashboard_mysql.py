@@ -17,7 +17,9 @@ from tests.support.seeded_ward import START, STREAM, fill
 from tests.support.servers import as_root
 from wire.vitals import VITALS
 
-TABLES = ("readings", "stays", "vitals", "predictions", "pending", "rejected", "positions")
+TABLES = (
+    *("readings", "stays", "vitals", "predictions", "pending", "rejected", "positions", "models"),
+)
 
 
 def copy(source: Path, server: int, name: str) -> None:

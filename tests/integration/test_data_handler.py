@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.batches import DECLARATION, FEATURES, Client, batch, handler_of, message
+from tests.support.batches import (
+    DECLARATION,
+    FEATURES,
+    Client,
+    batch,
+    handler_of,
+    message,
+    remember,
+)
 from tests.support.servers import rows
 from tool.data_handler import DataHandler, Early
 from tool.database import Changes, Database, Moved, Unavailable, connect
@@ -18,7 +26,6 @@ from tool.pending import CatchUp
 from tool.rejections import DEAD_LETTER
 from tool.result import Result
 from wire.batches import Batch, RawMessage
-from wire.tables import ModelRow
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
@@ -435,13 +442,13 @@ def test_pending_predictions_are_filled_in_with_one_call_per_version(
 ) -> None:
     client = Client(away=True)
     shadows = [Model("m", "2", FEATURES), Model("n", "1", FEATURES)]
-    handler = handler_of(database, Declaration(Model("m", "1", FEATURES), shadows), client)
+    declaration = Declaration(Model("m", "1", FEATURES), shadows)
+    handler = handler_of(database, declaration, client)
     handler.handle(batch(0, *(message(float(value)) for value in range(50, 100))))
     assert rows(url, "SELECT COUNT(*) FROM pending") == [(150,)]
     client.away, client.calls = False, []
     versions = (("m", "1"), ("m", "2"), ("n", "1"))
-    # Before a worker reads a declaration, the background process has written it to this table.
-    database.remember_models([ModelRow(*of, "shadow", "[]", "2026-01-01") for of in versions])
+    remember(database, declaration)
     CatchUp(database, client).fill_in()  # type: ignore[arg-type]
     assert client.calls == [(*of, 50) for of in versions]
     assert rows(url, "SELECT COUNT(*) FROM pending") == [(0,)]

@@ -62,7 +62,7 @@ def vital(n: int, mean: float) -> VitalRow:
 def prediction(
     seq: int, probability: float | None, reason: str | None, version: str = "1"
 ) -> PredictionRow:
-    place = (17, "2150-02-28", "2150-03-01 07:00:00", '{"age": 63.2}')
+    place = (17, "2150-02-28", "2150-03-01 07:00:00", "[63.2]")
     return PredictionRow("s", seq, "formula", version, *place, probability, reason, NOW)
 
 
@@ -253,9 +253,9 @@ class TestRejectedAndPending:
         database.commit(batch(0, 3, predictions=waiting, pending=pending))
         assert database.count("predictions", "s") == 0
         first = database.pending("formula", "1", 2)
-        assert [row.seq for row in first] == [1, 2]
-        database.fill_in([structs.replace(row, probability=0.25, reason=None) for row in first])
-        assert [row.seq for row in database.pending("formula", "1", 9)] == [3]
+        assert [(row.seq, features) for row, features in first] == [(1, "[63.2]"), (2, "[63.2]")]
+        database.fill_in([structs.replace(row, probability=0.25, reason=None) for row, _ in first])
+        assert [row.seq for row, _ in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
     def test_models_are_stored(self, database: Database) -> None:

@@ -11,6 +11,7 @@ from tool import declarations
 from tool.database import Database, connect
 from tool.declarations import Publisher, Subscriber
 from tool.model_client import Declaration, Model
+from wire.features import Feature
 from wire.keys import DECLARATION
 
 OLD, NEW = (Declaration(Model("risk", version, []), change=int(version)) for version in "12")
@@ -120,3 +121,22 @@ def test_after_a_loss_of_redis_the_tables_serve_until_the_model_api_answers(
     tools = Tools(redis, database, Replicas(other))
     tools.rounds(2)
     assert tools.seen[-1] == other
+
+
+def test_a_version_never_gets_other_features(redis: Any, database: Database) -> None:
+    """The features of stored predictions would get the names of others."""
+    ages, means = (Feature.parse(name).declaration() for name in ("age", "heart_rate__mean"))
+    first, changed, later = (
+        Declaration(Model("risk", version, features), change=change)
+        for change, (version, features) in enumerate(
+            [("1", [ages, means]), ("1", [means, ages]), ("2", [means])]
+        )
+    )
+    replicas = Replicas(first)
+    tools = Tools(redis, database, replicas)
+    for answer in (first, changed, later):
+        replicas.answers = [answer]
+        tools.rounds(2)
+    assert tools.seen == [first, later]
+    names = {row.version: row.names for row in database.models()}
+    assert names == {"1": ["age", "heart_rate__mean"], "2": ["heart_rate__mean"]}

@@ -3,13 +3,14 @@
 import json
 import math
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from tests.support.batches import Client, batch, handler_of, message, other
+from tests.support.batches import Client, batch, handler_of, message, other, remember
 from tests.support.message_oracle import Expected
 from tests.support.servers import rows
 from tool.data_handler import DataHandler
@@ -42,15 +43,14 @@ def database(url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def handler(database: Database) -> DataHandler:
+    remember(database, DECLARATION)
     return handler_of(database, DECLARATION)
 
 
 def features(url: str, seq: int) -> dict[str, float | None]:
     """The features of the champion's prediction."""
     where = f"WHERE seq = {seq} AND version = '2'"
-    [(text,)] = rows(url, f"SELECT features FROM predictions {where}")
-    found: dict[str, float | None] = json.loads(text)
-    return found
+    return dict(rows(url, f"SELECT feature, value FROM prediction_features {where}"))  # type: ignore[arg-type]
 
 
 def discharge(day: str = "2150-03-01") -> bytes:
@@ -325,6 +325,7 @@ def test_any_history_leaves_the_rows_that_pandas_computes(
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", chance.choice([1, 4, 1000]))
     monkeypatch.setattr("tool.stays.VITALS_EVERY", chance.choice([0.0, 1000.0]))
     sent = stream(chance, 160)
+    remember(database, DECLARATION)
     parts: dict[int, list[RawMessage]] = {0: [], 1: []}
     for seq, data in sent.items():
         parts[patient(data) % 2].append(RawMessage(seq, 0.0, data))
@@ -415,13 +416,18 @@ def compare(url: str, expected: Expected) -> None:
     for version in ("1", "2"):
         predictions = rows(
             url,
-            "SELECT seq, features, probability, reason FROM predictions"
+            "SELECT seq, probability, reason FROM predictions"
             f" WHERE version = '{version}' ORDER BY seq",
         )
         assert [seq for seq, *_ in predictions] == list(expected.predictions)
-        for seq, text, probability, reason in predictions:
+        found_features: defaultdict[int, dict[str, float | None]] = defaultdict(dict)
+        for seq, name, value in rows(
+            url, f"SELECT seq, feature, value FROM prediction_features WHERE version = '{version}'"
+        ):
+            found_features[seq][name] = value
+        for seq, probability, reason in predictions:
             right_features = expected.predictions[seq]
-            assert numbers(json.loads(text)) == pytest.approx(
+            assert numbers(found_features[seq]) == pytest.approx(
                 numbers(right_features), rel=1e-9, nan_ok=True
             )
             mean = right_features["heart_rate__mean"]

@@ -4,6 +4,7 @@ The dumps in version_1/ are from the tool before its tables had versions: two st
 rejected messages, pending predictions, and names that differ in case.
 """
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -32,6 +33,7 @@ OLD_TABLES = (
     *("readings", "stays", "vitals", "predictions", "pending", "rejected", "positions", "models"),
 )
 Rows = dict[str, list[tuple[Any, ...]]]
+VALUES = "stream, seq, model, version, feature, value FROM prediction_features"
 
 
 @pytest.fixture(params=["sqlite", "mysql", "mariadb"])
@@ -101,8 +103,26 @@ def shape(url: str) -> list[Any]:
     return [rows(url, f"SHOW CREATE TABLE {table}") for table in tables]
 
 
+def without_features(before: Rows, names: dict[str, str]) -> Rows:
+    """The same rows; features are written in another way since version 3."""
+    place = names["predictions"].split(", ").index("`features`")
+    predictions = [(*row[:place], *row[place + 1 :]) for row in before["predictions"]]
+    return before | {"predictions": predictions}
+
+
+def values(before: Rows) -> list[tuple[Any, ...]]:
+    """Each value of each prediction of version 1, whose features are objects."""
+    found = [
+        (*row[:4], name, value)
+        for row in before["predictions"]
+        for name, value in json.loads(row[7]).items()
+    ]
+    return sorted(found, key=str)
+
+
 def check_upgraded(url: str, names: dict[str, str], before: Rows) -> None:
-    assert everything(url, names) == before
+    assert without_features(everything(url, names), names) == without_features(before, names)
+    assert sorted(rows(url, f"SELECT {VALUES}"), key=str) == values(before)
     assert len(before["readings"]) == 10
     assert rows(url, "SELECT version_num FROM alembic_version") == [(VERSIONS[-1],)]
     assert rows(url, "SELECT stream, seq, model, version FROM pending ORDER BY seq") == [
@@ -130,7 +150,7 @@ def test_two_versions_of_a_model_answer_one_reading(old: Callable[[], str]) -> N
     url = old()
     upgrade(url)
     statement = "INSERT INTO predictions SELECT stream, seq, model, '2', pat_id, date_admission,"
-    rest = " measured_at, features, probability, reason, created_at FROM predictions"
+    rest = " measured_at, features, probability, reason, created_at, NULL, NULL FROM predictions"
     rows(url, f"{statement}{rest} WHERE model = 'risk'")
     found = rows(url, "SELECT version, COUNT(*) FROM predictions WHERE model = 'risk' GROUP BY 1")
     assert found == [("1", 9), ("2", 9)]
@@ -143,7 +163,7 @@ class Killed(BaseException):
 def test_an_upgrade_resumes_after_a_kill_at_any_statement(
     old: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute, left = op.execute, 0
+    execute, left = op.execute, 10_000
 
     def failing(statement: str) -> None:
         nonlocal left
@@ -153,8 +173,11 @@ def test_an_upgrade_resumes_after_a_kill_at_any_statement(
         execute(statement)
 
     monkeypatch.setattr(op, "execute", failing)
-    # The first step creates the tables that are missing, the second changes these.
-    for statements in range(len(OLD_TABLES) + 1, len(OLD_TABLES) + 6):
+    upgrade(old())
+    total = 10_000 - left
+    # Inside the second step, and around the exchange of the table of predictions.
+    first = len(OLD_TABLES) + 1
+    for statements in (*range(first, first + 5), total - 4, total - 3, total - 1):
         url = old()
         names = old_columns(url)
         before = everything(url, names)
@@ -164,6 +187,24 @@ def test_an_upgrade_resumes_after_a_kill_at_any_statement(
         left = 10_000
         upgrade(url)
         check_upgraded(url, names, before)
+
+
+def test_features_that_the_model_no_longer_reads_keep_their_names(
+    old: Callable[[], str],
+) -> None:
+    url = old()
+    rows(url, """UPDATE models SET features = '[{"name": "other"}]' WHERE model = 'risk'""")
+    before = everything(url, old_columns(url))
+    upgrade(url)
+    kept = rows(url, "SELECT features FROM predictions WHERE model = 'risk' ORDER BY stream, seq")
+    predicted = [row for row in before["predictions"] if row[2] == "risk"]
+    assert [json.loads(text) for (text,) in kept] == [json.loads(row[7]) for row in predicted]
+    shown = rows(url, f"SELECT {VALUES}")
+    assert sorted(shown, key=str) == [row for row in values(before) if row[2] == "risk shadow"]
+    # Nobody could ask the model with these features.
+    assert rows(url, "SELECT 1 FROM pending") == []
+    reasons = rows(url, "SELECT DISTINCT reason FROM predictions WHERE seq IN (8, 10)")
+    assert {reason for (reason,) in reasons} == {None, "the model reads other features now"}
 
 
 def test_new_and_upgraded_tables_hold_the_columns_of_the_program(

@@ -6,6 +6,7 @@ from typing import Any
 
 from tool.data_handler import DataHandler
 from tool.database import Database
+from tool.declarations import model_rows
 from tool.model_client import Declaration, Model, ModelUnavailable
 from wire.batches import Batch, RawMessage
 from wire.features import Feature
@@ -25,11 +26,13 @@ class Client:
         self.away = away
         self.calls: list[tuple[str, str, int]] = []
 
-    def predict(self, model: str, version: str, asked: Sequence[str]) -> list[float]:
-        self.calls.append((model, version, len(asked)))
+    def predict(self, model: Model, rows: Sequence[Sequence[float | None]]) -> list[float]:
+        self.calls.append((model.model, model.version, len(rows)))
         if self.away:
             raise ModelUnavailable
-        return [(json.loads(row).get("heart_rate__mean") or 0.0) / 1000 for row in asked]
+        names = [feature["name"] for feature in model.features]
+        named = [dict(zip(names, row, strict=True)) for row in rows]
+        return [(row.get("heart_rate__mean") or 0.0) / 1000 for row in named]
 
 
 def message(value: object = 80.0, **other: Any) -> bytes:
@@ -64,3 +67,8 @@ def handler_of(
     found = DataHandler(database, client or Client())  # type: ignore[arg-type]
     found.declare(declaration)
     return found
+
+
+def remember(database: Database, declaration: Declaration) -> None:
+    """Stores the models, as the background process does before a worker reads of them."""
+    database.remember_models(model_rows(declaration))

@@ -136,8 +136,10 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
 
     predictions = table(database_url, "predictions", f"model = '{model}'")
     predictions = predictions.sort_values("seq", ignore_index=True)
-    features = pd.DataFrame([json.loads(text) for text in predictions["features"]])
-    predictions = predictions.join(features.astype(float))
+    [declared] = table(database_url, "models", f"model = '{model}'")["features"]
+    names = [feature["name"] for feature in json.loads(declared)]
+    features = [json.loads(text) for text in predictions["features"]]
+    predictions = predictions.join(pd.DataFrame(features, columns=names).astype(float))
     wanted = expected.predictions.sort_values("seq", ignore_index=True)
     _same(predictions, wanted, ["seq", *STAY, "measured_at", *FEATURES, "probability"])
     missing = predictions["probability"].isna()

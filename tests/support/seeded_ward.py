@@ -23,6 +23,7 @@ COLUMNS = (
     *("hours_mean", "hours_m2", "covariance", "seq"),
 )
 MODEL, VERSION = "formula", "1"
+FEATURES = ("age", *(f"{name}__last" for name in VITALS))
 
 
 def create_tables(url: str) -> None:
@@ -40,6 +41,11 @@ class Ward:
         create_tables(f"sqlite:///{path}")
         self.connection = sqlite3.connect(path)
         self.seq = 0
+        self.execute(
+            "INSERT OR IGNORE INTO models (model, version, role, features, seen_at)"
+            " VALUES (?, ?, 'champion', ?, '2026-01-01 00:00:00.000')",
+            *(MODEL, VERSION, json.dumps([{"name": name} for name in FEATURES])),
+        )
 
     def execute(self, sql: str, *arguments: object) -> None:
         self.connection.execute(sql, arguments)
@@ -92,11 +98,11 @@ class Ward:
             self.seq,
         )
         reason = "waiting for the model" if waits else None if probability else "no value yet"
-        features = {"age": 63.2, f"{parameter}__last": value}
+        features = [63.2, *(value if name == parameter else None for name in VITALS)]
         self.execute(
-            "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO predictions VALUES ({', '.join('?' * 13)})",
             *(self.stream, self.seq, model, VERSION, pat_id, day, moment),
-            *(json.dumps(features), None if waits else probability, reason, moment),
+            *(json.dumps(features), None if waits else probability, reason, moment, None, None),
         )
         if waits:
             self.execute(

@@ -12,7 +12,7 @@ import tool.acknowledge
 import tool.features
 import tool.statistics
 import tool.times
-from tool.aggregates import WINDOWED
+from tool.aggregates import WINDOWED, Window
 from tool.features import FeatureSet, Stay, widest
 from tool.statistics import Statistics
 from wire.features import Feature
@@ -224,9 +224,9 @@ def test_a_row_computes_only_the_features_that_new_readings_change(
     reads: list[int] = []
     mean = WINDOWED["mean"]
 
-    def counted(times: list[float], values: list[float]) -> float | None:
-        reads.append(len(values))
-        return mean(times, values)
+    def counted(window: Window) -> float | None:
+        reads.append(len(window.values))
+        return mean(window)
 
     monkeypatch.setitem(WINDOWED, "mean", counted)
     model = parsed("hr__mean__6h", "rr__mean__6h")

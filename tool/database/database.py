@@ -26,11 +26,14 @@ MODELS = f"SELECT {names(columns('models'))} FROM models"
 POSITIONS = f"SELECT {names(columns('positions'))} FROM positions"
 READINGS = f"SELECT {names(columns('readings'))} FROM readings"
 REJECTED = f"SELECT {names(columns('rejected'))} FROM rejected"
+# The second join finds the prediction that holds the features.
 PENDING = (
-    f"SELECT {', '.join(f'predictions.{column}' for column in columns('predictions'))}"
-    " FROM pending JOIN predictions ON predictions.stream = pending.stream"
-    " AND predictions.seq = pending.seq AND predictions.model = pending.model"
-    " AND predictions.version = pending.version"
+    f"SELECT {', '.join(f'p.{column}' for column in columns('predictions'))}, q.features"
+    " FROM pending JOIN predictions p ON p.stream = pending.stream AND p.seq = pending.seq"
+    " AND p.model = pending.model AND p.version = pending.version"
+    " JOIN predictions q ON q.stream = p.stream AND q.seq = p.seq"
+    " AND q.model = COALESCE(p.features_model, p.model)"
+    " AND q.version = COALESCE(p.features_version, p.version)"
 )
 # The tables that may contain a stored message, and the column with its number.
 STORED = (
@@ -175,14 +178,17 @@ class Database:
             )
             self.session.replace(cursor, "models", rows)
 
-    def pending(self, model: str, version: str, limit: int) -> list[PredictionRow]:
-        """Pending predictions of this version of the model, oldest first."""
-        return self._read(
-            PredictionRow,
-            f"{PENDING} WHERE pending.model = ? AND pending.version = ?"
-            " ORDER BY pending.stream, pending.seq LIMIT ?",
-            (model, version, limit),
-        )
+    def pending(self, model: str, version: str, limit: int) -> list[tuple[PredictionRow, str]]:
+        """Pending predictions of this version of the model, oldest first, with their features."""
+        with self.session.transaction() as cursor:
+            self.session.execute(
+                cursor,
+                f"{PENDING} WHERE pending.model = ? AND pending.version = ?"
+                " ORDER BY pending.stream, pending.seq LIMIT ?",
+                (model, version, limit),
+            )
+            found = [list(plain(cells)) for cells in cursor.fetchall()]
+        return [(PredictionRow(*cells[:-1]), cells[-1]) for cells in found]
 
     def waiting(self, limit: int) -> int:
         """The number of pending predictions, up to `limit`."""

@@ -1,0 +1,158 @@
+"""The tool's requests for predictions: to our model API, and to servers that know less."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.serving import make_server
+
+from embedded.stack import ROOT
+from modelapi.server import create_app
+from modelapi.settings import Settings
+from tests.support.batches import Client, batch, handler_of, message, remember
+from tests.support.servers import rows
+from tool.database import connect
+from tool.model_client import Declaration, Model, ModelClient, ModelRefused, ModelUnavailable
+from wire.features import Feature
+
+pytestmark = pytest.mark.timeout(60, func_only=True)
+
+NAMES = ("age", "heart_rate__mean", "spo2__last")
+FEATURES: list[dict[str, Any]] = [Feature.parse(name).declaration() for name in NAMES]
+MODEL = Model("m", "1", FEATURES)
+ROWS = [[63.0, 80.5, None], [71.0, None, 96.0]]
+
+
+class Server(ThreadingHTTPServer):
+    """A model API that answers each path as `answers` says, and notes what it was asked."""
+
+    def __init__(self, answers: dict[str, tuple[int, bytes]]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = answers
+        self.asked: list[tuple[str, bytes]] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = self.path.partition("?")[0]
+        self.server.asked.append((path, body))
+        status, answer = self.server.answers.get(path, (404, b"{}"))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def serving(**answers: tuple[int, object]) -> Iterator[tuple[Server, ModelClient]]:
+    paths = {"json": "/api/model", "v2": "/v2/models/m/versions/1/infer"}
+    server = Server({paths[key]: (s, json.dumps(a).encode()) for key, (s, a) in answers.items()})
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        yield server, ModelClient(url, timeout=5, rest_max=0.0)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def predicted(*probabilities: float, version: str = "1") -> list[dict[str, object]]:
+    return [{"model": "m", "version": version, "probability": p} for p in probabilities]
+
+
+def inferred(*probabilities: float, model: str = "m") -> dict[str, object]:
+    shape = {"shape": [len(probabilities)], "datatype": "FP64"}
+    tensor = {"name": "probability", "data": list(probabilities), **shape}
+    return {"model_name": model, "model_version": "1", "outputs": [tensor]}
+
+
+@pytest.mark.parametrize("ref", ["icu-mortality/1", "formula/1"])
+def test_our_model_api_answers_as_the_model_does(ref: str, tmp_path: Path) -> None:
+    folder = ROOT / "models" / ref
+    golden = json.loads((folder / "golden.json").read_text())
+    declared = json.loads((folder / "manifest.json").read_text())["features"]
+    model = Model(*ref.split("/"), declared)
+    values = [[row["features"][each["name"]] for each in declared] for row in golden]
+    app = create_app(Settings(models=ROOT / "models", model_state=tmp_path / "state.sqlite"))
+    server = make_server("127.0.0.1", 0, app)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        found = ModelClient(url, timeout=30).predict(model, values * 50)
+    finally:
+        server.shutdown()
+    expected = [row["outputs"]["probability"] for row in golden] * 50
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_server_without_the_protocol_gets_json_objects() -> None:
+    with serving(json=(200, predicted(0.1, 0.2))) as (server, client):
+        assert client.predict(MODEL, ROWS) == [0.1, 0.2]
+        assert client.predict(MODEL, ROWS) == [0.1, 0.2]
+    paths = [path for path, _ in server.asked]
+    assert paths == ["/v2/models/m/versions/1/infer", "/api/model", "/api/model"]
+    assert json.loads(server.asked[-1][1]) == [dict(zip(NAMES, row, strict=True)) for row in ROWS]
+
+
+def test_a_server_of_the_protocol_may_answer_in_json() -> None:
+    with serving(v2=(200, inferred(0.25, 0.5))) as (server, client):
+        assert client.predict(MODEL, ROWS) == [0.25, 0.5]
+    assert [path for path, _ in server.asked] == ["/v2/models/m/versions/1/infer"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, inferred(0.25)),
+        (200, inferred(0.25, 1.5)),
+        (200, inferred(0.25, 0.5, model="other")),
+        (200, {"model_name": "m", "outputs": []}),
+        (200, []),
+        (500, inferred(0.25, 0.5)),
+        (503, {}),
+    ],
+)
+def test_an_answer_that_does_not_fit_leaves_predictions_pending(
+    answer: tuple[int, object],
+) -> None:
+    with serving(v2=answer) as (_, client), pytest.raises(ModelUnavailable):
+        client.predict(MODEL, ROWS)
+
+
+def test_a_model_that_is_missing_everywhere_is_asked_in_binary_again() -> None:
+    with serving() as (server, client):
+        with pytest.raises(ModelUnavailable):
+            client.predict(MODEL, ROWS)
+        server.answers["/v2/models/m/versions/1/infer"] = (200, json.dumps(inferred(1)).encode())
+        assert client.predict(MODEL, ROWS[:1]) == [1.0]
+
+
+def test_refused_rows_raise() -> None:
+    with serving(v2=(400, {})) as (_, client), pytest.raises(ModelRefused):
+        client.predict(MODEL, ROWS)
+
+
+def test_models_with_the_same_features_store_them_once(url: str) -> None:
+    champion, shadow = Model("m", "2", FEATURES), Model("other", "1", FEATURES)
+    declaration = Declaration(champion, [shadow, Model("own", "1", FEATURES[:2])])
+    with closing(connect(url)) as database:
+        remember(database, declaration)
+        handler_of(database, declaration, Client()).handle(batch(0, message(80.0)))
+    stored = rows(url, "SELECT model, features FROM predictions ORDER BY model")
+    assert stored == [("m", "[63.2,80.0,null]"), ("other", None), ("own", "[63.2,80.0]")]
+    shown = rows(url, "SELECT model, feature, value FROM prediction_features")
+    values = dict(zip(NAMES, (63.2, 80.0, None), strict=True))
+    both = {(model, *value) for model in ("m", "other") for value in values.items()}
+    assert set(shown) == both | {("own", "age", 63.2), ("own", "heart_rate__mean", 80.0)}

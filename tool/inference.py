@@ -1,0 +1,74 @@
+"""Requests of the Open Inference Protocol, version 2: one binary matrix of features.
+
+https://github.com/kserve/open-inference-protocol, with the extension for binary tensors, which
+puts little-endian numbers behind the JSON part of a body.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import nan
+from struct import Struct
+
+import msgspec
+
+LENGTH = "Inference-Header-Content-Length"
+
+
+class _Output(msgspec.Struct):
+    name: str
+    data: list[float] | None = None
+
+
+class _Answer(msgspec.Struct):
+    model_name: str
+    outputs: list[_Output]
+    model_version: str | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+def path(model: str, version: str) -> str:
+    return f"/v2/models/{model}/versions/{version}/infer"
+
+
+def request(rows: Sequence[Sequence[float | None]]) -> tuple[bytes, dict[str, str]]:
+    """Body and headers that ask for the probability of each row; None is missing."""
+    width = len(rows[0])
+    pack = Struct(f"<{width}d").pack
+    matrix = b"".join(
+        [pack(*[nan if v is None else v for v in row] if None in row else row) for row in rows]
+    )
+    head = msgspec.json.encode(
+        {
+            "inputs": [
+                {
+                    "name": "features",
+                    "shape": [len(rows), width],
+                    "datatype": "FP64",
+                    "parameters": {"binary_data_size": len(matrix)},
+                }
+            ],
+            "outputs": [{"name": "probability", "parameters": {"binary_data": True}}],
+        }
+    )
+    headers = {"Content-Type": "application/octet-stream", LENGTH: str(len(head))}
+    return head + matrix, headers
+
+
+def probabilities(
+    model: str, version: str, body: bytes, headers: Mapping[str, str]
+) -> Sequence[float]:
+    """The numbers in an answer, in binary or in JSON. Raises ValueError."""
+    length = int(headers.get(LENGTH, len(body)))
+    answer = _answer.decode(body[:length])
+    if (answer.model_name, answer.model_version or version) != (model, version):
+        raise ValueError(f"{answer.model_name} {answer.model_version} answered")
+    for output in answer.outputs:
+        if output.name == "probability":
+            if output.data is not None:
+                return output.data
+            count, rest = divmod(len(body) - length, 8)
+            if rest:
+                raise ValueError(f"{len(body) - length} bytes of FP64")
+            return Struct(f"<{count}d").unpack(body[length:])
+    raise ValueError("there is no output probability")

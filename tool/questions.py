@@ -1,0 +1,145 @@
+"""What a batch asks its models: a row of features per reading; the answers become rows."""
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+
+import msgspec
+
+from tool.aggregates import Value
+from tool.database import Changes
+from tool.features import FeatureSet, Stay
+from tool.model_client import Model, ModelClient, ModelRefused, ModelUnavailable, feature_set
+from tool.result import Result
+from wire.tables import PendingRow, PredictionRow, ReadingRow
+
+log = logging.getLogger("tool")
+
+WAITING = "waiting for the model"
+
+_json = msgspec.json.Encoder()
+
+
+class Readers(msgspec.Struct):
+    """Models that read the same features. The first model's predictions hold them for all."""
+
+    features: FeatureSet
+    models: list[Model]
+
+
+def readers_of(models: Iterable[Model]) -> list[Readers]:
+    """The models, in their order, by the features that they read. Raises ValueError."""
+    found: list[Readers] = []
+    for model in models:
+        same = [each for each in found if each.models[0].features == model.features]
+        if same:
+            same[0].models.append(model)
+        else:
+            found.append(Readers(feature_set(model), [model]))
+    return found
+
+
+class Questions(msgspec.Struct):
+    """The readings that some models are asked about, each with its features."""
+
+    readers: Readers
+    readings: list[ReadingRow] = []
+    rows: list[list[Value]] = []
+    texts: list[str] = []  # the rows as they are stored
+
+    def add(self, reading: ReadingRow, stay: Stay, changes: Changes) -> None:
+        """Computes the features; stores the reason where they allow no prediction."""
+        features = self.readers.features
+        row = features.row(stay)
+        text = _json.encode(row).decode()
+        reason = features.missing(row)
+        if reason is None:
+            self.readings.append(reading)
+            self.rows.append(row)
+            self.texts.append(text)
+            return
+        changes.predictions += [
+            self._prediction(model, reading, text, None, reason, changes.now)
+            for model in self.readers.models
+        ]
+
+    def answer(
+        self, model: Model, answers: list[float] | None, changes: Changes, result: Result
+    ) -> None:
+        """Adds a model's answers; without answers its predictions are pending."""
+        if answers is None:
+            result.waiting += len(self.rows)
+            changes.pending += [
+                PendingRow(reading.stream, reading.seq, model.model, model.version)
+                for reading in self.readings
+            ]
+        else:
+            result.predicted += len(self.rows)
+        reason = WAITING if answers is None else None
+        new = [
+            self._prediction(model, reading, text, probability, reason, changes.now)
+            for reading, text, probability in zip(
+                self.readings, self.texts, answers or repeat(None, len(self.rows)), strict=True
+            )
+        ]
+        changes.predictions += new
+        if answers is not None and log.isEnabledFor(logging.DEBUG):
+            for row in new:
+                log.debug(
+                    *("patient %d: %s %.4f", row.pat_id, row.model, row.probability),
+                    extra={"message_id": f"{row.stream}-{row.seq}"},
+                )
+
+    def _prediction(
+        self,
+        model: Model,
+        reading: ReadingRow,
+        text: str,
+        probability: float | None,
+        reason: str | None,
+        now: str,
+    ) -> PredictionRow:
+        first = self.readers.models[0]
+        own = model is first
+        return PredictionRow(
+            reading.stream,
+            reading.seq,
+            model.model,
+            model.version,
+            reading.pat_id,
+            reading.date_admission,
+            reading.measured_at,
+            text if own else None,
+            probability,
+            reason,
+            now,
+            None if own else first.model,
+            None if own else first.version,
+        )
+
+
+class Interview:
+    """Asks the models of a batch at the same time."""
+
+    def __init__(self, client: ModelClient) -> None:
+        self._client = client
+        self._threads = ThreadPoolExecutor(thread_name_prefix="model")
+
+    def ask(self, asked: Iterable[Questions], changes: Changes, result: Result) -> None:
+        """Adds the answers, or leaves them pending."""
+        calls = [(each, model) for each in asked if each.rows for model in each.readers.models]
+        if not calls:
+            return
+        # This thread asks the last model itself; the answer that is alone costs no switch.
+        waiting = [self._threads.submit(self._predict, *call) for call in calls[:-1]]
+        last = self._predict(*calls[-1])
+        answers = [*(future.result() for future in waiting), last]
+        for (questions, model), found in zip(calls, answers, strict=True):
+            questions.answer(model, found, changes, result)
+
+    def _predict(self, questions: Questions, model: Model) -> list[float] | None:
+        try:
+            return self._client.predict(model, questions.rows)
+        except (ModelUnavailable, ModelRefused):
+            return None
