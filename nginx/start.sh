@@ -16,6 +16,82 @@ hosts() {
     done
 }
 
+# TRUSTED_PROXIES: addresses of proxies in front, whose X-Forwarded-For names the client.
+trusted_proxies() {
+    IFS=', '
+    echo 'geo $realip_remote_addr $trusted_proxy {'
+    echo '    default 0;'
+    : >/tmp/real-ip.conf
+    for network in ${TRUSTED_PROXIES:-}; do
+        case $network in
+            *[!0-9a-fA-F.:/]*)
+                echo "nginx: TRUSTED_PROXIES=$TRUSTED_PROXIES: $network is not an address" >&2
+                return 1
+                ;;
+        esac
+        echo "    $network 1;"
+        echo "set_real_ip_from $network;" >>/tmp/real-ip.conf
+    done
+    echo '}'
+    echo 'real_ip_header X-Forwarded-For;' >>/tmp/real-ip.conf
+    echo 'real_ip_recursive on;' >>/tmp/real-ip.conf
+}
+
+# LOGIN: on, off, or auto: on if nginx is published beyond this machine.
+login() {
+    case ${BIND_ADDRESS:-127.0.0.1} in
+        127.*.*.* | localhost | ::1 | '[::1]') here=yes ;;
+        *) here=no ;;
+    esac
+    case ${LOGIN:-auto}-$here in
+        on-* | auto-no)
+            echo 'include /etc/nginx/parts/login.conf;'
+            echo 'auth_request /login/check/program;' >/tmp/programs.conf
+            ;;
+        off-* | auto-yes)
+            [ $here = yes ] || echo "nginx: everyone who reaches $BIND_ADDRESS sees all patients:" \
+                "LOGIN=off" >&2
+            echo 'set $user "";'
+            : >/tmp/programs.conf
+            ;;
+        *)
+            echo "nginx: LOGIN=$LOGIN: expected auto, on or off" >&2
+            return 1
+            ;;
+    esac
+    case ${OIDC_PROXY:-} in
+        '') ;;
+        *[!a-zA-Z0-9.:/-]* | *://*/*)
+            echo "nginx: OIDC_PROXY=$OIDC_PROXY: expected http://HOST:PORT or https://HOST:PORT" >&2
+            return 1
+            ;;
+        http://* | https://*)
+            echo 'location /oauth2/ {'
+            echo '    auth_request off;'
+            echo "    set \$oidc_proxy $OIDC_PROXY;"
+            echo '    proxy_pass $oidc_proxy;'
+            echo '    include parts/proxy.conf;'
+            echo '    proxy_set_header Host $http_host;'
+            echo '}'
+            ;;
+        *)
+            echo "nginx: OIDC_PROXY=$OIDC_PROXY: expected http://HOST:PORT or https://HOST:PORT" >&2
+            return 1
+            ;;
+    esac
+}
+
+# LOG_FORMAT: text or json.
+log_format() {
+    case ${LOG_FORMAT:-text} in
+        text | json) echo "include /etc/nginx/parts/log-${LOG_FORMAT:-text}.conf;" ;;
+        *)
+            echo "nginx: LOG_FORMAT=$LOG_FORMAT: expected text or json" >&2
+            return 1
+            ;;
+    esac
+}
+
 services() {
     # Docker's resolver reports a time to live of 10 minutes, but a new container has another
     # address at once.
@@ -25,7 +101,7 @@ services() {
     # nginx does not append search domains, and in Kubernetes names need the namespace's.
     domain=$(awk '$1 == "search" && $2 ~ /\.svc\./ { print "." $2 }' /etc/resolv.conf)
     echo "map \"\" \$domain { default \"$domain\"; }"
-    for service in modelapi:8000 dashboard:5002; do
+    for service in modelapi:8000 dashboard:5002 login:5003; do
         name=${service%:*}
         # max_fails: with one address, nginx must try it again at once.
         # keepalive_timeout: shorter than gunicorn's 75 s, so that nginx closes first.
@@ -39,5 +115,8 @@ services() {
 }
 
 hosts >/tmp/allowed-hosts
+trusted_proxies >/tmp/trusted-proxies.conf
+login >/tmp/login.conf
+log_format >/tmp/log.conf
 services >/tmp/services.conf
 exec nginx -g 'daemon off;' "$@"

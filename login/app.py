@@ -1,0 +1,194 @@
+"""The pages for logging in and out, and the answers to nginx's `auth_request`."""
+
+import logging
+import posixpath
+import sqlite3
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from jinja2 import Environment, FileSystemLoader
+
+from login.oidc import SIGN_OUT, OidcProxy, ProxyError, sign_in
+from login.passwords import LockedOut, Passwords, user_name
+from login.sessions import Sessions
+from login.settings import Settings
+from login.store import Store
+
+log = logging.getLogger("login")
+
+PAGE = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True
+).get_template("login.html")
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+}
+# Longest address in the audit.
+URI_MAX = 300
+
+
+class Login:
+    """All handlers."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.oidc = OidcProxy(settings.oidc_proxy) if settings.oidc_proxy else None
+        self._store = store
+        self._passwords = Passwords(store)
+        self._sessions = Sessions(store, settings.session_hours)
+        self._tokens = bool(settings.model_token_key_file)
+
+    async def page(self, request: web.Request) -> web.Response:
+        """GET /login?next=ADDRESS, the address as it is, not encoded."""
+        address = next_address(request.query_string.partition("next=")[2])
+        if self.oidc is not None:
+            return web.Response(status=302, headers={"Location": sign_in(address)})
+        return _page(200, address, user=self._sessions.user(request))
+
+    async def log_in(self, request: web.Request) -> web.Response:
+        """POST /login with user, password and next."""
+        if self.oidc is not None:
+            raise web.HTTPNotFound
+        _refuse_other_sites(request)
+        form = await request.post()
+        address = next_address(str(form.get("next", "")))
+        source = _source(request)
+        try:
+            user = user_name(str(form.get("user", "")))
+            right = await self._passwords.check(user, str(form.get("password", "")), source)
+        except LockedOut as error:
+            self._record(user, source, "locked out")
+            return _page(429, address, problem=str(error), retry_after=error.seconds)
+        except ValueError:
+            user, right = "?", False
+        if not right:
+            self._record(user, source, "log-in failed")
+            return _page(401, address, problem="wrong user or password")
+        self._record(user, source, "log-in")
+        response = web.Response(status=303, headers={"Location": address} | HEADERS)
+        self._sessions.begin(request, response, user)
+        return response
+
+    async def log_out(self, request: web.Request) -> web.Response:
+        """POST /logout."""
+        _refuse_other_sites(request)
+        if self.oidc is not None:
+            return web.Response(status=303, headers={"Location": SIGN_OUT})
+        if user := self._sessions.user(request):
+            self._record(user, _source(request), "log-out")
+        response = web.Response(status=303, headers={"Location": "/login"} | HEADERS)
+        self._sessions.end(request, response)
+        return response
+
+    async def check_person(self, request: web.Request) -> web.Response:
+        """Answers 204 with the user's name for a session, else 401."""
+        if self.oidc is not None:
+            user = await self.oidc.user(request)
+        else:
+            user = self._sessions.user(request)
+        if user is None:
+            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+        uri = request.headers.get("X-Original-URI", "")
+        if patient := patient_of(uri):
+            self._record(user, _source(request), "patient", patient, uri[:URI_MAX])
+        return web.Response(status=204, headers={"X-User": user})
+
+    async def check_program(self, request: web.Request) -> web.Response:
+        """As `check_person`, but lets bearer tokens pass to the service that checks them."""
+        scheme = request.headers.get("Authorization", "").partition(" ")[0]
+        if self._tokens and scheme.lower() == "bearer":
+            return web.Response(status=204)
+        return await self.check_person(request)
+
+    def _record(
+        self, user: str, address: str, action: str, patient: str = "", uri: str = ""
+    ) -> None:
+        self._store.record(user, address, action, patient, uri)
+        log.info("audit: %s %s from %s %s", user, action, address, patient)
+
+
+def create_app(settings: Settings, store: Store) -> web.Application:
+    login = Login(settings, store)
+    app = web.Application(client_max_size=16_384, middlewares=[_unavailable])
+    if login.oidc is not None:
+        app.cleanup_ctx.append(login.oidc.connection)
+    app.router.add_get("/login", login.page)
+    app.router.add_post("/login", login.log_in)
+    app.router.add_post("/logout", login.log_out)
+    app.router.add_get("/check/person", login.check_person)
+    app.router.add_get("/check/program", login.check_program)
+    app.router.add_get("/health", _health)
+    return app
+
+
+async def _health(request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+@web.middleware
+async def _unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers 503, and nginx then shows nothing: what cannot be checked or recorded is refused."""
+    try:
+        return await handler(request)
+    except (sqlite3.Error, ProxyError) as error:
+        log.error("%s: %s", request.path, error)
+        return web.Response(status=503, text="log-in is not available\n")
+
+
+def _page(
+    status: int, address: str, user: str | None = None, problem: str = "", retry_after: int = 0
+) -> web.Response:
+    text = PAGE.render(address=address, user=user, problem=problem)
+    headers = HEADERS | ({"Retry-After": str(retry_after)} if retry_after else {})
+    return web.Response(status=status, text=text, content_type="text/html", headers=headers)
+
+
+def next_address(text: str) -> str:
+    """The address of this site to go on to; "/" for any other.
+
+    >>> next_address("/patients/17?stay=2019-02-01"), next_address("//example.org")
+    ('/patients/17?stay=2019-02-01', '/')
+    >>> next_address("https://example.org"), next_address(r"/\\example.org"), next_address("/login")
+    ('/', '/', '/')
+    """
+    printable = text.isascii() and text.isprintable() and "\\" not in text
+    if not printable or not text.startswith("/") or text.startswith(("//", "/login", "/logout")):
+        return "/"
+    return text
+
+
+def patient_of(uri: str) -> str:
+    """The patient whose values an address shows; empty for none.
+
+    >>> patient_of("/patients/17?stay=2019-02-01"), patient_of("/x/..//%70atients/17")
+    ('17', '17')
+    >>> patient_of("/events?page=patient&pat_id=17&stay=2019-02-01"), patient_of("/patients?q=17")
+    ('17', '')
+    """
+    try:
+        parts = urlsplit(f"http://host/{uri.lstrip('/')}")
+    except ValueError:
+        return uri[:URI_MAX]
+    path = posixpath.normpath(unquote(parts.path))
+    if path.startswith("/patients/"):
+        return path.removeprefix("/patients/")[:64]
+    if path == "/events":
+        return parse_qs(parts.query).get("pat_id", [""])[0][:64]
+    return ""
+
+
+def _source(request: web.Request) -> str:
+    """The client's address, as nginx reports it."""
+    return request.headers.get("X-Forwarded-For", request.remote or "?")[:64]
+
+
+def _refuse_other_sites(request: web.Request) -> None:
+    """Raises HTTPForbidden when a page of another site made the browser send the request."""
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    origin = request.headers.get("Origin")
+    if site not in ("same-origin", "none"):
+        raise web.HTTPForbidden(text="a page of another site may not send this request\n")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+        raise web.HTTPForbidden(text="a page of another site may not send this request\n")

@@ -1,0 +1,100 @@
+"""Passwords: their hashes, and the lock-out of whoever guesses."""
+
+import asyncio
+import ipaddress
+import math
+import re
+import time
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+
+from login.store import Store
+
+WINDOW = 15 * 60.0
+# Failures within the window after which a user, or an address, is locked.
+USER_FAILURES = 5
+ADDRESS_FAILURES = 20
+SHORTEST, LONGEST = 12, 1_000
+
+_hasher = PasswordHasher()
+# Checked for unknown users, so that the time of an answer does not tell whether there is one.
+_NOBODY = _hasher.hash("nobody")
+
+
+class LockedOut(Exception):
+    """Too many failures. `seconds` is the time until the next attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"too many failures; try again in {math.ceil(seconds / 60)} minutes")
+        self.seconds = math.ceil(seconds)
+
+
+class Passwords:
+    """Checks passwords, few at a time: each check takes 64 MiB and a core for 50 ms."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._room = asyncio.Semaphore(2)
+
+    async def check(self, user: str, password: str, address: str) -> bool:
+        """Whether it is the user's password. Raises LockedOut."""
+        source = network(address)
+        self._check_lock(user, source)
+        # Before the check, so that attempts at the same time count too.
+        self._store.count_attempt(user, source)
+        known = self._store.password(user)
+        async with self._room:
+            right = await asyncio.to_thread(_matches, known or _NOBODY, password[:LONGEST])
+        if known is None or not right:
+            return False
+        self._store.forget_failures(user)
+        return True
+
+    def _check_lock(self, user: str, address: str) -> None:
+        now = time.time()
+        limits = (("user", user, USER_FAILURES), ("address", address, ADDRESS_FAILURES))
+        for column, value, limit in limits:
+            failures = self._store.failures(column, value, now - WINDOW)
+            if len(failures) >= limit:
+                raise LockedOut(failures[-limit] + WINDOW - now)
+
+
+def hashed(password: str) -> str:
+    """The hash to store. Raises ValueError for a password that is too short or too long."""
+    if not SHORTEST <= len(password) <= LONGEST:
+        raise ValueError(f"a password has {SHORTEST} to {LONGEST} characters")
+    return _hasher.hash(password)
+
+
+def user_name(text: str) -> str:
+    """A user's name in lower case. Raises ValueError.
+
+    >>> user_name(" Ada@example.org ")
+    'ada@example.org'
+    """
+    name = text.strip().lower()
+    if not re.fullmatch(r"[a-z0-9._@+-]{1,64}", name):
+        raise ValueError("a user's name has 1 to 64 letters, digits or any of . _ @ + -")
+    return name
+
+
+def network(address: str) -> str:
+    """The address to count by: an IPv6 client owns a whole /64.
+
+    >>> network("192.0.2.7"), network("2001:db8::7:8")
+    ('192.0.2.7', '2001:db8::/64')
+    """
+    try:
+        if ipaddress.ip_address(address).version == 6:
+            return str(ipaddress.ip_network(f"{address}/64", strict=False))
+    except ValueError:
+        pass
+    return address
+
+
+def _matches(known: str, password: str) -> bool:
+    try:
+        return _hasher.verify(known, password)
+    except (VerifyMismatchError, InvalidHashError):
+        return False

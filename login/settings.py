@@ -1,0 +1,59 @@
+"""The settings of the login service."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from wire.settings import HttpUrl, LogFormat, LogLevel, Port
+
+Hours = Annotated[
+    float, msgspec.Meta(gt=0, le=8_760, description="hours, above 0 and at most 8760")
+]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Read with `wire.settings.read`."""
+
+    login: Annotated[
+        Literal["auto", "on", "off"],
+        "whether people must log in; auto: if an address beyond this machine is published",
+    ] = "auto"
+    bind_address: Annotated[str, "the address that nginx is published on"] = "127.0.0.1"
+    tls_address: Annotated[str, "the same, of the profile tls"] = "127.0.0.1"
+    login_file: Annotated[Path, "SQLite file of users, sessions and audit"] = Path(
+        "var/login.sqlite"
+    )
+    session_hours: Annotated[Hours, "hours until a person must log in again"] = 12.0
+    oidc_proxy: Annotated[HttpUrl, "an oauth2-proxy that knows the users, instead of ours"] = (
+        HttpUrl("")
+    )
+    # Only whether it is set: the model API and the gateway check the tokens.
+    model_token_key_file: Annotated[str, "if set, requests with a bearer token need no log-in"] = ""
+    host: Annotated[str, "address to listen on"] = msgspec.field(
+        name="LOGIN_HOST", default="127.0.0.1"
+    )
+    port: Annotated[Port, "port to listen on"] = msgspec.field(name="LOGIN_PORT", default=5003)
+    log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
+    log_format: Annotated[LogFormat, "text or json"] = "text"
+
+    @property
+    def required(self) -> bool:
+        """Whether people must log in somewhere. nginx/start.sh decides it for each port."""
+        if self.login == "auto":
+            return not (is_loopback(self.bind_address) and is_loopback(self.tls_address))
+        return self.login == "on"
+
+
+def is_loopback(address: str) -> bool:
+    """
+    >>> is_loopback("127.0.0.1"), is_loopback("[::1]"), is_loopback("localhost")
+    (True, True, True)
+    >>> is_loopback("0.0.0.0"), is_loopback("::"), is_loopback("ward.example.org")
+    (False, False, False)
+    """
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
