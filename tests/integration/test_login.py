@@ -249,7 +249,7 @@ def test_successes_and_few_failures_lock_nobody(file: Path) -> None:
     ask(file, question)
 
 
-def test_a_page_of_another_site_cannot_log_anybody_in_or_out(file: Path) -> None:
+def test_a_page_of_another_site_cannot_log_anybody_in(file: Path) -> None:
     async def question(client: Client) -> None:
         own = {"Host": "ward.example.org"}
         for headers in (
@@ -260,10 +260,10 @@ def test_a_page_of_another_site_cannot_log_anybody_in_or_out(file: Path) -> None
             {"Sec-Fetch-Site": "same-site"},
         ):
             assert (await log_in(client, **own, **headers))[0] == 403
-            async with client.post("/logout", headers=own | headers) as answer:
-                assert answer.status == 403
-        good = {"Origin": "http://ward.example.org", "Sec-Fetch-Site": "same-origin"}
-        assert (await log_in(client, **own, **good))[0] == 303
+        # What a browser sends of a page whose policy hides its address.
+        hidden = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}
+        for headers in ({"Origin": "http://ward.example.org"}, hidden, {}):
+            assert (await log_in(client, **own, **headers))[0] == 303
 
     ask(file, question)
 

@@ -1,0 +1,355 @@
+"""Log-in at the real nginx, in compose: by a browser, by programs, and by who guesses."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import ssl
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from playwright import sync_api as playwright
+
+from embedded.stack import ROOT, free_port
+from login.passwords import ADDRESS_FAILURES, USER_FAILURES
+
+PROJECT = "icu-login-test"
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+SECRET = "correct horse battery"  # noqa: S105
+PAGES = {"Accept": "text/html"}
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def cookie(self) -> str:
+        """The cookies that it sets, as a Cookie header."""
+        found = SimpleCookie(self.headers.get("set-cookie", ""))
+        return "; ".join(f"{name}={morsel.value}" for name, morsel in found.items())
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class Stack:
+    """nginx and login of the compose file."""
+
+    def __init__(self, folder: Path) -> None:
+        key = folder / "key"
+        key.write_text(secrets.token_hex(32))
+        self.port, self.tls_port = free_port(), free_port()
+        self.environment = {
+            "PORT": str(self.port),
+            "TLS_PORT": str(self.tls_port),
+            "LOGIN": "on",
+            "LOG_FORMAT": "json",
+            "MODEL_TOKEN_KEY": str(key),
+            # The engine's own networks: so that a test may say which address it has.
+            "TRUSTED_PROXIES": "172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/8",
+            "INTERNAL_GATEWAY": "nat",
+        }
+        self._tls = ssl.create_default_context()
+        self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+
+    def compose(
+        self, *arguments: str, stdin: str = "", **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        files = ("-f", "docker-compose.yml", "-f", "tests/support/login_stack.yml")
+        return subprocess.run(
+            ["docker", "compose", "--project-name", PROJECT, *files, *arguments],
+            cwd=ROOT,
+            env=os.environ | self.environment | environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def up(self) -> None:
+        services = ("--no-deps", "modelapi", "login", "certificate", "nginx", "tls")
+        done = self.compose("--profile", "tls", "up", "--detach", "--wait", *services)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def add(self, user: str, secret: str = SECRET) -> None:
+        command = ("python", "-m", "login", "add", user)
+        done = self.compose("run", "--rm", "--no-deps", "-T", "login", *command, stdin=secret)
+        assert done.returncode == 0, done.stderr
+
+    def ask(
+        self,
+        path: str,
+        form: dict[str, str] | None = None,
+        tls: bool = False,
+        address: str = "192.0.2.1",
+        **headers: str,
+    ) -> Answer:
+        opener = urllib.request.build_opener(
+            NoRedirects, urllib.request.HTTPSHandler(context=self._tls)
+        )
+        place = f"https://localhost:{self.tls_port}" if tls else f"http://localhost:{self.port}"
+        request = urllib.request.Request(  # noqa: S310
+            f"{place}{path}",
+            form and urllib.parse.urlencode(form).encode(),
+            {"X-Forwarded-For": address, **headers},
+        )
+        try:
+            with opener.open(request, timeout=30) as answer:
+                found = answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                found = error.code, error.headers, error.read()
+        named = {name.lower(): value for name, value in found[1].items()}
+        return Answer(found[0], named, found[2].decode())
+
+    def log_in(self, user: str, secret: str = SECRET, **options: Any) -> Answer:
+        return self.ask("/login", {"user": user, "password": secret, "next": "/"}, **options)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """With the users ada, bob and eve."""
+    missing = not shutil.which("docker")
+    if missing or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Docker engine: CI must have one")
+        pytest.skip("no Docker engine")
+    stack = Stack(tmp_path_factory.mktemp("key"))
+    down = ("--profile", "*", "down", "--volumes", "--remove-orphans")
+    stack.compose(*down)
+    try:
+        built = stack.compose("build", "--quiet", "login", "modelapi", "nginx", "tls")
+        assert built.returncode == 0, built.stderr[-3000:]
+        refused = stack.compose("run", "--rm", "--no-deps", "login")
+        assert refused.returncode == 1
+        assert re.search(r"^login: .*login add NAME", refused.stderr, re.MULTILINE)
+        for user in ("ada", "bob", "eve"):
+            stack.add(user)
+        stack.up()
+        yield stack
+    finally:
+        stack.compose(*down)
+
+
+PATHS = [
+    *("/", "/patients", "/patients/17", "/pipeline", "/events?page=ward", "/static/live.js"),
+    *("/services", "/models", "/nowhere", "/pipeline.json"),
+    *("/api/model", "/v2/models", "/docs", "/openapi.json", "/fhir/Patient", "/messages"),
+    *("//patients/17", "/x/../patients/17", "/login/../patients/17", "/api/../patients/17"),
+    *("/%70atients/17", "/health/../patients/17", "/health/x", "/login/x", "/oauth2/auth"),
+]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_nothing_is_shown_without_a_session(stack: Stack, tls: bool) -> None:
+    forged = {"X-User": "ada", "X-Original-URI": "/health", "Cookie": "icu-session=ada"}
+    for path in PATHS:
+        answer = stack.ask(path, tls=tls, **forged)
+        assert answer.status == 401, path
+        assert json.loads(answer.body)["status"] == 401
+        assert answer.headers["content-type"] == "application/problem+json"
+        answer = stack.ask(path, tls=tls, **forged, **PAGES)
+        assert (answer.status, answer.headers["location"]) == (302, f"/login?next={path}")
+    for path in ("/login/check/person", "/login/check/program", "/check/person", "/problems/401"):
+        assert stack.ask(path, tls=tls).status in (401, 404), path
+    assert stack.ask("/metrics", tls=tls).status == 404
+    assert stack.ask("/health", tls=tls).status == 200
+    assert stack.ask("/", tls=tls, form={"a": "b"}).status == 401
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_session_opens_every_page(stack: Stack, tls: bool) -> None:
+    begun = stack.log_in("ada", tls=tls)
+    assert begun.status == 303
+    assert ("; secure" in begun.headers["set-cookie"].lower()) == tls
+    for path in ("/patients/17?stay=2019-02-01", "/api/model", "/fhir/Patient", "/messages"):
+        answer = stack.ask(path, tls=tls, Cookie=begun.cookie, **{"X-User": "root"})
+        assert answer.status == 200, path
+        seen = json.loads(answer.body)
+        assert seen["path"] == path
+        assert seen["headers"]["x-user"] == "ada"
+        assert seen["headers"]["x-forwarded-for"] == "192.0.2.1"
+    assert stack.ask("/services", tls=tls, Cookie=begun.cookie).status == 200
+    # A session of one scheme is none of the other.
+    assert stack.ask("/", tls=not tls, Cookie=begun.cookie).status == 401
+
+
+def test_a_program_with_a_token_needs_no_session(stack: Stack) -> None:
+    token = {"Authorization": "Bearer abc"}
+    for path in ("/api/model", "/v2/models/m/infer", "/openapi.json", "/fhir/Patient", "/messages"):
+        answer = stack.ask(path, **token)
+        assert answer.status == 200, path
+        assert json.loads(answer.body)["headers"]["authorization"] == "Bearer abc"
+    for path in ("/", "/patients/17", "/services", "/api/../patients/17", "/events?x=/api/"):
+        assert stack.ask(path, **token).status == 401, path
+
+
+def test_a_browser_logs_in_and_out(stack: Stack) -> None:
+    if shutil.which(CHROMIUM) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"there is no {CHROMIUM}")
+        pytest.skip(f"there is no {CHROMIUM}")
+    with playwright.sync_playwright() as found:
+        chromium = found.chromium.launch(executable_path=CHROMIUM)
+        page = chromium.new_page(ignore_https_errors=True)
+        address = f"https://localhost:{stack.tls_port}/patients/17?stay=2019-02-01&x=1"
+        page.goto(address)
+        assert "/login" in page.url
+        page.get_by_label("User").fill("Ada")
+        page.get_by_label("Password").fill("a wrong one")
+        page.get_by_role("button", name="Log in").click()
+        playwright.expect(page.get_by_role("alert")).to_be_visible()
+        page.get_by_label("User").fill("Ada")
+        page.get_by_label("Password").fill(SECRET)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(address)
+        playwright.expect(page.locator("#user")).to_have_text("ada")
+        [cookie] = page.context.cookies()
+        assert cookie["httpOnly"]
+        assert cookie["secure"]
+        assert cookie["sameSite"] == "Lax"
+        assert page.evaluate("document.cookie") == ""
+        kept = f"{cookie['name']}={cookie['value']}"
+        assert stack.ask("/", tls=True, Cookie=kept).status == 200
+        page.goto(f"https://localhost:{stack.tls_port}/login")
+        playwright.expect(page.get_by_text("logged in as ada")).to_be_visible()
+        page.get_by_role("button", name="Log out").click()
+        playwright.expect(page.get_by_label("User")).to_be_visible()
+        assert page.context.cookies() == []
+        assert stack.ask("/", tls=True, Cookie=kept).status == 401
+        page.goto(address)
+        assert "/login" in page.url
+        chromium.close()
+    rows = [
+        json.loads(line)
+        for line in stack.compose(
+            "exec", "-T", "login", "python", "-m", "login", "audit"
+        ).stdout.splitlines()
+    ]
+    assert [row["user"] for row in rows if row["uri"].endswith("&x=1")] == ["ada"]
+
+
+def test_guessing_ends_in_a_lock_out(stack: Stack) -> None:
+    def guess(number: int) -> int:
+        return stack.log_in("bob", f"guess {number}", address=f"198.51.100.{number}").status
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(guess, range(40)))
+    assert set(statuses) == {401, 429}
+    assert statuses.count(401) == USER_FAILURES
+    # The right one is not taken either, nor from elsewhere.
+    locked = stack.log_in("bob", address="203.0.113.1")
+    assert locked.status == 429
+    assert int(locked.headers["retry-after"]) > 60
+    assert stack.log_in("eve", address="203.0.113.1").status == 303
+    # What the operator gives is good at once.
+    stack.add("bob")
+    assert stack.log_in("bob", address="203.0.113.2").status == 303
+
+
+def test_an_address_that_tries_many_names_is_slowed_and_locked(stack: Stack) -> None:
+    def guess(number: int) -> int:
+        return stack.log_in(f"user{number}", "a guess", address="198.51.100.77").status
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(guess, range(60)))
+    assert set(statuses) == {401, 429}
+    assert statuses.count(401) <= ADDRESS_FAILURES
+    assert stack.log_in("eve", address="203.0.113.3").status == 303
+
+
+def test_the_client_is_who_a_trusted_proxy_names(stack: Stack) -> None:
+    cookie = stack.log_in("ada").cookie
+    for sent, seen in (
+        ("198.51.100.4", "198.51.100.4"),
+        ("203.0.113.9, 198.51.100.4", "198.51.100.4"),
+        ("198.51.100.4, 10.0.0.7", "198.51.100.4"),
+    ):
+        answer = stack.ask("/patients/1", address=sent, Cookie=cookie)
+        assert json.loads(answer.body)["headers"]["x-forwarded-for"] == seen
+    # Each address has its own limit: 400 requests of one are too many, and stop no other.
+    with ThreadPoolExecutor(8) as pool:
+        statuses = set(
+            pool.map(lambda _: stack.ask("/health", address="198.51.100.5").status, range(400))
+        )
+    assert 429 in statuses
+    assert stack.ask("/health", address="198.51.100.6").status == 200
+    # Its X-Forwarded-Proto counts as well.
+    secure = stack.log_in("ada", **{"X-Forwarded-Proto": "https"})
+    assert secure.cookie.startswith("__Host-")
+
+
+def test_the_log_is_json(stack: Stack) -> None:
+    stack.ask('/patients/17?"quoted"', Cookie=stack.log_in("ada").cookie)
+    lines = stack.compose("logs", "--no-log-prefix", "--no-color", "nginx").stdout.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert rows
+    for row in rows:
+        assert {"time", "level", "service", "logger", "message", "status"} <= row.keys()
+        assert row["service"] == "nginx"
+    assert [row["user"] for row in rows if '"quoted"' in row["message"]] == ["ada"]
+
+
+def test_nothing_is_shown_while_login_is_away(stack: Stack) -> None:
+    cookie = stack.log_in("ada").cookie
+    assert stack.ask("/", Cookie=cookie).status == 200
+    stack.compose("stop", "login")
+    try:
+        answer = stack.ask("/", Cookie=cookie)
+        assert answer.status == 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert stack.ask("/health").status == 200
+        assert stack.ask("/api/model", Authorization="Bearer abc").status == 500
+    finally:
+        stack.up()
+    # Sessions outlive the service.
+    assert stack.ask("/", Cookie=cookie).status == 200
+
+
+def test_a_service_that_is_published_asks_for_a_log_in_by_itself(stack: Stack) -> None:
+    """Only what nginx would do: nothing is published."""
+    show = "sed '$d' /start.sh | sh && cat /tmp/login.conf"
+    command = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh")
+    for environment, on in (
+        ({"LOGIN": ""}, False),
+        ({"LOGIN": "", "BIND_ADDRESS": "192.0.2.7"}, True),
+        ({"LOGIN": "auto", "BIND_ADDRESS": "0.0.0.0"}, True),  # noqa: S104
+        ({"LOGIN": "off", "BIND_ADDRESS": "192.0.2.7"}, False),
+    ):
+        done = stack.compose(*command, "nginx", "-c", show, **environment)
+        assert done.returncode == 0, done.stderr
+        assert ("parts/login.conf" in done.stdout) == on, environment
+    done = stack.compose(*command, "tls", "-c", show, LOGIN="", TLS_ADDRESS="192.0.2.7")
+    assert "parts/login.conf" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOGIN", "maybe"),
+        ("LOG_FORMAT", "xml"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8; evil"),
+        ("OIDC_PROXY", "http://a/b"),
+        ("OIDC_PROXY", "http://a;evil"),
+        ("ALLOWED_HOSTS", "a;b"),
+    ],
+)
+def test_a_bad_setting_of_nginx_is_one_line(stack: Stack, name: str, value: str) -> None:
+    done = stack.compose("run", "--rm", "--no-deps", "-T", "nginx", **{name: value})
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if f"nginx: {name}={value}: " in line]
