@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROGRAMS := $(patsubst %/requirements.txt,%,$(wildcard $(addsuffix /requirements.txt,\
 	hospital buffer tool modelapi dashboard gateway embedded)))
-PACKAGES := wire $(PROGRAMS) backup training backtest benchmarks chaos
+PACKAGES := wire $(PROGRAMS) login backup training backtest benchmarks chaos
 REQUIREMENTS := $(wildcard */requirements.txt)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate

@@ -24,7 +24,7 @@ from tool.model_client import Declaration, feature_set
 from wire.batches import partition_of
 from wire.messages import Discharge, Reading, decode, ordinal
 
-SERVICES = ("hospital", "gateway", "buffer", "tool", "modelapi", "dashboard")
+SERVICES = ("hospital", "gateway", "buffer", "tool", "modelapi", "dashboard", "login")
 
 
 def imported(path: Path) -> set[str]:
