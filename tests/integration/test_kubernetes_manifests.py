@@ -24,8 +24,8 @@ COMPONENTS = [path.name for path in (KUBERNETES / "components").iterdir()]
 CUSTOM = {"ScaledObject", "PodMonitor", "PrometheusRule"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-# An Ingress, secrets.sh, and the Prometheus of the cluster stand for these.
-ELSEWHERE = {"tls", "certificate", "secrets", "prometheus"}
+# An Ingress and its log-in, secrets.sh, and the Prometheus of the cluster stand for these.
+ELSEWHERE = {"tls", "certificate", "login", "secrets", "prometheus"}
 SERVICES = sorted(COMPOSE.keys() - ELSEWHERE)
 
 Resources = dict[tuple[str, str], Any]
