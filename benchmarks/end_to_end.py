@@ -5,7 +5,8 @@ from pathlib import Path
 
 from benchmarks import oracle
 from benchmarks.bench import Bench, Result
-from benchmarks.databases import Server, SQLiteFiles, fill_history
+from benchmarks.databases import Server, SQLiteFiles
+from benchmarks.history import fill_history
 from benchmarks.ward import FIRST_PATIENT, Ward
 from embedded.stack import ROOT
 
