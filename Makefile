@@ -57,7 +57,7 @@ backtest: $(VENV)/train ## score models on your history: DATA=folder MODELS="nam
 token: $(VENV)/run ## print a token for the model API: KEY=file
 	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"}
 
-chaos: $(VENV)/test ## inject faults and compare the tables: SEED=1 STACK=embedded|compose
+chaos: $(VENV)/test ## inject faults and compare the tables: SEED=1 STACK=embedded|compose|live
 	@$(BIN)/python -m chaos $${SEED:+--seed "$$SEED"} $${STACK:+--stack "$$STACK"}
 
 bench: $(VENV)/bench ## measure everything; about 20 minutes

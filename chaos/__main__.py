@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from chaos import compose, embedded
+from chaos import compose, embedded, live
 from chaos.faults import Fault, all_faults, schedule
 from chaos.run import BOUND, Recovery, finished, positions, run
 from tests.support.oracle import check
@@ -32,7 +32,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the order (1)")
-    parser.add_argument("--stack", choices=["embedded", "compose"], default="embedded")
+    parser.add_argument("--stack", choices=["embedded", "compose", "live"], default="embedded")
     parser.add_argument(
         "--seconds", type=float, help="inject only the faults that fit in this time (all)"
     )
@@ -44,6 +44,10 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="icu-chaos-") as temporary:
         folder = Path(temporary)
+        if arguments.stack == "live":
+            equal = live.run(folder, arguments.seed, 4_000, 99, print)
+            print("log and tables are equal" if equal else "log or tables DIFFER")
+            return not equal
         # An upper bound of the schedule's length.
         seconds = arguments.seconds or 700.0
         patients = int(seconds * arguments.rate / MESSAGES_A_PATIENT) + 12

@@ -4,6 +4,7 @@ Uses nothing of the services except the messages sent to them.
 """
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -34,7 +35,7 @@ class History:
 
     def play(self, steps: int) -> None:
         """Adds random events, and then one reading of each patient who is there."""
-        kinds = {
+        kinds: dict[int, Callable[[], object]] = {
             **dict.fromkeys(range(8), self._reading),
             **dict.fromkeys((8, 9), self._correct),
             10: self._withdraw,
