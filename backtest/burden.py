@@ -52,7 +52,7 @@ class StayPath:
 
 
 def _that_matter(probability: Floats, policy: Policy) -> NDArray[np.int64]:
-    """The predictions that can change the state of the rule, whatever it is.
+    """The predictions that can change any state of the rule.
 
     Those at or above the threshold, the first below it after one, and the first below `clear` after
     one that is not.

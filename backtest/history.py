@@ -74,7 +74,7 @@ class History:
 
 
 def scores_of(rows: pd.DataFrame) -> Scores:
-    """The rows of a History to be judged; each stay weighs 1."""
+    """The rows of a History for evaluation; each stay has weight 1."""
     each = rows.groupby(KEY)["seq"].transform("size")
     return Scores(
         rows["y"].to_numpy(np.int64),

@@ -20,7 +20,9 @@ def stack_of(name: str | None) -> Stack:
     """The stack of this name: compose or local. Raises BackupError."""
     if name == "compose" or (name is None and compose.runs()):
         return compose.ComposeStack()
-    from backup.local import LocalStack  # needs what `make run` installs
+    from backup.local import (
+        LocalStack,
+    )  # imported here, because it needs the packages of `make run`
 
     return LocalStack()
 

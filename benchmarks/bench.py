@@ -91,7 +91,7 @@ class Bench:
 
     @property
     def x(self) -> float:
-        """X: rows/s of bare `executemany` into `readings`. Measured when it is first asked for."""
+        """X: rows/s of bare `executemany` into `readings`. Measured on first use."""
         if self._x is None:
             self._x = self.bare_insert(self.server)
         return self._x

@@ -1,4 +1,6 @@
-"""The gateway: HL7 over MLLP into its log, beside bare writes of the same bytes to the disk."""
+"""The gateway: Measures HL7 over MLLP into the log, and bare writes of the same bytes to the
+disk.
+"""
 
 import argparse
 import asyncio

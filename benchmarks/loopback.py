@@ -1,7 +1,7 @@
 """Measures raw bytes over loopback, the limit of a stream.
 
 `python -m benchmarks.loopback FILE TIMES` listens on a free port, which it prints, and sends the
-file so many times to its first client, as plain as can be.
+file TIMES times to its first client.
 """
 
 import socket

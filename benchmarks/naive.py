@@ -79,7 +79,7 @@ _service: Service | None = None
 
 
 def handle(message: dict[str, Any]) -> None:
-    """The job."""
+    """Runs the job of one message."""
     assert _service is not None
     _service.handle(message)
 
@@ -140,7 +140,7 @@ def _measure(bench: Bench, each: int, jobs: int) -> Result:
     if found != each * PATIENTS + jobs:
         raise AssertionError(f"the naive baseline stored {found} rows")
     bench.server.drop("naive")
-    # The queueing is another process's work, which could go on at the same time.
+    # Excludes the queueing, which another process could do at the same time.
     return Result(
         f"naive {each}",
         f"naive baseline at {each:,} rows a patient, {WORKERS} workers",

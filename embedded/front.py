@@ -92,7 +92,7 @@ if __name__ == "__main__":
             shutdown_timeout=1,
             loop=asyncio.new_event_loop(),
             handler_cancellation=True,
-            # A compressed body is passed on as it is.
+            # A compressed body is forwarded unchanged.
             auto_decompress=False,
         )
     except OSError as error:

@@ -34,7 +34,7 @@ class CannotRun(Exception):
 
 
 def read_dotenv() -> None:
-    """Sets what the file .env of the current folder says, unless the environment does."""
+    """Sets variables from the file .env in the current folder, unless the environment has them."""
     if Path(".env").is_file():
         for key, value in parse(Path(".env").read_text()).items():
             os.environ.setdefault(key, value)

@@ -92,12 +92,12 @@ class Registry:
                 try:
                     self.refresh()
                 except Exception:
-                    log.exception("watching the models in use failed")
+                    log.exception("following the models in use failed")
 
         threading.Thread(target=forever, name="watch-models", daemon=True).start()
 
     def refresh(self) -> None:
-        """Take over a change of the state, or go on with the old models and say why."""
+        """Applies a change of the state; on failure keeps the old models and logs the reason."""
         # A slow database must not delay requests, which need the other lock.
         with self._refreshing:
             try:

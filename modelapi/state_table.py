@@ -71,7 +71,9 @@ class StateTable(States):
                 connection.commit()
         except IntegrityError:
             # The id is one more than that of the change that this one was computed from.
-            raise StateError("somebody else made a change just now; look, and try again") from None
+            raise StateError(
+                "another change was made at the same time; check the state and retry"
+            ) from None
         except ERRORS as error:
             raise self._failure(error) from None
 

@@ -28,8 +28,8 @@ class Publisher:
     """Copies the declaration from the model API to Redis and the database.
 
     Replicas of the model API differ for a moment after a change, and longer where one cannot load a
-    model. A declaration gives way at once to one of a later change; to another one only when no
-    replica has confirmed it for `CONFIRMED` seconds.
+    model. A declaration is replaced at once by that of a later change, and by another one only if
+    no replica has confirmed it for `CONFIRMED` seconds.
     """
 
     def __init__(self, redis: Redis, database: Database, client: ModelClient) -> None:

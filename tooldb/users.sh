@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints the statements that create the database's users, with the passwords from /run/secrets. They
-# can run at every start: they take all rights away first, so a user has exactly the rights below.
+# can run at every start: they first revoke all rights, so that a user has exactly the rights below.
 #
 #   migrator    makes and changes tables, and deletes what is to be forgotten
 #   tool        reads and writes rows; deletes where its messages ask for it

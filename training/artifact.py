@@ -140,7 +140,7 @@ def _figure(figure: Figure) -> Mapping[str, float]:
 
 
 def _dump(model: Any) -> bytes:
-    # The folds name the rows of the data, so the artifact goes without them.
+    # Drops the folds, because they identify rows of the data.
     if "cv" in model.get_params(deep=False):
         model.set_params(cv=None)
     content = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Baselines that a model has to beat, judged on the same rows."""
+"""Baselines for a model, evaluated on the same rows."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

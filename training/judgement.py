@@ -50,9 +50,9 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Question:
-    """The data and settings of a judgement.
+    """The data and settings of an evaluation.
 
-    hours: the sample hours that are judged; hour: the one that most figures are of.
+    hours: the evaluated sample hours. hour: the one for most figures.
     """
 
     stream: Stream

@@ -11,10 +11,11 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The consequences of acting at or above a threshold, as shares of rows; ppv of no row is NaN.
+    """The figures of acting at or above a threshold, as shares of rows.
 
-    net_benefit, of_acting_on_all: true positives less false ones, these weighed by the odds of
-    the threshold, per row (Vickers and Elkin 2006); of acting on nobody it is 0.
+    ppv is NaN if no row is flagged. net_benefit, of_acting_on_all: per row, true positives minus
+    false positives times the odds of the threshold (Vickers and Elkin 2006); for acting on nobody
+    it is 0.
     """
 
     threshold: float

@@ -124,7 +124,7 @@ def acknowledge(state: State, at: float, snooze_hours: float) -> State:
 
 
 def discharge(state: State, seq: int, at: float) -> tuple[State, Event | None]:
-    """Ends the alarm that stands, with the stay; after a reopening the silence still holds."""
+    """Clears the active alarm at a discharge; after a reopening the silence still applies."""
     clock = max(state.clock, at)
     after = state._replace(clock=clock, since=None, raised=None, quiet_until=None)
     if state.raised is None:

@@ -47,7 +47,7 @@ def tool_key(tool: str) -> str:
 
 
 def lease_key(part: int) -> str:
-    """The id of the one tool that works on the partition; expires. Written by the tool."""
+    """The id of the one tool that works on a partition; it expires. Written by the tool."""
     return f"icu:lease:{part}"
 
 

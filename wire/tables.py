@@ -168,7 +168,7 @@ class AcknowledgementRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class DischargeRow(msgspec.Struct, frozen=True, gc=False):
-    """A discharge as it came; the stay's row holds the last one only."""
+    """A discharge; the row of the stay only has the last one."""
 
     stream: str
     seq: int

@@ -170,7 +170,7 @@ def replayed(stack: Stack) -> Stack:
     messages = oracle.Expected(stack.patient_data, "live").messages
     wait_until(lambda: stored() > 0, "the first readings are stored")
     stack.backup("save", stack.backups)
-    assert stored() < messages / 2, "the cut comes too late to be one"
+    assert stored() < messages / 2, "the stream ended before the interruption"
     stack.compose("down")
     stack.environment["REPLAY_RATE"] = "1000"
     stack.up()

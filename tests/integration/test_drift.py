@@ -41,7 +41,7 @@ REFERENCE = Reference(
 
 
 class Declared:
-    """A subscriber that knows one model."""
+    """A subscriber with the declaration of one model."""
 
     def __init__(self, reference: Reference | None) -> None:
         self._declaration: Declaration | None = Declaration(

@@ -1,4 +1,4 @@
-"""`python -m tool forget` deletes all rows of the stays it is asked for, and no other row."""
+"""`python -m tool forget` deletes all rows of the given stays, and no other row."""
 
 import os
 import subprocess

@@ -68,7 +68,7 @@ def test_after_a_loss_in_redis_each_tool_takes_back_its_own_partitions(redis: An
     assert [tool.parts for tool in tools] == before
 
 
-def test_a_tool_gives_way_where_another_has_its_lease(redis: Any) -> None:
+def test_a_tool_respects_the_lease_of_another(redis: Any) -> None:
     """Simulates a pause that is longer than the lease."""
     redis.flushall()
     paused, other = Tool(redis), Tool(redis)

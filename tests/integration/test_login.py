@@ -169,7 +169,7 @@ def test_a_session_ends_with_its_password_its_user_and_its_time(file: Path) -> N
 
 
 @pytest.mark.parametrize("forge", ["", "x", "WyJhZGEi.x.y", "{cookie}x", "cut"])
-def test_a_forged_session_is_refused(file: Path, tmp_path: Path, forge: str) -> None:
+def test_a_forged_session_is_rejected(file: Path, tmp_path: Path, forge: str) -> None:
     stranger = with_user(tmp_path / "stranger.sqlite")
 
     async def cookie(client: Client) -> str:
@@ -190,7 +190,7 @@ def test_a_forged_session_is_refused(file: Path, tmp_path: Path, forge: str) -> 
     ask(file, question)
 
 
-def test_an_expired_session_is_refused(file: Path) -> None:
+def test_an_expired_session_is_rejected(file: Path) -> None:
     async def question(client: Client) -> None:
         cookie = (await log_in(client))[2]
         deadline = asyncio.get_running_loop().time() + 30

@@ -591,7 +591,7 @@ class TestShipped:
             assert feature.name == "age" or feature.window_hours
             assert feature.aggregation not in ("count", "age")
 
-    def test_it_orders_two_plain_cases(self, model: Any) -> None:
+    def test_it_orders_two_clear_cases(self, model: Any) -> None:
         def row(**values: float) -> list[float]:
             found = []
             for feature in model.manifest.features:

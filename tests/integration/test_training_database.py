@@ -89,7 +89,7 @@ def url(
     opened = connect(found)
     opened.create_tables()
     store(opened, ward, "live")
-    time.sleep(0.005)  # the streams' times of storage are told in milliseconds
+    time.sleep(0.005)  # the commit times of the streams have a resolution of milliseconds
     store(opened, ward, "hindsight")
     opened.close()
     return found

@@ -1,4 +1,4 @@
-"""Kills a gateway again and again while a sender repeats each message until it is acknowledged.
+"""Kills a gateway repeatedly while a sender repeats each message until it is acknowledged.
 
     python -m tests.support.gateway_kills --rounds 1000
 

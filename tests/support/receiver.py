@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 
 class Request(NamedTuple):
-    """A request, and the status that it got."""
+    """A request, and the status of its response."""
 
     key: str
     authorization: str | None

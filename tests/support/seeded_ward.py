@@ -142,7 +142,9 @@ def ward(path: Path, stream: str = STREAM) -> Iterator[Ward]:
 
 
 def fill(made: Ward, patients: int, hours: int, *, discharged: int = 0, first: int = 1) -> None:
-    """So many patients in the ICU, with three vitals an hour; and so many who have left."""
+    """Stores a number of patients in the ICU, with three vitals per hour, and a number of
+    discharged ones.
+    """
     for pat_id in range(first, first + patients + discharged):
         left = pat_id >= first + patients
         made.add_stay(pat_id, START, discharged=START + timedelta(days=9) if left else None)

@@ -209,7 +209,7 @@ def assert_same(
 
 
 plain_values = st.one_of(
-    st.sampled_from([0.0, 37.0, 37.1, 120.0, -5.5]),  # the same value again and again
+    st.sampled_from([0.0, 37.0, 37.1, 120.0, -5.5]),  # the same value repeatedly
     st.integers(-500, 2000).map(lambda tenths: tenths / 10),
 )
 all_values = st.one_of(

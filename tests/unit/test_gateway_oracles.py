@@ -1,4 +1,4 @@
-"""The gateway's parsing beside hl7apy's, and its conversions beside those of ucumvert."""
+"""Compares the gateway's parsing with hl7apy's, and its conversions with those of ucumvert."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Framing, parsing and codes of the gateway, beside independent oracles and random input."""
+"""Tests framing, parsing and codes of the gateway with independent oracles and random input."""
 
 import contextlib
 import csv

@@ -47,7 +47,7 @@ def test_one_object_gets_one_prediction(client: FlaskClient) -> None:
     }
 
 
-def test_a_list_gets_a_list_in_its_order(client: FlaskClient) -> None:
+def test_a_list_gets_a_list_in_the_same_order(client: FlaskClient) -> None:
     rows = [{**ROW, "age": float(age)} for age in range(100)]
     answer = post(client, rows)
     expected = [pytest.approx(formula(row), rel=1e-13) for row in rows]

@@ -96,7 +96,7 @@ def test_the_printed_token_is_accepted(client: FlaskClient, keys: Keys, tmp_path
     assert call(client, f"Bearer {token.strip()}").status_code == 200
     payload = jwt.decode(token.strip(), options={"verify_signature": False})
     assert payload["exp"] - payload["iat"] == 86_400
-    # The subject is who the audit names.
+    # The audit log names the subject.
     answer = client.post(
         "/v2/repository/models/formula/load", headers={"Authorization": f"Bearer {token.strip()}"}
     )
@@ -171,7 +171,7 @@ def test_only_health_stays_open(client: FlaskClient) -> None:
 def test_without_tokens_models_are_not_changed_from_outside(
     tmp_path: Path, action: str, said: dict[str, str]
 ) -> None:
-    """Neither through a proxy nor by a page in somebody's browser; but directly."""
+    """Models can be changed directly, but not through a proxy or by a web page."""
     models = copy_models(tmp_path / "models", "formula", "qsofa")
     path = f"/v2/repository/models/qsofa/{action}"
     client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()

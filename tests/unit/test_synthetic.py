@@ -1,4 +1,4 @@
-"""The synthetic ward: the same for everybody, and like a real one in the figures it promises."""
+"""The synthetic ward is reproducible, and has the documented statistics."""
 
 import csv
 import hashlib

@@ -37,7 +37,7 @@ CHUNK = 500
 
 
 class DriftTables:
-    """Reads through a connection of its own, which cannot write and holds nobody up."""
+    """Reads through a separate read-only connection, which blocks no other."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
