@@ -123,7 +123,7 @@ class Cluster:
             )
         ]
 
-    def wait(self, reached: Callable[[], bool], seconds: float = 300) -> float:
+    def wait(self, reached: Callable[[], bool], seconds: float = 900) -> float:
         """Returns the seconds that it took."""
         start = time.monotonic()
         while not reached():
