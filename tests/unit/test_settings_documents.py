@@ -1,0 +1,103 @@
+"""The settings in the documents, in compose and in the programs are the same."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import buffer.settings
+import dashboard.settings
+import gateway.settings
+import hospital.settings
+import login.settings
+import modelapi.settings
+import tool.settings
+from embedded.stack import ROOT
+from wire.settings import describe
+
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+PROGRAMS = {
+    "hospital": hospital.settings.Settings,
+    "buffer": buffer.settings.Settings,
+    "tool": tool.settings.Settings,
+    "modelapi": modelapi.settings.Settings,
+    "dashboard": dashboard.settings.Settings,
+    "gateway": gateway.settings.Settings,
+    "login": login.settings.Settings,
+}
+NAME = r"[A-Z][A-Z0-9_]+"
+
+
+def in_tables(document: str) -> set[str]:
+    """The settings in the first columns of a document's tables."""
+    cells = re.findall(r"^\| ([^|]*) \|", (ROOT / document).read_text(), re.MULTILINE)
+    return {name for cell in cells for name in re.findall(rf"`({NAME})`", cell)}
+
+
+DOCUMENTED = in_tables("docs/settings.md")
+# `${NAME…}` anywhere, and the variables of a service that are passed on as they are.
+FROM_OUTSIDE = set(re.findall(rf"(?<!\$)\$\{{({NAME})", COMPOSE)) | {
+    name
+    for service in SERVICES.values()
+    for name, value in service.get("environment", {}).items()
+    if value is None
+}
+# Of `make run`: a container has its ports and its database.
+WITHOUT_DOCKER = {
+    *("DATABASE_URL", "DATABASE_PASSWORD_FILE", "FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT"),
+    *("DASHBOARD_PORT", "BUFFER_METRICS_PORT", "TOOL_METRICS_PORT"),
+}
+# One champion for several replicas of the model API, which compose has one of.
+KUBERNETES_ONLY = {"MODEL_STATE_URL"}
+# A mount, and names that nginx has checked.
+NOT_GIVEN = {
+    "hospital": {"PATIENT_DATA", "ALLOWED_HOSTS"},
+    "dashboard": {"ALLOWED_HOSTS"},
+    "gateway": {"MLLP_PORT"},
+}
+# The parameters of make's targets.
+OF_TARGETS = set(re.findall(NAME, MAKEFILE))
+
+
+def of_program(program: str) -> set[str]:
+    return set(re.findall(rf"^  ({NAME})", describe(PROGRAMS[program]), re.MULTILINE))
+
+
+def test_each_setting_of_compose_is_documented() -> None:
+    assert set() == FROM_OUTSIDE - DOCUMENTED
+
+
+def test_each_documented_setting_is_forwarded_by_compose() -> None:
+    assert set() == DOCUMENTED - WITHOUT_DOCKER - FROM_OUTSIDE - KUBERNETES_ONLY
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_gets_each_documented_setting_that_it_has(program: str) -> None:
+    given = set(SERVICES[program].get("environment", {}))
+    missing = (of_program(program) & DOCUMENTED) - given - WITHOUT_DOCKER - KUBERNETES_ONLY
+    assert missing - NOT_GIVEN.get(program, set()) == set()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_knows_each_setting_that_compose_gives_it(program: str) -> None:
+    assert set(SERVICES[program].get("environment", {})) - of_program(program) == set()
+
+
+def test_each_documented_setting_is_read_somewhere() -> None:
+    scripts = [COMPOSE, (ROOT / "nginx/start.sh").read_text()]
+    scripts += [path.read_text() for path in Path(ROOT / "embedded").glob("*.py")]
+    read = set.union(*map(of_program, PROGRAMS), *(set(re.findall(NAME, s)) for s in scripts))
+    assert DOCUMENTED - read == set()
+
+
+def test_each_setting_in_a_document_exists() -> None:
+    known = set.union(*map(of_program, PROGRAMS)) | FROM_OUTSIDE | DOCUMENTED
+    operating = ("operations.md", "gateway.md", "settings.md", "troubleshooting.md")
+    documents = [ROOT / "docs" / name for name in operating]
+    for path in (ROOT / "SECURITY.md", ROOT / "README.md", *documents):
+        assigned = set(re.findall(rf"\b({NAME})=", path.read_text()))
+        assert assigned - known - OF_TARGETS == set(), path
