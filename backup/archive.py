@@ -17,7 +17,7 @@ BLOCK = 1 << 20
 
 
 class BackupError(Exception):
-    """A backup that cannot be taken or restored, in one line."""
+    """A backup cannot be made or restored; the message is one line."""
 
 
 class Stack(Protocol):

@@ -1,1 +1,1 @@
-"""Who may see the pages: users, sessions, and an audit of the patients that they open."""
+"""The login service: users, sessions, and an audit log of the patients that they open."""

@@ -1,4 +1,6 @@
-"""Asks people to log in, and lists which patients they opened. Without a command: serves nginx."""
+"""Requires users to log in, and records which patients they open. Without a command, runs the
+service for nginx.
+"""
 
 import argparse
 import asyncio

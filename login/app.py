@@ -1,4 +1,4 @@
-"""The pages for logging in and out, and the answers to nginx's `auth_request`."""
+"""Serves the login and logout pages, and answers nginx's `auth_request`."""
 
 import logging
 import posixpath
@@ -128,7 +128,7 @@ async def _health(request: web.Request) -> web.Response:
 
 @web.middleware
 async def _unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers 503, and nginx then shows nothing: what cannot be checked or recorded is refused."""
+    """Answers 503, so that nginx rejects requests that cannot be checked or recorded."""
     try:
         return await handler(request)
     except (sqlite3.Error, ProxyError) as error:
@@ -145,7 +145,7 @@ def _page(
 
 
 def next_address(text: str) -> str:
-    """The address of this site to go on to; "/" for any other.
+    """The address to redirect to, if it is on this site, else "/".
 
     >>> next_address("/patients/17?stay=2019-02-01"), next_address("//example.org")
     ('/patients/17?stay=2019-02-01', '/')
@@ -191,4 +191,4 @@ def _refuse_other_sites(request: web.Request) -> None:
     else:  # an older browser, or one that is asked without TLS
         own = origin is None or urlsplit(origin).netloc == request.headers.get("Host")
     if not own:
-        raise web.HTTPForbidden(text="a page of another site may not send this request\n")
+        raise web.HTTPForbidden(text="a page of another site must not send this request\n")

@@ -1,4 +1,4 @@
-"""An oauth2-proxy beside nginx that knows the users, instead of the built-in file."""
+"""Uses an oauth2-proxy for the users, instead of the built-in file."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import quote
@@ -14,7 +14,7 @@ class ProxyError(Exception):
 
 
 class OidcProxy:
-    """Asks the proxy who sent a request."""
+    """Gets the user of a request from the proxy."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/oauth2/auth"
@@ -44,7 +44,7 @@ class OidcProxy:
 
 
 def sign_in(address: str) -> str:
-    """Where a browser logs in, to come back to the address."""
+    """The address where a browser logs in and is then redirected back."""
     return f"/oauth2/start?rd={quote(address, safe='/')}"
 
 

@@ -1,4 +1,4 @@
-"""Passwords: their hashes, and the lock-out of whoever guesses."""
+"""Hashes and checks passwords, and locks users and addresses after too many failures."""
 
 import asyncio
 import ipaddress
@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 12, 1_000
 
 # The parameters that OWASP's cheat sheet on password storage recommends for Argon2id.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
-# Checked for unknown users, so that the time of an answer does not tell whether there is one.
+# Checked for unknown users, so that the response time does not reveal whether a user exists.
 _NOBODY = _hasher.hash("nobody")
 
 
@@ -81,7 +81,7 @@ def user_name(text: str) -> str:
 
 
 def network(address: str) -> str:
-    """The address to count by: an IPv6 client owns a whole /64.
+    """The network that failures are counted for, because an IPv6 client has a whole /64.
 
     >>> network("192.0.2.7"), network("2001:db8::7:8")
     ('192.0.2.7', '2001:db8::/64')

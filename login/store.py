@@ -82,7 +82,7 @@ class Store:
         return self._db.execute("DELETE FROM users WHERE name = ?", (user,)).rowcount > 0
 
     def count_attempt(self, user: str, address: str) -> None:
-        """Counts a failure; `forget_failures` takes it back."""
+        """Counts a failure; `forget_failures` resets the count."""
         self._db.execute("INSERT INTO failures VALUES (?, ?, ?)", (time.time(), user, address))
 
     def forget_failures(self, user: str) -> None:
@@ -97,7 +97,7 @@ class Store:
         return [at for (at,) in found]
 
     def end_session(self, session: str, until: float) -> None:
-        """Refuses the session until it expires by itself."""
+        """Invalidates the session until it expires."""
         self._db.execute("DELETE FROM ended WHERE until < ?", (time.time(),))
         self._db.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (session, until))
 

@@ -1,7 +1,7 @@
-"""Where the models in use are kept: an append-only table of changes, in a file or in MySQL.
+"""Stores which models are in use: an append-only table of changes, in a file or in MySQL.
 
-The last row is the state and all of them are the audit, so the two cannot differ.
-Until the first change, `models/default.json` holds.
+The last row is the state and all rows are the audit log, so the two cannot differ. Before the first
+change, the state is `models/default.json`.
 """
 
 import sqlite3
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS changes (
 
 
 class States:
-    """The state and its history; safe for any number of processes."""
+    """The state and its history. Any number of processes may use it."""
 
     def __init__(self, default: Path) -> None:
         self.default = default
@@ -57,7 +57,7 @@ class States:
     def change(
         self, action: str, model: str, actor: str, transition: Callable[[State], State]
     ) -> State:
-        """Put `transition` of the present state in force, and on record, in one transaction."""
+        """Applies `transition` to the current state and records the change, in one transaction."""
         with self.appending() as append:
             number, state = self.read()
             state = transition(state)
@@ -65,8 +65,8 @@ class States:
             return state
 
     def rollback(self, actor: str, verify: Callable[[State], object]) -> State:
-        """Go back to the state before the last promotion that was not rolled back yet,
-        unless `verify` raises for it.
+        """Restores the state before the last promotion that is not rolled back yet. Raises if
+        `verify` raises.
         """
         with self.appending() as append:
             before: list[State] = []
@@ -79,7 +79,7 @@ class States:
                 number, state = change.id, change.state
             if not before:
                 raise StateError("there is no promotion to roll back")
-            # A rollback concerns the models in use. Their alarm rules stay.
+            # A rollback only changes the models in use, not their alarm rules.
             previous = replace(before[-1], alarms=state.alarms)
             verify(previous)
             append(_row(number + 1, actor, "rollback", str(previous.champion), previous))
@@ -115,7 +115,7 @@ class StateFile(States):
     def rows(self, order: str) -> list[Row]:
         if not self.path.exists():
             return []
-        # Opened each time: cheap, and right also when the file was replaced.
+        # A new connection each time, which is cheap and works if the file was replaced.
         try:
             with closing(sqlite3.connect(self.path, timeout=5)) as connection:
                 return connection.execute(f"SELECT {FIELDS} FROM changes {order}").fetchall()

@@ -39,7 +39,7 @@ class Publisher:
         # The last answer of the model API, which does not repeat it.
         self._answered: Declaration | None = None
         self._confirmed = time.monotonic()
-        # An answer that names other features for a stored version.
+        # Ignores an answer with other features for a stored version.
         self._refused: bytes | None = None
         # What is in Redis, and in the database too.
         self._published: bytes | None = None

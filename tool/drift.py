@@ -1,4 +1,4 @@
-"""The drift task: once per stream day, the day's readings and predictions against training's.
+"""The drift task: once per stream day, compares the day's readings and predictions with training.
 
 A day is complete when every partition has stored a message of a later day. Readings that come
 after that are not in its figures.
@@ -39,7 +39,10 @@ class Drift:
         self._done, self._begun = "", 0
 
     def update(self) -> None:
-        """Reads on, and writes the figures of a day that is complete. Raises DatabaseError."""
+        """Reads the next messages, and writes the figures of a complete day.
+
+        Raises DatabaseError.
+        """
         if (declaration := self._declared.changed()) is not None:
             models = (declaration.champion, *declaration.shadows)
             self._references = [(model, model.reference) for model in models if model.reference]
@@ -69,7 +72,7 @@ class Drift:
         return min(seq for seq, at in positions if newest - at < IDLE)
 
     def _read(self, stream: str, to: int) -> None:
-        """Takes in the next readings, as far as all up to there are stored."""
+        """Processes the next readings, up to the point where all are stored."""
         rows = self._tables.readings(stream, self._seq, to, READINGS)
         for seq, pat_id, admitted, at, parameter, value in rows:
             self._seq = seq

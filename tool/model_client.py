@@ -23,7 +23,7 @@ BYTES_PER_CALL = 1_000_000
 NO_BINARY = (404, 405, 415, 501)
 
 Rows = Sequence[Sequence[float | None]]
-# From model, version, body and headers.
+# (model, version, body, headers) → probabilities.
 Read = Callable[[str, str, bytes, Mapping[str, str]], Sequence[float]]
 
 

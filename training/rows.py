@@ -16,7 +16,7 @@ from training.features import bulk_features
 from training.stream import HOUR, DataError, Stream
 from wire.features import Feature
 
-#: A feature that fewer stays of the training set ever have cannot be learned from. (And
+#: A feature that fewer stays of the training set have cannot be used. (And
 #: HistGradientBoosting of scikit-learn 1.9.1 crashes on a column without any value.)
 FEWEST_STAYS = 50
 

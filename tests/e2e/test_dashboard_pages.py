@@ -188,7 +188,7 @@ def stored_ward(pipeline: Pipeline) -> list[tuple[int, float | None, float | Non
 
 def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline: Pipeline) -> None:
     page.goto(dashboard.url)
-    pipeline.send("hospital", signal.SIGSTOP)  # so that both come to rest
+    pipeline.send("hospital", signal.SIGSTOP)  # so that page and database are stable
     try:
         wait(pipeline.stored, "all to be stored")
         stored = stored_ward(pipeline)

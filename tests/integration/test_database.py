@@ -119,7 +119,7 @@ class TestOneTransaction:
         assert database.position("s", 0) == 2
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]
 
-    def test_the_first_batch_of_a_partition_is_its_first(
+    def test_only_one_batch_can_be_the_first_of_a_partition(
         self, url: str, database: Database
     ) -> None:
         with pytest.raises(Moved):

@@ -1,4 +1,4 @@
-"""The login service, as nginx asks it: passwords, sessions, lock-out, audit, and an OIDC proxy."""
+"""The login service behind nginx: passwords, sessions, lockout, audit log, and an OIDC proxy."""
 
 import asyncio
 import doctest
@@ -133,7 +133,7 @@ def test_a_password_opens_a_session_and_log_out_ends_it(file: Path) -> None:
         async with client.post("/logout", headers=sent, allow_redirects=False) as answer:
             assert answer.status == 303
             assert "Max-Age=0" in answer.headers["Set-Cookie"]
-        # The cookie itself is worthless now; another browser's session goes on.
+        # The cookie is now invalid; another browser's session continues.
         assert await check(client, cookie) == (401, "")
         assert await check(client, other) == (204, "ada")
 
@@ -260,7 +260,7 @@ def test_a_page_of_another_site_cannot_log_anybody_in(file: Path) -> None:
             {"Sec-Fetch-Site": "same-site"},
         ):
             assert (await log_in(client, **own, **headers))[0] == 403
-        # What a browser sends of a page whose policy hides its address.
+        # The header that a browser sends for a page whose policy hides its address.
         hidden = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}
         for headers in ({"Origin": "http://ward.example.org"}, hidden, {}):
             assert (await log_in(client, **own, **headers))[0] == 303
@@ -419,7 +419,7 @@ def test_an_oidc_proxy_decides_instead_of_the_file(file: Path) -> None:
 def test_it_does_not_start_without_users_once_published(
     tmp_path: Path, settings: dict[str, str], refused: bool
 ) -> None:
-    # A port that is taken ends it too, with another reason.
+    # A port in use also ends the program, with another reason.
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run(LOGIN_FILE=str(tmp_path / "new.sqlite"), LOGIN_PORT=port, **settings)

@@ -408,7 +408,7 @@ def test_the_shipped_models_all_answer(tmp_path: Path) -> None:
 def test_one_matrix_of_all_features(
     client: triton.InferenceServerClient, binary: bool, datatype: str
 ) -> None:
-    """Columns in the manifest's order give what one tensor per feature gives."""
+    """A matrix in the manifest's order gives the same result as one tensor per feature."""
     dtype = np.float64 if datatype == "FP64" else np.float32
     rows = np.array([list(ROW.values()), [50, 120, 16, np.nan], [80, 90, 30, 1.5]], dtype)
     matrix = triton.InferInput("features", list(rows.shape), datatype)

@@ -85,7 +85,7 @@ def test_psi_is_the_symmetric_divergence_of_scipy(weights: list[float], random: 
     assert psi(list(p), list(q)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_channel_counts_each_stay_day_the_same(ward: Ward) -> None:
+def test_a_channel_gives_each_stay_day_the_same_weight(ward: Ward) -> None:
     found, _, table = ward
     channel = found.channels["heart_rate"]
     numbers, _ = stay_days(table, ["heart_rate", "temperature"])

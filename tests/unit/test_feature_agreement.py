@@ -131,7 +131,7 @@ def streamed(
     restarts: Iterable[int] = (),
     ages: dict[StayKey, float | None] = STAYS,
 ) -> list[list[Row]]:
-    """Each model's rows. Before a reading in `restarts` its stay is gone from memory.
+    """Each model's rows. The stay is reloaded from its rows before each reading in `restarts`.
 
     It is then rebuilt from what the tool stores: the columns of table `vitals` and the
     readings of the windows.
