@@ -13,10 +13,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from dashboard import drift, lists, pages
+from dashboard.acknowledge import acknowledge
+from dashboard.acknowledger import Acknowledger
 from dashboard.connection import DatabaseDown
 from dashboard.database import Database
 from dashboard.http_services import Services
-from dashboard.keys import PAGES, POLLER
+from dashboard.keys import ACKNOWLEDGER, PAGES, POLLER
 from dashboard.poller import Poller
 from dashboard.queue_state import Queues
 from dashboard.rendering import Pages
@@ -50,6 +52,7 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_get("/", pages.ward)
     app.router.add_get("/patients", lists.patients)
     app.router.add_get(rf"/patients/{{pat_id:{PAT_ID}}}", pages.patient)
+    app.router.add_post(rf"/patients/{{pat_id:{PAT_ID}}}/acknowledge", acknowledge)
     app.router.add_get("/pipeline", pages.pipeline)
     app.router.add_get("/pipeline.json", pages.pipeline_figures)
     app.router.add_get("/drift", drift.drift)
@@ -68,6 +71,10 @@ async def _poll(app: web.Application, settings: Settings) -> AsyncIterator[None]
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         services = Services(session, settings.hospital_url.removesuffix("/sub"), settings.model_url)
+        if settings.acknowledge_url:
+            app[ACKNOWLEDGER] = Acknowledger(
+                session, settings.acknowledge_url, settings.acknowledge_token_file
+            )
         app[POLLER] = Poller(database, Queues(redis), services, app[PAGES])
         task = asyncio.create_task(app[POLLER].run())
         yield
@@ -111,8 +118,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = _problem(request, 405, f"{request.path} does not support {request.method}.")
         response.headers["Allow"] = error.headers["Allow"]
         return response
-    except web.HTTPNotFound as error:
-        return _problem(request, 404, error.text or "")
+    except (web.HTTPBadRequest, web.HTTPForbidden, web.HTTPNotFound, web.HTTPBadGateway) as error:
+        return _problem(request, error.status, error.text or "")
     except DatabaseDown as error:
         return _problem(request, 503, f"The database cannot be read: {error}.")
     except TooManyPages:

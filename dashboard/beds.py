@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from dashboard import formats, sparkline
+from dashboard.alarms import bed_alarm
 from dashboard.columns import PREDICTION_HOLDS, limits
 from dashboard.model_info import ModelInfo
 from dashboard.rows import Stay, StayKey, hours
@@ -33,6 +34,7 @@ def bed_fields(bed: Bed, ward: Ward, model: ModelInfo, signs: list[Vital], query
         "view": sparkline.window(x_now),
     }
     fields |= _risk_fields(bed, now, x_now, model)
+    fields |= bed_alarm(ward.alarms.on.get(bed.stay.key), now)
     for index, sign in enumerate(signs):
         for name, value in _vital_fields(bed, sign, now).items():
             fields[f"{index}.{name}"] = value

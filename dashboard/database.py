@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from dashboard import queries
 from dashboard.connection import Reader, Row
 from dashboard.rows import (
     FIRST_MOMENT,
+    Alarm,
+    AlarmEvent,
     Latest,
     ModelKey,
     Position,
@@ -21,6 +25,7 @@ from dashboard.rows import (
     day,
     moment,
 )
+from wire.alarms import Policy
 from wire.vitals import VITALS
 
 # Maximum number of readings in a stay's curves; older ones are left out.
@@ -149,6 +154,48 @@ class Database(Reader):
         """Number and reason of the next rejected messages after `seq`."""
         rows = self.rows(queries.REJECTED_AFTER, stream, seq, to, limit)
         return [(position, reason) for position, reason in rows]
+
+    def alarm_rule(self, model: ModelKey) -> Policy | None:
+        """When the model's predictions ring."""
+        found = [alarm for (alarm,) in self.rows(queries.ALARM_RULE, *model) if alarm is not None]
+        return msgspec.json.decode(found[0], type=Policy) if found else None
+
+    def alarms_on(self, stream: str, model: ModelKey) -> dict[StayKey, Alarm]:
+        """The alarms of a model that are on."""
+        return {
+            StayKey(pat_id, day(admitted)): Alarm(moment(at), author, quiet and moment(quiet))
+            for pat_id, admitted, at, author, quiet in self.rows(queries.ALARMS_ON, stream, *model)
+        }
+
+    def alarm_of(self, stream: str, key: StayKey, model: ModelKey) -> Alarm | None:
+        """The alarm of a stay, if it is on."""
+        for at, author, quiet in self.rows(queries.ALARM_OF, *_text(key), *model, stream):
+            return Alarm(moment(at), author, quiet and moment(quiet))
+        return None
+
+    def rings(self, stream: str, model: ModelKey, after: datetime) -> int:
+        """How often a model's alarms rang after a time."""
+        return int(self.rows(queries.RINGS, stream, *model, after.isoformat(" "))[0][0])
+
+    def discharged_after(
+        self, stream: str, after: datetime
+    ) -> dict[StayKey, tuple[datetime, datetime]]:
+        """The first reading and the discharge of each stay that was discharged after a time."""
+        return {
+            StayKey(pat_id, day(admitted)): (moment(first), moment(left))
+            for pat_id, admitted, first, left in self.rows(
+                queries.DISCHARGED_AFTER, stream, after.isoformat(" ")
+            )
+        }
+
+    def alarm_events(self, stream: str, key: StayKey, model: ModelKey) -> list[AlarmEvent]:
+        """The events of a stay's alarms, oldest first."""
+        return [
+            AlarmEvent(seq, kind, moment(at), probability, author)
+            for seq, kind, at, probability, author in reversed(
+                self.rows(queries.ALARM_EVENTS, *_text(key), stream, *model)
+            )
+        ]
 
     def pending(self, stream: str) -> int:
         """The number of pending predictions, up to PENDING_LIMIT + 1."""

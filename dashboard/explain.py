@@ -20,7 +20,7 @@ _Key = tuple[object, ...]
 
 
 class Explainer:
-    """Fetches the explanation of the latest prediction for each open patient page."""
+    """Fetches the explanations that each open patient page shows."""
 
     def __init__(
         self,
@@ -46,24 +46,28 @@ class Explainer:
     async def step(self) -> bool:
         """Explains one prediction; returns False when there is nothing to explain."""
         for view in list(self._views()):
-            latest = view.patient.latest if view.patient else None
-            if latest is None or latest.probability is None:
-                continue
-            key, why = _key(latest), view.why
-            if why and why.explanation and _key(why.prediction) == key:
-                continue
-            answer = self._known.get(key)
-            if answer is None:
-                if time.monotonic() < self._not_before:
-                    continue
-                answer = await self._ask(latest, key)
-            if answer.error is None:
-                view.why = Why(latest, answer)
-            else:
-                view.why = replace(why or Why(latest), error=answer.error)
-            self._changed(view)
-            return True
+            explained = view.patient.explained if view.patient else {}
+            for name, prediction in explained.items():
+                if await self._explain(view, name, prediction):
+                    return True
         return False
+
+    async def _explain(self, view: PatientView, name: str, prediction: Prediction) -> bool:
+        """Returns False if the page has the explanation, or the request must wait."""
+        key, why = _key(prediction), view.whys.get(name)
+        if why and why.explanation and _key(why.prediction) == key:
+            return False
+        answer = self._known.get(key)
+        if answer is None:
+            if time.monotonic() < self._not_before:
+                return False
+            answer = await self._ask(prediction, key)
+        if answer.error is None:
+            view.whys[name] = Why(prediction, answer)
+        else:
+            view.whys[name] = replace(why or Why(prediction), error=answer.error)
+        self._changed(view)
+        return True
 
     async def _ask(self, latest: Prediction, key: _Key) -> Explanation:
         if self._available():

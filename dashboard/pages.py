@@ -8,7 +8,7 @@ from datetime import date
 from aiohttp import web
 
 from dashboard import events
-from dashboard.keys import PAGES, POLLER
+from dashboard.keys import ACKNOWLEDGER, PAGES, POLLER
 from dashboard.poller import Poller
 from dashboard.rows import Stay, StayKey
 from dashboard.topic import Fields
@@ -155,6 +155,8 @@ async def patient(request: web.Request) -> web.Response:
         vital=_entries(content, "vital"),
         feature=_entries(content, "feature"),
         rejected=_entries(content, "rejected"),
+        # A message joins the stream that is sent now.
+        acknowledging=ACKNOWLEDGER in request.app and name == poller.state.current,
     )
 
 

@@ -1,10 +1,13 @@
 """Reads one stay: its readings, its latest prediction, its rejected messages."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from dashboard.database import Database
 from dashboard.http_services import Explanation
 from dashboard.rows import (
+    Alarm,
+    AlarmEvent,
     Latest,
     ModelKey,
     Prediction,
@@ -14,13 +17,15 @@ from dashboard.rows import (
     StayKey,
 )
 from dashboard.stream_clock import StreamClock
+from wire.alarms import Policy
 
 
 @dataclass(frozen=True)
 class Patient:
     """The data of a patient page.
 
-    latest: the newest prediction with a probability, or else the newest one.
+    latest: the newest prediction with a probability, or else the newest one. alarm: the alarm that
+    is on. alarms: the events of all alarms. raised: the prediction that raised the last one.
     """
 
     clock: StreamClock
@@ -29,6 +34,16 @@ class Patient:
     readings: list[Reading]
     latest: Prediction | None
     rejected: list[Rejected]
+    rule: Policy | None = None
+    alarm: Alarm | None = None
+    alarms: Sequence[AlarmEvent] = ()
+    raised: Prediction | None = None
+
+    @property
+    def explained(self) -> dict[str, Prediction]:
+        """The predictions whose reasons the page shows, by name."""
+        shown = {"latest": self.latest, "alarm": self.raised}
+        return {name: each for name, each in shown.items() if each and each.probability is not None}
 
 
 class PatientReader:
@@ -56,7 +71,21 @@ class PatientReader:
             self._readings = self._database.readings(stream, self.key, model)
             self._of, self._count = (stream, model), count
         rejected = self._database.rejected_of(stream, self.key.pat_id)
-        return Patient(clock, stay, vitals, self._readings, self._latest(stream, model), rejected)
+        latest = self._latest(stream, model)
+        patient = Patient(clock, stay, vitals, self._readings, latest, rejected)
+        return self._with_alarms(patient, model) if model else patient
+
+    def _with_alarms(self, patient: Patient, model: ModelKey) -> Patient:
+        stream = patient.clock.stream
+        events = self._database.alarm_events(stream, self.key, model)
+        raised = [event.seq for event in events if event.kind == "raise"]
+        return replace(
+            patient,
+            rule=self._database.alarm_rule(model),
+            alarm=self._database.alarm_of(stream, self.key, model),
+            alarms=events,
+            raised=self._database.prediction(stream, raised[-1], model) if raised else None,
+        )
 
     def _latest(self, stream: str, model: ModelKey | None) -> Prediction | None:
         asked = [reading for reading in self._readings if reading.predicted]

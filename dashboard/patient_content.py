@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dashboard import formats
+from dashboard.alarms import patient_alarm
 from dashboard.beds import age_of, age_text, mark_text, trend
 from dashboard.columns import PREDICTION_HOLDS, in_order, limits
 from dashboard.database import STAY_LIMIT
@@ -21,11 +22,18 @@ FEATURES_SHOWN = 100
 CHANGE_DELTA = timedelta(hours=CHANGE_HOURS)
 
 
-def patient_content(patient: Patient, model: ModelInfo, why: Why | None) -> Content:
-    """The elements of the page; `points` is only the data of the curves."""
+def patient_content(patient: Patient, model: ModelInfo, whys: Mapping[str, Why]) -> Content:
+    """The elements of the page; `points` is only the data of the curves. whys: by the names in
+    `Patient.explained`.
+    """
+    why = whys.get("latest")
     shown = in_order(set(patient.vitals))
     content: dict[str, Fields] = {
-        "patient": _header(patient, model, shown) | _why(patient.latest, model, why),
+        "patient": {
+            **_header(patient, model, shown),
+            **_why(patient.latest, model, why),
+            **patient_alarm(patient, model, whys.get("alarm")),
+        },
         "points": _points(patient.readings, {sign.name for sign in shown}),
     }
     now = patient.clock.of(patient.stay.key.pat_id)

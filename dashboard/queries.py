@@ -13,6 +13,7 @@ OTHERS_LIMIT = 30
 REJECTED_LIMIT = 50
 PENDING_LIMIT = 10_000
 SEARCH_LIMIT = 50
+ALARM_LIMIT = 500
 
 POSITIONS = "SELECT stream, part, seq, vitals_seq, committed_at FROM positions"
 
@@ -115,3 +116,31 @@ PENDING = f"""
 SELECT COUNT(*) FROM (
     SELECT 1 FROM pending WHERE stream = ? LIMIT {PENDING_LIMIT + 1}
 ) AS waiting"""
+
+ALARM_RULE = "SELECT alarm FROM models WHERE model = ? AND version = ?"
+
+# Only a stay with an alarm has a number there.
+ALARMS_ON = """
+SELECT pat_id, date_admission, raised_at, acknowledged_by, quiet_until FROM alarm_state
+WHERE stream = ? AND model = ? AND version = ? AND raised_seq > 0"""
+
+ALARM_OF = """
+SELECT raised_at, acknowledged_by, quiet_until FROM alarm_state
+WHERE pat_id = ? AND date_admission = ? AND model = ? AND version = ? AND stream = ?
+    AND raised_seq IS NOT NULL"""
+
+RINGS = """
+SELECT COUNT(*) FROM alarms
+WHERE stream = ? AND model = ? AND version = ? AND happened_at > ? AND kind IN ('raise', 'again')"""
+
+DISCHARGED_AFTER = """
+SELECT d.pat_id, d.date_admission, MIN(v.first_at), MAX(d.happened_at) FROM discharges d
+JOIN vitals v
+    ON v.pat_id = d.pat_id AND v.date_admission = d.date_admission AND v.stream = d.stream
+WHERE d.stream = ? AND d.happened_at > ? GROUP BY d.pat_id, d.date_admission"""
+
+# Newest first, so that the limit leaves out the oldest.
+ALARM_EVENTS = f"""
+SELECT seq, kind, happened_at, probability, author FROM alarms
+WHERE pat_id = ? AND date_admission = ? AND stream = ? AND model = ? AND version = ?
+ORDER BY seq DESC LIMIT {ALARM_LIMIT}"""

@@ -92,6 +92,24 @@ class Prediction(NamedTuple):
     reason: str | None
 
 
+class Alarm(NamedTuple):
+    """An alarm of a stay that is on. quiet_until: the end of a snooze."""
+
+    raised_at: datetime
+    acknowledged_by: str | None
+    quiet_until: datetime | None
+
+
+class AlarmEvent(NamedTuple):
+    """An event of an alarm: raise, again, acknowledge or clear."""
+
+    seq: int
+    kind: str
+    at: datetime
+    probability: float | None
+    author: str | None
+
+
 class Rejected(NamedTuple):
     """A rejected message. `seq` is its number in the stream."""
 

@@ -33,6 +33,10 @@ class Settings(msgspec.Struct, frozen=True):
         "http://127.0.0.1:8080"
     )
     model_url: Annotated[HttpUrl, "the model API"] = HttpUrl("http://127.0.0.1:5000")
+    acknowledge_url: Annotated[
+        HttpUrl, "a gateway that alarms are acknowledged to; pages are read-only without it"
+    ] = HttpUrl("")
+    acknowledge_token_file: Annotated[str, "file with the token for that gateway"] = ""
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="DASHBOARD_HOST", default="127.0.0.1"
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from dashboard.alarms import rule_sentence, ward_sentence
 from dashboard.beds import bed_fields, bed_key, discharged_fields, threshold_notes
 from dashboard.database import Database
 from dashboard.formats import count
@@ -129,6 +130,8 @@ def _heading(ward: Ward | None, model: ModelInfo, signs: list[Vital], query: str
         "all": f"/patients{query}",
         "model": model.sentence,
         "card": f"/models/{model.key.name}/{model.key.version}",
+        "alarms": ward_sentence(ward.alarms) if ward else "",
+        "rule": rule_sentence(ward.alarms.rule, model) if ward and ward.alarms.rule else "",
         "axis": model.axis,
         "thresholds": threshold_notes(signs),
     }
@@ -143,7 +146,7 @@ class PatientView(View):
         super().__init__(key, Topic({name: partial(pages.entry, name) for name in entries}))
         self._reader = PatientReader(database, key.stay)
         self.patient: Patient | None = None
-        self.why: Why | None = None
+        self.whys: dict[str, Why] = {}
 
     def read(self, current: Round) -> None:
         clock = current.clock(self.key.stream)
@@ -153,5 +156,5 @@ class PatientView(View):
     def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
         content: dict[str, Fields] = {"page": status}
         if self.patient is not None:
-            content |= patient_content(self.patient, model, self.why)
+            content |= patient_content(self.patient, model, self.whys)
         self.topic.update(content, version)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from dashboard.alarms import NO_ALARMS, WardAlarms, read_alarms
 from dashboard.columns import columns
 from dashboard.database import Database
 from dashboard.queries import WARD_LIMIT
@@ -81,6 +82,7 @@ class Ward:
     beds: list[Bed]
     discharged: list[Stay]
     full: bool = False
+    alarms: WardAlarms = NO_ALARMS
 
     @property
     def signs(self) -> list[Vital]:
@@ -121,7 +123,12 @@ class WardReader:
         }
         self._memory.beds = beds
         return Ward(
-            clock, ranked, list(beds.values()), self._database.discharged(clock.stream), full
+            clock,
+            ranked,
+            list(beds.values()),
+            self._database.discharged(clock.stream),
+            full,
+            read_alarms(self._database, clock, model, summaries),
         )
 
     def _rank(

@@ -11,6 +11,8 @@ const table = document.getElementById("readings");
 const points = new Map(); // seq -> [time, parameter or null, value, probability]
 let axes = []; // [parameter, label, unit, digits, low, high, hours that a value holds, source]
 let riskAxis = ["Risk", "%", 100, 1]; // [label, unit, factor, top as a probability]
+let alarmMarks = []; // [time, kind of the alarm's event], oldest first
+let alarmAt = null; // the probability that raises an alarm
 let charts = [];
 let shownHours = null; // null: the whole stay
 let range = null; // chosen by hand: [from, to]
@@ -93,6 +95,52 @@ function limits(u, low, high) {
   ctx.restore();
 }
 
+// On the risk curve: a band while an alarm is on, a triangle where it rang, a line where it was seen.
+function drawAlarms(u) {
+  const { ctx, bbox } = u;
+  const x = (time) => u.valToPos(time, "x", true);
+  const size = 0.45 * em() * devicePixelRatio;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  ctx.fillStyle = ctx.strokeStyle = colour("--alarm");
+  ctx.globalAlpha = 0.13;
+  for (const [from, to] of bands(u.scales.x.max)) ctx.fillRect(x(from), bbox.top, x(to) - x(from), bbox.height);
+  ctx.globalAlpha = 1;
+  for (const [time, kind] of alarmMarks) {
+    const at = x(time);
+    ctx.beginPath();
+    if (kind === "raise" || kind === "again") {
+      ctx.moveTo(at - size, bbox.top);
+      ctx.lineTo(at + size, bbox.top);
+      ctx.lineTo(at, bbox.top + 1.6 * size);
+      ctx.fill();
+    } else if (kind === "acknowledge") {
+      ctx.setLineDash([size / 2, size / 2]);
+      ctx.moveTo(at, bbox.top);
+      ctx.lineTo(at, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+  }
+  ctx.restore();
+}
+
+// [from, to] of each alarm; one that is on lasts to the end of the axis.
+function bands(end) {
+  const found = [];
+  for (const [time, kind] of alarmMarks) {
+    if (kind === "raise") found.push([time, Math.max(time, end)]);
+    else if (kind === "clear" && found.length) found.at(-1)[1] = time;
+  }
+  return found;
+}
+
+function alarmWords() {
+  const rings = alarmMarks.filter(([, kind]) => kind === "raise").map(([time]) => moment(time));
+  return rings.length ? `. Alarms: ${rings.join("; ")}` : "";
+}
+
 let syncing = false;
 
 // All charts show the same part of the stay.
@@ -119,7 +167,8 @@ function build() {
   const size = em();
   const font = `${0.8 * size}px "Atkinson Hyperlegible Next", sans-serif`;
   const [noun, riskUnit, , top] = riskAxis;
-  charts = [[RISK, noun, riskUnit, riskUnit === "%" ? 1 : 0, null, null, 2, ""], ...axes].map(
+  const rings = alarmAt === null ? null : alarmAt * riskAxis[2];
+  charts = [[RISK, noun, riskUnit, riskUnit === "%" ? 1 : 0, null, rings, 2, ""], ...axes].map(
     ([parameter, label, unit, digits, low, high, holds, threshold], index) => {
       const figure = document.createElement("figure");
       const caption = document.createElement("figcaption");
@@ -128,7 +177,10 @@ function build() {
       name.textContent = unit ? `${label}, ${unit}` : label;
       const marks = [low === null ? "" : `≤ ${low}`, high === null ? "" : `≥ ${high}`].filter(Boolean);
       const note = document.createElement("span");
-      if (parameter === RISK) note.textContent = `axis to ${Number((top * riskAxis[2]).toPrecision(3))} ${unit}`;
+      if (parameter === RISK) {
+        const end = `axis to ${Number((top * riskAxis[2]).toPrecision(3))} ${unit}`;
+        note.textContent = rings === null ? end : `${end}; alarm at ${Number(rings.toPrecision(3))} ${unit}; ▼ rang, shaded while on, dashed when acknowledged`;
+      }
       else if (marks.length) note.textContent = `marked ${marks.join(" or ")} (${threshold})`;
       caption.append(name, " ", note, " ", readout);
       const place = document.createElement("div");
@@ -153,7 +205,7 @@ function build() {
           hooks: {
             setScale: [(u, key) => key === "x" && follow(u)],
             setCursor: [(u) => (readout.textContent = pointed(u, digits))],
-            draw: [(u) => limits(u, low, high)],
+            draw: [(u) => limits(u, low, high), ...(parameter === RISK ? [drawAlarms] : [])],
           },
         },
         series(parameter, holds),
@@ -193,12 +245,12 @@ function pointed(u, digits) {
 
 // The curve in words, for screen readers.
 function describe() {
-  for (const { label, unit, digits, plot, place } of charts) {
+  for (const { parameter, label, unit, digits, plot, place } of charts) {
     const values = plot.data[1].filter((value) => value !== null);
     const words = values.length
       ? `${label}: ${values.length} values from ${text(Math.min(...values), digits)} to ${text(Math.max(...values), digits)} ${unit}, the last ${text(values.at(-1), digits)}`
       : `${label}: no values`;
-    place.setAttribute("aria-label", words);
+    place.setAttribute("aria-label", parameter === RISK ? words + alarmWords() : words);
   }
 }
 
@@ -257,6 +309,10 @@ document.addEventListener("live", ({ detail }) => {
   const parameters = news.patient?.parameters;
   if (parameters) axes = parameters;
   if (news.patient?.["risk.axis"]) riskAxis = news.patient["risk.axis"];
+  const marks = news.patient?.["alarm.marks"];
+  if (marks) alarmMarks = marks;
+  const rule = news.patient && "alarm.at" in news.patient && news.patient["alarm.at"] !== alarmAt;
+  if (rule) alarmAt = news.patient["alarm.at"];
   if (news.patient?.why) showReasons(news.patient.why);
   for (const [seq, point] of Object.entries(news.points ?? {})) points.set(Number(seq), point);
   if (points.size > POINTS_KEPT) {
@@ -264,8 +320,8 @@ document.addEventListener("live", ({ detail }) => {
     for (const seq of oldest) points.delete(seq);
   }
   if (!points.size) return;
-  if (parameters || !charts.length) build();
-  else if (news.points) redraw();
+  if (parameters || rule || !charts.length) build();
+  else if (news.points || marks) redraw();
   if (details?.open) tabulate();
 });
 

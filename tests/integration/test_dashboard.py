@@ -255,6 +255,7 @@ class TestWard:
 
 
 # The queries of every round, with their arguments.
+LATER = (START + timedelta(days=8)).isoformat(" ")
 QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "newest": (queries.NEWEST, (STREAM, 10**9)),
     "ward": (queries.WARD, (STREAM,)),
@@ -280,6 +281,12 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "rejected_of": (queries.REJECTED_OF, (2, STREAM)),
     "rejected_after": (queries.REJECTED_AFTER, (STREAM, 10, 20, 5)),
     "pending": (queries.PENDING, (STREAM,)),
+    "alarm_rule": (queries.ALARM_RULE, KEY),
+    "alarms_on": (queries.ALARMS_ON, (STREAM, *KEY)),
+    "alarm_of": (queries.ALARM_OF, (2, f"{START:%Y-%m-%d}", *KEY, STREAM)),
+    "rings": (queries.RINGS, (STREAM, *KEY, LATER)),
+    "discharged_after": (queries.DISCHARGED_AFTER, (STREAM, LATER)),
+    "alarm_events": (queries.ALARM_EVENTS, (2, f"{START:%Y-%m-%d}", STREAM, *KEY)),
 }
 
 
@@ -308,9 +315,29 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             fill(made, 20, 8, discharged=discharged)
             for index in range(discharged):
                 made.reject("no value", "{}", pat_id=1000 + index)
+                add_past_alarm(made, 1000 + index)
             made.commit()
         found.append(path)
     return found[0], found[1]
+
+
+def add_past_alarm(made: seeded_ward.Ward, pat_id: int) -> None:
+    """An alarm that a discharge ended, in the tables as the tool writes them."""
+    of = (STREAM, made.seq, *KEY, pat_id, f"{START:%Y-%m-%d}")
+    at = f"{START}"
+    made.execute(
+        f"INSERT INTO alarms VALUES ({', '.join('?' * 12)})",
+        *(*of, "raise", made.seq, at, 0.5, 1, None),
+    )
+    made.execute(
+        f"INSERT INTO alarm_state VALUES ({', '.join('?' * 13)})",
+        *(STREAM, pat_id, f"{START:%Y-%m-%d}", *KEY, made.seq, at),
+        *(None, None, None, at, None, None),
+    )
+    made.execute(
+        "INSERT INTO discharges VALUES (?, ?, ?, ?, ?, ?)",
+        *(STREAM, made.seq, pat_id, f"{START:%Y-%m-%d}", at, at),
+    )
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -764,7 +791,7 @@ def test_parameter_names_do_not_collide(
     with reads.snapshot():
         patient = PatientReader(reads, StayKey(1, START.date())).read(clock_of(reads), KEY, False)
     assert patient is not None
-    content = patient_content(patient, INFO, None)
+    content = patient_content(patient, INFO, {})
     assert content["patient"]["risk"] == "25"
     shown = [key for key in content if key.startswith("vital:")]
     assert len(shown) == 1 + columns.OTHERS_SHOWN

@@ -1,0 +1,70 @@
+"""POST /patients/N/acknowledge: sends an acknowledgement to the gateway as a message of the stream.
+
+Only with ACKNOWLEDGE_URL; without it the pages are read-only.
+"""
+
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+
+from dashboard.acknowledger import NotSent
+from dashboard.keys import ACKNOWLEDGER, POLLER
+from dashboard.pages import number
+from dashboard.rows import StayKey, day
+from dashboard.topic import Fields
+from wire.messages import Rejected, decode
+
+
+async def acknowledge(request: web.Request) -> web.Response:
+    """Sends what the form of a patient page says, and shows the page again."""
+    acknowledger = request.app.get(ACKNOWLEDGER)
+    if acknowledger is None:
+        raise web.HTTPNotFound(text="Acknowledging is not turned on here.")
+    if not _from_own_page(request):
+        raise web.HTTPForbidden(text="The form was sent from another site.")
+    form = await request.post()
+    message = _message(request, {name: str(value) for name, value in form.items()})
+    try:
+        decode(msgspec.json.encode(message))
+        await acknowledger.send(message)
+    except Rejected as error:
+        raise web.HTTPBadRequest(text=f"The acknowledgement is invalid: {error}.") from None
+    except NotSent as error:
+        raise web.HTTPBadGateway(text=f"The acknowledgement was not sent: {error}.") from None
+    page = f"/patients/{message['pat_id']}?stay={message['date_admission']}"
+    raise web.HTTPSeeOther(page)
+
+
+def _message(request: web.Request, form: dict[str, str]) -> Fields:
+    """The message at the present time of the stream, which the source sends now."""
+    poller = request.app[POLLER]
+    clock, champion = poller.state.clock(None), poller.state.models.champion
+    if clock is None or champion is None:
+        raise web.HTTPNotFound(text="No stream is being sent.")
+    pat_id = number(request.match_info["pat_id"])
+    try:
+        stay = StayKey(pat_id, day(form.get("stay", "")))
+        snooze = float(form.get("snooze", "0"))
+    except ValueError:
+        raise web.HTTPBadRequest(text="The form needs stay=YYYY-MM-DD and a number.") from None
+    at = clock.of(pat_id)
+    return {
+        "type": "acknowledgement",
+        "pat_id": pat_id,
+        "date_admission": stay.admitted.isoformat(),
+        "author": form.get("author", "").strip(),
+        "day": at.date().isoformat(),
+        "hour": at.hour,
+        "minute": at.minute,
+        "second": at.second,
+        "model": champion.name,
+        "snooze_hours": snooze,
+    }
+
+
+def _from_own_page(request: web.Request) -> bool:
+    """Whether no other site has sent the form. A program sends neither header."""
+    origin = request.headers.get("Origin")
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    return site == "same-origin" and (origin is None or urlsplit(origin).netloc == request.host)

@@ -1,0 +1,130 @@
+"""The alarms of a ward and of a stay, in words."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dashboard import formats
+from dashboard.database import Database
+from dashboard.model_info import ModelInfo
+from dashboard.patient import Patient, Why
+from dashboard.rows import Alarm, ModelKey, StayKey, Summary, earlier, hours
+from dashboard.stream_clock import StreamClock
+from dashboard.topic import Fields
+from dashboard.why import reasons
+from wire.alarms import Policy
+
+DAY = timedelta(hours=24)
+REASONS = 3
+
+
+@dataclass(frozen=True)
+class WardAlarms:
+    """The alarms that are on. per_day: alarms a patient-day over the last 24 h."""
+
+    on: Mapping[StayKey, Alarm]
+    rule: Policy | None = None
+    per_day: float | None = None
+
+
+NO_ALARMS = WardAlarms({})
+
+
+def read_alarms(
+    database: Database, clock: StreamClock, model: ModelKey | None, stays: Iterable[Summary]
+) -> WardAlarms:
+    """The alarms of `model`; `stays` are those in the ICU."""
+    rule = database.alarm_rule(model) if model else None
+    if model is None or rule is None:
+        return NO_ALARMS
+    after = earlier(clock.now, DAY)
+    spans = database.discharged_after(clock.stream, after)
+    spans |= {each.stay.key: (each.first_at, clock.now) for each in stays if each.first_at}
+    watched = sum(max(0.0, hours(max(first, after), last)) for first, last in spans.values())
+    rings = database.rings(clock.stream, model, after)
+    per_day = rings / (watched / 24) if watched >= 1 else None
+    return WardAlarms(database.alarms_on(clock.stream, model), rule, per_day)
+
+
+def ward_sentence(alarms: WardAlarms) -> str:
+    """The alarms of the ward in words; empty for a model without a rule."""
+    if alarms.rule is None:
+        return ""
+    count = len(alarms.on)
+    text = f"{count or 'No'} alarm{'' if count == 1 else 's'} now"
+    if alarms.per_day is None:
+        return f"{text}."
+    return f"{text}, {alarms.per_day:.2g} a patient-day over 24 h."
+
+
+def rule_sentence(rule: Policy, model: ModelInfo) -> str:
+    """
+    >>> info = ModelInfo(ModelKey("m", "1"))
+    >>> rule_sentence(Policy(at=0.25, clear=0.2, for_hours=1, silence_hours=6), info)
+    'An alarm rings at 25 % for 1 h, at most once in 6 h, and ends below 20 %.'
+    """
+    lasting = f" for {rule.for_hours:g} h" if rule.for_hours else ""
+    once = f", at most once in {rule.silence_hours:g} h," if rule.silence_hours else ""
+    end = model.value(rule.at if rule.clear is None else rule.clear)
+    at = f"{model.value(rule.at)} {model.unit}"
+    return f"An alarm rings at {at}{lasting}{once} and ends below {end} {model.unit}."
+
+
+def bed_alarm(alarm: Alarm | None, now: datetime) -> Fields:
+    """The fields of a bed."""
+    if alarm is None:
+        return {"alarm": "", "alarm.since": "", "alarm.by": ""}
+    since = (
+        f"Alarm since {formats.clock(alarm.raised_at)}, {formats.age(hours(alarm.raised_at, now))}"
+    )
+    return {"alarm": _state(alarm), "alarm.since": since, "alarm.by": _by(alarm, now)}
+
+
+def _state(alarm: Alarm) -> str:
+    return "on" if alarm.acknowledged_by is None else "seen"
+
+
+def _by(alarm: Alarm, now: datetime) -> str:
+    if alarm.acknowledged_by is None:
+        return ""
+    quiet = alarm.quiet_until
+    until = f", quiet until {formats.clock(quiet)}" if quiet and quiet > now else ""
+    return f"acknowledged by {alarm.acknowledged_by}{until}"
+
+
+def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[str, Any]:
+    """The fields of a patient page. alarm.marks: seconds since 1970 and kind of each event."""
+    rule, events = patient.rule, patient.alarms
+    fields: dict[str, Any] = {"alarm": "", "alarm.text": "", "alarm.by": "", "alarm.why": ""}
+    fields["alarm.rule"] = rule_sentence(rule, model) if rule else "This model raises no alarms."
+    fields["alarm.at"] = rule.at if rule else None
+    fields["alarm.marks"] = [
+        [int(event.at.replace(tzinfo=UTC).timestamp()), event.kind] for event in events
+    ]
+    raised = [event for event in events if event.kind == "raise"]
+    if not raised:
+        return fields | {"alarm.text": "No alarm so far." if rule else ""}
+    last = raised[-1]
+    reached = f"the {model.noun.lower()} reached {model.value(last.probability or 0)} {model.unit}"
+    fields["alarm.why"] = _reasons(why, model)
+    if patient.alarm is None:
+        end = events[-1].at
+        past = f"No alarm now. The last one began on {formats.moment(last.at)}, when {reached},"
+        return fields | {"alarm.text": f"{past} and ended on {formats.moment(end)}."}
+    now = patient.clock.of(patient.stay.key.pat_id)
+    by = _by(patient.alarm, now)
+    return fields | {
+        "alarm": _state(patient.alarm),
+        "alarm.text": f"Alarm since {formats.moment(last.at)}: {reached}.",
+        "alarm.by": f"{by[:1].upper()}{by[1:]}." if by else "Not acknowledged.",
+    }
+
+
+def _reasons(why: Why | None, model: ModelInfo) -> str:
+    """The features that raised the probability of the alarm most."""
+    if why is None or why.explanation is None:
+        return ""
+    found = reasons(why.explanation, why.prediction.features, model)
+    texts = [reason.text.rpartition(": ")[0] for reason in found if reason.raises][:REASONS]
+    return f"Then the main reasons were: {'; '.join(texts)}." if texts else ""

@@ -1,0 +1,263 @@
+"""Alarms on the pages, and acknowledgements from a page to a gateway."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from dashboard.alarms import patient_alarm, ward_sentence
+from dashboard.app import create_app
+from dashboard.beds import bed_fields
+from dashboard.database import Database
+from dashboard.http_services import Explanation
+from dashboard.model_info import ModelInfo
+from dashboard.patient import Patient, PatientReader, Why
+from dashboard.rows import ModelKey, StayKey
+from dashboard.settings import Settings
+from dashboard.stream_clock import StreamClock
+from dashboard.ward import Ward, WardReader
+from tests.support import seeded_ward
+from tests.support.seeded_ward import MODEL, START, STREAM, VERSION
+from tool.alarms import Alarms
+from tool.database import connect
+from wire.alarms import Policy
+from wire.settings import DatabaseUrl, HttpUrl, RedisUrl
+
+KEY = ModelKey(MODEL, VERSION)
+INFO = ModelInfo(KEY)
+DAY = START.date().isoformat()
+RULE = Policy(at=0.3, clear=0.2, silence_hours=2)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Four hourly predictions of three patients; the last hour is 9 o'clock.
+
+    Patient 1 rings at 7 and goes on, patient 2 from 7 to 8, patient 3 never.
+    """
+    found = tmp_path / "icu.sqlite"
+    risks = {1: (0.1, 0.35, 0.4, 0.45), 2: (0.1, 0.5, 0.1, 0.1), 3: (0.1, 0.1, 0.2, 0.29)}
+    with seeded_ward.ward(found) as made:
+        made.execute(
+            "INSERT INTO models VALUES (?, ?, 'champion', '[]', '2026-01-01', ?)",
+            *(MODEL, VERSION, msgspec.json.encode(RULE).decode()),
+        )
+        for pat_id in risks:
+            made.add_stay(pat_id, START)
+        for hour in range(4):
+            at = START.replace(hour=6 + hour)
+            for pat_id, values in risks.items():
+                made.add_reading(pat_id, START, at, "heart_rate", 80.0 + hour, values[hour])
+        made.commit()
+    compute(found)
+    return found
+
+
+def compute(path: Path) -> None:
+    with closing(connect(f"sqlite:///{path}")) as database:
+        Alarms(database).compute()
+
+
+def acknowledge(path: Path, snooze: float = 4.0) -> None:
+    with seeded_ward.ward(path) as made:
+        [(last,)] = made.connection.execute("SELECT MAX(seq) FROM positions").fetchall()
+        made.seq = last + 1
+        made.execute(
+            "INSERT INTO acknowledgements VALUES (?, ?, 1, ?, ?, 'Ada', ?, ?)",
+            *(STREAM, made.seq, DAY, MODEL, f"{DAY} 09:00:00", snooze),
+        )
+        made.commit()
+    compute(path)
+
+
+@pytest.fixture
+def reads(path: Path) -> Iterator[Database]:
+    with closing(Database(f"sqlite:///{path}")) as found:
+        yield found
+
+
+def clock(reads: Database) -> StreamClock:
+    now = reads.newest(STREAM, 10**9)
+    assert now is not None
+    return StreamClock(STREAM, now, ())
+
+
+def ward(reads: Database) -> Ward:
+    with reads.snapshot():
+        return WardReader(reads).read(clock(reads), KEY, False)
+
+
+def patient(reads: Database, pat_id: int) -> Patient:
+    with reads.snapshot():
+        reader = PatientReader(reads, StayKey(pat_id, START.date()))
+        found = reader.read(clock(reads), KEY, False)
+    assert found is not None
+    return found
+
+
+def beds(found: Ward) -> dict[int, dict[str, Any]]:
+    return {
+        bed.stay.key.pat_id: dict(bed_fields(bed, found, INFO, found.signs, ""))
+        for bed in found.beds
+    }
+
+
+def test_the_ward_shows_who_rings_since_when_and_the_burden(reads: Database) -> None:
+    found = ward(reads)
+    shown = beds(found)
+    assert {pat_id: fields["alarm"] for pat_id, fields in shown.items()} == {1: "on", 2: "", 3: ""}
+    assert "07:00" in shown[1]["alarm.since"]
+    # Two alarms in three patients' three hours.
+    assert found.alarms.per_day == pytest.approx(2 / (3 * 3 / 24))
+    assert ward_sentence(found.alarms).startswith("1 alarm now, 5.3 ")
+
+
+def test_the_ward_shows_who_acknowledged(path: Path, reads: Database) -> None:
+    acknowledge(path)
+    fields = beds(ward(reads))[1]
+    assert fields["alarm"] == "seen"
+    assert "Ada" in fields["alarm.by"]
+    assert "13:00" in fields["alarm.by"]
+
+
+def test_a_discharged_stay_counts_until_its_discharge(path: Path, reads: Database) -> None:
+    with seeded_ward.ward(path) as made:
+        made.execute("UPDATE stays SET date_discharge = ? WHERE pat_id = 2", DAY)
+        at = f"{DAY} 08:00:00"
+        made.execute("INSERT INTO discharges VALUES (?, 100, 2, ?, ?, ?)", *(STREAM, DAY, at, at))
+        made.connection.commit()
+    assert ward(reads).alarms.per_day == pytest.approx(2 / ((3 + 2 + 3) / 24))
+
+
+def test_a_model_without_a_rule_shows_no_alarms(path: Path, reads: Database) -> None:
+    with seeded_ward.ward(path) as made:
+        made.execute("UPDATE models SET alarm = NULL")
+        made.connection.commit()
+    found = ward(reads)
+    assert ward_sentence(found.alarms) == ""
+    assert {fields["alarm"] for fields in beds(found).values()} == {""}
+
+
+def test_a_patient_page_marks_alarms_and_says_why(path: Path, reads: Database) -> None:
+    acknowledge(path)
+    found = patient(reads, 1)
+    assert found.raised is not None
+    assert found.raised.probability == 0.35
+    explanation = Explanation(0.0, {"heart_rate__last": 0.5, "age": -0.2}, "exact", "log odds")
+    fields = patient_alarm(found, INFO, Why(found.raised, explanation))
+    assert fields["alarm"] == "seen"
+    assert [kind for _, kind in fields["alarm.marks"]] == ["raise", "acknowledge"]
+    assert "07:00" in fields["alarm.text"]
+    assert "35 %" in fields["alarm.text"]
+    assert "Heart rate" in fields["alarm.why"]
+    assert "Age" not in fields["alarm.why"]
+
+
+def test_a_patient_page_shows_the_last_alarm_after_its_end(reads: Database) -> None:
+    fields = patient_alarm(patient(reads, 2), INFO, None)
+    assert fields["alarm"] == ""
+    assert [kind for _, kind in fields["alarm.marks"]] == ["raise", "clear"]
+    assert "08:00" in fields["alarm.text"]
+    assert patient_alarm(patient(reads, 3), INFO, None)["alarm.marks"] == []
+
+
+class Gateway:
+    """Keeps the messages that it gets."""
+
+    def __init__(self, status: int = 201) -> None:
+        self.status = status
+        self.messages: list[tuple[str | None, Any]] = []
+
+    async def post(self, request: web.Request) -> web.Response:
+        self.messages.append((request.headers.get("Authorization"), await request.json()))
+        return web.json_response({}, status=self.status)
+
+
+FORM = {"stay": DAY, "author": "Ada", "snooze": "4"}
+OWN = {"Sec-Fetch-Site": "same-origin"}
+
+
+def post(
+    path: Path,
+    gateway: Gateway | None,
+    form: dict[str, str],
+    headers: dict[str, str] = OWN,
+) -> tuple[int, str]:
+    """Status and page of the patient after the form was posted."""
+
+    async def run() -> tuple[int, str]:
+        application = web.Application()
+        if gateway is not None:
+            application.router.add_post("/messages", gateway.post)
+        async with TestServer(application) as server:
+            (path.parent / "token").write_text("secret\n")
+            settings = Settings(
+                database_url=DatabaseUrl(f"sqlite:///{path}"),
+                redis_url=RedisUrl(f"unix://{path}.sock"),
+                hospital_url=HttpUrl("http://127.0.0.1:9"),
+                model_url=HttpUrl("http://127.0.0.1:9"),
+                acknowledge_url=HttpUrl(str(server.make_url("")) if gateway else ""),
+                acknowledge_token_file=str(path.parent / "token"),
+            )
+            async with TestClient(TestServer(create_app(settings))) as client:
+                async with client.get("/patients/1") as answer:
+                    page = await answer.text()
+                address = "/patients/1/acknowledge"
+                async with client.post(
+                    address, data=form, headers=headers, allow_redirects=False
+                ) as answer:
+                    return answer.status, page
+
+    return asyncio.run(run())
+
+
+def test_an_acknowledgement_becomes_a_message_at_the_stream_s_time(path: Path) -> None:
+    gateway = Gateway()
+    status, page = post(path, gateway, FORM)
+    assert status == 303
+    assert 'action="/patients/1/acknowledge"' in page
+    assert gateway.messages == [
+        (
+            "Bearer secret",
+            {
+                **{"type": "acknowledgement", "pat_id": 1, "date_admission": DAY},
+                **{"author": "Ada", "day": DAY, "hour": 9, "minute": 0, "second": 0},
+                **{"model": MODEL, "snooze_hours": 4.0},
+            },
+        )
+    ]
+
+
+def test_without_the_setting_the_pages_are_read_only(path: Path) -> None:
+    status, page = post(path, None, FORM)
+    assert status == 404
+    assert '<form class="acknowledge"' not in page
+
+
+@pytest.mark.parametrize(
+    ("form", "headers", "status"),
+    [
+        ({"author": ""}, OWN, 400),
+        ({"snooze": "13"}, OWN, 400),
+        ({"snooze": "soon"}, OWN, 400),
+        ({"stay": "yesterday"}, OWN, 400),
+        ({}, {"Sec-Fetch-Site": "cross-site"}, 403),
+        ({}, {"Origin": "http://evil.example.org"}, 403),
+    ],
+)
+def test_an_invalid_or_foreign_form_sends_nothing(
+    path: Path, form: dict[str, str], headers: dict[str, str], status: int
+) -> None:
+    gateway = Gateway()
+    assert post(path, gateway, FORM | form, headers)[0] == status
+    assert gateway.messages == []
+
+
+def test_a_gateway_that_does_not_take_it_is_reported(path: Path) -> None:
+    assert post(path, Gateway(503), FORM)[0] == 502
