@@ -75,9 +75,7 @@ def bed_alarm(alarm: Alarm | None, now: datetime) -> Fields:
     """The fields of a bed."""
     if alarm is None:
         return {"alarm": "", "alarm.since": "", "alarm.by": ""}
-    since = (
-        f"Alarm since {formats.clock(alarm.raised_at)}, {formats.age(hours(alarm.raised_at, now))}"
-    )
+    since = f"since {formats.clock(alarm.raised_at)}, {formats.age(hours(alarm.raised_at, now))}"
     return {"alarm": _state(alarm), "alarm.since": since, "alarm.by": _by(alarm, now)}
 
 
@@ -90,7 +88,7 @@ def _by(alarm: Alarm, now: datetime) -> str:
         return ""
     quiet = alarm.quiet_until
     until = f", quiet until {formats.clock(quiet)}" if quiet and quiet > now else ""
-    return f"acknowledged by {alarm.acknowledged_by}{until}"
+    return f"seen by {alarm.acknowledged_by}{until}"
 
 
 def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[str, Any]:
@@ -117,7 +115,7 @@ def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[s
     return fields | {
         "alarm": _state(patient.alarm),
         "alarm.text": f"Alarm since {formats.moment(last.at)}: {reached}.",
-        "alarm.by": f"{by[:1].upper()}{by[1:]}." if by else "Not acknowledged.",
+        "alarm.by": f"{by[:1].upper()}{by[1:]}." if by else "Nobody has acknowledged it.",
     }
 
 

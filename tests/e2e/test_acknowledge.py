@@ -1,0 +1,130 @@
+"""An alarm from a live gateway to the pages, acknowledged in Chromium."""
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedded.programs import Programs
+from embedded.redis_server import NoRedis, executable
+from embedded.stack import PORTS, ROOT, environment, free_port
+from modelapi import champion
+from modelapi.artifact import Ref
+from modelapi.champion import StateFile
+from wire.alarms import Policy
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+AXE = ROOT / "tests" / "support" / "vendor" / "axe-core" / "axe.min.js"
+LIVE = ("redis", "gateway", "modelapi", "buffer", "tool", "dashboard")
+DAY = "2150-03-01"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def wait(until: Callable[[], object], programs: Programs, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s\n{programs.logs(LIVE)}")
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Programs]:
+    """A live ward whose champion rings at any probability of 0.1 %."""
+    try:
+        executable()
+    except NoRedis as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    if shutil.which(CHROMIUM) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"there is no {CHROMIUM}")
+        pytest.skip(f"there is no {CHROMIUM}")
+    given = {key: os.environ[key] for key in ("PATH", "HOME", "CI") if key in os.environ}
+    given |= {key: str(free_port()) for key in (*PORTS, "GATEWAY_PORT", "MLLP_PORT")}
+    given["ACKNOWLEDGE_URL"] = f"http://127.0.0.1:{given['GATEWAY_PORT']}"
+    environ = environment(tmp_path, given, "gateway")
+    StateFile(tmp_path / "models.sqlite", ROOT / "models" / "default.json").change(
+        *("alarm", "icu-mortality/1", "test"),
+        lambda state: champion.set_alarm(state, Ref("icu-mortality", "1"), Policy(at=0.001)),
+    )
+    with Programs(tmp_path, environ) as programs:
+        programs.start(*LIVE)
+        yield programs
+
+
+def send(programs: Programs, *messages: dict[str, Any]) -> bool:
+    """Whether the gateway has taken the messages."""
+    address = f"{programs.environ['ACKNOWLEDGE_URL']}/messages"
+    body, headers = json.dumps(messages).encode(), {"Content-Type": "application/json"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, body, headers)) as answer:  # noqa: S310
+            return all(result["status"] < 300 for result in json.load(answer)["results"])
+    except OSError:
+        return False
+
+
+def reading(hour: int, parameter: str, value: float) -> dict[str, Any]:
+    stay = {"pat_id": 17, "age": 80.0, "date_admission": DAY, "date_discharge": None}
+    return {"type": "reading", **stay, "day": DAY, "hour": hour} | {
+        "parameter": parameter,
+        "value": value,
+    }
+
+
+def stored(programs: Programs, sql: str) -> list[Any]:
+    path = programs.environ["DATABASE_URL"].removeprefix("sqlite:///")
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql).fetchall()
+    except sqlite3.OperationalError:
+        return []  # no table yet
+
+
+def test_an_alarm_is_acknowledged_on_the_page(live: Programs) -> None:
+    vitals = [("blood_pressure", 70.0), ("heart_rate", 130.0), ("respiration_rate", 32.0)]
+    messages = [reading(hour, *vital) for hour in (6, 7, 8) for vital in vitals]
+    wait(lambda: send(live, *messages), live)
+    wait(lambda: stored(live, "SELECT 1 FROM alarm_state WHERE raised_seq > 0"), live)
+    url = f"http://127.0.0.1:{live.environ['DASHBOARD_PORT']}"
+    with playwright.sync_playwright() as found:
+        browser = found.chromium.launch(executable_path=CHROMIUM)
+        context = browser.new_context(bypass_csp=True)  # for axe, which is injected
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+
+        def shown(state: str) -> bool:
+            page.goto(url)
+            return bool(page.locator(f'.bed .alarm[data-state="{state}"]').count())
+
+        wait(lambda: shown("on"), live)
+        assert "06:00" in page.inner_text(".bed .alarm")
+        page.click(".bed a")
+        page.wait_for_selector("#curves canvas")
+        page.wait_for_selector('.stay .alarm[data-state="on"]')
+        page.evaluate(AXE.read_text())
+        assert page.evaluate("axe.run().then(found => found.violations.map(v => v.id))") == []
+        page.fill("[name=author]", "Ada")
+        page.select_option("[name=snooze]", "4")
+        page.click(".acknowledge button")
+        page.wait_for_selector('.stay .alarm[data-state="seen"]')
+        assert "Ada" in page.inner_text(".stay .alarm")
+        assert "12:00" in page.inner_text(".stay .alarm")
+        assert "Alarms: " in (page.get_attribute("#curves [role=img]", "aria-label") or "")
+        wait(lambda: shown("seen"), live)
+        browser.close()
+    kinds = stored(
+        live, "SELECT kind, author FROM alarms WHERE model = 'icu-mortality' ORDER BY seq"
+    )
+    assert kinds == [("raise", None), ("acknowledge", "Ada")]
