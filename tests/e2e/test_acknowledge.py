@@ -18,7 +18,7 @@ from embedded.redis_server import NoRedis, executable
 from embedded.stack import PORTS, ROOT, environment, free_port
 from modelapi import champion
 from modelapi.artifact import Ref
-from modelapi.champion import StateFile
+from modelapi.states import StateFile
 from wire.alarms import Policy
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -5,13 +5,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from embedded.stack import ROOT
 from modelapi import champion
 from modelapi.artifact import Ref
-from modelapi.champion import StateFile
+from modelapi.states import StateFile
 from tests.support import alarm_oracle
 from tests.support import pipeline as pipelines
 from tests.support.oracle import at_rest, check, table
-from tests.support.pipeline import ROOT, Pipeline, synthetic
+from tests.support.pipeline import Pipeline, synthetic
 from tests.support.receiver import Receiver
 from wire.alarms import Policy
 
