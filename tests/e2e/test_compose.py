@@ -269,7 +269,7 @@ def test_the_first_page_is_the_ward_with_security_headers(stack: Stack) -> None:
     assert headers["x-frame-options"] == "DENY"
     # The dashboard's own, which is stricter than nginx's.
     assert "script-src 'self'" in headers["content-security-policy"]
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
 
 
 def test_the_index_page_lists_the_services_while_the_dashboard_is_down(stack: Stack) -> None:
