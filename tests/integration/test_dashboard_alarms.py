@@ -44,10 +44,7 @@ def path(tmp_path: Path) -> Path:
     found = tmp_path / "icu.sqlite"
     risks = {1: (0.1, 0.35, 0.4, 0.45), 2: (0.1, 0.5, 0.1, 0.1), 3: (0.1, 0.1, 0.2, 0.29)}
     with seeded_ward.ward(found) as made:
-        made.execute(
-            "INSERT INTO models VALUES (?, ?, 'champion', '[]', '2026-01-01', ?)",
-            *(MODEL, VERSION, msgspec.json.encode(RULE).decode()),
-        )
+        made.execute("UPDATE models SET alarm = ?", msgspec.json.encode(RULE).decode())
         for pat_id in risks:
             made.add_stay(pat_id, START)
         for hour in range(4):
