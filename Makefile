@@ -54,8 +54,8 @@ evaluate: $(VENV)/train ## judge a finished model on your patients: MODEL=name/v
 backtest: $(VENV)/train ## score models on your history: DATA=folder MODELS="name/1 name/2"
 	@$(BIN)/python -m backtest "$$DATA" $(MODELS) $(OPTIONS)
 
-token: $(VENV)/run ## print a token for the model API: KEY=file
-	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"}
+token: $(VENV)/run ## print a token for the model API: KEY=file SCOPE=infer|admin
+	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"} $${SCOPE:+--scope "$$SCOPE"}
 
 chaos: $(VENV)/test ## inject faults and compare the tables: SEED=1 STACK=embedded|compose|live
 	@$(BIN)/python -m chaos $${SEED:+--seed "$$SEED"} $${STACK:+--stack "$$STACK"}

@@ -71,7 +71,12 @@ async def _poll(app: web.Application, settings: Settings) -> AsyncIterator[None]
     redis = _redis(settings)
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        services = Services(session, settings.hospital_url.removesuffix("/sub"), settings.model_url)
+        services = Services(
+            session,
+            settings.hospital_url.removesuffix("/sub"),
+            settings.model_url,
+            settings.model_token_file,
+        )
         if settings.acknowledge_url:
             app[ACKNOWLEDGER] = Acknowledger(
                 session, settings.acknowledge_url, settings.acknowledge_token_file

@@ -9,6 +9,7 @@ import aiohttp
 
 from dashboard.model_info import ModelInfo
 from dashboard.rows import ModelKey
+from wire.settings import SecretFile
 
 ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
@@ -47,10 +48,17 @@ class Explanation:
 class Services:
     """Queries the HTTP services; never raises when one is down."""
 
-    def __init__(self, session: aiohttp.ClientSession, hospital_url: str, model_url: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        hospital_url: str,
+        model_url: str,
+        model_token: SecretFile | None = None,
+    ) -> None:
         self._session = session
         self._hospital_url = hospital_url
         self._model_url = model_url
+        self._model_token = model_token
 
     async def hospital(self) -> Health:
         return await self._health(self._hospital_url)
@@ -70,10 +78,16 @@ class Services:
         except (aiohttp.ClientError, OSError):
             return Health("does not answer", {})
 
+    def _headers(self) -> dict[str, str]:
+        """With the token for the model API. The file is read each time: a token gets renewed."""
+        return {"Authorization": f"Bearer {self._model_token.secret}"} if self._model_token else {}
+
     async def models(self) -> Models:
         """Champion and shadows."""
         try:
-            async with self._session.get(f"{self._model_url}/api/model") as response:
+            async with self._session.get(
+                f"{self._model_url}/api/model", headers=self._headers()
+            ) as response:
                 answer = await response.json(content_type=None)
                 if response.status != 200:
                     return Models(error=f"answers {response.status}")
@@ -88,7 +102,7 @@ class Services:
     async def describe(self, model: ModelKey) -> ModelInfo | None:
         """The description of a model; None if the model API does not return it."""
         try:
-            async with self._session.get(self._address(model)) as response:
+            async with self._session.get(self._address(model), headers=self._headers()) as response:
                 answer = await response.json(content_type=None)
                 return ModelInfo.from_metadata(model, answer) if response.status == 200 else None
         except (*ERRORS, ValueError, KeyError, TypeError, AttributeError):
@@ -104,6 +118,7 @@ class Services:
             async with self._session.post(
                 f"{self._address(model)}/explain",
                 json={"inputs": inputs},
+                headers=self._headers(),
                 timeout=aiohttp.ClientTimeout(total=10),
             ) as response:
                 answer = await response.json(content_type=None)

@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True):
         "http://127.0.0.1:8080"
     )
     model_url: Annotated[HttpUrl, "the model API"] = HttpUrl("http://127.0.0.1:5000")
+    model_token_file: Annotated[SecretFile, "file with the token for the model API"] = SecretFile()
     acknowledge_url: Annotated[
         HttpUrl, "a gateway that alarms are acknowledged to; pages are read-only without it"
     ] = HttpUrl("")

@@ -22,7 +22,7 @@ MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
 # Of one connection, not of the message (RFC 9110, section 7.6.1).
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
 # Of a request: set here, not by the client.
-OWN = {"x-forwarded-for", "content-length"}
+OWN = {"x-forwarded-for", "x-forwarded-host", "content-length"}
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 
@@ -32,6 +32,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
     port = os.environ["MODELAPI_PORT" if request.path.startswith(MODELAPI) else "DASHBOARD_PORT"]
     headers = _without(request.headers, HOP | OWN)
     headers["X-Forwarded-For"] = request.remote or "unknown"
+    headers["X-Forwarded-Host"] = request.host
     response: web.StreamResponse | None = None
     try:
         async with request.app[SESSION].request(

@@ -6,7 +6,7 @@ import jwt
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from wire.tokens import Key, read_key, subject_of
+from wire.tokens import Key, read_key, read_token
 
 # Paths for the pipeline's own network, which nginx does not expose.
 OPEN = {"/health", "/metrics", "/sub", "/fhir/metadata"}
@@ -27,7 +27,7 @@ def required(path: str) -> Middleware:
         if key is None or request.path in OPEN:
             return await handler(request)
         try:
-            actor = subject_of(request.headers.get("Authorization"), key, algorithm)
+            actor = read_token(request.headers.get("Authorization"), key, algorithm).subject
         except jwt.InvalidTokenError as error:
             raise web.HTTPUnauthorized(
                 text=f"{error}", headers={"WWW-Authenticate": "Bearer"}

@@ -22,7 +22,7 @@ from modelapi.state_table import open_states
 from modelapi.states import States
 from wire.alarms import Policy
 from wire.settings import read
-from wire.tokens import make_token, read_key
+from wire.tokens import SCOPES, make_token, read_key
 
 DAY = 86_400
 
@@ -58,16 +58,25 @@ def _parser() -> argparse.ArgumentParser:
         "model", metavar="NAME[/VERSION]", help="one shadow, or all shadows of a model"
     )
     _add_alarm(commands.add_parser("alarm", help="set the alarm rule of a version"))
-    token = commands.add_parser("token", help="print a token")
+    _add_token(commands.add_parser("token", help="print a token"))
+    return parser
+
+
+def _add_token(token: argparse.ArgumentParser) -> None:
     token.add_argument("--subject", default="tool", help="subject of the token (default: tool)")
     token.add_argument("--days", default="365", help="days until it expires (365)")
+    token.add_argument(
+        "--scope",
+        choices=SCOPES,
+        default="infer",
+        help="infer: ask models; admin: also load and unload them (default: infer)",
+    )
     token.add_argument(
         "--key",
         type=Path,
         default=os.environ.get("MODEL_TOKEN_KEY_FILE"),
         help="secret, or private key in PEM (default: MODEL_TOKEN_KEY_FILE)",
     )
-    return parser
 
 
 def _add_alarm(parser: argparse.ArgumentParser) -> None:
@@ -211,7 +220,7 @@ def _print_token(asked: argparse.Namespace) -> None:
             "no key: set MODEL_TOKEN_KEY_FILE, or use --key FILE (make token KEY=FILE)"
         )
     key, algorithm = read_key(asked.key, private=True)
-    print(make_token(key, algorithm, asked.subject, _days(asked.days) * DAY))
+    print(make_token(key, algorithm, asked.subject, _days(asked.days) * DAY, (asked.scope,)))
 
 
 def _days(text: str) -> float:

@@ -1,8 +1,10 @@
-"""Errors as RFC 9457 problem details, with an additional member `error`, which clients of the Open
-Inference Protocol expect.
+"""Errors as JSON: RFC 9457 problem details.
+
+The member `error`, equal to `detail`, is for clients of the Open Inference Protocol.
 """
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -13,27 +15,31 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 log = logging.getLogger("modelapi")
 
 
+# Longer quotations of a request are cut.
+QUOTED = 300
+
+
 class ApiError(Exception):
-    """Base class of errors that become a problem document."""
+    """A request that cannot be answered; becomes a problem document."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
+    headers: Mapping[str, str] = {}
 
     def __init__(self, detail: str, **members: Any) -> None:
-        super().__init__(detail)
+        super().__init__(_short(detail))
         self.members = members
 
 
 class BadInput(ApiError):
-    """The input has a wrong shape or value; names the field, and the row of a list."""
+    """Input of the wrong shape or value; names the field, and the row of a list."""
 
     status = HTTPStatus.BAD_REQUEST
 
     def __init__(self, detail: str, field: str | None = None, row: int | None = None) -> None:
-        where = [f"row {row}"] * (row is not None) + [field or ""] * (field is not None)
-        members = {"field": field, "row": row}
-        super().__init__(
-            ": ".join([*where, detail]), **{k: v for k, v in members.items() if v is not None}
-        )
+        members = {"field": None if field is None else _short(field), "row": row}
+        given = {key: value for key, value in members.items() if value is not None}
+        where = [f"row {row}"] * (row is not None) + [_short(field or "")] * (field is not None)
+        super().__init__(": ".join([*where, detail]), **given)
 
 
 class UnknownModel(ApiError):
@@ -43,39 +49,61 @@ class UnknownModel(ApiError):
 
 
 class WrongMediaType(ApiError):
-    """The Content-Type is not one that the route accepts."""
+    """The body's media type or encoding is not one of the route's."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class TooLarge(ApiError):
-    """The request is too large."""
+    """More than a request may hold."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class NotServing(ApiError):
-    """The model exists but cannot be served; the text is the reason."""
+    """The model exists but cannot be served; the message is the reason."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class Busy(ApiError):
+    """Too many requests of this kind are waiting; a later one may succeed."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    headers: Mapping[str, str] = {"Retry-After": "2"}
+
+
 class Conflict(ApiError):
-    """The request would unload a model that is in use."""
+    """The change would unload a model in use."""
 
     status = HTTPStatus.CONFLICT
 
 
 class Forbidden(ApiError):
-    """The request is not allowed from this origin."""
+    """The sender may not do this."""
 
     status = HTTPStatus.FORBIDDEN
 
 
+class InsufficientScope(Forbidden):
+    """The token is valid but does not permit this."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"The token needs the scope {scope!r}.")
+        self.headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
+
+
+class Misdirected(ApiError):
+    """The Host header has a name that is not one of this service's."""
+
+    status = HTTPStatus.MISDIRECTED_REQUEST
+
+
 class Unauthorized(ApiError):
-    """Base class: the request has no valid token. Each kind has its own name and message."""
+    """No valid token; each kind has a name and a message of its own."""
 
     status = HTTPStatus.UNAUTHORIZED
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
     message = ""
 
     def __init__(self) -> None:
@@ -90,7 +118,7 @@ class NoAuthorizationError(Unauthorized):
 
 
 class InvalidSignatureError(Unauthorized):
-    """The token was not signed with this server's key."""
+    """The token is not signed with this server's key."""
 
     message = "Signature verification failed"
 
@@ -102,13 +130,13 @@ class ExpiredSignatureError(Unauthorized):
 
 
 class WrongTokenError(Unauthorized):
-    """The token is not of the kind that this server accepts."""
+    """The token is of another kind than this server accepts."""
 
     message = "Only access tokens are allowed"
 
 
 def problem(status: int, detail: str, **members: Any) -> Response:
-    """A response with a problem document."""
+    """A problem document as a response."""
     document = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -122,13 +150,12 @@ def problem(status: int, detail: str, **members: Any) -> Response:
 
 
 def register(app: Flask) -> None:
-    """Makes the application answer every error with a problem document."""
+    """Answer every error of the application as a problem document."""
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:
         response = problem(error.status, str(error), **error.members)
-        if isinstance(error, Unauthorized):
-            response.headers["WWW-Authenticate"] = "Bearer"
+        response.headers.update(error.headers)
         return response
 
     @app.errorhandler(HTTPException)
@@ -137,21 +164,25 @@ def register(app: Flask) -> None:
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(error.valid_methods)
         if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            # The rest of the body is not read, so the connection cannot be reused.
+            # The rest of the body stays unread, so the connection cannot be used again.
             response.headers["Connection"] = "close"
         return response
 
     @app.errorhandler(Exception)
     def fault(error: Exception) -> Response:
         log.exception("%s %s failed", request.method, request.path)
-        return problem(500, "Internal error of the server; see its log.")
+        return problem(500, "Internal error; the server's log has the details.")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]} …"
 
 
 def _sentence(error: HTTPException) -> str:
     if error.code == HTTPStatus.NOT_FOUND:
-        return f"There is no {request.path}; /docs lists all paths."
+        return _short(f"There is no {request.path}") + "; see /docs."
     if error.code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return f"{request.method} is not a method of {request.path}."
+        return _short(f"{request.method} is not a method of {request.path}.")
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         limit = request.max_content_length or 0
         return f"The body is larger than {limit} bytes; send fewer rows per request."

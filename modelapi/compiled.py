@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import factorial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelapi.curves import Curve
-from modelapi.predictor import Explanation, Rows, logistic
+from modelapi.predictor import EXPLAINED_ROWS, Explanation, Rows, logistic
 from modelapi.trees import Trees
 
 # Number of rows whose masks fit into the processor's cache.
@@ -37,6 +38,7 @@ class Compiled:
     masks: NDArray[np.unsignedinteger]
     leaves: Rows
     reference: Rows
+    explained_rows: ClassVar[int] = EXPLAINED_ROWS
 
     def probability(self, rows: Rows) -> Rows:
         return logistic(self.log_odds(rows))

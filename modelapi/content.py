@@ -1,26 +1,35 @@
-"""Decompresses request bodies within limits, and compresses responses on request."""
+"""Request and response bodies: media types, compression within limits, and JSON."""
 
 import gzip
+import json
 import zlib
+from typing import Any, Protocol
 
+import msgspec
 from flask import Flask, Response, request
 
 from modelapi.api_errors import BadInput, TooLarge, WrongMediaType
 from modelapi.browsers import from_browser
 
-# Level 1, because within a data centre time costs more than bytes.
+# Level 1: on localhost and in a data centre, time costs more than bytes.
 _LEVEL = 1
 _WORTH_IT = 4096
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
-def request_body(*media_types: str) -> bytes:
-    """The decompressed body. Clients of the protocol may send no Content-Type; a browser must.
+class Decoder(Protocol):
+    """A msgspec decoder."""
 
-    Raises WrongMediaType, BadInput for a damaged body, and TooLarge (compressed or decompressed).
+    def decode(self, content: bytes, /) -> Any: ...
+
+
+def request_body(*media_types: str) -> bytes:
+    """The unpacked body. Programs may leave out Content-Type, browsers may not.
+
+    Raises WrongMediaType; BadInput for a broken body; TooLarge, packed or unpacked.
     """
-    nameless = request.mimetype == "" and not from_browser()
-    if not nameless and request.mimetype not in media_types:
+    unnamed = request.mimetype == "" and not from_browser()
+    if not unnamed and request.mimetype not in media_types:
         raise WrongMediaType(
             f"Content-Type must be {' or '.join(media_types)}, not {request.mimetype or 'missing'}."
         )
@@ -30,23 +39,56 @@ def request_body(*media_types: str) -> bytes:
         return body
     if encoding not in _WINDOW:
         raise WrongMediaType(f"Content-Encoding must be gzip or deflate, not {encoding}.")
-    limit = request.max_content_length or 0
+    return _unpacked(body, encoding, request.max_content_length or 0)
+
+
+def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     unpacker = zlib.decompressobj(_WINDOW[encoding])
     try:
-        unpacked = unpacker.decompress(body, limit)
+        unpacked = unpacker.decompress(body, limit + 1)
     except zlib.error as error:
         raise BadInput(f"The body is not {encoding}: {error}.") from None
-    if unpacker.unconsumed_tail:
-        raise TooLarge(
-            f"The decompressed body is larger than {limit} bytes; send fewer rows per request."
-        )
+    if len(unpacked) > limit:
+        raise TooLarge(f"The body unpacks to more than {limit} bytes; send fewer rows per request.")
     if not unpacker.eof:
-        raise BadInput(f"The body is not valid {encoding}: it ends too early.")
+        raise BadInput(f"The body is not {encoding}: it ends too early.")
+    if unpacker.unused_data:
+        raise BadInput(f"The body is not {encoding}: data follow its end.")
     return unpacked
 
 
+def as_utf8(text: bytes) -> bytes:
+    """A JSON text in UTF-8; it may be in UTF-16 or UTF-32, or begin with a byte order mark.
+
+    >>> as_utf8('{"age": 63}'.encode("utf-16"))
+    b'{"age": 63}'
+    """
+    encoding = json.detect_encoding(text)
+    if encoding == "utf-8":
+        return text
+    try:
+        return text.decode(encoding).encode()
+    except UnicodeError:
+        raise BadInput(f"The body is not JSON: it is not {encoding}.") from None
+
+
+def decode(text: bytes, decoder: Decoder) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises BadInput for a text that is not JSON, and msgspec.ValidationError for another value.
+    """
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError:
+        raise
+    except RecursionError:
+        raise BadInput("The body is not JSON: it is nested too deep.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"The body is not JSON: {error}") from None
+
+
 def register(app: Flask) -> None:
-    """Compresses the application's responses if requested and worthwhile."""
+    """Compresses the application's responses for clients that accept it."""
 
     @app.after_request
     def compress(response: Response) -> Response:

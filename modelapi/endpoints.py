@@ -45,7 +45,9 @@ def health() -> Response:
 
 @blueprint.get("/api/model")
 def declaration() -> Response:
-    """Returns champion and shadows with their features."""
+    """Champion and shadows with their features; with `model` or `version`, that model alone."""
+    if request.args.keys() & {"model", "version"}:
+        return answer(registry().declared(_asked_for()))
     serving = registry().serving
     response = Response(serving.declaration, content_type="application/json")
     response.set_etag(serving.etag)
@@ -85,6 +87,7 @@ def predict() -> Response:
 
 
 def _asked_for() -> Model:
+    """The model of the query, without one the champion. Raises UnknownModel, NotServing."""
     name, version = request.args.get("model"), request.args.get("version")
     if name is None:
         champion = registry().serving.champion

@@ -19,13 +19,13 @@ from modelapi.content import request_body
 from modelapi.endpoints import answer, registry, statistics
 from modelapi.repository import Model
 from modelapi.rows import require
+from modelapi.turns import Turns
 
 blueprint = Blueprint("inference_protocol", __name__, url_prefix="/v2")
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
+_turns = Turns(waiting=1)
 PLATFORMS = {"sklearn": "sklearn_joblib", "linear": "icu_linear", "scorecard": "icu_scorecard"}
-# Some explanations evaluate the model thousands of times per row.
-EXPLAIN_ROWS = 100
 
 
 @blueprint.get("")
@@ -135,11 +135,11 @@ def explain(name: str, version: str | None = None) -> Response:
 def _explained(
     model: Model, rows: NDArray[np.float64]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    if len(rows) > EXPLAIN_ROWS:
-        raise TooLarge(
-            f"At most {EXPLAIN_ROWS} rows per request can be explained, not {len(rows)}."
-        )
-    explanation = model.explain(rows)
+    most = model.predictor.explained_rows
+    if len(rows) > most:
+        raise TooLarge(f"At most {most} rows per request can be explained, not {len(rows)}.")
+    with _turns.take():
+        explanation = model.explain(rows)
     outputs = {
         "contributions": explanation.contributions,
         "base": explanation.base,

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from modelapi.features import Feature
-from modelapi.predictor import Explanation, Rows, logistic
+from modelapi.predictor import EXPLAINED_ROWS, Explanation, Rows, logistic
 
 # Terms of extreme values are clipped, so that their sum is finite.
 _HUGE = 1e300
@@ -28,6 +28,7 @@ class Linear:
     coefficients: Rows
     missing: Rows
     reference: Rows
+    explained_rows: ClassVar[int] = EXPLAINED_ROWS
 
     def terms(self, rows: Rows) -> Rows:
         """The term of each feature in the log odds, shape (rows, features)."""

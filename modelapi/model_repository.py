@@ -2,18 +2,25 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from flask import Blueprint, Response, g, request
 
 from modelapi import champion
-from modelapi.api_errors import BadInput, Conflict, Forbidden, NotServing
+from modelapi.api_errors import BadInput, Conflict, Forbidden, InsufficientScope, NotServing
 from modelapi.artifact import ArtifactError, Ref
-from modelapi.content import request_body
+from modelapi.content import as_utf8, decode, request_body
 from modelapi.endpoints import answer, registry
+from modelapi.limits import SMALL_BODY
 
 Shape = TypeVar("Shape")
+
+# A proxy or a browser adds one of these.
+PASSED_ON = (
+    *("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"),
+    *("Origin", "Sec-Fetch-Site"),
+)
 
 blueprint = Blueprint("model_repository", __name__, url_prefix="/v2/repository")
 
@@ -45,14 +52,14 @@ def index() -> Response:
 class RepositoryRequest(msgspec.Struct):
     """parameters: for load, a configuration and files, which clients must not send."""
 
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 @blueprint.post("/models/<name>/load")
 def load(name: str) -> Response:
     """Verifies a model again and serves its current files."""
     _require_right_to_change()
-    for parameter in _read(RepositoryRequest).parameters:
+    for parameter in _read(RepositoryRequest).parameters or ():
         if parameter == "config" or parameter.startswith("file:"):
             raise BadInput(
                 "is not accepted: models can only be loaded from the repository", parameter
@@ -75,18 +82,20 @@ def unload(name: str) -> Response:
 
 
 def _require_right_to_change() -> None:
-    """Requires a token or, on a server without tokens, a request that does not come through a proxy
-    or a web page.
+    """Requires a token with the scope admin or, on a server without tokens, a request that does not
+    come through a proxy or a web page.
     """
-    marks = ("X-Forwarded-For", "Forwarded", "Origin")
-    if "actor" not in g and any(mark in request.headers for mark in marks):
+    if "token" in g:
+        if "admin" not in g.token.scopes:
+            raise InsufficientScope("admin")
+    elif any(mark in request.headers for mark in PASSED_ON):
         raise Forbidden("Without tokens, only local programs may load and unload models.")
 
 
 def _change(
     action: str, name: str, transition: Callable[[champion.State], champion.State]
 ) -> Response:
-    actor = g.get("actor") or request.remote_addr or "unknown"
+    actor = g.token.subject if "token" in g else request.remote_addr or "unknown"
     try:
         registry().states.change(action, name, actor, transition)
     except champion.StateError as error:
@@ -97,12 +106,9 @@ def _change(
 
 def _read(shape: type[Shape]) -> Shape:
     """The JSON body; an empty body means an empty object."""
+    request.max_content_length = SMALL_BODY
     body = request_body("application/json")
     try:
-        return msgspec.json.decode(body or b"{}", type=shape)
+        return cast(Shape, decode(as_utf8(body) or b"{}", msgspec.json.Decoder(shape)))
     except msgspec.ValidationError as error:
         raise BadInput(str(error)) from None
-    except RecursionError:
-        raise BadInput("The body is not JSON: nested too deep") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"The body is not JSON: {error}") from None

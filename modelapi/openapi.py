@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, render_template
+from flask import Blueprint, Response, render_template, request
 
 from modelapi.api_errors import NotServing, Unauthorized
+from modelapi.browsers import public_host
 from modelapi.endpoints import answer, registry
 from modelapi.repository import Model
 
@@ -116,7 +117,7 @@ def _request(model: Model, outputs: list[str]) -> Document:
         "required": ["name"],
         "properties": {
             "name": {"enum": outputs},
-            "parameters": _parameters("classification", "shared_memory_region"),
+            "parameters": _parameters("classification", "shared_memory_region", "binary_data"),
         },
     }
     return {
@@ -129,7 +130,7 @@ def _request(model: Model, outputs: list[str]) -> Document:
         "required": ["inputs"],
         "properties": {
             "id": {"type": ["string", "null"]},
-            "parameters": {"type": ["object", "null"]},
+            "parameters": _parameters("binary_data_output"),
             "inputs": {
                 "type": "array",
                 "prefixItems": tensors,
@@ -142,8 +143,8 @@ def _request(model: Model, outputs: list[str]) -> Document:
     }
 
 
-def _parameters(*refused: str) -> Document:
-    return {"type": ["object", "null"], "properties": dict.fromkeys(refused, False)}
+def _parameters(*excluded: str) -> Document:
+    return {"type": ["object", "null"], "properties": dict.fromkeys(excluded, False)}
 
 
 def _champion() -> Model | None:
@@ -176,6 +177,7 @@ def for_people() -> str:
         champion=champion.manifest if champion else None,
         example=champion.example if champion else None,
         token_errors=Unauthorized.__subclasses__(),
+        address=f"{request.headers.get('X-Forwarded-Proto', request.scheme)}://{public_host()}",
     )
 
 

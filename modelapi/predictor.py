@@ -6,6 +6,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+# The most rows that one request may have explained.
+EXPLAINED_ROWS = 100
+
 Rows = NDArray[np.float64]
 """Feature values, shape (rows, features), NaN where missing."""
 
@@ -25,6 +28,11 @@ class Explanation:
 
 class Predictor(Protocol):
     """Computes outputs from rows of features in the order of the manifest."""
+
+    @property
+    def explained_rows(self) -> int:
+        """The most rows that `explain` takes at once."""
+        ...
 
     def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
         """The outputs by name, each of shape (rows,)."""

@@ -37,19 +37,21 @@ def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: Sta
     body = msgspec.json.encode(
         {
             "change": change,
-            "champion": _declared(champion, state),
-            "shadows": [_declared(model, state) for model in shadows],
+            "champion": declared(champion, state),
+            "shadows": [declared(model, state) for model in shadows],
         }
     )
     return Serving(champion, shadows, body, sha256(body)[:32])
 
 
-def alarm_of(model: Model, state: State) -> Policy | None:
+def alarm_of(model: Model, state: State | None) -> Policy | None:
     """The current alarm rule: the last one that was set, else that of the manifest."""
-    return state.alarms.get(str(model.ref)) or model.manifest.alarm or None
+    rules = state.alarms if state else {}
+    return rules.get(str(model.ref)) or model.manifest.alarm or None
 
 
-def _declared(model: Model, state: State) -> dict[str, object]:
+def declared(model: Model, state: State | None) -> dict[str, object]:
+    """A model's declaration: its name, what is needed to compute its features, its alarm rule."""
     return {
         "model": model.ref.model,
         "version": model.ref.version,
@@ -82,6 +84,10 @@ class Registry:
         if self._serving is None:
             raise NotServing(self._reason)
         return self._serving
+
+    def declared(self, model: Model) -> dict[str, object]:
+        """A model's declaration, as GET /api/model has it."""
+        return declared(model, self._state)
 
     def watch(self, seconds: float = 0.5) -> None:
         """Keep in step with the state for as long as the process lives."""
@@ -125,14 +131,14 @@ class Registry:
                 champion = self.load(state.champion)
             except ArtifactError as error:
                 self._retry_at = time.monotonic() + RETRY_SECONDS
-                return self._keep(f"champion {state.champion} refused: {error}")
+                return self._keep(f"champion {state.champion} cannot be served: {error}")
             shadows = []
             for ref in state.shadows:
                 try:
                     shadows.append(self.load(ref))
                 except ArtifactError as error:
                     self._retry_at = time.monotonic() + RETRY_SECONDS
-                    log.error("shadow %s refused, goes without: %s", ref, error)
+                    log.error("shadow %s cannot be served: %s", ref, error)
             old, self._serving = self._serving, serving(change, champion, tuple(shadows), state)
             self._reason = ""
             if old is None or old.etag != self._serving.etag:

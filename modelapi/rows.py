@@ -1,10 +1,11 @@
-"""Parses and formats the JSON of POST /api/model: rows of features to an array, with errors that
-name the field, and outputs to rows.
+"""The JSON of POST /api/model: rows of features to an array, and outputs to rows.
+
+Errors name the field and the row. They are worded from the decoder's error, without a second
+parse of the body.
 """
 
 import functools
-import json
-import math
+import re
 from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
@@ -14,12 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelapi.api_errors import BadInput
+from modelapi.content import as_utf8, decode
+from modelapi.limits import require_size
 from modelapi.predictor import Rows
 from modelapi.repository import Model
 
+# The first row of a list, to choose a model by its fields.
+_FIRST_ROW_BYTES = 64 * 1024
+_NUMBER_WORD = re.compile(rb'"([^"\\]+)"\s*:\s*-?(NaN|Infinity)')
+_KINDS = {"object": "an object", "array": "a list", "str": "a text", "bool": "a boolean"}
+
 
 def _row_type(names: tuple[str, ...], member: Any) -> Any:
-    """A struct with these members, which msgspec decodes and encodes fast."""
+    """An object with these members: msgspec reads and writes it at the speed of C."""
     fields = {f"member_{i}": name for i, name in enumerate(names)}
     return msgspec.defstruct(
         "Row",
@@ -45,18 +53,22 @@ def _prediction_type(outputs: tuple[str, ...]) -> Any:
 
 
 def read_rows(body: bytes, model: Model) -> tuple[Rows, bool]:
-    """Parses an object, or a list of objects, of feature values; null for missing.
+    """An object, or a list of objects, of feature values; null for missing.
 
-    Returns the values, shape (rows, features), and whether it was a list.
-    Raises BadInput naming the field, and the row (from 0) of a list.
+    Returns the values, shape (rows, features), and whether the body is a list.
+    Raises BadInput naming the field, and the row (from 0) of a list; TooLarge.
     """
-    many = body.lstrip()[:1] == b"["
+    text = as_utf8(body)
+    many = text.lstrip()[:1] == b"["
+    decoder = _decoders(model.names)[many]
     try:
-        # The fast path first. If it fails, the slow path finds the reason.
-        one, list_of = _decoders(model.names)
-        rows = list_of.decode(body) if many else [one.decode(body)]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise _fault(_document(body), model, many) from None
+        found = decode(text, decoder)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error), model) from None
+    except BadInput as error:
+        raise _not_finite(text, str(error), many) or error from None
+    rows = found if many else [found]
+    require_size(len(rows), len(model.names))
     values = list(map(msgspec.structs.astuple, rows))
     array = np.array(values, dtype=np.float64).reshape(len(rows), len(model.names))
     require(array, model, many)
@@ -64,18 +76,16 @@ def read_rows(body: bytes, model: Model) -> tuple[Rows, bool]:
 
 
 def best_match(body: bytes, models: Sequence[Model]) -> Model:
-    """The model that has most of the first row's fields, the first one on a tie.
-
-    Raises BadInput.
-    """
-    document = _document(body)
-    row = document[0] if isinstance(document, list) and document else document
-    fields = set(row) if isinstance(row, dict) else set()
+    """The model that has most of the first row's fields; the first of several."""
+    text = as_utf8(body)
+    start = max(text.find(b"{"), 0)
+    row = text[start : start + _FIRST_ROW_BYTES].partition(b"}")[0]
+    fields = {name.decode(errors="replace") for name in re.findall(rb'"([^"\\]*)"\s*:', row)}
     return max(models, key=lambda model: len(fields.intersection(model.names)))
 
 
 def write_rows(outputs: dict[str, NDArray[Any]], model: Model, many: bool) -> bytes:
-    """The outputs as one object per row, which also names the model."""
+    """The outputs as an object per row, which also names the model."""
     prediction = _prediction_type(tuple(outputs))
     columns = [values.tolist() for values in outputs.values()]
     rows = list(map(prediction, *columns, repeat(model.ref.model), repeat(model.ref.version)))
@@ -83,55 +93,44 @@ def write_rows(outputs: dict[str, NDArray[Any]], model: Model, many: bool) -> by
 
 
 def require(rows: Rows, model: Model, many: bool = True) -> None:
-    """Raises BadInput for the first missing required feature."""
+    """Raises BadInput for the first missing value of a required feature."""
     absent = np.isnan(rows) & model.required
     if absent.any():
         row, column = np.argwhere(absent)[0].tolist()
-        raise BadInput("is required and must be a number", model.names[column], _row(row, many))
+        raise BadInput(
+            "is required and must be a number", model.names[column], row if many else None
+        )
 
 
-def _row(number: int, many: bool) -> int | None:
-    return number if many else None
-
-
-def _document(body: bytes) -> Any:
-    # The standard library's parser accepts NaN and Infinity, so that the error can name their
-    # field.
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise BadInput(f"The body is not JSON: {reason}") from None
-
-
-def _fault(document: Any, model: Model, many: bool) -> BadInput:
-    for number, row in enumerate(document if isinstance(document, list) else [document]):
-        where = _row(number, many)
-        if not isinstance(row, dict):
-            return BadInput(f"must be an object of features, not {_kind(row)}", row=where)
-        for name in model.names:
-            if name not in row:
-                return BadInput(f"is missing; {model.ref} needs it", name, where)
-            value = row[name]
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                return BadInput(f"must be a number or null, not {_kind(value)}", name, where)
-            if not _finite(value):
-                return BadInput("must be a finite number or null", name, where)
-        for name in row:
-            if name not in model.names:
-                return BadInput(f"is not a feature of {model.ref}", name, where)
+def _misfit(error: str, model: Model) -> BadInput:
+    """Words msgspec's error, such as "Expected `float | null`, got `str` - at `$[5].age`"."""
+    reason, _, path = error.partition(" - at `$")
+    place = re.match(r"(?:\[(\d+)\])?\.?(.*)`", path, re.DOTALL)
+    row = int(place[1]) if place and place[1] else None
+    field = place[2] if place else ""
+    if reason.startswith("Object missing"):
+        return BadInput(f"is missing; {model.ref} needs it", _quoted(reason), row)
+    if reason.startswith("Object contains"):
+        return BadInput(f"is not a feature of {model.ref}", _quoted(reason), row)
+    if reason.startswith("Number out of range"):
+        return BadInput("must be a finite number or null", field, row)
+    kind = _KINDS.get(reason.rpartition("got `")[2].rstrip("`"), "a number")
+    if field:
+        return BadInput(f"must be a number or null, not {kind}", field, row)
+    if row is not None:
+        return BadInput(f"must be an object of features, not {kind}", row=row)
     return BadInput("The body must be an object, or a list of objects, of features.")
 
 
-def _finite(value: int | float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+def _quoted(reason: str) -> str:
+    return reason[reason.find("`") + 1 : reason.rfind("`")]
 
 
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
-    return kinds.get(type(value), "null" if value is None else "a number")
+def _not_finite(text: bytes, reason: str, many: bool) -> BadInput | None:
+    """Names the field of NaN or Infinity, which JSON does not have and some clients send."""
+    at = re.search(r"byte (\d+)\)", reason)
+    word = at and _NUMBER_WORD.search(text, max(0, int(at[1]) - 512), int(at[1]) + 9)
+    if not at or not word:
+        return None
+    row = text.count(b"{", 0, int(at[1])) - 1 if many else None
+    return BadInput("must be a finite number or null", word[1].decode(errors="replace"), row)

@@ -5,13 +5,14 @@ The tables are data in `models/<name>/<version>/scorecard.json`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from modelapi.features import Feature
-from modelapi.predictor import Explanation, Rows
+from modelapi.predictor import EXPLAINED_ROWS, Explanation, Rows
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +60,7 @@ class Scorecard:
 
     parts: tuple[Part, ...]
     maximum: int
+    explained_rows: ClassVar[int] = EXPLAINED_ROWS
 
     def points(self, rows: Rows) -> Rows:
         """The points of each part, shape (rows, features)."""

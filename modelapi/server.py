@@ -15,13 +15,15 @@ from modelapi import (
     openapi,
     tokens,
 )
+from modelapi.limits import BODY
 from modelapi.registry import Registry
 from modelapi.repository import Repository
 from modelapi.settings import Settings
 from modelapi.state_table import open_states
 from modelapi.statistics import Statistics
 
-BODY_LIMIT = 32 * 1024 * 1024
+# In compose, nginx and Prometheus call the service `modelapi`.
+NAMES = ("localhost", "modelapi")
 
 
 def create_app(config: Settings | None = None, counts: Statistics | None = None) -> Flask:
@@ -32,13 +34,13 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     """
     settings = config or Settings()
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
+    app.config["MAX_CONTENT_LENGTH"] = BODY
     registry = Registry(Repository(Path(settings.models)), open_states(settings))
     app.extensions["registry"] = registry
     app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)
     metrics_endpoint.register(app)  # before tokens, to also count requests without a valid token
-    browsers.register(app)
+    browsers.register(app, {*NAMES, *settings.allowed_hosts})
     content.register(app)
     if settings.token_key_file:
         tokens.register(app, Path(settings.token_key_file))

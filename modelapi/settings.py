@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 import msgspec
 
-from wire.settings import File, LogFormat, LogLevel, Parsed, SecretFile, Url
+from wire.settings import File, HostNames, LogFormat, LogLevel, Parsed, SecretFile, Url
 
 
 class Folder(Parsed, str):
@@ -51,5 +51,8 @@ class Settings(msgspec.Struct, frozen=True):
         msgspec.Meta(ge=1, le=64, description="a whole number from 1 to 64"),
         "worker processes",
     ] = msgspec.field(name="MODELAPI_WORKERS", default=2)
+    allowed_hosts: Annotated[
+        HostNames, "host names to answer to, besides localhost, modelapi and addresses"
+    ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

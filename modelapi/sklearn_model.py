@@ -15,11 +15,13 @@ from modelapi.compiled import Compiled
 from modelapi.compiler import compile_estimator
 from modelapi.features import Feature
 from modelapi.linear import Linear, fuse, reference
-from modelapi.predictor import Explanation, Predictor, Rows, log_odds
+from modelapi.predictor import EXPLAINED_ROWS, Explanation, Predictor, Rows, log_odds
 
 log = logging.getLogger("modelapi")
 
 PERMUTATIONS = 8
+# Rows that explanations of one request may evaluate.
+EVALUATIONS = 50_000
 EPSILON = 1e-12
 TOLERANCE = 1e-9
 
@@ -35,6 +37,11 @@ class Estimator:
 
     estimator: Any
     reference: Rows
+
+    @property
+    def explained_rows(self) -> int:
+        per_row = 2 * PERMUTATIONS * (len(self.reference) + 1)
+        return min(EXPLAINED_ROWS, max(1, EVALUATIONS // per_row))
 
     def probability(self, rows: Rows) -> Rows:
         if not len(rows):

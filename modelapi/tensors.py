@@ -1,20 +1,22 @@
-"""Reads and writes tensors of the Open Inference Protocol, as JSON and in the binary extension.
+"""Tensors of the Open Inference Protocol, as JSON and in the binary extension.
 
 An inference request has one tensor per feature, of shape [rows] or [rows, 1], or one tensor
-`features` of shape [rows, features] with columns in the manifest's order.
+`features` of shape [rows, features], its columns in the manifest's order.
 """
 
-import json
 import re
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta, Raw
 from numpy.typing import NDArray
 
 from modelapi.api_errors import BadInput
+from modelapi.content import as_utf8, decode
+from modelapi.limits import require_size
 from modelapi.predictor import Rows
 
 NUMBERS = {
@@ -26,22 +28,45 @@ NUMBERS = {
 
 MATRIX = "features"
 
+_NOT_FINITE = "must be finite; null or NaN where missing"
+
+
+class TensorParameters(msgspec.Struct):
+    """Parameters of an input that have a meaning here."""
+
+    binary_data_size: Annotated[int, Meta(ge=0)] | None = None
+    shared_memory_region: Raw = Raw()
+
 
 class Tensor(msgspec.Struct):
-    """An input; its values are in `data`, or in the binary part of the body."""
+    """An input; its values are in `data`, or behind the JSON part of the body."""
 
     name: str
-    shape: list[int]
+    shape: Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(min_length=1, max_length=2)]
     datatype: str
-    parameters: dict[str, Any] | None = None
-    data: Any = msgspec.UNSET
+    parameters: TensorParameters | None = None
+    data: Raw = Raw()
+
+
+class OutputParameters(msgspec.Struct):
+    """Parameters of an output that have a meaning here."""
+
+    binary_data: bool | None = None
+    classification: Raw = Raw()
+    shared_memory_region: Raw = Raw()
 
 
 class Requested(msgspec.Struct):
-    """A requested output."""
+    """An output that the client asks for."""
 
     name: str
-    parameters: dict[str, Any] | None = None
+    parameters: OutputParameters | None = None
+
+
+class RequestParameters(msgspec.Struct):
+    """Parameters of a request that have a meaning here."""
+
+    binary_data_output: bool | None = None
 
 
 class InferenceRequest(msgspec.Struct):
@@ -49,17 +74,20 @@ class InferenceRequest(msgspec.Struct):
 
     inputs: list[Tensor]
     id: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: RequestParameters | None = None
     outputs: list[Requested] | None = None
 
 
-_decoder = msgspec.json.Decoder(InferenceRequest)
+_request = msgspec.json.Decoder(InferenceRequest)
+_flat = msgspec.json.Decoder(list[float | None])
+_nested = msgspec.json.Decoder(list[list[float | None]])
+
+# The values of a tensor: no text and no object is among them.
+_DATA = re.compile(rb'"data"\s*:\s*\[[^"{}]*')
 
 
 def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest, memoryview]:
-    """Splits a body into request and binary part. json_length: the header with the length of the
-    JSON part.
-    """
+    """Splits a body into request and binary part; json_length is the header with the position."""
     length = len(body)
     if json_length is not None:
         if not re.fullmatch(r"[0-9]{1,10}", json_length) or int(json_length) > length:
@@ -68,25 +96,29 @@ def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest
                 "Inference-Header-Content-Length",
             )
         length = int(json_length)
+    text = as_utf8(body[:length])
     try:
         try:
-            request = _decoder.decode(body[:length])
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            # Clients send bare NaN, which only the standard library's parser accepts.
-            request = msgspec.convert(json.loads(body[:length]), InferenceRequest)
+            request = decode(text, _request)
+        except BadInput:
+            if b"NaN" not in text and b"Infinity" not in text:
+                raise
+            request = decode(_DATA.sub(_as_json, text), _request)
     except msgspec.ValidationError as error:
-        raise BadInput(*_told(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"The body is not JSON: {error}") from None
+        sentence, _, path = str(error).partition(" - at ")
+        raise BadInput(sentence, path.strip("`").removeprefix("$.") or None) from None
     return request, memoryview(body)[length:]
 
 
-def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str]) -> Rows:
-    """The request's values, shape (rows, features), NaN if missing.
+def _as_json(data: re.Match[bytes]) -> bytes:
+    """A tensor's values in JSON. Clients write NaN, and Infinity, which is then out of range."""
+    return data[0].replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
 
-    Raises BadInput naming the tensor.
+
+def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str]) -> Rows:
+    """The request's values, shape (rows, features), NaN where missing.
+
+    Raises BadInput naming the tensor, or TooLarge.
     """
     if [tensor.name for tensor in request.inputs] == [MATRIX] and MATRIX not in names:
         return _matrix(request.inputs[0], binary, len(names))
@@ -96,10 +128,10 @@ def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str
             raise BadInput("is not an input of the model", tensor.name)
         if tensor.name in columns:
             raise BadInput("is given twice", tensor.name)
-        values, binary = _values(tensor, binary)
-        if np.isinf(values).any():
-            raise BadInput("must be finite; null or NaN where missing", tensor.name)
-        columns[tensor.name] = values
+        if tensor.shape[1:] not in ([], [1]):
+            raise BadInput(f"shape must be [rows] or [rows, 1], not {tensor.shape}", tensor.name)
+        require_size(tensor.shape[0], len(names))
+        columns[tensor.name], binary = _values(tensor, binary, 1)
     if binary:
         raise BadInput(f"The body has {len(binary)} bytes that belong to no input.")
     for name in names:
@@ -113,68 +145,67 @@ def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str
 
 
 def _matrix(tensor: Tensor, binary: memoryview, width: int) -> Rows:
-    """Reads the tensor `features`, row by row."""
+    """The one tensor `features`, row by row."""
     if len(tensor.shape) != 2 or tensor.shape[1] != width:
         raise BadInput(f"shape must be [rows, {width}], not {tensor.shape}", tensor.name)
-    count = tensor.shape[0] * width
-    data = tensor.data
-    if isinstance(data, list) and data and all(isinstance(row, list) for row in data):
-        if any(len(row) != width for row in data):
-            raise BadInput(f"each row must have {width} values", tensor.name)
-        data = [value for row in data for value in row]
-    flat = Tensor(tensor.name, [count], tensor.datatype, tensor.parameters, data)
-    values, binary = _values(flat, binary)
+    require_size(tensor.shape[0], width)
+    values, binary = _values(tensor, binary, width)
     if binary:
         raise BadInput(f"The body has {len(binary)} bytes that belong to no input.")
-    if np.isinf(values).any():
-        raise BadInput("must be finite; null or NaN where missing", tensor.name)
     return values.reshape(-1, width)
 
 
-def _values(tensor: Tensor, binary: memoryview) -> tuple[NDArray[np.float64], memoryview]:
-    if "shared_memory_region" in (tensor.parameters or {}):
+def _values(
+    tensor: Tensor, binary: memoryview, width: int
+) -> tuple[NDArray[np.float64], memoryview]:
+    """The tensor's values, and the binary part behind them."""
+    parameters = tensor.parameters or TensorParameters()
+    if bytes(parameters.shared_memory_region):
         raise BadInput("shared memory is not supported", tensor.name)
     if tensor.datatype not in NUMBERS:
         raise BadInput(
             f"datatype must be FP64, or another number, not {tensor.datatype!r}", tensor.name
         )
-    shape = tensor.shape
-    if not shape or shape[0] < 0 or shape[1:] not in ([], [1]):
-        raise BadInput(f"shape must be [rows] or [rows, 1], not {shape}", tensor.name)
-    size = (tensor.parameters or {}).get("binary_data_size")
+    size = parameters.binary_data_size
     if size is None:
-        values = _from_json(tensor)
-    else:
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(binary):
-            raise BadInput(
-                f"binary_data_size is {size!r}, the body has {len(binary)} more bytes", tensor.name
-            )
-        dtype = np.dtype(NUMBERS[tensor.datatype])
-        if size != shape[0] * dtype.itemsize:
-            raise BadInput(
-                f"binary_data_size is {size}, {shape} of {tensor.datatype} "
-                f"takes {shape[0] * dtype.itemsize}",
-                tensor.name,
-            )
-        values = np.frombuffer(binary[:size], dtype).astype(np.float64)
-        binary = binary[size:]
-    if len(values) != shape[0]:
-        raise BadInput(f"has {len(values)} values, its shape is {shape}", tensor.name)
-    return values, binary
+        return _from_json(tensor, width), binary
+    if size > len(binary):
+        raise BadInput(
+            f"binary_data_size is {size}, the body has {len(binary)} more bytes", tensor.name
+        )
+    dtype = np.dtype(NUMBERS[tensor.datatype])
+    expected = tensor.shape[0] * width * dtype.itemsize
+    if size != expected:
+        raise BadInput(
+            f"binary_data_size is {size}, {tensor.shape} of {tensor.datatype} takes {expected}",
+            tensor.name,
+        )
+    values = np.frombuffer(binary[:size], dtype).astype(np.float64)
+    if np.isinf(values).any():
+        raise BadInput(_NOT_FINITE, tensor.name)
+    return values, binary[size:]
 
 
-def _from_json(tensor: Tensor) -> NDArray[np.float64]:
-    data = tensor.data
-    if not isinstance(data, list):
-        raise BadInput("must have either data (a list) or binary_data_size", tensor.name)
-    if data and all(isinstance(value, list) and len(value) == 1 for value in data):
-        data = [value for [value] in data]
-    if not set(map(type, data)) <= {int, float, type(None)}:
-        raise BadInput("data must be numbers, or null where missing", tensor.name)
+def _from_json(tensor: Tensor, width: int) -> NDArray[np.float64]:
+    """The values in `data`, flat or in lists of `width`."""
+    content = bytes(tensor.data)
+    if not content.startswith(b"["):
+        raise BadInput("data must be a list, or binary_data_size be given", tensor.name)
+    # Counted before they are decoded: a short shape must not cost the memory of long data.
+    count = content.count(b",") + 1 if content.strip(b"[] \t\r\n") else 0
+    if count != tensor.shape[0] * width:
+        raise BadInput(f"has {count} values, its shape is {tensor.shape}", tensor.name)
     try:
-        return np.array(data, dtype=np.float64)
-    except OverflowError:
-        raise BadInput("must be finite; null or NaN where missing", tensor.name) from None
+        if content[1:].lstrip().startswith(b"["):
+            lists = _nested.decode(content)
+            if any(len(values) != width for values in lists):
+                raise BadInput(f"each list in data must have {width} values", tensor.name)
+            return np.array(lists, dtype=np.float64).ravel()
+        return np.array(_flat.decode(content), dtype=np.float64)
+    except msgspec.ValidationError as error:
+        if "out of range" in str(error):
+            raise BadInput(_NOT_FINITE, tensor.name) from None
+        raise BadInput("data must be numbers, or null where missing", tensor.name) from None
 
 
 def write_response(
@@ -184,26 +215,25 @@ def write_response(
 
     Returns the body and, if it has a binary part, the length of its JSON part.
     """
-    by_default = (request.parameters or {}).get("binary_data_output") is True
+    by_default = bool(request.parameters and request.parameters.binary_data_output)
     tensors, parts = [], []
     names: set[str] = set()
     for asked in request.outputs or [Requested(name) for name in outputs]:
         if asked.name in names:
             raise BadInput("is requested twice", asked.name)
         names.add(asked.name)
-        parameters = asked.parameters or {}
+        parameters = asked.parameters or OutputParameters()
         if asked.name not in outputs:
             raise BadInput("is not an output of the model", asked.name)
-        for unsupported in ("classification", "shared_memory_region"):
-            if unsupported in parameters:
-                raise BadInput(f"{unsupported} is not supported", asked.name)
+        if bytes(parameters.classification) or bytes(parameters.shared_memory_region):
+            raise BadInput("classification and shared memory are not supported", asked.name)
         values = outputs[asked.name]
         tensor: dict[str, Any] = {
             "name": asked.name,
             "datatype": datatype(values),
             "shape": list(values.shape),
         }
-        if parameters.get("binary_data", by_default) is True:
+        if by_default if parameters.binary_data is None else parameters.binary_data:
             part = _binary(values)
             tensor["parameters"] = {"binary_data_size": len(part)}
             parts.append(part)
@@ -215,7 +245,7 @@ def write_response(
 
 
 def datatype(values: NDArray[Any]) -> str:
-    """The protocol's name for an output's type."""
+    """The protocol's name of an output's type."""
     return {"f": "FP64", "i": "INT64"}.get(values.dtype.kind, "BYTES")
 
 
@@ -224,9 +254,3 @@ def _binary(values: NDArray[Any]) -> bytes:
         return values.astype(values.dtype.newbyteorder("<")).tobytes()
     texts = [text.encode() for text in values.ravel().tolist()]
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-
-
-def _told(error: msgspec.ValidationError) -> tuple[str, str | None]:
-    """msgspec's message, and the path in it."""
-    sentence, _, path = str(error).partition(" - at ")
-    return sentence, path.strip("`") or None

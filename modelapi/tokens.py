@@ -1,4 +1,4 @@
-"""Requires a bearer token on every route if a key is configured."""
+"""Requires a bearer token on every route but OPEN, once a key is configured."""
 
 from pathlib import Path
 
@@ -7,23 +7,20 @@ from flask import Flask, g, request
 
 from modelapi.api_errors import (
     ExpiredSignatureError,
+    InsufficientScope,
     InvalidSignatureError,
     NoAuthorizationError,
     WrongTokenError,
 )
-from wire.tokens import Key, NoToken, read_key
-from wire.tokens import subject_of as subject_of_token
+from wire.tokens import SCOPES, Key, NoToken, Token, read_key, read_token
 
 OPEN = {"/health", "/metrics"}
 
 
-def subject_of(header: str | None, key: Key, algorithm: str) -> str:
-    """The subject of a request's Authorization header.
-
-    Raises one of the API's four token errors.
-    """
+def token_of(header: str | None, key: Key, algorithm: str) -> Token:
+    """The token of a request's Authorization header. Raises one of the API's four errors."""
     try:
-        return subject_of_token(header, key, algorithm)
+        return read_token(header, key, algorithm)
     except NoToken:
         raise NoAuthorizationError from None
     except jwt.ExpiredSignatureError:
@@ -35,10 +32,13 @@ def subject_of(header: str | None, key: Key, algorithm: str) -> str:
 
 
 def register(app: Flask, path: Path) -> None:
-    """Requires a token on every route except OPEN. Raises TokenKeyError for an invalid key."""
+    """Checks tokens by the key in a file. Raises TokenKeyError for an unusable key."""
     key, algorithm = read_key(path)
 
     @app.before_request
     def authorize() -> None:
-        if request.path not in OPEN:
-            g.actor = subject_of(request.headers.get("Authorization"), key, algorithm)
+        if request.path in OPEN:
+            return
+        g.token = token_of(request.headers.get("Authorization"), key, algorithm)
+        if g.token.scopes.isdisjoint(SCOPES):
+            raise InsufficientScope("infer")

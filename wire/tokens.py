@@ -7,11 +7,13 @@ P-256), HS256 for any other content, which is the secret. A token must have an e
 import json
 import re
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
@@ -30,6 +32,9 @@ from cryptography.x509 import load_der_x509_certificate
 # RFC 7518, 3.2: the key must be at least as long as the hash.
 SECRET_BYTES = 32
 
+# infer: predictions, explanations and descriptions. admin: also load and unload models.
+SCOPES = ("infer", "admin")
+
 # A secret, or a key object of cryptography; public and private keys have no common type in PyJWT's
 # signatures.
 Key = Any
@@ -37,6 +42,13 @@ Key = Any
 
 class TokenKeyError(ValueError):
     """The key file is invalid."""
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A valid token: who sends it, and what it permits."""
+
+    subject: str
+    scopes: frozenset[str]
 
 
 class NoToken(jwt.InvalidTokenError):
@@ -95,14 +107,17 @@ def _is_public(content: bytes) -> bool:
     return False
 
 
-def make_token(key: Key, algorithm: str, subject: str, seconds: float) -> str:
+def make_token(
+    key: Key, algorithm: str, subject: str, seconds: float, scopes: Collection[str] = ("infer",)
+) -> str:
     """A token for `subject` that expires after `seconds`."""
     now = int(time.time())
-    return jwt.encode({"sub": subject, "iat": now, "exp": now + int(seconds)}, key, algorithm)
+    claims = {"sub": subject, "iat": now, "exp": now + int(seconds), "scope": " ".join(scopes)}
+    return jwt.encode(claims, key, algorithm)
 
 
-def subject_of(header: str | None, key: Key, algorithm: str) -> str:
-    """The subject of a request's Authorization header.
+def read_token(header: str | None, key: Key, algorithm: str) -> Token:
+    """The token of a request's Authorization header; without the claim `scope`, it may infer.
 
     Raises NoToken, or one of PyJWT's InvalidTokenError.
     """
@@ -110,4 +125,5 @@ def subject_of(header: str | None, key: Key, algorithm: str) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise NoToken("a bearer token is required")
     claims = jwt.decode(token.strip(), key, [algorithm], options={"require": ["exp"]})
-    return str(claims.get("sub", "token"))
+    scopes = str(claims.get("scope", "infer")).split()
+    return Token(str(claims.get("sub", "token")), frozenset(scopes))

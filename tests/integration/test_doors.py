@@ -15,9 +15,12 @@ import dashboard.app
 import dashboard.settings
 import hospital.settings
 import hospital.streamer_aiohttp
+import modelapi.server
+import modelapi.settings
 import wire.hosts
 import wire.settings
 from embedded import front
+from tests.support.modelapi_server import copy_models
 
 ASK = Callable[[TestClient[Any, Any]], Awaitable[Any]]
 
@@ -57,8 +60,7 @@ def front_app(folder: Path, **settings: str) -> web.Application:
 MAKE = pytest.mark.parametrize("make", [hospital_app, dashboard_app, front_app])
 
 
-@MAKE
-@pytest.mark.parametrize(
+HOSTS = pytest.mark.parametrize(
     ("host", "refused"),
     [
         ("localhost:5000", False),
@@ -76,6 +78,10 @@ MAKE = pytest.mark.parametrize("make", [hospital_app, dashboard_app, front_app])
         ("[::1].example.org", True),
     ],
 )
+
+
+@MAKE
+@HOSTS
 def test_only_allowed_host_names_are_answered(
     make: Callable[..., web.Application],
     host: str,
@@ -98,6 +104,22 @@ def test_only_allowed_host_names_are_answered(
         assert len(text.splitlines()) == 1
 
 
+@HOSTS
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/api/model", "/v2", "/docs", "/nothing"])
+def test_the_model_api_answers_to_its_own_names_only(
+    host: str, refused: bool, path: str, tmp_path: Path
+) -> None:
+    models = copy_models(tmp_path / "models", "formula")
+    names = wire.settings.HostNames.parse("ward.example.org, Wall.example.org")
+    settings = modelapi.settings.Settings(models, tmp_path / "s.sqlite", allowed_hosts=names)
+    client = modelapi.server.create_app(settings).test_client()
+    answer = client.get(path, headers={"Host": host})
+    assert (answer.status_code == 421) == refused
+    if refused:
+        assert answer.content_type == "application/problem+json"
+        assert "ALLOWED_HOSTS" in answer.text
+
+
 @pytest.mark.parametrize("module", [wire.hosts])
 def test_docstring_examples_pass(module: Any) -> None:
     found = doctest.testmod(module)
@@ -109,7 +131,12 @@ def test_the_front_sets_the_address_of_the_client_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def told(request: web.Request) -> web.Response:
-        return web.json_response([request.path, request.headers.getall("X-Forwarded-For")])
+        return web.json_response(
+            [
+                request.path,
+                *(request.headers.getall(f"X-Forwarded-{name}") for name in ("For", "Host")),
+            ]
+        )
 
     async def question(client: TestClient[Any, Any]) -> list[Any]:
         app = web.Application()
@@ -117,8 +144,8 @@ def test_the_front_sets_the_address_of_the_client_itself(
         async with TestServer(app) as behind:
             for port in ("MODELAPI_PORT", "DASHBOARD_PORT"):
                 monkeypatch.setenv(port, str(behind.port))
-            said = {"x-forwarded-for": "192.0.2.1"}
+            said = {"x-forwarded-for": "192.0.2.1", "x-forwarded-host": "h", "Host": "localhost:1"}
             async with client.get("/v2/models", headers=said) as answer:
                 return list(json.loads(await answer.text()))
 
-    assert ask(front.create_app(), question) == ["/v2/models", ["127.0.0.1"]]
+    assert ask(front.create_app(), question) == ["/v2/models", ["127.0.0.1"], ["localhost:1"]]

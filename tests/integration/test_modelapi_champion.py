@@ -161,7 +161,7 @@ def test_an_invalid_shadow_does_not_block_a_promotion(
     run(models, state, "promote plain 1")
     registry.refresh()
     assert in_use(registry) == ("plain/1", "formula/1")
-    assert "shadow news2/2017 refused" in caplog.text
+    assert "shadow news2/2017 cannot be served" in caplog.text
 
 
 def test_a_loaded_model_survives_damage_of_its_files(

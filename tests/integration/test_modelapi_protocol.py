@@ -173,9 +173,7 @@ class TestTritonClient:
         until(lambda: ready() == {True})
         with pytest.raises(InferenceServerException, match="formula is in use"):
             client.unload_model("formula")
-        with pytest.raises(
-            InferenceServerException, match="models can only be loaded from the repository"
-        ):
+        with pytest.raises(InferenceServerException, match="models come from the repository"):
             client.load_model("qsofa", config="{}")
 
     def test_statistics(self, client: triton.InferenceServerClient) -> None:
@@ -242,76 +240,82 @@ class TestMLServerTypes:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "field"),
     [
-        ({"inputs": 3}, "Expected `array`, got `int`"),
-        ({"inputs": [{"name": "age"}]}, "missing required field `shape`"),
-        ({"inputs": []}, "age: is missing"),
-        ({"outputs": [{"name": "nothing"}]}, "nothing: is not an output"),
+        ({"inputs": 3}, "inputs"),
+        ({"inputs": [{"name": "age"}]}, "inputs[0]"),
+        ({"inputs": []}, "age"),
+        ({"outputs": [{"name": "nothing"}]}, "nothing"),
         (
             {"outputs": [{"name": "probability", "parameters": {"classification": 1}}]},
-            "classification is not supported",
+            "probability",
         ),
+        ({"parameters": {"binary_data_output": 1}}, "parameters.binary_data_output"),
     ],
 )
-def test_a_request_that_does_not_fit_is_rejected(
-    flask: FlaskClient, change: dict[str, Any], words: str
+def test_a_request_that_does_not_fit_is_an_error_of_that_member(
+    flask: FlaskClient, change: dict[str, Any], field: str
 ) -> None:
-    refused(flask, {**document(ROW), **change}, words)
+    refused(flask, {**document(ROW), **change}, field)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "field"),
     [
-        ({"name": "ages"}, "ages: is not an input"),
-        ({"name": "last_blood_pressure"}, "last_blood_pressure: is given twice"),
-        ({"shape": [2]}, "age: has 1 values, its shape is [2]"),
-        ({"shape": [2], "data": [1, 2]}, "last_blood_pressure: has 1 rows, age has 2"),
-        ({"shape": [1, 2]}, "shape must be"),
-        ({"shape": [-1]}, "shape must be"),
-        ({"shape": []}, "shape must be"),
-        ({"datatype": "BYTES"}, "datatype must be"),
-        ({"data": ["1"]}, "data must be numbers"),
-        ({"data": [True]}, "data must be numbers"),
-        ({"data": [[1, 2]]}, "data must be numbers"),
-        ({"data": 1}, "must have either data"),
-        ({"data": [None]}, "age: is required"),
-        ({"data": [10**400]}, "age: must be finite"),
-        ({"data": [float("inf")]}, "age: must be finite"),
-        ({"parameters": {"binary_data_size": 8}}, "the body has 0 more bytes"),
-        ({"parameters": {"shared_memory_region": "x"}}, "shared memory is not supported"),
+        ({"name": "ages"}, "ages"),
+        ({"name": "last_blood_pressure"}, "last_blood_pressure"),
+        ({"shape": [2]}, "age"),
+        ({"shape": [2], "data": [1, 2]}, "last_blood_pressure"),
+        ({"shape": [1, 2]}, "age"),
+        ({"shape": [-1]}, "inputs[0].shape[0]"),
+        ({"shape": []}, "inputs[0].shape"),
+        ({"shape": [1, 1, 1]}, "inputs[0].shape"),
+        ({"shape": [10**30]}, "inputs[0].shape[0]"),
+        ({"datatype": "BYTES"}, "age"),
+        ({"data": ["1"]}, "age"),
+        ({"data": [True]}, "age"),
+        ({"data": [[1, 2]]}, "age"),
+        ({"data": [[[1]]]}, "age"),
+        ({"data": []}, "age"),
+        ({"data": 1}, "age"),
+        ({"data": [None]}, "age"),
+        ({"data": [10**400]}, "age"),
+        ({"data": [float("inf")]}, "age"),
+        ({"parameters": {"binary_data_size": 8}}, "age"),
+        ({"parameters": {"binary_data_size": -1}}, "inputs[0].parameters.binary_data_size"),
+        ({"parameters": {"shared_memory_region": "x"}}, "age"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_rejected(
-    flask: FlaskClient, change: dict[str, Any], words: str
+def test_a_tensor_that_does_not_fit_is_an_error_of_that_tensor(
+    flask: FlaskClient, change: dict[str, Any], field: str
 ) -> None:
     asked = document(ROW)
     asked["inputs"][0] |= change
-    refused(flask, asked, words)
+    refused(flask, asked, field)
 
 
-def refused(flask: FlaskClient, asked: Any, words: str) -> None:
-    # The standard library's spelling of infinity and NaN, which is not valid JSON.
+def refused(flask: FlaskClient, asked: Any, field: str) -> None:
+    # The standard library's way to write infinity and NaN, which is not JSON's.
     answer = flask.post("/v2/models/formula/infer", data=json.dumps(asked))
     assert answer.status_code == 400
     assert answer.content_type == "application/problem+json"
     assert answer.json is not None
-    assert words in answer.json["error"]
+    assert answer.json["field"] == field
 
 
 @pytest.mark.parametrize(
-    ("size", "header", "extra", "words"),
+    ("size", "header", "extra", "field"),
     [
-        (8, None, b"", "is not JSON"),
+        (8, None, b"", None),
         (8, "99999", b"", "Inference-Header-Content-Length"),
         (8, "-1", b"", "Inference-Header-Content-Length"),
-        (4, "right", b"", "binary_data_size is 4, [1] of FP64 takes 8"),
-        (8, "right", b"xy", "2 bytes that belong to no input"),
-        ("8", "right", b"", "binary_data_size is '8'"),
+        (4, "right", b"", "age"),
+        (8, "right", b"xy", None),
+        ("8", "right", b"", "inputs[0].parameters.binary_data_size"),
     ],
 )
-def test_a_binary_part_that_does_not_fit_is_rejected(
-    flask: FlaskClient, size: Any, header: str | None, extra: bytes, words: str
+def test_a_binary_part_that_does_not_fit_is_an_error(
+    flask: FlaskClient, size: Any, header: str | None, extra: bytes, field: str | None
 ) -> None:
     asked = {
         "inputs": [
@@ -332,7 +336,7 @@ def test_a_binary_part_that_does_not_fit_is_rejected(
     )
     assert answer.status_code == 400
     assert answer.json is not None
-    assert words in answer.json["error"]
+    assert answer.json.get("field") == field
 
 
 def test_null_and_one_column_shapes_are_accepted(flask: FlaskClient) -> None:
@@ -430,8 +434,8 @@ def test_one_matrix_of_all_features(
         ([1, 3], [1, 2, 3]),
         ([4], [1, 2, 3, 4]),
         ([2, 4], [1] * 7),
-        ([-1, 4], []),
         ([1, 4], [[1], [2]]),
+        ([2, 4], [[1] * 3, [1] * 5]),
     ],
 )
 def test_a_matrix_of_another_shape_is_rejected(
@@ -490,6 +494,12 @@ def test_requests_of_another_site_are_rejected(
     assert (answer.status_code, answer.content_type) == (403, "application/problem+json")
 
 
-def test_a_page_of_this_site_is_answered(flask: FlaskClient) -> None:
-    headers = {"Origin": "http://localhost:5000", "Sec-Fetch-Site": "same-origin"}
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://localhost:5000", "Sec-Fetch-Site": "same-origin"},
+        {"Origin": "https://ward.example.org", "X-Forwarded-Host": "ward.example.org"},
+    ],
+)
+def test_a_page_of_this_site_is_answered(flask: FlaskClient, headers: dict[str, str]) -> None:
     assert flask.post("/api/model?model=formula", json=ROW, headers=headers).status_code == 200

@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelapi.server import BODY_LIMIT, create_app
+from modelapi.limits import BODY
+from modelapi.server import create_app
 from modelapi.settings import Settings
 from tests.support.modelapi_server import MODELS, ROW, copy_models
 from wire.settings import SettingError, read
@@ -160,7 +161,7 @@ def test_a_body_of_another_type_is_rejected(client: FlaskClient) -> None:
 
 
 def test_a_too_large_body_is_rejected_compressed_or_not(client: FlaskClient) -> None:
-    plain = b" " * (BODY_LIMIT + 1)
+    plain = b" " * (BODY + 1)
     for body, headers in ((plain, {}), (gzip.compress(plain), {"Content-Encoding": "gzip"})):
         answer = client.post(
             "/api/model", data=body, headers=headers, content_type="application/json"

@@ -57,7 +57,7 @@ def keys(request: pytest.FixtureRequest, tmp_path: Path) -> Keys:
 
 def serve(folder: Path, key: Path) -> FlaskClient:
     models = copy_models(folder / "models", "formula")
-    return create_app(Settings(models, folder / "s.sqlite", key)).test_client()
+    return create_app(Settings(models, folder / "s.sqlite", token_key_file=key)).test_client()
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def refused(client: FlaskClient, authorization: str | None, name: str, message: 
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    return {"sub": "tool", "exp": time.time() + 60, **changes}
+    return {"sub": "tool", "exp": time.time() + 60, "scope": "infer admin", **changes}
 
 
 def test_a_valid_token_is_accepted(client: FlaskClient, keys: Keys) -> None:
@@ -90,7 +90,9 @@ def test_a_valid_token_is_accepted(client: FlaskClient, keys: Keys) -> None:
 
 def test_the_printed_token_is_accepted(client: FlaskClient, keys: Keys, tmp_path: Path) -> None:
     code, token, _ = command(
-        tmp_path / "models", tmp_path / "s", "token", "--key", str(keys.signing), "--days", "1"
+        tmp_path / "models",
+        tmp_path / "s",
+        *("token", "--key", str(keys.signing), "--days", "1", "--scope", "admin"),
     )
     assert code == 0
     assert call(client, f"Bearer {token.strip()}").status_code == 200
@@ -164,7 +166,11 @@ def test_only_health_stays_open(client: FlaskClient) -> None:
     "said",
     [
         {"X-Forwarded-For": "192.0.2.1"},
+        {"X-Forwarded-Proto": "https"},
+        {"X-Real-IP": "192.0.2.1"},
         {"Forwarded": "for=192.0.2.1"},
+        {"Via": "1.1 proxy"},
+        {"Sec-Fetch-Site": "same-origin"},
         {"Origin": "http://localhost"},
     ],
 )
@@ -185,13 +191,61 @@ def test_without_tokens_models_are_not_changed_from_outside(
 @pytest.mark.parametrize("action", ["load", "unload"])
 def test_a_token_changes_models_from_outside(tmp_path: Path, keys: Keys, action: str) -> None:
     models = copy_models(tmp_path / "models", "formula", "qsofa")
-    client = create_app(Settings(models, tmp_path / "s.sqlite", keys.file)).test_client()
+    client = create_app(
+        Settings(models, tmp_path / "s.sqlite", token_key_file=keys.file)
+    ).test_client()
     token = jwt.encode(claims(), keys.private, keys.algorithm)
     answer = client.post(
         f"/v2/repository/models/qsofa/{action}",
         headers={"X-Forwarded-For": "192.0.2.1", "Authorization": f"Bearer {token}"},
     )
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("scope", "infers", "changes"),
+    [
+        ("infer", 200, 403),
+        ("admin", 200, 200),
+        ("admin infer", 200, 200),
+        (None, 200, 403),
+        ("openid profile", 403, 403),
+        ("", 403, 403),
+        (["admin"], 403, 403),
+        ("administrator", 403, 403),
+    ],
+)
+def test_a_scope_permits_its_own_routes(
+    tmp_path: Path, scope: Any, infers: int, changes: int
+) -> None:
+    (tmp_path / "key").write_text(SECRET)
+    client = serve(tmp_path, tmp_path / "key")
+    held = claims() if scope is None else claims(scope=scope)
+    if scope is None:
+        del held["scope"]
+    headers = {"Authorization": f"Bearer {jwt.encode(held, SECRET, 'HS256')}"}
+    routes = {
+        ("POST", "/api/model"): infers,
+        ("GET", "/api/model"): infers,
+        ("POST", "/v2/repository/index"): infers,
+        ("POST", "/v2/repository/models/formula/load"): changes,
+        ("POST", "/v2/repository/models/nobody/unload"): changes if changes == 403 else 404,
+    }
+    for (method, path), status in routes.items():
+        answer = client.open(
+            path, method=method, json=ROW if "api" in path else None, headers=headers
+        )
+        assert answer.status_code == status
+        if status == 403:
+            assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
+
+
+def test_the_printed_token_may_infer_only_unless_told(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(SECRET)
+    printed = ("token", "--key", str(tmp_path / "key"))
+    for arguments, scope in (((), "infer"), (("--scope", "admin"), "admin")):
+        _, token, _ = command(tmp_path, tmp_path / "s", *printed, *arguments)
+        assert jwt.decode(token.strip(), SECRET, ["HS256"])["scope"] == scope
 
 
 def test_without_a_key_no_token_is_required(tmp_path: Path) -> None:

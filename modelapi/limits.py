@@ -1,0 +1,21 @@
+"""How much one request may ask for.
+
+Together the limits keep a request below 200 MB of memory and 2 seconds of CPU time.
+"""
+
+from modelapi.api_errors import TooLarge
+
+# Bytes of a body, packed and unpacked. nginx has the same limit.
+BODY = 8 * 1024 * 1024
+# Bytes of a body that asks for a change of the models.
+SMALL_BODY = 64 * 1024
+ROWS = 100_000
+# Rows times features.
+VALUES = 1_000_000
+
+
+def require_size(rows: int, features: int) -> None:
+    """Raises TooLarge for more rows of so many features than a request may have."""
+    most = min(ROWS, VALUES // features)
+    if rows > most:
+        raise TooLarge(f"Takes at most {most} rows of {features} features, not {rows}.")
