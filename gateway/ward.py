@@ -141,7 +141,7 @@ class Ward:
             self._join(prior, survivor, fact.at)
 
     def _join(self, prior: int, survivor: int, at: Moment) -> None:
-        """Withdraws all readings of one patient, and sends them again for the other."""
+        """Withdraws all readings of `prior`, and sends them again for `survivor`."""
         refs = self._readings.refs.of_patient(prior)
         stays = self._beds.stays
         for ref in refs:

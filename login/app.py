@@ -72,7 +72,7 @@ class Login:
         return response
 
     async def log_out(self, request: web.Request) -> web.Response:
-        """POST /logout. From another site it comes without the cookie, and ends nothing."""
+        """POST /logout. A request from another site has no cookie, so it ends no session."""
         if self.oidc is not None:
             return web.Response(status=303, headers={"Location": SIGN_OUT})
         if user := self._sessions.user(request):

@@ -16,7 +16,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ByStay:
-    """One place per reading; a stay is numbered from 0."""
+    """Arrays with one place per reading, and the numbers of the stays, from 0."""
 
     stay: Integers  # of each reading, numbered from 0
     at: Integers  # seconds since midnight of the day of admission

@@ -258,7 +258,7 @@ class TestSplit:
         # Patients with a second stay are only on the first side.
         assert len(past.y) + len(now.y) < len(rows.y)
 
-    def test_by_cohort_is_also_by_patient(self, rows: Rows) -> None:
+    def test_a_split_by_cohort_separates_patients_too(self, rows: Rows) -> None:
         past, now = split(rows, Split(by="cohort", train=("a",), test=("b",)))
         assert set(past.about["cohort"]) == {"a"}
         assert set(now.about["cohort"]) == {"b"}

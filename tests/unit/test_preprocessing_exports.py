@@ -157,7 +157,7 @@ class TestUnits:
 
 
 class TestEncodings:
-    def test_bytes_of_windows_1252_in_a_utf_8_file(
+    def test_bytes_of_windows_1252_are_read_in_a_utf_8_file(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         body = "1;2019-02-15;7;température;1\n".encode()

@@ -93,7 +93,7 @@ class IcuStay(NamedTuple):
 def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
     """Yields every stay, then the readings stay by stay, each in order of time."""
     report.notes += [
-        "a stay is one in an ICU, and its discharge the one from there",
+        "stays and discharges are those of the ICU, not of the hospital",
         "pat_id is uniquepid without its hyphen: 002-10009 is 200010009",
         "the source has no dates: admission days are invented (a day of 2019 by hospital stay), so "
         "the order of a patient's hospital stays is too; times of the day are as in the source",
