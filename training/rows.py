@@ -54,7 +54,7 @@ def sample(stream: Stream, hours: tuple[int, ...], more: tuple[int, ...] = ()) -
 
     For each hour, selects a stay's last reading since the previous hour in the list. A stay without
     a reading in between has no row, because it may be over. `more`: hours sampled in the same way
-    for themselves; a reading that is a row already is not another one.
+    in a list of their own; a reading becomes a row at most once.
     """
     rows = _last_before(stream, hours)
     if more:

@@ -433,7 +433,7 @@ def test_it_does_not_start_without_users_once_published(
     ("name", "password"),
     [("ada", "short"), ("a da", SECRET)],
 )
-def test_an_invalid_new_user_is_reported_in_one_line(tmp_path: Path, name: str, password: str) -> None:
+def test_an_invalid_user_is_reported_in_one_line(tmp_path: Path, name: str, password: str) -> None:
     path = tmp_path / "login.sqlite"
     done = run("add", name, stdin=f"{password}\n", LOGIN_FILE=str(path))
     assert done.returncode == 1
