@@ -143,7 +143,7 @@ class Board:
 
 def is_live(answer: Mapping[str, Any]) -> bool:
     """Whether the source is the gateway of a live ward, by its answer to GET /health."""
-    return answer.get("mode") == "live"
+    return "senders" in answer
 
 
 def _tool_error(observed: Observation) -> str | None:

@@ -100,7 +100,7 @@ def test_a_valid_address_is_accepted_unchanged(settings: Any, key: str, value: s
 def test_make_run_rejects_another_redis(tmp_path: Path) -> None:
     ports = {port: str(free_port()) for port in PORTS}
     environ = environment(tmp_path, ports | {"REDIS_URL": "redis://127.0.0.1:6379/0"})
-    with pytest.raises(CannotRun, match="leave it unset"):
+    with pytest.raises(CannotRun, match="unset REDIS_URL"):
         prepare(tmp_path, environ)
 
 

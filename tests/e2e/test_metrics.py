@@ -213,7 +213,7 @@ def test_rules_alerts_and_dashboard_query_existing_metrics(told: Told) -> None:
 
 def test_no_metric_names_a_patient_or_a_stream(told: Told) -> None:
     labels = set(re.findall(r'(\w+)="', "\n".join(told.metrics.values())))
-    allowed = {"partition", "code", "when", "peer", "le", "file", "route", "status"}
+    allowed = {"partition", "code", "kind", "when", "peer", "le", "file", "route", "status"}
     allowed |= {"model", "version", "generation", "implementation", "major", "minor", "patchlevel"}
     assert labels <= allowed
 

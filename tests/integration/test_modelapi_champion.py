@@ -149,7 +149,7 @@ def test_the_old_model_keeps_serving_when_the_new_one_is_invalid(
         registry.refresh()
     assert in_use(registry) == ("formula/1",)
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert line.startswith("champion plain/1 refused: ")
+    assert line.startswith("champion plain/1 cannot be served: ")
     assert line.endswith("formula/1 remains the champion")
 
 

@@ -173,7 +173,7 @@ class TestTritonClient:
         until(lambda: ready() == {True})
         with pytest.raises(InferenceServerException, match="formula is in use"):
             client.unload_model("formula")
-        with pytest.raises(InferenceServerException, match="models come from the repository"):
+        with pytest.raises(InferenceServerException, match="from the repository"):
             client.load_model("qsofa", config="{}")
 
     def test_statistics(self, client: triton.InferenceServerClient) -> None:
