@@ -59,7 +59,7 @@ def value(table: str, name: str, seq: int) -> Any:
         return 0
     if name == "day" or name.startswith("date_"):
         return "2150-01-01"
-    if name.endswith("_at"):
+    if name == "clock" or name.endswith("_at"):
         return "2150-01-01 00:00:00"
     if name == "alarm":
         return None
