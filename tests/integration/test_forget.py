@@ -55,14 +55,14 @@ def rows(table: str) -> list[dict[str, Any]]:
 
 def value(table: str, name: str, seq: int) -> Any:
     kind = HINTS[table][name]
+    if kind == str | None:
+        return None
     if name == "part":
         return 0
     if name == "day" or name.startswith("date_"):
         return "2150-01-01"
     if name == "clock" or name.endswith("_at"):
         return "2150-01-01 00:00:00"
-    if name == "alarm":
-        return None
     if name == "features":
         return "[]"
     return "x" if kind in (str, str | None) else seq if kind in (int, int | None) else 1.5
