@@ -1,6 +1,7 @@
 """JSON, FHIR and the stream of a real gateway."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -145,6 +146,35 @@ def test_the_stream_resumes_and_answers_410_for_removed_messages(tmp_path: Path)
         (400, ""),
         (400, ""),
     ]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://example.org"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_page_of_another_site_cannot_send_messages(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    async def run() -> tuple[list[int], int]:
+        async with gateway(tmp_path / "log") as running:
+            found = []
+            for path in ("/messages", "/fhir"):
+                # A form or a text of a page, for which the browser asks no permission.
+                data = json.dumps(READING)
+                plain = {"Content-Type": "text/plain"} | headers
+                async with running.http.post(
+                    running.url + path, data=data, headers=plain
+                ) as answer:
+                    found.append(answer.status)
+            async with running.http.get(running.url + "/health") as answer:
+                return found, (await answer.json())["messages"]
+
+    assert asyncio.run(run()) == ([403, 403], 0)
 
 
 def test_a_token_is_required_with_a_key(tmp_path: Path) -> None:
