@@ -1,9 +1,9 @@
 """The page of drift: each figure of the last stream days against its band in training."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 
@@ -13,6 +13,7 @@ from dashboard.pages import ready, render, stream_of
 from dashboard.rows import day
 from dashboard.sparkline import HEIGHT, path, scaled
 from dashboard.topic import Fields
+from wire.drift import DriftRow
 from wire.vitals import vital
 
 DAYS = 30
@@ -28,27 +29,13 @@ FIGURES = {
 PERCENT = ("known", "risk", "rejected")
 
 
-class Point(NamedTuple):
-    """A row of table `drift`; low and high are None while there are too few stays to tell."""
-
-    day: date
-    model: str
-    version: str
-    parameter: str
-    figure: str
-    stays: int
-    value: float | None
-    low: float | None
-    high: float | None
-
-    @property
-    def state(self) -> str:
-        """`outside` or `within` the band, `few` stays, or `none` without a value."""
-        if self.value is None:
-            return "none"
-        if self.low is None or self.high is None:
-            return "few"
-        return "within" if self.low <= self.value <= self.high else "outside"
+def state(row: DriftRow) -> str:
+    """`outside` or `within` the band, `few` stays, or `none` without a value."""
+    if row.value is None:
+        return "none"
+    if row.low is None or row.high is None:
+        return "few"
+    return "within" if row.low <= row.value <= row.high else "outside"
 
 
 async def drift(request: web.Request) -> web.Response:
@@ -67,23 +54,23 @@ async def drift(request: web.Request) -> web.Response:
         page=poller.shelf.ward(None).topic.content.get("page"),
         query=f"?stream={stream}" if stream else "",
         models=models,
-        newest=formats.day(max(point.day for point in points)) if points else "",
+        newest=formats.day(day(max(point.day for point in points))) if points else "",
         days=DAYS,
     )
 
 
-def _read(database: Database, stream: str) -> list[Point]:
+def _read(database: Database, stream: str) -> list[DriftRow]:
     newest = database.rows(queries.NEWEST_DRIFT, stream)[0][0]
     if newest is None:
         return []
     since = day(newest) - timedelta(days=DAYS - 1)
     rows = database.rows(queries.DRIFT, stream, since.isoformat())
-    points = [Point(day(row[0]), *row[1:]) for row in rows]
+    points = [DriftRow(row[0], str(row[1]), *row[2:]) for row in rows]
     order = list(FIGURES)
     return sorted(points, key=lambda p: (p.model, p.version, p.parameter, order.index(p.figure)))
 
 
-def _rows(points: list[Point]) -> Iterator[Fields]:
+def _rows(points: list[DriftRow]) -> Iterator[Fields]:
     """A row per parameter and figure, as of the newest day."""
     last = max(point.day for point in points)
     for (parameter, figure), group in groupby(points, lambda p: (p.parameter, p.figure)):
@@ -99,8 +86,8 @@ def _rows(points: list[Point]) -> Iterator[Fields]:
             "band": f"{_text(figure, now.low)} to {_text(figure, now.high)}"
             if now.low is not None
             else "too few stays to tell",
-            "state": now.state,
-            "outside": sum(point.state == "outside" for point in some),
+            "state": state(now),
+            "outside": sum(state(point) == "outside" for point in some),
             **_curve(some, last),
         }
 
@@ -111,7 +98,7 @@ def _text(figure: str, value: float | None) -> str:
     return formats.percent(value) if figure in PERCENT else formats.number(value, 2)
 
 
-def _curve(points: Sequence[Point], last: date) -> Fields:
+def _curve(points: Sequence[DriftRow], last: str) -> Fields:
     """Paths of the value and of the band over the last DAYS days, on the same axis."""
     known = [point for point in points if point.value is not None]
     numbers: list[float] = [
@@ -120,8 +107,8 @@ def _curve(points: Sequence[Point], last: date) -> Fields:
     ]  # fmt: skip
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)
 
-    def place(point: Point, value: Any) -> tuple[float, float]:
-        return float(DAYS - 1 - (last - point.day).days), scaled(float(value), low, high)
+    def place(point: DriftRow, value: Any) -> tuple[float, float]:
+        return float(DAYS - 1 - (day(last) - day(point.day)).days), scaled(float(value), low, high)
 
     banded = [point for point in known if point.low is not None]
     edge = [place(point, point.high) for point in banded]

@@ -4,6 +4,7 @@ The cost of a query depends on the size of the ward and the length of a stay, no
 history; tests count the steps. `?` is the placeholder of an argument.
 """
 
+from wire.tables import columns
 from wire.vitals import VITALS
 
 # Pages indicate when there is more.
@@ -19,9 +20,7 @@ POSITIONS = "SELECT stream, part, seq, vitals_seq, committed_at FROM positions"
 
 NEWEST_DRIFT = "SELECT MAX(day) FROM drift WHERE stream = ?"
 
-DRIFT = """
-SELECT day, model, version, parameter, figure, stays, value, low, high FROM drift
-WHERE stream = ? AND day >= ?"""
+DRIFT = f"SELECT {', '.join(columns('drift'))} FROM drift WHERE stream = ? AND day >= ?"
 
 CHAMPION = "SELECT model, version FROM models WHERE role = 'champion' ORDER BY seen_at DESC LIMIT 1"
 

@@ -4,10 +4,13 @@
 those in the window (T - 6 h, T]. T is the stay's clock: the latest time of any of its readings so
 far (a late reading does not change it).
 
-    last, first   value with the greatest or the least (time, message number) min, max, mean std
-    sample standard deviation (n - 1); missing with fewer than two values count         0 without
-    readings trend least-squares slope per hour; missing with fewer than two different times delta
-    last - first age hours from the time of `last` to T
+    last, first   value with the greatest or the least (time, message number)
+    min, max, mean
+    std           sample standard deviation (n - 1); missing with fewer than two values
+    count         0 without readings
+    trend         least-squares slope per hour; missing with fewer than two different times
+    delta         last - first
+    age           hours from the time of `last` to T
 
 A missing value is None. Times are hours since midnight of the day of admission. No function here
 reads a clock, a file or a network.
