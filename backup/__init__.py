@@ -1,1 +1,1 @@
-"""Saves the tables, the models in use and the gateway's log to a folder, and restores them."""
+"""Saves all that the pipeline stores to a folder, and restores it."""

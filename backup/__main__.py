@@ -1,8 +1,9 @@
 """Backs up the running pipeline to a folder, and restores it.
 
-A backup holds the tables, the registry of models (which one is champion, and the history) and
-the gateway's log. It is taken while the pipeline runs. Restoring empties the queue as well: the
-pipeline then reads the stream again from where the restored tables end.
+A backup holds the tables, the registry of models (which one is champion, and the history), the
+gateway's log, and the users who may log in with their audit. It is taken while the pipeline runs.
+Restoring empties the queue as well: the pipeline then reads the stream again from where the
+restored tables end.
 
 The stack is compose's where its database runs, else that of `make run`.
 """
@@ -20,9 +21,7 @@ def stack_of(name: str | None) -> Stack:
     """The stack of this name: compose or local. Raises BackupError."""
     if name == "compose" or (name is None and compose.runs()):
         return compose.ComposeStack()
-    from backup.local import (
-        LocalStack,
-    )  # imported here, because it needs the packages of `make run`
+    from backup.local import LocalStack  # here: it needs the packages of `make run`
 
     return LocalStack()
 

@@ -12,7 +12,9 @@ from typing import IO, Any, Protocol
 
 CONTENTS = "backup.json"
 # In this order: the tables hold nothing that the gateway's log does not.
-PARTS = ("tables", "models", "gateway")
+PARTS = ("tables", "models", "gateway", "login")
+# Logs that only grow. One that is there holds all that the backup does, and what came after.
+KEPT = ("gateway", "login")
 BLOCK = 1 << 20
 
 
@@ -70,16 +72,18 @@ def restore(stack: Stack, folder: Path) -> Iterator[str]:
     """Restores a backup and yields a line per part. Raises BackupError before it changes anything
     when the backup is damaged.
 
-    The gateway's log is restored only where there is none: the log that is there may hold messages
-    that came after the backup, and the tables are made from it again.
+    A part of KEPT is restored only where there is none: what came after the backup would be lost.
+    The tables are made from the gateway's log again.
     """
     contents = _check(stack, folder)
     with stack.stopped():
         for part in PARTS:
             if part not in contents["sha256"]:
+                if stack.exists(part):
+                    yield f"kept the {part} that is there: the backup has none"
                 continue
-            if part == "gateway" and stack.exists(part):
-                yield "kept the gateway's log, which may hold later messages"
+            if part in KEPT and stack.exists(part):
+                yield f"kept the {part} that is there, which may hold later entries"
                 continue
             with gzip.open(folder / f"{part}.gz") as content:
                 stack.write(part, content)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """The stack of docker-compose.yml: MySQL by mysqldump, SQLite files by a copy in their volume."""
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -9,13 +10,16 @@ from typing import IO
 from backup.archive import BLOCK, BackupError
 
 # The services that write or cache what a backup holds.
-WRITERS = ("buffer", "tool", "dashboard", "modelapi", "gateway")
+WRITERS = ("buffer", "tool", "dashboard", "modelapi", "gateway", "login")
 FILES = {
     "models": ("modelapi", "/var/lib/modelapi/models.sqlite"),
     "gateway": ("gateway", "/var/lib/gateway/log.sqlite"),
+    "login": ("login", "/var/lib/login/login.sqlite"),
 }
 EMPTY_QUEUE = "REDISCLI_AUTH=$(cat /run/secrets/redis/password) redis-cli FLUSHALL"
-EXISTS = "import os, sys; sys.exit(not os.path.exists(sys.argv[1]))"
+EXISTS = "import os, sys; print(os.path.exists(sys.argv[1]))"
+# Of all profiles: a service of one that is not named now may have stored something before.
+COMPOSE = ("docker", "compose", "--profile", "*")
 COPY = """
 import os, shutil, sqlite3, sys
 file, copy = sys.argv[1], sys.argv[1] + ".copy"
@@ -47,15 +51,17 @@ class ComposeStack:
         if part == "tables":
             return True
         service, file = FILES[part]
-        # The gateway has no volume before its profile was first used.
-        if service not in _lines("config", "--services") and not _lines("ps", "--quiet", service):
+        # A service has no volume before its profile is first used, and perhaps no image.
+        if not _has_volume(service):
             return False
-        return _run(*_python(service, EXISTS), file).returncode == 0
+        return _checked(*_python(service, EXISTS), file).strip() == "True"
 
     @contextmanager
     def read(self, part: str) -> Iterator[IO[bytes]]:
         if part == "tables":
-            command = ["exec", "-T", "tooldb", "mysqldump", "--no-tablespaces", "tooldb"]
+            # Restoring also drops tables that are newer than the backup.
+            whole = ("--add-drop-database", "--databases", "tooldb")
+            command = ["exec", "-T", "tooldb", "mysqldump", "--no-tablespaces", *whole]
         else:
             service, file = FILES[part]
             command = [*_python(service, COPY), file]
@@ -65,7 +71,7 @@ class ComposeStack:
 
     def write(self, part: str, content: IO[bytes]) -> None:
         if part == "tables":
-            command = ["exec", "-T", "tooldb", "mysql", "tooldb"]
+            command = ["exec", "-T", "tooldb", "mysql"]
         else:
             service, file = FILES[part]
             command = [*_python(service, REPLACE), file]
@@ -96,6 +102,18 @@ def runs() -> bool:
         return False
 
 
+def _has_volume(service: str) -> bool:
+    project = json.loads(_checked("config", "--format", "json"))["name"]
+    labels = (f"project={project}", f"volume={service}")
+    filters = [f"--filter=label=com.docker.compose.{label}" for label in labels]
+    done = subprocess.run(
+        ["docker", "volume", "ls", "--quiet", *filters], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BackupError(f"docker volume ls: {_last_line(done.stderr)}")
+    return bool(done.stdout.strip())
+
+
 def _python(service: str, code: str) -> list[str]:
     """A Python program in a container of its own, with the service's volume."""
     return ["run", "--rm", "--no-deps", "-T", "--entrypoint", "python", service, "-c", code]
@@ -108,7 +126,7 @@ def _open(
     """A running compose command. Raises BackupError when it fails."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            ["docker", "compose", *command],
+            [*COMPOSE, *command],
             stdin=stdin,
             stdout=stdout,
             stderr=errors,
@@ -126,7 +144,7 @@ def _open(
 
 def _run(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        ["docker", "compose", *command],
+        [*COMPOSE, *command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

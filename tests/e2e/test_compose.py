@@ -80,6 +80,18 @@ class Stack:
             check=True,
         )
 
+    def gateway_log(self, statements: str) -> str:
+        """The rows of the last statement on the gateway's log, while no gateway runs."""
+        program = f"""
+import sqlite3
+with sqlite3.connect("/var/lib/gateway/log.sqlite") as log:
+    for statement in {statements!r}.split(";"):
+        rows = log.execute(statement).fetchall()
+print(rows)
+"""
+        once = ("--rm", "--no-deps", "-T", "--entrypoint", "python")
+        return self.compose("run", *once, "gateway", "-c", program).strip()
+
     def containers(self) -> dict[str, dict[str, Any]]:
         """`docker inspect` of each service's container, one-shots included."""
         ids = self.compose("--profile", "*", "ps", "--all", "--quiet").split()
@@ -169,6 +181,7 @@ def replayed(stack: Stack) -> Stack:
 
     messages = oracle.Expected(stack.patient_data, "live").messages
     wait_until(lambda: stored() > 0, "the first readings are stored")
+    stack.gateway_log("CREATE TABLE received (id); INSERT INTO received VALUES (1)")
     stack.backup("save", stack.backups)
     assert stored() < messages / 2, "the stream ended before the interruption"
     stack.compose("down")
@@ -206,7 +219,14 @@ def test_every_row_is_stored_once_after_down_and_up(replayed: Stack) -> None:
 
 def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: Stack) -> None:
     [saved] = replayed.backups.iterdir()
+    # No model was promoted, so there is no registry.
+    assert {file.stem for file in saved.glob("*.gz")} == {"tables", "gateway", "login"}
+    # Of a version after the backup, and of a profile that no command names now.
+    replayed.sql("CREATE TABLE newer (id INT)")
+    replayed.gateway_log("INSERT INTO received VALUES (2)")
     replayed.backup("restore", saved)
+    assert replayed.sql("SHOW TABLES LIKE 'newer'") == []
+    assert replayed.gateway_log("SELECT id FROM received") == "[(1,), (2,)]"
     wait_for_the_end(replayed)
     check_rows(replayed)
 
