@@ -89,7 +89,7 @@ class LiveStack(Programs):
 
     def _slow_sender(self) -> None:
         with suppress(OSError), _connected(self.mllp) as sender:
-            # Frames that are refused: they leave nothing in the log.
+            # Rejected frames, which leave nothing in the log.
             for _ in range(20_000):
                 sender.sendall(wrap(b"nonsense" * 10))
 

@@ -14,7 +14,7 @@ from gateway.remembered import remembered
 
 _ECHOED = (3, 4, 5, 6, 9, 11, 12, 18)  # fields of MSH
 
-SUCCESS, FAILURE, REFUSED = "A", "E", "R"  # the second letter of MSA-1
+SUCCESS, FAILURE, REJECTED = "A", "E", "R"  # the second letter of MSA-1
 
 
 def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> str:
@@ -29,13 +29,13 @@ def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> 
     return _text(message, code, zone, reason)
 
 
-def refusal(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
+def rejection(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
     """The AR for an unreadable or too long message, and its character set."""
     try:
         head = parse(content)
     except Unreadable:
         head = parse(b"MSH|^~\\&|")
-    return _text(head, "A" + REFUSED, zone, reason), head.charset
+    return _text(head, "A" + REJECTED, zone, reason), head.charset
 
 
 def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
@@ -91,7 +91,7 @@ def _text(message: Message, code: str, zone: ZoneInfo, reason: str) -> str:
     if code[1] != SUCCESS:
         number = "207" if code[1] == FAILURE else "200"
         condition = mark.component.join([number, "Application internal error", "HL70357"])
-        if code[1] == REFUSED:
+        if code[1] == REJECTED:
             condition = mark.component.join([number, "Unsupported message type", "HL70357"])
         lines.append(separator.join(["ERR", "", "", condition, "E", "", "", "", reason]))
     return "".join(line + "\r" for line in lines)

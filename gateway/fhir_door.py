@@ -26,8 +26,8 @@ _resource: "msgspec.json.Decoder[Resource]" = msgspec.json.Decoder(Resource)
 _bundle = msgspec.json.Decoder(Bundle)
 
 
-class Refused(Exception):
-    """The request is answered with an OperationOutcome. code: a FHIR issue type."""
+class InvalidRequest(Exception):
+    """A request cannot be stored; status and code (a FHIR issue type) are those of the answer."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(text)
@@ -61,8 +61,8 @@ class FhirDoor:
             sender = _sender(request)
             item = self._item(body, sender, [fact for _, facts in entries for fact in facts])
             await self._store(item)
-        except Refused as error:
-            return _refusal(error)
+        except InvalidRequest as error:
+            return _failed(error)
         results = [
             {
                 "response": {
@@ -83,17 +83,17 @@ class FhirDoor:
         body = await request.read()
         try:
             if kind not in TYPES:
-                raise Refused(404, "not-supported", f"{kind} is not supported")
+                raise InvalidRequest(404, "not-supported", f"{kind} is not supported")
             resource = _decode(body)
             if type(resource).__name__ != kind:
-                raise Refused(400, "invalid", f"resourceType is not {kind}")
+                raise InvalidRequest(400, "invalid", f"resourceType is not {kind}")
             if id and resource.id != id:
-                raise Refused(400, "invalid", f"{kind}.id differs from the id in the URL")
+                raise InvalidRequest(400, "invalid", f"{kind}.id differs from the id in the URL")
             resource = _with_id(resource, body)
             facts = self._facts(resource, self._reader, kind)
             known = await self._store(self._item(body, _sender(request), facts))
-        except Refused as error:
-            return _refusal(error)
+        except InvalidRequest as error:
+            return _failed(error)
         answer = json.loads(body) | {"id": resource.id}
         status = 200 if id and known else 201
         return _json(status, answer, {"Location": f"/fhir/{kind}/{resource.id}"})
@@ -102,11 +102,11 @@ class FhirDoor:
         try:
             bundle = _bundle.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(400, "structure", str(error)) from None
+            raise InvalidRequest(400, "structure", str(error)) from None
         if bundle.resource_type != "Bundle":
-            raise Refused(400, "invalid", "resourceType is not Bundle")
+            raise InvalidRequest(400, "invalid", "resourceType is not Bundle")
         if bundle.type not in ("transaction", "batch", "message", "collection", "history"):
-            raise Refused(422, "not-supported", f"Bundle.type {bundle.type[:20]!r}")
+            raise InvalidRequest(422, "not-supported", f"Bundle.type {bundle.type[:20]!r}")
         resources: list[tuple[str, Resource]] = []
         for number, entry in enumerate(bundle.entry):
             raw = bytes(entry.resource)
@@ -128,10 +128,10 @@ class FhirDoor:
         try:
             return list(reader.facts(resource))
         except Invalid as error:
-            raise Refused(422, "required", str(error)) from None
+            raise InvalidRequest(422, "required", str(error)) from None
         except Exception as error:
             metrics.FAULTS.inc()
-            raise Refused(422, "processing", f"{path}: {type(error).__name__}") from None
+            raise InvalidRequest(422, "processing", f"{path}: {type(error).__name__}") from None
 
     def _item(self, body: bytes, sender: str, facts: list[Fact]) -> Item:
         received = Received(digest(b"fhir", body), time.time(), sender, "fhir", body)
@@ -142,7 +142,7 @@ class FhirDoor:
         try:
             return (await self._inbox.put(item)).known is not None
         except DiskFailed:
-            raise Refused(
+            raise InvalidRequest(
                 503, "transient", "the resource could not be stored; send it again"
             ) from None
 
@@ -151,7 +151,7 @@ def _decode(body: bytes, path: str = "body") -> Resource:
     try:
         return _resource.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(400, "structure", f"{path}: {error}") from None
+        raise InvalidRequest(400, "structure", f"{path}: {error}") from None
 
 
 def _with_id(resource: Resource, body: bytes) -> Resource:
@@ -181,7 +181,7 @@ def _sender(request: web.Request) -> str:
     return (str(named) or "fhir")[:64]
 
 
-def _refusal(error: Refused) -> web.Response:
+def _failed(error: InvalidRequest) -> web.Response:
     metrics.NACKS.labels(str(error.status)).inc()
     return _outcome(error.status, "error", error.code, str(error))
 

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from gateway import metrics
-from gateway.answers import FAILURE, SUCCESS, answer, encode, refusal
+from gateway.answers import FAILURE, SUCCESS, answer, encode, rejection
 from gateway.connection import Answer, Connection, Limits
 from gateway.facts import Fact, Unusable
 from gateway.hl7 import Message, Unreadable, at, parse, split
@@ -112,9 +112,9 @@ class HL7Door:
         return Answer([future for _, future in pending], partial(self._answer, pending))
 
     def _refuse(self, frame: Frame, reason: str) -> Answer:
-        log.warning("refused a frame (AR): %s", reason)
+        log.warning("rejected a frame (AR): %s", reason)
         metrics.NACKS.labels("AR").inc()
-        text, charset = refusal(frame.content, self._reader.zone, reason)
+        text, charset = rejection(frame.content, self._reader.zone, reason)
         return Answer([], partial(encode, [text], charset, batch=False))
 
     def _item(self, raw: bytes, message: Message) -> Item:

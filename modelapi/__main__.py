@@ -201,7 +201,7 @@ def _list(repository: Repository, state: State) -> None:
         try:
             title = repository.load(ref).manifest.title
         except ArtifactError as error:
-            title = f"refused: {error}"
+            title = f"invalid: {error}"
         print(f"{ref.model:<20} {ref.version:<12} {role:<9} {title}")
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from flask import Flask, request
 
 from modelapi.api_errors import Forbidden, Misdirected
-from wire.hosts import is_ours, refusal
+from wire.hosts import is_ours, misdirected
 
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 
@@ -32,7 +32,7 @@ def register(app: Flask, names: Collection[str]) -> None:
     def check() -> None:
         host = request.headers.get("Host", "")
         if not is_ours(host, names):
-            raise Misdirected(refusal(host))
+            raise Misdirected(misdirected(host))
         if request.method in _SAFE:
             return
         site = request.headers.get("Sec-Fetch-Site", "same-origin")

@@ -40,7 +40,7 @@ class Publisher:
         self._answered: Declaration | None = None
         self._confirmed = time.monotonic()
         # Ignores an answer with other features for a stored version.
-        self._refused: bytes | None = None
+        self._conflicting: bytes | None = None
         # What is in Redis, and in the database too.
         self._published: bytes | None = None
 
@@ -84,9 +84,9 @@ class Publisher:
     def _replace(self, published: bytes | None, answered: bytes, declaration: Declaration) -> None:
         """Replaces the declaration, unless another tool has done so since it was read."""
         if changed := _changed(self._database.models(), model_rows(declaration)):
-            if answered != self._refused:
+            if answered != self._conflicting:
                 log.error("%s with other features than before: needs a new version", changed)
-            self._refused = answered
+            self._conflicting = answered
             return
         self._remember(answered)
         with self._redis.pipeline() as pipe:

@@ -31,7 +31,7 @@ class ModelUnavailable(Exception):
     """There is no valid answer; a later request may succeed."""
 
 
-class ModelRefused(Exception):
+class InvalidRows(Exception):
     """The model API rejected these rows."""
 
 
@@ -119,7 +119,7 @@ class ModelClient:
         return declaration
 
     def predict(self, model: Model, rows: Rows) -> list[float]:
-        """One probability per row. Raises ModelUnavailable or ModelRefused."""
+        """One probability per row. Raises ModelUnavailable or InvalidRows."""
         key = (model.model, model.version)
         rest, until = self._rests.get(key, (0.0, 0.0))
         if time.monotonic() < until:
@@ -149,7 +149,7 @@ class ModelClient:
             return self._predict(model, rows[:half]) + self._predict(model, rows[half:])
         # 404 is temporary too, for example while models/ is being copied.
         if response.status in (400, 422):
-            raise ModelRefused(response.data.decode("utf-8", "replace")[:200])
+            raise InvalidRows(response.data.decode("utf-8", "replace")[:200])
         if response.status != 200:
             raise ModelUnavailable(f"{self._url} answered {response.status}")
         try:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from tool import metrics
 from tool.database import Database
-from tool.model_client import Model, ModelClient, ModelRefused, ModelUnavailable
+from tool.model_client import InvalidRows, Model, ModelClient, ModelUnavailable
 from tool.times import now
 from wire.tables import PredictionRow
 
@@ -60,7 +60,7 @@ class CatchUp:
     ) -> int:
         try:
             answers = self._client.predict(model, features)
-        except ModelRefused as error:
+        except InvalidRows as error:
             if len(rows) > 1:
                 half = len(rows) // 2
                 first = self._ask(model, rows[:half], features[:half])

@@ -10,7 +10,7 @@ import msgspec
 from tool.aggregates import Value
 from tool.database import Changes
 from tool.features import FeatureSet, Stay
-from tool.model_client import Model, ModelClient, ModelRefused, ModelUnavailable, feature_set
+from tool.model_client import InvalidRows, Model, ModelClient, ModelUnavailable, feature_set
 from tool.result import Result
 from wire.tables import PendingRow, PredictionRow, ReadingRow
 
@@ -141,5 +141,5 @@ class Interview:
     def _predict(self, questions: Questions, model: Model) -> list[float] | None:
         try:
             return self._client.predict(model, questions.rows)
-        except (ModelUnavailable, ModelRefused):
+        except (ModelUnavailable, InvalidRows):
             return None

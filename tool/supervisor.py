@@ -37,7 +37,8 @@ STOP_SECONDS = 8.0
 def run(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT.
 
-    Raises SettingError if the port is taken, Refused if it cannot use the tables, and CannotStart.
+    Raises SettingError if the port is taken, PermanentFailure if it cannot use the tables, and
+    CannotStart.
     """
     with metrics.serving(
         settings.metrics_host, settings.metrics_port, settings.database_url
@@ -64,7 +65,7 @@ def prepare(settings: Settings) -> None:
 
 
 def create_tables(settings: Settings) -> None:
-    """Creates or upgrades the tables. Raises Refused or Unavailable."""
+    """Creates or upgrades the tables. Raises PermanentFailure or Unavailable."""
     database = database_of(settings)
     database.create_tables()
     database.close()

@@ -25,7 +25,7 @@ PATIENTS_PER_QUERY = 500
 
 
 def catch_up(database: Database, stream: str) -> None:
-    """Adds the readings that `vitals` does not include. Raises Refused or Unavailable."""
+    """Adds the readings that `vitals` does not include. Raises PermanentFailure or Unavailable."""
     while (behind := database.behind(stream)).positions:
         later: defaultdict[PatientStay, list[ReadingRow]] = defaultdict(list)
         for reading in behind.readings:

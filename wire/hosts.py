@@ -35,7 +35,7 @@ def is_ours(host: str, names: Collection[str]) -> bool:
     return name == "" or name in names or ADDRESS.fullmatch(name) is not None
 
 
-def refusal(host: str) -> str:
+def misdirected(host: str) -> str:
     """The text of a response with status 421."""
     return (
         f"{host!r} is not a name of this service: use localhost or an IP address, or add the name "
@@ -73,7 +73,7 @@ def only(names: Collection[str]) -> Middleware:
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "")
         if not is_ours(host, names):
-            raise web.HTTPMisdirectedRequest(text=f"{refusal(host)}\n")
+            raise web.HTTPMisdirectedRequest(text=f"{misdirected(host)}\n")
         if request.method not in SAFE and from_other_site(request.headers, host):
             raise web.HTTPForbidden(text="The request was sent from a page of another site.\n")
         return await handler(request)

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from embedded.stack import free_port
 from tests.support.servers import rows
-from tool.database import Changes, Database, Moved, Refused, Unavailable, connect
+from tool.database import Changes, Database, Moved, PermanentFailure, Unavailable, connect
 from wire.tables import (
     ModelRow,
     PendingRow,
@@ -102,7 +102,7 @@ class TestOneTransaction:
         )
         assert rows(url, "SELECT message FROM rejected") == [("{ 'raw' \\ \U0001f912 \x00",)]
         bad = batch(2, 4, readings=[reading(4), reading(2)], vitals=[vital(9, 0.0)])
-        with pytest.raises(Refused):
+        with pytest.raises(PermanentFailure):
             database.commit(bad)
         assert database.position("s", 0) == 2
         assert rows(url, "SELECT seq FROM readings ORDER BY seq") == [(1,), (2,)]
@@ -166,7 +166,7 @@ class TestOneTransaction:
     ) -> None:
         """As Unavailable they would be retried forever and block all later batches."""
         database.commit(batch(0, 1))
-        with pytest.raises(Refused):
+        with pytest.raises(PermanentFailure):
             database.commit(batch(1, 2, readings=[unusable]))
         assert database.position("s", 0) == 1
 
@@ -237,11 +237,11 @@ class TestRejectedAndPending:
         self, database: Database, url: str
     ) -> None:
         database.commit(batch(0, 1, readings=[reading(1)]))
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(PermanentFailure) as failure:
             database.commit(batch(1, 2, readings=[reading(2), reading(1)]))
         # While the error still references the failed statement.
         database.commit(batch(1, 2, readings=[reading(2)]))
-        assert refused.value is not None
+        assert failure.value is not None
         assert database.is_stored("s", 2)
         assert not database.is_stored("s", 3)
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]

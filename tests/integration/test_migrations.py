@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 
 from embedded.stack import ROOT
 from tests.support.servers import as_root, rows
-from tool.database import Refused, connect
+from tool.database import PermanentFailure, connect
 from tool.database.schema import MIGRATIONS, VERSIONS
 from wire.database import is_sqlite, sqlite_path
 from wire.tables import KEYS, TABLES, columns
@@ -268,7 +268,7 @@ def test_tables_of_another_program_are_an_error(empty: Callable[[], str]) -> Non
     upgrade(url)
     rows(url, "DROP TABLE vitals")
     rows(url, "CREATE TABLE vitals (stream VARCHAR(32), n BIGINT)")
-    with pytest.raises(Refused, match="vitals"):
+    with pytest.raises(PermanentFailure, match="vitals"):
         upgrade(url)
 
 
@@ -300,7 +300,7 @@ class TestServers:
         url = empty()
         upgrade(url)
         rows(url, f"ALTER TABLE readings MODIFY parameter VARCHAR(64) {self.LOOSE} NOT NULL")
-        with pytest.raises(Refused, match=r"readings\.parameter"):
+        with pytest.raises(PermanentFailure, match=r"readings\.parameter"):
             upgrade(url)
 
     def test_a_user_without_the_right_to_change_tables_gets_one_line(

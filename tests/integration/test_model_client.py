@@ -17,7 +17,7 @@ from modelapi.settings import Settings
 from tests.support.batches import Client, batch, handler_of, message, remember
 from tests.support.servers import rows
 from tool.database import connect
-from tool.model_client import Declaration, Model, ModelClient, ModelRefused, ModelUnavailable
+from tool.model_client import Declaration, InvalidRows, Model, ModelClient, ModelUnavailable
 from wire.features import Feature
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
@@ -140,7 +140,7 @@ def test_a_model_that_is_missing_everywhere_is_asked_in_binary_again() -> None:
 
 
 def test_refused_rows_raise() -> None:
-    with serving(v2=(400, {})) as (_, client), pytest.raises(ModelRefused):
+    with serving(v2=(400, {})) as (_, client), pytest.raises(InvalidRows):
         client.predict(MODEL, ROWS)
 
 

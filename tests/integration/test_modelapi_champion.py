@@ -136,7 +136,7 @@ def test_the_list_shows_roles_and_invalid_models(models: Path, state: Path) -> N
     (models / "plain" / "1" / "linear.json").write_text("{}")
     lines = run(models, state, "list").splitlines()
     assert [line.split()[:3] for line in lines[:1]] == [["formula", "1", "shadow"]]
-    assert lines[2].split()[:3] == ["plain", "1", "refused:"]
+    assert lines[2].split()[:3] == ["plain", "1", "invalid:"]
     assert lines[3].split()[:3] == ["plain", "2", "champion"]
 
 

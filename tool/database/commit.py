@@ -3,7 +3,7 @@
 from typing import Any
 
 from tool.database.changes import Changes
-from tool.database.errors import Moved, Refused
+from tool.database.errors import Moved, PermanentFailure
 from tool.database.session import Session
 
 
@@ -54,7 +54,7 @@ def _take_from_rejected(session: Session, cursor: Any, changes: Changes) -> None
 
 
 def _check_withdrawn(session: Session, cursor: Any, changes: Changes) -> None:
-    """Raises Refused for a repeated reading that is already withdrawn."""
+    """Raises PermanentFailure for a repeated reading that is already withdrawn."""
     first, last = changes.readings[0].seq, changes.readings[-1].seq
     session.execute(
         cursor,
@@ -64,7 +64,7 @@ def _check_withdrawn(session: Session, cursor: Any, changes: Changes) -> None:
     withdrawn = {seq for (seq,) in cursor.fetchall()}
     for row in changes.readings if withdrawn else ():
         if row.seq in withdrawn:
-            raise Refused(f"message {row.seq} was withdrawn")
+            raise PermanentFailure(f"message {row.seq} was withdrawn")
 
 
 def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:

@@ -68,11 +68,11 @@ class Database:
         self.session.close()
 
     def create_tables(self) -> None:
-        """Creates or upgrades the tables. Raises Refused if it cannot."""
+        """Creates or upgrades the tables. Raises PermanentFailure if it cannot."""
         prepare(self.session)
 
     def commit(self, changes: Changes) -> None:
-        """Writes all changes or none. Raises Moved, Refused or Unavailable."""
+        """Writes all changes or none. Raises Moved, PermanentFailure or Unavailable."""
         with self.session.transaction() as cursor:
             write(self.session, cursor, changes)
 

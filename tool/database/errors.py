@@ -9,8 +9,8 @@ class Unavailable(DatabaseError):
     """The database is unavailable or busy; a retry can succeed."""
 
 
-class Refused(DatabaseError):
-    """The database does not accept these rows, or the tables do not fit; a retry cannot succeed."""
+class PermanentFailure(DatabaseError):
+    """The request cannot succeed, also not in a retry: the rows or the tables do not fit."""
 
 
 class Moved(DatabaseError):

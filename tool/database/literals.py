@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from tool.database.errors import Refused
+from tool.database.errors import PermanentFailure
 
 # Characters per statement. MySQL accepts 64 MiB, MariaDB 16 MiB.
 STATEMENT = 1_000_000
@@ -13,7 +13,8 @@ STATEMENT = 1_000_000
 def statements(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
     """Yields the rows as texts `(…),(…)` of about a megabyte each.
 
-    Raises Refused for a value that no column can hold. The session needs NO_BACKSLASH_ESCAPES.
+    Raises PermanentFailure for a value that no column can hold. The session needs
+    NO_BACKSLASH_ESCAPES.
     """
     some: list[str] = []
     size = 0
@@ -49,7 +50,7 @@ class _Quoted(dict[str, str]):
 
 
 def _refuse(cell: object) -> str:
-    raise Refused(f"no column can hold {cell!r}")
+    raise PermanentFailure(f"no column can hold {cell!r}")
 
 
 def names(columns: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from tool.database.errors import Refused, Unavailable
+from tool.database.errors import PermanentFailure, Unavailable
 from tool.database.schema import MIGRATIONS, VERSIONS
 from tool.database.session import Session
 from wire.database import is_sqlite
@@ -27,7 +27,7 @@ NO_RIGHT = (errorcode.ER_DBACCESS_DENIED_ERROR, errorcode.ER_TABLEACCESS_DENIED_
 def upgrade(session: Session) -> None:
     """Applies the missing steps in order.
 
-    An interrupted step runs again. Raises Refused if the user may not change tables.
+    An interrupted step runs again. Raises PermanentFailure if the user may not change tables.
     """
     driver = "sqlite://" if is_sqlite(session.url) else "mysql+mysqlconnector://"
     # A statement that changes a large table may take hours.
@@ -42,7 +42,7 @@ def upgrade(session: Session) -> None:
             command.upgrade(config, "head")
     except DBAPIError as error:
         if getattr(error.orig, "errno", None) in NO_RIGHT:
-            raise Refused(
+            raise PermanentFailure(
                 f"the tables must be upgraded to version {VERSIONS[-1]}, which this user may not"
                 " do: run `python -m tool migrate` as a user who may CREATE and ALTER"
             ) from error

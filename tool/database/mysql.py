@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import mysql.connector
 from mysql.connector import errorcode
 
-from tool.database.errors import DatabaseError, Refused, Unavailable
+from tool.database.errors import DatabaseError, PermanentFailure, Unavailable
 from tool.database.literals import statements
 from tool.database.session import Row, Session
 from wire.tables import TABLES
@@ -38,7 +38,9 @@ class MySQLSession(Session):
 
     def translate(self, error: Exception) -> DatabaseError:
         text = f"MySQL {urlsplit(self.url).hostname}: {error}"
-        return Refused(text) if getattr(error, "errno", None) in ROWS else Unavailable(text)
+        return (
+            PermanentFailure(text) if getattr(error, "errno", None) in ROWS else Unavailable(text)
+        )
 
     def tables(self, cursor: Any) -> set[str]:
         cursor.execute("SHOW TABLES")

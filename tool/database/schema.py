@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tool.database.errors import Refused
+from tool.database.errors import PermanentFailure
 from tool.database.session import Session
 from wire.tables import TABLES, columns
 
@@ -14,12 +14,12 @@ VERSIONS = sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9
 def prepare(session: Session) -> None:
     """Creates or upgrades the tables, then checks them.
 
-    A user who may not change tables needs up-to-date ones. Raises Refused for tables that this
-    program cannot use.
+    A user who may not change tables needs up-to-date ones. Raises PermanentFailure for tables that
+    this program cannot use.
     """
     version = stored_version(session)
     if version is not None and version > VERSIONS[-1]:
-        raise Refused(
+        raise PermanentFailure(
             f"the database has version {version} and this program needs {VERSIONS[-1]}:"
             " start a newer ICU Stream"
         )
@@ -48,12 +48,12 @@ def _check(session: Session, cursor: Any) -> None:
         missing = set(columns(table)) - {column[0] for column in cursor.description}
         cursor.fetchall()
         if missing:
-            raise Refused(
+            raise PermanentFailure(
                 f"table {table} has no column {min(missing)}: it belongs to another program or"
                 " to a version before 1. Start with an empty database"
             )
     if column := session.ambiguous_column(cursor):
-        raise Refused(
+        raise PermanentFailure(
             f"column {column} treats texts such as CO and co as equal: give it a binary"
             " collation, utf8mb4_0900_bin in MySQL and utf8mb4_nopad_bin in MariaDB"
         )

@@ -41,7 +41,7 @@ class Session:
         raise NotImplementedError
 
     def translate(self, error: Exception) -> DatabaseError:
-        """Returns Refused or Unavailable for an error of the driver."""
+        """Returns PermanentFailure or Unavailable for an error of the driver."""
         raise NotImplementedError
 
     def tables(self, cursor: Any) -> set[str]:

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from tool.database.errors import DatabaseError, Refused, Unavailable
+from tool.database.errors import DatabaseError, PermanentFailure, Unavailable
 from tool.database.session import Row, Session
 from wire.database import sqlite_path
 from wire.tables import KEYS
@@ -27,7 +27,7 @@ class SQLiteSession(Session):
     def translate(self, error: Exception) -> DatabaseError:
         text = f"SQLite {sqlite_path(self.url)}: {error}"
         # "database disk image is malformed" is a DatabaseError, "not a database" too.
-        return Refused(text) if isinstance(error, ROWS) else Unavailable(text)
+        return PermanentFailure(text) if isinstance(error, ROWS) else Unavailable(text)
 
     def tables(self, cursor: Any) -> set[str]:
         cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
