@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -17,8 +18,10 @@ from wire.messages import Message
 
 log = logging.getLogger("gateway")
 
-# Maximum number of messages per transaction, so that the first ones do not wait too long.
+# A transaction ends after this number of messages or seconds, so that the first ones do not wait
+# too long.
 AT_ONCE = 200
+SECONDS_AT_ONCE = 0.02
 # Number of waiting bytes at which the doors stop reading.
 WAITING = 64 << 20
 PRUNE_EVERY = 60.0
@@ -73,6 +76,7 @@ class Inbox:
         self._room.set()
         self._pruned = 0.0
         self._stopping = False
+        self._more = True  # whether readings of earlier messages are still to be moved
         # Called after each commit.
         self.committed: list[Callable[[], None]] = []
 
@@ -103,11 +107,12 @@ class Inbox:
         """
         while self._waiting or not self._stopping:
             try:
-                await asyncio.wait_for(self._arrived.wait(), PRUNE_EVERY)
+                if not self._more:
+                    await asyncio.wait_for(self._arrived.wait(), PRUNE_EVERY)
             except TimeoutError:
                 await self._prune()
                 continue
-            if self._waiting:
+            if self._waiting or not self._stopping:
                 await self._write()
             if time.monotonic() - self._pruned > PRUNE_EVERY:
                 await self._prune()
@@ -122,19 +127,30 @@ class Inbox:
         if not self._waiting and not self._stopping:
             self._arrived.clear()
         started = time.perf_counter()
+        results: list[Logged] = []
         try:
             self._log.begin()
             known = self._log.known([item.received.digest for item, _ in batch])
-            results = [self._add(item, known) for item, _ in batch]
+            for item, _ in batch:
+                results.append(self._add(item, known))
+                if time.perf_counter() - started > SECONDS_AT_ONCE:
+                    break
+            self._more = self._step()
             # In another thread, so that messages are received while the disk writes.
             await asyncio.to_thread(self._log.commit)
         except sqlite3.Error as error:
             self._failed(batch, error)
             await asyncio.sleep(0.05)
+            if not batch:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), 1.0)
             return
+        self._put_back(batch[len(results) :])
+        del batch[len(results) :]
         self._log.committed = self._log.last
         metrics.COMMIT.observe(time.perf_counter() - started)
-        metrics.GROUP.observe(len(batch))
+        if batch:
+            metrics.GROUP.observe(len(batch))
         for (item, future), result in zip(batch, results, strict=True):
             metrics.logged(item.received, result.known is not None, item.content is None)
             if not future.done():
@@ -142,6 +158,11 @@ class Inbox:
         self._settle(batch)
         for call in self.committed:
             call()
+
+    def _put_back(self, rest: list[Waiting]) -> None:
+        if rest:
+            self._waiting[:0] = rest
+            self._arrived.set()
 
     def _settle(self, batch: list[Waiting]) -> None:
         self._bytes -= sum(len(item.received.raw) for item, _ in batch)
@@ -185,6 +206,25 @@ class Inbox:
         numbers = self._log.add_received(item.received)
         known[item.received.digest] = numbers, item.received.raw
         return Logged(numbers)
+
+    def _step(self) -> bool:
+        """Moves some of the pending readings; returns whether there are more."""
+        if not self._ward.pending:
+            return False
+        self._log.begin_message()
+        try:
+            self._ward.step()
+            self._ward.end_message()
+        except sqlite3.OperationalError:
+            raise
+        except Exception as error:
+            metrics.FAULTS.inc()
+            log.exception("readings could not be moved", exc_info=_without_values(error))
+            self._log.undo_message()
+            self._ward.forget()
+            self._ward.give_up()
+        self._log.add_events()
+        return self._ward.pending
 
     async def _prune(self) -> None:
         self._pruned = time.monotonic()

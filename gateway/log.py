@@ -38,8 +38,12 @@ CREATE TABLE IF NOT EXISTS refs (
     admission TEXT NOT NULL, entries BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS refs_source ON refs (source, at);
 CREATE INDEX IF NOT EXISTS refs_patient ON refs (pat_id);
+CREATE TABLE IF NOT EXISTS pending (
+    id INTEGER PRIMARY KEY, pat_id INTEGER NOT NULL, admission TEXT, upto INTEGER NOT NULL,
+    survivor INTEGER, received INTEGER NOT NULL);
 """
 VERSION = 2
+_encoder = msgspec.json.Encoder()
 # Rows removed per transaction, so that no sender waits long.
 PRUNED_AT_ONCE = 5_000
 
@@ -99,7 +103,8 @@ class Log:
         read = self.connection.execute
         pruned = int(read("SELECT pruned FROM log").fetchone()[0])
         self.last = int(read("SELECT MAX(last) FROM events").fetchone()[0] or pruned)
-        self._events: list[bytes] = []
+        self._events: list[bytes] = []  # JSON lines
+        self._unwritten = 0  # events in these
         self._received = int(read("SELECT MAX(id) FROM received").fetchone()[0] or 0)
         self.pruned = pruned
 
@@ -128,23 +133,31 @@ class Log:
         row = self.connection.execute(
             "SELECT first FROM events WHERE last >= ? ORDER BY last LIMIT 1", (seq,)
         ).fetchone()
-        return int(row[0]) if row else self.last - len(self._events) + 1
+        return int(row[0]) if row else self.last - self._unwritten + 1
+
+    @property
+    def current(self) -> int:
+        """The number that the current message will get."""
+        return self._received + 1
 
     def add_event(self, data: bytes) -> int:
         """Appends an event of the current message; returns its number."""
-        self.last += 1
-        self._events.append(data)
+        self._add(data, 1)
         return self.last
 
     def send(self, *messages: Message) -> int:
         """Appends messages of the stream; returns the number of the first one."""
-        self._events += [msgspec.json.encode(message) for message in messages]
-        self.last += len(messages)
+        self._add(_encoder.encode_lines(messages)[:-1], len(messages))
         return self.last - len(messages) + 1
 
-    def reject(self, reason: str, pat_id: int | None = None) -> None:
-        """Appends an event for table `rejected`, with a reference to the raw message."""
-        event = {"type": "unusable", "pat_id": pat_id, "received": self._received + 1}
+    def _add(self, lines: bytes, count: int) -> None:
+        self._events.append(lines)
+        self._unwritten += count
+        self.last += count
+
+    def reject(self, reason: str, pat_id: int | None = None, received: int | None = None) -> None:
+        """Appends an event for table `rejected`. received: the raw message; default: current."""
+        event = {"type": "unusable", "pat_id": pat_id, "received": received or self.current}
         self.add_event(msgspec.json.encode(event | {"reason": reason}))
 
     def begin_message(self) -> None:
@@ -154,24 +167,33 @@ class Log:
     def undo_message(self) -> None:
         """Drops everything since `begin_message`."""
         self.connection.execute("ROLLBACK TO message")
-        self.last -= len(self._events)
-        self._events.clear()
+        self.last -= self._unwritten
+        self._clear()
 
-    def add_received(self, message: Received) -> Numbers:
-        """Appends the message, and the events since `begin_message`."""
-        self._received += 1
-        first = self.last - len(self._events) + 1
-        if self._events:
+    def _clear(self) -> None:
+        self._events.clear()
+        self._unwritten = 0
+
+    def add_events(self) -> int:
+        """Ends what `begin_message` starts: appends its events; returns the first one's number."""
+        first = self.last - self._unwritten + 1
+        if self._unwritten:
             self.connection.execute(
                 "INSERT INTO events VALUES (?, ?, ?)",
                 (self.last, first, b"\n".join(self._events)),
             )
-            self._events.clear()
+            self._clear()
+        self.connection.execute("RELEASE message")
+        return first
+
+    def add_received(self, message: Received) -> Numbers:
+        """Appends the message, and the events since `begin_message`."""
+        self._received += 1
+        first = self.add_events()
         self.connection.execute(
             "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (self._received, *message[:4], first, self.last, message.raw),
         )
-        self.connection.execute("RELEASE message")
         return Numbers(self._received, first, self.last)
 
     def prune(self, before: float) -> bool:
@@ -204,16 +226,17 @@ class LogReader:
         )
 
     def events(self, after: int, most: int) -> list[tuple[int, bytes]]:
-        """Number and data of the next events, of at most `most` messages."""
+        """Number and data of the next events: `most`, or all of one message more."""
+        found: list[tuple[int, bytes]] = []
         rows = self._connection.execute(
-            "SELECT first, data FROM events WHERE last > ? ORDER BY last LIMIT ?", (after, most)
+            "SELECT first, data FROM events WHERE last > ? ORDER BY last", (after,)
         )
-        return [
-            (seq, event)
-            for first, data in rows.fetchall()
-            for seq, event in enumerate(data.split(b"\n"), first)
-            if seq > after
-        ]
+        for first, data in rows:
+            found += [pair for pair in enumerate(data.split(b"\n"), first) if pair[0] > after]
+            if len(found) >= most:
+                break
+        rows.close()
+        return found
 
     def close(self) -> None:
         self._connection.close()

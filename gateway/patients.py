@@ -46,9 +46,14 @@ class Patients:
         return number
 
     def new(self) -> int:
-        """A new number."""
-        newest = self._execute("SELECT MAX(pat_id) FROM patients").fetchone()[0] or 0
-        return max(FIRST_NUMBER, int(newest) + 1)
+        """A new number, which neither a JSON sender nor a merged patient has."""
+        newest = self._execute(
+            "SELECT MAX(pat_id) FROM patients WHERE NOT (authority = '' AND id LIKE '=%')"
+        ).fetchone()[0]
+        number = max(FIRST_NUMBER, int(newest or 0) + 1)
+        while self._execute("SELECT 1 FROM patients WHERE pat_id = ?", (number,)).fetchone():
+            number += 1
+        return number
 
     def name(self, key: Key, number: int) -> None:
         """Adds an identifier to a patient."""
@@ -73,6 +78,7 @@ class Patients:
     def join(self, prior: int, survivor: int) -> None:
         """Moves all identifiers of one patient to another."""
         self._execute("UPDATE patients SET pat_id = ? WHERE pat_id = ?", (survivor, prior))
+        self.name(("", f"-{prior}"), prior)  # its stays remain, so nobody else may get the number
         self._numbers.clear()
         left, own = self.known(prior), self.known(survivor)
         self.learn(survivor, Person((), own.born or left.born, own.label or left.label))

@@ -35,10 +35,23 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     value: float
 
 
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A row of the table. seq: the event of its first reading."""
+
+    seq: int
+    source: str
+    at: Moment
+    pat_id: int
+    admission: str
+    entries: list[Entry]
+
+
 Group = tuple[str, Moment, int, str]  # source, time, pat_id, admission
 
 # Limits the size of a row, because each withdrawal rewrites its row.
 IN_ROW = 50
+# Limits the memory for a patient with a long history.
+ROWS_AT_ONCE = 100
 _entries = msgspec.json.Decoder(list[Entry])
 _COLUMNS = "seq, source, at, pat_id, admission, entries"
 
@@ -80,37 +93,50 @@ class Refs:
         """The readings of a time by name, in order of arrival."""
         loaded = self._loaded.get((source, at))
         if loaded is None:
-            self._flush()
             loaded = self._loaded[source, at] = {}
-            for ref in self._read("source = ? AND at = ?", source, at):
-                loaded.setdefault(ref.name, []).append(ref)
+            for row in self.rows(source, at):
+                for ref in _refs(row):
+                    loaded.setdefault(ref.name, []).append(ref)
         return loaded
 
     def latest(self, source: str, name: str) -> list[Ref]:
-        """The newest reading of this name at any time; empty if there is none."""
+        """The reading of this name with the latest time; empty if there is none."""
         self._flush()
         quoted = msgspec.json.encode(name).decode()
         rows = self._execute(
-            f"SELECT {_COLUMNS} FROM refs WHERE source = ? AND instr(entries, ?) ORDER BY seq DESC",
+            f"SELECT {_COLUMNS} FROM refs WHERE source = ? AND instr(entries, ?) "
+            "ORDER BY at DESC, seq DESC",
             (source, quoted),
         )
-        found = (ref for row in rows for ref in reversed(_refs(row)) if ref.name == name)
+        found = (ref for row in rows for ref in reversed(_refs(_row(row))) if ref.name == name)
         return list(islice(found, 1))
 
     def of_source(self, source: str) -> list[Ref]:
-        self._flush()
-        return self._read("source = ?", source)
+        return [ref for row in self.rows(source) for ref in _refs(row)]
 
-    def of_patient(self, pat_id: int) -> list[Ref]:
+    def rows(self, source: str, at: Moment | None = None) -> list[Row]:
+        """The rows of a source: those of one time, or all."""
         self._flush()
-        return self._read("pat_id = ?", pat_id)
+        if at is None:
+            return self._read("source = ?", source)
+        return self._read("source = ? AND at = ?", source, at)
+
+    def of_patient(self, pat_id: int, admission: str | None, after: int, upto: int) -> list[Row]:
+        """The next rows of a patient after event `after`; admission: of one stay only."""
+        self._flush()
+        return self._read(
+            "pat_id = ? AND seq > ? AND seq <= ? AND (? IS NULL OR admission = ?)",
+            *(pat_id, after, upto, admission, admission),
+            most=ROWS_AT_ONCE,
+        )
 
     def drop_event(self, pat_id: int, seq: int, first: int) -> None:
         """Removes reading `seq` of the message whose events start with `first`."""
         self._flush()
-        for ref in self._read("pat_id = ? AND seq BETWEEN ? AND ?", pat_id, first, seq):
-            if ref.seq == seq:
-                self.drop(ref)
+        for row in self._read("pat_id = ? AND seq BETWEEN ? AND ?", pat_id, first, seq):
+            for ref in _refs(row):
+                if ref.seq == seq:
+                    self.drop(ref)
 
     def drop(self, ref: Ref) -> None:
         """Removes a withdrawn reading."""
@@ -127,6 +153,11 @@ class Refs:
         else:
             self._execute("DELETE FROM refs WHERE seq = ?", (ref.row,))
 
+    def remove(self, row: Row) -> None:
+        """Removes a row, whose readings are all withdrawn."""
+        self._loaded.pop((row.source, row.at), None)
+        self._execute("DELETE FROM refs WHERE seq = ?", (row.seq,))
+
     def _flush(self) -> None:
         for (source, at, pat_id, admission), entries in self._added.items():
             for begin in range(0, len(entries), IN_ROW):
@@ -135,14 +166,22 @@ class Refs:
                 self._execute("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?)", row)
         self._added.clear()
 
-    def _read(self, where: str, *values: object) -> list[Ref]:
-        rows = self._execute(f"SELECT {_COLUMNS} FROM refs WHERE {where} ORDER BY seq", values)
-        return [ref for row in rows.fetchall() for ref in _refs(row)]
+    def _read(self, where: str, *values: object, most: int = -1) -> list[Row]:
+        rows = self._execute(
+            f"SELECT {_COLUMNS} FROM refs WHERE {where} ORDER BY seq LIMIT ?", (*values, most)
+        )
+        return [_row(row) for row in rows.fetchall()]
 
 
-def _refs(row: tuple[int, str, Moment, int, str, bytes]) -> list[Ref]:
-    key, source, at, pat_id, admission, text = row
+def _row(row: tuple[int, str, Moment, int, str, bytes]) -> Row:
+    return Row(*row[:5], _entries.decode(row[5]))
+
+
+def _refs(row: Row) -> list[Ref]:
     return [
-        Ref(source, e.name, at, e.seq, pat_id, admission, e.parameter, e.value, key)
-        for e in _entries.decode(text)
+        Ref(
+            *(row.source, e.name, row.at, e.seq, row.pat_id, row.admission, e.parameter, e.value),
+            row.seq,
+        )
+        for e in row.entries
     ]

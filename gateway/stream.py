@@ -9,7 +9,7 @@ from gateway import metrics
 from gateway.log import Log, LogReader
 from wire import sse
 
-AT_ONCE = 100  # messages
+AT_ONCE = 1_000  # events
 
 
 class Stream:

@@ -3,9 +3,10 @@
 from collections.abc import Collection
 
 from gateway.beds import Beds
-from gateway.facts import Fact, Merged, Moved, Observed, Person, Replaced, Unusable, Value
+from gateway.facts import Fact, Merged, Moved, Observed, Person, Replaced, Unusable
 from gateway.log import Log
 from gateway.patients import Patients
+from gateway.pending import Pending
 from gateway.readings import Readings
 from gateway.refs import Entry
 from gateway.stays import Stay
@@ -23,6 +24,7 @@ class Ward:
         self._patients = Patients(log.connection)
         self._beds = Beds(log, self._patients, units, keep_identifiers)
         self._readings = Readings(log, self._beds)
+        self._pending = Pending(log, self._beds, self._readings)
         self._known: dict[Person, int] = {}
 
     def forget(self) -> None:
@@ -31,21 +33,41 @@ class Ward:
         self._known.clear()
         self._beds.stays.forget()
         self._readings.refs.forget()
+        self._pending.forget()
 
     def end_message(self) -> None:
         """Writes the pending rows of a message."""
         self._readings.refs.end_message()
 
+    @property
+    def pending(self) -> bool:
+        """Whether readings of earlier messages are still to be moved, by `step`."""
+        return bool(self._pending.tasks)
+
+    def step(self) -> None:
+        """Moves some of the pending readings."""
+        self._pending.step()
+
+    def give_up(self) -> None:
+        """Rejects the rest of the first pending task, after an error that repeats."""
+        task = self._pending.drop_first()
+        reason = "cannot be processed: not all readings were moved"
+        self._log.reject(reason, task.pat_id, task.received)
+
     def apply(self, fact: Fact) -> None:
         """Adds the events of a fact to the log."""
         if isinstance(fact, Observed):
-            self._readings.observe(fact, self._number(fact.person, fact.at))
+            number = self._number(fact.person, fact.at)
+            if self._pending.tasks:
+                self._pending.settle_for(fact)
+            self._readings.observe(fact, number)
         elif isinstance(fact, Moved):
             self._move(fact)
         elif isinstance(fact, Unusable):
-            number = self._patients.find(fact.person.keys[0]) if fact.person else None
-            self._log.reject(fact.reason, number)
+            known = self._patients.find(fact.person.keys[0]) if fact.person else None
+            self._log.reject(fact.reason, known)
         elif isinstance(fact, Replaced):
+            self._pending.settle(fact.source)
             self._readings.replace(fact)
         else:
             self._merge(fact)
@@ -127,9 +149,7 @@ class Ward:
 
     def _cancel(self, stay: Stay) -> None:
         """Cancels a stay: withdraws its readings, and closes it at its start."""
-        for ref in self._readings.refs.of_patient(stay.pat_id):
-            if ref.admission == stay.admission:
-                self._readings.withdraw(ref)
+        self._pending.cancel(stay)
         self._beds.close(stay, stay.since)
 
     def _merge(self, fact: Merged) -> None:
@@ -141,21 +161,13 @@ class Ward:
             self._join(prior, survivor, fact.at)
 
     def _join(self, prior: int, survivor: int, at: Moment) -> None:
-        """Withdraws all readings of `prior`, and sends them again for `survivor`."""
-        refs = self._readings.refs.of_patient(prior)
+        """Moves the stays and all readings of `prior` to `survivor`."""
         stays = self._beds.stays
-        for ref in refs:
-            self._readings.withdraw(ref)
         for stay in stays.of(prior):
             if stay.until is None:
                 self._beds.close(stay, max(at, stay.since))
             self._beds.adopt(stay, survivor)
-        for ref in refs:
-            own = stays.at(survivor, ref.at) or stays.get(survivor, ref.admission)
-            if own is None:
-                own = self._beds.open(survivor, ref.at, None)
-            value = Value(ref.name, ref.parameter, ref.value, corrects=False)
-            self._readings.add(own, ref.source, ref.at, [value])
+        self._pending.merge(prior, survivor)
         self._patients.join(prior, survivor)
         self._known.clear()
         self._beds.person_changed(survivor)

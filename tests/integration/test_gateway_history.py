@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from gateway import pending
 from tests.support.batches import batch, handler_of
-from tests.support.gateway import events, gateway, send_all
+from tests.support.gateway import all_moved, events, gateway, send_all
 from tests.support.hl7_history import History
 from tests.support.servers import rows
 from tool.database import connect
@@ -27,10 +28,18 @@ DECLARATION = Declaration(Model("m", "1", [Feature.parse(name).declaration() for
 READINGS = "SELECT pat_id, parameter, CAST(measured_at AS CHAR(19)), value FROM readings"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("seed", "at_once"), [*((seed, pending.AT_ONCE) for seed in range(6)), (6, 1), (19, 1)]
+)
 def test_tables_and_features_equal_pandas_on_the_corrected_history(
-    seed: int, tmp_path: Path, new_database: Callable[[str], str]
+    seed: int,
+    at_once: int,
+    tmp_path: Path,
+    new_database: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With at_once = 1, merges are incomplete while later messages arrive."""
+    monkeypatch.setattr(pending, "AT_ONCE", at_once)
     history = History(seed)
     history.play(120)
 
@@ -38,6 +47,7 @@ def test_tables_and_features_equal_pandas_on_the_corrected_history(
         async with gateway(tmp_path / "log") as running:
             codes = await send_all(running.mllp, history.messages)
             assert codes == ["AA"] * len(history.messages)
+            await all_moved(running.log)
 
     asyncio.run(send())
     stream = [json.dumps(event).encode() for event in events(tmp_path / "log")]

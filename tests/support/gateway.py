@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -106,6 +107,15 @@ def events(log: Path) -> list[dict[str, Any]]:
         found = reader.events(0, sys.maxsize)
     assert [seq for seq, _ in found] == list(range(1, len(found) + 1))
     return [json.loads(data) for _, data in found]
+
+
+async def all_moved(log: Path) -> None:
+    """Waits until the readings of all merges and cancelled admissions are moved."""
+    deadline = time.monotonic() + 60
+    with closing(sqlite3.connect(log)) as connection:
+        while connection.execute("SELECT 1 FROM pending").fetchone():
+            assert time.monotonic() < deadline, "readings are still to be moved"
+            await asyncio.sleep(0.01)
 
 
 def free_port() -> int:

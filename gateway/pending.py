@@ -1,0 +1,143 @@
+"""Table `pending` of the log: readings that a merge moves, or that a cancelled admission withdraws.
+
+A patient may have hundreds of thousands of readings. One transaction moves some of them, and other
+senders are served between two of these. A message about a reading that is still to be moved moves
+it first, so the result does not depend on how far the task is.
+"""
+
+import msgspec
+
+from gateway.beds import Beds
+from gateway.facts import Observed, Value
+from gateway.log import Log
+from gateway.readings import Readings
+from gateway.refs import Row
+from gateway.stays import Stay
+from gateway.times import Moment
+from wire.messages import Withdrawal
+
+# Readings moved at once. A smaller task is complete within its message.
+AT_ONCE = 1_000
+# Higher than each number of an event.
+ALL = 2**62
+
+
+class Task(msgspec.Struct, frozen=True, array_like=True):
+    """A row of `pending`: the readings of a patient up to event `upto`.
+
+    admission: of one stay; None for all stays. survivor: the patient who gets the readings; None if
+    they are withdrawn. received: the message that caused it.
+    """
+
+    id: int
+    pat_id: int
+    admission: str | None
+    upto: int
+    survivor: int | None
+    received: int
+
+    def covers(self, row: Row) -> bool:
+        own = row.pat_id == self.pat_id and self.admission in (None, row.admission)
+        return own and row.seq <= self.upto
+
+
+class Pending:
+    """The tasks, oldest first; each starts when the one before it is complete."""
+
+    def __init__(self, log: Log, beds: Beds, readings: Readings) -> None:
+        self._log = log
+        self._beds = beds
+        self._readings = readings
+        self._refs = readings.refs
+        self._tasks: list[Task] | None = None
+        self._after = 0  # the position of the first task in table `refs`
+
+    @property
+    def tasks(self) -> list[Task]:
+        if self._tasks is None:
+            rows = self._log.connection.execute("SELECT * FROM pending ORDER BY id")
+            self._tasks = [Task(*row) for row in rows]
+        return self._tasks
+
+    def forget(self) -> None:
+        """Reloads the tasks on their next use, after a rollback."""
+        self._tasks = None
+        self._after = 0
+
+    def merge(self, prior: int, survivor: int) -> None:
+        """Moves all readings of `prior` to `survivor`."""
+        self._add(prior, None, ALL, survivor)
+
+    def cancel(self, stay: Stay) -> None:
+        """Withdraws all readings of a stay."""
+        while any(task.survivor == stay.pat_id for task in self.tasks):
+            self.step()  # these readings belong to the stay too
+        self._add(stay.pat_id, stay.admission, self._log.last, None)
+
+    def step(self) -> None:
+        """Moves AT_ONCE readings, or a few more."""
+        left = AT_ONCE
+        while self.tasks and left > 0:
+            task = self.tasks[0]
+            rows = self._refs.of_patient(task.pat_id, task.admission, self._after, task.upto)
+            for row in rows:
+                self._move(task, row)
+                self._after = row.seq
+                left -= len(row.entries)
+                if left <= 0:
+                    break
+            if not rows:
+                self.drop_first()
+
+    def drop_first(self) -> Task:
+        """Removes the first task."""
+        task = self.tasks.pop(0)
+        self._after = 0
+        self._log.connection.execute("DELETE FROM pending WHERE id = ?", (task.id,))
+        return task
+
+    def settle(self, source: str, at: Moment | None = None) -> None:
+        """Moves the readings of a source that are still to be moved: those of one time, or all."""
+        while self.tasks:
+            rows = self._refs.rows(source, at)
+            found = [(task, row) for row in rows if (task := self._of(row)) is not None]
+            if not found:
+                return
+            for task, row in found:
+                self._move(task, row)
+
+    def settle_for(self, fact: Observed) -> None:
+        """Moves the readings that an observation may repeat, correct or withdraw."""
+        self.settle(fact.source, fact.at)
+        for value in fact.values:
+            if value.corrects or value.value is None:
+                for ref in self._refs.latest(fact.source, value.name):
+                    self.settle(fact.source, ref.at)
+
+    def _add(self, pat_id: int, admission: str | None, upto: int, survivor: int | None) -> None:
+        before = self.tasks[-1:]
+        task = Task(
+            *(before[0].id + 1 if before else 1, pat_id, admission, upto, survivor),
+            self._log.current,
+        )
+        self._log.connection.execute(
+            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(task)
+        )
+        self.tasks.append(task)
+        if not before:
+            self.step()
+
+    def _of(self, row: Row) -> Task | None:
+        return next((task for task in self.tasks if task.covers(row)), None)
+
+    def _move(self, task: Task, row: Row) -> None:
+        self._refs.remove(row)
+        self._log.send(*(Withdrawal(row.pat_id, row.admission, entry.seq) for entry in row.entries))
+        if task.survivor is None:
+            return
+        stays = self._beds.stays
+        own = stays.at(task.survivor, row.at) or stays.get(task.survivor, row.admission)
+        if own is None:
+            own = self._beds.open(task.survivor, row.at, None)
+        values = [Value(e.name, e.parameter, e.value, corrects=False) for e in row.entries]
+        self._readings.add(own, row.source, row.at, values)
