@@ -6,11 +6,9 @@ import signal
 import sys
 from contextlib import suppress
 
-from prometheus_client import start_http_server
-
 from buffer.follow import Buffer
 from buffer.settings import Settings
-from wire import keys, logs
+from wire import keys, logs, metrics_server
 from wire.settings import SettingError, describe, read
 
 
@@ -39,7 +37,8 @@ def main() -> int:
     logs.set_up("buffer", settings.log_level, settings.log_format)
     if settings.metrics_port:
         try:
-            start_http_server(settings.metrics_port, settings.metrics_host)
+            names = {"buffer", *settings.allowed_hosts}
+            metrics_server.serve(settings.metrics_host, settings.metrics_port, names)
         except OSError as error:
             reason = f"BUFFER_METRICS_PORT={settings.metrics_port}: {error.strerror}"
             print(f"buffer: {reason}", file=sys.stderr)

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import msgspec
 
-from wire.settings import HttpUrl, LogFormat, LogLevel, Port, Positive, RedisUrl, SecretFile
+from wire.settings import (
+    HostNames,
+    HttpUrl,
+    LogFormat,
+    LogLevel,
+    Port,
+    Positive,
+    RedisUrl,
+    SecretFile,
+)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -22,5 +31,8 @@ class Settings(msgspec.Struct, frozen=True):
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="BUFFER_METRICS_PORT", default=0
     )
+    allowed_hosts: Annotated[
+        HostNames, "host names of the metrics, besides localhost, buffer and IP addresses"
+    ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

@@ -18,10 +18,11 @@ from dashboard.acknowledger import Acknowledger
 from dashboard.connection import DatabaseDown
 from dashboard.database import Database
 from dashboard.http_services import Services
-from dashboard.keys import ACKNOWLEDGER, PAGES, POLLER
+from dashboard.keys import ACKNOWLEDGER, LOGIN, PAGES, POLLER
 from dashboard.poller import Poller
 from dashboard.queue_state import Queues
 from dashboard.rendering import Pages
+from dashboard.sessions import Login
 from dashboard.settings import Settings
 from dashboard.shelf import TooManyPages
 from wire import hosts
@@ -81,6 +82,8 @@ async def _poll(app: web.Application, settings: Settings) -> AsyncIterator[None]
             app[ACKNOWLEDGER] = Acknowledger(
                 session, settings.acknowledge_url, settings.acknowledge_token_file
             )
+        if settings.login_url:
+            app[LOGIN] = Login(session, settings.login_url)
         app[POLLER] = Poller(database, Queues(redis), services, app[PAGES])
         task = asyncio.create_task(app[POLLER].run())
         yield

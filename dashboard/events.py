@@ -4,16 +4,21 @@ An event's id is `<epoch>-<version>`; the epoch is one run of the dashboard. A b
 this run gets the changes since then; any other browser gets everything.
 """
 
+import asyncio
 import zlib
 from contextlib import suppress
 
 from aiohttp import web
 
+from dashboard.keys import LOGIN
 from dashboard.poller import Poller
+from dashboard.sessions import LoginDown, SessionEnded
 from dashboard.topic import Topic
 
 # Seconds between heartbeats, which carry the age of the last finished round.
 BEAT_SECONDS = 4.0
+# Seconds between checks of the session.
+CHECK_SECONDS = 10.0
 RETRY = b"retry: 2000\n\n"
 
 
@@ -32,7 +37,7 @@ def _beat(poller: Poller) -> bytes:
 
 
 async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.StreamResponse:
-    """Sends the changes of a topic until the browser disconnects."""
+    """Sends the changes of a topic until the browser disconnects or its session ends."""
     epoch = poller.epoch
     known = request.headers.get("Last-Event-ID") or request.query.get("since", "")
     version = min(version_of(known, epoch), topic.version)
@@ -52,10 +57,21 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
             event = pack.compress(event) + pack.flush(zlib.Z_SYNC_FLUSH)
         await response.write(event)
 
-    # A disconnect is not an error.
-    with suppress(ConnectionResetError):
+    clock = asyncio.get_running_loop().time
+    checked = clock()
+    # nginx sends the user's name if users must log in.
+    login = request.app.get(LOGIN) if request.headers.get("X-User") else None
+    # A disconnect is not an error. Without the login service, nginx rejects the next request.
+    with suppress(ConnectionResetError, LoginDown):
         await send(RETRY + _beat(poller))
         while True:
+            if login is not None and clock() - checked > CHECK_SECONDS:
+                try:
+                    await login.check(request)
+                except SessionEnded:
+                    await send(b"event: ended\ndata: {}\n\n")
+                    break
+                checked = clock()
             # While `send` waits for a slow browser, changes gather into one event.
             if await topic.changed(version, BEAT_SECONDS):
                 answer = topic.answer(version)

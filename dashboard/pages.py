@@ -39,7 +39,9 @@ def render(
     **values: object,
 ) -> web.Response:
     """Renders the template `name`.html. query: the query string that selects the stream."""
-    common = {"page": page, "live": live, "since": since, "query": query}
+    # From nginx, if users must log in.
+    user = request.headers.get("X-User", "")
+    common = {"page": page, "live": live, "since": since, "query": query, "user": user}
     html = request.app[PAGES].page(name, **common, **values)
     body = html.encode("utf-8", "replace")  # a name may contain a lone surrogate
     response = web.Response(body=body, status=status, content_type="text/html", charset="utf-8")

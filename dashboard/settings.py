@@ -38,6 +38,9 @@ class Settings(msgspec.Struct, frozen=True):
         HttpUrl, "a gateway that alarms are acknowledged to; pages are read-only without it"
     ] = HttpUrl("")
     acknowledge_token_file: Annotated[str, "file with the token for that gateway"] = ""
+    login_url: Annotated[
+        HttpUrl, "the login service, if nginx asks one: a page's live updates end with its session"
+    ] = HttpUrl("")
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="DASHBOARD_HOST", default="127.0.0.1"
     )

@@ -9,12 +9,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from jinja2 import Environment, FileSystemLoader
+from prometheus_client import generate_latest
 
+from login.metrics import ATTEMPTS, CHECKS
 from login.oidc import SIGN_OUT, OidcProxy, ProxyError, sign_in
 from login.passwords import LockedOut, Passwords, user_name
 from login.sessions import Sessions
 from login.settings import Settings
 from login.store import Store
+from wire import hosts
 
 log = logging.getLogger("login")
 
@@ -51,7 +54,6 @@ class Login:
         """POST /login with user, password and next."""
         if self.oidc is not None:
             raise web.HTTPNotFound
-        _refuse_other_sites(request)
         form = await request.post()
         address = next_address(str(form.get("next", "")))
         source = _source(request)
@@ -59,20 +61,23 @@ class Login:
             user = user_name(str(form.get("user", "")))
             right = await self._passwords.check(user, str(form.get("password", "")), source)
         except LockedOut as error:
+            ATTEMPTS.labels("locked_out").inc()
             self._record(user, source, "locked out")
             return _page(429, address, problem=str(error), retry_after=error.seconds)
         except ValueError:
             user, right = "?", False
         if not right:
+            ATTEMPTS.labels("failure").inc()
             self._record(user, source, "log-in failed")
             return _page(401, address, problem="wrong user or password")
+        ATTEMPTS.labels("success").inc()
         self._record(user, source, "log-in")
         response = web.Response(status=303, headers={"Location": address} | HEADERS)
         self._sessions.begin(request, response, user)
         return response
 
     async def log_out(self, request: web.Request) -> web.Response:
-        """POST /logout. A request from another site has no cookie, so it ends no session."""
+        """POST /logout"""
         if self.oidc is not None:
             return web.Response(status=303, headers={"Location": SIGN_OUT})
         if user := self._sessions.user(request):
@@ -110,7 +115,7 @@ class Login:
 
 def create_app(settings: Settings, store: Store) -> web.Application:
     login = Login(settings, store)
-    app = web.Application(client_max_size=16_384, middlewares=[_unavailable])
+    app = web.Application(client_max_size=16_384, middlewares=[hosts.only(None), _unavailable])
     if login.oidc is not None:
         app.cleanup_ctx.append(login.oidc.connection)
     app.router.add_get("/login", login.page)
@@ -119,6 +124,7 @@ def create_app(settings: Settings, store: Store) -> web.Application:
     app.router.add_get("/check/person", login.check_person)
     app.router.add_get("/check/program", login.check_program)
     app.router.add_get("/health", _health)
+    app.router.add_get("/metrics", _metrics)
     return app
 
 
@@ -126,14 +132,25 @@ async def _health(request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
+async def _metrics(request: web.Request) -> web.Response:
+    """The metrics, for Prometheus."""
+    return web.Response(
+        body=generate_latest(), headers={"Content-Type": "text/plain; version=0.0.4"}
+    )
+
+
 @web.middleware
 async def _unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers 503, so that nginx rejects requests that cannot be checked or recorded."""
+    response: web.StreamResponse
     try:
-        return await handler(request)
+        response = await handler(request)
     except (sqlite3.Error, ProxyError) as error:
         log.error("%s: %s", request.path, error)
-        return web.Response(status=503, text="log-in is not available\n")
+        response = web.Response(status=503, text="log-in is not available\n")
+    if request.path.startswith("/check/"):
+        CHECKS.labels(str(response.status)).inc()
+    return response
 
 
 def _page(
@@ -181,14 +198,3 @@ def patient_of(uri: str) -> str:
 def _source(request: web.Request) -> str:
     """The client's address, as nginx reports it."""
     return request.headers.get("X-Forwarded-For", request.remote or "?")[:64]
-
-
-def _refuse_other_sites(request: web.Request) -> None:
-    """Raises HTTPForbidden when a page of another site made the browser send the request."""
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site is not None:
-        own = site in ("same-origin", "none")
-    else:  # an older browser, or one that is asked without TLS
-        own = origin is None or urlsplit(origin).netloc == request.headers.get("Host")
-    if not own:
-        raise web.HTTPForbidden(text="a page of another site must not send this request\n")

@@ -1,18 +1,11 @@
-"""Refuses requests that another site makes a browser send.
-
-Browsers name the page's site in Origin with each POST, and current ones in Sec-Fetch-Site. A site
-whose name resolves to this machine (DNS rebinding) still has its own name in Host.
-"""
+"""Rejects requests that another site makes a browser send, as `wire.hosts.only` does elsewhere."""
 
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from flask import Flask, request
 
 from modelapi.api_errors import Forbidden, Misdirected
-from wire.hosts import is_ours, misdirected
-
-_SAFE = {"GET", "HEAD", "OPTIONS"}
+from wire.hosts import SAFE, from_other_site, is_ours, misdirected
 
 
 def from_browser() -> bool:
@@ -33,17 +26,5 @@ def register(app: Flask, names: Collection[str]) -> None:
         host = request.headers.get("Host", "")
         if not is_ours(host, names):
             raise Misdirected(misdirected(host))
-        if request.method in _SAFE:
-            return
-        site = request.headers.get("Sec-Fetch-Site", "same-origin")
-        origin = request.headers.get("Origin")
-        if site not in ("same-origin", "none") or (origin is not None and not _is_own(origin)):
+        if request.method not in SAFE and from_other_site(dict(request.headers), public_host()):
             raise Forbidden("A page of another site may not send this request.")
-
-
-def _is_own(origin: str) -> bool:
-    try:
-        # Without ports: a proxy in between may have another one.
-        return urlsplit(origin).hostname == urlsplit(f"//{public_host()}").hostname
-    except ValueError:
-        return False

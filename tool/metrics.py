@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -20,12 +20,12 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    start_http_server,
     values,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from tool.result import Result
+from wire import metrics_server
 from wire.database import is_sqlite, sqlite_path
 from wire.messages import CODES, stream_clock
 from wire.settings import SettingError
@@ -154,10 +154,12 @@ class Supervised:
 
 
 @contextmanager
-def serving(host: str, port: int, database_url: str) -> Iterator[Supervised]:
+def serving(
+    host: str, port: int, names: Collection[str], database_url: str
+) -> Iterator[Supervised]:
     """Serves the metrics of this process and its children, unless the port is 0.
 
-    Raises SettingError when the port is taken.
+    names: allowed host names. Raises SettingError when the port is taken.
     """
     registry = CollectorRegistry()
     supervised = Supervised(registry, database_url)
@@ -169,7 +171,7 @@ def serving(host: str, port: int, database_url: str) -> Iterator[Supervised]:
         os.environ[FOLDER] = folder
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
         try:
-            server, thread = start_http_server(port, host, registry)
+            server, thread = metrics_server.serve(host, port, names, registry)
         except OSError as error:
             raise SettingError(f"TOOL_METRICS_PORT={port}: {error.strerror}") from None
         try:

@@ -10,6 +10,7 @@ from tool.model_client import ModelClient
 from wire import keys
 from wire.settings import (
     DatabaseUrl,
+    HostNames,
     HttpUrl,
     LogFormat,
     LogLevel,
@@ -39,6 +40,9 @@ class Settings(msgspec.Struct, frozen=True):
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="TOOL_METRICS_PORT", default=0
     )
+    allowed_hosts: Annotated[
+        HostNames, "host names of the metrics, besides localhost, tool and IP addresses"
+    ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"
 

@@ -40,8 +40,9 @@ def run(settings: Settings) -> None:
     Raises SettingError if the port is taken, PermanentFailure if it cannot use the tables, and
     CannotStart.
     """
+    names = {"tool", *settings.allowed_hosts}
     with metrics.serving(
-        settings.metrics_host, settings.metrics_port, settings.database_url
+        settings.metrics_host, settings.metrics_port, names, settings.database_url
     ) as supervised:
         signal.signal(signal.SIGTERM, _interrupt)
         supervisor = Supervisor(settings, redis_of(settings), supervised)

@@ -2,18 +2,21 @@
 
 A browser lets a page read responses from the page's own host name. The owner of that name can make
 it resolve to this machine (DNS rebinding), but cannot make the browser send another name in Host.
-A page may also send a form or a text to any site, without reading the response. Then the browser
-names the page's site in Origin, and most browsers also in Sec-Fetch-Site.
+A page may also send a form or a text to any site, without reading the response. The browser then
+compares the two sites in Sec-Fetch-Site or, if it is old or there is no TLS, names the page's site
+in Origin.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
     from aiohttp import web
     from aiohttp.typedefs import Handler, Middleware
 
@@ -52,19 +55,24 @@ def from_other_site(headers: Mapping[str, str], host: str) -> bool:
     True
     >>> from_other_site({"Sec-Fetch-Site": "cross-site"}, "localhost:5000")
     True
+
+    A page whose policy hides its address has the origin "null".
+
+    >>> from_other_site({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, "localhost:5000")
+    False
     """
-    if headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-        return True
-    origin = headers.get("Origin")
+    site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
     try:
         return origin is not None and urlsplit(origin).netloc != host
     except ValueError:
         return True
 
 
-def only(names: Collection[str]) -> Middleware:
+def only(names: Collection[str] | None) -> Middleware:
     """Middleware for aiohttp that answers 421 to requests for other names, and 403 to those that
-    another site sent, unless they only read.
+    another site sent, unless they only read. names: None if a proxy has checked them.
     """
     # Here, so that services without aiohttp can import this module.
     from aiohttp import web
@@ -72,10 +80,23 @@ def only(names: Collection[str]) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "")
-        if not is_ours(host, names):
+        if names is not None and not is_ours(host, names):
             raise web.HTTPMisdirectedRequest(text=f"{misdirected(host)}\n")
         if request.method not in SAFE and from_other_site(request.headers, host):
             raise web.HTTPForbidden(text="The request was sent from a page of another site.\n")
         return await handler(request)
+
+    return check
+
+
+def only_wsgi(app: WSGIApplication, names: Collection[str]) -> WSGIApplication:
+    """As `only`, for a WSGI application that only reads, such as prometheus_client's."""
+
+    def check(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        host = environ.get("HTTP_HOST", "")
+        if is_ours(host, names):
+            return app(environ, start_response)
+        start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{misdirected(host)}\n".encode()]
 
     return check

@@ -305,6 +305,8 @@ function open() {
     heard();
     fresh(JSON.parse(event.data));
   });
+  // The session is over: the page leads to the log-in.
+  source.addEventListener("ended", () => location.reload());
   source.onerror = () => {
     lost();
     // After an error status, unlike after a lost connection, the browser does not reconnect by

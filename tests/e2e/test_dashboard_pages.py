@@ -410,6 +410,17 @@ def test_a_page_replaces_a_dead_connection(browser: Any, dashboard: Dashboard) -
         cable.close()
 
 
+def test_a_page_whose_session_has_ended_loads_again(page: Any, dashboard: Dashboard) -> None:
+    """Behind nginx the second load leads to the log-in."""
+    loads: list[str] = []
+    page.on("load", lambda loaded: loads.append(loaded.url))
+    ended = {"content_type": "text/event-stream", "body": "event: ended\ndata: {}\n\n"}
+    page.route("**/events?**", lambda route: route.fulfill(**ended), times=1)
+    page.goto(f"{dashboard.url}/pipeline")
+    playwright.expect(page.locator("body")).to_have_attribute("data-link", "open", timeout=30_000)
+    assert loads == [f"{dashboard.url}/pipeline"] * 2
+
+
 def test_events_resume_after_the_last_id(dashboard: Dashboard) -> None:
     def first(since: str) -> tuple[str, dict[str, Any]]:
         address = f"{dashboard.url}/events?page=ward"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ from urllib.parse import quote
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 
+import login.metrics  # noqa: F401 - registers its metrics
 from embedded.stack import ROOT, free_port
 from gateway.metrics import exposition
 from tests.support.pipeline import Pipeline, synthetic
@@ -61,6 +64,18 @@ def promtool(*arguments: str, given: str = "") -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def status_for_a_stranger(pipeline: Pipeline, service: str) -> int:
+    """The status of /metrics for a host name that is not the service's."""
+    url = f"http://127.0.0.1:{pipeline.environ[SERVICES[service]]}/metrics"
+    request = urllib.request.Request(url, headers={"Host": "example.org"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 def metrics(pipeline: Pipeline, service: str) -> str:
@@ -131,6 +146,7 @@ class Told:
         self.messages = pipeline.health()["messages"]
         self.stream = pipeline.health()["stream"]
         self.away = status(pipeline)
+        self.strangers = {name: status_for_a_stranger(pipeline, name) for name in ALWAYS}
         self.status = ""
         pipeline.start("dashboard")
         try:
@@ -197,10 +213,15 @@ def test_the_lag_in_stream_time_is_zero_once_all_is_stored(told: Told) -> None:
         assert read == stored > 0
 
 
+def test_metrics_answer_to_their_own_names_only(told: Told) -> None:
+    assert told.strangers == dict.fromkeys(ALWAYS, 421)
+
+
 def test_rules_alerts_and_dashboard_query_existing_metrics(told: Told) -> None:
     there = set(re.findall(r"^(icu_\w+)", "\n".join(told.metrics.values()), re.MULTILINE))
     gateway = exposition(ROOT / "log", 0).decode()
-    there |= set(re.findall(r"^# HELP (icu_\w+)", gateway, re.MULTILINE))
+    for text in (gateway, generate_latest().decode()):  # login's are of this process
+        there |= set(re.findall(r"^# HELP (icu_\w+)", text, re.MULTILINE))
     rules = (ROOT / "prometheus/rules.yml").read_text()
     there |= set(re.findall(r"record: (\S+)", rules))
     asked = [rules, (ROOT / "prometheus/alerts.yml").read_text()]

@@ -4,6 +4,7 @@ import asyncio
 import doctest
 import json
 from collections.abc import Awaitable, Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import hospital.streamer_aiohttp
 import modelapi.server
 import modelapi.settings
 import wire.hosts
+import wire.metrics_server
 import wire.settings
 from embedded import front
 from tests.support.modelapi_server import copy_models
@@ -118,6 +120,24 @@ def test_the_model_api_answers_to_its_own_names_only(
     if refused:
         assert answer.content_type == "application/problem+json"
         assert "ALLOWED_HOSTS" in answer.text
+
+
+@HOSTS
+def test_a_metrics_server_answers_to_its_own_names_only(host: str, refused: bool) -> None:
+    names = wire.settings.HostNames.parse("ward.example.org, Wall.example.org")
+    server, thread = wire.metrics_server.serve("127.0.0.1", 0, names)
+    try:
+        connection = HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection.request("GET", "/metrics", headers={"Host": host})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert (answer.status == 421) == refused
+    assert ("ALLOWED_HOSTS" in text) == refused
 
 
 @pytest.mark.parametrize("module", [wire.hosts])

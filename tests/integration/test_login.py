@@ -239,6 +239,34 @@ def test_an_address_is_locked_after_failures_with_any_name(file: Path, address: 
     assert ask(file, question) == [429, 303]
 
 
+def test_attempts_and_checks_are_counted(file: Path) -> None:
+    async def count(client: Client) -> dict[str, float]:
+        async with client.get("/metrics") as answer:
+            text = await answer.text()
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("icu_login_")]
+        return {name: float(value) for name, value in lines}
+
+    async def question(client: Client) -> dict[str, float]:
+        before = await count(client)
+        cookie = (await log_in(client))[2]
+        for n in range(login.passwords.USER_FAILURES + 2):
+            await log_in(client, password=f"guess {n}")
+        await log_in(client, user="<script>")
+        for sent in (cookie, cookie, ""):
+            await check(client, sent)
+        after = await count(client)
+        return {name: after[name] - before[name] for name in after}
+
+    assert ask(file, question) == {
+        'icu_login_attempts_total{result="success"}': 1,
+        'icu_login_attempts_total{result="failure"}': login.passwords.USER_FAILURES + 1,
+        'icu_login_attempts_total{result="locked_out"}': 2,
+        'icu_login_checks_total{status="204"}': 2,
+        'icu_login_checks_total{status="401"}': 1,
+        'icu_login_checks_total{status="503"}': 0,
+    }
+
+
 def test_successes_and_few_failures_lock_nobody(file: Path) -> None:
     async def question(client: Client) -> None:
         for _ in range(3):

@@ -53,10 +53,12 @@ WITHOUT_DOCKER = {
 }
 # One champion for several replicas of the model API, which compose has one of.
 KUBERNETES_ONLY = {"MODEL_STATE_URL"}
-# A mount, and names that nginx has checked.
+# A mount, names that nginx has checked, and names that only Prometheus uses.
 NOT_GIVEN = {
     "hospital": {"PATIENT_DATA", "ALLOWED_HOSTS"},
     "dashboard": {"ALLOWED_HOSTS"},
+    "buffer": {"ALLOWED_HOSTS"},
+    "tool": {"ALLOWED_HOSTS"},
     "gateway": {"MLLP_PORT"},
 }
 # The parameters of make's targets.

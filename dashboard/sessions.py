@@ -1,0 +1,36 @@
+"""Checks that the session behind an open stream of events lasts; nginx checked it at the start."""
+
+import aiohttp
+from aiohttp import web
+
+# Of the browser's request: the login service needs them to find the session.
+FORWARDED = ("Cookie", "User-Agent", "X-Forwarded-For", "X-Forwarded-Proto")
+
+
+class SessionEnded(Exception):
+    """The user logged out, or the session expired."""
+
+
+class LoginDown(Exception):
+    """The login service did not answer."""
+
+
+class Login:
+    """The login service at `url`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = f"{url}/check/person"
+
+    async def check(self, request: web.Request) -> None:
+        """Raises SessionEnded or LoginDown."""
+        headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+        try:
+            async with self._session.get(self._url, headers=headers) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise LoginDown from error
+        if status == 401:
+            raise SessionEnded
+        if status != 204:
+            raise LoginDown

@@ -1,0 +1,18 @@
+"""Serves a program's metrics on a port of their own."""
+
+from collections.abc import Collection
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app, start_http_server
+
+from wire.hosts import only_wsgi
+
+
+def serve(
+    host: str, port: int, names: Collection[str], registry: CollectorRegistry = REGISTRY
+) -> tuple[WSGIServer, Thread]:
+    """Starts a server that answers to localhost, IP addresses and `names`. Raises OSError."""
+    server, thread = start_http_server(port, host, registry)
+    server.set_app(only_wsgi(make_wsgi_app(registry), {"localhost", *names}))
+    return server, thread
