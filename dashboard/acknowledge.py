@@ -11,6 +11,7 @@ from dashboard.keys import ACKNOWLEDGER, POLLER
 from dashboard.pages import number
 from dashboard.rows import StayKey, day
 from dashboard.topic import Fields
+from wire.bodies import read_form
 from wire.messages import Rejected, decode
 
 
@@ -19,8 +20,7 @@ async def acknowledge(request: web.Request) -> web.Response:
     acknowledger = request.app.get(ACKNOWLEDGER)
     if acknowledger is None:
         raise web.HTTPNotFound(text="Acknowledging is not turned on here.")
-    form = await request.post()
-    message = _message(request, {name: str(value) for name, value in form.items()})
+    message = _message(request, await read_form(request))
     try:
         decode(msgspec.json.encode(message))
         await acknowledger.send(message)

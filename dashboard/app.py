@@ -41,6 +41,12 @@ SECURITY = {
     "Referrer-Policy": "same-origin",
 }
 
+# Errors whose text is for the reader of the page.
+REPORTED = (
+    *(web.HTTPBadRequest, web.HTTPForbidden, web.HTTPNotFound, web.HTTPBadGateway),
+    web.HTTPUnsupportedMediaType,
+)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -127,7 +133,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = _problem(request, 405, f"{request.path} does not support {request.method}.")
         response.headers["Allow"] = error.headers["Allow"]
         return response
-    except (web.HTTPBadRequest, web.HTTPForbidden, web.HTTPNotFound, web.HTTPBadGateway) as error:
+    except REPORTED as error:
         return _problem(request, error.status, error.text or "")
     except DatabaseDown as error:
         return _problem(request, 503, f"The database cannot be read: {error}.")

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -19,6 +20,7 @@ from gateway.fhir_facts import FhirReader, Invalid, Keys, patient_keys
 from gateway.fhir_types import TYPES, Bundle, Observation, Patient, Resource
 from gateway.inbox import DiskFailed, Inbox, Item, digest
 from gateway.log import Received
+from wire.bodies import read_body
 
 JSON = "application/fhir+json"
 
@@ -53,7 +55,7 @@ class FhirDoor:
     async def bundle(self, request: web.Request) -> web.Response:
         """A transaction is stored as a whole or not at all, a batch entry by entry."""
         await self._inbox.room()
-        body = await request.read()
+        body = await read_body(request)
         if not body.strip():  # a rest-hook notification without a payload
             return _outcome(200, "information", "informational", "nothing to store")
         try:
@@ -80,11 +82,11 @@ class FhirDoor:
         """POST creates, PUT creates or replaces; a POST without an id gets one."""
         await self._inbox.room()
         kind, id = request.match_info["type"], request.match_info.get("id", "")
-        body = await request.read()
+        body = await read_body(request)
         try:
             if kind not in TYPES:
                 raise InvalidRequest(404, "not-supported", f"{kind} is not supported")
-            resource = _decode(body)
+            resource, answer = _decode(body), _document(body)
             if type(resource).__name__ != kind:
                 raise InvalidRequest(400, "invalid", f"resourceType is not {kind}")
             if id and resource.id != id:
@@ -94,9 +96,9 @@ class FhirDoor:
             known = await self._store(self._item(body, _sender(request), facts))
         except InvalidRequest as error:
             return _failed(error)
-        answer = json.loads(body) | {"id": resource.id}
         status = 200 if id and known else 201
-        return _json(status, answer, {"Location": f"/fhir/{kind}/{resource.id}"})
+        place = f"/fhir/{kind}/{quote(resource.id, errors='replace')}"
+        return _json(status, answer | {"id": resource.id}, {"Location": place})
 
     def _entries(self, body: bytes) -> list[tuple[Resource, list[Fact]]]:
         try:
@@ -152,6 +154,15 @@ def _decode(body: bytes, path: str = "body") -> Resource:
         return _resource.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(400, "structure", f"{path}: {error}") from None
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """The whole resource; the decoder of the types skips what it does not know, without a check."""
+    try:
+        found: dict[str, Any] = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(400, "structure", f"body: {error}") from None
+    return found
 
 
 def _with_id(resource: Resource, body: bytes) -> Resource:

@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway import metrics
 from gateway.inbox import Direct, DiskFailed, Inbox, Item, Logged, digest
 from gateway.log import Log, Received
+from wire.bodies import read_body
 from wire.messages import Message, Rejected, decode
 
 # These are well-formed, so they are accepted; the tool stores them in table `rejected` with the
@@ -34,7 +35,7 @@ class JsonDoor:
         """
         await self._inbox.room()
         try:
-            body = msgspec.json.decode(await request.read(), type=msgspec.Raw)
+            body = msgspec.json.decode(await read_body(request), type=msgspec.Raw)
             listed = bytes(body).lstrip().startswith(b"[")
             messages = msgspec.json.decode(body, type=list[msgspec.Raw]) if listed else [body]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -18,6 +18,7 @@ from login.sessions import Sessions
 from login.settings import Settings
 from login.store import Store
 from wire import hosts
+from wire.bodies import read_form
 
 log = logging.getLogger("login")
 
@@ -54,12 +55,12 @@ class Login:
         """POST /login with user, password and next."""
         if self.oidc is not None:
             raise web.HTTPNotFound
-        form = await request.post()
-        address = next_address(str(form.get("next", "")))
+        form = await read_form(request)
+        address = next_address(form.get("next", ""))
         source = _source(request)
         try:
-            user = user_name(str(form.get("user", "")))
-            right = await self._passwords.check(user, str(form.get("password", "")), source)
+            user = user_name(form.get("user", ""))
+            right = await self._passwords.check(user, form.get("password", ""), source)
         except LockedOut as error:
             ATTEMPTS.labels("locked_out").inc()
             self._record(user, source, "locked out")

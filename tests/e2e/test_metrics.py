@@ -345,8 +345,8 @@ def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
     config = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     jobs = config["scrape_configs"]
-    # The gateway takes hospital's place; this pipeline has hospital.
-    config["scrape_configs"] = [job for job in jobs if job["job_name"] != "gateway"]
+    # This pipeline has hospital in the gateway's place, and no log-in.
+    config["scrape_configs"] = [job for job in jobs if job["job_name"] in SERVICES]
     for job in config["scrape_configs"]:
         target = f"127.0.0.1:{pipeline.environ[SERVICES[job['job_name']]]}"
         job["static_configs"] = [{"targets": [target]}]

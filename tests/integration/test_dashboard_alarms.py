@@ -183,7 +183,7 @@ OWN = {"Sec-Fetch-Site": "same-origin"}
 def post(
     path: Path,
     gateway: Gateway | None,
-    form: dict[str, str],
+    form: dict[str, str] | bytes,
     headers: dict[str, str] = OWN,
 ) -> tuple[int, str]:
     """Status and page of the patient after the form was posted."""
@@ -253,6 +253,24 @@ def test_an_invalid_or_foreign_form_sends_nothing(
 ) -> None:
     gateway = Gateway()
     assert post(path, gateway, FORM | form, headers)[0] == status
+    assert gateway.messages == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"stay=%ff", {}, 400),
+        (b"stay=\xff", {}, 400),
+        (b"no gzip", {"Content-Encoding": "gzip"}, 400),
+        (b"{}", {"Content-Type": "application/json"}, 415),
+    ],
+)
+def test_a_form_that_cannot_be_read_sends_nothing(
+    path: Path, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    gateway = Gateway()
+    sent = OWN | {"Content-Type": "application/x-www-form-urlencoded"} | headers
+    assert post(path, gateway, body, sent)[0] == status
     assert gateway.messages == []
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,58 @@ def test_a_page_of_another_site_cannot_send_messages(
                 return found, (await answer.json())["messages"]
 
     assert asyncio.run(run()) == ([403, 403], 0)
+
+
+OBSERVATION = {
+    "resourceType": "Observation",
+    "id": "a\r\nX-Header: b",
+    "status": "final",
+    "subject": {"reference": "Patient/1"},
+    "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+    "valueQuantity": {"value": 80, "unit": "/min"},
+    "effectiveDateTime": "2026-01-01T00:00:00Z",
+}
+TEXT = json.dumps(OBSERVATION).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "encoding", "status"),
+    [
+        ("/messages", b"no gzip", "gzip", 400),
+        ("/fhir", b"no gzip", "deflate", 400),
+        ("/fhir/Observation", TEXT, "gzip", 400),
+        ("/messages", zlib.compress(b"[" + b" " * 100_000_000 + b"]"), "deflate", 413),
+        # Members that the types do not know are not checked by their decoder.
+        ("/fhir/Observation", TEXT[:-1] + b', "note": "\xff"}', "identity", 400),
+        ("/fhir/Observation", TEXT[:-1] + b', "note": "\x01"}', "identity", 400),
+        ("/fhir/Observation", TEXT[:-1] + b', "note": ' + b"[" * 20_000 + b"}", "identity", 400),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_an_error_and_not_stored(
+    tmp_path: Path, path: str, body: bytes, encoding: str, status: int
+) -> None:
+    async def run() -> tuple[int, int, int]:
+        async with gateway(tmp_path / "log") as running:
+            headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+            async with running.http.post(running.url + path, data=body, headers=headers) as answer:
+                found = answer.status
+            before = Log(tmp_path / "log").committed
+            # The connection, or a new one, answers.
+            return found, before, (await post(running, "/messages", READING))[0]
+
+    assert asyncio.run(run()) == (status, 0, 201)
+
+
+def test_an_id_cannot_add_a_header(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with gateway(tmp_path / "log") as running:
+            url = running.url + "/fhir/Observation"
+            async with running.http.post(url, data=TEXT) as answer:
+                assert answer.status == 201
+                assert answer.headers["Location"] == "/fhir/Observation/a%0D%0AX-Header%3A%20b"
+                assert "X-Header" not in answer.headers
+
+    asyncio.run(run())
 
 
 def test_a_token_is_required_with_a_key(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from http.cookies import SimpleCookie
@@ -294,6 +295,33 @@ def test_a_page_of_another_site_cannot_log_anybody_in(file: Path) -> None:
             assert (await log_in(client, **own, **headers))[0] == 303
 
     ask(file, question)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"user=ada&password=\xff", {}, 400),
+        (b"user=ada&password=%ff", {}, 400),
+        (b"a=1&" * 30, {}, 400),
+        (b"no gzip", {"Content-Encoding": "gzip"}, 400),
+        (b"no deflate", {"Content-Encoding": "deflate"}, 400),
+        (zlib.compress(b"a" * 50_000_000), {"Content-Encoding": "deflate"}, 413),
+        (b"x" * 20_000, {}, 413),
+        (b"{}", {"Content-Type": "application/json"}, 415),
+        (b"--a\r\n\r\n", {"Content-Type": "multipart/form-data; boundary=a"}, 415),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_an_error(
+    file: Path, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    sent = {"Content-Type": "application/x-www-form-urlencoded"} | headers
+
+    async def question(client: Client) -> None:
+        async with client.post("/login", data=body, headers=sent) as answer:
+            assert answer.status == status
+
+    ask(file, question)
+    assert audit(file) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""A small run of each seam; FUZZ_INPUTS sets the number of inputs."""
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.fuzz.seams import SEAMS
+
+# Chosen to take about a second each. A result that each run must contain shows that not all of the
+# inputs were rejected at the door.
+SMALL = {
+    "events": (8_000, "events"),
+    "messages": (20_000, "decoded"),
+    "tensors": (6_000, "read"),
+    "cells": (4_000, "sent"),
+    "model-api": (1_500, "200"),
+    "dashboard": (400, "200"),
+    "login": (400, "401"),
+    "gateway": (1_000, "201 of a list"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_each_input_is_used_or_rejected(seam: str) -> None:
+    inputs, expected = SMALL[seam]
+    counts = SEAMS[seam](random.Random(1), int(os.environ.get("FUZZ_INPUTS", inputs)))
+    assert counts[expected] > 0

@@ -1,0 +1,33 @@
+"""Runs one seam in parts, each with a seed of its own, and prints the counts and the memory."""
+
+import argparse
+import logging
+import random
+import resource
+import sys
+import time
+
+from tests.support.fuzz.seams import SEAMS
+
+PARTS = 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.support.fuzz", description=__doc__)
+    parser.add_argument("seam", choices=SEAMS)
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    logging.disable(logging.ERROR)
+    for part in range(PARTS):
+        begun = time.process_time()
+        counts = SEAMS[options.seam](random.Random(options.seed + part), options.inputs // PARTS)
+        seconds = time.process_time() - begun
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        shown = ", ".join(f"{name}: {count:,}" for name, count in counts.most_common())
+        print(f"seed {options.seed + part}: {shown}; {seconds:.1f} CPU-s, {memory} MB", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""All seams by name."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from tests.support.fuzz.doors import dashboard_pages, gateway_messages, login_forms
+from tests.support.fuzz.files import cells
+from tests.support.fuzz.model_api import model_api
+from tests.support.fuzz.parsers import events, messages, tensors
+
+SEAMS: dict[str, Callable[[random.Random, int], Counter[str]]] = {
+    "events": events,
+    "messages": messages,
+    "tensors": tensors,
+    "cells": cells,
+    "model-api": model_api,
+    "dashboard": dashboard_pages,
+    "login": login_forms,
+    "gateway": gateway_messages,
+}
