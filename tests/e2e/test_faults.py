@@ -3,9 +3,11 @@
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,21 @@ def settled(pipeline: Pipeline) -> bool:
     return pipeline.done() and at_rest(pipeline.database_url)
 
 
+def stop_between_transactions(name: str, pipeline: Pipeline) -> None:
+    """Stops a program with SIGSTOP while none of its processes holds SQLite's lock."""
+    path = pipeline.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        pipeline.send(name, signal.SIGSTOP)
+        pipeline.wait(lambda: all(map(is_stopped, pipeline.pids(name))))
+        database.execute("ROLLBACK")
+
+
+def is_stopped(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"
+
+
 def second(name: str, pipeline: Pipeline) -> "subprocess.Popen[bytes]":
     """A second process of a program, with its output in NAME-2.log."""
     with (pipeline.folder / f"{name}-2.log").open("ab") as output:
@@ -98,7 +115,7 @@ def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
 ) -> None:
     with failing("predicted-stop=300") as pipeline:
         pipeline.wait(lambda: mark(pipeline, "predicted-stop") != 0)
-        pipeline.send("tool", signal.SIGSTOP)
+        stop_between_transactions("tool", pipeline)
         other = second("tool", pipeline)
         try:
             pipeline.wait(pipeline.done)
