@@ -5,7 +5,7 @@ Source: HL7 2.8.2, chapter 2 (control) and table 0211 (character sets).
 
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -29,6 +29,7 @@ CHARSETS = {
     "KS X 1001": "euc_kr",
 }
 _SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
+_USUAL = frozenset(("MSH", "EVN", "PID", "PV1", "ORC", "OBR", "OBX", "NTE"))
 
 Segment = list[str]  # fields by number; [0] is the segment's name
 
@@ -111,14 +112,17 @@ def split(content: bytes) -> list[bytes]:
 
 def parse(content: bytes, default_charset: str = "utf-8") -> Message:
     """Parses the message in `content`. Raises Unreadable."""
-    delimiters = _delimiters(content)
+    delimiters = _delimiters(content[:9])
     charset = _charset(content, delimiters) or default_charset
     text = _decode(content, charset)
     lines = text.split("\r") if "\r" in text else text.split("\n")
-    segments = [line.strip("\n").split(delimiters.field) for line in lines]
-    segments = [segment for segment in segments if _is_name(segment[0])]
+    if "\n" in text:
+        lines = [line.strip("\n") for line in lines]
+    separator = delimiters.field
+    segments = [line.split(separator) for line in lines]
+    segments = [segment for segment in segments if segment[0] in _USUAL or _is_name(segment[0])]
     # MSH-1 is the field separator itself.
-    segments[0].insert(1, delimiters.field)
+    segments[0].insert(1, separator)
     return Message(segments, delimiters, charset)
 
 
@@ -140,12 +144,13 @@ def _is_name(text: str) -> bool:
     return _SEGMENT_NAME.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=64)
 def _delimiters(content: bytes) -> Delimiters:
-    """The delimiters in MSH-1 and MSH-2."""
+    """The delimiters in MSH-1 and MSH-2. content: the first 9 bytes of the message."""
     field = chr(content[3]) if len(content) > 8 and content.startswith(b"MSH") else ""
     if not field or field.isalnum() or field.isspace() or not field.isascii():
         raise Unreadable("the message does not start with MSH and its delimiters")
-    encoding = content[4:9].split(field.encode(), 1)[0].split(b"\r", 1)[0].decode("latin-1")
+    encoding = content[4:].split(field.encode(), 1)[0].split(b"\r", 1)[0].decode("latin-1")
     given = [field, *encoding[:4]]
     if len(set(given)) < len(given) or any(c.isalnum() or c.isspace() for c in given):
         raise Unreadable("MSH-2 does not contain valid delimiters")

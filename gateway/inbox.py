@@ -11,7 +11,7 @@ from contextlib import suppress
 import msgspec
 
 from gateway import metrics
-from gateway.facts import Fact
+from gateway.facts import Fact, Unusable
 from gateway.log import Log, Numbers, Received, days_ago
 from gateway.ward import Ward
 from wire.messages import Message
@@ -127,15 +127,8 @@ class Inbox:
         if not self._waiting and not self._stopping:
             self._arrived.clear()
         started = time.perf_counter()
-        results: list[Logged] = []
         try:
-            self._log.begin()
-            known = self._log.known([item.received.digest for item, _ in batch])
-            for item, _ in batch:
-                results.append(self._add(item, known))
-                if time.perf_counter() - started > SECONDS_AT_ONCE:
-                    break
-            self._more = self._step()
+            results = self._fill(batch, self._ward.step)
             # In another thread, so that messages are received while the disk writes.
             await asyncio.to_thread(self._log.commit)
         except sqlite3.Error as error:
@@ -182,49 +175,62 @@ class Inbox:
                 future.set_exception(DiskFailed(str(error)))
         self._settle(batch)
 
-    def _add(self, item: Item, known: dict[bytes, tuple[Numbers, bytes]]) -> Logged:
-        earlier = known.get(item.received.digest)
-        if earlier is not None:
-            return Logged(*earlier)
-        self._log.begin_message()
+    def _fill(self, batch: list[Waiting], move: Callable[[], None]) -> list[Logged]:
+        """Begins a transaction with the first messages of `batch`, and with some of the readings
+        that are still to be moved.
+        """
+        started = time.perf_counter()
+        self._log.begin()
+        known = self._log.known([item.received.digest for item, _ in batch])
+        results: list[Logged] = []
         try:
-            for content in item.content or ():
-                if isinstance(content, Direct):
-                    self._ward.pass_on(content.message, content.data)
-                else:
-                    self._ward.apply(content)
-            self._ward.end_message()
+            for item, _ in batch:
+                results.append(self._add(item, known))
+                if time.perf_counter() - started > SECONDS_AT_ONCE:
+                    break
         except sqlite3.OperationalError:
             raise
         except Exception as error:
             # A bug must not stop the sender. The message is in the log.
-            metrics.FAULTS.inc()
-            log.exception("a message could not be processed", exc_info=_without_values(error))
-            self._log.undo_message()
-            self._ward.forget()
-            self._log.reject(f"cannot be processed: {type(error).__name__}")
+            self._undo(error)
+            item, future = batch[len(results)]
+            reason = Unusable(f"cannot be processed: {type(error).__name__}")
+            batch = [*batch[: len(results)], (Item(item.received, [reason]), future)]
+            return self._fill(batch, move)
+        try:
+            if self._ward.pending:
+                move()
+            self._ward.flush()
+            self._log.add_events()
+            self._more = self._ward.pending
+        except sqlite3.OperationalError:
+            raise
+        except Exception as error:
+            self._undo(error)
+            return self._fill(batch[: len(results)], self._ward.give_up)
+        self._log.flush()
+        return results
+
+    def _add(self, item: Item, known: dict[bytes, tuple[Numbers, bytes]]) -> Logged:
+        earlier = known.get(item.received.digest)
+        if earlier is not None:
+            return Logged(*earlier)
+        for content in item.content or ():
+            if isinstance(content, Direct):
+                self._ward.pass_on(content.message, content.data)
+            else:
+                self._ward.apply(content)
+        self._ward.end_message()
         numbers = self._log.add_received(item.received)
         known[item.received.digest] = numbers, item.received.raw
         return Logged(numbers)
 
-    def _step(self) -> bool:
-        """Moves some of the pending readings; returns whether there are more."""
-        if not self._ward.pending:
-            return False
-        self._log.begin_message()
-        try:
-            self._ward.step()
-            self._ward.end_message()
-        except sqlite3.OperationalError:
-            raise
-        except Exception as error:
-            metrics.FAULTS.inc()
-            log.exception("readings could not be moved", exc_info=_without_values(error))
-            self._log.undo_message()
-            self._ward.forget()
-            self._ward.give_up()
-        self._log.add_events()
-        return self._ward.pending
+    def _undo(self, error: Exception) -> None:
+        """Reports a bug, and ends the transaction without its effects."""
+        metrics.FAULTS.inc()
+        log.exception("a message could not be processed", exc_info=_without_values(error))
+        self._log.rollback()
+        self._ward.forget()
 
     async def _prune(self) -> None:
         self._pruned = time.monotonic()

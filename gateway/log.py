@@ -103,8 +103,10 @@ class Log:
         read = self.connection.execute
         pruned = int(read("SELECT pruned FROM log").fetchone()[0])
         self.last = int(read("SELECT MAX(last) FROM events").fetchone()[0] or pruned)
-        self._events: list[bytes] = []  # JSON lines
-        self._unwritten = 0  # events in these
+        self._lines: list[bytes] = []  # events of the current message, as JSON lines
+        self._unwritten = 0  # number of these
+        self._new_events: list[tuple[int, int, bytes]] = []
+        self._new_received: list[tuple[object, ...]] = []
         self._received = int(read("SELECT MAX(id) FROM received").fetchone()[0] or 0)
         self.pruned = pruned
 
@@ -114,6 +116,15 @@ class Log:
     def commit(self) -> None:
         """Returns when everything since `begin` is on disk. Runs in its own thread."""
         self.connection.execute("COMMIT")
+
+    def flush(self) -> None:
+        """Writes the added rows, before `commit`."""
+        # Together, because a statement for each row costs more.
+        write = self.connection.executemany
+        write("INSERT INTO events VALUES (?, ?, ?)", self._new_events)
+        write("INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_received)
+        self._new_events.clear()
+        self._new_received.clear()
 
     def rollback(self) -> None:
         if self.connection.in_transaction:
@@ -130,6 +141,7 @@ class Log:
 
     def first_with(self, seq: int) -> int:
         """The first event of the message to which event `seq` belongs."""
+        self.flush()
         row = self.connection.execute(
             "SELECT first FROM events WHERE last >= ? ORDER BY last LIMIT 1", (seq,)
         ).fetchone()
@@ -151,7 +163,7 @@ class Log:
         return self.last - len(messages) + 1
 
     def _add(self, lines: bytes, count: int) -> None:
-        self._events.append(lines)
+        self._lines.append(lines)
         self._unwritten += count
         self.last += count
 
@@ -160,38 +172,20 @@ class Log:
         event = {"type": "unusable", "pat_id": pat_id, "received": received or self.current}
         self.add_event(msgspec.json.encode(event | {"reason": reason}))
 
-    def begin_message(self) -> None:
-        """Starts a message; later events belong to it."""
-        self.connection.execute("SAVEPOINT message")
-
-    def undo_message(self) -> None:
-        """Drops everything since `begin_message`."""
-        self.connection.execute("ROLLBACK TO message")
-        self.last -= self._unwritten
-        self._clear()
-
-    def _clear(self) -> None:
-        self._events.clear()
-        self._unwritten = 0
-
     def add_events(self) -> int:
-        """Ends what `begin_message` starts: appends its events; returns the first one's number."""
+        """Ends a message: adds its events as one row; returns the number of the first one."""
         first = self.last - self._unwritten + 1
         if self._unwritten:
-            self.connection.execute(
-                "INSERT INTO events VALUES (?, ?, ?)",
-                (self.last, first, b"\n".join(self._events)),
-            )
-            self._clear()
-        self.connection.execute("RELEASE message")
+            self._new_events.append((self.last, first, b"\n".join(self._lines)))
+            self._lines.clear()
+            self._unwritten = 0
         return first
 
     def add_received(self, message: Received) -> Numbers:
-        """Appends the message, and the events since `begin_message`."""
+        """Ends a message: adds it with its events."""
         self._received += 1
         first = self.add_events()
-        self.connection.execute(
-            "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        self._new_received.append(
             (self._received, *message[:4], first, self.last, message.raw),
         )
         return Numbers(self._received, first, self.last)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gateway.codes import LOINC, MDC, SYSTEMS, Codes, UnknownUnit
+from gateway.codes import LOINC, MDC, SYSTEMS, Codes, Conversion, UnknownUnit
 from gateway.facts import Fact, Observed, Person, Place, Unread, Unusable, Value, unnamed
 from gateway.hl7 import Delimiters, Message, Segment, at, part
 from gateway.people import person, place, printable
@@ -19,16 +19,26 @@ from gateway.values import NULL, number
 _VALUE = ("F", "P", "R", "S", "C", "")
 _WITHDRAWN = ("D", "W", "X")
 _NO_NEWS = ("I", "N", "O", "U", "V")
+OBX_14 = 14  # the time
+_EMPTY = [""] * (OBX_14 + 1)
 
 
 class _Meaning(msgspec.Struct, frozen=True):
-    """The content of an OBX without its time.
+    """The meaning of an OBX without its value and time.
 
-    value: None if there is none. problem: why it is rejected. unknown: its code, if unknown.
+    name: of the observation within its order. problem: why its value is rejected; `unit_problem`
+    only if the value is a number. unknown: the code, if it is unknown.
     """
 
-    value: Value | None = None
+    name: str = ""
+    code: str = ""
+    parameter: str = ""
+    ignored: bool = False
+    withdrawn: bool = False
+    corrects: bool = False
     problem: str = ""
+    unit_problem: str = ""
+    conversion: Conversion | None = None
     unknown: tuple[str, str] | None = None
 
 
@@ -50,7 +60,7 @@ class Observations:
         self._codes = codes
         self._authority = authority
         self._unknown = unknown
-        # Cached, because senders repeat the same code with the same value.
+        # Cached, because senders repeat the same codes.
         self._meaning = remembered(self._look_up)
 
     def facts(self, message: Message, clock: Clock, sent: Moment | None) -> list[Fact]:
@@ -58,6 +68,7 @@ class Observations:
         facts: list[Fact] = []
         order = _Order()
         group: Observed | None = None
+        time, own = "", None
         marks, charset = message.delimiters, message.charset
         for segment in message.segments:
             if segment[0] != "OBX":
@@ -67,18 +78,25 @@ class Observations:
             if order.who is None:
                 facts.append(Unusable("an OBX without a preceding patient identifier"))
                 continue
-            meaning = self._meaning(marks.field.join(segment[2:12]), marks, charset)
-            value = meaning.value
-            if value is None:
-                facts += [Unusable(meaning.problem, order.who)] if meaning.problem else []
+            fields = segment if len(segment) > OBX_14 else segment + _EMPTY[len(segment) :]
+            key = marks.field.join((fields[3], fields[4], fields[6], fields[11]))
+            meaning = self._meaning(key, marks, charset)
+            try:
+                value = _value(message, meaning, fields[2], fields[5])
+            except Unread as error:
+                facts.append(Unusable(str(error), order.who))
                 continue
-            when = clock(segment[14]) if len(segment) > 14 else None
-            when = when or clock(order.time) or (sent if value.value is None else None)
+            if value is None:
+                continue
+            if fields[OBX_14] != time:  # else as that of the OBX before it
+                time = fields[OBX_14]
+                own = clock(time)
+            when = own or clock(order.time) or (sent if value.value is None else None)
             if when is None:
                 reason = f"{value.parameter}: no time with an hour in OBX-14 or OBR-7"
                 facts.append(Unusable(reason, order.who))
                 continue
-            if meaning.unknown is not None:
+            if meaning.unknown is not None and value.value is not None:
                 self._unknown(*meaning.unknown)
             if group is None or group.at != when:
                 group = Observed(order.who, order.where, _source(message, order), when, [])
@@ -101,36 +119,57 @@ class Observations:
         return order
 
     def _look_up(self, fields: str, delimiters: Delimiters, charset: str) -> _Meaning:
-        """fields: OBX-2 to OBX-11."""
+        """fields: OBX-3, 4, 6 and 11."""
         message = Message([], delimiters, charset)
-        kind, identifier, sub, field, unit, *more = [*fields.split(delimiters.field), *[""] * 10]
-        status = message.text(more[4]).upper()
-        withdrawn = status in _WITHDRAWN or field == NULL
-        if status in _NO_NEWS or (not field and not withdrawn):
-            return _Meaning()
+        identifier, sub, unit, status = fields.split(delimiters.field)
+        status = message.text(status).upper()
+        if status in _NO_NEWS:
+            return _Meaning(ignored=True)
         codings = _codings(message, identifier)
         if not codings:
             return _Meaning(problem="an OBX without a code")
         code = codings[0][1]
-        if status not in _VALUE and not withdrawn:
-            return _Meaning(problem=f"{code}: unknown result status")
+        conversion, problem, unit_problem = None, "", ""
+        if status not in (*_VALUE, *_WITHDRAWN):
+            problem = f"{code}: unknown result status"
         try:
-            value = None if withdrawn else number(message, kind, field)
             conversion = self._codes.conversion(codings, _unit(message, unit))
-        except Unread as error:
-            return _Meaning(problem=f"{code}: {error}")
         except UnknownUnit as error:
-            if not withdrawn:
-                return _Meaning(problem=f"{code}: unknown unit {printable(str(error))[:32]!r}")
-            conversion = None
-        if value is None and not withdrawn:
-            return _Meaning()
-        name = f"{code}|{message.text(sub)[:64]}"
-        if conversion is None:
-            unknown = None if withdrawn else codings[0]
-            return _Meaning(Value(name, code, value, status == "C"), unknown=unknown)
-        converted = None if value is None else conversion.of(value)
-        return _Meaning(Value(name, conversion.parameter, converted, status == "C"))
+            unit_problem = f"{code}: unknown unit {printable(str(error))[:32]!r}"
+        return _Meaning(
+            name=f"{code}|{message.text(sub)[:64]}",
+            code=code,
+            parameter=code if conversion is None else conversion.parameter,
+            withdrawn=status in _WITHDRAWN,
+            corrects=status == "C",
+            problem=problem,
+            unit_problem=unit_problem,
+            conversion=conversion,
+            unknown=None if conversion or unit_problem else codings[0],
+        )
+
+
+def _value(message: Message, meaning: _Meaning, kind: str, field: str) -> Value | None:
+    """The value in OBX-5 of type OBX-2; None if there is no news. Raises Unread."""
+    if meaning.ignored:
+        return None
+    if (meaning.withdrawn or field == NULL) and meaning.code:
+        return Value(meaning.name, meaning.parameter, None, meaning.corrects)
+    if not field and not meaning.withdrawn:
+        return None
+    if meaning.problem:
+        raise Unread(meaning.problem)
+    try:
+        value = number(message, kind, field)
+    except Unread as error:
+        raise Unread(f"{meaning.code}: {error}") from None
+    if meaning.unit_problem:
+        raise Unread(meaning.unit_problem)
+    if value is None:
+        return None
+    if meaning.conversion is not None:
+        value = meaning.conversion.of(value)
+    return Value(meaning.name, meaning.parameter, value, meaning.corrects)
 
 
 def _source(message: Message, order: _Order) -> str:

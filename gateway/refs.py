@@ -46,6 +46,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     entries: list[Entry]
 
 
+Key = tuple[str, Moment]  # source, time
 Group = tuple[str, Moment, int, str]  # source, time, pat_id, admission
 
 # Limits the size of a row, because each withdrawal rewrites its row.
@@ -56,52 +57,100 @@ _entries = msgspec.json.Decoder(list[Entry])
 _COLUMNS = "seq, source, at, pat_id, admission, entries"
 
 
+class _Loaded:
+    """The readings of a source and time: by name, and those that the message has added since."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, list[Ref]] = {}
+        self._added: list[tuple[Group, list[Entry], int, int]] = []
+
+    def add(self, group: Group, entries: list[Entry], begin: int) -> None:
+        """Adds the entries from index `begin` on."""
+        self._added.append((group, entries, begin, len(entries)))
+
+    def by_name(self) -> dict[str, list[Ref]]:
+        for (source, at, pat_id, admission), entries, begin, end in self._added:
+            for index in range(begin, end):
+                row = entries[index // IN_ROW * IN_ROW].seq
+                self.load(Row(row, source, at, pat_id, admission, entries[index : index + 1]))
+        self._added.clear()
+        return self._by_name
+
+    def load(self, row: Row) -> None:
+        for ref in _refs(row):
+            self._by_name.setdefault(ref.name, []).append(ref)
+
+    def drop(self, ref: Ref) -> None:
+        refs = self.by_name()
+        refs[ref.name] = [other for other in refs[ref.name] if other.seq != ref.seq]
+
+
 class Refs:
     """The readings of each source. Call `end_message` after each message."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
-        self._added: dict[Group, list[Entry]] = {}
-        self._loaded: dict[tuple[str, Moment], dict[str, list[Ref]]] = {}
+        self._execute_many = connection.executemany
+        self._added: dict[Group, list[Entry]] = {}  # of the current message
+        self._added_keys: set[Key] = set()
+        self._rows: list[tuple[object, ...]] = []  # of earlier messages of the transaction
+        self._row_keys: set[Key] = set()
+        self._loaded: dict[Key, _Loaded] = {}
 
     def forget(self) -> None:
         """Drops unwritten rows, after a rollback."""
         self._added.clear()
+        self._added_keys.clear()
+        self._rows.clear()
+        self._row_keys.clear()
         self._loaded.clear()
 
     def end_message(self) -> None:
-        """Writes the added rows."""
-        self._flush()
+        """Ends the rows of a message."""
+        self._end_rows()
         self._loaded.clear()
+
+    def _end_rows(self) -> None:
+        for (source, at, pat_id, admission), entries in self._added.items():
+            for begin in range(0, len(entries), IN_ROW):
+                part = entries[begin : begin + IN_ROW]
+                row = (part[0].seq, source, at, pat_id, admission, msgspec.json.encode(part))
+                self._rows.append(row)
+        self._added.clear()
+        self._row_keys |= self._added_keys
+        self._added_keys.clear()
+
+    def flush(self) -> None:
+        """Writes the rows of earlier messages."""
+        if self._rows:
+            # Together, because a statement for each row costs more.
+            self._execute_many("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?)", self._rows)
+            self._rows.clear()
+            self._row_keys.clear()
 
     def add(self, group: Group, entries: list[Entry]) -> None:
         """Adds new readings."""
         added = self._added.setdefault(group, [])
-        source, at, pat_id, admission = group
-        loaded = self._loaded.get((source, at))
-        for entry in entries:
-            added.append(entry)
-            if loaded is not None:
-                row = added[(len(added) - 1) // IN_ROW * IN_ROW].seq
-                ref = Ref(
-                    *(source, entry.name, at, entry.seq, pat_id, admission),
-                    *(entry.parameter, entry.value, row),
-                )
-                loaded.setdefault(entry.name, []).append(ref)
+        begin = len(added)
+        added += entries
+        key = group[:2]
+        self._added_keys.add(key)
+        if (loaded := self._loaded.get(key)) is not None:
+            loaded.add(group, added, begin)
 
     def at(self, source: str, at: Moment) -> dict[str, list[Ref]]:
         """The readings of a time by name, in order of arrival."""
         loaded = self._loaded.get((source, at))
         if loaded is None:
-            loaded = self._loaded[source, at] = {}
+            loaded = _Loaded()
             for row in self.rows(source, at):
-                for ref in _refs(row):
-                    loaded.setdefault(ref.name, []).append(ref)
-        return loaded
+                loaded.load(row)
+            self._loaded[source, at] = loaded
+        return loaded.by_name()
 
     def latest(self, source: str, name: str) -> list[Ref]:
         """The reading of this name with the latest time; empty if there is none."""
-        self._flush()
+        self._write_all()
         quoted = msgspec.json.encode(name).decode()
         rows = self._execute(
             f"SELECT {_COLUMNS} FROM refs WHERE source = ? AND instr(entries, ?) "
@@ -116,14 +165,17 @@ class Refs:
 
     def rows(self, source: str, at: Moment | None = None) -> list[Row]:
         """The rows of a source: those of one time, or all."""
-        self._flush()
+        if at is None or (source, at) in self._added_keys:
+            self._write_all()
+        elif (source, at) in self._row_keys:
+            self.flush()
         if at is None:
             return self._read("source = ?", source)
         return self._read("source = ? AND at = ?", source, at)
 
     def of_patient(self, pat_id: int, admission: str | None, after: int, upto: int) -> list[Row]:
         """The next rows of a patient after event `after`; admission: of one stay only."""
-        self._flush()
+        self._write_all()
         return self._read(
             "pat_id = ? AND seq > ? AND seq <= ? AND (? IS NULL OR admission = ?)",
             *(pat_id, after, upto, admission, admission),
@@ -132,7 +184,7 @@ class Refs:
 
     def drop_event(self, pat_id: int, seq: int, first: int) -> None:
         """Removes reading `seq` of the message whose events start with `first`."""
-        self._flush()
+        self._write_all()
         for row in self._read("pat_id = ? AND seq BETWEEN ? AND ?", pat_id, first, seq):
             for ref in _refs(row):
                 if ref.seq == seq:
@@ -140,10 +192,9 @@ class Refs:
 
     def drop(self, ref: Ref) -> None:
         """Removes a withdrawn reading."""
-        self._flush()
-        loaded = self._loaded.get((ref.source, ref.at))
-        if loaded is not None:
-            loaded[ref.name] = [other for other in loaded[ref.name] if other.seq != ref.seq]
+        self._write_all()
+        if (loaded := self._loaded.get((ref.source, ref.at))) is not None:
+            loaded.drop(ref)
         ((text,),) = self._execute("SELECT entries FROM refs WHERE seq = ?", (ref.row,))
         left = [entry for entry in _entries.decode(text) if entry.seq != ref.seq]
         if left:
@@ -158,13 +209,10 @@ class Refs:
         self._loaded.pop((row.source, row.at), None)
         self._execute("DELETE FROM refs WHERE seq = ?", (row.seq,))
 
-    def _flush(self) -> None:
-        for (source, at, pat_id, admission), entries in self._added.items():
-            for begin in range(0, len(entries), IN_ROW):
-                part = entries[begin : begin + IN_ROW]
-                row = (part[0].seq, source, at, pat_id, admission, msgspec.json.encode(part))
-                self._execute("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?)", row)
-        self._added.clear()
+    def _write_all(self) -> None:
+        """Writes all rows, also those of the current message."""
+        self._end_rows()
+        self.flush()
 
     def _read(self, where: str, *values: object, most: int = -1) -> list[Row]:
         rows = self._execute(

@@ -3,9 +3,10 @@
 import re
 
 from gateway.facts import Unread
-from gateway.hl7 import Message
+from gateway.hl7 import Delimiters, Message
 
 NULL = '""'
+USUAL = Delimiters()
 _NUMBER = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?", re.ASCII)
 # Safe to show, because no name looks like this.
 _SHOWN = re.compile(r"[<>=~^0-9.,: +-]{1,20}", re.ASCII)
@@ -16,6 +17,8 @@ def number(message: Message, kind: str, field: str) -> float | None:
 
     Raises Unread, also for a bound (`<15`), a range or a text, which are not measured values.
     """
+    if kind == "NM" and message.delimiters == USUAL and _NUMBER.fullmatch(field):
+        return _bounded(float(field))
     if not field or field == NULL:
         return None
     if message.delimiters.repetition in field:
@@ -30,7 +33,10 @@ def number(message: Message, kind: str, field: str) -> float | None:
         return None
     if not _NUMBER.fullmatch(text):
         raise Unread(f"{_shown(text)} is not a number")
-    value = float(text)
+    return _bounded(float(text))
+
+
+def _bounded(value: float) -> float:
     if abs(value) > 1e100:
         raise Unread("the number is too large")
     return value

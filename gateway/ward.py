@@ -36,8 +36,13 @@ class Ward:
         self._pending.forget()
 
     def end_message(self) -> None:
-        """Writes the pending rows of a message."""
+        """Ends the rows of a message."""
         self._readings.refs.end_message()
+
+    def flush(self) -> None:
+        """Writes all rows, before the transaction ends."""
+        self._readings.refs.end_message()
+        self._readings.refs.flush()
 
     @property
     def pending(self) -> bool:

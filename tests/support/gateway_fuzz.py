@@ -73,7 +73,6 @@ def read(inputs: int, seed: int, log: Path) -> Counter[str]:
                 with contextlib.suppress(Unreadable):
                     facts = reader.facts(parse(content))
                     counts["read" if facts else "not read"] += 1
-                    store.begin_message()
                     for fact in facts or ():
                         ward.apply(fact)
                     ward.end_message()
@@ -81,8 +80,12 @@ def read(inputs: int, seed: int, log: Path) -> Counter[str]:
                     store.add_received(Received(name, 0.0, "fuzz", "hl7", b""))
         counts["inputs"] += 1
         if number % 500 == 499:
+            ward.flush()
+            store.flush()
             store.commit()
     if store.connection.in_transaction:
+        ward.flush()
+        store.flush()
         store.commit()
     store.close()
     return counts
