@@ -8,6 +8,7 @@ import sqlite3
 import ssl
 import sys
 
+import uvloop
 from aiohttp import web
 
 from gateway.app import create_app
@@ -50,7 +51,7 @@ def main() -> int:
     try:
         chosen = settings.read(Settings)
         logs.set_up("gateway", chosen.log_level, chosen.log_format)
-        asyncio.run(serve(chosen))
+        uvloop.run(serve(chosen))
     except (settings.SettingError, CodesError, TokenKeyError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1

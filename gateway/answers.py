@@ -48,8 +48,11 @@ def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
 
 def _wanted(condition: str, outcome: str) -> bool:
     """Whether to send it, by table 0155: never, on success, on an error or rejection, or always."""
-    wanted = {"NE": False, "SU": outcome == SUCCESS, "ER": outcome != SUCCESS}
-    return wanted.get(condition, True)
+    if condition == "SU":
+        return outcome == SUCCESS
+    if condition == "ER":
+        return outcome != SUCCESS
+    return condition != "NE"
 
 
 @lru_cache(maxsize=4)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from gateway.mllp import Frame, FrameReader, wrap
 
@@ -76,8 +76,7 @@ class Connection(asyncio.Protocol):
         self._answer()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._timer = self._loop.call_later(self._limits.silence, self._check_silence)
         self._steer()
         self._opened(self)

@@ -100,7 +100,8 @@ def part(components: list[str], number: int) -> str:
 
 def split(content: bytes) -> list[bytes]:
     """The messages in a frame: one, or those of a batch (FHS, BHS)."""
-    if content[:3] not in (b"FHS", b"BHS") and not re.search(rb"[\r\n]MSH", content):
+    several = b"\rMSH" in content or b"\nMSH" in content
+    if not several and content[:3] not in (b"FHS", b"BHS"):
         return [content]
     begins = [found.start() for found in re.finditer(rb"(?:(?<=[\r\n])|\A)MSH", content)]
     if not begins:

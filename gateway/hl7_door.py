@@ -16,7 +16,7 @@ from gateway.log import Received
 from gateway.mllp import Frame
 from gateway.reading import Reader
 from gateway.settings import Settings
-from gateway.times import seconds_since
+from gateway.times import epoch
 
 log = logging.getLogger("gateway")
 
@@ -120,9 +120,9 @@ class HL7Door:
     def _item(self, raw: bytes, message: Message) -> Item:
         received = time.time()
         sender = message.sender
-        ahead = seconds_since(at(message.msh, 7), self._reader.zone, received)
-        if ahead is not None:
-            metrics.clock_difference(sender, ahead)
+        sent = epoch(at(message.msh, 7), self._reader.zone)
+        if sent is not None:
+            metrics.clock_difference(sender, sent - received)
         return Item(
             Received(digest(raw), received, sender, f"hl7 {message.kind}"[:64], raw),
             self._facts(message),

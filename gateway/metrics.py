@@ -53,8 +53,6 @@ _size = Gauge("icu_gateway_disk_size_bytes", "Size of the log's disk")
 
 # Finding a labelled metric costs more than incrementing it.
 _messages = cache(MESSAGES.labels)
-_last = cache(LAST.labels)
-_clock = cache(CLOCK.labels)
 
 _senders: dict[str, dict[str, float | int | str | None]] = {}
 _codes: set[tuple[str, str]] = set()
@@ -65,17 +63,14 @@ def logged(message: Received, known: bool, unread: bool) -> None:
     name = _sender(message.sender)
     result = "known" if known else "unread" if unread else "new"
     _messages(name, message.kind.partition(" ")[0], result).inc()
-    _last(name).set(message.at)
-    known_sender = _senders[name]
-    known_sender["last"] = message.at
-    known_sender["messages"] = int(known_sender["messages"] or 0) + 1
+    sender = _senders[name]
+    sender["last"] = message.at
+    sender["messages"] = int(sender["messages"] or 0) + 1
 
 
 def clock_difference(sender: str, seconds: float) -> None:
     """Records how far a sender's clock is ahead of the gateway's."""
-    name = _sender(sender)
-    _clock(name).set(seconds)
-    _senders[name]["clock_difference"] = round(seconds, 3)
+    _senders[_sender(sender)]["clock_difference"] = round(seconds, 3)
 
 
 def unknown_code(system: str, code: str) -> None:
@@ -115,6 +110,10 @@ def _sender(name: str) -> str:
 def exposition(log: Path, events: int) -> bytes:
     """All metrics in Prometheus' text format."""
     EVENTS.set(events)
+    for name, sender in _senders.items():
+        for gauge, key in ((LAST, "last"), (CLOCK, "clock_difference")):
+            if sender[key] is not None:
+                gauge.labels(name).set(float(sender[key] or 0))
     disk = shutil.disk_usage(log.parent)
     _free.set(disk.free)
     _size.set(disk.total)

@@ -96,7 +96,7 @@ class FrameReader:
 
 def _message(content: bytes) -> bytes:
     """The content from the last start of a message on."""
+    if content.rfind(VT) <= 0:  # the usual case
+        return content[1:] if content[:1] == VT else content.strip(_BLANK)
     begins = [match.end() for match in _BEGIN.finditer(content)]
-    if begins:
-        return content[begins[-1] :]
-    return content.partition(VT)[2] if VT in content else content.strip(_BLANK)
+    return content[begins[-1] :] if begins else content.partition(VT)[2]

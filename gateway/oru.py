@@ -9,9 +9,9 @@ import msgspec
 
 from gateway.codes import LOINC, MDC, SYSTEMS, Codes, Conversion, UnknownUnit
 from gateway.facts import Fact, Observed, Person, Place, Unread, Unusable, Value, unnamed
-from gateway.hl7 import Delimiters, Message, Segment, at, part
+from gateway.hl7 import Message, Segment, at, part
 from gateway.people import person, place, printable
-from gateway.remembered import remembered
+from gateway.remembered import LONGEST, SIZE
 from gateway.times import Clock, Moment
 from gateway.values import NULL, number
 
@@ -61,7 +61,7 @@ class Observations:
         self._authority = authority
         self._unknown = unknown
         # Cached, because senders repeat the same codes.
-        self._meaning = remembered(self._look_up)
+        self._meanings: dict[tuple[str, ...], _Meaning] = {}
 
     def facts(self, message: Message, clock: Clock, sent: Moment | None) -> list[Fact]:
         """The observations in a message. sent: the time of the message."""
@@ -79,8 +79,8 @@ class Observations:
                 facts.append(Unusable("an OBX without a preceding patient identifier"))
                 continue
             fields = segment if len(segment) > OBX_14 else segment + _EMPTY[len(segment) :]
-            key = marks.field.join((fields[3], fields[4], fields[6], fields[11]))
-            meaning = self._meaning(key, marks, charset)
+            key = fields[3], fields[4], fields[6], fields[11], charset, *marks
+            meaning = self._meanings.get(key) or self._look_up(message, key)
             try:
                 value = _value(message, meaning, fields[2], fields[5])
             except Unread as error:
@@ -118,10 +118,17 @@ class Observations:
             order.filler = _filler(message, at(segment, 3))
         return order
 
-    def _look_up(self, fields: str, delimiters: Delimiters, charset: str) -> _Meaning:
-        """fields: OBX-3, 4, 6 and 11."""
-        message = Message([], delimiters, charset)
-        identifier, sub, unit, status = fields.split(delimiters.field)
+    def _look_up(self, message: Message, key: tuple[str, ...]) -> _Meaning:
+        meaning = self._meaning(message, *key[:4])
+        if sum(map(len, key)) <= LONGEST:
+            if len(self._meanings) >= SIZE:
+                self._meanings.clear()
+            self._meanings[key] = meaning
+        return meaning
+
+    def _meaning(
+        self, message: Message, identifier: str, sub: str, unit: str, status: str
+    ) -> _Meaning:
         status = message.text(status).upper()
         if status in _NO_NEWS:
             return _Meaning(ignored=True)

@@ -79,12 +79,14 @@ def now(zone: ZoneInfo) -> Moment:
     return f"{datetime.now(zone):%Y-%m-%d %H:%M:%S}"
 
 
-def seconds_since(text: str, zone: ZoneInfo, clock: float) -> float | None:
-    """Seconds that the HL7 time in `text` is ahead of `clock` (seconds since 1970); None if there
-    is no time.
+@remembered
+def epoch(text: str, zone: ZoneInfo) -> float | None:
+    """The HL7 time in `text` as seconds since 1970; None if there is no time.
+
+    >>> epoch("20260329013000+0100", ZoneInfo("Europe/Berlin"))
+    1774744200.0
     """
     moment = hl7_moment(text, zone, "")
     if moment is None:
         return None
-    at = datetime.fromisoformat(moment).replace(tzinfo=zone)
-    return at.timestamp() - clock
+    return datetime.fromisoformat(moment).replace(tzinfo=zone).timestamp()
