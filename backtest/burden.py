@@ -18,50 +18,9 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from wire.alarms import Policy, fold
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class StayPath:
-    """One stay's predictions of one model, in the order of the stream.
-
-    hours: of each prediction, since the admission. observed: hours in the ICU. event: whether it
-    happened; event_at: when, in hours, NaN for an event without a time. ended: nothing can follow.
-    """
-
-    hours: Floats
-    probability: Floats
-    observed: float
-    event: bool
-    event_at: float = float("nan")
-    ended: bool = True
-
-    def alarms(self, policy: Policy) -> list[float]:
-        """The times at which the model rings, including repetitions."""
-        if not len(self.probability) or self.probability.max() < policy.at:
-            return []
-        chosen = _that_matter(self.probability, policy)
-        # A late prediction counts at the clock of the stay.
-        clock = np.maximum.accumulate(self.hours)[chosen]
-        rows = zip(chosen.tolist(), clock.tolist(), self.probability[chosen].tolist(), strict=True)
-        return [event.at for event in fold(policy, rows) if event.kind != "clear"]
-
-
-def _that_matter(probability: Floats, policy: Policy) -> NDArray[np.int64]:
-    """The predictions that can change any state of the rule.
-
-    Those at or above the threshold, the first below it after one, and the first below `clear` after
-    one that is not.
-    """
-    clear = policy.at if policy.clear is None else policy.clear
-    above, standing = probability >= policy.at, probability >= clear
-    falls = np.append(False, above[:-1]) & ~above
-    ends = np.append(False, standing[:-1]) & ~standing
-    return np.flatnonzero(above | falls | ends)
+from backtest.paths import Predictions, StayPath
+from wire.alarms import Policy
 
 
 @dataclass(frozen=True)
@@ -98,17 +57,20 @@ class Burden:
         return float(np.median(self.lead_hours)) if self.lead_hours else float("nan")
 
 
-def burden(paths: Iterable[StayPath], policy: Policy) -> Burden:
+def burden(stays: Sequence[StayPath], policy: Policy) -> Burden:
     """The figures of a policy over all stays.
 
     An event without a time counts in any window: its stay's alarms are all true.
     """
+    return _burden(Predictions.of(stays), policy)
+
+
+def _burden(predictions: Predictions, policy: Policy) -> Burden:
     low, high = policy.window_hours
     alarms = events = detected = true = followed = 0
     hours = 0.0
     leads: list[float] = []
-    for path in paths:
-        rung = path.alarms(policy)
+    for path, rung in zip(predictions.stays, predictions.alarms(policy), strict=True):
         timeless = path.event and np.isnan(path.event_at)
         hits = [at for at in rung if timeless or low < path.event_at - at <= high]
         open_ended = [at for at in rung if not path.ended and path.observed - at < high]
@@ -133,12 +95,14 @@ def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
     return sorted({float(value) for value in found if value > 0}, reverse=True)
 
 
-def curve(paths: Sequence[StayPath], policy: Policy, at: Iterable[float]) -> list[Burden]:
+def curve(stays: Sequence[StayPath], policy: Policy, at: Iterable[float]) -> list[Burden]:
     """The burden at each threshold; other members of the policy are kept, and `clear` is scaled."""
+    predictions = Predictions.of(stays)
     found = []
     for threshold in at:
         clear = None if policy.clear is None else threshold * policy.clear / max(policy.at, 1e-12)
-        found.append(burden(paths, msgspec.structs.replace(policy, at=threshold, clear=clear)))
+        changed = msgspec.structs.replace(policy, at=threshold, clear=clear)
+        found.append(_burden(predictions, changed))
     return found
 
 

@@ -9,17 +9,18 @@ import numpy as np
 
 from backtest.burden import Burden, burden, curve, thresholds, within_budget
 from backtest.history import KEY, History, NoHistory
+from training.bootstraps import Cells
 from training.calibration import bins
 from training.evaluation import (
     METRICS,
     Figure,
     Floats,
+    Integers,
     Judge,
     Line,
     Scores,
     evaluate,
     figure,
-    redrawn,
 )
 from training.groups import FEWEST_EVENTS, judge_subgroups, patients_with_event
 from training.recalibrate import Recalibration
@@ -28,6 +29,9 @@ from wire.alarms import Policy
 BANDS = ((0.0, 6.0), (6.0, 24.0), (24.0, 48.0), (48.0, 96.0), (96.0, 168.0), (168.0, np.inf))
 SHOWN = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept")
 SEED = 1
+
+# Outcome, probability and weight of rows, in descending order of probability.
+Weighed = tuple[Integers, Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -120,21 +124,23 @@ def compare(champion: History, challenger: History, resamples: int) -> Compariso
 
 def _gains(one: Scores, other: Scores, resamples: int) -> list[Figure]:
     """Gains of `other` in AUROC and Brier score, with intervals from the same bootstraps."""
-    weight = one.weights
     orders = [np.argsort(-scores.probability, kind="stable") for scores in (one, other)]
+    exact = [
+        (s.y[o], s.probability[o], s.weights[o]) for s, o in zip((one, other), orders, strict=True)
+    ]
+    cells = [Cells.of(s.y, s.probability, s.patients, s.weights) for s in (one, other)]
 
-    def gains(w: Floats) -> tuple[float, float]:
-        values = [
-            [METRICS[name](s.y[o], s.probability[o], w[o]) for name in ("auroc", "brier")]
-            for s, o in zip((one, other), orders, strict=True)
-        ]
-        return values[1][0] - values[0][0], values[0][1] - values[1][1]
+    def gains(champion: Weighed, challenger: Weighed) -> tuple[float, float]:
+        auroc, brier = METRICS["auroc"], METRICS["brier"]
+        return auroc(*challenger) - auroc(*champion), brier(*champion) - brier(*challenger)
 
+    # The same seed draws the same patients for both.
+    weights = zip(*(each.redrawn(resamples, SEED) for each in cells), strict=True)
     drawn = [
-        gains(w)
-        for w in redrawn(one.patients, weight, resamples, SEED)
-        if w @ one.y > 0 and w @ (1 - one.y) > 0
+        gains(*((each.y, each.p, w) for each, w in zip(cells, pair, strict=True)))
+        for pair in weights
+        if pair[0] @ cells[0].y > 0 and pair[0] @ (1 - cells[0].y) > 0
     ]
     columns: Sequence[tuple[float, ...]] = list(zip(*drawn, strict=True)) or [(), ()]
-    pairs = zip(gains(weight), columns, strict=True)
+    pairs = zip(gains(*exact), columns, strict=True)
     return [figure(value, list(column)) for value, column in pairs]

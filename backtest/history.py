@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.burden import StayPath
+from backtest.paths import StayPath
 from training.config import Label
 from training.evaluation import Scores
 from wire import database

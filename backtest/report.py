@@ -12,9 +12,10 @@ from matplotlib.figure import Figure as Canvas
 
 from backtest.burden import Burden
 from backtest.figures import Backtest, ModelFigures
-from training.evaluation import Figure, Line, Scores
+from training.evaluation import Figure, Line
 from training.plots import INK, MAIN, QUIET, STYLE, svg
 from training.recalibrate import Recalibration
+from training.thresholds import net_benefit
 
 COLOURS = (MAIN, "#b4531f", "#3d7a3d", "#7a4d9e")
 # Alarms a patient-day and sensitivity, as published.
@@ -188,33 +189,13 @@ def decision_plot(backtest: Backtest) -> str:
     canvas, axes = _canvas()
     at = np.linspace(0.01, 0.5, 50)
     for colour, model in zip(COLOURS, backtest.models, strict=False):
-        scores = model.history.scores()
-        axes.plot(
-            at,
-            [net_benefit(scores, threshold) for threshold in at],
-            color=colour,
-            label=str(model.history.version),
-        )
-    scores = backtest.models[0].history.scores()
-    everybody = Scores(scores.y, np.ones(len(scores.y)), scores.patients, scores.weight)
-    axes.plot(
-        at,
-        [net_benefit(everybody, threshold) for threshold in at],
-        color=QUIET,
-        linestyle="--",
-        label="act on everybody",
-    )
+        ours, everybody = net_benefit(model.history.scores(), at)
+        axes.plot(at, ours, color=colour, label=str(model.history.version))
+        if model is backtest.models[0]:
+            axes.plot(at, everybody, color=QUIET, linestyle="--", label="act on everybody")
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_ylim(bottom=-0.02)
     return _finish(canvas, axes, "threshold", "net benefit")
-
-
-def net_benefit(scores: Scores, threshold: float) -> float:
-    """True positives less false ones at the odds of the threshold, per reading."""
-    flagged = scores.probability >= threshold
-    weight = scores.weights
-    true, false = weight @ (flagged & (scores.y == 1)), weight @ (flagged & (scores.y == 0))
-    return float((true - threshold / (1 - threshold) * false) / weight.sum())
 
 
 @mpl.rc_context(STYLE)

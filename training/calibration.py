@@ -1,7 +1,5 @@
 """Calibration of probabilities: intercept, slope, and observed rates by tenths."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
@@ -15,31 +13,6 @@ LARGEST_SHIFT = 60.0  # greatest difference of two finite log odds with TINY
 NEWTON_STEPS = 100
 CONVERGED = 1e-10
 NOT_ESTIMABLE = (np.nan, np.nan)
-
-
-#: Bootstraps round log odds to this fraction of 1, so that equal rows are counted together.
-CELLS = 100
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Groups of rows with the same outcome and log odds that are equal to 1 / CELLS."""
-
-    y: Integers
-    p: Floats
-    place: Integers  # of each row
-
-    @classmethod
-    def of(cls, y: Integers, p: Floats) -> "Cells":
-        """The cell of each row."""
-        key = 2 * np.rint(log_odds(p) * CELLS).astype(np.int64) + y
-        cells, place = np.unique(key, return_inverse=True)
-        return cls(cells % 2, expit((cells // 2) / CELLS), place)
-
-    def weighed(self, w: Floats) -> tuple[Integers, Floats, Floats]:
-        """Outcome, probability and weight of each cell, from the weights of the rows."""
-        weight: Floats = np.bincount(self.place, w, len(self.y)).astype(np.float64)
-        return self.y, self.p, weight
 
 
 def log_odds(p: Floats) -> Floats:

@@ -1,12 +1,13 @@
 """Figures of probabilities: discrimination and calibration, with intervals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training import calibration
+from training.bootstraps import Cells, redrawn
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -177,13 +178,13 @@ def evaluate(
     order = np.argsort(-scores.probability, kind="stable")
     y, p, weight = scores.y[order], scores.probability[order], scores.weights[order]
     drawn: dict[str, list[float]] = {name: [] for name in possible}
-    cells = calibration.Cells.of(y, p)
-    for w in redrawn(scores.patients[order], weight, resamples, seed):
-        both = w @ y > 0 and w @ (1 - y) > 0
-        for name in possible:
-            if both or name in WITHOUT_EVENTS:
-                rows = cells.weighed(w) if name in NEEDS_PATIENTS else (y, p, w)
-                drawn[name].append(ALL_METRICS[name](*rows))
+    if possible:
+        cells = Cells.of(y, p, scores.patients[order], weight)
+        for w in cells.redrawn(resamples, seed):
+            both = w @ cells.y > 0 and w @ (1 - cells.y) > 0
+            for name in possible:
+                if both or name in WITHOUT_EVENTS:
+                    drawn[name].append(ALL_METRICS[name](cells.y, cells.p, w))
     return {
         name: figure(ALL_METRICS[name](y, p, weight), drawn[name])
         if name in possible
@@ -248,12 +249,3 @@ class Judge:
     def gain(self, one: Scores, other: Scores) -> Figure:
         """The `auroc_gain` of one over the other."""
         return auroc_gain(one, other, self.resamples, self.seed)
-
-
-def redrawn(patients: Integers, weight: Floats, resamples: int, seed: int) -> Iterator[Floats]:
-    """The rows' weights in each bootstrap: how often the row's patient was drawn."""
-    _, patient = np.unique(patients, return_inverse=True)
-    count = patient.max() + 1
-    draw = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield weight * np.bincount(draw.integers(count, size=count), minlength=count)[patient]

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluation import Figure, Floats, Scores, figure, redrawn
+from training.bootstraps import redrawn
+from training.evaluation import Figure, Floats, Scores, figure
 
 TINY = 1e-9
 

@@ -7,7 +7,8 @@ a small cost without an event or more than twelve hours ahead.
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation import Figure, Judge, Scores, figure, redrawn
+from training.bootstraps import redrawn
+from training.evaluation import Figure, Judge, Scores, figure
 from training.rows import Rows
 
 Floats = NDArray[np.float64]

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from backtest.burden import Burden, StayPath, burden, curve, thresholds, within_budget
+from backtest.burden import Burden, burden, curve, thresholds, within_budget
+from backtest.paths import Predictions, StayPath
 from wire.alarms import Policy, fold
 
 POLICY = Policy(at=0.5, window_hours=(0, 8))
@@ -68,10 +69,8 @@ class TestByHand:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_alarms_of_a_stay_are_those_of_the_rule_on_all_its_predictions(seed: int) -> None:
+def test_the_alarms_of_all_stays_are_those_of_the_rule_on_each(seed: int) -> None:
     draw = np.random.default_rng(seed)
-    walk = 0.5 + np.cumsum(draw.normal(0, 0.08, 120))
-    hours = np.arange(120.0) / 2 + draw.choice([0.0, -3.0], 120, p=[0.9, 0.1])
     policy = Policy(
         at=0.5,
         clear=draw.choice([None, 0.3]),
@@ -79,10 +78,18 @@ def test_the_alarms_of_a_stay_are_those_of_the_rule_on_all_its_predictions(seed:
         silence_hours=float(draw.choice([0, 6])),
         again_hours=draw.choice([None, 4.0]),
     )
-    stay = StayPath(hours, np.clip(walk, 0, 1), 60.0, event=False)
-    rows = zip(range(120), hours.tolist(), stay.probability.tolist(), strict=True)
-    expected = [event.at for event in fold(policy, rows) if event.kind != "clear"]
-    assert stay.alarms(policy) == expected
+    stays = []
+    for length in draw.integers(0, 150, 20):
+        walk = 0.5 + np.cumsum(draw.normal(0, 0.08, length))
+        hours = np.arange(length) / 2 + draw.choice(
+            [0.0, -3.0, 1 / 3600], length, p=[0.8, 0.1, 0.1]
+        )
+        stays.append(StayPath(hours, np.clip(walk, 0, 1), 60.0, event=False))
+    for stay, rung in zip(stays, Predictions.of(stays).alarms(policy), strict=True):
+        count = len(stay.hours)
+        rows = zip(range(count), stay.hours.tolist(), stay.probability.tolist(), strict=True)
+        expected = [event.at for event in fold(policy, rows) if event.kind != "clear"]
+        assert rung == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_curve_has_the_policy_at_each_threshold() -> None:
@@ -97,7 +104,7 @@ def test_thresholds_fall_from_the_highest_probability() -> None:
     found = thresholds(stays, 20)
     assert found == sorted(found, reverse=True)
     assert found[0] <= 1
-    assert all(stay.alarms(Policy(at=found[-1])) for stay in stays)
+    assert all(Predictions.of(stays).alarms(Policy(at=found[-1])))
 
 
 def test_the_budget_chooses_the_most_sensitive_point_within_it() -> None:

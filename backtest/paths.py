@@ -1,0 +1,108 @@
+"""The alarms of all stays of a history, by the rule of `wire.alarms` in one pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire.alarms import Policy
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class StayPath:
+    """One stay's predictions of one model, in the order of the stream.
+
+    hours: of each prediction, since the admission. observed: hours in the ICU. event: whether it
+    happened; event_at: when, in hours, NaN for an event without a time. ended: nothing can follow.
+    """
+
+    hours: Floats
+    probability: Floats
+    observed: float
+    event: bool
+    event_at: float = float("nan")
+    ended: bool = True
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of all stays in columns, the stay with the most predictions first.
+
+    Row k holds the k-th prediction of each stay, and `counts` how many stays have one. clock: the
+    latest time of the stay so far, in seconds.
+    """
+
+    stays: Sequence[StayPath]
+    order: Integers
+    counts: Integers
+    clock: Integers
+    probability: Floats
+
+    @classmethod
+    def of(cls, stays: Sequence[StayPath]) -> "Predictions":
+        """The columns of these stays."""
+        lengths = np.array([len(stay.hours) for stay in stays], dtype=np.int64)
+        order = np.argsort(-lengths, kind="stable")
+        shape = (int(lengths.max(initial=0)), len(stays))
+        clock, probability = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+        for column, place in enumerate(order):
+            stay, length = stays[place], lengths[place]
+            # A late prediction counts at the clock of the stay.
+            seconds = np.rint(stay.hours * HOUR).astype(np.int64)
+            clock[:length, column] = np.maximum.accumulate(seconds)
+            probability[:length, column] = stay.probability
+        counts = np.array([(lengths > k).sum() for k in range(shape[0])], dtype=np.int64)
+        return cls(stays, order, counts, clock, probability)
+
+    def alarms(self, policy: Policy) -> list[list[float]]:
+        """The times at which the model rings in each stay, including repetitions, in hours.
+
+        Applies `wire.alarms.step` to the k-th prediction of all stays at once.
+        """
+        rung: list[list[float]] = [[] for _ in self.stays]
+        rule = _Rule(policy, len(self.stays))
+        for count, clock, probability in zip(
+            self.counts, self.clock, self.probability, strict=True
+        ):
+            for column in rule.step(clock[:count], probability[:count]):
+                rung[self.order[column]].append(float(clock[column]) / HOUR)
+        return rung
+
+
+class _Rule:
+    """The rule and its state for all stays. Times are seconds, NaN for never."""
+
+    def __init__(self, policy: Policy, stays: int) -> None:
+        self._at = policy.at
+        self._clear = policy.at if policy.clear is None else policy.clear
+        again = np.inf if policy.again_hours is None else policy.again_hours
+        durations = (policy.for_hours, policy.silence_hours, again)
+        self._persistence, self._silence, self._again = np.rint(np.multiply(durations, HOUR))
+        self._since = np.full(stays, np.nan)
+        self._rung_at = np.full(stays, np.nan)
+        self._raised = np.zeros(stays, dtype=bool)
+
+    def step(self, clock: Integers, probability: Floats) -> Integers:
+        """Applies one prediction of each of the first stays; returns those that ring."""
+        count = len(clock)
+        since, rung_at = self._since[:count], self._rung_at[:count]
+        raised = self._raised[:count]
+        above = probability >= self._at
+        since[~above] = np.nan
+        begins = above & np.isnan(since)
+        since[begins] = clock[begins]
+        # A comparison with NaN is false, so a stay that has never rung is not silent.
+        silent = clock - rung_at < self._silence
+        rises = ~raised & above & (clock - since >= self._persistence) & ~silent
+        repeats = raised & above & (clock - rung_at >= self._again)
+        rings = rises | repeats
+        rung_at[rings] = clock[rings]
+        raised[rises] = True
+        raised[probability < self._clear] = False
+        return np.flatnonzero(rings)
