@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from tool.database import Changes, Database
-from tool.features import widest
+from tool.features import FeatureSet
 from tool.known_stay import KnownStay, StayKey
 from tool.model_client import Declaration, Model, ModelClient
 from tool.questions import Interview, Questions, Readers, readers_of
@@ -44,6 +44,7 @@ class BatchProcessor:
         self._interview = Interview(client)
         self._models: list[Model] = []
         self._readers: list[Readers] = []
+        self._features = FeatureSet([])
 
     def declare(self, declaration: Declaration) -> None:
         """Sets the models whose features are computed."""
@@ -51,8 +52,8 @@ class BatchProcessor:
         if models == self._models:
             return
         self._models = models
-        self._readers = readers_of(models)
-        self._stays.keep(widest(readers.features for readers in self._readers))
+        self._readers, self._features = readers_of(models)
+        self._stays.keep(self._features.windows)
 
     def process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         """Stores the next messages of a partition. Raises as `Database.commit` does."""
@@ -126,8 +127,9 @@ class BatchProcessor:
             reading = ReadingRow(stream, raw.seq, pat_id, admission, measured_at, parameter, value)
             changes.readings.append(reading)
             if known.discharge is None:
+                values = self._features.row(known.stay)
                 for questions in asked:
-                    questions.add(reading, known.stay, changes)
+                    questions.add(reading, values, changes)
         for known in stays.values():
             if known.withdrawn:
                 self._stays.fold_again(known, changes)

@@ -33,7 +33,7 @@ HALF_SECOND = 0.5 / 3600
 class Stay:
     """The state of one stay.
 
-    windows: parameter → hours of readings to keep, from `widest` over all models.
+    windows: parameter → hours of readings to keep, `windows` of all models' features.
 
     To restore a stay, create `Stay(windows, age=…, statistics=…)` from the rows of table `vitals`,
     then `recall` the readings of each windowed parameter.
@@ -222,20 +222,6 @@ class FeatureSet:
             if row[index] is None:
                 return reason
         return None
-
-
-def widest(sets: Iterable[FeatureSet]) -> dict[str, int]:
-    """The widest window of each parameter over several models.
-
-    >>> names = ["spo2__min__6h", "spo2__min__24h", "temperature__max__12h"]
-    >>> widest(FeatureSet([Feature.parse(name)]) for name in names)
-    {'spo2': 24, 'temperature': 12}
-    """
-    windows: dict[str, int] = {}
-    for features in sets:
-        for parameter, hours in features.windows.items():
-            windows[parameter] = max(hours, windows.get(parameter, 0))
-    return windows
 
 
 def _reason(feature: Feature) -> str:

@@ -1,15 +1,16 @@
 """What a batch asks its models: a row of features per reading; the answers become rows."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
 import msgspec
+from msgspec.structs import replace
 
 from tool.aggregates import Value
 from tool.database import Changes
-from tool.features import FeatureSet, Stay
+from tool.features import FeatureSet
 from tool.model_client import InvalidRows, Model, ModelClient, ModelUnavailable, feature_set
 from tool.result import Result
 from wire.tables import PendingRow, PredictionRow, ReadingRow
@@ -22,14 +23,21 @@ _json = msgspec.json.Encoder()
 
 
 class Readers(msgspec.Struct):
-    """Models that read the same features. The first model's predictions hold them for all."""
+    """Models that read the same features. The first model's predictions hold them for all.
+
+    picks: of each feature, its place in the row of all models, and the value where it is missing.
+    """
 
     features: FeatureSet
     models: list[Model]
+    picks: list[tuple[int, Value]] = []
 
 
-def readers_of(models: Iterable[Model]) -> list[Readers]:
-    """The models, in their order, by the features that they read. Raises ValueError."""
+def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
+    """The models, in their order, by the features that they read, and the features of all models.
+
+    Models often read the same windows, which are expensive to compute. Raises ValueError.
+    """
     found: list[Readers] = []
     for model in models:
         same = [each for each in found if each.models[0].features == model.features]
@@ -37,7 +45,12 @@ def readers_of(models: Iterable[Model]) -> list[Readers]:
             same[0].models.append(model)
         else:
             found.append(Readers(feature_set(model), [model]))
-    return found
+    features = [feature for each in found for feature in each.features.features]
+    distinct = {feature.name: replace(feature, fill=None) for feature in features}
+    place = {name: index for index, name in enumerate(distinct)}
+    for each in found:
+        each.picks = [(place[feature.name], feature.fill) for feature in each.features.features]
+    return found, FeatureSet(distinct.values())
 
 
 class Questions(msgspec.Struct):
@@ -48,10 +61,15 @@ class Questions(msgspec.Struct):
     rows: list[list[Value]] = []
     texts: list[str] = []  # the rows as they are stored
 
-    def add(self, reading: ReadingRow, stay: Stay, changes: Changes) -> None:
-        """Computes the features; stores the reason where they allow no prediction."""
+    def add(self, reading: ReadingRow, values: Sequence[Value], changes: Changes) -> None:
+        """Selects the features; stores the reason where they allow no prediction.
+
+        values: the row of all models.
+        """
         features = self.readers.features
-        row = features.row(stay)
+        row = [
+            fill if values[place] is None else values[place] for place, fill in self.readers.picks
+        ]
         text = _json.encode(row).decode()
         reason = features.missing(row)
         if reason is None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from numpy.random import Generator, default_rng
 
 from modelapi.rounding import significant
-from tool.features import FeatureSet, Stay, widest
+from tool.features import FeatureSet, Stay
 from tool.statistics import Statistics
 from training.features import bulk_features, last_rows
 from wire.features import AGGREGATIONS, Feature
@@ -136,7 +136,7 @@ def streamed(
     It is then rebuilt from what the tool stores: the columns of table `vitals` and the
     readings of the windows.
     """
-    windows = widest(models)
+    windows = FeatureSet({f.name: f for each in models for f in each.features}.values()).windows
     gone = set(restarts)
     stays: dict[StayKey, Stay] = {}
     stored: dict[StayKey, list[Reading]] = {}

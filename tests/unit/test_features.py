@@ -13,7 +13,7 @@ import tool.features
 import tool.statistics
 import tool.times
 from tool.aggregates import WINDOWED, Window
-from tool.features import FeatureSet, Stay, widest
+from tool.features import FeatureSet, Stay
 from tool.statistics import Statistics
 from wire.features import Feature
 
@@ -120,7 +120,7 @@ class TestRow:
 
     def test_models_share_one_stay(self) -> None:
         champion, shadow = parsed("hr__min__2h"), parsed("hr__min__6h", "rr__max__4h")
-        windows = widest([champion, shadow])
+        windows = FeatureSet([*champion.features, *shadow.features]).windows
         assert windows == {"hr": 6, "rr": 4}
         stay = Stay(windows)
         for at, value in [(1.0, 60.0), (5.0, 80.0)]:
