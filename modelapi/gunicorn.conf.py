@@ -27,7 +27,7 @@ from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
 from modelapi.metrics import WORKERS_ENDED  # noqa: E402
 from modelapi.settings import Settings  # noqa: E402
 from modelapi.statistics import shared  # noqa: E402
-from wire.logs import json_lines  # noqa: E402
+from wire.logs import formatter  # noqa: E402
 from wire.settings import read  # noqa: E402
 from wire.tokens import read_key  # noqa: E402
 
@@ -55,21 +55,20 @@ accesslog = None
 loglevel = settings.log_level.lower()
 proc_name = "modelapi"
 
-if settings.log_format == "json":
-    logconfig_dict = {
-        "root": {"level": settings.log_level, "handlers": ["error_console"]},
-        "loggers": {
-            "gunicorn.error": {
-                "level": settings.log_level,
-                "handlers": ["error_console"],
-                "propagate": False,
-                "qualname": "gunicorn.error",
-            }
-        },
-        "formatters": {
-            "generic": {"()": "pythonjsonlogger.json.JsonFormatter", **json_lines("modelapi")}
-        },
-    }
+logconfig_dict = {
+    "root": {"level": settings.log_level, "handlers": ["error_console"]},
+    "loggers": {
+        "gunicorn.error": {
+            "level": settings.log_level,
+            "handlers": ["error_console"],
+            "propagate": False,
+            "qualname": "gunicorn.error",
+        }
+    },
+    "formatters": {
+        "generic": {"()": lambda: formatter("modelapi", settings.log_format)},
+    },
+}
 
 
 def child_exit(_: object, worker: Any) -> None:

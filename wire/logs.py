@@ -1,33 +1,46 @@
 """Sets up logging for all services, as text or JSON."""
 
 import logging
-from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
 TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
-def json_lines(service: str) -> dict[str, Any]:
-    """Arguments of JsonFormatter for the fields `time`, `level`, `service`, `logger`, `message` and
-    extras.
+# Characters that would begin another line, or control a terminal.
+ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+
+
+class OneLine(logging.Formatter):
+    """Escapes control characters in a message, so that a name in it cannot forge another line.
+
+    >>> record = logging.makeLogRecord({"levelname": "INFO", "name": "a", "msg": "b\\nc"})
+    >>> OneLine("%(levelname)s %(name)s: %(message)s").format(record)
+    'INFO a: b\\\\nc'
     """
-    return {
-        "fmt": "{levelname}{name}{message}",
-        "style": "{",
-        "rename_fields": {"levelname": "level", "name": "logger"},
-        "static_fields": {"service": service},
-        "timestamp": "time",
-    }
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = record.message.translate(ESCAPES)
+        return super().formatMessage(record)
+
+
+def formatter(service: str, format: str) -> logging.Formatter:
+    """`json` has the fields `time`, `level`, `service`, `logger`, `message` and extras."""
+    if format != "json":
+        return OneLine(TEXT)
+    return JsonFormatter(
+        "{levelname}{name}{message}",
+        style="{",
+        rename_fields={"levelname": "level", "name": "logger"},
+        static_fields={"service": service},
+        timestamp="time",
+    )
 
 
 def set_up(service: str, level: str = "INFO", format: str = "text") -> None:
     """Sends all loggers to stderr. `format` is `text` or `json`."""
     handler = logging.StreamHandler()
-    as_json = format == "json"
-    handler.setFormatter(
-        JsonFormatter(**json_lines(service)) if as_json else logging.Formatter(TEXT)
-    )
+    handler.setFormatter(formatter(service, format))
     logging.basicConfig(level=level, handlers=[handler])
     # At INFO it names the authentication plugin of each connection.
     logging.getLogger("mysql.connector").setLevel(logging.WARNING)

@@ -19,6 +19,7 @@ import hospital.streamer_aiohttp
 import modelapi.server
 import modelapi.settings
 import wire.hosts
+import wire.logs
 import wire.metrics_server
 import wire.settings
 from embedded import front
@@ -140,7 +141,7 @@ def test_a_metrics_server_answers_to_its_own_names_only(host: str, refused: bool
     assert ("ALLOWED_HOSTS" in text) == refused
 
 
-@pytest.mark.parametrize("module", [wire.hosts])
+@pytest.mark.parametrize("module", [wire.hosts, wire.logs])
 def test_docstring_examples_pass(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted

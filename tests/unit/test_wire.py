@@ -1,6 +1,7 @@
 """The shared package: settings, messages, keys, and what its tables must agree on."""
 
 import json
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire import settings
+from wire import logs, settings
 from wire.batches import partition_of
 from wire.keys import JobId
 from wire.messages import (
@@ -252,3 +253,24 @@ class TestVitals:
                 assert limits is None or limits[0] < limits[1]
             if vital.low is not None or vital.high is not None:
                 assert vital.threshold
+
+
+FORGED = ("\n", "\r\n", "\x1b[2J", "\x9b2J", "\u2028", "\x00")
+
+
+@pytest.mark.parametrize("text", FORGED)
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_name_cannot_forge_a_line_of_the_log(format: str, text: str) -> None:
+    record = logging.LogRecord(
+        *("login", logging.INFO, "x.py", 1, "audit: %s opened patient 1"),
+        (f"bob{text}2031-01-01 00:00:00 INFO login: audit: eve",),
+        None,
+    )
+    line = logs.formatter("login", format).format(record)
+    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+
+
+def test_a_traceback_keeps_its_lines() -> None:
+    record = logging.makeLogRecord({"msg": "failed", "exc_text": "Traceback:\n  line 1"})
+    assert len(logs.formatter("tool", "text").format(record).splitlines()) == 3
