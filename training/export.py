@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ TYPES = {
     str | None: pa.string(),
 }
 
+# Spreadsheets run a text as a formula if it begins with one of these.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 log = logging.getLogger("training")
 
 
@@ -29,8 +32,8 @@ def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tu
     """Yields each written file with the number of its rows.
 
     url: as for `training.database.read`. stream: empty for the one with the latest commit.
-    file_format: csv or parquet. Dates and times are text, as in `wire.tables`. Raises
-    DatabaseFailure and OSError.
+    file_format: csv or parquet. Dates and times are text, as in `wire.tables`. In csv, a text that
+    a spreadsheet would run begins with `'`. Raises DatabaseFailure and OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with snapshot(url) as (cursor, mark):
@@ -44,17 +47,19 @@ def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tu
                 f"SELECT {names} FROM {table} WHERE stream = {mark} ORDER BY {order}", (stream,)
             )
             with _writer(part, table, file_format) as writer:
-                rows = _write(writer, cursor, table)
+                rows = _write(writer, cursor, table, _harmless if file_format == "csv" else str)
             part.replace(file)
             yield file, rows
 
 
-def _write(writer: Any, cursor: Any, table: str) -> int:
+def _write(writer: Any, cursor: Any, table: str, text: Callable[[Any], str]) -> int:
     done, report_at = 0, time.monotonic() + 2
     schema = _schema(table)
     while rows := cursor.fetchmany(ROWS_AT_ONCE):
         values = (
-            [None if cell is None else _plain(cell, field.type) for cell in column]
+            [None if cell is None else text(cell) for cell in column]
+            if field.type == pa.string()
+            else column
             for column, field in zip(zip(*rows, strict=True), schema, strict=True)
         )
         writer.write_table(
@@ -78,5 +83,6 @@ def _schema(table: str) -> pa.Schema:
     return pa.schema([(name, TYPES[kind]) for name, kind in fields.items()])
 
 
-def _plain(cell: Any, kind: pa.DataType) -> Any:
-    return str(cell) if kind == pa.string() else cell
+def _harmless(cell: Any) -> str:
+    text = str(cell)
+    return f"'{text}" if text.startswith(FORMULA) else text

