@@ -122,11 +122,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         for part in range(10):
             counts = read(options.inputs // 10, options.seed + part, Path(name, str(part)))
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            print(f"{dict(counts)}, peak memory {peak} MB", flush=True)
-        counts = asyncio.run(answered(options.inputs // 50, options.seed, Path(name, "socket")))
-        print(dict(counts))
+            print(f"{dict(counts)}, {peak_memory()} MB", flush=True)
+            counts = asyncio.run(
+                answered(options.inputs // 200, options.seed + part, Path(name, f"socket{part}"))
+            )
+            print(f"{dict(counts)}, {peak_memory()} MB", flush=True)
     return 0
+
+
+def peak_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 if __name__ == "__main__":
