@@ -10,6 +10,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from gateway.hl7 import Delimiters, Message, Unreadable, at, parse
+from gateway.mllp import FS, VT
 from gateway.remembered import remembered
 
 _ECHOED = (3, 4, 5, 6, 9, 11, 12, 18)  # fields of MSH
@@ -40,10 +41,10 @@ def rejection(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
 
 def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
     """The content of one frame: one acknowledgement, or those of a batch."""
-    if not batch:
-        return "".join(texts).encode(charset, "replace")
-    lines = ["BHS|^~\\&\r", *texts, f"BTS|{len(texts)}\r"]
-    return "".join(lines).encode(charset, "replace")
+    if batch:
+        texts = ["BHS|^~\\&\r", *texts, f"BTS|{len(texts)}\r"]
+    # An echoed field may contain a lone VT or FS, which would end the answer's frame.
+    return "".join(texts).encode(charset, "replace").translate(None, VT + FS)
 
 
 def _wanted(condition: str, outcome: str) -> bool:

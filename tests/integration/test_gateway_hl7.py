@@ -82,6 +82,20 @@ def test_the_answer_has_the_control_id_and_the_requested_mode(tmp_path: Path) ->
     assert all(b"|a^b c\r" in answer for answer in answers)
 
 
+@pytest.mark.parametrize("control", ["7\x1c", "7\x0b", "\x1c7"])
+def test_an_answer_is_one_frame_whatever_the_control_id_contains(
+    tmp_path: Path, control: str
+) -> None:
+    frames = [wrap(oru(obx(), control=control)), wrap(oru(obx(), control="8"))]
+
+    async def run() -> list[bytes]:
+        async with gateway(tmp_path / "log") as running:
+            return await send(running.mllp, frames, 2)
+
+    answers = asyncio.run(run())
+    assert [answer.split(b"\r")[1] for answer in answers] == [b"MSA|AA|7", b"MSA|AA|8"]
+
+
 def test_invalid_and_too_long_messages_are_answered_and_the_connection_continues(
     tmp_path: Path,
 ) -> None:
