@@ -1,8 +1,8 @@
 """Follows the stream.
 
 The stream is the source of truth and can replay any message; the database records which ones are
-stored. Redis is in between and may lose anything: then the buffer reads again from the last stored
-messages on. The tool skips messages that are already stored.
+stored. Redis holds the messages in between and may lose them; then the buffer reads again from
+after the last stored message. The tool skips messages that are already stored.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class Buffer:
             await asyncio.sleep(1)
 
     async def _at_end(self, session: aiohttp.ClientSession) -> bool:
-        """Whether the source still serves the stream that was read to its end."""
+        """Whether the source still serves the stream that this buffer has read to its end."""
         if self._ended is None:
             return False
         await asyncio.sleep(2)
@@ -112,8 +112,8 @@ class Buffer:
     async def _subscribe(
         self, session: aiohttp.ClientSession, position: Position | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Requests the messages after `position`, or from the oldest on if the source no longer has
-        them.
+        """Requests the messages after `position`, or all that the source has if it no longer has
+        the next one.
         """
         url, headers = self._settings.stream_url, {"Accept": "text/event-stream"}
         if position is not None:
@@ -131,7 +131,8 @@ class Buffer:
             yield response
 
     async def _resume(self, stream: str) -> Position:
-        """The position after the stored messages, for when Redis has no position in this stream."""
+        """The position after the stored messages, used when Redis has no position in this
+        stream."""
         deadline = time.monotonic() + TOOL_WAIT
         while (committed := self._queues.committed(stream)) is None:
             if time.monotonic() > deadline:

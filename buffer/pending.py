@@ -10,8 +10,8 @@ class Pending:
     """Messages that are not in a job yet, and jobs that are not stored yet.
 
     Messages of a partition with fewer than `EAGER` unfinished jobs are queued at once. Otherwise
-    they gather, up to `batch_max`, so that batches grow with the load; after `PATIENCE` seconds
-    they are queued in any case, because they are safer in Redis.
+    they are collected, up to `batch_max`, so that batches grow with the load; after `PATIENCE`
+    seconds they are queued in any case, because they are safer in Redis.
     """
 
     EAGER = 2

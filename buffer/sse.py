@@ -10,7 +10,7 @@ import msgspec
 
 log = logging.getLogger("buffer")
 
-# About 300 times a usual message. A batch of such events must fit into Redis.
+# Bytes: about 300 times the size of a usual message. A batch of such events must fit into Redis.
 MAX_EVENT = 1 << 16
 # Bytes that are kept of a longer event.
 KEPT = 4096
@@ -103,7 +103,7 @@ class EventParser:
     def _events(complete: bytes) -> list[Event]:
         usual = _USUAL.findall(complete)
         known = sum([len(id_) + len(data) for id_, data in usual]) + _USUAL_OVERHEAD * len(usual)
-        if known == len(complete):  # only usual events
+        if known == len(complete):  # in a chunk of usual events only
             return [Event("message", id_.decode("utf-8", "replace"), data) for id_, data in usual]
         blocks = complete.split(b"\n\n")
         return [event for block in blocks if (event := _parse(block)) is not None]

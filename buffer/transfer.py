@@ -40,7 +40,7 @@ class Transfer:
         self._missing = 0.0
 
     async def run(self, response: aiohttp.ClientResponse) -> bool:
-        """Returns True when the whole stream is stored, False when the number of partitions has
+        """Returns True when the whole stream is stored, or False if the number of partitions has
         changed.
 
         Raises Interrupted, Superseded and JobsLost.
@@ -108,7 +108,7 @@ class Transfer:
             raise Superseded
         self._count_jobs()
         gone = {part for part in self._pending.unsettled() if not self._queues.jobs(part)}
-        # After the count, because a job reports its commit before it leaves Redis.
+        # Read after the jobs, because a job reports its commit before it leaves Redis.
         self._settle()
         now = time.monotonic()
         lost = not gone.isdisjoint(self._pending.unsettled())

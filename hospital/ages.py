@@ -23,9 +23,9 @@ OLDEST = 125.0
 TOP_CODED = re.compile(r"(?:>|>=|≥)\s*(?:89|90)|(?:89|90)\s*\+", re.ASCII)
 # Ages of one patient that differ by more contradict each other.
 MOST_YEARS = 30.0
-ROUNDING = 1.5  # years of tolerance between the ages of two stays and the time between them
+ROUNDING = 1.5  # tolerance in years when two ages are compared with the time between the stays
 
-Key = tuple[int, int]  # pat_id, day of admission
+Key = tuple[int, int]  # the patient's number, and the day of admission
 
 
 def age(text: str) -> float:
@@ -110,7 +110,7 @@ def _read(
 
 
 def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
-    """The age in each stay, by its day of admission; empty where the rows contradict each other.
+    """The age in each stay, by its day of admission; empty if the rows contradict each other.
 
     An age belongs to the stay that its row names. Without names, as many ages as stays are assigned
     in ascending order if they agree with the dates; otherwise all stays have the lowest age.

@@ -73,9 +73,9 @@ class Messages:
         )
 
     def lines(self, rows: Array) -> str:
-        """The lines of the messages with these indices."""
+        """The CSV lines of the messages with these indices."""
         codes, distinct = pd.factorize(self.value[rows])
-        values = [*map(repr, distinct.tolist()), ""]  # NaN has code -1, the last
+        values = [*map(repr, distinct.tolist()), ""]  # NaN has code -1, which selects the last text
         day, second = np.divmod(self.slot[rows], SLOTS)
         day_codes, days = pd.factorize(day)
         day_texts = [f"{day_text(one)};" for one in days.tolist()]

@@ -12,9 +12,9 @@ from wire.settings import SettingError
 
 Parse = Callable[[str], float]
 
-LONGEST_NAME = 64  # characters, of a parameter, an identifier or a place
-LARGEST_NUMBER = 2**63 - 1  # of a patient; the limit of the tables
-OPEN = 10_000_000  # as a day of discharge: still in the ICU
+LONGEST_NAME = 64  # characters of a parameter's name, an identifier or a place
+LARGEST_NUMBER = 2**63 - 1  # the highest number of a patient that the tables can hold
+OPEN = 10_000_000  # a day of discharge that means: still in the ICU
 # Years outside these stand for "no date": 2999 and 9999 mean "not yet"; 1900, 1753 and 0001 are the
 # empty dates of Excel, SQL Server and .NET.
 FIRST_YEAR, NEVER = 1901, 2900
@@ -84,7 +84,7 @@ class Numbers:
     """Parses the numbers of one column. `37,6` has a decimal comma, but `1,234` may be a thousand.
 
     An ambiguous value is a decimal only if other values of the column show which mark it uses: call
-    `learn` with all texts first. A point is the default; a comma must be shown.
+    `learn` with all texts first. Without such values the decimal mark is a point.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Dates:
 
     @property
     def assumed(self) -> str:
-        """A date whose order was assumed, if no date of the file shows it."""
+        """A date whose order was assumed, because no date of the file shows it; else None."""
         return "" if self._shown else self._ambiguous
 
     def parse(self, text: str) -> int:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from hospital.cell_errors import RejectedCell
 
 DAY = 86_400
-END = DAY  # as a second of the day: the end of the day, or no time of day
+END = DAY  # a second of the day that means the end of the day, or no time of day
 SLOTS = DAY + 1  # a moment is day * SLOTS + second
 # A time zone is ignored: the stream uses the ward's wall clock.
 CLOCK = re.compile(

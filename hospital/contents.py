@@ -93,7 +93,7 @@ def _reject_packed(path: Path, block: bytes) -> None:
 
 
 def _beside(path: Path) -> str:
-    """Names files that may be the missing one: compressed, or in another spelling."""
+    """Names files that may be the missing one, in compressed form or another spelling."""
     try:
         names = sorted(other.name for other in path.parent.iterdir())
     except OSError:
@@ -124,7 +124,7 @@ class _Utf8Check:
         self._line = 1
         self._bad = 0
         self._first: list[int] = []
-        self._valid = False  # whether any line with non-ASCII characters is UTF-8
+        self._valid = False  # true once a line with non-ASCII characters is valid UTF-8
 
     def add(self, block: bytes) -> None:
         text = self._rest + block

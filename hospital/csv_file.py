@@ -25,7 +25,7 @@ from hospital.odd_lines import LONGEST_RECORD, OddLines
 BLOCK = 8_000_000  # characters read at a time
 SEPARATORS = ";,\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\s]|\t)"?', re.ASCII | re.IGNORECASE)  # Excel's
-# The end of a cell that cannot be the start of a longer one.
+# Matches the end of a cell that cannot be the start of a longer one.
 WHOLE_CELL = re.compile(r'"$|\d{4}-\d\d-\d\d$|\d[-/.]\d{4}$')
 
 Array = npt.NDArray[Any]

@@ -25,7 +25,7 @@ from hospital.synthetic_mark import is_synthetic
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the merge rules; raise it to rewrite every all_data.csv
+VERSION = 2  # version of the merge rules; raise it to rewrite every all_data.csv
 COLUMNS = {
     "age.csv": (AGE_COLUMNS, ages.OPTIONAL_COLUMNS),
     "admission.csv": (ADMISSION_COLUMNS, stays.OPTIONAL_COLUMNS),
@@ -82,7 +82,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError:
-        examine(path)  # raises, with the reason
+        examine(path)  # raises SettingError with the reason
         raise
     return status.st_size, status.st_mtime_ns
 

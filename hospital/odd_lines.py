@@ -67,7 +67,7 @@ class OddLines:
             return lines[start].split(self._separator), start + 1
         for end in range(start + 1, min(start + LONGEST_RECORD, len(lines)) + 1):
             if end > start + 1 and '"' not in lines[end - 1]:
-                continue  # cannot be the line that closes the quote
+                continue  # this line cannot close the quote
             record = "\n".join(lines[start:end])
             try:
                 return next(csv.reader([record], delimiter=self._separator, strict=True)), end
@@ -84,6 +84,6 @@ class OddLines:
         if len(fields) < self._fewest:
             raise RejectedCell("fewer fields than the header has")
         cells = [fields[place] for place in self._places]
-        if "\n" in "".join(cells):  # no valid cell has a line break: a stray quote
+        if "\n" in "".join(cells):  # no valid cell has a line break, so the quote is a stray one
             raise RejectedCell("a quote that is not closed, or text behind one")
         return cells

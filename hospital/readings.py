@@ -60,7 +60,7 @@ class Parameters:
 def read_readings(
     file: CsvFile, stays: Stays, date_format: str | None, rejected: Rejected
 ) -> tuple[Readings, int]:
-    """The readings within a stay, and the number of exact duplicates that were dropped.
+    """The readings within a stay, and the number of dropped exact duplicates.
 
     A duplicate is a row whose whole line, including unused columns, equals an earlier one. So two
     rows with the same value and time but different row numbers are two measurements.
@@ -98,7 +98,7 @@ def read_readings(
 def _read(
     file: CsvFile, finder: StayFinder, dates: Dates, parameters: Parameters, reject: Reject
 ) -> dict[str, Array]:
-    """The columns of KINDS of all accepted rows, in blocks' order."""
+    """The columns of KINDS of all accepted rows, in the order of the blocks."""
     parsers: dict[str, Parse] = {
         "pat_id": finder.patient,
         "day": dates.parse_moment,
@@ -131,7 +131,7 @@ def _read(
 
 
 def _moments(rows: dict[str, Array], reject: Reject) -> tuple[Array, Array, Array]:
-    """Day and second of each row, and which rows have exactly one time; rejects the others.
+    """Day and second of each row, and a mask of the rows with exactly one time; rejects the others.
 
     The time is in `hour`, `minute` and `second`, or after the day; if in both, they must agree.
     """
@@ -173,11 +173,11 @@ def _numbers(file: CsvFile) -> Numbers:
 
 
 def _duplicated(columns: dict[str, Array]) -> Array:
-    """Which rows repeat an earlier line; removes the column `hash`."""
+    """Marks the rows that repeat an earlier line; removes the column `hash`."""
     hashes = pd.Series(columns.pop("hash"), copy=False)
     suspects = hashes.duplicated(keep=False).to_numpy()
     twice = np.zeros(len(hashes), bool)
-    if suspects.any():  # equal hashes alone are no proof
+    if suspects.any():  # rows with equal hashes may still differ
         cells = pd.DataFrame(
             {name: values[suspects] for name, values in columns.items() if name != "line"}
         )

@@ -8,7 +8,7 @@ from typing import TextIO
 from hospital.cells import NUMBER
 
 SHOWN = 200  # characters of a value
-# Excel runs such a cell as a formula. It may split cells at other separators, too.
+# Excel runs such a cell as a formula. It may also split a cell at another separator.
 FORMULA = re.compile(r"(^|[,;|\t\n\r])(\s*)(?=[=+\-@＝＋－＠\t\r])")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 

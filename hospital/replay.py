@@ -76,7 +76,8 @@ class Replay:
                 yield events[known:]
 
     def _block(self, position: int) -> bytes:
-        """Whole lines from `position` on. Reads by offset, as subscribers share the open file."""
+        """Whole lines from `position` on. Reads by offset, because subscribers share the open
+        file."""
         size = BLOCK
         while True:
             block = os.pread(self._file.fileno(), size, position)

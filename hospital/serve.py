@@ -1,6 +1,6 @@
 """Prepares the stream in child processes and serves it until stopped.
 
-In child processes, because pandas and numpy would stay in this process's memory.
+Uses child processes, because pandas and numpy would stay in this process's memory.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from hospital.synthetic_mark import INPUTS
 
 log = logging.getLogger(__name__)
 
-# Files that hold data or programs.
+# Endings of files with data or programs.
 DATA = re.compile(
     r"\.(csv|tsv|txt|xlsx?|parquet|feather|sas7bdat|dta|sav|rds|rdata|py)(\.\w+)?$"
     r"|\.(zip|tar|tgz|7z|rar)(\.\w+)?$",

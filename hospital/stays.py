@@ -23,7 +23,7 @@ ADMISSION_COLUMNS = ("pat_id", "date_admission", "date_discharge")
 OPTIONAL_COLUMNS = ("identifier", "place")
 LATE = 90  # days between last reading and discharge that make the discharge suspect
 NAMED = 5  # patients in a log message
-Key = tuple[int, int]  # pat_id, day of admission
+Key = tuple[int, int]  # the patient's number, and the day of admission
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Vital:
     mean: float
     between: float  # SD of patients' own levels
     swing: float  # SD of the Ornstein-Uhlenbeck process
-    half_life: float  # of the process, in hours
+    half_life: float  # half-life of the process, in hours
     noise: float  # SD of one measurement
     diurnal: float  # amplitude; highest at 17 h, lowest at 5 h
     dying: float  # level at severity 1

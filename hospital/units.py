@@ -28,8 +28,8 @@ class Unit(NamedTuple):
     offset: float = 0.0
 
 
-# For °C and °F the limits of MIT-LCP's mimic-code (concepts/measurement/vitalsign.sql). The others
-# leave a gap between the lowest usual value of a living patient and the highest in the other unit.
+# For °C and °F the limits of MIT-LCP's mimic-code (concepts/measurement/vitalsign.sql). The other
+# ranges leave a gap between the two units.
 KILOPASCAL = 7.50062
 OTHERS = {
     "temperature": Unit("°F", (10, 50), (70, 120), 1 / 1.8, -32 / 1.8),
@@ -41,7 +41,7 @@ OTHERS = {
     "spo2": Unit("a fraction of 1", (20, 100.5), (0.3, 1.0001), 100),
 }
 
-Report = Callable[[int, str], None]  # index of a reading, reason
+Report = Callable[[int, str], None]  # called with the index of a rejected reading, and the reason
 
 
 def in_usual_units(

@@ -52,7 +52,11 @@ class Alarms:
                 try:
                     self._catch_up(stream, model, policy, list(parts))
                 except Moved:
-                    log.debug("%s %s: another process was faster", model.model, model.version)
+                    log.debug(
+                        "%s %s: another process stored these alarms",
+                        model.model,
+                        model.version,
+                    )
 
     def _catch_up(self, stream: str, model: ModelRow, policy: Policy, parts: list[Part]) -> None:
         while parts:
@@ -87,7 +91,7 @@ class Alarms:
             if stay is None:
                 stay = stays[key] = _Stay(key)
             elif each.seq <= stay.seq:
-                # Processed before, or a replayed message.
+                # Already processed, or from a replayed message.
                 continue
             touched[key] = stay
             alarm = stay.take(each, policy, changes)

@@ -56,7 +56,7 @@ class BatchProcessor:
         self._stays.keep(self._features.windows)
 
     def process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
-        """Stores the next messages of a partition. Raises as `Database.commit` does."""
+        """Stores the next messages of a partition. Raises the errors of `Database.commit`."""
         result = Result(changes.last, received=Counter(map(attrgetter("received"), messages)))
         decoded = self._decode(messages, changes, result)
         stays = self._load(decoded, changes.stream)
@@ -68,8 +68,8 @@ class BatchProcessor:
     def repeat(self, raw: RawMessage, changes: Changes) -> None:
         """Moves the position past a message that is already stored.
 
-        Messages of the same stay that leave no row are also sent again, so this one must set age
-        and discharge again.
+        All messages of the stay are sent again, including those that leave no row, so this one must
+        also set age and discharge again.
         """
         decoded = self._decode([raw], changes, Result(changes.last))
         stays = self._load(decoded, changes.stream)

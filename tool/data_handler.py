@@ -28,7 +28,7 @@ class Early(Exception):
 
 
 class DataHandler:
-    """Stores batches. One per worker, because it keeps its partition's stays in memory."""
+    """Stores batches. Each worker has one, because it keeps its partition's stays in memory."""
 
     def __init__(self, database: Database, client: ModelClient) -> None:
         self._database = database
@@ -59,7 +59,7 @@ class DataHandler:
         return self._continue(batch, self._store_or_split)
 
     def reject(self, batch: Batch, error: Exception) -> Result:
-        """Stores the batch's only message as a dead letter. Raises as `handle` does."""
+        """Stores the batch's only message as a dead letter. Raises the errors of `handle`."""
         return self._continue(batch, partial(self._store_dead_letter, error=error))
 
     def replay(self, stream: str, seq: int, data: bytes) -> Result:
@@ -108,7 +108,8 @@ class DataHandler:
         known = self._positions.get(key)
         if known == batch.after:
             return known
-        # After a start, a repeated batch, or work of another worker on this partition.
+        # The position in memory is outdated: after a start, a repeated batch, or work of another
+        # worker.
         position = self._database.position(batch.stream, batch.part)
         if known != position:
             self._stays.forget(batch.stream)
@@ -123,7 +124,8 @@ class DataHandler:
             changes = Changes(batch.stream, batch.part, batch.after, batch.last, now())
             return self._process(messages, changes)
         except (Moved, Unavailable):
-            # Another worker was faster, or the database is unavailable: not the messages' fault.
+            # Another worker was faster, or the database is unavailable: the messages are not the
+            # cause.
             raise
         except Exception as error:
             log.debug("stream %s: from message %d", batch.stream, messages[0].seq, exc_info=True)

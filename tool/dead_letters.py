@@ -30,7 +30,7 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
             log.warning("%d messages are waiting for the tool; is it running?", len(jobs))
             warn_at += 60
         time.sleep(0.2)
-    # Of these messages only: others are rejected meanwhile.
+    # Counts only these messages, because others may be rejected meanwhile.
     asked = {(row.stream, row.seq) for row in rows}
     left = sum((row.stream, row.seq) in asked for row in database.rejected(reason))
     return len(rows) - left, left

@@ -20,7 +20,7 @@ from wire.tables import ModelRow
 
 log = logging.getLogger("tool")
 
-# Seconds after which a declaration that the model API gives no more may be replaced.
+# Seconds without confirmation by a replica after which a declaration may be replaced.
 CONFIRMED = 10.0
 
 
@@ -36,16 +36,16 @@ class Publisher:
         self._redis: Any = redis
         self._database = database
         self._client = client
-        # The last answer of the model API, which does not repeat it.
+        # The last answer of the model API, which answers 304 while nothing has changed.
         self._answered: Declaration | None = None
         self._confirmed = time.monotonic()
         # Ignores an answer with other features for a stored version.
         self._conflicting: bytes | None = None
-        # What is in Redis, and in the database too.
+        # The declaration that is both in Redis and in the database.
         self._published: bytes | None = None
 
     def publish(self) -> None:
-        """Raises DatabaseError, RedisError or ModelUnavailable."""
+        """Copies the current declaration. Raises DatabaseError, RedisError or ModelUnavailable."""
         published = self._redis.get(DECLARATION) or self._restore()
         if published is not None and published != self._published:
             self._remember(published)
@@ -59,7 +59,7 @@ class Publisher:
             self._replace(published, answered, self._answered)
 
     def _restore(self) -> bytes | None:
-        """Puts back what Redis has lost."""
+        """Restores a declaration that Redis has lost; returns it."""
         declared = self._published or stored(self._database)
         if declared is not None:
             self._redis.set(DECLARATION, declared, nx=True)
@@ -69,7 +69,7 @@ class Publisher:
         try:
             declaration = read_declaration(published)
         except ValueError:
-            return  # the workers remove it
+            return  # the workers remove an invalid one
         self._database.remember_models(model_rows(declaration))
         self._published = published
 
@@ -154,7 +154,8 @@ def stored(database: Database) -> bytes | None:
 
 
 def _changed(known: list[ModelRow], rows: list[ModelRow]) -> str:
-    """The versions whose features differ from those stored, which name predictions' features."""
+    """The versions whose features differ from the stored ones, by which stored predictions are
+    read."""
     names = {(row.model, row.version): row.names for row in known}
     return ", ".join(
         f"{row.model} {row.version}"

@@ -17,9 +17,9 @@ from wire.drift import DriftRow, Reference
 
 log = logging.getLogger("tool")
 
-# Readings in one round: the other tasks of the background process wait meanwhile.
+# Maximum number of readings per round, because the other background tasks wait meanwhile.
 READINGS = 20_000
-# A partition that has stored nothing for this time, when others have, has no messages.
+# A partition that has stored nothing for this time, while others have, counts as empty.
 IDLE = timedelta(hours=1)
 
 Days = dict[str, dict[tuple[int, str], StayDay]]
@@ -58,13 +58,13 @@ class Drift:
             self._write(stream, day)
 
     def _resume(self, stream: str) -> None:
-        """Begins at the last day that has figures, so that its metrics are set again."""
+        """Starts at the last day with figures, so that its metrics are set again."""
         self._stream, self._days = stream, {}
         self._done, self._begun = self._tables.before_last(stream)
         self._seq = self._begun
 
     def _complete_to(self, stream: str) -> int:
-        """The last message up to which all are stored."""
+        """The last message up to which all messages are stored."""
         positions = [
             (seq, datetime.fromisoformat(at)) for seq, at in self._tables.positions(stream)
         ]

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from wire.drift import SPAN_HOURS, Channel, Expected, Reference, psi
 
-#: Outcomes are compared over this many stays, when there are as many.
+#: Maximum number of stays over which outcomes are compared.
 OUTCOMES = 200
-#: Width of their bands on each side: 1 % of a calibrated model's figures are outside.
+#: Standard errors on each side of a band: 1 % of a calibrated model's figures are outside.
 Z = 2.576
-#: More rejected messages than this share are an alert.
+#: A larger share of rejected messages is an alert.
 REJECTED = 0.05
 
 
@@ -37,7 +37,7 @@ class Figure(NamedTuple):
 
 
 class StayDay:
-    """One stay's readings of one day, in the order of the stream."""
+    """The readings of one stay on one day, in the order of the stream."""
 
     def __init__(self, seq: int) -> None:
         self.first = ""
@@ -53,7 +53,7 @@ class StayDay:
 
     @property
     def counts(self) -> bool:
-        """Whether the readings reach over SPAN_HOURS."""
+        """Whether the readings span at least SPAN_HOURS."""
         return _hours(self.last) - _hours(self.first) >= SPAN_HOURS
 
 
@@ -62,7 +62,7 @@ def _hours(at: str) -> float:
 
 
 def inputs(reference: Reference, days: Sequence[StayDay]) -> list[Figure]:
-    """Volume, share of known, and stability of each parameter."""
+    """The volume, the known share and the stability index of each parameter."""
     figures = []
     for parameter, channel in reference.channels.items():
         values = [day.values[parameter] for day in days if day.values.get(parameter)]
@@ -88,7 +88,8 @@ def rejected(messages: int, count: int) -> Figure:
 
 
 def outcomes(pairs: Sequence[tuple[float, float]]) -> list[Figure]:
-    """Observed by expected events, and the Brier score, of (probability, outcome) per stay.
+    """The ratio of observed to expected events, and the Brier score, of (probability, outcome) per
+    stay.
 
     The bands are those of a calibrated model, Z standard errors wide on each side; that of the
     Brier score is Spiegelhalter's test (Statistics in Medicine 1986;5:421-433).

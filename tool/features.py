@@ -26,7 +26,7 @@ from tool.statistics import Recent, Statistics
 from wire.features import Feature
 
 # Times are whole seconds, and hours as floats cannot represent all of them exactly. A window's edge
-# that is shifted by half a second is on the right side of every time.
+# is therefore shifted by half a second, so that no time is exactly on it.
 HALF_SECOND = 0.5 / 3600
 
 
@@ -199,7 +199,7 @@ class FeatureSet:
         if not panel.windows:
             return inf
         recent, clock = stay.recent[panel.parameter], stay.clock
-        same: dict[int, Window] = {}  # often a stay is shorter than several windows
+        same: dict[int, Window] = {}  # a stay is often shorter than several windows
         for number, (hours, aggregates) in enumerate(panel.windows.items()):
             if clock < edges[number]:
                 continue

@@ -65,7 +65,7 @@ def forget(session: Session, where: str, value: str) -> Counter[str]:
 
 
 def forget_rejected(session: Session, stream: str) -> int:
-    """Deletes the rejected messages of a stream, also those without a patient; returns their
+    """Deletes the rejected messages of a stream, including those without a patient; returns their
     number.
     """
     done = 0

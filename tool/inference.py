@@ -32,7 +32,7 @@ def path(model: str, version: str) -> str:
 
 
 def request(rows: Sequence[Sequence[float | None]]) -> tuple[bytes, dict[str, str]]:
-    """Body and headers that ask for the probability of each row; None is missing."""
+    """Body and headers of a request for the probability of each row; None is a missing value."""
     width = len(rows[0])
     pack = Struct(f"<{width}d").pack
     matrix = b"".join(

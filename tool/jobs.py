@@ -33,7 +33,7 @@ class DeadLetters(Exception):
 
 
 class Jobs:
-    """Runs the jobs of one queue. sleep: may end the process instead of returning."""
+    """Runs the jobs of one queue. sleep: pauses, and may end the process instead of returning."""
 
     def __init__(
         self, queue: Queue, database: Database, handler: DataHandler, sleep: Callable[[float], None]

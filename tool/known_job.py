@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 
-# The largest argument is a replayed message of 64 KiB, which escapes can make six times as long.
+# The largest argument is a replayed message of 64 KiB, which escapes can make six times longer.
 DATA_MAX = 1 << 20
 
 # Excludes callbacks, webhooks, dependencies and repeats, which could also run code, and results and

@@ -1,7 +1,7 @@
 """Distributes the partitions evenly among all running tools, by leases.
 
 A lease prevents tools from working on the same partition. Leases may overlap briefly, for example
-after Redis lost data; the positions in the database then still prevent double rows.
+after Redis has lost data; then the positions in the database still prevent double rows.
 """
 
 import secrets

@@ -1,7 +1,7 @@
 """Detects poison messages, which crash the worker, for example because they exhaust memory.
 
 Redis counts the attempts to process each batch. A batch that has crashed the worker `CRASHES` times
-is stored message by message, and a message that crashes it as often becomes a dead letter.
+is stored message by message, and a message that crashes it as many times becomes a dead letter.
 """
 
 from redis.client import Pipeline, Redis

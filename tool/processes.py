@@ -32,7 +32,7 @@ def run_in_background(started: Callable[[], None], settings: Settings) -> None:
     client = client_of(settings, rest_max=2.0)
     webhook = bool(settings.alarm_webhook)
     if webhook:
-        # On its own: a receiver that does not answer must not delay anything else.
+        # In its own thread, because a receiver that does not answer must not delay the other tasks.
         threading.Thread(target=send_alarms, args=(settings, stop), daemon=True).start()
     tasks = background.tasks(redis_of(settings), database_of(settings), client, webhook)
     background.run(tasks, stop, started)

@@ -1,4 +1,5 @@
-"""What a batch asks its models: a row of features per reading; the answers become rows."""
+"""The questions of a batch to the models: a row of features per reading. The answers become
+rows."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -54,7 +55,7 @@ def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
 
 
 class Questions(msgspec.Struct):
-    """The readings that some models are asked about, each with its features."""
+    """The readings for which some models predict, each with its features."""
 
     readers: Readers
     readings: list[ReadingRow] = []
@@ -62,7 +63,7 @@ class Questions(msgspec.Struct):
     texts: list[str] = []  # the rows as they are stored
 
     def add(self, reading: ReadingRow, values: Sequence[Value], changes: Changes) -> None:
-        """Selects the features; stores the reason where they allow no prediction.
+        """Selects the features; if a required one is missing, stores predictions with that reason.
 
         values: the row of all models.
         """
@@ -149,7 +150,7 @@ class Interview:
         calls = [(each, model) for each in asked if each.rows for model in each.readers.models]
         if not calls:
             return
-        # This thread asks the last model itself; the answer that is alone costs no switch.
+        # This thread asks the last model itself, so that a single model needs no other thread.
         waiting = [self._threads.submit(self._predict, *call) for call in calls[:-1]]
         last = self._predict(*calls[-1])
         answers = [*(future.result() for future in waiting), last]

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Result(msgspec.Struct):
-    """Counts of one batch.
+    """The counts of one batch.
 
     position: the partition's last stored message. received: time when the buffer received messages
     → their number. codes: reason code of `wire.messages.CODES` → number of rejected messages.

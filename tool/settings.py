@@ -33,8 +33,8 @@ class Settings(msgspec.Struct, frozen=True):
     # Read for each request, because the file may be created or renewed later.
     model_token_file: Annotated[str, "file with the token for the model API"] = ""
     model_timeout: Annotated[Seconds, "seconds to wait for predictions"] = 2.0
-    alarm_webhook: Annotated[HttpUrl, "address that gets each alarm; none without it"] = HttpUrl("")
-    alarm_webhook_token_file: Annotated[str, "file with the token for that address"] = ""
+    alarm_webhook: Annotated[HttpUrl, "URL that gets each alarm; empty: none"] = HttpUrl("")
+    alarm_webhook_token_file: Annotated[str, "file with the token for that URL"] = ""
     partitions: Annotated[Positive, "number of workers"] = 2
     metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(

@@ -1,6 +1,6 @@
 """The stays that a worker has in memory.
 
-A patient's next values replace the ones before, so most rows of `vitals` are soon written again.
+A patient's next values replace the previous ones, so most rows of `vitals` are soon written again.
 While further batches wait, they are written every few seconds only; see `tool.vitals`.
 """
 
@@ -155,4 +155,4 @@ class Stays:
             if known is not None and known.touched:
                 self.forget(
                     key[0]
-                )  # belongs to another partition, whose rows this commit did not write
+                )  # belongs to another partition, which this commit does not write

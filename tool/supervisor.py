@@ -85,7 +85,7 @@ def partitions(redis: Redis, number: int) -> list[int]:
 
 
 class CannotStart(Exception):
-    """A process dies at each start."""
+    """A process dies each time it is started."""
 
 
 class Child:

@@ -21,7 +21,7 @@ def text_on(day: str, hour: int, minute: int, second: int) -> str:
 
 
 def hours_of_day(hour: int, minute: int, second: int) -> float:
-    """Hours since midnight, as the same float for a message and for its row.
+    """Hours since midnight, computed so that a message and its row give the same float.
 
     >>> hours_of_day(7, 30, 0)
     7.5

@@ -19,8 +19,8 @@ from wire.tables import ReadingRow, StayRow, VitalRow
 
 log = logging.getLogger("tool")
 
-PatientStay = tuple[int, str]  # pat_id, date_admission
-# Maximum number of patients per query.
+PatientStay = tuple[int, str]  # the patient's number, and the day of admission
+# The maximum number of patients per query.
 PATIENTS_PER_QUERY = 500
 
 

@@ -23,11 +23,12 @@ TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)
 
 
 class NotAccepted(Exception):
-    """The receiver did not answer 2xx."""
+    """The receiver did not answer with a 2xx status."""
 
 
 class Webhook:
-    """Posts alarms as JSON. token_file: with a token for the receiver, read at each request."""
+    """Posts alarms as JSON. token_file: contains a token for the receiver, and is read at each
+    request."""
 
     def __init__(self, database: Database, url: str, token_file: str = "") -> None:
         self._tables = AlarmTables(database)
@@ -36,7 +37,8 @@ class Webhook:
         self._pool = urllib3.PoolManager(maxsize=1, retries=False)
 
     def send(self) -> None:
-        """Sends what the outbox holds. Raises NotAccepted or DatabaseError; the rest stays."""
+        """Sends the alarms in the outbox. Raises NotAccepted or DatabaseError; unsent alarms stay
+        there."""
         while alarms := self._tables.unsent(AT_ONCE):
             metrics.UNSENT.set(len(alarms))
             for alarm in alarms:
@@ -66,5 +68,5 @@ class Webhook:
 
 
 def key_of(alarm: AlarmRow) -> str:
-    """Names an event of an alarm, in every replay of its stream."""
+    """The key of an alarm's event, the same in every replay of its stream."""
     return f"{alarm.stream}-{alarm.seq}/{alarm.model}/{alarm.version}"

@@ -17,8 +17,7 @@ def withdraw(database: Database, changes: Changes, seq: int, message: Withdrawal
     place = bisect_left(changes.readings, message.of, key=attrgetter("seq"))
     in_batch = place < len(changes.readings) and changes.readings[place].seq == message.of
     reading = changes.readings[place] if in_batch else _stored(database, changes, message.of)
-    # A later message is not valid either; it may already be stored when all messages are sent
-    # again.
+    # A later message is invalid too. It may already be stored, when all messages are sent again.
     if reading is None or message.of >= seq:
         # Messages may be sent again after a change of the number of partitions.
         if database.is_stored(changes.stream, seq):

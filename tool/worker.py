@@ -71,7 +71,7 @@ class PartitionWorker(SimpleWorker):
         super().execute_job(job, queue)
 
     def subscribe(self) -> None:
-        # RQ would let anybody who can publish a command stop the worker.
+        # With RQ's own method, anybody who can publish a command could stop the worker.
         pass
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
@@ -80,7 +80,7 @@ class PartitionWorker(SimpleWorker):
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        # RQ would mark the job as failed. This way the next start runs it again.
+        # RQ would mark the job as failed; without that, the next start runs it again.
         if time.monotonic() - self._stopped_at > 1:
             os._exit(1)
 

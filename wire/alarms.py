@@ -1,7 +1,7 @@
 """The alarm rule of a model, applied to the predictions of one stay in the order of the stream.
 
 An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared
-by the first probability below `clear`. After an alarm, no other is raised in the stay for
+by the first probability below `clear`. After an alarm, no other alarm is raised in the stay for
 `silence_hours`. An active alarm rings again every `again_hours`.
 
 Durations are compared to the second, which is the resolution of the stream.
@@ -40,14 +40,14 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.clear is not None and self.clear > self.at:
             raise ValueError(f"alarm: clear ({self.clear}) must not be above at ({self.at})")
         if self.window_hours[0] >= self.window_hours[1]:
-            raise ValueError(f"alarm: window_hours {self.window_hours} must ascend")
+            raise ValueError(f"alarm: window_hours {self.window_hours} must be in ascending order")
 
 
 class State(NamedTuple):
     """The state of the rule for one stay. Times are hours, None for never.
 
-    since: when the probability rose to the threshold or above. raised: the message that raised the
-    active alarm.
+    since: when the probability rose to the threshold or above. raised: number of the message that
+    raised the active alarm.
     """
 
     clock: float = float("-inf")
@@ -78,8 +78,8 @@ def step(
 ) -> tuple[State, Event | None]:
     """Applies the next prediction of the stay; returns the new state and the event, if any.
 
-    seq: the message. at: its time in hours. A late prediction counts at the latest time of the
-    stay.
+    seq: the message's number. at: its time in hours. A late prediction counts at the latest time of
+    the stay.
     """
     clock = max(state.clock, at)
     above = probability >= policy.at

@@ -19,11 +19,12 @@ import msgspec
 from msgspec import Meta
 
 RESAMPLES = 10_000
-#: A band for each of these numbers of stay-days; below the first there are too few to tell.
+#: There is a band for each of these numbers of stay-days; fewer than the first are too few.
 STAYS = (30, 60, 120, 250, 500)
-#: A stay-day counts when its readings reach over this time, so that days of arrival do not.
+#: Hours that the readings of a stay-day must span to be included, so that most days of admission
+#: are not.
 SPAN_HOURS = 12
-#: Least share of a bin in a stability index, whose logarithm would be infinite.
+#: Minimum share of a bin in the stability index, because the logarithm of 0 is infinite.
 LEAST = 1e-4
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -50,7 +51,8 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A parameter in training. edges: between bins. shares: of a stay-day's readings by bin."""
+    """The distribution of a parameter in training. edges: between bins. shares: of a stay-day's
+    readings by bin."""
 
     edges: tuple[float, ...]
     shares: tuple[Share, ...]
@@ -64,7 +66,7 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model saw and said in training.
+    """The readings and the predictions of a model in training.
 
     risk: its predictions on patients that it was not fitted to. outcome: the name of the event
     among outcomes. hours: since the midnight of admission, when a stay's prediction is compared

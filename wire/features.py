@@ -14,7 +14,7 @@ import msgspec
 
 AGGREGATIONS = ("last", "first", "min", "max", "mean", "std", "count", "trend", "delta", "age")
 
-# Names of the first version of the project.
+# Names of features in the first version of the project.
 ALIASES = {
     "last_blood_pressure": "blood_pressure__last",
     "rmean_respiration_rate": "respiration_rate__mean",
@@ -28,7 +28,7 @@ _NAME = re.compile(
 
 
 def read_name(name: str) -> tuple[str | None, str | None, int | None]:
-    """Parameter, aggregation and window in hours of a feature's name.
+    """Splits a feature's name into parameter, aggregation and window in hours.
 
     >>> read_name("heart_rate__max__6h")
     ('heart_rate', 'max', 6)
@@ -94,7 +94,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
         """
         name = declaration.get("name")
         if not isinstance(name, str):
-            raise ValueError(f"feature {name!r}: name is not a text")
+            raise ValueError(f"feature {name!r}: name is not a string")
         keys = ("parameter", "aggregation", "window_hours")
         implied = dict(zip(keys, read_name(name), strict=True))
         try:

@@ -11,7 +11,7 @@ from redis.retry import Retry
 POSITION = "icu:position"
 # Hash `<stream>/<partition>` → last message in the database. Written by the tool.
 COMMITTED = "icu:committed"
-# A field of COMMITTED that exists once the tool has written all partitions.
+# A field of COMMITTED that exists when the tool has written all partitions.
 COMPLETE = "since"
 # The token of the one buffer that may queue messages; it expires.
 LEASE = "icu:buffer"

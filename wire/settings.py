@@ -1,8 +1,8 @@
 """Reads settings from environment variables.
 
 A program declares its settings as a frozen msgspec Struct. Each field is one variable, whose name
-is the field's in upper case, or that of `msgspec.field(name=...)`. A text in a field's `Annotated`
-type is its line in `--help`.
+is the field's in upper case, or that of `msgspec.field(name=...)`. The text in a field's
+`Annotated` type is the field's line in `--help`.
 
     class Settings(msgspec.Struct, frozen=True):
         host: Annotated[str, "address to listen on"] = msgspec.field(

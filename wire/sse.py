@@ -18,7 +18,7 @@ def response(stream: str) -> web.StreamResponse:
         headers={
             "Content-Type": "text/event-stream",
             "Cache-Control": "no-cache",
-            "X-Accel-Buffering": "no",  # or nginx would buffer events
+            "X-Accel-Buffering": "no",  # otherwise nginx buffers the events
             "X-Stream": stream,
         }
     )

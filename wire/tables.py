@@ -1,4 +1,4 @@
-"""The tables: one row type each, whose fields are the columns in order.
+"""The tables: one row type per table, whose fields are the columns in order.
 
 The structs are not garbage-collected, because a worker makes three rows per message.
 
@@ -168,7 +168,7 @@ class AcknowledgementRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class DischargeRow(msgspec.Struct, frozen=True, gc=False):
-    """A discharge; the row of the stay only has the last one."""
+    """A discharge; table `stays` has only the last one of each stay."""
 
     stream: str
     seq: int
@@ -182,7 +182,7 @@ class AlarmRow(msgspec.Struct, frozen=True, gc=False):
     """An event of an alarm: message `raised_seq` raised it, message `seq` is the event.
 
     kind: raise, again, acknowledge or clear. probability: null for an acknowledgement and where a
-    discharge clears. revision: of the rule. author: of an acknowledgement.
+    discharge clears. revision: the rule's. author: who acknowledged.
     """
 
     stream: str
@@ -200,7 +200,7 @@ class AlarmRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class AlarmStateRow(msgspec.Struct, frozen=True, gc=False):
-    """`wire.alarms.State` of a stay up to message `seq`, and who acknowledged its alarm."""
+    """`wire.alarms.State` of a stay after message `seq`, and who acknowledged the alarm."""
 
     stream: str
     pat_id: int
@@ -218,7 +218,7 @@ class AlarmStateRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class AlarmPositionRow(msgspec.Struct, frozen=True, gc=False):
-    """The last message of a partition that the alarms of a model have taken in."""
+    """The last message of a partition that the alarms of a model include."""
 
     stream: str
     part: int

@@ -45,7 +45,7 @@ class TokenKeyError(ValueError):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A valid token: who sends it, and what it permits."""
+    """A valid token: its subject, and the scopes that it grants."""
 
     subject: str
     scopes: frozenset[str]
@@ -88,7 +88,7 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
 
 def _is_public(content: bytes) -> bool:
     """Whether the content is a key that would be taken for a secret: PEM after a byte order mark or
-    a comment, OpenSSH, DER, or JWK. Anybody who knows the public key could sign with it.
+    a comment, OpenSSH, DER, or JWK. If a public key were the secret, anybody could sign tokens.
     """
     plain = content.lstrip(b"\xef\xbb\xbf").replace(b"\0", b"")
     if b"-----BEGIN" in plain or re.match(rb"(ssh-|ecdsa-|sk-|---- BEGIN)", plain):

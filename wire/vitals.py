@@ -66,7 +66,7 @@ def canonical(name: str) -> str:
 
 
 def implausible(parameter: str, value: float) -> str | None:
-    """The reason why no living patient has this value; None for a plausible one.
+    """The reason why a value is implausible; None for a plausible one.
 
     >>> implausible("temperature", 378.0)
     'temperature 378.0 is not above 26 and up to 45 °C'

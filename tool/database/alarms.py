@@ -62,7 +62,7 @@ class Input(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A partition whose alarms do not include the messages in (done, stored]."""
+    """A partition with messages in (done, stored] that the alarms do not include yet."""
 
     stream: str
     part: int

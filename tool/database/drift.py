@@ -25,14 +25,14 @@ OUTCOMES = (
     "SELECT pat_id, date_admission, value FROM outcomes WHERE stream = ? AND name = ?"
     " AND seq <= ? ORDER BY seq DESC LIMIT ?"
 )
-# By the index of `readings` on the stay: `predictions` has none.
+# Joins `readings`, because `predictions` has no index on the stay.
 ANSWER_OF = (
     "SELECT p.probability FROM readings r JOIN predictions p"
     " ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?"
     " WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at <= ?"
     " AND p.probability IS NOT NULL ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"
 )
-# Keys in one statement.
+# Maximum number of keys in one statement.
 CHUNK = 500
 
 
@@ -58,7 +58,7 @@ class DriftTables:
         return [(seq, at) for seq, at in self._rows(POSITIONS, stream)]
 
     def before_last(self, stream: str) -> tuple[str, int]:
-        """The last day but one that has rows, and the message after which later days begin."""
+        """The second to last day with rows, and the message after which later days begin."""
         return next(((day, seq) for day, seq in self._rows(LAST_DAYS, stream)[1:]), ("", 0))
 
     def readings(self, stream: str, after: int, to: int, limit: int) -> list[Any]:
@@ -66,11 +66,11 @@ class DriftTables:
         return self._rows(READINGS, stream, after, to, limit)
 
     def rejected(self, stream: str, after: int, to: int) -> int:
-        """Rejected messages among those after `after` and up to `to`."""
+        """The number of rejected messages in (after, to]."""
         return int(self._rows(REJECTED, stream, after, to)[0][0])
 
     def answers(self, stream: str, model: str, version: str, seqs: Sequence[int]) -> list[float]:
-        """The probabilities of these readings, as far as there are any."""
+        """The known probabilities of these readings."""
         found: list[float] = []
         for start in range(0, len(seqs), CHUNK):
             some = seqs[start : start + CHUNK]
@@ -85,12 +85,12 @@ class DriftTables:
     def answer_of(
         self, stream: str, model: str, version: str, pat_id: int, admitted: str, at: str
     ) -> float | None:
-        """The stay's last probability up to a time."""
+        """The stay's last probability not later than a time."""
         rows = self._rows(ANSWER_OF, model, version, pat_id, admitted, stream, at)
         return next((float(p) for (p,) in rows), None)
 
     def write(self, rows: Sequence[DriftRow]) -> None:
-        """Stores a day's figures; a second time changes nothing."""
+        """Stores a day's figures, idempotently."""
         with self._session.transaction() as cursor:
             self._session.replace(cursor, "drift", rows)
 

@@ -30,7 +30,7 @@ def upgrade(session: Session) -> None:
     An interrupted step runs again. Raises PermanentFailure if the user may not change tables.
     """
     driver = "sqlite://" if is_sqlite(session.url) else "mysql+mysqlconnector://"
-    # A statement that changes a large table may take hours.
+    # No time limit, because a statement that changes a large table may take hours.
     connect = partial(session.connect, timeout=None)
     engine = create_engine(driver, creator=connect, poolclass=NullPool)
     try:

@@ -1,6 +1,6 @@
 """Version 5: a prediction's features as an array, in the order of `models`, and a view with names.
 
-Copies the predictions into a new table. A copy that was interrupted begins again.
+Copies the predictions into a new table. An interrupted copy starts again.
 """
 
 import json
@@ -83,7 +83,7 @@ def _swap() -> None:
         op.execute("ALTER TABLE predictions RENAME TO old_predictions")
         op.execute("ALTER TABLE new_predictions RENAME TO predictions")
     else:
-        # One statement, which happens whole or not at all.
+        # One atomic statement.
         op.execute("RENAME TABLE predictions TO old_predictions, new_predictions TO predictions")
 
 
@@ -130,5 +130,5 @@ def _converted(row: dict[str, Any], names: dict[tuple[str, str], list[str]]) -> 
 
 
 def _parsed(cell: Any) -> Any:
-    """JSON as a driver returns it."""
+    """Parses JSON as a driver returns it."""
     return json.loads(cell) if isinstance(cell, str | bytes | bytearray) else cell
