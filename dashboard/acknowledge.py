@@ -16,7 +16,7 @@ from wire.messages import Rejected, decode
 
 
 async def acknowledge(request: web.Request) -> web.Response:
-    """Sends what the form of a patient page says, and shows the page again."""
+    """Sends the acknowledgement in a patient page's form, and redirects to the page."""
     acknowledger = request.app.get(ACKNOWLEDGER)
     if acknowledger is None:
         raise web.HTTPNotFound(text="Acknowledging is not turned on here.")
@@ -33,7 +33,7 @@ async def acknowledge(request: web.Request) -> web.Response:
 
 
 def _message(request: web.Request, form: dict[str, str]) -> Fields:
-    """The message at the present time of the stream, which the source sends now."""
+    """The message, with the current time of the stream that the source sends."""
     poller = request.app[POLLER]
     clock, champion = poller.state.clock(None), poller.state.models.champion
     if clock is None or champion is None:

@@ -10,7 +10,7 @@ from dashboard.http_services import ERRORS
 
 
 class NotSent(Exception):
-    """The gateway did not take the message; the text is the reason."""
+    """The gateway did not accept the message; the text is the reason."""
 
 
 class Acknowledger:

@@ -21,7 +21,7 @@ REASONS = 3
 
 @dataclass(frozen=True)
 class WardAlarms:
-    """The alarms that are on. per_day: alarms a patient-day over the last 24 h."""
+    """The active alarms. per_day: alarms a patient-day over the last 24 h."""
 
     on: Mapping[StayKey, Alarm]
     rule: Policy | None = None

@@ -37,7 +37,7 @@ SECURITY = {
     "img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    # A form of our own must name its origin.
+    # Browsers must send Origin with the forms of these pages.
     "Referrer-Policy": "same-origin",
 }
 

@@ -11,7 +11,7 @@ from dashboard.topic import Fields
 from dashboard.ward import Bed, Ranked, Ward
 from wire.vitals import Vital
 
-# Risk curves have whole numbers as coordinates; this is the one of probability 1.
+# Risk curves have whole coordinates; this is the coordinate of probability 1.
 RISK_UNITS = 100_000
 
 

@@ -10,7 +10,7 @@ OTHERS_SHOWN = 30
 
 
 def in_order(parameters: set[str]) -> list[Vital]:
-    """The known vitals in the order of `vitals.toml`, then OTHERS_SHOWN others by name."""
+    """The known vitals in the order of `vitals.toml`, then up to OTHERS_SHOWN others by name."""
     known = [known for name, known in VITALS.items() if name in parameters]
     others = sorted(parameters - VITALS.keys())
     return known + [vital(name) for name in others[:OTHERS_SHOWN]]

@@ -156,19 +156,19 @@ class Database(Reader):
         return [(position, reason) for position, reason in rows]
 
     def alarm_rule(self, model: ModelKey) -> Policy | None:
-        """When the model's predictions ring."""
+        """The alarm rule of the model; None without one."""
         found = [alarm for (alarm,) in self.rows(queries.ALARM_RULE, *model) if alarm is not None]
         return msgspec.json.decode(found[0], type=Policy) if found else None
 
     def alarms_on(self, stream: str, model: ModelKey) -> dict[StayKey, Alarm]:
-        """The alarms of a model that are on."""
+        """The active alarms of a model."""
         return {
             StayKey(pat_id, day(admitted)): Alarm(moment(at), author, quiet and moment(quiet))
             for pat_id, admitted, at, author, quiet in self.rows(queries.ALARMS_ON, stream, *model)
         }
 
     def alarm_of(self, stream: str, key: StayKey, model: ModelKey) -> Alarm | None:
-        """The alarm of a stay, if it is on."""
+        """The active alarm of a stay; None without one."""
         for at, author, quiet in self.rows(queries.ALARM_OF, *_text(key), *model, stream):
             return Alarm(moment(at), author, quiet and moment(quiet))
         return None

@@ -23,7 +23,7 @@ FIGURES = {
     "psi": "stability index",
     "risk": "mean prediction, %",
     "rejected": "rejected messages, %",
-    "observed_expected": "observed by expected events",
+    "observed_expected": "observed / expected events",
     "brier": "Brier score",
 }
 PERCENT = ("known", "risk", "rejected")
@@ -39,7 +39,7 @@ def state(row: DriftRow) -> str:
 
 
 async def drift(request: web.Request) -> web.Response:
-    """The figures of every model that has a reference."""
+    """The figures of every model with a reference."""
     poller = await ready(request)
     stream = stream_of(request, poller)
     name = stream or poller.state.current or ""
@@ -71,7 +71,7 @@ def _read(database: Database, stream: str) -> list[DriftRow]:
 
 
 def _rows(points: list[DriftRow]) -> Iterator[Fields]:
-    """A row per parameter and figure, as of the newest day."""
+    """One row per parameter and figure, as of the newest day."""
     last = max(point.day for point in points)
     for (parameter, figure), group in groupby(points, lambda p: (p.parameter, p.figure)):
         some = sorted(group, key=lambda point: point.day)

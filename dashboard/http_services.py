@@ -79,7 +79,8 @@ class Services:
             return Health("does not answer", {})
 
     def _headers(self) -> dict[str, str]:
-        """With the token for the model API. The file is read each time: a token gets renewed."""
+        """Headers with the token for the model API. Reads the file each time, because tokens are
+        renewed."""
         return {"Authorization": f"Bearer {self._model_token.secret}"} if self._model_token else {}
 
     async def models(self) -> Models:

@@ -139,7 +139,7 @@ def _described(poller: Poller, key: ModelKey, role: str, agreement: Fields) -> F
 async def _agreement(
     poller: Poller, champion: ModelKey, shadow: ModelKey, ward: Ward | None
 ) -> Fields:
-    """Mean difference and rank correlation on the newest reading of each patient."""
+    """The mean difference and the rank correlation on each patient's newest reading."""
     if ward is None:
         return {}
     seqs = [each.risk.seq for each in ward.ranked[:COMPARED] if each.risk]

@@ -24,8 +24,8 @@ from wire.alarms import Policy
 class Patient:
     """The data of a patient page.
 
-    latest: the newest prediction with a probability, or else the newest one. alarm: the alarm that
-    is on. alarms: the events of all alarms. raised: the prediction that raised the last one.
+    latest: the newest prediction with a probability, or else the newest one. alarm: the active
+    alarm. alarms: the events of all alarms. raised: the prediction that raised the last alarm.
     """
 
     clock: StreamClock

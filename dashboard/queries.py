@@ -7,7 +7,7 @@ history; tests count the steps. `?` is the placeholder of an argument.
 from wire.tables import columns
 from wire.vitals import VITALS
 
-# Pages indicate when there is more.
+# Pages show when there are more.
 WARD_LIMIT = 20_000
 DISCHARGED_LIMIT = 40
 OTHERS_LIMIT = 30
@@ -118,7 +118,7 @@ SELECT COUNT(*) FROM (
 
 ALARM_RULE = "SELECT alarm FROM models WHERE model = ? AND version = ?"
 
-# Only a stay with an alarm has a number there.
+# This column has a number only for a stay with an alarm.
 ALARMS_ON = """
 SELECT pat_id, date_admission, raised_at, acknowledged_by, quiet_until FROM alarm_state
 WHERE stream = ? AND model = ? AND version = ? AND raised_seq > 0"""

@@ -93,7 +93,7 @@ class Prediction(NamedTuple):
 
 
 class Alarm(NamedTuple):
-    """An alarm of a stay that is on. quiet_until: the end of a snooze."""
+    """An active alarm of a stay. quiet_until: the end of a snooze."""
 
     raised_at: datetime
     acknowledged_by: str | None

@@ -56,8 +56,8 @@ class Service:
 class Observation:
     """The observations of one round. stored: the last stored message of the current stream.
 
-    stored_for: seconds without a newly stored message. waits_for: seconds that messages have
-    waited.
+    stored_for: seconds without a newly stored message. waits_for: seconds that messages have been
+    waiting.
     """
 
     queues: QueueState
@@ -71,7 +71,7 @@ class Observation:
 
     @property
     def waits(self) -> bool:
-        """Whether messages are queued but not stored."""
+        """Whether messages are queued but no message is being stored."""
         taken = self.queues.taken
         return (
             taken is not None and self.queues.stream == self.stream and (self.stored or 0) < taken

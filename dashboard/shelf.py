@@ -30,7 +30,7 @@ class Shelf:
         return view
 
     def make(self, key: ViewKey) -> View:
-        """Creates a view, and makes room for it; the caller adds it to the shelf. Raises
+        """Creates a view and makes room for it; the caller adds it to the shelf. Raises
         TooManyPages.
         """
         self.drop_unwanted()

@@ -29,7 +29,7 @@ MERGES = ("A34", "A40")
 def moves(
     message: Message, move: Move, authority: str, clock: Clock, now: Moment
 ) -> Iterator[Fact]:
-    """The move of a patient. authority: the one of identifiers without an authority."""
+    """The move of a patient. authority: the default authority of identifiers."""
     who = person(message, next(named(message, "PID"), []), authority)
     if who is None:
         yield Unusable("an ADT message without a patient identifier")
@@ -57,11 +57,11 @@ def merges(message: Message, authority: str, clock: Clock, now: Moment) -> Itera
                 message, at(segment, 4), authority
             )
             if who is None or prior is None:
-                yield Unusable("a merge that does not name both patients", who)
+                yield Unusable("a merge without identifiers of both patients", who)
             else:
                 yield Merged(who, Person((prior,)), when)
     if not found:
-        yield Unusable("a merge that does not name both patients", who)
+        yield Unusable("a merge without identifiers of both patients", who)
 
 
 def _first(clock: Clock, *fields: str) -> Moment | None:

@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
         self._frames = FrameReader(limits.size)
         self._answers: deque[Answer] = deque()
         self._held = True
-        self._stuck = False  # the sender does not read
+        self._stuck = False  # the sender does not read its answers
         self._reading = True
         self._ending = False
         self._loop = asyncio.get_running_loop()
@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, done: "asyncio.Future[Any] | None" = None) -> None:
         """Sends all answers that are next in order."""
         if done is not None:
-            done.exception()  # marks the result as read, because the connection is gone
+            done.exception()  # retrieves the exception, because the connection is gone
         ready = []
         while self._answers and all(future.done() for future in self._answers[0].futures):
             content = self._answers.popleft().content()

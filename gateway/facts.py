@@ -97,14 +97,14 @@ class Merged(msgspec.Struct, frozen=True):
 
 
 class Unusable(msgspec.Struct, frozen=True):
-    """A part of a message is rejected. The reason contains no patient data."""
+    """A rejected part of a message. The reason contains no patient data."""
 
     reason: str
     person: Person | None = None
 
 
 class Unread(Exception):
-    """A part of a message is rejected; the text is the reason and contains no patient data."""
+    """Part of a message is rejected; the text is the reason and contains no patient data."""
 
 
 Fact = Observed | Replaced | Moved | Merged | Unusable

@@ -53,7 +53,7 @@ class FhirDoor:
         app.router.add_route("*", "/fhir/{rest:.*}", unknown)
 
     async def bundle(self, request: web.Request) -> web.Response:
-        """A transaction is stored as a whole or not at all, a batch entry by entry."""
+        """Stores a transaction as a whole or not at all, and a batch entry by entry."""
         await self._inbox.room()
         body = await read_body(request)
         if not body.strip():  # a rest-hook notification without a payload
@@ -79,7 +79,8 @@ class FhirDoor:
         )
 
     async def resource(self, request: web.Request) -> web.Response:
-        """POST creates, PUT creates or replaces; a POST without an id gets one."""
+        """Stores one resource: POST creates it, PUT creates or replaces it; a POST without an id
+        gets one."""
         await self._inbox.room()
         kind, id = request.match_info["type"], request.match_info.get("id", "")
         body = await read_body(request)
@@ -113,7 +114,7 @@ class FhirDoor:
         for number, entry in enumerate(bundle.entry):
             raw = bytes(entry.resource)
             kind = _kind(raw)
-            if kind not in TYPES:  # other resources of the same document, such as Practitioner
+            if kind not in TYPES:  # unused resources of the same document, such as Practitioner
                 continue
             resources.append((entry.full_url, _with_id(_decode(raw, f"entry[{number}]"), raw)))
         keys: dict[str, Keys] = {

@@ -46,8 +46,8 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Logged(msgspec.Struct, frozen=True):
-    """The result: the message is on disk. known: the bytes of an earlier message with the same
-    digest.
+    """The result for a message that is on disk. known: the bytes of an earlier message with the
+    same digest.
     """
 
     numbers: Numbers

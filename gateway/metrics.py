@@ -37,7 +37,7 @@ CONNECTIONS = Gauge("icu_gateway_connections", "Open MLLP connections")
 SUBSCRIBERS = Gauge("icu_gateway_subscribers", "Connected subscribers")
 EVENTS = Gauge("icu_gateway_stream_messages", "Messages in the stream")
 DISK_FAILURES = Counter("icu_gateway_disk_failures_total", "Transactions that failed")
-FAULTS = Counter("icu_gateway_faults_total", "Messages that the gateway failed to process")
+FAULTS = Counter("icu_gateway_faults_total", "Stored messages that the gateway failed to process")
 COMMIT = Histogram(
     "icu_gateway_commit_seconds",
     "Duration of a transaction until it is on disk",

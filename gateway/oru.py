@@ -52,7 +52,7 @@ class _Order(msgspec.Struct):
 
 
 class Observations:
-    """Parses ORU messages. authority: the one of identifiers without an authority. unknown: called
+    """Parses ORU messages. authority: the default authority of identifiers. unknown: called
     with each unknown code.
     """
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gateway.facts import Person
 from gateway.people import printable
 
-# The first number for patients with identifiers, above those that JSON senders choose.
+# The first number for patients with identifiers, above the numbers that JSON senders choose.
 FIRST_NUMBER = 1_000_000_001
 REMEMBERED = 10_000
 

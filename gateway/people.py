@@ -6,7 +6,7 @@ from gateway.facts import Person, Place
 from gateway.hl7 import Delimiters, Message, Segment, at, part
 from gateway.remembered import remembered
 
-# Types of identifiers of persons, unlike account and visit numbers.
+# Types of identifiers that belong to a person, unlike account and visit numbers.
 _TYPES = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
 
 

@@ -14,7 +14,7 @@ RESULTS = ("R01", "R30", "R31", "R32", "")
 
 
 class Reader:
-    """Parses HL7 messages. authority: the one of identifiers without an authority. unknown: called
+    """Parses HL7 messages. authority: the default authority of identifiers. unknown: called
     with each unknown code.
     """
 

@@ -56,7 +56,7 @@ class Readings:
         self.refs.add((source, at, number, admission), entries)
 
     def _all_new(self, fact: Observed) -> bool:
-        """Whether no value replaces another one of this or an earlier message."""
+        """Whether all values are new: none replaces one of this or an earlier message."""
         if any(value.corrects or value.value is None for value in fact.values):
             return False
         if is_unnamed(fact.source):
@@ -69,7 +69,7 @@ class Readings:
         """Withdraws the reading that a value replaces; returns True if there is nothing to add."""
         unnamed = is_unnamed(fact.source)
         if unnamed and value.value is not None and not value.corrects:
-            return False  # nothing identifies it as a repeat of the same observation
+            return False  # nothing shows whether it repeats the same observation
         earlier = self.refs.at(fact.source, fact.at).get(value.name, [])
         if not value.corrects and (unnamed or value.value is not None):
             earlier = [ref for ref in earlier if ref.pat_id == number]

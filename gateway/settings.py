@@ -60,10 +60,10 @@ class Charset(Parsed, str):
 
 class Settings(msgspec.Struct, frozen=True):
     host: Annotated[str, "address to listen on"] = field(name="GATEWAY_HOST", default="127.0.0.1")
-    port: Annotated[Port, "HTTP: the stream, FHIR, JSON, metrics"] = field(
+    port: Annotated[Port, "port of HTTP: the stream, FHIR, JSON and metrics"] = field(
         name="GATEWAY_PORT", default=8080
     )
-    mllp_port: Annotated[Port, "HL7 over MLLP"] = 2575
+    mllp_port: Annotated[Port, "port of HL7 over MLLP"] = 2575
     log: Annotated[Path, "the SQLite file of all messages"] = field(
         name="GATEWAY_LOG", default=Path("var/gateway.sqlite")
     )
@@ -72,23 +72,27 @@ class Settings(msgspec.Struct, frozen=True):
     icu_units: Annotated[Units, "points of care (PV1-3.1) that belong to the ICU; empty: all"] = (
         Units()
     )
-    authority: Annotated[str, "assigning authority of identifiers without one"] = ""
-    keep_identifiers: Annotated[Switch, "1: send names and identifiers to the ward page"] = "0"
+    authority: Annotated[str, "assigning authority of identifiers that name none"] = ""
+    keep_identifiers: Annotated[Switch, "1: show patients' names and identifiers on the pages"] = (
+        "0"
+    )
     codes: Annotated[File, "your own codes, in the format of gateway/codes.csv"] = File("")
-    hl7_charset: Annotated[Charset, "where MSH-18 is empty"] = Charset("utf-8")
-    message_max: Annotated[Positive, "bytes of one message"] = 1 << 20
+    hl7_charset: Annotated[Charset, "character set of messages without MSH-18"] = Charset("utf-8")
+    message_max: Annotated[Positive, "maximum size of a message in bytes"] = 1 << 20
     connections_max: Annotated[Positive, "maximum number of MLLP connections; others wait"] = 200
     silence_max: Annotated[Silence, "seconds without a byte after which a connection is closed"] = (
         3_600.0
     )
-    mllp_tls_cert: Annotated[File, "certificate (PEM), which turns on TLS for MLLP"] = File("")
-    mllp_tls_key: Annotated[File, "its key (PEM)"] = File("")
+    mllp_tls_cert: Annotated[File, "certificate (PEM); if set, MLLP uses TLS"] = File("")
+    mllp_tls_key: Annotated[File, "key of that certificate (PEM)"] = File("")
     mllp_tls_ca: Annotated[File, "CA (PEM) of senders' certificates, which are then required"] = (
         File("")
     )
-    token_key_file: Annotated[File, "key of bearer tokens, as for the model API"] = field(
-        name="MODEL_TOKEN_KEY_FILE", default=File("")
+    token_key_file: Annotated[File, "key of bearer tokens, as in the model API; empty: none"] = (
+        field(name="MODEL_TOKEN_KEY_FILE", default=File(""))
     )
-    allowed_hosts: Annotated[HostNames, "names besides localhost"] = HostNames()
+    allowed_hosts: Annotated[
+        HostNames, "allowed host names, besides localhost and IP addresses"
+    ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from gateway.remembered import remembered
 
 Moment = str
-Clock = Callable[[str], Moment | None]  # reads a sender's time
+Clock = Callable[[str], Moment | None]  # parses a sender's time
 
 _HL7 = re.compile(r"\d{10}(?:\d\d(?:\d\d(?:\.\d{1,6})?)?)?(?:[+-]\d{4})?", re.ASCII)
 _OFFSET = re.compile(r"[+-]\d{4}\Z", re.ASCII)

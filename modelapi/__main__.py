@@ -1,4 +1,5 @@
-"""Commands: python -m modelapi list | check | promote | rollback | shadow | alarm | … | token."""
+"""The commands: python -m modelapi list | check | promote | rollback | shadow | alarm | … |
+token."""
 
 import argparse
 import getpass
@@ -41,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modelapi", description="Models and tokens.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="list all models, and which ones are in use")
-    commands.add_parser("history", help="who changed what, when")
-    commands.add_parser("rollback", help="restore the models in use before the last promotion")
+    commands.add_parser("list", help="list all models and their roles")
+    commands.add_parser("history", help="list all changes of the models in use")
+    commands.add_parser("rollback", help="restore the models from before the last promotion")
     check = commands.add_parser("check", help="check whether artifacts would be served")
     check.add_argument("folder", type=Path, nargs="+", metavar="models/NAME/VERSION")
     for command, text in (
@@ -81,8 +82,8 @@ def _add_token(token: argparse.ArgumentParser) -> None:
 
 def _add_alarm(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Sets a new alarm rule, which holds from now on. An option that is left out keeps its"
-        " value. Times are hours of the stream. Without an option, prints the rule in force."
+        "Sets a new alarm rule, which applies from now on. Omitted options keep their"
+        " values. Times are hours of the stream. Without options, prints the current rule."
     )
     parser.add_argument("model", metavar="NAME")
     parser.add_argument("version", metavar="VERSION")
@@ -90,7 +91,7 @@ def _add_alarm(parser: argparse.ArgumentParser) -> None:
         ("--at", "the probability that raises an alarm"),
         ("--clear", "an alarm ends below this probability"),
         ("--for-hours", "hours that the probability must have been at or above --at"),
-        ("--silence-hours", "hours after an alarm without another one in the stay"),
+        ("--silence-hours", "hours after an alarm during which the stay gets no other"),
         ("--again-hours", "hours after which an active alarm rings again; 0: never"),
     ):
         metavar = "HOURS" if option.endswith("-hours") else "P"

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 log = logging.getLogger("modelapi")
 
 
-# Longer quotations of a request are cut.
+# Longer quotations of a request are shortened.
 QUOTED = 300
 
 
@@ -55,7 +55,7 @@ class WrongMediaType(ApiError):
 
 
 class TooLarge(ApiError):
-    """More than a request may hold."""
+    """The request is larger than the limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
@@ -74,19 +74,19 @@ class Busy(ApiError):
 
 
 class Conflict(ApiError):
-    """The change would unload a model in use."""
+    """The request would unload a model in use."""
 
     status = HTTPStatus.CONFLICT
 
 
 class Forbidden(ApiError):
-    """The sender may not do this."""
+    """The sender may not make this request."""
 
     status = HTTPStatus.FORBIDDEN
 
 
 class InsufficientScope(Forbidden):
-    """The token is valid but does not permit this."""
+    """The token is valid, but its scopes do not permit this request."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"The token needs the scope {scope!r}.")
@@ -94,7 +94,7 @@ class InsufficientScope(Forbidden):
 
 
 class Misdirected(ApiError):
-    """The Host header has a name that is not one of this service's."""
+    """The Host header has a name that is not this service's."""
 
     status = HTTPStatus.MISDIRECTED_REQUEST
 
@@ -130,7 +130,7 @@ class ExpiredSignatureError(Unauthorized):
 
 
 class WrongTokenError(Unauthorized):
-    """The token is of another kind than this server accepts."""
+    """The token is of a kind that this server does not accept."""
 
     message = "Only access tokens are allowed"
 
@@ -150,7 +150,7 @@ def problem(status: int, detail: str, **members: Any) -> Response:
 
 
 def register(app: Flask) -> None:
-    """Answer every error of the application as a problem document."""
+    """Makes the application answer every error with a problem document."""
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:

@@ -66,9 +66,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """manifest.json: the description of a model.
 
     significant_digits: features are rounded to this number of digits, by `modelapi.rounding`,
-    before the model gets them; unset: no rounding. learned_hours: the latest training rows, in
-    hours since the first reading of a stay; later predictions are extrapolated. alarm: the alarm
-    rule; unset: no alarms. reference: the training data by day, for drift; unset: no drift figures.
+    before the model gets them; unset: no rounding. learned_hours: hours from a stay's first reading
+    to the latest training rows; later predictions are extrapolated. alarm: the alarm rule; unset:
+    no alarms. reference: the training data by day, for drift; unset: no drift figures.
     """
 
     format: Literal[1] = 1

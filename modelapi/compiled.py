@@ -16,7 +16,7 @@ from modelapi.curves import Curve
 from modelapi.predictor import EXPLAINED_ROWS, Explanation, Rows, logistic
 from modelapi.trees import Trees
 
-# Number of rows whose masks fit into the processor's cache.
+# Number of rows per block, whose masks fit into the processor's cache.
 _BLOCK = 128
 
 

@@ -64,7 +64,7 @@ MANIFEST: dict[str, Any] = {
             "unit": "°C",
         },
     ],
-    "outputs": [{"name": "probability", "description": "1 / (1 + e^-x); of no stated event"}],
+    "outputs": [{"name": "probability", "description": "1 / (1 + e^-x), of no defined event"}],
     "limits": [
         "A placeholder that was never fitted to data.",
         "On 4,000 real stays it ranks deaths no better than chance.",

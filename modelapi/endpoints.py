@@ -60,9 +60,9 @@ def declaration() -> Response:
 def predict() -> Response:
     """Predicts one row or a list of rows.
 
-    If the request names no model, the champion answers. If the rows do not fit it, the model in use
-    that has most of the first row's fields answers, so that programs that send the four features of
-    the first version work with any champion.
+    If the request names no model, the champion answers. If the rows do not fit the champion, the
+    model in use with most of the first row's fields answers. So programs that send the four
+    features of the first version work with any champion.
     """
     start = perf_counter_ns()
     model = _asked_for()
@@ -87,7 +87,7 @@ def predict() -> Response:
 
 
 def _asked_for() -> Model:
-    """The model of the query, without one the champion. Raises UnknownModel, NotServing."""
+    """The model in the query, or the champion if there is none. Raises UnknownModel, NotServing."""
     name, version = request.args.get("model"), request.args.get("version")
     if name is None:
         champion = registry().serving.champion

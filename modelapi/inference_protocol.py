@@ -126,9 +126,7 @@ def infer(name: str, version: str | None = None) -> Response:
 @blueprint.post("/models/<name>/explain")
 @blueprint.post("/models/<name>/versions/<version>/explain")
 def explain(name: str, version: str | None = None) -> Response:
-    """Returns base and contributions of the features, whose sum per row is its value on the
-    scale.
-    """
+    """Returns a base and the features' contributions; their sum is the row's value on the scale."""
     return _inference(registry().find(name, version), _explained)
 
 

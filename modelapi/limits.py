@@ -1,4 +1,4 @@
-"""How much one request may ask for.
+"""The limits of one request.
 
 At these limits a request to a shipped model that is loaded takes at most 0.6 seconds of CPU time
 and 80 MB of memory. An uncompiled scikit-learn model may take longer per row.
@@ -16,7 +16,7 @@ VALUES = 1_000_000
 
 
 def require_size(rows: int, features: int) -> None:
-    """Raises TooLarge for more rows of so many features than a request may have."""
+    """Raises TooLarge if a request has too many rows, or too many values."""
     most = min(ROWS, VALUES // features)
     if rows > most:
         raise TooLarge(f"Takes at most {most} rows of {features} features, not {rows}.")

@@ -124,7 +124,7 @@ def _request(model: Model, outputs: list[str]) -> Document:
         "description": (
             "For one row and one output. For n rows, each shape is [n] and each data has n values. "
             "`outputs` may name each output once. Also accepted: one tensor `features` of shape "
-            "[n, features], other number types than FP64, and tensors in the binary extension."
+            "[n, features], number types other than FP64, and tensors in the binary extension."
         ),
         "type": "object",
         "required": ["inputs"],

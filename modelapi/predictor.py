@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# The most rows that one request may have explained.
+# The maximum number of rows in one request for explanations.
 EXPLAINED_ROWS = 100
 
 Rows = NDArray[np.float64]
@@ -31,7 +31,7 @@ class Predictor(Protocol):
 
     @property
     def explained_rows(self) -> int:
-        """The most rows that `explain` takes at once."""
+        """The maximum number of rows per call of `explain`."""
         ...
 
     def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:

@@ -1,4 +1,4 @@
-"""The models that this process serves, kept in step with the state."""
+"""The models that this process serves, updated when the state changes."""
 
 import logging
 import threading
@@ -86,11 +86,11 @@ class Registry:
         return self._serving
 
     def declared(self, model: Model) -> dict[str, object]:
-        """A model's declaration, as GET /api/model has it."""
+        """A model's declaration, as in GET /api/model."""
         return declared(model, self._state)
 
     def watch(self, seconds: float = 0.5) -> None:
-        """Keep in step with the state for as long as the process lives."""
+        """Follows the state until the process ends."""
 
         def forever() -> None:
             while True:
@@ -147,7 +147,7 @@ class Registry:
             return None
 
     def find(self, name: str, version: str | None = None) -> Model:
-        """A model by name and version, which is loaded if necessary.
+        """Returns a model by name and version; loads it if necessary.
 
         Without a version: the one in use, else the newest. Raises UnknownModel, NotServing.
         """

@@ -71,7 +71,7 @@ MANIFESTS: tuple[tuple[dict[str, Any], ScorecardFile, Any], ...] = (
             "title": "NEWS2, National Early Warning Score of the Royal College of Physicians",
             "created": "2017-12-19T00:00:00Z",
             "thresholds": {"urgent": 5 / 20, "emergency": 7 / 20},
-            # At an emergency, until the score is no longer urgent.
+            # Raised at the score of an emergency, cleared below the score that is urgent.
             "alarm": {"at": 7 / 20, "clear": 5 / 20, "silence_hours": 6.0},
             "limits": [LIMIT, "Missing observations count 0 points.", "Made for wards, not ICUs."],
         },

@@ -33,11 +33,13 @@ class Settings(msgspec.Struct, frozen=True):
     model_state: Annotated[Path, "file with the models in use and the history"] = Path(
         "var/models.sqlite"
     )
-    model_state_url: Annotated[MySQLUrl, "the same in a table, for several replicas"] = MySQLUrl()
-    model_state_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
-    token_key_file: Annotated[File, "secret or public key; with it, requests need a token"] = (
-        msgspec.field(name="MODEL_TOKEN_KEY_FILE", default=File())
+    model_state_url: Annotated[MySQLUrl, "MySQL instead of the file, for several replicas"] = (
+        MySQLUrl()
     )
+    model_state_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
+    token_key_file: Annotated[
+        File, "file with a secret or public key; requests then need a token"
+    ] = msgspec.field(name="MODEL_TOKEN_KEY_FILE", default=File())
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="MODELAPI_HOST", default="127.0.0.1"
     )
@@ -52,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True):
         "worker processes",
     ] = msgspec.field(name="MODELAPI_WORKERS", default=2)
     allowed_hosts: Annotated[
-        HostNames, "host names to answer to, besides localhost, modelapi and addresses"
+        HostNames, "allowed host names of requests, besides localhost, modelapi and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

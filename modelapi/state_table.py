@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS model_changes (
 
 
 def open_states(settings: Settings) -> States:
-    """The table where one is set, else the file."""
+    """Opens the table if one is configured, else the file."""
     default = Path(settings.models) / "default.json"
     if settings.model_state_url:
         return StateTable(settings.model_state_url, settings.model_state_password_file, default)

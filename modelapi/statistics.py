@@ -38,7 +38,7 @@ class Counts(ctypes.Structure):
 
 
 class Statistics:
-    """The table."""
+    """The counts of all models."""
 
     def __init__(self) -> None:
         self._file, path = tempfile.mkstemp()

@@ -39,7 +39,7 @@ class TensorParameters(msgspec.Struct):
 
 
 class Tensor(msgspec.Struct):
-    """An input; its values are in `data`, or behind the JSON part of the body."""
+    """An input; its values are in `data`, or after the JSON part of the body."""
 
     name: str
     shape: Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(min_length=1, max_length=2)]
@@ -82,7 +82,7 @@ _request = msgspec.json.Decoder(InferenceRequest)
 _flat = msgspec.json.Decoder(list[float | None])
 _nested = msgspec.json.Decoder(list[list[float | None]])
 
-# The values of a tensor: no text and no object is among them.
+# The values of a tensor, without texts and objects.
 _DATA = re.compile(rb'"data"\s*:\s*\[[^"{}]*')
 
 
@@ -111,7 +111,7 @@ def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest
 
 
 def _as_json(data: re.Match[bytes]) -> bytes:
-    """A tensor's values in JSON. Clients write NaN, and Infinity, which is then out of range."""
+    """A tensor's values in JSON. Accepts NaN, and Infinity, which is then out of range."""
     return data[0].replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
 
 
@@ -158,7 +158,7 @@ def _matrix(tensor: Tensor, binary: memoryview, width: int) -> Rows:
 def _values(
     tensor: Tensor, binary: memoryview, width: int
 ) -> tuple[NDArray[np.float64], memoryview]:
-    """The tensor's values, and the binary part behind them."""
+    """The tensor's values, and the rest of the binary part."""
     parameters = tensor.parameters or TensorParameters()
     if bytes(parameters.shared_memory_region):
         raise BadInput("shared memory is not supported", tensor.name)
@@ -190,8 +190,8 @@ def _from_json(tensor: Tensor, width: int) -> NDArray[np.float64]:
     """The values in `data`, flat or in lists of `width`."""
     content = bytes(tensor.data)
     if not content.startswith(b"["):
-        raise BadInput("data must be a list, or binary_data_size be given", tensor.name)
-    # Counted before they are decoded: a short shape must not cost the memory of long data.
+        raise BadInput("data must be a list, unless binary_data_size is given", tensor.name)
+    # Counted before decoding, so that data longer than the shape does not use memory.
     count = content.count(b",") + 1 if content.strip(b"[] \t\r\n") else 0
     if count != tensor.shape[0] * width:
         raise BadInput(f"has {count} values, its shape is {tensor.shape}", tensor.name)

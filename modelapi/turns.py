@@ -8,10 +8,10 @@ from modelapi.api_errors import Busy
 
 
 class Turns:
-    """Lets one thread work at a time, and few wait for it.
+    """Lets one thread work at a time, and a limited number of threads wait.
 
-    An explanation may take a thousand times as long as a prediction. Two of a worker's four
-    threads at most are busy with explanations; the others are left for predictions.
+    An explanation may take a thousand times as long as a prediction. At most two of a worker's four
+    threads are busy with explanations; the others are free for predictions.
     """
 
     def __init__(self, waiting: int) -> None:
@@ -20,7 +20,7 @@ class Turns:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Raises Busy when enough others wait already."""
+        """Raises Busy if too many threads are waiting."""
         if not self._admitted.acquire(blocking=False):
             raise Busy("Other explanations are waiting; try again later.")
         try:

@@ -199,7 +199,7 @@ ward?.addEventListener("click", (event) => {
 function apply(update) {
   const layout = update.set?.page?.layout;
   if (layout !== undefined && layout !== body.dataset.layout) {
-    location.reload(); // another stream, model, or other columns
+    location.reload(); // another stream or model, or other columns
     return;
   }
   if (update.html) insert(update.html);

@@ -4,7 +4,7 @@ import uPlot from "/static/vendor/uplot/uPlot.esm.js";
 
 const POINTS_KEPT = 20_000;
 const HOUR = 3600;
-const RISK = null; // no parameter has this name
+const RISK = null; // a key that no parameter's name equals
 
 const box = document.getElementById("curves");
 const table = document.getElementById("readings");
@@ -15,7 +15,7 @@ let alarmMarks = []; // [time, kind of the alarm's event], oldest first
 let alarmAt = null; // the probability that raises an alarm
 let charts = [];
 let shownHours = null; // null: the whole stay
-let range = null; // chosen by hand: [from, to]
+let range = null; // the range chosen with the mouse: [from, to]
 
 const utc = (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC");
 const two = (number) => String(number).padStart(2, "0");
