@@ -17,7 +17,7 @@ from training.rows import Rows, usable
 from wire.features import Feature
 
 Floats = NDArray[np.float64]
-#: Returns the training and the test rows with other features.
+#: A function that returns the training and the test rows with other features.
 WithFeatures = Callable[[list[Feature]], tuple[Rows, Rows]]
 
 
@@ -31,7 +31,7 @@ def judge_baselines(
 ) -> Iterator[Line]:
     """Evaluates the base rate, the named models of the repository, and a model of last values only.
 
-    ours: the judged model's scores of the same test rows.
+    ours: the evaluated model's scores of the same test rows.
 
     Brier scores are after recalibration on the training rows, because a score is not a probability.
     """
@@ -52,7 +52,7 @@ def judge_baselines(
         columns = zip(served.features, test.x.T, strict=True)
         unknown = [feature.name for feature, column in columns if np.isnan(column).all()]
         if unknown:
-            notes.append(f"nowhere known: {', '.join(unknown)}")
+            notes.append(f"without any value: {', '.join(unknown)}")
         note = "; ".join(notes)
         yield _line(f"{served.title} ({name})", train, test, fitted, raw, note, ours, judge)
     features = [Feature.parse("age"), *(Feature.parse(f"{name}__last") for name in parameters)]

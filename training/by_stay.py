@@ -1,4 +1,4 @@
-"""A table of readings as arrays, those of a stay together and in the order they came."""
+"""A table of readings as arrays, grouped by stay, in order of arrival."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ByStay:
-    """Arrays with one place per reading, and the numbers of the stays, from 0."""
+    """Arrays with one entry per reading, and the stays, numbered from 0."""
 
-    stay: Integers  # of each reading, numbered from 0
+    stay: Integers  # number of each reading's stay
     at: Integers  # seconds since midnight of the day of admission
-    clock: Integers  # greatest `at` of the stay so far
-    start: Integers  # place of the stay's first reading
+    clock: Integers  # greatest `at` of the stay up to this reading
+    start: Integers  # index of the stay's first reading
     value: Floats
-    parameters: dict[str, Integers]  # parameter -> positions of its readings
-    stays: pd.MultiIndex  # (pat_id, date_admission) by number
-    asked: Integers  # places of the readings that get features
-    target: Integers  # their position in the result
+    parameters: dict[str, Integers]  # parameter -> indices of its readings
+    stays: pd.MultiIndex  # (pat_id, date_admission) by number of the stay
+    asked: Integers  # indices of the readings that get features
+    target: Integers  # their rows in the result
 
     @classmethod
     def of(cls, readings: pd.DataFrame, rows: Flags | None) -> ByStay:
@@ -77,7 +77,7 @@ class ByStay:
 
 
 def running_max(numbers: Integers, group: Integers) -> Integers:
-    """The running maximum within each group; group numbers ascend from 0."""
+    """The running maximum within each group; the groups are numbered in order from 0."""
     room = int(numbers.max(initial=0)) - int(numbers.min(initial=0)) + 1
     return np.maximum.accumulate(numbers + group * room) - group * room
 

@@ -1,4 +1,4 @@
-"""The readings of one parameter, and their aggregations as of each asked reading."""
+"""The readings of one parameter, and their aggregations as of each requested reading."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Channel:
         self.clock = readings.clock[readings.asked]
 
     def running(self, aggregations: set[str]) -> dict[str, Floats]:
-        """The aggregations over all readings so far, one value per asked row."""
+        """The aggregations over all readings so far, one value per requested row."""
         found = self._so_far(aggregations)
         seen = self.end > self.begin
         newest_seen = (self.end - 1)[seen]
@@ -92,7 +92,7 @@ class Channel:
         return found
 
     def windowed(self, hours: int, aggregations: set[str]) -> dict[str, Floats]:
-        """The aggregations over (clock - hours, clock], one value per asked row.
+        """The aggregations over (clock - hours, clock], one value per requested row.
 
         A window changes only when a reading enters or leaves it, so each distinct window is
         computed once, directly from its readings, without cancellation errors.

@@ -9,7 +9,7 @@ import msgspec
 from wire.alarms import Policy
 from wire.features import Feature
 
-#: data.database: the address is in DATABASE_URL, where the pipeline's programs look for it.
+#: The value of data.database that stands for the address in DATABASE_URL.
 ENVIRONMENT = "environment"
 
 Hours = Annotated[int, msgspec.Meta(gt=0)]
@@ -19,17 +19,18 @@ Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """folder: the CSVs and outcome.csv. parameters: those the model may see; all if empty.
+    """The data. folder: the CSVs and outcome.csv. parameters: those the model may use; empty for
+    all.
 
-    database: where tool stored the readings, sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE
-    or `environment`, which is DATABASE_URL; of `folder` only outcome.csv is read then. stream:
-    which one; the one last committed to if left out.
+    database: reads the readings from a database of the pipeline and only outcome.csv from `folder`:
+    sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or `environment` for DATABASE_URL. stream:
+    its name; by default the stream with the latest commit.
 
-    sample_hours: a stay has one row for each, its last reading between the hour before
-    in the list and this one, counted from the stay's first reading. every_hour_to: all hours up to
+    sample_hours: a stay has one row for each, its last reading between the previous hour in the
+    list and this one. Hours count from the stay's first reading. every_hour_to: all hours up to
     this one, instead of a list.
 
-    more_hours: rows of these hours are trained on too, but nothing is judged by them.
+    more_hours: rows of these hours are used for training but not for evaluation.
     """
 
     folder: Path
@@ -51,9 +52,9 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """column: a column of outcome.csv with yes or no. event: the event in words.
 
-    With within_hours the event is one that happens at most that many hours after the row, at the
-    time in after_column (hours since the midnight of the day of admission). Rows after the event
-    are left out, but for those up to keep_hours_after, which have the event too.
+    With within_hours, a row has the event if it happens at most that many hours after the row.
+    after_column has its time (hours since the midnight of the day of admission). Rows after the
+    event are left out, except those up to keep_hours_after, which also have the event.
     """
 
     column: str
@@ -67,7 +68,7 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """by cohort: train and test are values of the column `cohort` of outcome.csv.
 
     by time: the last test_share of the stays are for testing, without patients of earlier stays. by
-    patient: about test_share of the patients, by a hash of their number.
+    patient: about test_share of the patients are for testing, chosen by a hash of their number.
     """
 
     by: Literal["time", "cohort", "patient"] = "time"
@@ -85,7 +86,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """names: single features. required: features without which there is no prediction."""
+    """names: single features. required: without a value of these there is no prediction."""
 
     names: tuple[str, ...] = ("age",)
     required: tuple[str, ...] = ("age",)
@@ -131,14 +132,14 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """hour: the one of sample_hours that most figures are of.
+    """hour: the one of sample_hours for most figures.
 
     baselines: served models to compare with, as NAME/VERSION. scores: columns of outcome.csv with
-    a severity score, to compare with on the same rows. folds: also cross-validate over all rows,
-    in this number of parts by patient; 0: not. learning: shares of the training patients, for the
-    learning curve. flagged, sensitivity: thresholds are chosen on the training side to flag these
-    shares of rows, and to find these shares of events. utility: the score of the PhysioNet 2019
-    challenge, for a label with a time.
+    a severity score, to compare with on the same rows. folds: also cross-validates over all rows,
+    in this number of parts by patient; 0: does not. learning: shares of the training patients, for
+    the learning curve. flagged, sensitivity: thresholds are chosen on the training side to flag
+    these shares of rows, and to find these shares of events. utility: the score of the PhysioNet
+    2019 challenge, for a label with a time.
     """
 
     hour: Hours

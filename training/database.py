@@ -23,7 +23,8 @@ STAYS = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
 IDENTIFIERS = (
     "SELECT DISTINCT identifier, pat_id FROM stays WHERE stream = ? AND identifier IS NOT NULL"
 )
-# In the order of the primary key, so that nothing is sorted and the first row comes at once.
+# In the order of the primary key, so that the database does not sort and sends the first row at
+# once.
 READINGS = (
     "SELECT seq, pat_id, date_admission, measured_at, parameter, value FROM readings"
     " WHERE stream = ? ORDER BY stream, seq"

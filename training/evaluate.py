@@ -23,9 +23,9 @@ Floats = NDArray[np.float64]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A model and the data to evaluate it on. label, hour: where the manifest does not name them.
+    """A model and the data to evaluate it on. label, hour: only if the manifest does not name them.
 
-    database: where the readings are, as in a config; of `folder` only outcome.csv is read then.
+    database: where the readings are, as in a config; then only outcome.csv is read from `folder`.
     """
 
     model: str

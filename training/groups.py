@@ -107,7 +107,7 @@ def judge_removal(
 def judge_channels(
     model: Model, train: Rows, test: Rows, features: list[Feature], judge: Judge
 ) -> tuple[list[Line], list[Line]]:
-    """Figures of models without one channel, and of models with one channel and age.
+    """Figures of models without one channel, and of models with only one channel and age.
 
     The models are uncalibrated gradient boosting, because each line needs a fit.
     """
@@ -164,7 +164,7 @@ def score_lines(names: tuple[str, ...], test: Rows, ours: Scores, judge: Judge) 
         here = ours.where(known)
         figures: dict[str, Figure] = judge.line(name, theirs, RANKING).figures
         figures["auroc_gain"] = judge.gain(here, theirs)
-        note = f"a score of the source, {known.sum():,} of {len(known):,} rows have it"
+        note = f"a score of the source, which {known.sum():,} of {len(known):,} rows have"
         yield Line(name, len(theirs.y), int(theirs.y.sum()), figures, note)
 
 

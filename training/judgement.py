@@ -20,7 +20,7 @@ from wire.features import Feature
 Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
 
-#: Number of stays whose every reading is predicted, as in service.
+#: Number of stays with a prediction at every reading, as in service.
 CONTINUOUS_STAYS = 1000
 
 
@@ -28,7 +28,7 @@ CONTINUOUS_STAYS = 1000
 class Judgement:
     """test: rows of all sample hours.
 
-    scores: their scores. here: scores at the report's hour. headline, hours, subgroups, known,
+    scores: of these rows. here: the scores at the report's hour. headline, hours, subgroups, known,
     stress: lines of figures. points: figures of thresholds.
     """
 

@@ -31,7 +31,7 @@ TITLES = {
     "brier_of_base_rate": "Brier of base rate",
     "calibration_slope": "slope",
     "calibration_intercept": "intercept",
-    "auroc_gain": "AUROC of this model less that",
+    "auroc_gain": "gain of this model in AUROC",
     "utility": "utility",
 }
 TEMPLATES = Environment(
@@ -111,7 +111,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
 def who(
     train: Rows, test: Rows, hour: int, features: list[Feature]
 ) -> Iterable[tuple[str, list[str]]]:
-    """A line per trait of the patients: its name, and its text for both sides."""
+    """One line per trait of the patients: its name, and its text for each side."""
     sides = [train.at(hour), test.at(hour)]
     yield "patients", [f"{len(np.unique(side.patients)):,}" for side in sides]
     yield "rows", [f"{len(side.y):,}" for side in sides]
@@ -161,8 +161,8 @@ def _method(result: Result) -> Iterable[str]:
     hours = ", ".join(map(str, config.data.hours))
     more = ", ".join(map(str, config.data.more_hours))
     yield (
-        f"Each stay has a row at each of the hours {hours}: its last reading since the hour "
-        "before in the list. A row knows nothing of what came after it."
+        f"Each stay has a row at each of the hours {hours}: its last reading since the "
+        "previous hour in the list. A row contains nothing from after that reading."
         + (f" Rows at the hours {more} were only used for training." if more else "")
     )
     yield "No patient is on both sides of a split or in two folds."

@@ -16,8 +16,8 @@ from training.features import bulk_features
 from training.stream import HOUR, DataError, Stream
 from wire.features import Feature
 
-#: A feature that fewer stays of the training set have cannot be used. (And
-#: HistGradientBoosting of scikit-learn 1.9.1 crashes on a column without any value.)
+#: A feature is not used if fewer stays of the training set have it. (HistGradientBoosting of
+#: scikit-learn 1.9.1 crashes on a column without any value.)
 FEWEST_STAYS = 50
 
 
@@ -27,7 +27,7 @@ class Rows:
 
     x: shape (rows, features), rounded as in service, NaN if missing.
     about: pat_id, date_admission, hour (of sample_hours; 0 for a reading that is not a sample),
-        age, the columns of outcome.csv, and with a horizon `ahead`, the hours to the event.
+        age, the columns of outcome.csv, and with a horizon, `ahead`: the hours to the event.
     """
 
     x: NDArray[np.float64]
@@ -165,7 +165,7 @@ def predictable(rows: Rows, features: list[Feature], required: Iterable[str]) ->
 
 
 def together(one: Rows, other: Rows) -> Rows:
-    """The rows of both."""
+    """Both sets of rows together."""
     return Rows(
         np.vstack([one.x, other.x]),
         np.append(one.y, other.y),

@@ -1,7 +1,7 @@
-"""Reads the readings for training: those of the stream, in its order.
+"""Reads the readings for training, in the order of the stream.
 
 The CSVs go through hospital's merge and the pipeline's plausible ranges, so that training uses the
-same data as a model in service. The data of a database already have.
+same data as a model in service. The readings in a database have already gone through both.
 """
 
 import hashlib

@@ -34,7 +34,7 @@ THRESHOLD_FOLDS = 3
 
 @dataclass
 class Result:
-    """The data for report, card and manifest.
+    """The result of a training run, for report, card and manifest.
 
     train: the rows that the evaluated model was fitted to. judgement: its figures on the test rows.
     model: the model of the artifact. final: the rows that it was fitted to. tried: the combinations

@@ -61,5 +61,5 @@ def evaluate(rows: Rows, scores: Scores, threshold: float, judge: Judge) -> Figu
 
 
 def after_event(rows: Rows) -> Floats:
-    """Hours since the event of each row, negative before it, NaN without one."""
+    """Hours since the event for each row, negative before it, NaN without one."""
     return np.asarray(-rows.about["ahead"].to_numpy(np.float64))

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-#: Each bucket is sorted in memory: MIMIC-IV's 40 million vital signs make some 10 MB a file.
+#: Each bucket is sorted in memory: MIMIC-IV's 40 million vital signs make about 10 MB per file.
 BUCKETS = 128
 
 
 def by_stay(rows: Iterable[tuple[int, object, object, object]]) -> Iterator[list[list[str]]]:
-    """Yields all rows as texts, in lists that hold all rows of their stays.
-
-    rows: the number of the stay first. They are read once, as a stream.
+    """Yields all rows as texts, in lists; all rows of a stay are in the same list. rows: each
+    starts with the number of its stay. They are read once, as a stream.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{number:03}") for number in range(BUCKETS)]

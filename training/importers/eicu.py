@@ -1,8 +1,7 @@
 """eICU Collaborative Research Database: ICU stays of many hospitals of the United States.
 
-Source: a folder that holds, at any depth, as .csv or .csv.gz, patient, and vitalPeriodic,
-vitalAperiodic, lab and nurseCharting as far as they are there.
-https://eicu-crd.mit.edu (Pollard et al.)
+Source: a folder that contains, at any depth, as .csv or .csv.gz, patient and, optionally,
+vitalPeriodic, vitalAperiodic, lab and nurseCharting. https://eicu-crd.mit.edu (Pollard et al.)
 """
 
 import math
@@ -26,8 +25,8 @@ from training.importers.records import (
 from training.importers.tables import Row, find, read, whole
 from wire.vitals import canonical
 
-#: Columns of the monitor's tables, and the place of this source among those of one minute:
-#: arterial line, charted arterial line, cuff, charted cuff.
+#: Columns of the monitor's tables, with the precedence of this source within one minute: arterial
+#: line, charted arterial line, cuff, charted cuff.
 PERIODIC = {
     "TEMPERATURE": ("temperature", 0),
     "SAO2": ("spo2", 0),
@@ -59,7 +58,7 @@ CHARTED = {
     ("Non-Invasive BP", "Non-Invasive BP Mean"): ("blood_pressure_mean", 3),
 }
 FAHRENHEIT = ("temperature", 2)
-#: Laboratory values whose name here is another than the pipeline's synonyms.
+#: Laboratory values whose names are not among the pipeline's synonyms.
 LABS = {
     "ALT (SGPT)": "alt",
     "AST (SGOT)": "ast",
@@ -78,12 +77,12 @@ LABS = {
     **{name: name for name in ("albumin", "creatinine", "glucose", "lactate", "pH")},
     **{name: name for name in ("magnesium", "potassium", "sodium")},
 }
-#: Readings are charted shortly before the stay begins: those of this time count as the stay's.
+#: Charting may start before the stay does: readings from this time before it belong to the stay.
 LEAD_IN = timedelta(hours=1)
 
 
 class IcuStay(NamedTuple):
-    """A row of the table patient, as far as readings are placed by it."""
+    """The columns of table patient that assign readings to stays."""
 
     pat_id: int
     begin: datetime

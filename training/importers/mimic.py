@@ -17,9 +17,9 @@ from training.importers.records import Reading, Report, Stay, reported_age
 from training.importers.tables import Row, find, read, time, whole
 
 #: Parameter -> itemids, as mimic-code's concepts group them (vitals_first_day, vitalsign). Six
-#: digits: MetaVision (MIMIC-IV and a part of III); fewer: CareVue (III). Of several sources in
-#: the same minute the first named counts: arterial line, second arterial line, cuff; the rate
-#: that was observed before that of the ventilator.
+#: digits: MetaVision (MIMIC-IV and a part of III); fewer: CareVue (III). If several sources have a
+#: value in the same minute, the first one counts: arterial line, second arterial line, cuff; the
+#: observed rate before that of the ventilator.
 SOURCES: dict[str, tuple[tuple[int, ...], ...]] = {
     "blood_pressure": ((220050, 51), (225309, 6701), (220179, 455, 442)),
     "respiration_rate": ((220210, 618), (224690, 615)),
@@ -27,7 +27,7 @@ SOURCES: dict[str, tuple[tuple[int, ...], ...]] = {
     "heart_rate": ((220045, 211),),
     "spo2": ((220277, 646),),
 }
-#: itemid -> parameter, and its source's place there.
+#: itemid -> parameter, and the precedence of its source.
 ITEMS = {
     item: (parameter, place)
     for parameter, sources in SOURCES.items()
@@ -35,7 +35,7 @@ ITEMS = {
     for item in items
 }
 _FAHRENHEIT = {223761, 678}
-# Readings of this time before the stay belong to it: charting may start before the bed is booked.
+# Charting may start before the bed is booked: readings from this time before the stay belong to it.
 LEAD_IN = timedelta(hours=1)
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
-#: Ages above 89 are identifying (HIPAA), so data sets blur them, each in its
-#: own way: 90, 91, 100, 300. Here all are written as the median age of those whom
-#: MIMIC-III moved to 300 (https://mimic.mit.edu/docs/iii/tables/patients/).
+#: Ages above 89 are identifying (HIPAA), so data sets replace them, each in its own way: 90, 91,
+#: 100, 300. Importers write all of them as the median age of the patients that MIMIC-III gave an
+#: age of 300 (https://mimic.mit.edu/docs/iii/tables/patients/).
 ABOVE_89 = 91.4
 
 
@@ -66,7 +66,7 @@ class Report:
 
 
 def invented_admission(pat_id: int) -> date:
-    """Return a day of 2019 for a stay whose source has no date.
+    """Returns a day of 2019 for a stay whose source has no date.
 
     The days are spread over the year by a fixed rule, so that stays overlap as on a ward and every
     import of the same source gives the same days.
