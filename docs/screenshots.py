@@ -21,7 +21,7 @@ from tests.support.pipeline import Pipeline
 
 SIZES = {"phone": (390, 844), "laptop": (1440, 900), "wall": (3840, 2160)}
 PATIENTS, DAYS, SEED = 110, 8, 4
-# Most of the stream at once, so that the curves are full; then as a ward is.
+# Most of the stream at once, so that the curves are full; then at the pace of a ward.
 PART, RATE = 0.8, 20
 
 
@@ -64,8 +64,8 @@ def main() -> None:
 
 
 def take(browser: Browser, url: str, to: Path) -> None:
-    """Every page at every size, light; the ward dark as well."""
-    time.sleep(25)  # for figures of the last minute at this rate
+    """Takes every page at every size in the light theme, and the ward also in the dark one."""
+    time.sleep(25)  # so that the figures of the last minute are at this rate
     for size, (width, height) in SIZES.items():
         for scheme in ("light", "dark"):
             page = browser.new_page(
@@ -92,7 +92,7 @@ def picture(page: Page, path: Path) -> None:
 
 
 def wait(until: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    """Until the condition holds; raises TimeoutError naming what did not come."""
+    """Waits until the condition is true. Raises TimeoutError with its name."""
     deadline = time.monotonic() + seconds
     while not until():
         if time.monotonic() > deadline:

@@ -432,7 +432,7 @@ class TestRun:
         formula = next(line for line in result.baselines if "formula/1" in line.name)
         assert formula.note == (
             f"{len(result.judgement.here.y)} rows lacked a required value; "
-            "nowhere known: rmean_respiration_rate"
+            "without any value: rmean_respiration_rate"
         )
         # It requires a value that no row has, so its AUROC is that of chance.
         ours = result.headline[0].figures["auroc"].value
