@@ -41,7 +41,7 @@ restore: ## put a backup back: FROM=folder
 export: $(VENV)/train ## write stored readings and predictions: TO=folder FORMAT=csv|parquet
 	@$(BIN)/python -m training export "$$TO" $${FORMAT:+--format "$$FORMAT"} $${STREAM:+--stream "$$STREAM"}
 
-# The shell quotes the arguments of these targets, because a folder may have any name.
+# These arguments are passed as quoted shell variables, because a folder may have any name.
 import: $(VENV)/train ## convert a public data set: FORMAT=physionet2012 FROM=folder TO=folder
 	@$(BIN)/python -m training import $${FORMAT:+"$$FORMAT"} $${FROM:+"$$FROM"} $${TO:+"$$TO"}
 

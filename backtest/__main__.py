@@ -39,15 +39,20 @@ def parser() -> argparse.ArgumentParser:
     add = found.add_argument
     add("folder", type=Path, help="folder with the CSVs and outcome.csv")
     add("models", nargs="+", type=Version.parse, help="NAME/VERSION; the first is the champion")
-    add("--database", help="judge what this database holds already, without a replay")
-    add("--stream", help="which stream of it; the one committed last")
+    add("--database", help="evaluate the predictions in this database, without a replay")
+    add("--stream", help="stream in the database; default: the one with the latest commit")
     add("--resamples", type=int, default=100, help="bootstraps (%(default)s)")
-    add("--to", type=Path, default=Path("reports/backtest"), help="report's folder (%(default)s)")
+    add(
+        "--to",
+        type=Path,
+        default=Path("reports/backtest"),
+        help="folder of the report (%(default)s)",
+    )
     add(
         "--recalibrate",
         choices=("intercept", "line"),
-        help="fit the champion's intercept, or intercept and slope, on the first half of the "
-        "stays, judge them on the rest, and write a new version to models/",
+        help="fit the champion's intercept, or intercept and slope, to the first half of the "
+        "stays, evaluate them on the rest, and write a new version to models/",
     )
     for name in ("least", "most"):
         add(
@@ -59,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
             help="exit with 3 if the champion's figure is out of bounds, for example auroc=.74",
         )
     _add_event(found.add_argument_group("the event"))
-    _add_alarm(found.add_argument_group("the alarm, in hours of the stream"))
+    _add_alarm(found.add_argument_group("the alarm rule, in hours of the stream"))
     return found
 
 
@@ -71,7 +76,7 @@ def _add_event(group: Any) -> None:
         "--within",
         type=int,
         metavar="HOURS",
-        help="hours within which the event counts; default: any time",
+        help="the event counts within this many hours; default: at any time",
     )
 
 
@@ -92,9 +97,14 @@ def _add_alarm(group: Any) -> None:
         nargs=2,
         default=(0.0, 48.0),
         metavar=("FROM", "TO"),
-        help="hours within which the event must follow a true alarm (0 48)",
+        help="an alarm is true if the event follows within this range of hours (0 48)",
     )
-    add("--alarms-per-patient-day", type=float, default=1.0, help="the budget (%(default)s)")
+    add(
+        "--alarms-per-patient-day",
+        type=float,
+        default=1.0,
+        help="maximum alarms per patient-day, for the best threshold (%(default)s)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ With E events, A alarms and a prediction window (w0, w1] in hours:
 
     alarms per patient-day  A / (hours in the ICU / 24)
     event sensitivity       share of events with an alarm w0 to w1 hours before them
-    PPV                     share of true alarms, of the alarms with follow-up
+    PPV                     share of true alarms among the alarms with follow-up
     NNE                     number needed to evaluate, 1 / PPV
     lead time               hours from the first true alarm to the event
 
@@ -60,7 +60,7 @@ class Burden:
 def burden(stays: Sequence[StayPath], policy: Policy) -> Burden:
     """The figures of a policy over all stays.
 
-    An event without a time counts in any window: its stay's alarms are all true.
+    An event without a time counts in any window, so all alarms of its stay are true.
     """
     return _burden(Predictions.of(stays), policy)
 
@@ -86,7 +86,7 @@ def _burden(predictions: Predictions, policy: Policy) -> Burden:
 
 
 def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
-    """Thresholds from the highest probabilities down to the median, evenly in rank."""
+    """Thresholds from the highest probability down to the median, evenly spaced by rank."""
     highest = np.sort([path.probability.max() for path in paths if len(path.probability)])
     if not len(highest):
         return []

@@ -36,7 +36,8 @@ Weighed = tuple[Integers, Floats, Floats]
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """A model's figures over all readings, by hour of the stay, by subgroup, and of its alarms."""
+    """A model's figures over all readings, by hour of the stay and by subgroup, and the figures of
+    its alarms."""
 
     history: History
     overall: dict[str, Figure]
@@ -60,10 +61,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """By the interval of the AUROC's gain."""
+        """The verdict, from the interval of the gain in AUROC."""
         if self.auroc.low > 0:
             return "better"
-        return "worse" if self.auroc.high < 0 else "not told apart"
+        return "worse" if self.auroc.high < 0 else "no clear difference"
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Backtest:
 def measure(
     history: History, policy: Policy, per_patient_day: float, resamples: int
 ) -> ModelFigures:
-    """Computes one model's figures. Raises NoHistory when its readings lack one of the outcomes."""
+    """Computes one model's figures. Raises NoHistory if its readings lack one of the outcomes."""
     scores = history.scores()
     if not scores.both:
         raise NoHistory(f"{history.version}: all readings have the same outcome")

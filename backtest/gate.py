@@ -16,7 +16,7 @@ class Bound(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Bound":
-        """Raises ValueError for any other form.
+        """Parses `figure=value`. Raises ValueError for any other form.
 
         >>> Bound.parse("auroc=.74")
         Bound(figure='auroc', value=0.74)
@@ -30,7 +30,7 @@ class Bound(NamedTuple):
 def failed(
     figures: dict[str, Any], at_least: Sequence[Bound], at_most: Sequence[Bound]
 ) -> list[str]:
-    """One line per figure out of its bounds; a figure that is not estimable fails."""
+    """Returns one line per figure that is out of its bounds or not estimable."""
     lines = []
     for bounds, word, sign in ((at_least, "least", 1), (at_most, "most", -1)):
         for bound in bounds:

@@ -14,7 +14,7 @@ from wire import database
 
 KEY = ["pat_id", "date_admission"]
 HOUR = pd.Timedelta(hours=1)
-# Columns that subgroups are made of, where they are known.
+# The optional columns by which subgroups are formed.
 ABOUT = ("age", "sex", "unit")
 
 
@@ -33,7 +33,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Version":
-        """Raises ValueError for any other form."""
+        """Parses `name/version`. Raises ValueError for any other form."""
         model, slash, version = text.partition("/")
         if not (model and slash and version) or "/" in version:
             raise ValueError(f"{text!r} is not NAME/VERSION")
@@ -47,7 +47,7 @@ class History:
     rows: seq, pat_id, date_admission, hours (since the stay's first reading), probability, y,
     event_at (hours, NaN without a time), the known ones of ABOUT; index 0, 1, … .
     stays: observed (hours), event, event_at, by KEY.
-    excluded: readings that are not judged, by reason.
+    excluded: readings that are not evaluated, by reason.
     """
 
     version: Version
@@ -96,7 +96,7 @@ def newest_stream(url: str, password: str = "") -> str:
 def predictions(url: str, password: str, stream: str, version: Version) -> pd.DataFrame:
     """A model's predictions: seq, pat_id, date_admission, hours, probability, reason.
 
-    Raises NoHistory when the model has none.
+    Raises NoHistory if the model has none.
     """
     rows = _select(
         url,
@@ -109,7 +109,7 @@ def predictions(url: str, password: str, stream: str, version: Version) -> pd.Da
         raise NoHistory(f"stream {stream}: {version} has no prediction")
     for column in ("date_admission", "measured_at"):
         rows[column] = pd.to_datetime(rows[column]).dt.as_unit("s")
-    # The event's time counts from the admission, the stay's hours from its first reading.
+    # The event's time counts from the admission, but the stay's hours from its first reading.
     rows["since_admission"] = (rows["measured_at"] - rows["date_admission"]) / HOUR
     first = rows.groupby(KEY)["measured_at"].transform("min")
     rows["hours"] = (rows["measured_at"] - first) / HOUR
@@ -127,7 +127,7 @@ def ages(url: str, password: str, stream: str) -> "pd.Series[float]":
 def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: Label) -> History:
     """Joins predictions and outcomes, and drops readings that cannot be evaluated.
 
-    Readings at or after the event are excluded. Raises NoHistory when no reading is left.
+    Readings at or after the event are excluded. Raises NoHistory if no reading is left.
     """
     excluded: Counter[str] = Counter()
     known = pd.MultiIndex.from_frame(rows[KEY]).isin(outcomes.index)

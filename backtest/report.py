@@ -18,7 +18,7 @@ from training.recalibrate import Recalibration
 from training.thresholds import net_benefit
 
 COLOURS = (MAIN, "#b4531f", "#3d7a3d", "#7a4d9e")
-# Alarms a patient-day and sensitivity, as published.
+# Published pairs of alarms per patient-day and sensitivity.
 PUBLISHED = {"circEWS 2020": (1.2, 0.90), "AAM 2016": (1 / 35, 0.254)}
 
 
@@ -49,7 +49,7 @@ def write(backtest: Backtest, replay: dict[str, Any], folder: Path) -> Path:
 def side_by_side(
     models: list[ModelFigures], tables: str
 ) -> list[tuple[str, list[tuple[str, Line]]]]:
-    """For each name of a line, the lines of all models that have it."""
+    """For each name of a line, the lines of all models with that name."""
     found: dict[str, list[tuple[str, Line]]] = {}
     for model in models:
         for line in getattr(model, tables):
@@ -58,7 +58,7 @@ def side_by_side(
 
 
 def as_json(backtest: Backtest, replay: dict[str, Any]) -> dict[str, Any]:
-    """All figures as plain JSON; null stands for not estimable."""
+    """All figures as plain JSON; null means not estimable."""
     return {
         "stream": backtest.stream,
         "label": backtest.label,
@@ -200,7 +200,8 @@ def decision_plot(backtest: Backtest) -> str:
 
 @mpl.rc_context(STYLE)
 def lead_plot(backtest: Backtest) -> str:
-    """Hours from the first true alarm to the event, as a share of the detected events."""
+    """The share of the detected events with at least each lead time, in hours from the first true
+    alarm to the event."""
     canvas, axes = _canvas()
     for colour, model in zip(COLOURS, backtest.models, strict=False):
         leads = np.sort(np.array(model.alarms.lead_hours))
@@ -208,7 +209,9 @@ def lead_plot(backtest: Backtest) -> str:
             left = 1 - np.arange(len(leads)) / len(leads)
             axes.step(leads, left, color=colour, label=str(model.history.version))
     axes.set_ylim(0, 1.02)
-    return _finish(canvas, axes, "hours before the event", "detected events with as much lead")
+    return _finish(
+        canvas, axes, "hours before the event", "detected events with at least that lead"
+    )
 
 
 def _canvas() -> tuple[Canvas, Axes]:

@@ -1,11 +1,9 @@
 """Backs up the running pipeline to a folder, and restores it.
 
 A backup holds the tables, the registry of models (which one is champion, and the history), the
-gateway's log, and the users who may log in with their audit. It is taken while the pipeline runs.
-Restoring empties the queue as well: the pipeline then reads the stream again from where the
-restored tables end.
-
-The stack is compose's where its database runs, else that of `make run`.
+gateway's log, and the users who may log in with their audit. It can be made while the pipeline
+runs. Restoring also empties the queue; then the pipeline reads the stream again after the last
+restored message. The stack is that of compose if its database runs, else that of `make run`.
 """
 
 import argparse
@@ -21,7 +19,8 @@ def stack_of(name: str | None) -> Stack:
     """The stack of this name: compose or local. Raises BackupError."""
     if name == "compose" or (name is None and compose.runs()):
         return compose.ComposeStack()
-    from backup.local import LocalStack  # here: it needs the packages of `make run`
+    # Imported here, because it needs the packages of `make run`.
+    from backup.local import LocalStack
 
     return LocalStack()
 
@@ -33,8 +32,10 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=["save", "restore"])
-    parser.add_argument("folder", type=Path, help="to save into, or a backup to restore")
-    parser.add_argument("--stack", choices=["compose", "local"], help="default: the one that runs")
+    parser.add_argument("folder", type=Path, help="folder to save into, or the backup to restore")
+    parser.add_argument(
+        "--stack", choices=["compose", "local"], help="default: the stack that runs"
+    )
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     os.chdir(Path(__file__).parent.parent)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 CONTENTS = "backup.json"
-# In this order: the tables hold nothing that the gateway's log does not.
+# In this order, so that the tables contain no message that the gateway's log does not.
 PARTS = ("tables", "models", "gateway", "login")
-# Logs that only grow. One that is there holds all that the backup does, and what came after.
+# Logs that only grow: an existing one contains all that the backup does, and later entries.
 KEPT = ("gateway", "login")
 BLOCK = 1 << 20
 
@@ -32,7 +32,7 @@ class Stack(Protocol):
         ...
 
     def read(self, part: str) -> AbstractContextManager[IO[bytes]]:
-        """A consistent copy of the part, to read. Raises BackupError."""
+        """Opens a consistent copy of the part for reading. Raises BackupError."""
         ...
 
     def write(self, part: str, content: IO[bytes]) -> None:
@@ -70,20 +70,20 @@ def save(stack: Stack, folder: Path) -> Path:
 
 def restore(stack: Stack, folder: Path) -> Iterator[str]:
     """Restores a backup and yields a line per part. Raises BackupError before it changes anything
-    when the backup is damaged.
+    if the backup is damaged.
 
-    A part of KEPT is restored only where there is none: what came after the backup would be lost.
-    The tables are made from the gateway's log again.
+    A part of KEPT is restored only if it is missing, because its later entries would be lost. The
+    pipeline fills the tables again from the gateway's log.
     """
     contents = _check(stack, folder)
     with stack.stopped():
         for part in PARTS:
             if part not in contents["sha256"]:
                 if stack.exists(part):
-                    yield f"kept the {part} that is there: the backup has none"
+                    yield f"kept the existing {part}: the backup has none"
                 continue
             if part in KEPT and stack.exists(part):
-                yield f"kept the {part} that is there, which may hold later entries"
+                yield f"kept the existing {part}, which may have later entries"
                 continue
             with gzip.open(folder / f"{part}.gz") as content:
                 stack.write(part, content)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import IO
 
 from backup.archive import BLOCK, BackupError
 
-# The services that write or cache what a backup holds.
+# The services that write or cache the parts of a backup.
 WRITERS = ("buffer", "tool", "dashboard", "modelapi", "gateway", "login")
 FILES = {
     "models": ("modelapi", "/var/lib/modelapi/models.sqlite"),
@@ -18,7 +18,7 @@ FILES = {
 }
 EMPTY_QUEUE = "REDISCLI_AUTH=$(cat /run/secrets/redis/password) redis-cli FLUSHALL"
 EXISTS = "import os, sys; print(os.path.exists(sys.argv[1]))"
-# Of all profiles: a service of one that is not named now may have stored something before.
+# All profiles, because a service of a profile that is not used now may have stored data before.
 COMPOSE = ("docker", "compose", "--profile", "*")
 COPY = """
 import os, shutil, sqlite3, sys
@@ -134,7 +134,7 @@ def _open(
         try:
             yield process
         except BrokenPipeError:
-            pass  # the command's own error says why
+            pass  # the command's own error has the reason
         finally:
             code = process.wait()
         if code:

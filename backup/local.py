@@ -15,7 +15,7 @@ from wire.database import is_sqlite, sqlite_path
 
 
 class LocalStack:
-    """Raises BackupError where the tables are not in SQLite."""
+    """The stack of this folder. Raises BackupError if the tables are not in SQLite."""
 
     kind = "sqlite"
 
@@ -24,7 +24,7 @@ class LocalStack:
         self._environ = environment(Path("var"))
         url = self._environ["DATABASE_URL"]
         if not is_sqlite(url):
-            raise BackupError("DATABASE_URL is not an SQLite file: back that server up by itself")
+            raise BackupError("DATABASE_URL is not an SQLite file: use the backup of that server")
         self._files = {
             "tables": sqlite_path(url),
             "models": Path(self._environ["MODEL_STATE"]),
@@ -63,7 +63,9 @@ class LocalStack:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         if is_running(self._environ):
-            raise BackupError("the pipeline runs: stop it first (Ctrl-C), and start it afterwards")
+            raise BackupError(
+                "the pipeline is running: stop it first (Ctrl-C), and start it afterwards"
+            )
         yield
         folder = Path(self._environ["REDIS_FOLDER"])
         shutil.rmtree(folder, ignore_errors=True)

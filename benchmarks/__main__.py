@@ -1,11 +1,11 @@
 """`python -m benchmarks`: measures the speed of the pipeline, and the limits of the machine.
 
 Each figure has a raw limit of this machine, measured in the same run. After each run of the whole
-pipeline the tables are compared with what pandas makes of the CSVs.
+pipeline, the tables are compared with those that pandas computes from the CSVs.
 
-DATABASE_URL=mysql://USER:PASSWORD@HOST[:PORT]/ names a server whose user may make databases
-(icu_benchmark_..., dropped afterwards). Without it MariaDB or MySQL is started from PATH, in a
-temporary folder and as durable as in production; where there is none, SQLite is measured.
+DATABASE_URL=mysql://USER:PASSWORD@HOST[:PORT]/ names a server whose user may create databases
+(icu_benchmark_..., dropped afterwards). Without it, MariaDB or MySQL from PATH is started in a
+temporary folder, as durable as in production; if there is none, SQLite is measured.
 """
 
 import argparse
@@ -57,7 +57,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "naive": (naive.run, "a naive implementation, for comparison"),
     "merge": (merge.run, "merging CSVs of 0.1, 1 and 10 million rows"),
     "memory": (end_to_end.memory, "resident memory over 10 million messages"),
-    "gateway": (gateway.run, "HL7 into the gateway's log, and on to the prediction"),
+    "gateway": (gateway.run, "from HL7 to the gateway's log, and to the prediction"),
     "gateway-memory": (gateway.memory, "the gateway's memory over 1 million messages"),
 }
 
@@ -157,7 +157,9 @@ def _arguments() -> argparse.Namespace:
         + "\n".join(f"  {name:{width}}  {what}" for name, (_, what) in BENCHMARKS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; default: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="names of benchmarks; default: all"
+    )
     parser.add_argument("--quick", action="store_true", help="small inputs: three minutes")
     parser.add_argument(
         "--to", type=Path, default=ROOT / "reports", metavar="FOLDER", help="default: reports"

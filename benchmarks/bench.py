@@ -27,8 +27,8 @@ INSERT = (
 class Result:
     """One row of the table.
 
-    raw: the limit in the same unit, measured in the same run. ratio: higher is better; limit by
-    figure for times and memory, else figure by limit. Above 1, the pipeline beats the raw limit.
+    raw: the limit in the same unit, measured in the same run. ratio: higher is better; for times
+    and memory limit / figure, else figure / limit. Above 1, the pipeline beats the raw limit.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Result:
 
 
 class Bench:
-    """A run: its size, its folder, its server."""
+    """A run of the benchmarks, with its size, folder and server."""
 
     def __init__(self, folder: Path, server: Server, quick: bool) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Bench:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     def ward(self, patients: int, rows: int, staying: float) -> Ward:
-        """CSVs of this size; written once a run."""
+        """CSVs of this size; written once per run."""
         key = (patients, rows, staying)
         if key not in self._wards:
             folder = self.folder / f"ward-{patients}-{rows}-{staying:g}"
@@ -101,7 +101,7 @@ class Bench:
         cpu = ", ".join(f"{name} {used:.1f}" for name, used in limit.cpu_us.items())
         self.say(
             f"bare executemany into {server.name}: {limit.rows_per_s:,.0f} rows/s, "
-            f"µs of CPU a row: {cpu}"
+            f"µs of CPU per row: {cpu}"
         )
         return limit.rows_per_s
 
@@ -113,7 +113,7 @@ class BareInsert:
 
 
 def executemany(server: Server, rows: int) -> BareInsert:
-    """1,000 rows per call and a commit after each; the median of three runs."""
+    """The median of three runs, with 1,000 rows per call and a commit after each."""
     speeds = []
     own, other = 0.0, 0.0
     for _ in range(3):

@@ -66,7 +66,7 @@ class SQLiteFiles(Server):
 
 
 class MySQLServer(Server):
-    """A running server and a user who may make databases on it."""
+    """A running server, and a user who may create databases on it."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rsplit("/", 1)[0] if urlsplit(url).path else url
@@ -145,12 +145,12 @@ def _started(folder: Path, program: str) -> Iterator[Server]:
                 *(program, "--no-defaults", f"--datadir={data}", f"--socket={folder}/socket"),
                 *(f"--pid-file={folder}/pid", "--bind-address=127.0.0.1", f"--port={port}"),
                 *(f"--init-file={accounts}", *DURABLE, *user),
-                # The same setting under the names that the two have for it.
+                # MySQL and MariaDB have different names for this setting.
                 *("--loose-innodb-redo-log-capacity=512M", "--loose-innodb-log-file-size=512M"),
             ],
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the benchmarks, which then end it
+            start_new_session=True,  # Ctrl-C reaches only the benchmarks, which stop it
         )
     try:
         url = f"mysql://benchmark:benchmark@127.0.0.1:{port}/"
@@ -168,7 +168,7 @@ def _started(folder: Path, program: str) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.wait(15)  # unwritten data are not needed
+            process.wait(15)  # killed, because unwritten data are not needed
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

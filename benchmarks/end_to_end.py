@@ -15,7 +15,8 @@ SHIPPED = ROOT / "models"
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """30 % and 100 % predicted, 1 and 2 workers; by the formula, then by the models as shipped."""
+    """Measures 30 % and 100 % predicted with 1 and 2 workers, by the formula and by the models as
+    shipped."""
     for staying in (0.3, 1.0):
         for workers in (1, 2):
             yield through(bench, bench.ward(PATIENTS, rows(bench), staying), workers)
@@ -23,7 +24,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def patients(bench: Bench) -> Iterator[Result]:
-    """Few patients with many readings each, and many with few."""
+    """Measures few patients with many readings each, and many patients with few."""
     for count in (50, 20_000):
         yield through(bench, bench.ward(count, rows(bench), 0.3), workers=2)
 
@@ -41,7 +42,7 @@ def history(bench: Bench) -> Iterator[Result]:
 
 
 def sqlite(bench: Bench) -> Iterator[Result]:
-    """As `make replay` does it."""
+    """Measures with SQLite, as in `make replay`."""
     if isinstance(bench.server, SQLiteFiles):
         return
     server = SQLiteFiles(bench.folder / "sqlite")
@@ -52,7 +53,7 @@ def sqlite(bench: Bench) -> Iterator[Result]:
 
 
 def memory(bench: Bench) -> Iterator[Result]:
-    """Resident memory over many messages: after a tenth, and at the end."""
+    """Measures the resident memory after a tenth of many messages, and at the end."""
     ward = bench.ward(20_000, 100_000 if bench.quick else 10_000_000, 0.3)
     marks: dict[int, dict[str, int]] = {}
 
@@ -104,7 +105,7 @@ def through(
     limit: float | None = None,
     models: Path | None = None,
 ) -> Result:
-    """One run of the pipeline over all of `ward`, checked."""
+    """Runs the pipeline over all of `ward`, and checks the tables."""
     limit = limit or bench.x
     server = server or bench.server
     target = url or server.fresh("pipeline")

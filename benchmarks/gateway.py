@@ -1,5 +1,4 @@
-"""The gateway: Measures HL7 over MLLP into the log, and bare writes of the same bytes to the
-disk.
+"""Measures the gateway: HL7 over MLLP into the log, and bare writes of the same bytes to the disk.
 """
 
 import argparse
@@ -36,7 +35,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def memory(bench: Bench) -> Iterator[Result]:
-    """Resident memory while many messages come."""
+    """Measures the resident memory while many messages arrive."""
     count = 20_000 if bench.quick else 1_000_000
     found: dict[int, float] = {}
     with _gateway(bench) as (pipeline, port):
@@ -106,7 +105,7 @@ def _to_prediction(bench: Bench, length: int) -> Result:
     url = bench.server.fresh("gateway")
     with _gateway(bench, url, "redis", "modelapi", "tool") as (pipeline, port):
         pipeline.start("buffer")
-        asyncio.run(_send_all(port, [_frames(20, 10, CONNECTIONS)]))  # so that all have begun
+        asyncio.run(_send_all(port, [_frames(20, 10, CONNECTIONS)]))  # all have started
         pipeline.wait(pipeline.stored, "the first messages were not stored")
         waits = asyncio.run(_predicted(port, url, pipeline, length))
     bench.server.drop("gateway")
@@ -120,7 +119,7 @@ def _to_prediction(bench: Bench, length: int) -> Result:
 
 @contextmanager
 def _gateway(bench: Bench, url: str = "", *others: str) -> Iterator[tuple[Pipeline, int]]:
-    """A gateway, and other programs that are ready before it; and its MLLP port."""
+    """Starts other programs, then a gateway; yields the programs and the MLLP port."""
     http, mllp = str(free_port()), str(free_port())
     address = f"http://127.0.0.1:{http}"
     settings = {"GATEWAY_PORT": http, "MLLP_PORT": mllp, "TIME_ZONE": "Europe/Berlin"}
@@ -141,7 +140,7 @@ def _frames(count: int, observations: int, number: int, seed: int = 1) -> list[b
 
 
 async def _send_all(port: int, frames: list[list[bytes]]) -> None:
-    """Each list on a connection of its own, which waits for each answer."""
+    """Sends each list on its own connection, which waits for each answer."""
 
     async def send(own: list[bytes]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -181,7 +180,7 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
             writer.write(frame)
             _acknowledged(await reader.readuntil(b"\x1c\r"))
         writer.close()
-        await asyncio.to_thread(pipeline.wait, pipeline.stored, "not all was stored")
+        await asyncio.to_thread(pipeline.wait, pipeline.stored, "not all messages were stored")
         await asyncio.sleep(1)
         over.set()
 
@@ -217,7 +216,7 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
 
 
 def _write(path: Path, parts: list[bytes]) -> None:
-    """Appends, and waits for the disk after each part."""
+    """Appends the parts to a file, with an fsync after each."""
     with path.open("ab", buffering=0) as file:
         for part in parts:
             file.write(part)

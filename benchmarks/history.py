@@ -4,10 +4,9 @@ from benchmarks.databases import mark, open_database
 
 
 def fill_history(url: str, rows: int, patients: int, first_patient: int) -> None:
-    """Stores `rows` readings of an earlier stream, of the same patients two years before.
-
-    By the server itself, in the order of the patients, which is the order of both its indexes
-    and therefore quick. The stays and vitals of that time are there too.
+    """Stores `rows` readings of an earlier stream, with stays and vitals, of the same patients two
+    years before. The server itself generates them in the order of the patients, which is the order
+    of both indexes and therefore fast.
     """
     sqlite = url.startswith("sqlite")
     divide = "/" if sqlite else "DIV"

@@ -30,7 +30,7 @@ def send(path: Path, times: int) -> None:
 
 @contextmanager
 def sender(path: Path, times: int) -> Iterator[int]:
-    """The port of a process that sends `path`."""
+    """Starts a process that sends `path`; yields its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.loopback", str(path), str(times)],
         cwd=Path(__file__).parent.parent,
@@ -46,7 +46,7 @@ def sender(path: Path, times: int) -> Iterator[int]:
 
 
 def receive(port: int) -> int:
-    """Asks for the stream and reads until the other side closes; the number of bytes."""
+    """Requests the stream and reads until the other side closes; returns the number of bytes."""
     buffer = bytearray(1 << 18)
     total = 0
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:

@@ -1,4 +1,4 @@
-"""Merging the CSVs into the stream: time and memory, in a process of its own as hospital does."""
+"""Measures time and memory of merging the CSVs, in a child process as in hospital."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ sys.exit(code)
 
 def run(bench: Bench) -> Iterator[Result]:
     for rows in (100_000,) if bench.quick else (100_000, 1_000_000, 10_000_000):
-        # As the other benchmarks of the same run have it, where they do.
+        # The CSVs that other benchmarks of the same run use, if there are any.
         ward = bench.ward(20_000 if rows == 10_000_000 else 2_000, rows, 0.3)
         for name in ("all_data.csv", "all_data.json"):
             (ward.folder / name).unlink(missing_ok=True)
@@ -51,8 +51,9 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def _run(arguments: list[str], **settings: str) -> tuple[float, int]:
-    """Seconds and peak bytes of a Python process."""
-    # Through a small process: a child's peak is at least what its parent had when it forked.
+    """Returns the seconds and the peak bytes of a Python process."""
+    # Started by a small process, because a child's peak is at least its parent's memory at the
+    # fork.
     done = subprocess.run(
         [sys.executable, "-c", WATCH, sys.executable, *arguments],
         cwd=ROOT,

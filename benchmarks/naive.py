@@ -1,8 +1,9 @@
-"""A naive implementation: per message one job, one insert, one query of all rows, one model call.
+"""A naive implementation: one job, one insert, one query of all rows and one model call per
+message.
 
 `python -m benchmarks.naive REDIS_URL DATABASE_URL MODEL_URL` is a worker; it ends when the queue
-is empty. It is faster than typical ones: it does not fork per job, keeps its connections, and does
-not store the prediction.
+is empty. It is faster than typical implementations: it does not fork per job, keeps its
+connections, and does not store the prediction.
 """
 
 import statistics
@@ -39,7 +40,7 @@ class Service:
         self._http = urllib3.PoolManager()
 
     def handle(self, message: dict[str, Any]) -> float:
-        """Stores a reading and gives the patient's new probability."""
+        """Stores a reading and returns the patient's new probability."""
         self._execute(
             INSERT.format(marks=", ".join("?" * 7)),
             "naive",
@@ -93,9 +94,7 @@ def work(redis_url: str, database_url: str, model_url: str) -> None:
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """Measures it with this number of rows per patient already stored, 100 % predicted, two
-    workers.
-    """
+    """Measures it with `each` stored rows per patient, all readings predicted, and two workers."""
     for each, jobs in ((1_000, 200),) if bench.quick else ((1_000, 2_000), (18_000, 500)):
         yield _measure(bench, each, jobs)
 
@@ -188,7 +187,7 @@ def _message(seq: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # Under its own name, so that the job finds the service that `work` made.
+    # Imported under its own name, so that the job finds the service that `work` created.
     from benchmarks import naive
 
     naive.work(*sys.argv[1:4])

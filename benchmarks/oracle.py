@@ -1,7 +1,7 @@
 """Checks the tables after a benchmark against the CSVs, with pandas.
 
-Counts and positions of all, and the features, predictions and vitals of a sample. Uses no code of
-the services.
+Checks all counts and positions, and the features, predictions and vitals of a sample. Uses no code
+of the services.
 """
 
 import json
@@ -16,7 +16,7 @@ from benchmarks.databases import mark, open_database
 from benchmarks.ward import Ward
 
 SAMPLE = 10_000
-WINDOW_SAMPLE = 300  # rows of another model: each feature is worked out on its own
+WINDOW_SAMPLE = 300  # rows of another model, because each feature is computed separately
 FORMULA = "formula"
 FEATURES = [
     "age",
@@ -47,7 +47,7 @@ class Stored:
         return int(self._cursor.fetchone()[0])
 
     def models(self) -> dict[str, int]:
-        """How many predictions each model has made."""
+        """The number of predictions by model."""
         self._execute(
             "SELECT model, COUNT(*) FROM predictions WHERE stream = ? GROUP BY model",
             [self._stream],
@@ -55,7 +55,7 @@ class Stored:
         return {model: int(count) for model, count in self._cursor.fetchall()}
 
     def features(self, model: str) -> list[str]:
-        """The names of the features of a model that has one version."""
+        """The names of the features of a model with one version."""
         self._execute("SELECT features FROM models WHERE model = ?", [model])
         [(features,)] = self._cursor.fetchall()
         return [feature["name"] for feature in json.loads(features)]
@@ -163,7 +163,7 @@ def _check(ward: Ward, stored: Stored, partitions: int) -> str:
 
 
 def _some_patients(signal: pd.DataFrame) -> pd.DataFrame:
-    """All readings of random patients: of 20, or of enough for twice the sample."""
+    """All readings of random patients: at least 20, and enough for twice the sample."""
     patients = signal["pat_id"].drop_duplicates().sample(frac=1, random_state=1)
     each = len(signal) / len(patients)
     chosen = patients[: max(20, int(2 * SAMPLE / each) + 1)]

@@ -28,7 +28,7 @@ Opened = Callable[[str, Path], AbstractContextManager[object]]
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """As `make replay` runs: into SQLite, by the models as shipped, behind the front."""
+    """Runs as `make replay` does: into SQLite, with the models as shipped, behind the front."""
     shown: dict[str, tuple[str, Opened]] = {
         "read": ("read by a client elsewhere", _read),
     }
@@ -74,11 +74,11 @@ def _closed(url: str, folder: Path) -> AbstractContextManager[object]:
 
 @contextmanager
 def _read(url: str, folder: Path) -> Iterator[None]:
-    """Reads the page and all its events, and ignores them."""
+    """Reads the page and all its events, without using them."""
     with urllib.request.urlopen(url) as answer:  # noqa: S310
         found = TO_BE_SEEN.search(answer.read().decode())
     if found is None:
-        raise CannotMeasure("the ward page does not say what events it wants")
+        raise CannotMeasure("the ward page does not name its events")
     live, since = found.groups()
     with _running(sys.executable, "-c", READ, f"{url}events?{unescape(live)}&since={since}"):
         yield

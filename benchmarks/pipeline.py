@@ -17,7 +17,7 @@ from wire import keys
 
 START_SECONDS = 60.0
 MERGE_SECONDS = 300.0  # hospital merges its CSVs before it is ready
-LOOK = 0.02  # seconds between two looks at the positions
+LOOK = 0.02  # seconds between two reads of the positions
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Usage:
     seconds: float
     cpu: dict[str, float]
     peak: dict[str, int]
-    others: float  # share of the machine's CPU time that went elsewhere
+    others: float  # share of the machine's CPU time that other programs used
 
     def details(self) -> dict[str, Any]:
         return {
@@ -107,13 +107,12 @@ class Pipeline(Programs):
         return bool(get_json(f"http://127.0.0.1:{self.environ['FRONT_PORT']}/api/model"))
 
     def run(self, seconds: float, look: Callable[[int], None] = lambda stored: None) -> Usage:
-        """Starts the buffer; what was used from its first batch until all is stored.
-
-        `look` is called all the while with the number of messages that are stored.
-        Raises CannotMeasure when that takes more than `seconds`.
+        """Starts the buffer; returns the usage from its first batch until all messages are stored.
+        `look` is called repeatedly with the number of stored messages. Raises CannotMeasure after
+        `seconds`.
         """
         self.start("buffer")
-        self.wait(lambda: self.position(), "no message came")
+        self.wait(lambda: self.position(), "no message arrived")
         start, cpu, machine = time.monotonic(), self._cpu(), processes.machine_cpu_seconds()
 
         def done() -> bool:

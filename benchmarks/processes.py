@@ -7,7 +7,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and all its threads; 0 when it is gone."""
+    """User and system time of a process and all its threads; 0 if it has ended."""
     try:
         fields = _stat(pid)
     except OSError:
@@ -29,7 +29,7 @@ def group(leader: int) -> list[int]:
 
 
 def listener(port: int) -> int | None:
-    """The process that listens on a TCP port of this machine; None when it cannot be seen."""
+    """The process that listens on a TCP port of this machine; None if it is not visible."""
     sockets = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -46,7 +46,7 @@ def listener(port: int) -> int | None:
 
 
 def memory(pid: int, peak: bool = True) -> int:
-    """Resident bytes: the most there ever were, or those of now; 0 when it is gone."""
+    """Resident bytes of a process, at its peak or now; 0 if it has ended."""
     wanted = "VmHWM:" if peak else "VmRSS:"
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -58,7 +58,7 @@ def memory(pid: int, peak: bool = True) -> int:
 
 
 def machine_cpu_seconds() -> float:
-    """Time that all cores together were busy, since the machine started."""
+    """The busy time of all cores together since the machine started."""
     user, nice, system, _, _, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     )
@@ -76,5 +76,5 @@ def describe_machine() -> dict[str, object]:
 
 
 def _stat(pid: int) -> list[str]:
-    # After the program's name, which may contain anything: state, parent, group, ...
+    # The fields after the program's name, which may contain anything: state, parent, group, ...
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

@@ -1,4 +1,4 @@
-"""The table, the JSON file and the plot."""
+"""Writes the table, the JSON file and the plot."""
 
 import json
 import operator
@@ -22,7 +22,7 @@ class Goal:
     unit: str = ""
 
     def met(self, value: float) -> bool:
-        # Times and memory are the goals that have a unit of their own: less is better.
+        # Goals with a unit of their own are times and memory, where less is better.
         better = operator.le if self.unit else operator.ge
         return bool(better(value, self.least))
 
@@ -132,7 +132,7 @@ def write_json(path: Path, about: dict[str, Any], results: list[Result]) -> None
 
 
 def write_svg(path: Path, title: str, results: list[Result]) -> None:
-    """A bar for each result's ratio to its raw limit, and the CPU time of each end-to-end run."""
+    """Plots each result's ratio to its raw limit, and the CPU time of each end-to-end run."""
     shown = [result for result in results if result.ratio]
     runs = [result for result in shown if result.key.startswith("e2e")]
     height, left, wide = 22, 420, 420

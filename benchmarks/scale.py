@@ -1,4 +1,4 @@
-"""One, two and four tools at four partitions."""
+"""Measures one, two and four tools at four partitions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ PARTITIONS = 4
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """The same input each time; every reading is predicted by the formula."""
+    """Uses the same input each time; the formula predicts every reading."""
     ward = bench.ward(PATIENTS, rows(bench), 1.0)
     first: float | None = None
     for tools in (1, 2, 4):
@@ -21,7 +21,9 @@ def run(bench: Bench) -> Iterator[Result]:
         with bench.pipeline(ward.folder, url, PARTITIONS=str(PARTITIONS)) as pipeline:
             pipeline.ready("redis", "modelapi", "tool", "hospital")
             pipeline.start(*(f"tool-{number}" for number in range(2, tools + 1)))
-            pipeline.wait(lambda tools=tools: _shared(pipeline, tools), "the tools did not share")  # type: ignore[misc]
+            pipeline.wait(
+                lambda tools=tools: _shared(pipeline, tools), "the partitions were not shared"
+            )  # type: ignore[misc]
             usage = pipeline.run(60 + ward.rows / 1_000)
             pipeline.wait_for_model()
         correct = oracle.check(ward, url, pipeline.stream, PARTITIONS)

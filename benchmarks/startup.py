@@ -14,8 +14,8 @@ SLOWEST = "import gunicorn.app.wsgiapp, modelapi.wsgi"
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """All programs started at once, as `make run` does, with CSVs that were never merged."""
-    ward = bench.ward(100, 9_999, 1.0)  # of no other benchmark
+    """Starts all programs at once, as `make run` does, with CSVs that were never merged."""
+    ward = bench.ward(100, 9_999, 1.0)  # a folder that no other benchmark uses
     for name in ("all_data.csv", "all_data.json"):
         (ward.folder / name).unlink(missing_ok=True)
     url = bench.server.fresh("startup")

@@ -161,7 +161,7 @@ def model(pipeline: Pipeline) -> Iterator[Result]:
         rate(ask, 0.3)
         yield Result(
             f"model {count}",
-            f"model API, {count:,} row{'s' * (count > 1)} a call, through gunicorn",
+            f"model API, {count:,} row{'s' * (count > 1)} per call, through gunicorn",
             rate(ask),
             "rows/s",
             rate(bare),

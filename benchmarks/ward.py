@@ -1,7 +1,6 @@
-"""Clean CSVs of any size, written fast: the benchmarks' input.
-
-Every patient has one stay and a reading of each of four parameters an hour. signal.csv is in
-the order of the stream, so that in hindsight mode line n (after the header) is message n.
+"""Writes the benchmarks' input: clean CSVs of any size. Every patient has one stay, and one reading
+per hour of each of four parameters. signal.csv is in the order of the stream, so that in hindsight
+mode line n (after the header) is message n.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 
 FIRST_DAY = date(2150, 1, 1)
 FIRST_PATIENT = 100_001
-ROWS = 200_000  # put into text at a time
+ROWS = 200_000  # rows formatted at a time
 
 # parameter: (mean, SD between patients, SD within one, decimals, lowest, highest)
 PARAMETERS = {
@@ -79,7 +78,7 @@ def write(folder: Path, patients: int, rows: int, staying: float, seed: int = 1)
             _, _, within, decimals, low, high = levels[kind].T
             value = own[who, kind] + random.standard_normal(len(some)) * within
             tenths = np.round(np.clip(value, low, high) * 10**decimals) * 10 ** (1 - decimals)
-            # A parameter and its value as one number, so that each text is made once.
+            # A parameter and its value as one number, so that each text is formatted once.
             codes, pieces = np.unique(kind * 100_000 + tenths.astype(int), return_inverse=True)
             names = [_cells(*divmod(code, 100_000)) for code in codes.tolist()]
             file.writelines(

@@ -46,7 +46,7 @@ def main() -> int:
         folder = Path(temporary)
         if arguments.stack == "live":
             equal = live.run(folder, arguments.seed, 4_000, 99, print)
-            print("log and tables are equal" if equal else "log or tables DIFFER")
+            print("log and tables are equal" if equal else "log or tables differ")
             return not equal
         # An upper bound of the schedule's length.
         seconds = arguments.seconds or 700.0

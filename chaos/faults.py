@@ -46,7 +46,7 @@ class Fault:
 
 
 def at_once(name: str, act: Callable[[], object]) -> Fault:
-    """A fault that is over at once; the stack restarts killed programs."""
+    """A fault that ends immediately; the stack restarts killed programs."""
 
     @contextmanager
     def apply() -> Iterator[None]:
@@ -59,7 +59,7 @@ def at_once(name: str, act: Callable[[], object]) -> Fault:
 def held(
     name: str, seconds: float, begin: Callable[[], object], end: Callable[[], object]
 ) -> Fault:
-    """A fault that begins and ends."""
+    """A fault that lasts for a time."""
 
     @contextmanager
     def apply() -> Iterator[None]:
@@ -131,7 +131,8 @@ def out_of_memory(stack: Stack) -> Fault:
 def schedule(
     faults: list[Fault], rng: random.Random, seconds: float | None = None
 ) -> list[tuple[float, Fault]]:
-    """(pause before it, fault) in random order; only as many as fit in `seconds`."""
+    """The faults in random order, each with the pause before it; only as many as fit in
+    `seconds`."""
     order = rng.sample(faults, len(faults))
     planned: list[tuple[float, Fault]] = []
     total = 0.0

@@ -1,7 +1,8 @@
 """`python -m chaos --stack live`: faults while HL7 goes through gateway, buffer and tool.
 
 One sender repeats each message until it is acknowledged. In the end the gateway's log equals that
-of a gateway without faults, and the database equals what pandas makes of the corrected history.
+of a gateway without faults, and the database equals the tables that pandas computes from the
+corrected history.
 """
 
 import asyncio
@@ -79,7 +80,7 @@ class LiveStack(Programs):
         self.send("gateway", signal.SIGCONT)
 
     def _fill_disk(self) -> None:
-        """Each write of the gateway fails, as on a full disk."""
+        """Makes each write of the gateway fail, as on a full disk."""
         with suppress(ProcessLookupError, IndexError):
             pid = self.pids("gateway")[0]
             _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -106,7 +107,7 @@ def _connected(port: int) -> Iterator[socket.socket]:
 
 
 def run(folder: Path, seed: int, steps: int, most: int, say: Callable[[str], None]) -> bool:
-    """Injects up to `most` faults in a random order; whether log and tables are equal."""
+    """Injects up to `most` faults in a random order; returns whether log and tables are equal."""
     history = History(seed)
     history.play(steps)
     sent: list[bytes] = []
@@ -135,7 +136,7 @@ def run(folder: Path, seed: int, steps: int, most: int, say: Callable[[str], Non
 
 
 def _goes_on(sent: list[bytes], sender: threading.Thread) -> float:
-    """Seconds until some more messages are acknowledged."""
+    """Returns the seconds until some more messages are acknowledged."""
     began, before = time.monotonic(), len(sent)
     while len(sent) < before + 5 and sender.is_alive():
         time.sleep(0.01)
@@ -166,5 +167,5 @@ def _stored(path: str) -> list[tuple[object, ...]]:
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             return sorted(database.execute(READINGS).fetchall())
-    except sqlite3.OperationalError:  # not there yet
+    except sqlite3.OperationalError:  # the row does not exist yet
         return []

@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = half
 
     def log_message(self, format: str, *args: object) -> None:
-        """Logs nothing."""
+        """Suppresses the log of requests."""
 
 
 def _passed_on(headers: object) -> dict[str, str]:

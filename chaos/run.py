@@ -29,7 +29,8 @@ class Recovery:
     """Seconds from a fault's end to the recovery.
 
     stored: every partition has stored the messages of the second after the fault; earlier ones may
-    have been in progress during it. predicted: no prediction up to there is pending.
+    have been in progress during it. predicted: no prediction of the messages up to there is
+    pending.
     """
 
     fault: str

@@ -1,7 +1,7 @@
 """Runs the whole pipeline without Docker.
 
-`run` keeps it running, `live` does so with the gateway in place of hospital, and `replay` runs the
-whole input through it once.
+`run` keeps it running, `live` also does but with the gateway instead of hospital, and `replay` runs
+the whole input through it once.
 
 Settings are environment variables or lines of the file .env, see docs/settings.md: `REPLAY_RATE=0
 python -m embedded run`.

@@ -19,9 +19,9 @@ from wire.settings import read
 
 MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
 
-# Of one connection, not of the message (RFC 9110, section 7.6.1).
+# These headers are about one connection, not about the message (RFC 9110, section 7.6.1).
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
-# Of a request: set here, not by the client.
+# Headers of a request that are set here, not by the client.
 OWN = {"x-forwarded-for", "x-forwarded-host", "content-length"}
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
@@ -59,7 +59,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
 
 
 def _without(headers: Mapping[str, str], names: Collection[str]) -> CIMultiDict[str]:
-    """The headers, repeated ones included, except these."""
+    """All headers, including repeated ones, except `names`."""
     return CIMultiDict((key, value) for key, value in headers.items() if key.lower() not in names)
 
 

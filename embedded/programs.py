@@ -17,7 +17,7 @@ from wire import keys
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
-# A live ward has the gateway in hospital's place.
+# For a live ward, the gateway replaces hospital.
 COMMANDS["gateway"] = COMMANDS["hospital"].replace("hospital", "gateway")
 # The programs that store and predict a stream, in the order of starting.
 PIPELINE = ("redis", "hospital", "modelapi", "buffer", "tool")

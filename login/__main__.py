@@ -69,7 +69,7 @@ def _remove(store: Store, name: str) -> int:
 def _serve(settings: Settings, store: Store) -> int:
     if settings.required and not settings.oidc_proxy and not store.users():
         return _failed(
-            "people must log in and there is no user: add one with `python -m login add NAME` "
+            "people must log in, but there is no user: add one with `python -m login add NAME` "
             "(compose: `docker compose run --rm login python -m login add NAME`)"
         )
     try:
@@ -104,10 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         "add", help="add a user, or change the password; asks for it, or reads a line of stdin"
     )
     add.add_argument("name")
-    remove = commands.add_parser("remove", help="remove a user; open sessions end")
+    remove = commands.add_parser("remove", help="remove a user and end the open sessions")
     remove.add_argument("name")
     commands.add_parser("users", help="list the users")
-    commands.add_parser("audit", help="print the audit, a JSON object for each row")
+    commands.add_parser("audit", help="print the audit log, one JSON object per row")
     return parser
 
 

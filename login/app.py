@@ -30,7 +30,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 }
-# Longest address in the audit.
+# Maximum length of an address in the audit log.
 URI_MAX = 300
 
 
@@ -45,7 +45,7 @@ class Login:
         self._tokens = bool(settings.model_token_key_file)
 
     async def page(self, request: web.Request) -> web.Response:
-        """GET /login?next=ADDRESS, the address as it is, not encoded."""
+        """GET /login?next=ADDRESS, where the address is not encoded."""
         address = next_address(request.query_string.partition("next=")[2])
         if self.oidc is not None:
             return web.Response(status=302, headers={"Location": sign_in(address)})

@@ -1,4 +1,4 @@
-"""Uses an oauth2-proxy for the users, instead of the built-in file."""
+"""Authenticates people by an oauth2-proxy instead of the built-in users."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import quote
@@ -10,7 +10,7 @@ NAMES = ("X-Auth-Request-Email", "X-Auth-Request-User", "X-Auth-Request-Preferre
 
 
 class ProxyError(Exception):
-    """The proxy does not answer, or not as one with --set-xauthrequest does."""
+    """The proxy does not answer, or runs without --set-xauthrequest."""
 
 
 class OidcProxy:
@@ -20,7 +20,7 @@ class OidcProxy:
         self._url = f"{url}/oauth2/auth"
 
     async def connection(self, app: web.Application) -> AsyncIterator[None]:
-        """Open while the application runs."""
+        """Opens the client while the application runs."""
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(timeout=timeout) as self._client:
             yield
@@ -37,7 +37,7 @@ class OidcProxy:
                     return None
                 names = [answer.headers[name] for name in NAMES if answer.headers.get(name)]
                 if answer.status not in (200, 202, 204) or not names:
-                    raise ProxyError(f"OIDC_PROXY: answers {answer.status} and names no user")
+                    raise ProxyError(f"OIDC_PROXY: {answer.status} without a user")
                 return names[0]
         except (TimeoutError, aiohttp.ClientError) as error:
             raise ProxyError(f"OIDC_PROXY: {error}") from error

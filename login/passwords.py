@@ -42,7 +42,7 @@ class Passwords:
         """Whether it is the user's password. Raises LockedOut."""
         source = network(address)
         self._check_lock(user, source)
-        # Before the check, so that attempts at the same time count too.
+        # Counted before the check, so that simultaneous attempts count too.
         self._store.count_attempt(user, source)
         known = self._store.password(user)
         async with self._room:

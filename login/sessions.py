@@ -11,8 +11,8 @@ from login.store import Store
 
 
 class Sessions:
-    """Signs and checks the cookies. A session ends with its time, by logging out, when the password
-    changes, or when the user is removed.
+    """Signs and checks the cookies. A session ends when its time is over, at log-out, when the
+    password changes, or when the user is removed.
     """
 
     def __init__(self, store: Store, hours: float) -> None:
@@ -59,7 +59,7 @@ class Sessions:
         return user, stamp, session
 
     def _stamp(self, user: str) -> str | None:
-        """Of the user's password; None for a user who was removed."""
+        """A fingerprint of the user's password; None for a removed user."""
         password = self._store.password(user)
         return password and hashlib.sha256(password.encode()).hexdigest()[:16]
 

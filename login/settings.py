@@ -18,18 +18,18 @@ class Settings(msgspec.Struct, frozen=True):
 
     login: Annotated[
         Literal["auto", "on", "off"],
-        "whether people must log in; auto: if an address beyond this machine is published",
+        "whether people must log in; auto: if nginx is published beyond this machine",
     ] = "auto"
     bind_address: Annotated[str, "the address that nginx is published on"] = "127.0.0.1"
-    tls_address: Annotated[str, "the same, of the profile tls"] = "127.0.0.1"
+    tls_address: Annotated[str, "the address that nginx with TLS is published on"] = "127.0.0.1"
     login_file: Annotated[Path, "SQLite file of users, sessions and audit"] = Path(
         "var/login.sqlite"
     )
     session_hours: Annotated[Hours, "hours until a person must log in again"] = 12.0
-    oidc_proxy: Annotated[HttpUrl, "an oauth2-proxy that knows the users, instead of ours"] = (
-        HttpUrl("")
+    oidc_proxy: Annotated[HttpUrl, "an oauth2-proxy that authenticates people instead"] = HttpUrl(
+        ""
     )
-    # Only whether it is set: the model API and the gateway check the tokens.
+    # Only whether it is set matters here: the model API and the gateway check the tokens.
     model_token_key_file: Annotated[str, "if set, requests with a bearer token need no log-in"] = ""
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="LOGIN_HOST", default="127.0.0.1"

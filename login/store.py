@@ -32,7 +32,7 @@ CREATE TRIGGER IF NOT EXISTS audit_replaces_nothing BEFORE INSERT ON audit
 
 
 class Entry(NamedTuple):
-    """A row of the audit; `patient` is empty where the action concerns none."""
+    """A row of the audit; `patient` is empty if the action concerns no patient."""
 
     at: str
     user: str
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
 
 class Store:
-    """Open for as long as the program runs. Its methods raise sqlite3.Error."""
+    """The open file. Its methods raise sqlite3.Error."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO users VALUES (?, ?, ?)", (user, password, _now()))
 
     def remove(self, user: str) -> bool:
-        """Returns whether there was such a user."""
+        """Removes a user; returns whether there was one."""
         return self._db.execute("DELETE FROM users WHERE name = ?", (user,)).rowcount > 0
 
     def count_attempt(self, user: str, address: str) -> None:
@@ -108,7 +108,7 @@ class Store:
     def record(
         self, user: str, address: str, action: str, patient: str = "", uri: str = ""
     ) -> None:
-        """Appends to the audit; the row is on disk when this returns."""
+        """Appends a row to the audit; it is on disk when this returns."""
         self._db.execute(
             "INSERT INTO audit (at, user, address, action, patient, uri) VALUES (?, ?, ?, ?, ?, ?)",
             (_now(), user, address, action, patient, uri),

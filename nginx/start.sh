@@ -49,7 +49,7 @@ login() {
             echo 'auth_request /login/check/program;' >/tmp/programs.conf
             ;;
         off-* | auto-yes)
-            [ $here = yes ] || echo "nginx: everyone who reaches $BIND_ADDRESS sees all patients:" \
+            [ $here = yes ] || echo "nginx: everyone who reaches $BIND_ADDRESS can see all patients:" \
                 "LOGIN=off" >&2
             echo 'set $user "";'
             : >/tmp/programs.conf

@@ -2,10 +2,10 @@
 # Prints the statements that create the database's users, with the passwords from /run/secrets. They
 # can run at every start: they first revoke all rights, so that a user has exactly the rights below.
 #
-#   migrator    makes and changes tables, and deletes what is to be forgotten
-#   tool        reads and writes rows; deletes where its messages ask for it
+#   migrator    creates and changes tables, and deletes forgotten stays
+#   tool        reads and writes rows; deletes rows of some tables
 #   dashboard   reads
-#   modelapi    keeps the champion of several replicas; only where there is a password for it
+#   modelapi    keeps the champion of several replicas; only if there is a password for it
 #   root        from inside this container only, by its socket, without a password
 set -eu
 
@@ -31,7 +31,7 @@ done
 
 if [ -r /run/secrets/modelapi/password ]; then
     user modelapi
-    # It makes its table itself.
+    # modelapi creates its table itself.
     echo "GRANT CREATE, SELECT, INSERT ON tooldb.model_changes TO modelapi@'%';"
 fi
 

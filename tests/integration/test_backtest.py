@@ -144,7 +144,7 @@ def test_a_model_against_itself_differs_by_exactly_0(
     (comparison,) = found["comparisons"]  # type: ignore[misc]
     assert comparison["auroc_gain"] == [0, 0, 0]
     assert comparison["brier_gain"] == [0, 0, 0]
-    assert comparison["verdict"] == "not told apart"
+    assert comparison["verdict"] == "no clear difference"
 
 
 def test_a_planted_better_model_is_found(
