@@ -19,7 +19,7 @@ def public_host() -> str:
 
 
 def register(app: Flask, names: Collection[str]) -> None:
-    """Answers 421 for another Host than `names`, and 403 to another site's requests but GET."""
+    """Answers 421 if Host is not in `names`, and 403 to other sites' requests except GET."""
 
     @app.before_request
     def check() -> None:

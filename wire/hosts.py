@@ -2,9 +2,9 @@
 
 A browser lets a page read responses from the page's own host name. The owner of that name can make
 it resolve to this machine (DNS rebinding), but cannot make the browser send another name in Host.
-A page may also send a form or a text to any site, without reading the response. The browser then
-compares the two sites in Sec-Fetch-Site or, if it is old or there is no TLS, names the page's site
-in Origin.
+A page may also send a form or a text to any site, but not read the response. The browser then
+compares the two sites in Sec-Fetch-Site or, if the browser is old or there is no TLS, names the
+page's site in Origin.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def from_other_site(headers: Mapping[str, str], host: str) -> bool:
 
 
 def only(names: Collection[str] | None) -> Middleware:
-    """Middleware for aiohttp that answers 421 to requests for other names, and 403 to those that
-    another site sent, unless they only read. names: None if a proxy has checked them.
+    """Middleware for aiohttp that answers 421 to requests for other names, and 403 to requests from
+    other sites, unless they only read. names: None if a proxy has checked them.
     """
-    # Here, so that services without aiohttp can import this module.
+    # Imported here, so that services without aiohttp can import this module.
     from aiohttp import web
 
     @web.middleware
@@ -90,7 +90,8 @@ def only(names: Collection[str] | None) -> Middleware:
 
 
 def only_wsgi(app: WSGIApplication, names: Collection[str]) -> WSGIApplication:
-    """As `only`, for a WSGI application that only reads, such as prometheus_client's."""
+    """Like `only`, for a WSGI application without requests that change data, such as
+    prometheus_client's."""
 
     def check(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         host = environ.get("HTTP_HOST", "")
