@@ -1,4 +1,5 @@
-"""Measures the gateway: HL7 over MLLP into the log, and bare writes of the same bytes to the disk."""
+"""Measures the gateway: HL7 over MLLP into the log, and bare writes of the same bytes to the disk.
+"""
 
 import argparse
 import asyncio

@@ -48,7 +48,8 @@ def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
 
 
 def _wanted(condition: str, outcome: str) -> bool:
-    """Whether to send it, by table 0155: never, on success, on an error or rejection, or always."""
+    """Whether MSH-15 or MSH-16 asks for the acknowledgement (table 0155: never, success, error,
+    always)."""
     if condition == "SU":
         return outcome == SUCCESS
     if condition == "ER":
