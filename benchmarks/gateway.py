@@ -196,9 +196,10 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
         with closing(open_database(url)) as connection:
             cursor = connection.cursor()
             while not over.is_set():
-                look(cursor, max(seen, default=0) - 2_000)
+                look(cursor, max(seen, default=0) - READINGS_PER_SECOND)
                 connection.commit()
                 await asyncio.sleep(LOOK)
+            look(cursor, 0)  # those that are more than a second later than others
 
     await asyncio.gather(send(), watch())
     with closing(sqlite3.connect(pipeline.environ["GATEWAY_LOG"])) as log:
