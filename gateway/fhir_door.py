@@ -23,6 +23,8 @@ from gateway.log import Received
 from wire.bodies import read_body
 
 JSON = "application/fhir+json"
+# Other senders wait while a Bundle is stored.
+ENTRIES_MAX = 1_000
 
 _resource: "msgspec.json.Decoder[Resource]" = msgspec.json.Decoder(Resource)
 _bundle = msgspec.json.Decoder(Bundle)
@@ -53,7 +55,7 @@ class FhirDoor:
         app.router.add_route("*", "/fhir/{rest:.*}", unknown)
 
     async def bundle(self, request: web.Request) -> web.Response:
-        """Stores a transaction as a whole or not at all, and a batch entry by entry."""
+        """Stores a Bundle, also a batch, as a whole or not at all."""
         await self._inbox.room()
         body = await read_body(request)
         if not body.strip():  # a rest-hook notification without a payload
@@ -110,6 +112,8 @@ class FhirDoor:
             raise InvalidRequest(400, "invalid", "resourceType is not Bundle")
         if bundle.type not in ("transaction", "batch", "message", "collection", "history"):
             raise InvalidRequest(422, "not-supported", f"Bundle.type {bundle.type[:20]!r}")
+        if len(bundle.entry) > ENTRIES_MAX:
+            raise InvalidRequest(413, "too-costly", f"more than {ENTRIES_MAX} entries")
         resources: list[tuple[str, Resource]] = []
         for number, entry in enumerate(bundle.entry):
             raw = bytes(entry.resource)

@@ -53,6 +53,21 @@ async def post(running: Running, path: str, body: Any, **headers: str) -> tuple[
         return answer.status, await answer.json(content_type=None)
 
 
+def test_a_bundle_with_too_many_entries_is_answered_and_not_stored(tmp_path: Path) -> None:
+    def bundle(count: int) -> dict[str, Any]:
+        entries = [{"resource": pressure(f"o{n}")} for n in range(count)]
+        return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+
+    async def run() -> tuple[int, Any, int]:
+        async with gateway(tmp_path / "log", ICU_UNITS="") as running:
+            status, outcome = await post(running, "/fhir", bundle(1_001))
+            return status, outcome, (await post(running, "/fhir", bundle(1_000)))[0]
+
+    status, outcome, accepted = asyncio.run(run())
+    assert (status, outcome["issue"][0]["code"], accepted) == (413, "too-costly", 200)
+    assert sum(event["type"] == "reading" for event in events(tmp_path / "log")) == 1_000
+
+
 def test_a_list_of_messages_has_a_result_for_each(tmp_path: Path) -> None:
     async def run() -> tuple[int, Any]:
         async with gateway(tmp_path / "log") as running:
