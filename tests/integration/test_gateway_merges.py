@@ -9,8 +9,8 @@ import pytest
 
 from gateway import pending
 from gateway.mllp import wrap
-from tests.support.gateway import all_moved, code, events, gateway, hl7, oru, send, send_all
-from tests.support.hl7_corpus import adt, obx
+from tests.support.gateway import all_moved, code, events, gateway, oru, send, send_all
+from tests.support.hl7_corpus import adt, merge, obx
 
 # Tasks of up to AT_ONCE readings are complete within their message.
 MANY = 4 * pending.AT_ONCE
@@ -24,12 +24,6 @@ def history(patient: str, count: int = MANY) -> list[bytes]:
         segments = [obx(value=str(n), n=n, at=at).replace("||", f"|{n}|", 1) for n in range(100)]
         messages.append(oru(f"OBR|1||{patient}{minute}", *segments, patient=patient))
     return messages
-
-
-def merge(survivor: str, prior: str) -> bytes:
-    at = "20261127180000"
-    patients = f"PID|||{survivor}^^^H^MR", f"MRG|{prior}^^^H^MR"
-    return hl7("ADT^A40", f"EVN|A40|{at}", *patients)
 
 
 def left(found: list[dict]) -> list[tuple[int, str, float]]:

@@ -28,6 +28,7 @@ TABLES = {
     "people": "*",
     "stays": "*",
     "refs": "*",
+    "pending": "*",
 }
 
 

@@ -34,7 +34,8 @@ def adt(
     )
 
 
-def _merge(event: str, survivor: str, prior: str) -> bytes:
+def merge(survivor: str, prior: str, event: str = "A40") -> bytes:
+    """A merge of `prior` into `survivor`."""
     return hl7(
         f"ADT^{event}",
         f"EVN|{event}|20261127180000",
@@ -124,10 +125,10 @@ def corpus() -> list[bytes]:
         adt("A11", "P4", "ICU^5^1", "20261127120000"),
         oru(obx(value="66", at="20261127110000"), patient="P5"),
         oru("OBR|1||F50", obx(value="67", at="20261127111000"), patient="P5"),
-        _merge("A40", "P1", "P5"),
+        merge("P1", "P5"),
         oru("OBR|1||F50", obx(value="69", at="20261127111000", status="C"), patient="P5"),
-        _merge("A34", "P1", "P3"),
-        _merge("A40", "P1", "P1"),
+        merge("P1", "P3", "A34"),
+        merge("P1", "P1"),
         adt("A03", "P9"),
     ]
     assert len(messages) >= 60
