@@ -1,4 +1,4 @@
-"""Measures the gateway: HL7 over MLLP into the log, and bare writes of the same bytes to the disk."""
+"""Measures the gateway: HL7 over MLLP into the log, beside bare writes of the same bytes."""
 
 import argparse
 import asyncio
