@@ -44,8 +44,8 @@ CREATE TABLE IF NOT EXISTS pending (
 """
 VERSION = 2
 _encoder = msgspec.json.Encoder()
-# Rows removed per transaction, so that no sender waits long.
-PRUNED_AT_ONCE = 5_000
+# Messages removed per transaction, so that no sender waits long; more than the inbox adds in one.
+PRUNED_AT_ONCE = 500
 
 
 class Received(NamedTuple):
