@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import count
 from zoneinfo import ZoneInfo
 
 from gateway.hl7 import Delimiters, Message, Unreadable, at, parse
@@ -57,6 +58,15 @@ def _wanted(condition: str, outcome: str) -> bool:
     return condition != "NE"
 
 
+_process = secrets.token_hex(4)
+_numbers = count(1)
+
+
+def _control_id() -> str:
+    """Another one for each answer, also after a restart."""
+    return f"{_process}{next(_numbers):x}"
+
+
 @lru_cache(maxsize=4)
 def _clock(second: int, zone: ZoneInfo) -> str:
     return f"{datetime.fromtimestamp(second, zone):%Y%m%d%H%M%S%z}"
@@ -90,7 +100,7 @@ def _text(message: Message, code: str, zone: ZoneInfo, reason: str) -> str:
     begin, kind, end = _header(separator.join([at(msh, n) for n in _ECHOED]), mark)
     sent = _clock(int(time.time()), zone)
     lines = [
-        f"{begin}{sent}{kind}{secrets.token_hex(8)}{end}",
+        f"{begin}{sent}{kind}{_control_id()}{end}",
         separator.join(("MSA", code, at(msh, 10))),
     ]
     if code[1] != SUCCESS:

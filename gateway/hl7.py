@@ -5,7 +5,7 @@ Source: HL7 2.8.2, chapter 2 (control) and table 0211 (character sets).
 
 import re
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -46,12 +46,18 @@ class Delimiters(NamedTuple):
     subcomponent: str = "&"
 
 
-class Message(msgspec.Struct, frozen=True, dict=True):
-    """One message. Its texts are raw, with escape sequences; `text` resolves them."""
+class Message(msgspec.Struct, frozen=True):
+    """One message. Its texts are raw, with escape sequences; `text` resolves them.
+
+    kind: type and event, such as `ORU^R01`. sender: sending application and facility, such as
+    `MONITOR@WARD`.
+    """
 
     segments: list[Segment]
     delimiters: Delimiters
     charset: str
+    kind: str = ""
+    sender: str = ""
 
     @property
     def msh(self) -> Segment:
@@ -75,17 +81,6 @@ class Message(msgspec.Struct, frozen=True, dict=True):
         if escape in raw:
             raw = unescape(raw, self.delimiters, self.charset)
         return raw.strip()
-
-    @cached_property
-    def kind(self) -> str:
-        """Type and event, such as `ORU^R01`."""
-        return _kind(at(self.msh, 9), self.delimiters, self.charset)
-
-    @cached_property
-    def sender(self) -> str:
-        """Sending application and facility, such as `MONITOR@WARD`."""
-        names = self.delimiters.field.join(self.msh[3:5])
-        return _sender(names, self.delimiters, self.charset)
 
 
 def at(segment: Segment, number: int) -> str:
@@ -120,11 +115,16 @@ def parse(content: bytes, default_charset: str = "utf-8") -> Message:
     if "\n" in text:
         lines = [line.strip("\n") for line in lines]
     separator = delimiters.field
-    segments = [line.split(separator) for line in lines]
-    segments = [segment for segment in segments if segment[0] in _USUAL or _is_name(segment[0])]
-    # MSH-1 is the field separator itself.
-    segments[0].insert(1, separator)
-    return Message(segments, delimiters, charset)
+    segments = [
+        segment
+        for line in lines
+        if (segment := line.split(separator))[0] in _USUAL or _is_name(segment[0])
+    ]
+    msh = segments[0]
+    msh.insert(1, separator)  # MSH-1 is the field separator itself
+    kind = _kind(at(msh, 9), delimiters, charset)
+    sender = _sender(separator.join(msh[3:5]), delimiters, charset)
+    return Message(segments, delimiters, charset, kind, sender)
 
 
 @remembered

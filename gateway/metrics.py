@@ -1,7 +1,7 @@
 """The gateway's metrics, for GET /metrics."""
 
 import shutil
-from functools import cache
+from collections import Counter as Tally
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -51,9 +51,8 @@ GROUP = Histogram(
 _free = Gauge("icu_gateway_disk_free_bytes", "Free space on the log's disk")
 _size = Gauge("icu_gateway_disk_size_bytes", "Size of the log's disk")
 
-# Finding a labelled metric costs more than incrementing it.
-_messages = cache(MESSAGES.labels)
-
+# Added to MESSAGES when that is read, because each increment takes a lock.
+_messages: Tally[tuple[str, str, str]] = Tally()
 _senders: dict[str, dict[str, float | int | str | None]] = {}
 _codes: set[tuple[str, str]] = set()
 
@@ -62,7 +61,7 @@ def logged(message: Received, known: bool, unread: bool) -> None:
     """Counts a stored message."""
     name = _sender(message.sender)
     result = "known" if known else "unread" if unread else "new"
-    _messages(name, message.kind.partition(" ")[0], result).inc()
+    _messages[name, message.kind.partition(" ")[0], result] += 1
     sender = _senders[name]
     sender["last"] = message.at
     sender["messages"] = int(sender["messages"] or 0) + 1
@@ -110,6 +109,9 @@ def _sender(name: str) -> str:
 def exposition(log: Path, events: int) -> bytes:
     """All metrics in Prometheus' text format."""
     EVENTS.set(events)
+    for labels, count in _messages.items():
+        MESSAGES.labels(*labels).inc(count)
+    _messages.clear()
     for name, sender in _senders.items():
         for gauge, key in ((LAST, "last"), (CLOCK, "clock_difference")):
             if sender[key] is not None:
