@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import servers
 
-# These files take longest, so they start first, and all workers end at about the same time.
+# These files take longest, so they start first; then all workers end at about the same time.
 LONGEST = ("test_pipeline.py", "test_faults.py", "test_compose.py", "test_modelapi_openapi.py")
 
 
@@ -17,14 +17,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[int]:
-    """The port of a MySQL server, root without a password. Skips without Docker."""
+    """The port of a MySQL server whose root has no password. Skips without Docker."""
     with servers.mysql_server() as port:
         yield port
 
 
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a MariaDB server, root without a password. Skips without MariaDB."""
+    """The port of a MariaDB server whose root has no password. Skips without MariaDB."""
     with servers.mariadb_server(tmp_path_factory.mktemp("mariadb")) as port:
         yield port
 

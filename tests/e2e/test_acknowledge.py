@@ -40,7 +40,7 @@ def wait(until: Callable[[], object], programs: Programs, seconds: float = 120) 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Programs]:
-    """A live ward whose champion rings at any probability of 0.1 %."""
+    """A live ward whose champion raises an alarm at any probability of 0.1 % or more."""
     try:
         executable()
     except NoRedis as error:
@@ -89,7 +89,7 @@ def stored(programs: Programs, sql: str) -> list[Any]:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return connection.execute(sql).fetchall()
     except sqlite3.OperationalError:
-        return []  # no table yet
+        return []  # the table does not exist yet
 
 
 def test_an_alarm_is_acknowledged_on_the_page(live: Programs) -> None:

@@ -65,7 +65,7 @@ def test_a_restored_pipeline_ends_with_all_rows_once(
         saved = save(pipeline, tmp_path / "backups")
         changes = history(pipeline)
         at_backup = pipeline.committed()
-        # A slow machine may reach the end meanwhile.
+        # On a slow machine the stream may end meanwhile.
         pipeline.wait(lambda: pipeline.committed() > at_backup + 50 or pipeline.done())
         run(pipeline, "modelapi", "unshadow", "news2")
     later = Pipeline(second, ward) if empty else Pipeline(first, ward)

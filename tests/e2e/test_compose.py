@@ -68,7 +68,7 @@ class Stack:
         return self.run(service, "python", "-c", program).strip()
 
     def sql(self, statement: str) -> list[list[str]]:
-        """The rows of a statement, with the documented command."""
+        """Runs a statement with the documented command; returns its rows."""
         said = self.run("tooldb", "mysql", "tooldb", "--skip-column-names", "-e", statement)
         return [line.split("\t") for line in said.splitlines()]
 
@@ -221,7 +221,7 @@ def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: 
     [saved] = replayed.backups.iterdir()
     # No model was promoted, so there is no registry.
     assert {file.stem for file in saved.glob("*.gz")} == {"tables", "gateway", "login"}
-    # Of a version after the backup, and of a profile that no command names now.
+    # A table of a version after the backup, and data of a profile that is not named now.
     replayed.sql("CREATE TABLE newer (id INT)")
     replayed.gateway_log("INSERT INTO received VALUES (2)")
     replayed.backup("restore", saved)

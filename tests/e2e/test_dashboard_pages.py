@@ -89,12 +89,12 @@ def until(page: Any, script: str, argument: object) -> None:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """A pipeline with half of the stream stored and the rest arriving slowly."""
+    """A pipeline that has stored half of the stream; the rest arrives slowly."""
     data = synthetic(tmp_path_factory.mktemp("ward"), "--patients", "40", "--days", "8")
     with Pipeline(tmp_path_factory.mktemp("run"), data, REPLAY_RATE="1000") as found:
         found.wait(lambda: bool(found.health().get("messages")))
         half = found.health()["messages"] // 2
-        # What is read, not what is stored: on a slow machine that comes much later.
+        # The last message that was read, because on a slow machine it is stored much later.
         found.wait(lambda: found.position().get("seq", 0) >= half)
         found.stop("hospital")
         found.environ["REPLAY_RATE"] = "8"
@@ -203,7 +203,7 @@ def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline:
         shown: list[list[str]] = []
 
         def equal() -> bool:
-            with suppress(playwright.Error):  # the page may load itself again
+            with suppress(playwright.Error):  # the page may reload itself
                 shown[:] = page.locator(".bed").evaluate_all(SHOWN)
             return shown == expected
 

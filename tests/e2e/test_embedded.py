@@ -145,7 +145,7 @@ def test_a_replay_reports_where_rejected_rows_are(tmp_path: Path) -> None:
 
 
 def test_a_stopped_replay_leaves_nothing_running(tmp_path: Path) -> None:
-    """In a separate folder and not in var/, which another test's replay may use."""
+    """Runs in a separate folder and not in var/, which another test's replay may use."""
     ward = synthetic(tmp_path / "ward", "--patients", "2", "--days", "1")
     program = f"""if True:
         from pathlib import Path

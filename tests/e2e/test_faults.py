@@ -131,7 +131,7 @@ def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
 def test_a_worker_stopped_inside_its_transaction_stores_its_batch_once(
     ward: Path, failing: Start
 ) -> None:
-    """It holds SQLite's lock meanwhile."""
+    """The stopped worker holds SQLite's lock."""
     with failing("inserted-stop=300") as pipeline:
         pipeline.wait(lambda: mark(pipeline, "inserted-stop") != 0)
         other = second("tool", pipeline)
@@ -150,7 +150,7 @@ def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) ->
         other = second("buffer", pipeline)
         try:
             pipeline.wait(lambda: "standing by" in pipeline.log("buffer-2"))
-            # The first buffer sleeps longer than its lease, and loses it.
+            # The first buffer is stopped longer than its lease lasts, and loses it.
             pipeline.send("buffer", signal.SIGSTOP)
             pipeline.wait(lambda: "queued" in pipeline.log("buffer-2"))
             before = pipeline.committed()
@@ -240,13 +240,13 @@ def lose_payload(pipeline: Pipeline) -> None:
 
 
 def middle_batch(pipeline: Pipeline) -> bytes:
-    """A batch with others after it, which are then early."""
+    """Fails a batch with others after it, which are then early."""
     keys = sorted(pipeline.redis.scan_iter("icu:batch:*"), key=lambda k: int(k.rsplit(b"-", 1)[1]))
     return bytes(keys[len(keys) // 2])
 
 
 def lose_a_job(pipeline: Pipeline) -> None:
-    """As if Redis had sent it to a dead connection."""
+    """Loses a job as if Redis had sent it to a dead connection."""
     pipeline.redis.lrem(b"rq:queue:tool-0", 0, pipeline.redis.lindex(b"rq:queue:tool-0", 1))
 
 

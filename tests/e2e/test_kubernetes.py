@@ -1,6 +1,6 @@
 """The pipeline on a real cluster: nodes are killed, programs restarted, and all rows compared.
 
-Takes minutes, so it runs only where CLUSTER names the program that sets a cluster up; see
+Takes minutes, so it runs only if CLUSTER names a program that creates a cluster; see
 tests/support/cluster.py.
 """
 
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("CLUSTER"), reason="no CLUSTER"),
 ]
 
-# Before the first declaration.
+# There is no declaration yet.
 NONE = '{"champion": {"model": ""}}'
 
 

@@ -22,7 +22,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipeline(ward: Path, tmp_path: Path) -> Pipeline:
-    """Four partitions."""
+    """A pipeline with four partitions."""
     return Pipeline(tmp_path, ward, PARTITIONS="4", REPLAY_RATE="40")
 
 

@@ -1,4 +1,4 @@
-"""Log-in at the real nginx, in compose: by a browser, by programs, and by who guesses."""
+"""Log-in at the real nginx, in compose: of browsers, of programs, and with guessed passwords."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
     @property
     def cookie(self) -> str:
-        """The cookies that it sets, as a Cookie header."""
+        """The cookies of a response, as a Cookie header."""
         found = SimpleCookie(self.headers.get("set-cookie", ""))
         return "; ".join(f"{name}={morsel.value}" for name, morsel in found.items())
 
@@ -61,7 +61,7 @@ class Stack:
             "LOGIN": "on",
             "LOG_FORMAT": "json",
             "MODEL_TOKEN_KEY": str(key),
-            # The engine's own networks: so that a test may say which address it has.
+            # Plain networks of the engine, so that a test can choose its address.
             "TRUSTED_PROXIES": "172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/8",
             "INTERNAL_GATEWAY": "nat",
         }
@@ -124,7 +124,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """With the users ada, bob and eve."""
+    """The stack with the users ada, bob and eve."""
     missing = not shutil.which("docker")
     if missing or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         if os.environ.get("CI") == "true":
@@ -186,7 +186,7 @@ def test_a_session_opens_every_page(stack: Stack, tls: bool) -> None:
         assert seen["headers"]["x-user"] == "ada"
         assert seen["headers"]["x-forwarded-for"] == "192.0.2.1"
     assert stack.ask("/services", tls=tls, Cookie=begun.cookie).status == 200
-    # A session of one scheme is none of the other.
+    # A session with TLS is not valid without it, and vice versa.
     assert stack.ask("/", tls=not tls, Cookie=begun.cookie).status == 401
 
 
@@ -246,7 +246,7 @@ def test_a_browser_logs_in_and_out(stack: Stack) -> None:
     assert [row["user"] for row in rows if row["uri"].endswith("&x=1")] == ["ada"]
 
 
-def test_guessing_ends_in_a_lock_out(stack: Stack) -> None:
+def test_guessing_locks_the_user(stack: Stack) -> None:
     def guess(number: int) -> int:
         return stack.log_in("bob", f"guess {number}", address=f"198.51.100.{number}").status
 
@@ -254,12 +254,12 @@ def test_guessing_ends_in_a_lock_out(stack: Stack) -> None:
         statuses = list(pool.map(guess, range(40)))
     assert set(statuses) == {401, 429}
     assert statuses.count(401) == USER_FAILURES
-    # The right one is not taken either, nor from elsewhere.
+    # The right password is also rejected, from any address.
     locked = stack.log_in("bob", address="203.0.113.1")
     assert locked.status == 429
     assert int(locked.headers["retry-after"]) > 60
     assert stack.log_in("eve", address="203.0.113.1").status == 303
-    # What the operator gives is good at once.
+    # A password from the operator is valid at once.
     stack.add("bob")
     assert stack.log_in("bob", address="203.0.113.2").status == 303
 
@@ -275,7 +275,7 @@ def test_an_address_that_tries_many_names_is_slowed_and_locked(stack: Stack) -> 
     assert stack.log_in("eve", address="203.0.113.3").status == 303
 
 
-def test_the_client_is_who_a_trusted_proxy_names(stack: Stack) -> None:
+def test_a_trusted_proxy_names_the_client(stack: Stack) -> None:
     cookie = stack.log_in("ada").cookie
     for sent, seen in (
         ("198.51.100.4", "198.51.100.4"),
@@ -284,7 +284,7 @@ def test_the_client_is_who_a_trusted_proxy_names(stack: Stack) -> None:
     ):
         answer = stack.ask("/patients/1", address=sent, Cookie=cookie)
         assert json.loads(answer.body)["headers"]["x-forwarded-for"] == seen
-    # Its X-Forwarded-Proto counts as well.
+    # The proxy's X-Forwarded-Proto counts as well.
     secure = stack.log_in("ada", **{"X-Forwarded-Proto": "https"})
     assert secure.cookie.startswith("__Host-")
 
@@ -300,7 +300,7 @@ def test_the_log_is_json(stack: Stack) -> None:
     assert [row["user"] for row in rows if '"quoted"' in row["message"]] == ["ada"]
 
 
-def test_nothing_is_shown_while_login_is_away(stack: Stack) -> None:
+def test_nothing_is_shown_while_login_is_down(stack: Stack) -> None:
     cookie = stack.log_in("ada").cookie
     assert stack.ask("/", Cookie=cookie).status == 200
     stack.compose("stop", "login")
@@ -312,12 +312,12 @@ def test_nothing_is_shown_while_login_is_away(stack: Stack) -> None:
         assert stack.ask("/api/model", Authorization="Bearer abc").status == 500
     finally:
         stack.up()
-    # Sessions outlive the service.
+    # Sessions survive a restart of the service.
     assert stack.ask("/", Cookie=cookie).status == 200
 
 
-def test_a_service_that_is_published_asks_for_a_log_in_by_itself(stack: Stack) -> None:
-    """Only what nginx would do: nothing is published."""
+def test_a_published_service_requires_a_log_in_by_default(stack: Stack) -> None:
+    """Checks only what nginx would do; publishes nothing."""
     show = "sed '$d' /start.sh | sh && cat /tmp/login.conf"
     command = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh")
     for environment, on in (

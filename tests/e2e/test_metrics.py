@@ -98,7 +98,7 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     promtool("check", "config", "prometheus/prometheus.yml")
 
 
-def test_each_alert_fires_exactly_when_it_should() -> None:
+def test_each_alert_fires_only_in_its_condition() -> None:
     promtool("test", "rules", "tests/support/alerts_test.yml")
 
 
@@ -220,7 +220,10 @@ def test_metrics_answer_to_their_own_names_only(told: Told) -> None:
 def test_rules_alerts_and_dashboard_query_existing_metrics(told: Told) -> None:
     there = set(re.findall(r"^(icu_\w+)", "\n".join(told.metrics.values()), re.MULTILINE))
     gateway = exposition(ROOT / "log", 0).decode()
-    for text in (gateway, generate_latest().decode()):  # login's are of this process
+    for text in (
+        gateway,
+        generate_latest().decode(),
+    ):  # login's are from this process
         there |= set(re.findall(r"^# HELP (icu_\w+)", text, re.MULTILINE))
     rules = (ROOT / "prometheus/rules.yml").read_text()
     there |= set(re.findall(r"record: (\S+)", rules))
@@ -345,7 +348,7 @@ def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
     config = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     jobs = config["scrape_configs"]
-    # This pipeline has hospital in the gateway's place, and no log-in.
+    # This pipeline has hospital instead of the gateway, and no log-in.
     config["scrape_configs"] = [job for job in jobs if job["job_name"] in SERVICES]
     for job in config["scrape_configs"]:
         target = f"127.0.0.1:{pipeline.environ[SERVICES[job['job_name']]]}"
@@ -398,7 +401,7 @@ def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
 
 @contextmanager
 def started(pipeline: Pipeline, name: str) -> Iterator[None]:
-    """A program that replays do not start."""
+    """Runs a program that replays do not start."""
     pipeline.start(name)
     try:
         yield

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three days of twelve patients."""
+    """The CSVs of twelve patients for three days."""
     folder = tmp_path_factory.mktemp("ward")
     return synthetic(folder, "--patients", "12", "--days", "3", "--seed", "1")
 

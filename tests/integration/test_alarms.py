@@ -49,7 +49,7 @@ def handler(database: Database) -> DataHandler:
 
 
 def alarms(url: str, version: str = "1") -> list[tuple[Any, ...]]:
-    """Number, kind and time of the events of model m."""
+    """The number, kind and time of each event of model m."""
     where = f"WHERE model = 'm' AND version = '{version}' ORDER BY seq"
     return rows(url, f"SELECT seq, kind, raised_seq FROM alarms {where}")
 
@@ -223,7 +223,7 @@ def of_stream(found: list[tuple[Any, ...]], name: str) -> list[tuple[Any, ...]]:
 
 
 def compute_and_kill(draw: random.Random, database: Database) -> None:
-    """Computes alarms, and ends in the middle of a transaction."""
+    """Starts to compute alarms, and is killed in the middle of a transaction."""
     left = draw.randrange(6)
     execute = database.session.insert
 

@@ -34,7 +34,7 @@ INSERT INTO positions VALUES ('old', 0, 1, 1, '2026-01-01'), ('ward', 0, 9, 9, '
 def ward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     """A folder with outcome.csv and icu.sqlite, and the predictions as a table.
 
-    Model `good` uses half of the true risk, `weak` a tenth, `none` nothing.
+    Model `good` knows half of the true risk, `weak` a tenth, and `none` nothing.
     """
     folder = tmp_path_factory.mktemp("ward")
     draw = np.random.default_rng(5)
@@ -147,7 +147,7 @@ def test_a_model_against_itself_differs_by_exactly_0(
     assert comparison["verdict"] == "no clear difference"
 
 
-def test_a_planted_better_model_is_found(
+def test_a_better_model_is_recognised(
     ward: tuple[Path, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, found = run(ward[0], capsys, ["weak/1", "good/1", "none/1"], "--resamples", "20")
@@ -192,8 +192,8 @@ def test_recalibration_is_fitted_to_the_first_stays_and_evaluated_on_the_others(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Log odds that are 2 too high and twice as steep; the last column is the true line of the
-    first half.
+    """Makes log odds that are 2 too high and twice as steep. The last column is the true line of
+    the first half.
     """
     folder, table = ward
     copytree(ROOT / "models" / "icu-mortality" / "2", tmp_path / "models" / "icu-mortality" / "2")

@@ -1,4 +1,4 @@
-"""The buffer between a misbehaving stream and a real Redis."""
+"""The buffer between a faulty stream and a real Redis."""
 
 import asyncio
 import json

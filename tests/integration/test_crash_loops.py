@@ -40,7 +40,7 @@ def test_the_tool_ends_when_a_process_dies_at_each_start(tmp_path: Path, process
     assert "exit code 3" in last
 
 
-# Programs of `make run`, in folders and on ports of their own, one of which ends at once.
+# Programs of `make run` in their own folders and on their own ports; one of them ends at once.
 RUN = """
 import sys
 from pathlib import Path

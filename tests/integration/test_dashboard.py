@@ -307,7 +307,7 @@ def steps(path: Path, sql: str, arguments: tuple[object, ...]) -> int:
 
 @pytest.fixture(scope="module")
 def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same ward twice, the second with twenty times as much history."""
+    """Two databases with the same ward; the second has twenty times as much history."""
     found = []
     for discharged in (45, 900):
         path = tmp_path_factory.mktemp("history") / "icu.sqlite"
@@ -322,7 +322,7 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def add_past_alarm(made: seeded_ward.Ward, pat_id: int) -> None:
-    """An alarm that a discharge ended, in the tables as the tool writes them."""
+    """Writes an alarm that a discharge ended, as the tool does."""
     of = (STREAM, made.seq, *KEY, pat_id, f"{START:%Y-%m-%d}")
     at = f"{START}"
     made.execute(
@@ -400,7 +400,7 @@ class TestTopic:
     def test_a_reconnected_browser_sees_the_same_as_a_connected_one(
         self, contents: list[Content], visits: list[int]
     ) -> None:
-        """A browser that requests only some versions ends with the topic's content."""
+        """A browser that requests only some of the versions ends with the same content."""
         topic = Topic({"bed": lambda key, fields: json.dumps([key, dict(fields)])})
         shown: dict[str, dict[str, Any]] = {}
         known = 0
@@ -558,7 +558,7 @@ class TestMissing:
     def test_invalid_answers_do_not_fail_the_round(
         self, rounds: Rounds, made: seeded_ward.Ward
     ) -> None:
-        """A live source in place of hospital may have another health report."""
+        """A live source instead of hospital may have another health report."""
         rounds.after(0)
         rounds.answers.well = Health(None, {"stream": STREAM, "messages": "many", "rate": "slow"})
         made.add_reading(1, START, START + timedelta(hours=4), "spo2", 97.0)

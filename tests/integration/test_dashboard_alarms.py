@@ -39,7 +39,7 @@ RULE = Policy(at=0.3, clear=0.2, silence_hours=2)
 def path(tmp_path: Path) -> Path:
     """Four hourly predictions of three patients; the last hour is 9 o'clock.
 
-    Patient 1 rings at 7 and goes on, patient 2 from 7 to 8, patient 3 never.
+    Patient 1 has an alarm from 7 on, patient 2 from 7 to 8, and patient 3 has none.
     """
     found = tmp_path / "icu.sqlite"
     risks = {1: (0.1, 0.35, 0.4, 0.45), 2: (0.1, 0.5, 0.1, 0.1), 3: (0.1, 0.1, 0.2, 0.29)}
@@ -105,7 +105,7 @@ def beds(found: Ward) -> dict[int, dict[str, Any]]:
     }
 
 
-def test_the_ward_shows_who_rings_since_when_and_the_burden(reads: Database) -> None:
+def test_the_ward_shows_active_alarms_and_the_burden(reads: Database) -> None:
     found = ward(reads)
     shown = beds(found)
     assert {pat_id: fields["alarm"] for pat_id, fields in shown.items()} == {1: "on", 2: "", 3: ""}
@@ -141,7 +141,7 @@ def test_a_model_without_a_rule_shows_no_alarms(path: Path, reads: Database) -> 
     assert {fields["alarm"] for fields in beds(found).values()} == {""}
 
 
-def test_a_patient_page_marks_alarms_and_says_why(path: Path, reads: Database) -> None:
+def test_a_patient_page_marks_and_explains_alarms(path: Path, reads: Database) -> None:
     acknowledge(path)
     found = patient(reads, 1)
     assert found.raised is not None
@@ -165,7 +165,7 @@ def test_a_patient_page_shows_the_last_alarm_after_its_end(reads: Database) -> N
 
 
 class Gateway:
-    """Keeps the messages that it gets."""
+    """A gateway that keeps the messages that it receives."""
 
     def __init__(self, status: int = 201) -> None:
         self.status = status
@@ -274,5 +274,5 @@ def test_a_form_that_cannot_be_read_sends_nothing(
     assert gateway.messages == []
 
 
-def test_a_gateway_that_does_not_take_it_is_reported(path: Path) -> None:
+def test_an_acknowledgement_that_the_gateway_rejects_is_reported(path: Path) -> None:
     assert post(path, Gateway(503), FORM)[0] == 502

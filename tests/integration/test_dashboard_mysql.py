@@ -40,7 +40,7 @@ def copy(source: Path, server: int, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def histories(mariadb_server: int, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Databases `small` and `large`: the same ward, with more history behind the second."""
+    """Databases `small` and `large` with the same ward; `large` has more history."""
     for name, discharged in (("small", 45), ("large", 450)):
         path = tmp_path_factory.mktemp(name) / "icu.sqlite"
         with seeded_ward.ward(path) as made:

@@ -66,13 +66,13 @@ def test_the_dashboard_sends_its_token(url: str, tmp_path: Path) -> None:
     assert explanation.base == -5.0
 
 
-def test_without_a_token_the_dashboard_reports_the_refusal(url: str) -> None:
+def test_without_a_token_the_dashboard_reports_the_error(url: str) -> None:
     models, info, explanation = ask(url, SecretFile())
     assert (models.champion, info, explanation.base) == (None, None, None)
     assert models.error
     assert explanation.error
 
 
-def test_a_token_file_that_has_gone_is_an_answer_too(url: str, tmp_path: Path) -> None:
+def test_a_missing_token_file_is_reported(url: str, tmp_path: Path) -> None:
     models, info, explanation = ask(url, SecretFile(str(tmp_path / "gone")))
     assert (models.champion, info, explanation.base) == (None, None, None)

@@ -1,4 +1,4 @@
-"""Batches in a worker's handler, on SQLite and MySQL, in order and out of order."""
+"""A worker's handler on SQLite and MySQL, with batches in order and out of order."""
 
 import random
 import re
@@ -50,7 +50,7 @@ SECOND = batch(2, message(100.0), message(70.0))
 
 
 def stored(url: str, stream: str = "s") -> list[Any]:
-    """The rows of a stream, without the times of writing."""
+    """The rows of a stream, without the times at which they were written."""
     return [
         rows(url, f"SELECT {columns} FROM {table} WHERE stream = '{stream}' ORDER BY 1, 2")
         for table, columns in (
@@ -134,7 +134,7 @@ def failing(database: Database) -> DataHandler:
 
 
 def backlogged(handler: DataHandler) -> DataHandler:
-    """The handler while more batches are waiting."""
+    """A handler with more batches waiting."""
     handler.backlog = True
     return handler
 
@@ -153,7 +153,7 @@ def test_vitals_behind_the_readings_are_completed_by_the_next_worker(
     undisturbed: list[Any],
 ) -> None:
     killed = handler_of(database)
-    backlogged(killed).handle(FIRST)  # the first is always written
+    backlogged(killed).handle(FIRST)  # the first batch is always written
     killed.handle(SECOND)
     assert rows(url, "SELECT n, seq FROM vitals WHERE stream = 's'") == [(2, 2)]
     assert rows(url, BEHIND) == [(0,)]
@@ -258,7 +258,7 @@ def test_vitals_equal_the_readings_after_any_history_of_workers(
         part = chance.choice([part for part in at if at[part] < len(sent[part])])
         begin, end = at[part], at[part] + chance.randrange(1, 20)
         if begin and chance.random() < 0.2:
-            begin = max(0, begin - 5)  # some come again
+            begin = max(0, begin - 5)  # some are delivered again
         after = sent[part][begin - 1].seq if begin else 0
         again = Batch("s", part, after, sent[part][begin:end])
         try:
@@ -296,7 +296,7 @@ def test_vitals_equal_the_readings_after_any_history_of_workers(
 
 
 class FailsOnce:
-    """A commit that fails once, before or after the database has executed it."""
+    """A database whose commit fails once, before or after it is executed."""
 
     def __init__(self, database: Database, after: bool) -> None:
         self._commit, self._after, self._done = database.commit, after, False
@@ -329,7 +329,7 @@ def test_a_commit_without_an_answer_is_retried(
 
 
 class Failing(DataHandler):
-    """Fails to process the value 90, or 90.5."""
+    """A processor that fails for the values 90 and 90.5."""
 
     def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         if any(re.search(rb'"value": 90.[05]', raw.data) for raw in messages):

@@ -27,7 +27,7 @@ from wire.tables import (
     VitalRow,
 )
 
-# Only for the test, because the server starts slowly.
+# Imported here, because the server starts slowly.
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
 NOW = "2026-01-01 00:00:00.125"
@@ -164,7 +164,7 @@ class TestOneTransaction:
     def test_invalid_rows_raise_a_permanent_error(
         self, database: Database, unusable: tuple[Any, ...]
     ) -> None:
-        """As Unavailable they would be retried forever and block all later batches."""
+        """With Unavailable, they would be retried forever and block all later batches."""
         database.commit(batch(0, 1))
         with pytest.raises(PermanentFailure):
             database.commit(batch(1, 2, readings=[unusable]))
@@ -210,7 +210,7 @@ class TestRejectedAndPending:
             2,
             5,
             6,
-        ]  # from the partition that is furthest behind
+        ]  # from the message of the partition that is furthest behind
         # Another worker continued while this one was reading.
         database.commit(batch(5, 7, vitals=[vital(7, 70.0)], complete=True))
         database.catch_up("s", behind, [vital(6, 60.0)])
@@ -239,7 +239,7 @@ class TestRejectedAndPending:
         database.commit(batch(0, 1, readings=[reading(1)]))
         with pytest.raises(PermanentFailure) as failure:
             database.commit(batch(1, 2, readings=[reading(2), reading(1)]))
-        # While the error still references the failed statement.
+        # The error still references the failed statement here.
         database.commit(batch(1, 2, readings=[reading(2)]))
         assert failure.value is not None
         assert database.is_stored("s", 2)
@@ -266,7 +266,7 @@ class TestRejectedAndPending:
 
 
 class TestUnavailable:
-    """Errors that are not about the rows raise Unavailable, and a retry after them works."""
+    """Errors that are not about the rows raise Unavailable, and a later retry works."""
 
     def test_rows_locked_for_too_long(
         self, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
@@ -362,7 +362,7 @@ class TestMySQLAlone:
 
         thread = threading.Thread(target=commit)
         thread.start()
-        # It has the position now and waits for the statistics.
+        # The tool has locked the position and waits for the statistics.
         wait_for(lambda: rows(url, "SELECT COUNT(*) FROM sys.innodb_lock_waits") == [(1,)])
         cursor.execute("SELECT seq FROM positions FOR UPDATE")
         cursor.fetchall()
@@ -389,7 +389,7 @@ def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits only a second for a lock."""
+    """A connection that waits only a second for a lock."""
     made = database.session.connect
 
     def connect_impatiently() -> Any:

@@ -1,4 +1,4 @@
-"""`python -m tool replay` counts the messages that it replayed, and no others."""
+"""`python -m tool replay` counts only the messages that it has replayed."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ def row(seq: int) -> RejectedRow:
 
 
 class Rejected:
-    """A database that has other rejected messages each time it is asked."""
+    """A database that returns other rejected messages at each query."""
 
     def __init__(self, *answers: list[int]) -> None:
         self._answers = list(answers)

@@ -1,4 +1,4 @@
-"""Which declaration the tools publish, with a real Redis and database."""
+"""The declaration that the tools publish, with a real Redis and database."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def database(new_database: Callable[[str], str]) -> Database:
 
 
 class Replicas:
-    """A model API whose replicas answer in turns."""
+    """A model API whose replicas take turns to answer."""
 
     def __init__(self, *answers: Declaration) -> None:
         self.answers = list(answers)
@@ -43,7 +43,7 @@ class Replicas:
 
 
 class Tools:
-    """Two tools that publish in turns; workers see each change."""
+    """Two tools that take turns to publish; workers see each change."""
 
     def __init__(self, redis: Any, database: Database, replicas: Replicas) -> None:
         client: Any = replicas
@@ -81,10 +81,10 @@ def test_a_replica_that_lacks_a_model_does_not_flip_the_declaration(
     assert len(tools.seen) == 1
 
 
-def test_a_declaration_that_no_replica_confirms_gives_way(
+def test_a_declaration_that_no_replica_confirms_is_replaced(
     redis: Any, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after the loss of the model API's state, whose changes count from 1 again."""
+    """Simulates the loss of the model API's state, whose changes then count from 1 again."""
     replicas = Replicas(NEW)
     tools = Tools(redis, database, replicas)
     tools.rounds(2)
@@ -107,7 +107,7 @@ def test_a_lost_declaration_is_published_again(redis: Any, database: Database) -
     assert redis.exists(DECLARATION)
 
 
-def test_after_a_loss_of_redis_the_tables_serve_until_the_model_api_answers(
+def test_after_a_loss_of_redis_the_tables_are_used_until_the_model_api_answers(
     redis: Any, database: Database
 ) -> None:
     Tools(redis, database, Replicas(OLD)).rounds(2)
@@ -116,15 +116,15 @@ def test_after_a_loss_of_redis_the_tables_serve_until_the_model_api_answers(
     restored = worker.changed()
     assert restored is not None
     assert restored.champion == OLD.champion
-    # A change of the state file that was lost with it has a number of its own.
+    # The next change gets the same number as one that was lost with the state file.
     other = Declaration(NEW.champion, change=0)
     tools = Tools(redis, database, Replicas(other))
     tools.rounds(2)
     assert tools.seen[-1] == other
 
 
-def test_a_version_never_gets_other_features(redis: Any, database: Database) -> None:
-    """The features of stored predictions would get the names of others."""
+def test_a_stored_version_keeps_its_features(redis: Any, database: Database) -> None:
+    """Otherwise the features of stored predictions would get wrong names."""
     ages, means = (Feature.parse(name).declaration() for name in ("age", "heart_rate__mean"))
     first, changed, later = (
         Declaration(Model("risk", version, features), change=change)

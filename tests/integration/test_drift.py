@@ -1,4 +1,4 @@
-"""The drift task on the tables: which days get figures, and that they are those of pandas."""
+"""The drift task on the tables: the days with figures, and the figures compared with pandas."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -41,7 +41,7 @@ REFERENCE = Reference(
 
 
 class Declared:
-    """A subscriber with the declaration of one model."""
+    """Subscribes to the declaration of one model."""
 
     def __init__(self, reference: Reference | None) -> None:
         self._declaration: Declaration | None = Declaration(
@@ -101,7 +101,7 @@ class Ward:
             self.database.session.execute(cursor, statement, values)
 
     def commit(self, part: int, day: float, at: str = "2026-01-01 00:00:00") -> None:
-        """Partition `part` has stored all of its messages of the first `day` days."""
+        """Sets partition `part` to have stored all its messages of the first `day` days."""
         seq = int(day * 24 * STAYS) - part
         self.run("DELETE FROM positions WHERE part = ?", part)
         self.run("INSERT INTO positions VALUES ('s', ?, ?, ?, ?)", part, seq, seq, at)
@@ -122,7 +122,7 @@ def ward(new_database: Callable[[str], str]) -> Ward:
     return Ward(new_database("sqlite"))
 
 
-def test_figures_of_complete_days_are_those_of_pandas(url: str) -> None:
+def test_figures_of_complete_days_equal_pandas(url: str) -> None:
     ward = Ward(url)
     for part in range(PARTS):
         ward.commit(part, 3.5)
@@ -151,7 +151,7 @@ def test_a_day_waits_for_the_partition_that_is_behind(ward: Ward) -> None:
     assert ward.days() == ["2020-01-01", "2020-01-02"]
 
 
-def test_an_idle_partition_holds_up_no_day(ward: Ward) -> None:
+def test_an_idle_partition_delays_no_day(ward: Ward) -> None:
     ward.commit(0, 3.5, "2026-01-01 02:00:00")
     ward.commit(1, 1.5, "2026-01-01 00:00:00")
     ward.task().update()
@@ -179,7 +179,7 @@ def test_outcomes_are_compared_with_the_prediction_of_their_hour(ward: Ward) -> 
         died = pat_id % 4 == 0
         statement = "INSERT INTO outcomes VALUES ('s', ?, ?, '2020-01-01', 'died', ?, '2020-01-04')"
         ward.run(statement, 60 + pat_id, pat_id, float(died))
-    # Not the last prediction before the outcome, but that of hour 48.
+    # Uses the prediction of hour 48, not the last one before the outcome.
     ward.run("UPDATE predictions SET probability = 0.9 WHERE measured_at > '2020-01-03 00:00:00'")
     for part in range(PARTS):
         ward.commit(part, 3.5)

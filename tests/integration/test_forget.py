@@ -30,12 +30,12 @@ STAYS = (
 UNTOUCHED = {"positions", "models", "alarm_positions", "drift"}
 HINTS = {table: typing.get_type_hints(row) for table, row in TABLES.items()}
 
-# For the test alone: a server takes its time to start.
+# Imported here, because the server starts slowly.
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
 
 def rows(table: str) -> list[dict[str, Any]]:
-    """Rows of every stay: one per reading where the key has a number, else one."""
+    """Rows of every stay: one per reading if the key has a number, else one."""
     found = []
     for stream, pat_id, admission, discharge, first, count in STAYS:
         numbered = {"seq", "of_seq"} & set(KEYS[table])
@@ -46,7 +46,7 @@ def rows(table: str) -> list[dict[str, Any]]:
             row |= {"date_admission": admission} if "date_admission" in row else {}
             row |= {"date_discharge": discharge} if "date_discharge" in row else {}
             if table == "withdrawn":
-                # Messages 500 later than the readings that are left.
+                # Rejected messages, with numbers 500 above those of the remaining readings.
                 row |= {"of_seq": 10_000 + seq, "seq": 20_000 + seq}
             found.append(row)
     unique = {tuple(row[key] for key in KEYS[table]): row for row in found}

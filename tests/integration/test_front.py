@@ -47,7 +47,7 @@ async def wait_for_ever(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def front() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of a front with the echo server in place of both programs."""
+    """A client of a front that has the echo server in place of both programs."""
     behind = web.Application()
     behind.router.add_get("/events", wait_for_ever)
     behind.router.add_route("*", "/{path:.*}", echo)

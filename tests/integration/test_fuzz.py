@@ -1,4 +1,4 @@
-"""A small run of each seam; FUZZ_INPUTS sets the number of inputs."""
+"""Runs each fuzzer with few inputs; FUZZ_INPUTS sets their number."""
 
 import logging
 import os
@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.fuzz.seams import SEAMS
 
-# Chosen to take about a second each. A result that each run must contain shows that not all of the
-# inputs were rejected at the door.
+# Numbers of inputs that take about a second each, and a result that each run must contain, so that
+# not all inputs are rejected early.
 SMALL = {
     "events": (8_000, "events"),
     "messages": (20_000, "decoded"),

@@ -62,7 +62,8 @@ def test_a_buffer_that_comes_after_keep_days_reports_the_lost_messages(
             await send_all(running.mllp, readings(first))
             await buffered(running, redis, lambda: last in queued(redis))
 
-    # An admission and five readings; then five more, which the buffer does not see in time.
+    # An admission and five readings, then five more, which the gateway removes before the buffer
+    # reads them.
     asyncio.run(run(0, 6))
 
     async def unseen() -> None:

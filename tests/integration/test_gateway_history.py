@@ -1,6 +1,6 @@
 """HL7 with corrections, cancelled moves, merges, late results and both changes of the clock.
 
-The tables and the features after it equal pandas on the corrected history.
+The resulting tables and features equal those that pandas computes from the corrected history.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def test_tables_and_features_equal_pandas_on_the_corrected_history(
     new_database: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With at_once = 1, merges are incomplete while later messages arrive."""
+    """With at_once = 1, merges are still running when later messages arrive."""
     monkeypatch.setattr(pending, "AT_ONCE", at_once)
     history = History(seed)
     history.play(120)

@@ -23,7 +23,7 @@ def after(log: Path, *messages: bytes, **environ: str) -> list[dict]:
 
 
 def readings(found: list[dict]) -> dict[int, list[tuple[str, str, float]]]:
-    """By patient: time, parameter and value of each reading that is not withdrawn."""
+    """Time, parameter and value of each reading that is not withdrawn, by patient."""
     gone = {event["of"] for event in found if event["type"] == "withdrawal"}
     left: dict[int, list[tuple[str, str, float]]] = {}
     for seq, event in enumerate(found, 1):
@@ -159,7 +159,7 @@ def test_a_full_disk_is_answered_with_ae_and_the_repeat_is_stored_once(tmp_path:
         ("NIRS^x^L", "64", "foo", "NIRS", 64),
     ],
 )
-def test_codes_and_units_become_those_of_the_pipeline(
+def test_codes_and_units_are_converted_to_those_of_the_pipeline(
     tmp_path: Path, code_: str, value: str, unit: str, parameter: str, expected: float
 ) -> None:
     found = after(tmp_path / "log", oru(obx(code_, value, unit)))
@@ -167,7 +167,7 @@ def test_codes_and_units_become_those_of_the_pipeline(
     assert (name, number) == (parameter, pytest.approx(expected, rel=1e-11))
 
 
-def test_offsets_of_the_field_precede_the_header_and_the_setting(tmp_path: Path) -> None:
+def test_an_offset_in_the_field_precedes_the_header_and_the_setting(tmp_path: Path) -> None:
     header = oru(obx(at="20261127100000", value="1")).replace(b"120000||", b"120000-0500||", 1)
     found = after(
         tmp_path / "log",
@@ -185,7 +185,7 @@ def test_late_results_and_skipped_hours_keep_their_wall_clock(tmp_path: Path) ->
         tmp_path / "log",
         adt("A01", at="20260328120000"),
         oru(obx(at="20260329015900", value="1")),
-        oru(obx(at="20260329023000", value="2")),  # there is no such hour
+        oru(obx(at="20260329023000", value="2")),  # daylight saving skips this hour
         oru(obx(at="20260329013000+0000", value="3")),
     )
     [rows] = readings(found).values()
@@ -215,7 +215,7 @@ def test_a_transfer_begins_and_ends_a_stay(tmp_path: Path) -> None:
     assert {event["date_admission"] for event in found} == {"2026-11-27"}
 
 
-def test_a_merge_moves_all_readings_and_later_ones_too(tmp_path: Path) -> None:
+def test_a_merge_moves_all_readings_including_later_ones(tmp_path: Path) -> None:
     found = after(
         tmp_path / "log",
         adt("A01"),

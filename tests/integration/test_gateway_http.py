@@ -180,7 +180,7 @@ def test_a_page_of_another_site_cannot_send_messages(
         async with gateway(tmp_path / "log") as running:
             found = []
             for path in ("/messages", "/fhir"):
-                # A form or a text of a page, for which the browser asks no permission.
+                # A form or a text of a page, which the browser sends without asking the server.
                 data = json.dumps(READING)
                 plain = {"Content-Type": "text/plain"} | headers
                 async with running.http.post(
@@ -212,7 +212,7 @@ TEXT = json.dumps(OBSERVATION).encode()
         ("/fhir", b"no gzip", "deflate", 400),
         ("/fhir/Observation", TEXT, "gzip", 400),
         ("/messages", zlib.compress(b"[" + b" " * 100_000_000 + b"]"), "deflate", 413),
-        # Members that the types do not know are not checked by their decoder.
+        # The decoder does not check unknown members.
         ("/fhir/Observation", TEXT[:-1] + b', "note": "\xff"}', "identity", 400),
         ("/fhir/Observation", TEXT[:-1] + b', "note": "\x01"}', "identity", 400),
         ("/fhir/Observation", TEXT[:-1] + b', "note": ' + b"[" * 20_000 + b"}", "identity", 400),
@@ -227,7 +227,7 @@ def test_a_body_that_cannot_be_read_is_an_error_and_not_stored(
             async with running.http.post(running.url + path, data=body, headers=headers) as answer:
                 found = answer.status
             before = Log(tmp_path / "log").committed
-            # The connection, or a new one, answers.
+            # The server still answers, on this or a new connection.
             return found, before, (await post(running, "/messages", READING))[0]
 
     assert asyncio.run(run()) == (status, 0, 201)

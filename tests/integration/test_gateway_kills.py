@@ -15,7 +15,7 @@ from tests.support.hl7_corpus import corpus
 def test_tables_are_equal_after_kills(tmp_path: Path) -> None:
     outcome = run(12, tmp_path, seed=1)
     assert outcome.equal
-    assert outcome.kills > 2  # a fast sender is done before the last one
+    assert outcome.kills > 2  # a fast sender ends before the last kill
 
 
 def test_a_log_whose_last_writes_are_lost_holds_the_first_messages(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_a_log_whose_last_writes_are_lost_holds_the_first_messages(tmp_path: Pat
 
     async def fill() -> None:
         async with gateway(log) as running:
-            for message in corpus():  # each in a transaction of its own
+            for message in corpus():  # each message in its own transaction
                 assert await send_all(running.mllp, [message]) == ["AA"]
             for suffix in ("", "-wal"):
                 shutil.copy(f"{log}{suffix}", f"{tmp_path}/lost{suffix}")

@@ -1,4 +1,5 @@
-"""Merges and cancelled admissions of patients with many readings: others are served in between."""
+"""Merges and cancelled admissions of patients with many readings, while other senders are
+served."""
 
 import asyncio
 import sqlite3
@@ -80,7 +81,7 @@ def test_a_merge_continues_after_a_restart(tmp_path: Path) -> None:
 def test_messages_during_a_merge_have_the_same_result_as_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Repeats, corrections, withdrawals, a second merge and a cancelled admission."""
+    """Sends repeats, corrections, withdrawals, a second merge and a cancelled admission."""
     number, at = MANY // 100 - 1, "20261127103000"
     order = f"OBR|1||P5{number}"
     last = [obx(value=str(n), n=n, at=at[:10] + f"{number:02}00") for n in range(100)]
@@ -104,7 +105,7 @@ def test_messages_during_a_merge_have_the_same_result_as_after_it(
 
     during = asyncio.run(run("during", *messages))
     cancelled = asyncio.run(run("during_2", *messages, *cancel))
-    monkeypatch.setattr(pending, "AT_ONCE", 10**9)  # each task within its message
+    monkeypatch.setattr(pending, "AT_ONCE", 10**9)  # each task is complete within its message
     assert during == asyncio.run(run("after", *messages))
     assert len(during) == MANY
     assert cancelled == asyncio.run(run("after_2", *messages, *cancel))

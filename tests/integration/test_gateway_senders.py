@@ -1,4 +1,4 @@
-"""Public senders, unmodified, and a real gateway. Others: tests/support/gateway_senders.mjs."""
+"""Unmodified public senders, and a real gateway. Others: tests/support/gateway_senders.mjs."""
 
 import asyncio
 import sys

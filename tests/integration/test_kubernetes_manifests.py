@@ -1,4 +1,5 @@
-"""deploy/kubernetes: valid for current clusters, and the same services as in docker-compose.yml."""
+"""deploy/kubernetes is valid for current clusters, and has the same services as
+docker-compose.yml."""
 
 import json
 import os
@@ -20,7 +21,7 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.35", "1.36", "1.37")
 OVERLAYS = ["base", *(f"overlays/{path.name}" for path in (KUBERNETES / "overlays").iterdir())]
 COMPONENTS = [path.name for path in (KUBERNETES / "components").iterdir()]
-# Of operators, whose schemas are not Kubernetes' own.
+# Resources of operators, whose schemas are not part of Kubernetes.
 CUSTOM = {"ScaledObject", "PodMonitor", "PrometheusRule"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -63,7 +64,7 @@ def with_component(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 @pytest.fixture(scope="module")
 def resources(with_component: Callable[[str], Resources]) -> Resources:
-    """All services, the gateway too."""
+    """All services, including the gateway."""
     return with_component("gateway") | kustomize(KUBERNETES / "base")
 
 
@@ -75,7 +76,7 @@ def validate(resources: Resources) -> None:
 
 @cache
 def validate_once(text: str) -> None:
-    """A resource of several kustomizations is the same in most, and a check takes 0.1 s."""
+    """Cached, because most kustomizations share resources, and a check takes 0.1 s."""
     for version in VERSIONS:
         kubernetes_validate.validate(json.loads(text), version, strict=True)
 
@@ -111,7 +112,7 @@ def container_of(resources: Resources, service: str) -> Any:
 
 
 def by_default(value: str) -> str:
-    """The text of compose when nothing is set."""
+    """The value in compose if no variable is set."""
     return re.sub(r"\$\{\w+(?::?([-+])([^}]*))?\}", lambda m: m[2] if m[1] == "-" else "", value)
 
 
@@ -214,7 +215,7 @@ def test_a_service_is_as_confined_as_in_compose(service: str, resources: Resourc
 
 
 def test_every_pod_is_closed_and_has_an_opening_for_each_client(resources: Resources) -> None:
-    """Each address in a setting is a Service whose policy lets this client in."""
+    """Each address in a setting is a Service whose policy admits this client."""
     policies = {name: item["spec"] for (kind, name), item in resources.items() if kind == POLICY}
     everything = {"matchLabels": {"app.kubernetes.io/part-of": "icu-stream"}}
     assert policies["cell"]["podSelector"] == everything

@@ -18,7 +18,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Tool:
-    """A tool that works on its leased partitions and ends its jobs within a round."""
+    """A tool that works on its leased partitions; its jobs end within a round."""
 
     def __init__(self, redis: Any) -> None:
         self.leases = Leases(redis)

@@ -58,7 +58,7 @@ def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file with one user, ada."""
+    """A user file with one user, ada."""
     return with_user(tmp_path / "login.sqlite")
 
 
@@ -328,7 +328,7 @@ def test_a_form_that_cannot_be_read_is_an_error(
     "address",
     ["//example.org", "https://example.org", "/\\example.org", "\\/example.org", "/a\r\nX: y", ""],
 )
-def test_log_in_goes_on_to_this_site_only(file: Path, address: str) -> None:
+def test_log_in_redirects_to_this_site_only(file: Path, address: str) -> None:
     async def question(client: Client) -> Any:
         return await log_in(client, next=address)
 
@@ -404,7 +404,7 @@ def test_nobody_passes_while_nothing_can_be_recorded(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "passes"), [("", False), ("/run/key", True)])
-def test_a_program_with_a_token_passes_where_tokens_are_checked(
+def test_a_program_with_a_token_passes_if_tokens_are_checked(
     file: Path, key: str, passes: bool
 ) -> None:
     async def question(client: Client) -> list[int]:
@@ -422,7 +422,7 @@ def test_a_program_with_a_token_passes_where_tokens_are_checked(
 
 
 async def oauth2_proxy(request: web.Request) -> web.Response:
-    """As oauth2-proxy with --set-xauthrequest answers."""
+    """Answers like oauth2-proxy with --set-xauthrequest."""
     cookie = request.headers.get("Cookie", "")
     assert "Authorization" not in request.headers
     if cookie == "_oauth2_proxy=ada":
@@ -472,10 +472,10 @@ def test_an_oidc_proxy_decides_instead_of_the_file(file: Path) -> None:
         ({"LOGIN": "on", "OIDC_PROXY": "http://oauth2-proxy:4180"}, False),
     ],
 )
-def test_it_does_not_start_without_users_once_published(
+def test_login_does_not_start_without_users_if_published(
     tmp_path: Path, settings: dict[str, str], refused: bool
 ) -> None:
-    # A port in use also ends the program, with another reason.
+    # A used port also ends the program, but with another reason.
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run(LOGIN_FILE=str(tmp_path / "new.sqlite"), LOGIN_PORT=port, **settings)
@@ -510,7 +510,7 @@ def test_passwords_are_stored_as_argon2_in_a_private_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("module", [login.app, login.passwords, login.settings])
-def test_the_examples_in_docstrings_are_true(module: Any) -> None:
+def test_docstring_examples_pass(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted
     assert not found.failed

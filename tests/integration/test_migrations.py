@@ -104,7 +104,7 @@ def shape(url: str) -> list[Any]:
 
 
 def without_features(before: Rows, names: dict[str, str]) -> Rows:
-    """The same rows; features are written in another way since version 3."""
+    """The rows with features in the format that is used since version 5."""
     place = names["predictions"].split(", ").index("`features`")
     predictions = [(*row[:place], *row[place + 1 :]) for row in before["predictions"]]
     return before | {"predictions": predictions}
@@ -201,7 +201,7 @@ def test_features_that_the_model_no_longer_reads_keep_their_names(
     assert [json.loads(text) for (text,) in kept] == [json.loads(row[7]) for row in predicted]
     shown = rows(url, f"SELECT {VALUES}")
     assert sorted(shown, key=str) == [row for row in values(before) if row[2] == "risk shadow"]
-    # Nobody could ask the model with these features.
+    # The model could not be asked with these features.
     assert rows(url, "SELECT 1 FROM pending") == []
     reasons = rows(url, "SELECT DISTINCT reason FROM predictions WHERE seq IN (8, 10)")
     assert {reason for (reason,) in reasons} == {None, "the model reads other features now"}

@@ -1,4 +1,4 @@
-"""The tool's requests for predictions: to our model API, and to servers that know less."""
+"""The tool's requests for predictions, to our model API and to servers with fewer features."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ ROWS = [[63.0, 80.5, None], [71.0, None, 96.0]]
 
 
 class Server(ThreadingHTTPServer):
-    """A model API that answers each path as `answers` says, and notes what it was asked."""
+    """A model API that answers each path from `answers`, and records the requests."""
 
     def __init__(self, answers: dict[str, tuple[int, bytes]]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -79,7 +79,7 @@ def inferred(*probabilities: float, model: str = "m") -> dict[str, object]:
 
 
 @pytest.mark.parametrize("ref", ["icu-mortality/1", "formula/1"])
-def test_our_model_api_answers_as_the_model_does(ref: str, tmp_path: Path) -> None:
+def test_our_model_api_gives_the_models_answers(ref: str, tmp_path: Path) -> None:
     folder = ROOT / "models" / ref
     golden = json.loads((folder / "golden.json").read_text())
     declared = json.loads((folder / "manifest.json").read_text())["features"]
@@ -131,7 +131,7 @@ def test_an_answer_that_does_not_fit_leaves_predictions_pending(
         client.predict(MODEL, ROWS)
 
 
-def test_a_model_that_is_missing_everywhere_is_asked_in_binary_again() -> None:
+def test_a_model_that_is_missing_everywhere_is_requested_in_binary_again() -> None:
     with serving() as (server, client):
         with pytest.raises(ModelUnavailable):
             client.predict(MODEL, ROWS)
@@ -139,7 +139,7 @@ def test_a_model_that_is_missing_everywhere_is_asked_in_binary_again() -> None:
         assert client.predict(MODEL, ROWS[:1]) == [1.0]
 
 
-def test_refused_rows_raise() -> None:
+def test_invalid_rows_raise() -> None:
     with serving(v2=(400, {})) as (_, client), pytest.raises(InvalidRows):
         client.predict(MODEL, ROWS)
 

@@ -227,7 +227,7 @@ def test_without_a_version_the_one_in_use_or_the_newest_answers(
 
 
 def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: Path) -> None:
-    """Swaps the champion back and forth under load; each answer must come from one model only."""
+    """Changes the champion back and forth under load; each answer must come from one model only."""
     rows = [{"age": 50.0}] * 50
     expected = {"1": 1 / (1 + 2.718281828459045**1.5), "2": 1 / (1 + 2.718281828459045**2.5)}
     run(models, state, "promote plain 1")

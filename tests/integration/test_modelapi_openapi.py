@@ -28,7 +28,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.server_close()
 
 
-def test_the_description_is_true(url: str, tmp_path: Path) -> None:
+def test_the_api_matches_its_description(url: str, tmp_path: Path) -> None:
     """schemathesis finds no answer that violates the description."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
     limits = ["--max-examples", "5", "--generation-database", "none", "--seed", "1"]

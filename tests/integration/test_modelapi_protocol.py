@@ -161,7 +161,7 @@ class TestTritonClient:
         self, url: str, client: triton.InferenceServerClient
     ) -> None:
         def ready() -> set[bool]:
-            # Each connection is new, so that both workers are among them.
+            # Each connection is new, so that both workers answer.
             return {fetch(f"{url}/v2/models/qsofa/ready")[0] == 200 for _ in range(20)}
 
         assert ready() == {True}
@@ -205,7 +205,7 @@ def test_statistics_count_over_all_workers(url: str) -> None:
 
 
 class TestMLServerTypes:
-    def test_our_responses_parse(self, flask: FlaskClient) -> None:
+    def test_a_third_party_client_parses_our_responses(self, flask: FlaskClient) -> None:
         answers = {
             "/v2": types.MetadataServerResponse,
             "/v2/models/formula": types.MetadataModelResponse,
@@ -219,7 +219,7 @@ class TestMLServerTypes:
         )
         assert {item.state for item in index.root} == {"READY"}
 
-    def test_their_requests_are_answered(self, flask: FlaskClient) -> None:
+    def test_requests_of_a_third_party_client_are_answered(self, flask: FlaskClient) -> None:
         request = types.InferenceRequest(
             id="7",
             inputs=[
@@ -295,7 +295,7 @@ def test_a_tensor_that_does_not_fit_is_an_error_of_that_tensor(
 
 
 def refused(flask: FlaskClient, asked: Any, field: str) -> None:
-    # The standard library's way to write infinity and NaN, which is not JSON's.
+    # The standard library writes infinity and NaN like this, which is not valid JSON.
     answer = flask.post("/v2/models/formula/infer", data=json.dumps(asked))
     assert answer.status_code == 400
     assert answer.content_type == "application/problem+json"
@@ -395,7 +395,7 @@ def test_the_decompressed_size_is_limited(flask: FlaskClient) -> None:
     assert answer.status_code == 413
 
 
-def test_the_shipped_models_all_answer(tmp_path: Path) -> None:
+def test_all_shipped_models_answer(tmp_path: Path) -> None:
     flask = create_app(Settings(MODELS, tmp_path / "s.sqlite")).test_client()
     for golden in MODELS.glob("*/*/golden.json"):
         first = json.loads(golden.read_text())[0]

@@ -48,7 +48,7 @@ def run(models: Path, url: str, line: str) -> str:
 
 
 class InTurns:
-    """A client of both replicas, as a tool behind a load balancer."""
+    """A client of both replicas, like a tool behind a load balancer."""
 
     def __init__(self, urls: list[str]) -> None:
         self._clients = itertools.cycle([ModelClient(url, 5.0) for url in urls])
@@ -62,7 +62,7 @@ def test_a_promotion_and_a_rollback_reach_both_replicas_and_never_flip(
 ) -> None:
     database = connect(new_database("sqlite"))
     database.create_tables()
-    database.close()  # SQLite: the other thread opens it again
+    database.close()  # SQLite connections belong to one thread, so the other thread opens its own
     seen: list[str] = []
     answers: list[Any] = []
     stop = threading.Event()
@@ -121,7 +121,7 @@ def test_a_promotion_and_a_rollback_reach_both_replicas_and_never_flip(
 
 
 def champions(replicas: list[str]) -> set[str]:
-    """The champion's version, asked so often that each worker of each replica has answered."""
+    """The champion's version, requested so often that each worker of each replica has answered."""
     return {
         fetch(f"{url}/api/model")[1]["champion"]["version"] for url in replicas for _ in range(20)
     }

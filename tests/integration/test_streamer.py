@@ -40,7 +40,8 @@ ODD_NAMES = ["blood_pressure", 'say "ah"', "back\\slash", "température", "line\
 
 
 def rows(count: int) -> Iterator[dict[str, str]]:
-    """Messages of five stays: one without age, one without discharge; each 7th is a discharge."""
+    """Messages of five stays, one without age and one without discharge; each 7th message is a
+    discharge."""
     for number in range(count):
         pat_id = number % 5
         row = {
@@ -82,7 +83,7 @@ def write_all_data(folder: Path, count: int, every: int = 10) -> str:
 
 
 def expected_messages(folder: Path, mode: str) -> list[dict[str, Any]]:
-    """The messages that all_data.csv must give in a mode, read with the csv module."""
+    """The expected messages of all_data.csv in a mode, read with the csv module."""
     messages = []
     with (folder / "all_data.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter=";", quoting=csv.QUOTE_NONE):
@@ -308,7 +309,7 @@ class TestSubscribers:
         assert sum("disconnected after" in line for line in told) == 4
         assert all(record.levelname == "INFO" for record in caplog.records)
 
-    def test_are_disconnected_at_shutdown(self) -> None:
+    def test_subscribers_are_disconnected_at_shutdown(self) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             response = await self.follow(client, 1)
             assert client.app is not None
@@ -461,7 +462,7 @@ class TestPace:
 
     def test_no_drift_after_a_reader_paused(self, tmp_path: Path) -> None:
         writes = self.sent(tmp_path, 10, 500, pauses={100: 20.0})
-        assert max(text.count("id: ") for _, text in writes) > 50  # the overdue ones, at once
+        assert max(text.count("id: ") for _, text in writes) > 50  # the overdue messages, at once
         assert writes[-1][0] == pytest.approx(49.9, abs=0.01)
 
     def test_a_comment_breaks_long_silence(self, tmp_path: Path) -> None:
@@ -563,7 +564,7 @@ class TestProgram:
     def test_stops_at_once_while_preparing(self, tmp_path: Path) -> None:
         write_inputs(tmp_path)
         (tmp_path / "signal.csv").unlink()
-        os.mkfifo(tmp_path / "signal.csv")  # reading it blocks forever
+        os.mkfifo(tmp_path / "signal.csv")  # reading this pipe blocks forever
         with hospital(PATIENT_DATA=str(tmp_path)) as process:
             url = address(process)
             with pytest.raises(urllib.error.HTTPError, match="503") as refused:
@@ -599,7 +600,7 @@ class TestProgram:
             assert told.count("WARNING aiohttp.server: malformed request from 127.0.0.1") == 2
             assert "Traceback" not in told
 
-    def test_stays_small(self, tmp_path: Path) -> None:
+    def test_memory_stays_small(self, tmp_path: Path) -> None:
         write_inputs(tmp_path, readings=300_000)
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0") as process:
             url = address(process)
@@ -611,7 +612,7 @@ class TestProgram:
             peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
             assert int(peak.split()[1]) < 60_000  # kB
 
-    def test_writes_a_synthetic_ward_where_there_is_no_data(self, tmp_path: Path) -> None:
+    def test_writes_a_synthetic_ward_if_there_are_no_data(self, tmp_path: Path) -> None:
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0") as process:
             url = address(process)
             read_until(process, f"no CSVs in {tmp_path}: writing a synthetic ward to {tmp_path}")
@@ -650,7 +651,7 @@ class TestProgram:
         assert name in line
         assert [path.name for path in tmp_path.iterdir()] == [name]
 
-    def test_data_in_place_of_a_synthetic_ward_are_not_called_synthetic(
+    def test_data_that_replace_a_synthetic_ward_are_not_marked_as_synthetic(
         self, tmp_path: Path
     ) -> None:
         write_ward(tmp_path, patients=2, days=1, seed=1)

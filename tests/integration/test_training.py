@@ -121,7 +121,8 @@ reports = "{out}/reports"
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """One thread, because in parallel test processes spinning threads take ten times as long."""
+    """Limits OpenMP to one thread, because in parallel test processes spinning threads take ten
+    times as long."""
     with threadpool_limits(1):
         yield
 
@@ -194,7 +195,9 @@ class TestRows:
         # The stay ends at hour 30, so its last reading before hour 40 is that of hour 30.
         assert set(sample(stream, (30,), (40,)).unique()) == {30}
 
-    def test_no_row_changes_with_the_future(self, stream: Stream, outcomes: pd.DataFrame) -> None:
+    def test_rows_do_not_depend_on_later_readings(
+        self, stream: Stream, outcomes: pd.DataFrame
+    ) -> None:
         hours = sample(stream, (8,))
         rows = assemble(stream, outcomes, DIED, PRESSURES, hours)
         early = stream.readings[stream.elapsed_hours < 8]
@@ -251,7 +254,7 @@ class TestRows:
 
 
 class TestSplit:
-    def test_by_time_is_also_by_patient(self, rows: Rows) -> None:
+    def test_a_split_by_time_separates_patients_too(self, rows: Rows) -> None:
         past, now = split(rows, Split(by="time", test_share=0.4))
         assert past.about["date_admission"].max() < now.about["date_admission"].min()
         assert not set(past.patients) & set(now.patients)
@@ -281,7 +284,9 @@ class TestFigures:
         draw = np.random.default_rng(1)
         truth = draw.normal(-1.5, 1.2, 900)
         y = (draw.random(900) < 1 / (1 + np.exp(-truth))).astype(np.int64)
-        p = np.round(1 / (1 + np.exp(-(0.5 + 2 * truth))), 2)  # with ties, too extreme, too high
+        p = np.round(
+            1 / (1 + np.exp(-(0.5 + 2 * truth))), 2
+        )  # has ties, and is too extreme and too high
         return Scores(y, p, np.arange(900) // 3, draw.uniform(0.5, 2, 900))
 
     def test_ranking_equals_scikit_learn(self, scores: Scores) -> None:
@@ -355,7 +360,7 @@ class TestFigures:
 
 class TestModels:
     @pytest.mark.parametrize("kind", ["logistic", "boosting", "blend"])
-    def test_learns_is_calibrated_and_repeats_itself(self, kind: str, rows: Rows) -> None:
+    def test_it_learns_is_calibrated_and_is_reproducible(self, kind: str, rows: Rows) -> None:
         past, now = split(rows, Split(by="cohort", train=("a",), test=("b",)))
         settings = Model(name="m", title="M", kind=kind, seed=3, trees=SMALL)  # type: ignore[arg-type]
         model = models.fit(settings, past, PRESSURES)

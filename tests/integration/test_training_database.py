@@ -85,7 +85,7 @@ def url(
     from_files: Stream,
     new_database: Callable[[str], str],
 ) -> str:
-    """A database in which the tool's code has stored the ward in live mode, and later another
+    """A database in which the tool's code has stored the ward in live mode, and then another
     stream.
     """
     found = new_database(request.param)
@@ -283,7 +283,9 @@ def test_a_read_is_one_snapshot_while_the_tool_stores(url: str) -> None:
 
 
 class TestComplaints:
-    def test_of_a_database_without_tables_or_streams(self, tmp_path: Path, ward: Path) -> None:
+    def test_a_database_without_tables_or_streams_is_an_error(
+        self, tmp_path: Path, ward: Path
+    ) -> None:
         found = f"sqlite:///{tmp_path}/icu.sqlite"
         with pytest.raises(DataError, match=r"^sqlite:\S+icu\.sqlite: .*unable to open"):
             read_stream(Data(folder=ward, database=found))
@@ -297,7 +299,7 @@ class TestComplaints:
         with pytest.raises(DataError, match=r"icu\.sqlite: no stream is stored$"):
             read_stream(Data(folder=ward, database=found))
 
-    def test_of_missing_tables(self, mariadb_server: int) -> None:
+    def test_missing_tables_are_an_error(self, mariadb_server: int) -> None:
         with pytest.raises(DatabaseFailure, match="the pipeline's tables are not in this"):
             database.read(f"mysql://root@127.0.0.1:{mariadb_server}/mysql")
         with pytest.raises(DatabaseFailure, match="Unknown database 'none'"):
@@ -312,17 +314,19 @@ class TestComplaints:
             ("", "^data.database: environment, but DATABASE_URL is not set$"),
         ],
     )
-    def test_of_an_address_without_revealing_the_password(self, url: str, complaint: str) -> None:
+    def test_an_error_of_the_address_does_not_reveal_the_password(
+        self, url: str, complaint: str
+    ) -> None:
         with pytest.raises(DatabaseFailure, match=complaint) as error:
             database.read("environment", environ={"DATABASE_URL": url})
         assert "secret" not in str(error.value)
         assert "\n" not in str(error.value)
 
-    def test_of_a_missing_password_file(self) -> None:
+    def test_a_missing_password_file_is_an_error(self) -> None:
         with pytest.raises(DatabaseFailure, match=r"^DATABASE_PASSWORD_FILE=/no/such: "):
             database.read("mysql://h/x", environ={"DATABASE_PASSWORD_FILE": "/no/such"})
 
-    def test_of_a_folder_without_outcomes(self, tmp_path: Path) -> None:
+    def test_a_folder_without_outcomes_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"outcome\.csv"):
             outcome_file.read(tmp_path, DIED)
 

@@ -190,8 +190,8 @@ class TestTimedLabels:
         line = judge(question, predict, test, "constant", {}).headline[2]
         assert line.figures["prevalence"].value == pytest.approx(truth)
 
-    def test_utility_is_that_of_the_challenge(self) -> None:
-        """Computed by hand from Reyna et al. 2020, figure 2."""
+    def test_utility_equals_that_of_the_challenge(self) -> None:
+        """The expected values are computed by hand from Reyna et al. 2020, figure 2."""
         after = np.array([-20.0, -12, -9, -6, 0, 3, 4, np.nan, np.nan])
         alarm = np.array([True, True, True, True, True, True, True, True, False])
         expected = [-0.05, 0, 0.5, 1, 1 / 3, 0, 0, -0.05, 0]

@@ -26,7 +26,7 @@ from wire.keys import DECLARATION, STORE_JOB, batch_key
 
 pytestmark = pytest.mark.timeout(90)
 QUEUE = "rq:queue:tool-0"
-# A module whose import, and whose function, leave a file behind.
+# A module that writes a file when it is imported, and when its function is called.
 EVIL = """
 import pathlib
 MARK = pathlib.Path(__file__).with_name("executed")
@@ -127,7 +127,7 @@ def tool(redis: Any, tmp_path: Path) -> Iterator[Tool]:
 
 
 def call(function: object, *arguments: object, instance: object = None) -> bytes:
-    """A job's data as RQ writes it with its JSON serializer."""
+    """A job's data as RQ's JSON serializer writes it."""
     return json.dumps([function, instance, arguments, {}]).encode()
 
 
@@ -177,7 +177,7 @@ def test_a_damaged_job_does_not_stop_the_worker(tool: Tool) -> None:
     tool.put("empty-0-1-1", b"")
     tool.redis.set("rq:job:text-0-1-1", "not a hash")
     tool.redis.rpush(QUEUE, "text-0-1-1", "lost-0-1-1", b"\xff\xfe", "a b", "a:b", "")
-    # As left by a worker that was killed with them.
+    # The jobs that a killed worker leaves.
     tool.redis.rpush(f"{QUEUE}:intermediate", "somebody-else", b"\xff", "a b", "origin-0-1-1")
     tool.redis.zadd("rq:wip:tool-0", {"stranger:1": 2e9, b"\xff:1": 2e9})
     tool.store(message(90.0), after=1)

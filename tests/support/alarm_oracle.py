@@ -1,6 +1,5 @@
-"""The alarms that follow from the predictions in a database, computed with pandas.
-
-Uses no code of the services, and of a model's rule only the JSON in table `models`.
+"""Computes the alarms from the predictions in a database with pandas. Uses no code of the services;
+the rules are the JSON in table `models`.
 """
 
 import json
@@ -28,7 +27,7 @@ def check(database_url: str) -> str:
 
 
 def expected(database_url: str) -> pd.DataFrame:
-    """The events of all alarms: COLUMNS."""
+    """The events of all alarms, with the columns COLUMNS."""
     events = []
     for row in table(database_url, "models", "alarm IS NOT NULL").itertuples():
         events += _events(database_url, row.model, row.version, json.loads(row.alarm))

@@ -36,7 +36,7 @@ class Client:
 
 
 def message(value: object = 80.0, **other: Any) -> bytes:
-    """A reading; version 1 unless `other` has a minute."""
+    """A reading, as a message of version 1 unless `other` has a minute."""
     found = {
         "type": "reading",
         **STAY,
@@ -70,5 +70,5 @@ def handler_of(
 
 
 def remember(database: Database, declaration: Declaration) -> None:
-    """Stores the models, as the background process does before a worker reads of them."""
+    """Stores the models, as the background process does before a worker reads them."""
     database.remember_models(model_rows(declaration))

@@ -1,7 +1,7 @@
 """The pipeline on a cluster of three nodes, each a container that can be killed.
 
-CLUSTER names the program that sets the cluster up: `up`, `push IMAGE…`, `node N`. A `kubectl` for
-the cluster lies beside it.
+CLUSTER names a program with the commands `up`, `push IMAGE…` and `node N`, which create and control
+the cluster. A `kubectl` for the cluster is in the same folder.
 """
 
 import base64
@@ -40,7 +40,7 @@ def run(*command: str | Path, given: str | None = None, timeout: float = 300) ->
 
 
 class Cluster:
-    """One cell in a namespace of its own, deleted at the end."""
+    """One cell in its own namespace, which is deleted at the end."""
 
     def __init__(self, program: Path, patient_data: Path) -> None:
         self._program = program
@@ -65,7 +65,7 @@ class Cluster:
         return run(self._kubectl, "-n", NAMESPACE, *arguments, given=given)
 
     def succeeds(self, *arguments: str) -> bool:
-        """Whether a kubectl command does; it may fail while a node is gone."""
+        """Whether a kubectl command succeeds; it may fail while a node is down."""
         command = (self._kubectl, "-n", NAMESPACE, *arguments)
         return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
 
@@ -91,15 +91,15 @@ class Cluster:
         run("docker", "cp", self._patient_data, f"{node}:/data/patient_data")
         run("docker", "exec", node, "chmod", "-R", "a+rX", "/data/patient_data")
 
-    # Nodes and pods.
+    # Nodes and pods of the cluster.
 
     def kill_node(self, node: str) -> None:
-        """As when its power fails."""
+        """Kills a node, as a power failure does."""
         run("docker", "kill", f"icu-{node}")
 
     def start_node(self, node: str) -> None:
         command = (self._program, "node", node.removeprefix("k"))
-        # After a power failure the node's own engine may take itself for a stale one, and exit.
+        # After a power failure, the node's own engine may find its stale pid file, and exit.
         for _ in range(4):
             if subprocess.run(command, capture_output=True, timeout=300).returncode == 0:
                 return
@@ -110,7 +110,7 @@ class Cluster:
         return sorted({pod["spec"]["nodeName"] for pod in self.ready(service)} - {FIRST})
 
     def ready(self, service: str) -> list[Any]:
-        """The service's pods that are ready and are not being ended."""
+        """The service's pods that are ready and not terminating."""
         selector = f"app.kubernetes.io/name={service}"
         pods = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
         return [
@@ -124,7 +124,7 @@ class Cluster:
         ]
 
     def wait(self, reached: Callable[[], bool], seconds: float = 900) -> float:
-        """Returns the seconds that it took."""
+        """Waits until the condition is true; returns the seconds that it took."""
         start = time.monotonic()
         while not reached():
             if time.monotonic() > start + seconds:
@@ -136,7 +136,7 @@ class Cluster:
         logs = ("logs", "--tail=8", "--prefix", "-l", "app.kubernetes.io/part-of=icu-stream")
         return self.kubectl("get", "pods", "-o", "wide") + self.kubectl(*logs)
 
-    # Redis and database, at ports of the first node.
+    # The addresses of Redis and database, at ports of the first node.
 
     def _password(self, user: str) -> str:
         found = self.kubectl("get", "secret", user, "-o", "jsonpath={.data.password}")

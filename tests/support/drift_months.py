@@ -1,4 +1,4 @@
-"""Months of a ward, resampled from stays, as the drift task sees them."""
+"""Simulates months of a ward for the drift task, resampled from stays."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +28,8 @@ class WardStay:
 
 @dataclass
 class Month:
-    """Figures outside their band by day. compared: stays with an outcome since the first day."""
+    """The figures outside their band, by day. compared: stays with an outcome since the first
+    day."""
 
     alerts: dict[int, list[Figure]] = field(default_factory=dict)
     compared: dict[int, int] = field(default_factory=dict)
@@ -58,13 +59,13 @@ def stays(
 def months(
     reference: Reference, ward: list[WardStay], number: int, arrivals: int, draw: Generator
 ) -> Iterator[Month]:
-    """Months of DAYS days on which `arrivals` resampled stays begin; each ends with its days."""
+    """Months of DAYS days; on each day `arrivals` resampled stays begin."""
     for _ in range(number):
         yield month(reference, [draw.choice(len(ward), arrivals) for _ in range(DAYS)], ward)
 
 
 def month(reference: Reference, drawn: list[np.ndarray], ward: list[WardStay]) -> Month:
-    """The alerts of one month. The ward is full on the first day, and has no outcome yet."""
+    """The alerts of one month. On the first day the ward is full and has no outcomes."""
     found = Month()
     pairs: list[tuple[float, float]] = []
     longest = max(len(stay.days) for stay in ward)

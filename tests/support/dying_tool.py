@@ -13,7 +13,7 @@ def die(started: Callable[[], None], settings: Settings, *_: object) -> None:
 
 
 if __name__ == "__main__":
-    # From the module, not from __main__: the process imports it by name.
+    # Imported from the module and not from __main__, because the process imports it by name.
     from tests.support.dying_tool import die as importable
 
     setattr(processes, os.environ["DYING"], importable)

@@ -146,7 +146,7 @@ points = Points()
 begin_background = processes.run_in_background
 
 if __name__ == "__main__":
-    # From the module, not from __main__: the processes import it by name.
+    # Imported from the module and not from __main__, because the processes import it by name.
     from tests.support import failing_tool
 
     processes.work = failing_tool.work

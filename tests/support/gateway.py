@@ -34,7 +34,8 @@ def hl7(kind: str, *segments: str, control: str = "1") -> bytes:
 
 
 def oru(*segments: str, control: str = "1", patient: str = "P1", bed: str = "ICU^1^1") -> bytes:
-    """An ORU of one patient; an OBX is given as `8867-4|80|/min` and more fields, or whole."""
+    """An ORU of one patient. Each OBX is `8867-4|80|/min` with optional further fields, or a whole
+    segment."""
     return hl7("ORU^R01", f"PID|||{patient}^^^H^MR", f"PV1||I|{bed}", *segments, control=control)
 
 
@@ -73,7 +74,7 @@ async def gateway(log: Path, **environ: str) -> AsyncIterator[Running]:
 
 
 async def send(port: int, pieces: Iterable[bytes], answers: int) -> list[bytes]:
-    """Writes the pieces one by one; returns this number of answers."""
+    """Writes the pieces one by one; returns `count` answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     frames = FrameReader(1 << 20)
     found: list[bytes] = []
@@ -139,7 +140,7 @@ while True:
 
 
 class Program:
-    """`python -m gateway` in a process of its own. After `kill` it starts again."""
+    """`python -m gateway` in its own process. After `kill` it starts again."""
 
     def __init__(self, log: Path, **environ: str) -> None:
         self.log = log

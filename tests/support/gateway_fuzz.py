@@ -92,7 +92,7 @@ def read(inputs: int, seed: int, log: Path) -> Counter[str]:
 
 
 async def answered(inputs: int, seed: int, log: Path) -> Counter[str]:
-    """Damaged messages to a real gateway, over connections of 100; counts its answers."""
+    """Sends damaged messages to a real gateway, 100 per connection; counts its answers."""
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     async with gateway(log, MESSAGE_MAX="65536") as running:
@@ -105,10 +105,10 @@ async def answered(inputs: int, seed: int, log: Path) -> Counter[str]:
 
 
 def _frames(rng: random.Random, count: int) -> Iterator[bytes]:
-    """Damaged messages in frames that are whole."""
+    """Damaged messages in valid frames."""
     while count:
         content = damaged(rng).replace(b"\x0b", b"").replace(b"\x1c\r", b"")
-        # Without a message in it, a frame is a blank between frames.
+        # A frame without a message counts as white space between frames.
         if content.strip() and b"NE" not in content and b"\rMSH" not in content:
             count -= 1
             yield wrap(content)

@@ -64,7 +64,7 @@ def deliver(port: int, message: bytes) -> float:
 
 
 def messages(count: int) -> list[bytes]:
-    """The corpus, and further readings with corrections."""
+    """The messages of the corpus, and further readings with corrections."""
     more = [
         oru(f"OBR|1||K{n // 2}", obx(value=str(60 + n % 50), at="20261127100000"), control=str(n))
         for n in range(count)
@@ -73,7 +73,7 @@ def messages(count: int) -> list[bytes]:
 
 
 class Outcome(NamedTuple):
-    """unanswered: messages that were on disk, and whose acknowledgement was lost."""
+    """unanswered: messages on disk whose acknowledgement was lost."""
 
     equal: bool
     kills: int
@@ -107,7 +107,7 @@ def run(rounds: int, folder: Path, seed: int) -> Outcome:
     program.stop()
     with closing(sqlite3.connect(killed)) as connection:
         rows = connection.execute("SELECT raw, at FROM received").fetchall()
-    # On disk before the repetition that was acknowledged.
+    # The message was on disk before its acknowledged repetition.
     unanswered = sum(raw in began and at < began[raw] for raw, at in rows)
     return Outcome(tables(folder / "clean.sqlite") == tables(killed), kills, unanswered)
 

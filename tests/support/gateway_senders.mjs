@@ -1,4 +1,4 @@
-// Unmodified clients from npm, sent to a gateway: node senders.mjs MLLP_PORT HTTP_URL
+// Runs unmodified clients from npm against a gateway: node senders.mjs MLLP_PORT HTTP_URL
 import { createRequire } from "node:module";
 const require = createRequire(import.meta.url);
 const [port, url] = [Number(process.argv[2]), process.argv[3]];

@@ -14,7 +14,7 @@ def obx(
     kind: str = "NM",
     n: int = 1,
 ) -> str:
-    """One OBX."""
+    """An OBX segment."""
     return _OBX.format(n=n, kind=kind, code=code, value=value, unit=unit, status=status, at=at)
 
 
@@ -54,7 +54,7 @@ def corpus() -> list[bytes]:
         adt("A04", "P2", "ED^1^1"),
         adt("A02", "P2", "ICU^3^1", "20261127093000"),
         oru(order.format(1), obx()),
-        oru(order.format(1), obx(value="82")),  # another value of the same: a correction
+        oru(order.format(1), obx(value="82")),  # another value is a correction
         oru(order.format(1), obx(value="83", status="C")),
         oru(order.format(2), obx(status="P", value="70", at="20261127101000")),
         oru(order.format(2), obx(status="F", value="70", at="20261127101000"), control="2"),
@@ -81,7 +81,7 @@ def corpus() -> list[bytes]:
         oru(obx(value="1e9999")),
         oru(obx("8310-5^Temp^LN", "98.6", "[degF]")),
         oru(obx("8310-5^Temp^LN", "37.2", "Cel", at="20261127105000")),
-        oru(obx("8310-5^Temp^LN", "37.2", "")),  # no unit: rejected
+        oru(obx("8310-5^Temp^LN", "37.2", "")),  # rejected, because it has no unit
         oru(obx("8310-5^Temp^LN", "37.2", "furlong")),
         oru(obx("8480-6^SBP^LN", "16", "kPa")),
         oru(obx("150021^MDC_PRESS_BLD_NONINV_SYS^MDC", "120", "266016^MDC_DIM_MMHG^MDC")),
@@ -94,7 +94,7 @@ def corpus() -> list[bytes]:
         oru(obx(at="20261127")),  # no hour
         oru("OBR|1||F9|||||20261127110000", obx(at="", value="79")),
         oru(obx(at="20261127120000+0000", value="90")),
-        oru(obx(at="20261025023000", value="91")),  # before the admission
+        oru(obx(at="20261025023000", value="91")),  # rejected, because it is before the admission
         oru(obx(at="20260329023000", value="92")),
         oru(obx(at="20261127113000.1234", value="93"), "NTE|1||note", "ZZZ|own|segment"),
         oru(*[obx(value=str(60 + n), n=n, at=f"202611271200{n:02}") for n in range(1, 11)]),

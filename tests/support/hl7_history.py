@@ -1,6 +1,6 @@
 """Random histories of a ward in HL7, and the final valid readings, computed with pandas.
 
-Uses nothing of the services except the messages sent to them.
+Uses only the sent messages, and no code of the services.
 """
 
 import random
@@ -14,7 +14,7 @@ from tests.support.hl7_corpus import obx
 
 ZONE = "Europe/Berlin"
 CODES = {"heart_rate": ("8867-4^HR^LN", "/min"), "spo2": ("59408-5^SpO2^LN", "%")}
-# Nights of a change to and from daylight saving time.
+# The nights of the changes to and from daylight saving time.
 NIGHTS = ("2026-03-28", "2026-10-24")
 
 

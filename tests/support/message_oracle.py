@@ -1,4 +1,4 @@
-"""The rows that a stream of messages must give, computed with pandas from the messages.
+"""The expected rows of a stream of messages, computed from them with pandas.
 
 Uses no code of the services. `tests.support.oracle` does the same from CSV files.
 """
@@ -100,7 +100,8 @@ class Expected:
         }
 
     def vitals(self) -> list[tuple[Any, ...]]:
-        """(pat_id, date_admission, parameter, n, mean, m2, minimum, maximum, first, last)."""
+        """Rows of (pat_id, date_admission, parameter, n, mean, m2, minimum, maximum, first,
+        last)."""
         found = []
         for key, group in self.readings.groupby([*STAY, "parameter"]):
             ordered = group.sort_values(["measured_at", "seq"])

@@ -1,4 +1,4 @@
-"""Predictions for the CSVs outside the pipeline: scikit-learn on bulk features."""
+"""Computes predictions for the CSVs outside the pipeline, with scikit-learn on bulk features."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def rounded(value: float) -> float:
 
 
 def offline(folder: Path, model: str, version: str) -> pd.Series:
-    """predict_proba of each reading by message number, NaN if a required value is missing."""
+    """The predict_proba of each reading by message number; NaN if a required value is missing."""
     artifact = ROOT / "models" / model / version
     manifest = json.loads((artifact / "manifest.json").read_text())
     features = [Feature.parse(feature["name"]) for feature in manifest["features"]]
@@ -46,7 +46,7 @@ def offline(folder: Path, model: str, version: str) -> pd.Series:
 
 
 def streamed(database: Path, model: str, version: str) -> pd.Series:
-    """The stored probability of each reading by message number, NaN if there is none."""
+    """The stored probability of each reading by message number; NaN if there is none."""
     connection = sqlite3.connect(database)
     rows = connection.execute(
         "SELECT seq, probability FROM predictions WHERE model = ? AND version = ? ORDER BY seq",

@@ -1,4 +1,4 @@
-"""The rows that the tables must have, computed from the CSVs with pandas.
+"""The expected rows of the tables, computed from the CSVs with pandas.
 
 `python -m tests.support.oracle PATIENT_DATA DATABASE_URL live|hindsight` compares all rows of a
 finished replay: readings, stays, vitals and the predictions of the formula. Uses neither code nor

@@ -38,7 +38,7 @@ class Pipeline(Programs):
                 raise
             pytest.skip(str(error))
         try:
-            # The buffer starts last, so that a slow start of the others does not use up the stream.
+            # The buffer starts last, so that the stream does not end while the others start slowly.
             self.start(*(name for name in PROGRAMS if name != "buffer"))
             self.wait(self._declared)
             self.start("buffer")

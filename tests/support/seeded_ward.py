@@ -1,7 +1,7 @@
 """Fills the tables of an SQLite file with a ward, without the pipeline.
 
-Small and plain on purpose: tests of the dashboard say exactly what is stored, and work out
-from the same arguments what a page must show.
+Simple on purpose: tests of the dashboard define exactly the stored rows, and compute the expected
+page from the same arguments.
 """
 
 import json
@@ -34,7 +34,7 @@ def create_tables(url: str) -> None:
 
 
 class Ward:
-    """A database in the making: readings are added as the tool would add them."""
+    """Builds a database; adds readings as the tool does."""
 
     def __init__(self, path: Path, stream: str = STREAM) -> None:
         self.stream = stream
@@ -80,7 +80,7 @@ class Ward:
         waits: bool = False,
         model: str = MODEL,
     ) -> int:
-        """One reading with its prediction, and the statistics moved on. Returns its seq."""
+        """Adds a reading with its prediction and updates the statistics. Returns its seq."""
         self.seq += 1
         day, moment = admitted.date().isoformat(), at.isoformat(" ")
         self.execute(
@@ -133,7 +133,7 @@ class Ward:
 
 @contextmanager
 def ward(path: Path, stream: str = STREAM) -> Iterator[Ward]:
-    """A ward that is closed at the end."""
+    """Opens a ward, and closes it at the end."""
     made = Ward(path, stream)
     try:
         yield made

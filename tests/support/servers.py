@@ -51,7 +51,7 @@ def mysql_server() -> Iterator[int]:
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[Any]:
-    """A client of an empty Redis, with its socket in `folder`."""
+    """A client of an empty Redis, whose socket is in `folder`."""
     try:
         program = executable()
     except NoRedis as error:
@@ -155,7 +155,7 @@ def new_database(kind: str, port: Callable[[str], int], folder: Path) -> str:
 
 
 def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """The rows of a statement, by a connection of the tests' own."""
+    """Runs a statement on a separate connection; returns its rows."""
     connection: Any = sqlite3.connect(sqlite_path(url)) if is_sqlite(url) else connect(url)
     with closing(connection):
         cursor = connection.cursor()

@@ -1,4 +1,4 @@
-"""The alarm rule: worked cases by hand, and the published rule of circEWS."""
+"""The alarm rule, compared with cases worked by hand and with the published rule of circEWS."""
 
 import itertools
 import random
@@ -24,7 +24,7 @@ class TestByHand:
         expected = [("raise", 0), ("clear", 3), ("raise", 5)]
         assert kinds(Policy(at=0.5, clear=0.3), path) == expected
 
-    def test_persistence_waits_and_begins_again_below_the_threshold(self) -> None:
+    def test_persistence_waits_and_starts_again_below_the_threshold(self) -> None:
         path = [(0, 0.6), (1, 0.6), (2, 0.4), (3, 0.6), (4, 0.6), (5, 0.6)]
         assert kinds(Policy(at=0.5, for_hours=2), path) == [("raise", 5)]
 
@@ -33,7 +33,7 @@ class TestByHand:
         expected = [("raise", 0), ("clear", 1), ("raise", 4)]
         assert kinds(Policy(at=0.5, silence_hours=4), path) == expected
 
-    def test_a_standing_alarm_rings_again(self) -> None:
+    def test_an_active_alarm_rings_again(self) -> None:
         path = [(float(hour), 0.6) for hour in range(10)]
         expected = [("raise", 0), ("again", 4), ("again", 8)]
         assert kinds(Policy(at=0.5, again_hours=4), path) == expected
@@ -78,7 +78,7 @@ class TestByHand:
         assert event is not None
         assert event.kind == "raise"
 
-    def test_a_discharge_without_an_alarm_is_no_event(self) -> None:
+    def test_a_discharge_without_an_alarm_gives_no_event(self) -> None:
         assert discharge(State(), 1, 2.0) == (State(clock=2.0), None)
 
     def test_an_acknowledgement_without_an_alarm_changes_nothing(self) -> None:
@@ -105,7 +105,8 @@ def test_an_invalid_policy_is_rejected(policy: dict[str, object]) -> None:
 
 
 def circews(path: list[tuple[int, float]], threshold: float, silence: float) -> list[int]:
-    """Times of alarms in minutes, as published: at or above the threshold, with a silence after.
+    """Times of alarms in minutes by the published rule: at or above the threshold, with a silence
+    afterwards.
 
     Hyland et al. 2020, Methods, "Alarm system": an alarm at each time point whose score reaches the
     threshold, unless another one was triggered in the silencing period before it.

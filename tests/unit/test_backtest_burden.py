@@ -1,4 +1,4 @@
-"""Figures of merit of alarms, each against a case worked by hand."""
+"""Figures of merit of alarms, each compared with a case worked by hand."""
 
 import math
 
@@ -32,7 +32,7 @@ class TestByHand:
     def test_an_event_is_detected_only_in_the_window(self) -> None:
         early = path([0.6] + [0.1] * 11, event=True, event_at=12.0)  # 12 hours before
         right = path([0.1] * 6 + [0.6, 0.1], event=True, event_at=10.0)  # 4 hours before
-        late = path([0.1] * 10 + [0.6], event=True, event_at=10.0)  # at the event
+        late = path([0.1] * 10 + [0.6], event=True, event_at=10.0)  # the alarm is at the event
         found = burden([early, right, late], POLICY)
         assert (found.events, found.detected, found.alarms, found.true_alarms) == (3, 1, 3, 1)
         assert found.sensitivity == pytest.approx(1 / 3)
@@ -61,7 +61,7 @@ class TestByHand:
         assert found.ppv == pytest.approx(2 / 3)
         assert found.lead_hours == ()
 
-    def test_nothing_to_count_is_nan(self) -> None:
+    def test_a_share_without_a_denominator_is_nan(self) -> None:
         found = burden([], POLICY)
         for value in (found.per_patient_day, found.sensitivity, found.ppv, found.nne):
             assert math.isnan(value)
@@ -92,13 +92,13 @@ def test_the_alarms_of_all_stays_are_those_of_the_rule_on_each(seed: int) -> Non
         assert rung == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_curve_has_the_policy_at_each_threshold() -> None:
+def test_a_curve_applies_the_policy_at_each_threshold() -> None:
     stays = [path([0.9], event=True, event_at=4.0), path([0.7]), path([0.3])]
     found = curve(stays, POLICY, [0.8, 0.6, 0.2])
     assert [(point.alarms, point.sensitivity) for point in found] == [(1, 1), (2, 1), (3, 1)]
 
 
-def test_thresholds_fall_from_the_highest_probability() -> None:
+def test_thresholds_descend_from_the_highest_probability() -> None:
     draw = np.random.default_rng(3)
     stays = [path(draw.random(5).tolist()) for _ in range(200)]
     found = thresholds(stays, 20)

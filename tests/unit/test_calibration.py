@@ -1,4 +1,5 @@
-"""Calibration figures against scikit-learn, where an earlier version diverged, and at the edges."""
+"""Calibration figures compared with scikit-learn, also where an earlier version diverged, and in
+edge cases."""
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ FIGURES = ("calibration_slope", "calibration_intercept")
 
 
 def draw_outcomes(shift: float, slope: float, rows: int = 4000, seed: int = 0) -> Scores:
-    """Predictions of log odds z where the truth is `shift + slope * z`."""
+    """Predictions with log odds z and true log odds `shift + slope * z`."""
     draw = np.random.default_rng(seed)
     z = draw.normal(-3, 1, rows)
     y = (draw.random(rows) < expit(shift + slope * z)).astype(np.int64)
@@ -34,7 +35,7 @@ def test_intercept_and_slope_equal_scikit_learn(shift: float, slope: float) -> N
     weights = [np.ones(4000), np.bincount(draw.integers(4000, size=4000), minlength=4000) * 1.0]
     for weight in weights:
         if min(weight @ scores.y, weight @ (1 - scores.y)) < 10:
-            continue  # these are not estimable in evaluate
+            continue  # `evaluate` reports these as not estimable
         found = calibration.line(scores.y, scores.probability, weight)
         assert found == pytest.approx(by_scikit_learn(scores, weight), rel=1e-4, abs=1e-4)
 

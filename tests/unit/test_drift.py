@@ -1,4 +1,5 @@
-"""Drift: the index against scipy, bands against a resampling of their own, planted shifts."""
+"""Drift: the index compared with scipy, bands compared with another resampling, and simulated
+shifts."""
 
 from collections.abc import Callable
 
@@ -54,7 +55,7 @@ def ward() -> Ward:
     table = readings()
     draw = np.random.default_rng(9)
     probability = np.sort(expit(draw.normal(-1.6, 1.2, STAYS)))
-    # Systematic sampling: the outcomes of these very stays fit their probabilities.
+    # Systematic sampling, so that the outcomes of exactly these stays fit their probabilities.
     outcome = np.diff(np.floor(probability.cumsum() + 0.5), prepend=0).astype(np.int64)
     about = pd.DataFrame(
         {"pat_id": np.arange(STAYS), "date_admission": pd.Timestamp("2020-01-01"), "hour": 24}
@@ -99,7 +100,8 @@ def test_a_channel_gives_each_stay_day_the_same_weight(ward: Ward) -> None:
 
 
 def test_bands_are_the_range_of_resampled_days(ward: Ward) -> None:
-    """Of normal figures the range of 10,000 is about 3.9 standard errors wide on each side."""
+    """For normally distributed figures, the range of 10,000 is about 3.9 standard errors on each
+    side."""
     found, ward_stays, _ = ward
     p = np.array([stay.probability for stay in ward_stays])
     band = found.risk.band(60)
@@ -112,7 +114,7 @@ def test_bands_are_the_range_of_resampled_days(ward: Ward) -> None:
 @pytest.mark.parametrize(
     ("stays", "band"), [(29, None), (30, 30), (59, 30), (400, 250), (900, 500)]
 )
-def test_a_band_is_that_of_at_most_as_many_stays(ward: Ward, stays: int, band: int | None) -> None:
+def test_a_band_is_for_at_most_as_many_stays(ward: Ward, stays: int, band: int | None) -> None:
     expected: Expected = ward[0].risk
     found = expected.band(stays)
     assert (found.stays if found else None) == band
@@ -125,7 +127,7 @@ def test_months_without_a_shift_raise_few_alerts(ward: Ward) -> None:
 
 
 def in_fahrenheit(table: pd.DataFrame) -> pd.DataFrame:
-    """As the tool sees it: implausible, and so rejected."""
+    """The tool rejects these values as implausible."""
     return table[table["parameter"] != "temperature"]
 
 
@@ -143,7 +145,7 @@ def doubled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_change(ward: Ward, change: Callable[[pd.DataFrame], pd.DataFrame], since: int) -> Month:
-    """A month in which the stays that begin on day `since` or later are changed."""
+    """A month in which `change` applies to stays that begin on day `since` or later."""
     found, ward_stays, table = ward
     index = pd.MultiIndex.from_frame(table[KEY].drop_duplicates())
     p = pd.Series([stay.probability for stay in ward_stays], index)
@@ -163,7 +165,7 @@ def with_change(ward: Ward, change: Callable[[pd.DataFrame], pd.DataFrame], sinc
         (doubled, ("heart_rate", "volume")),
     ],
 )
-def test_a_planted_fault_is_found_within_3_days(
+def test_a_simulated_fault_is_found_within_3_days(
     ward: Ward, change: Callable[[pd.DataFrame], pd.DataFrame], alert: tuple[str, str]
 ) -> None:
     since = 5
@@ -172,7 +174,7 @@ def test_a_planted_fault_is_found_within_3_days(
     assert alert in [(parameter, figure) for day, parameter, figure in begun if day < since + 3]
 
 
-def test_most_intercepts_that_moved_by_a_half_are_found_within_200_stays(ward: Ward) -> None:
+def test_most_shifts_of_the_intercept_by_a_half_are_found_within_200_stays(ward: Ward) -> None:
     draw = np.random.default_rng(5)
     p = np.array([stay.probability for stay in ward[1]])
     found = 0

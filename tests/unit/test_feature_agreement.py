@@ -37,7 +37,7 @@ HOUR = timedelta(hours=1)
 StayKey = tuple[int, date]
 Row = list[float | None]
 
-# One patient with two stays, one that shares a day with another's.
+# One patient with two stays, one of which shares a day with another patient's.
 STAYS: dict[StayKey, float | None] = {
     (7, date(2019, 2, 1)): 63.0,
     (7, date(2019, 2, 3)): 63.5,
@@ -67,7 +67,7 @@ class Reading:
 
 
 def definition(feature: Feature, so_far: Sequence[Reading], age: float | None) -> float | None:
-    """A feature after `so_far`, all the readings of one stay in the order they came."""
+    """A feature after `so_far`, all readings of one stay in order of arrival."""
     if feature.parameter is None:
         return feature.fill if age is None else age
     clock = max(reading.seconds for reading in so_far)
@@ -131,10 +131,8 @@ def streamed(
     restarts: Iterable[int] = (),
     ages: dict[StayKey, float | None] = STAYS,
 ) -> list[list[Row]]:
-    """Each model's rows. The stay is reloaded from its rows before each reading in `restarts`.
-
-    It is then rebuilt from what the tool stores: the columns of table `vitals` and the
-    readings of the windows.
+    """Each model's rows. Before each reading in `restarts`, the stay is reloaded from the stored
+    data: the columns of table `vitals` and the readings of the windows.
     """
     windows = FeatureSet({f.name: f for each in models for f in each.features}.values()).windows
     gone = set(restarts)
@@ -192,7 +190,8 @@ def matrix(rows: Sequence[Row]) -> np.ndarray:
 def assert_same(
     left: np.ndarray, right: np.ndarray, features: Sequence[Feature], values: Sequence[float]
 ) -> None:
-    """Within 1e-9, relative; means and slopes that are near 0 by cancellation, of the values."""
+    """Compares with a relative tolerance of 1e-9; for means and slopes near 0 by cancellation,
+    relative to the values."""
     reach = max(abs(value) for value in values)
     spread = max(values) - min(values)
     assert left.shape == right.shape
@@ -242,9 +241,8 @@ declarations = st.lists(
 def streams(
     draw: st.DrawFn, most: int = 40, values: st.SearchStrategy[float] = all_values
 ) -> list[Reading]:
-    """Readings of several stays, interleaved; in time's order, or with late rows.
-
-    Of few different times, so that many fall together or on a window's edge.
+    """Interleaved readings of several stays, in order of time or with late rows. There are few
+    different times, so that many are equal or on a window's edge.
     """
     length = draw(st.integers(1, most))
     times = draw(st.lists(instants, min_size=1, max_size=12))
@@ -308,7 +306,7 @@ def test_rounded_features_are_equal_to_the_bit(
 
 @bounded
 @given(streams(20), streams(20), streams(20), declarations)
-def test_no_feature_changes_when_the_future_does(
+def test_features_do_not_depend_on_later_readings(
     past: list[Reading], first: list[Reading], second: list[Reading], declared: list[Feature]
 ) -> None:
     model = FeatureSet(declared)
@@ -411,7 +409,7 @@ def test_thousands_of_random_streams(seed: int) -> None:
 
 @pytest.mark.parametrize("level", [0.0, 37.0, 1e6, -1e9])
 def test_small_spreads_far_from_zero_keep_nine_digits(level: float) -> None:
-    """Against `statistics`, which adds exact fractions, after an outlier and a drift."""
+    """Compares with `statistics`, which adds exact fractions, after an outlier and a drift."""
     random = default_rng(6)
     numbers = level + random.normal(np.arange(3000) / 3000, 1)
     numbers[0] = 0

@@ -37,7 +37,7 @@ def after(model: FeatureSet, *readings: tuple[float, str, float], age: float | N
 
 
 @pytest.mark.parametrize("module", [tool.acknowledge, tool.features, tool.statistics, tool.times])
-def test_the_examples_in_docstrings_are_correct(module: ModuleType) -> None:
+def test_docstring_examples_pass(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted
     assert not result.failed

@@ -19,7 +19,8 @@ CSV = Path(gateway.codes.__file__).with_name("codes.csv")
 CODES = list(csv.DictReader(CSV.read_text().splitlines()))
 CONVERSION = ("parameter", "unit", "factor", "offset")
 UCUM = {"mmHg": "mm[Hg]", "°C": "Cel", "10⁹/L": "10*9/L", "fraction": "1"}
-# A value without a unit, a score, and units that are equal by the parameter's definition.
+# Not compared: values without a unit, scores, and units that are equal by the parameter's
+# definition.
 BY_DEFINITION = {"", "{score}", "[pH]", "[IU]/L", "meq/L"}
 ATOMS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "P": 30.974, "Mg": 24.305, "Ca": 40.078}
 MOLECULES = {
@@ -37,7 +38,7 @@ MOLECULES = {
 
 
 def test_fields_are_those_of_hl7apy() -> None:
-    """Every field of every segment, of all messages of the corpus that hl7apy can parse."""
+    """Compares every field of every segment in all messages of the corpus that hl7apy can parse."""
     compared = 0
     for content in (message for frame in corpus() for message in split(frame)):
         message = parse(content)
@@ -53,7 +54,7 @@ def test_fields_are_those_of_hl7apy() -> None:
                 assert ours[9:13] == [getattr(their, f"msh_{n}").to_er7() for n in range(9, 13)]
                 continue
             for number, text in _fields(their, message.delimiters.repetition).items():
-                if "\\X" not in at(ours, number):  # hl7apy escapes these again
+                if "\\X" not in at(ours, number):  # hl7apy escapes these characters again
                     assert at(ours, number) == text
                     compared += 1
     assert compared > 400
@@ -65,7 +66,7 @@ def _as_sent(segments: list[list[str]]) -> list[list[str]]:
 
 
 def _fields(segment: Segment, repetition: str) -> dict[int, str]:
-    """The text of each field by its number, repetitions together."""
+    """The text of each field by its number, with all repetitions."""
     found: dict[int, list[str]] = {}
     for field in segment.children:
         found.setdefault(int(field.name.rpartition("_")[2]), []).append(field.to_er7())
@@ -104,7 +105,7 @@ def _without_notes(registry: PintUcumRegistry, unit: str) -> object:
 
 
 def _by_molecule(registry: PintUcumRegistry, quantity: object, parameter: str) -> object:
-    """An amount of substance as a mass, or the reverse."""
+    """Converts an amount of substance to a mass, or the reverse."""
     mass = sum(ATOMS[atom] * count for atom, count in MOLECULES[parameter].items())
     per_mole = registry.Quantity(mass, "g/mol")
     if quantity.is_compatible_with("mol/L"):  # type: ignore[attr-defined]

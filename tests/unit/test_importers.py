@@ -1,4 +1,4 @@
-"""Importers, on fixtures of a few lines in the formats as they are published."""
+"""Importers, tested on fixtures of a few lines in the published formats."""
 
 import csv
 import gzip
@@ -241,7 +241,7 @@ class TestMimic:
             '"VALUE","VALUENUM","VALUEUOM","WARNING","ERROR","RESULTSTATUS","STOPPED"\n'
         )
         events = [
-            # in no order; stay, item, time, number, error
+            # stay, item, time, number, error; in no order
             (1000, 455, "2164-10-23 22:00:00", "118", ""),
             (1000, 51, "2164-10-23 22:00:00", "120", ""),
             (1000, 6701, "2164-10-23 22:00:00", "117", ""),
@@ -351,7 +351,7 @@ class TestMimic:
         assert [row["age"] for row in read(tmp_path, "age.csv")] == ["63.0", "91.4"]
         assert [row["died_in_hospital"] for row in read(tmp_path, "outcome.csv")] == ["", ""]
         assert "no ADMISSIONS table: died_in_hospital is empty" in report.notes
-        # By the end of the 32nd day: of deaths elsewhere the hour is not known.
+        # By the end of the 32nd day, because the hour of deaths elsewhere is unknown.
         of_20, of_21 = read(tmp_path, "outcome.csv")
         assert (of_20["died_in_icu"], of_20["died_after_hours"]) == ("0", str(32 * 24))
         assert (of_21["died_in_icu"], of_21["died_after_hours"]) == ("0", "")
@@ -541,7 +541,7 @@ class TestEicu:
         stays = [tuple(row.values()) for row in read(tmp_path, "admission.csv")]
         assert stays == [
             ("200010009", "2019-01-01", "2019-01-03"),
-            # The same time in the hospital, 50 hours after it began.
+            # The same hospital stay, 50 hours after its start.
             ("200010009", "2019-01-03", "2019-01-03"),
             ("2501000001", "2019-09-12", "2019-09-12"),
         ]

@@ -27,7 +27,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 
 
 def formula(row: Mapping[str, float | None]) -> float:
-    """The formula of the first version, as its design states it."""
+    """The formula of the first version, computed independently."""
     x = -5 + 0.002 * (row["age"] or 0) + 0.001 * (row["last_blood_pressure"] or 0)
     x += 0.03 * (row["rmean_respiration_rate"] or 0)
     x += 0.02 * (row["standard_deviation_temperature"] or 0)

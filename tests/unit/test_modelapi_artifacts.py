@@ -1,4 +1,4 @@
-"""Artifacts: rejected ones with their reasons, the fused form, and rebuilding the shipped ones."""
+"""Artifacts: rejections with reasons, fused forms, and rebuilding the shipped artifacts."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ def refused(models: Path, name: str = "formula", version: str = "1") -> str:
 
 
 def edit(folder: Path, file: str, change: Any) -> None:
-    """Change a JSON file, and its digest in the manifest along with it."""
+    """Changes a JSON file, and its digest in the manifest."""
     manifest = json.loads((folder / "manifest.json").read_text())
     document = manifest if file == "manifest.json" else json.loads((folder / file).read_text())
     change(document)

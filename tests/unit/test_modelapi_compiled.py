@@ -1,4 +1,4 @@
-"""The compiled form of trained models, against scikit-learn and against Shapley's definition."""
+"""The compiled form of trained models, compared with scikit-learn and with Shapley's definition."""
 
 import functools
 import itertools
@@ -123,7 +123,8 @@ def test_a_row_has_the_same_probability_in_every_batch(
 
 @pytest.mark.parametrize("kind", ["blend", "splines", "boosting"])
 def test_explanations_are_shapley_values(fitted: Callable[[str], Any], kind: str) -> None:
-    """By the definition: the mean over all orders, from predict_proba on all 32 mixed rows."""
+    """Compares with the definition: the mean over all orders, from predict_proba on all 32 mixed
+    rows."""
     estimator = fitted(kind)
     reference = np.array([80.0, 12.0, np.nan, 1.0, 1.5])
     rows = np.array([[130, 4, 39.5, 0, 0.2], [60, np.nan, 36.1, 1, np.nan], reference])

@@ -1,4 +1,4 @@
-"""Hostile and odd requests: encodings, sizes, slow explanations, and names that are none."""
+"""Hostile and unusual requests: encodings, sizes, slow explanations, and invalid names."""
 
 import gzip
 import json
@@ -49,7 +49,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
 
 
 def peak(client: FlaskClient, path: str, body: bytes, **headers: str) -> tuple[int, int]:
-    """Status of a request, and the most memory that it had allocated."""
+    """The status of a request, and the peak of its allocated memory."""
     tracemalloc.start()
     try:
         status = post(client, path, body, **headers).status_code
@@ -85,7 +85,7 @@ def test_a_binary_part_may_follow_a_head_in_utf_16(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "body", [b"\xff\xfe\x00", b"\xef\xbb\xbf", b"\x00\x00\xfe\xff\xff\xff\xff\xff"]
 )
-def test_a_text_that_only_begins_as_unicode_is_an_error(client: FlaskClient, body: bytes) -> None:
+def test_a_text_with_invalid_unicode_later_is_an_error(client: FlaskClient, body: bytes) -> None:
     answer = post(client, "/api/model?model=plain", body)
     assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
 
@@ -135,7 +135,7 @@ FILLERS = (b"{},", b"[],", b"1,", b"0.5,", b'"",', b"null,", b"NaN,", b"[1],", b
 def test_a_large_body_without_rows_costs_little_memory(
     client: FlaskClient, path: str, head: bytes, filler: bytes
 ) -> None:
-    """Packed it is a few kilobytes. Python's objects of it would take up to 300 MB."""
+    """The compressed body has a few kilobytes; as Python objects it would take up to 300 MB."""
     length = (BODY - len(head) - 16) // len(filler)
     tail = b"1]}]}" if "v2" in path else b"1]"
     body = gzip.compress(head + filler * length + tail, 1)
@@ -156,7 +156,7 @@ def test_the_largest_requests_stay_below_200_mb(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("path", DOORS)
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
-def test_the_limit_holds_after_unpacking_on_every_door(
+def test_the_limit_applies_after_unpacking_on_every_route(
     client: FlaskClient, path: str, pack: Any
 ) -> None:
     encoding = "gzip" if pack is gzip.compress else "deflate"
@@ -183,7 +183,7 @@ def test_the_error_in_a_large_body_names_row_and_field(client: FlaskClient) -> N
 
 
 class Blocks:
-    """A predictor whose explanations wait until they are let go."""
+    """A predictor whose explanations wait until they are released."""
 
     explained_rows = 100
 
@@ -228,7 +228,7 @@ def test_explanations_beyond_the_queue_are_busy_and_predictions_are_not(
     threads = [threading.Thread(target=explain) for _ in range(8)]
     for thread in threads:
         thread.start()
-    # One is computed, one waits, six are told to come back.
+    # One is computed, one waits, and six are busy.
     assert blocked.started.acquire(timeout=30)
     assert all(answered.acquire(timeout=30) for _ in range(6))
     assert statuses == [503] * 6
@@ -260,7 +260,7 @@ SURROGATE = "%ED%A0%80"
     ids=lambda path: path[:40],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
-def test_a_name_that_cannot_be_is_not_found(client: FlaskClient, path: str, method: str) -> None:
+def test_an_invalid_name_is_not_found(client: FlaskClient, path: str, method: str) -> None:
     answer = client.open(path, method=method, json={} if method == "POST" else None)
     assert answer.status_code in (404, 405)
     assert answer.content_type == "application/problem+json"
@@ -286,9 +286,7 @@ def test_a_name_that_cannot_be_is_not_found(client: FlaskClient, path: str, meth
 @pytest.mark.parametrize(
     "path", ["/api/model", "/v2/models/plain/infer", "/v2/models/plain/explain"]
 )
-def test_a_text_that_cannot_be_is_a_short_error(
-    client: FlaskClient, path: str, body: bytes
-) -> None:
+def test_an_invalid_text_is_a_short_error(client: FlaskClient, path: str, body: bytes) -> None:
     answer = post(client, path, body)
     assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
     assert len(answer.data) < 2500

@@ -1,4 +1,4 @@
-"""NEWS2 and qSOFA against a second, plain reading of their published charts."""
+"""NEWS2 and qSOFA, compared with a second, simple implementation of their published charts."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Bearer tokens: who gets in, who does not, and with which of the four errors."""
+"""Bearer tokens: accepted requests, and the four errors of rejected ones."""
 
 import base64
 import hmac
@@ -26,7 +26,7 @@ SECRET = "a secret of at least thirty-two bytes"  # noqa: S105
 
 
 class Keys:
-    """A server's key file and what signs for it."""
+    """A server's key file, and the key that signs tokens for it."""
 
     def __init__(self, folder: Path, algorithm: str) -> None:
         self.algorithm = algorithm
@@ -147,7 +147,7 @@ def test_tokens_of_another_kind_are_reported(client: FlaskClient, keys: Keys) ->
 
 @pytest.mark.parametrize("keys", ["RS256", "ES256"], indirect=True)
 def test_a_public_key_is_not_used_as_a_secret(client: FlaskClient, keys: Keys) -> None:
-    """The old trick: sign with HS256, the public key's text being the secret."""
+    """The known attack: a token signed with HS256 and the public key's text as the secret."""
     head, body = part({"alg": "HS256", "typ": "JWT"}), part(claims())
     mac = hmac.digest(keys.file.read_bytes(), f"{head}.{body}".encode(), "sha256")
     token = f"{head}.{body}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
@@ -240,7 +240,7 @@ def test_a_scope_permits_its_own_routes(
             assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
 
 
-def test_the_printed_token_may_infer_only_unless_told(tmp_path: Path) -> None:
+def test_the_printed_token_may_only_infer_by_default(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SECRET)
     printed = ("token", "--key", str(tmp_path / "key"))
     for arguments, scope in (((), "infer"), (("--scope", "admin"), "admin")):
@@ -281,7 +281,7 @@ def test_an_invalid_key_is_an_error_at_start(tmp_path: Path, content: bytes, wor
 
 
 def ends_in_a_blank() -> ec.EllipticCurvePrivateKey:
-    """A key whose last byte in DER is a blank, which a text file's reader would strip."""
+    """A key whose last byte in DER is a blank, which strip() would remove."""
     while True:
         key = ec.generate_private_key(ec.SECP256R1())
         if key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()).endswith(b" "):

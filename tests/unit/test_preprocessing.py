@@ -36,7 +36,7 @@ HEADERS = {
 
 
 class Hospital:
-    """A folder of CSVs and what the merge makes of it."""
+    """A folder of CSVs, and the files that the merge writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -127,7 +127,7 @@ class TestStream:
         assert stay_of == {
             "2019-02-01": "2019-02-01",
             "2019-02-04": "2019-02-01",
-            "2019-02-05": "2019-02-05",  # shared by two: the later one
+            "2019-02-05": "2019-02-05",  # a day of two stays belongs to the later one
             "2019-02-10": "2019-02-05",
             "2019-02-20": "2019-02-20",
             "2019-02-25": "2019-02-20",
@@ -240,7 +240,7 @@ class TestFileForms:
             '1;2019-02-15;7;"a;80',  # an opening quote here and a closing one there
             '"1;2019-02-15";7;a;80',
             '1;2019-02-15;7;"a;80"',
-            '1;2019-02-15;"7;a";80',  # a separator in quotes, and so a field too few
+            '1;2019-02-15;"7;a";80',  # a separator in quotes, so there is one field too few
             '1;2019-02-15;7;"a""b";80"',
         ],
     )
@@ -382,10 +382,10 @@ class TestCells:
         ("texts", "values"),
         [
             (["37,6", "1,5e2", "-0,5"], ["37.6", "150.0", "-0.5"]),
-            (["37,6", "1,234"], ["37.6", "1.234"]),  # the file shows what its comma is
-            (["80", "1,234"], ["80.0"]),  # nothing shows it
-            (["36.5", "1,234"], ["36.5"]),  # the comma is not the decimal mark here
-            (["37,6", "1.234"], ["37.6"]),  # the point is not
+            (["37,6", "1,234"], ["37.6", "1.234"]),  # the file has decimal commas
+            (["80", "1,234"], ["80.0"]),  # no value shows the decimal mark
+            (["36.5", "1,234"], ["36.5"]),  # the file has decimal points
+            (["37,6", "1.234"], ["37.6"]),  # the file has decimal commas
             (["36.5", "1.234"], ["36.5", "1.234"]),
             (["36.5", "37,6", "1,234", "1.234"], ["36.5", "37.6"]),
             (["37,6", "0,125", "36.5"], ["37.6", "0.125", "36.5"]),
@@ -653,7 +653,7 @@ class TestFiles:
         before = (hospital.folder / "all_data.csv").stat().st_ino
         assert not prepare(hospital.folder, hospital.folder, None)
         assert (hospital.folder / "all_data.csv").stat().st_ino == before
-        os.utime(hospital.folder / "signal.csv")  # a new date alone changes nothing
+        os.utime(hospital.folder / "signal.csv")  # a new modification time alone changes nothing
         assert not prepare(hospital.folder, hospital.folder, None)
         assert prepare(hospital.folder, hospital.folder, "dd/mm/YYYY")
         hospital.write(age=AGE.replace("50", "51"))  # of the same size
@@ -763,7 +763,7 @@ class TestProgram:
 
 
 def test_equals_a_plain_pandas_merge(hospital: Hospital) -> None:
-    """A ward of clean rows against the joins one would write first."""
+    """Compares a ward of clean rows with simple joins in pandas."""
     first = date(2019, 1, 1)
     stays = [(pat, first + timedelta(days=(pat * 37 + visit * 40) % 300), (pat * 7) % 9)
              for pat in range(1, 60) for visit in range(1 + pat % 3)]  # fmt: skip

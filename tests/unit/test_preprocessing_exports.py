@@ -82,17 +82,17 @@ class TestAges:
         return {row["date_admission"][:4]: row["age"] for row in rows}
 
     @pytest.mark.parametrize("rows", ["1;63\n1;66\n", "1;66\n1;63\n"])
-    def test_belong_to_the_stays_in_their_order(self, tmp_path: Path, rows: str) -> None:
+    def test_ages_belong_to_the_stays_in_their_order(self, tmp_path: Path, rows: str) -> None:
         assert self.ages(tmp_path, "pat_id;age\n" + rows) == {"2128": "63.0", "2131": "66.0"}
         assert rejected(tmp_path) == []
 
-    def test_belong_to_the_stays_that_they_name(self, tmp_path: Path) -> None:
+    def test_ages_belong_to_the_stays_that_they_name(self, tmp_path: Path) -> None:
         age = "pat_id;age;date_admission\n1;66;01/05/2131\n1;60;2128-05-01\n1;61;2100-01-01\n"
         assert self.ages(tmp_path, age) == {"2128": "60.0", "2131": "66.0"}
         assert [row["line"] for row in rejected(tmp_path)] == ["4"]
 
     @pytest.mark.parametrize("rows", ["1;63\n1;69\n", "1;63\n1;64\n1;66\n"])
-    def test_that_fit_no_stay_use_the_first_one(self, tmp_path: Path, rows: str) -> None:
+    def test_ages_that_fit_no_stay_use_the_first_one(self, tmp_path: Path, rows: str) -> None:
         assert self.ages(tmp_path, "pat_id;age\n" + rows) == {"2128": "63.0", "2131": "63.0"}
         assert len(rejected(tmp_path)) == rows.count("\n") - 1
 
@@ -194,7 +194,9 @@ class TestEncodings:
             merge(tmp_path, signal=raw)
 
     @pytest.mark.parametrize("other", ["signal.csv.gz", "Signal.csv", "signal.csv.part"])
-    def test_a_missing_file_with_one_like_it(self, tmp_path: Path, other: str) -> None:
+    def test_a_missing_file_with_a_similar_name_is_reported(
+        self, tmp_path: Path, other: str
+    ) -> None:
         merge(tmp_path)
         (tmp_path / "signal.csv").rename(tmp_path / other)
         with pytest.raises(InputError, match=f"there is {other}"):

@@ -1,4 +1,5 @@
-"""The merge of random rows: each is sent once, rejected with a reason, or a counted duplicate."""
+"""The merge of random rows: each one is sent once, rejected with a reason, or counted as a
+duplicate."""
 
 import csv
 import io
@@ -18,12 +19,13 @@ from hospital.merge import prepare
 
 COLUMNS = ["pat_id", "day", "hour", "parameter", "value"]
 AGE = "pat_id;age\n1;50\n2;60.5\n"
-# Patient 1 was in on the 10th to 20th of February and again from the 20th on; 2 to the 15th.
+# Patient 1 was in the ICU from the 10th to the 20th of February, and again from the 20th on;
+# patient 2 to the 15th.
 ADMISSION = (
     "pat_id;date_admission;date_discharge\n"
     "1;2019-02-20;\n1;2019-02-10;2019-02-20\n2;2019-02-10;2019-02-15\n"
 )
-# Cells and their values; None: rejected.
+# Cells and their values; None means that the cell is rejected.
 PATIENTS = {"1": 1, "2": 2, "2.0": 2, "01": 1, "3": None, "": None, "x": None, "1.5": None}
 DAYS = {"2019-02-09": 9, "2019-02-10": 10, "2019-02-15": 15, "15/02/2019": 15, "20/02/2019": 20,
         "2019-02-21 00:00": 21, "31/02/2019": None, "NaN": None}  # fmt: skip
@@ -113,7 +115,7 @@ def stay(patient: int, day: int) -> str:
 
 
 def expected(table: list[Row], numbered: bool) -> tuple[list[list[str]], list[int], int]:
-    """Readings in order, the indices of refused rows, and the number of duplicates."""
+    """Readings in order, the indices of rejected rows, and the number of duplicates."""
     readings, refused, seen, duplicates = [], [], set(), 0
     for number, row in enumerate(table):
         meant = [cells[cell] for cells, cell in zip(MEANT, row, strict=True)]
@@ -134,13 +136,13 @@ def expected(table: list[Row], numbered: bool) -> tuple[list[list[str]], list[in
             when = f"2019-02-{day:02}"
             fields = [age, admission, ended, when, str(hour), str(parameter), repr(value)]
             readings.append(((day, hour), ["reading", str(patient), *fields]))
-    readings.sort(key=lambda one: one[0])  # stable: the file's order within an hour
+    readings.sort(key=lambda one: one[0])  # a stable sort keeps the file's order within an hour
     return [reading for _, reading in readings], refused, duplicates
 
 
 @settings(max_examples=60, deadline=None)
 @given(rows, forms)
-def test_every_row_is_sent_or_refused_or_a_duplicate(
+def test_every_row_is_sent_or_rejected_or_a_duplicate(
     table: list[Row], form: dict[str, object]
 ) -> None:
     readings, rejected, counts = merged(written(table, form), int(form["block"]))  # type: ignore[call-overload]
@@ -160,7 +162,7 @@ def test_every_row_is_sent_or_refused_or_a_duplicate(
     st.sampled_from([20, 8_000_000]),
 )
 def test_cells_of_any_text(table: list[Row], quoting: int, block: int) -> None:
-    """Good rows around rows of anything, well quoted: no good one is lost, none is made up."""
+    """Valid rows around quoted rows of any text: no valid row is lost, and none is invented."""
     good = ("1", "2019-02-12", "5", "x", "1")
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter=";", lineterminator="\n", quoting=quoting)  # type: ignore[arg-type]
@@ -179,7 +181,8 @@ def test_cells_of_any_text(table: list[Row], quoting: int, block: int) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_files_with_damage(data: st.DataObject) -> None:
-    """Bytes cut out, put in or changed anywhere: one clear error, or all lines accounted for."""
+    """Bytes are removed, inserted or changed anywhere: there is one clear error, or all lines are
+    accounted for."""
     name = data.draw(st.sampled_from(["x", '"x"']))
     body = "".join(f"1;2019-02-12;{hour};{name};{hour}.5\n" for hour in range(20))
     raw = (";".join(COLUMNS) + "\n" + body).encode()

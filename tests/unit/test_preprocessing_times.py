@@ -83,7 +83,9 @@ def test_forms_of_a_time(tmp_path: Path, header: str, row: str, expected: tuple[
         ("day;hour", "2019-02-15;13:00 PM", "hour"),
     ],
 )
-def test_times_that_are_none_or_two(tmp_path: Path, header: str, row: str, column: str) -> None:
+def test_missing_and_contradicting_times(
+    tmp_path: Path, header: str, row: str, column: str
+) -> None:
     signal = f"pat_id;{header};parameter;value\n1;{row};x;1\n"
     assert [message["type"] for message in merge(tmp_path, signal=signal)] == ["discharge"]
     assert rejected(tmp_path) == [(2, column)]
@@ -162,7 +164,9 @@ class TestIdentifiers:
         }
 
     @pytest.mark.parametrize("ids", [IDS, *([one, "42"] for one in IDS), ["42", IDS[0]]])
-    def test_are_numbered_by_first_appearance(self, tmp_path: Path, ids: list[str]) -> None:
+    def test_patients_are_numbered_by_first_appearance(
+        self, tmp_path: Path, ids: list[str]
+    ) -> None:
         messages = merge(tmp_path, **self.files(ids))
         admissions, readings = messages[: len(ids)], messages[len(ids) :]
         assert [message["type"] for message in admissions] == ["admission"] * len(ids)
@@ -176,13 +180,13 @@ class TestIdentifiers:
             one: n for n, one in enumerate(ids, 1)
         }
 
-    def test_further_rows_change_no_number(self, tmp_path: Path) -> None:
+    def test_additional_rows_change_no_number(self, tmp_path: Path) -> None:
         merge(tmp_path, **self.files(IDS[:2]))
         before = Patients.read(tmp_path / "patients.csv").numbers
         merge(tmp_path, **self.files([*IDS, IDS[0]]))
         assert before.items() <= Patients.read(tmp_path / "patients.csv").numbers.items()
 
-    def test_an_order_of_irregular_lines_is_that_of_the_file(self, tmp_path: Path) -> None:
+    def test_irregular_lines_are_numbered_in_the_files_order(self, tmp_path: Path) -> None:
         files = self.files(["A", "B", "C"])
         files["admission"] = files["admission"].replace("A;", '"A";')
         files["age"] = files["age"].replace("B;51", '"B";"51"')
@@ -190,7 +194,7 @@ class TestIdentifiers:
         assert Patients.read(tmp_path / "patients.csv").numbers == {"A": 1, "B": 2, "C": 3}
 
     @pytest.mark.parametrize("other", ["7", "7.0", " 007 ", "007.0"])
-    def test_zeros_that_a_spreadsheet_dropped(self, tmp_path: Path, other: str) -> None:
+    def test_dropped_leading_zeros_are_restored(self, tmp_path: Path, other: str) -> None:
         files = self.files(["P-1", "007"])
         files["signal"] = f"pat_id;day;hour;parameter;value\n{other};2019-02-15;7;x;1\n"
         assert [m["pat_id"] for m in merge(tmp_path, **files) if m["type"] == "reading"] == [2]

@@ -1,4 +1,4 @@
-"""The locks hold what the requirements ask for, with hashes."""
+"""The locks have all requirements, with hashes."""
 
 import re
 from pathlib import Path

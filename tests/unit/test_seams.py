@@ -1,4 +1,4 @@
-"""The seams between the services: who may import whom, and that their messages fit."""
+"""The seams between the services: the permitted imports, and messages that both sides accept."""
 
 import ast
 import json
@@ -49,7 +49,7 @@ def test_a_service_imports_wire_and_no_other_service(service: str) -> None:
 
 @pytest.fixture(scope="module")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """What hospital really sends of a small ward."""
+    """The messages that hospital sends of a small ward."""
     folder = synthetic(tmp_path_factory.mktemp("ward"), "--patients", "4", "--days", "2")
     subprocess.run(
         [sys.executable, "-m", "hospital.preprocessing"],
@@ -63,13 +63,13 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return [event.partition("\ndata: ")[2].strip().encode() for event in events]
 
 
-def test_the_tool_understands_all_that_hospital_sends(messages: list[bytes]) -> None:
+def test_the_tool_accepts_all_messages_of_hospital(messages: list[bytes]) -> None:
     kinds = {type(decode(message)) for message in messages}
     assert len(messages) > 200
     assert kinds == {Reading, Discharge}
 
 
-def test_the_model_api_takes_the_features_that_it_declares(
+def test_the_model_api_accepts_the_features_that_it_declares(
     messages: list[bytes], tmp_path: Path
 ) -> None:
     app = create_app(Settings(models=ROOT / "models", model_state=tmp_path / "models.sqlite"))
@@ -99,10 +99,8 @@ def test_the_model_api_takes_the_features_that_it_declares(
 
 
 @given(pat_id=st.integers(-(10**17), 10**17), partitions=st.integers(1, 64))
-def test_a_message_that_is_replayed_goes_where_it_went_at_first(
-    pat_id: int, partitions: int
-) -> None:
-    """The stay is in the memory of one worker only."""
+def test_a_replayed_message_goes_to_its_first_partition(pat_id: int, partitions: int) -> None:
+    """The stay is only in the memory of one worker."""
     message = json.dumps({"type": "reading", "pat_id": pat_id, "age": None})
     expected = partition_of(message.encode(), partitions)
     assert partition_of(message, partitions) == expected
@@ -113,7 +111,7 @@ def test_a_message_that_is_replayed_goes_where_it_went_at_first(
     "message",
     ["", "{", "{}", '{"pat_id":"7"}', '{"pat_id":7.5}', "[7]", '{"pat_id":7,"x":' + "[" * 5000],
 )
-def test_a_message_without_a_patient_goes_where_it_went_at_first(message: str) -> None:
+def test_a_message_without_a_patient_goes_to_its_first_partition(message: str) -> None:
     assert partition_of(message, 7) == partition_of(message.encode(), 7) == 0
 
 

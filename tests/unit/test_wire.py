@@ -1,4 +1,4 @@
-"""The shared package: settings, messages, keys, and what its tables must agree on."""
+"""The shared package: settings, messages and keys, and the consistency of its tables."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class TestSettings:
-    def test_defaults_hold_for_unset_and_empty_variables(self) -> None:
+    def test_unset_and_empty_variables_have_their_defaults(self) -> None:
         assert settings.read(Settings, {"SOME_PORT": "", "OTHER": "x"}) == Settings()
 
     def test_valid_values_are_converted(self, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ class TestTables:
 
 
 class TestVitals:
-    def test_no_name_stands_for_two_vitals(self) -> None:
+    def test_no_name_means_two_vitals(self) -> None:
         spellings = [s.lower() for v in VITALS.values() for s in (v.name, *v.synonyms)]
         assert len(spellings) == len(set(spellings))
         for name, vital in VITALS.items():

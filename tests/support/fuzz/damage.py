@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-# Texts that parsers treat in a special way.
+# Texts that parsers treat specially.
 PIECES = (
     *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b";", b"\t", b"\n", b"\r", b"\r\n", b"\0"),
     *(b"\xef\xbb\xbf", b"\xff\xfe", b"\xff", b"\xc3\x28", "\u00fc".encode(), b"\\ud800", b"\x1a"),
@@ -31,6 +31,6 @@ def damaged(rng: random.Random, text: bytes, most: int = 4) -> bytes:
 
 
 def pieces(rng: random.Random, text: bytes) -> Sequence[bytes]:
-    """The text, cut at random places."""
+    """The text in pieces, cut at random places."""
     cuts = sorted(rng.randint(0, len(text)) for _ in range(rng.randint(0, 5)))
     return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]

@@ -1,4 +1,4 @@
-"""Cells of signal.csv, through hospital's whole merge."""
+"""Fuzzes cells of signal.csv through hospital's whole merge."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from hospital.merge import prepare
 from tests.support.fuzz.damage import damaged
 
 COLUMNS = ("pat_id", "day", "hour", "parameter", "value", "note")
-# As exported, as spreadsheets change it, and wrong.
+# Cells as exported, as changed by spreadsheets, and wrong ones.
 CELLS: tuple[tuple[str, ...], ...] = (
     ("1", "2", "2.0", "01", "3", "", "x", "1.5", "1e0", "-1", "9" * 19, "NULL"),
     ("2019-02-12", "2019-02-12 07:00", "12.02.2019", "13/02/2019", "2019-02-31", "", "0000-00-00"),
@@ -28,7 +28,8 @@ BATCH = 1_000
 
 
 def cells(rng: random.Random, inputs: int) -> Counter[str]:
-    """Each row is sent, rejected with a reason, or a counted duplicate; good rows are all sent."""
+    """Each row is sent, rejected with a reason, or counted as a duplicate; all valid rows are
+    sent."""
     counts: Counter[str] = Counter()
     while counts["rows"] < inputs:
         rows = min(BATCH, inputs - counts["rows"])
@@ -77,7 +78,7 @@ def _cell(rng: random.Random, column: int) -> str:
     text = rng.choice(CELLS[column][:2] if rng.random() < 0.9 else CELLS[column])
     if rng.random() < 0.2:
         text = damaged(rng, text.encode(), 1).decode("utf-8", "replace")
-    # NUL, a carriage return, and a line break in a wanted cell have tests of their own: each of the
-    # record's lines is rejected then.
+    # Excludes NUL, carriage returns, and line breaks in wanted cells, which reject each of the
+    # record's lines; other tests cover them.
     text = text.replace("\r", "").replace("\0", "")
     return text if COLUMNS[column] == "note" else text.replace("\n", " ")

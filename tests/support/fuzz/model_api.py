@@ -1,4 +1,4 @@
-"""Requests to the model API, through WSGI and without sockets."""
+"""Fuzzes requests to the model API, through WSGI and without sockets."""
 
 import json
 import random
@@ -33,7 +33,7 @@ MODEL_BODIES: dict[str, Any] = {
     "/metrics": {},
 }
 
-# A change of the models is written to the disk, which takes much longer than a prediction.
+# Changes of the models are rarer, because they are written to the disk.
 WEIGHTS = [1 if "repository/models" in path else 20 for path in MODEL_BODIES]
 
 

@@ -1,4 +1,4 @@
-"""The parsers: events of the stream, messages, and tensors of the model API."""
+"""Fuzzes the parsers of events, messages, and tensors of the model API."""
 
 import json
 import math
@@ -23,7 +23,7 @@ NOISE = (b": keep-alive", b"retry: 100", b"event: message", b"x: y", b"data", b"
 
 
 def events(rng: random.Random, inputs: int) -> Counter[str]:
-    """Streams of events in every form, cut anywhere; and damaged ones, which only must not fail."""
+    """Streams of events in every form, cut anywhere, and damaged ones, which must only not fail."""
     counts: Counter[str] = Counter()
     for number in range(inputs):
         if rng.random() < 0.3:
@@ -104,7 +104,8 @@ VALUES: tuple[Any, ...] = (
 
 
 def messages(rng: random.Random, inputs: int) -> Counter[str]:
-    """Each is decoded or rejected with a code; a decoded one survives a second encoding."""
+    """Each message is decoded or rejected with a code; a decoded one is the same after a second
+    encoding."""
     counts: Counter[str] = Counter()
     for _ in range(inputs):
         message = dict(rng.choice(MESSAGES))
@@ -152,8 +153,8 @@ ODD = (
 
 
 def tensors(rng: random.Random, inputs: int) -> Counter[str]:
-    """Whole requests are read to the value, in JSON and binary; damaged ones are read or rejected
-    by name.
+    """Valid requests give their values, in JSON and binary; damaged ones are read or rejected with
+    the member's name.
     """
     counts: Counter[str] = Counter()
     for _ in range(inputs):
@@ -205,14 +206,14 @@ def _json_columns(rng: random.Random, values: Any) -> tuple[bytes, None]:
 
 
 def _json_matrix(rng: random.Random, values: Any) -> tuple[bytes, None]:
-    """One tensor `features`; NaN as some clients write it."""
+    """One tensor `features`, with NaN as some clients write it."""
     data = values.tolist() if rng.random() < 0.5 else values.ravel().tolist()
     tensor = {"name": "features", "shape": [len(values), 2], "datatype": "FP64", "data": data}
     return json.dumps({"inputs": [tensor]}).encode(), None
 
 
 def _binary(rng: random.Random, values: Any) -> tuple[bytes, str]:
-    """One or two tensors behind the JSON part."""
+    """One or two tensors after the JSON part."""
     matrix = rng.random() < 0.5
     parts = [values] if matrix else list(values.T)
     inputs = []
