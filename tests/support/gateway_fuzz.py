@@ -107,7 +107,9 @@ async def answered(inputs: int, seed: int, log: Path) -> Counter[str]:
 def _frames(rng: random.Random, count: int) -> Iterator[bytes]:
     """Damaged messages in valid frames."""
     while count:
-        content = damaged(rng).replace(b"\x0b", b"").replace(b"\x1c\r", b"")
+        content = damaged(rng).replace(b"\x0b", b"")
+        while b"\x1c\r" in content:
+            content = content.replace(b"\x1c\r", b"")
         # A frame without a message counts as white space between frames.
         if content.strip() and b"NE" not in content and b"\rMSH" not in content:
             count -= 1
