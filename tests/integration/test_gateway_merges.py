@@ -3,13 +3,17 @@ served."""
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from gateway import pending
+from gateway.facts import Merged, Person
+from gateway.log import Log, Received
 from gateway.mllp import wrap
+from gateway.ward import Ward
 from tests.support.gateway import all_moved, code, events, gateway, oru, send, send_all
 from tests.support.hl7_corpus import adt, merge, obx
 
@@ -62,17 +66,28 @@ def test_other_senders_are_served_while_a_long_history_is_moved(
 
 
 def test_a_merge_continues_after_a_restart(tmp_path: Path) -> None:
-    async def run() -> int:
+    async def fill() -> None:
         async with gateway(tmp_path / "log") as running:
-            await send_all(running.mllp, [adt("A01"), *history("P5"), merge("P1", "P5")])
-        before = len(events(tmp_path / "log"))
+            await send_all(running.mllp, [adt("A01"), *history("P5")])
+
+    async def continue_() -> None:
         async with gateway(tmp_path / "log") as running:
             await all_moved(running.log)
-        return before
 
-    before = asyncio.run(run())
+    asyncio.run(fill())
+    with closing(Log(tmp_path / "log")) as log:  # ends after the merge's own transaction
+        ward = Ward(log, ("ICU",), keep_identifiers=False)
+        survivor, prior = Person((("H", "P1"),)), Person((("H", "P5"),))
+        log.begin()
+        ward.apply(Merged(survivor, prior, "2026-11-27 18:00:00"))
+        ward.end_message()
+        log.add_received(Received(b"digest", time.time(), "MON", "hl7 ADT^A40", b""))
+        ward.flush()
+        log.flush()
+        log.commit()
+        assert ward.pending
+    asyncio.run(continue_())
     found = events(tmp_path / "log")
-    assert before < len(found)
     [admission, *_] = found
     assert len(left(found)) == MANY
     assert {number for number, _, _ in left(found)} == {admission["pat_id"]}
