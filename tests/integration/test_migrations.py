@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from embedded.stack import ROOT
 from tests.support.servers import as_root, rows
 from tool.database import PermanentFailure, connect
-from tool.database.schema import MIGRATIONS, VERSIONS
+from tool.database.versions import MIGRATIONS, VERSIONS
 from wire.database import is_sqlite, sqlite_path
 from wire.tables import KEYS, TABLES, columns
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from tool.database.errors import PermanentFailure, Unavailable
-from tool.database.schema import MIGRATIONS, VERSIONS
 from tool.database.session import Session
+from tool.database.versions import MIGRATIONS, VERSIONS
 from wire.database import is_sqlite
 
 log = logging.getLogger("tool.database")

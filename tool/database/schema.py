@@ -1,14 +1,11 @@
 """Checks the version of the tables: upgrades old ones, and raises for newer or foreign ones."""
 
-from pathlib import Path
 from typing import Any
 
 from tool.database.errors import PermanentFailure
 from tool.database.session import Session
+from tool.database.versions import VERSIONS
 from wire.tables import TABLES, columns
-
-MIGRATIONS = Path(__file__).parent / "migrations"
-VERSIONS = sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def prepare(session: Session) -> None:
