@@ -117,11 +117,8 @@ def server(folder: Path, url: str | None) -> Iterator[Server]:
         yield SQLiteFiles(folder)
 
 
-@contextmanager
-def _started(folder: Path, program: str) -> Iterator[Server]:
-    data, port = folder / "data", free_port()
-    folder.mkdir(parents=True)
-    user = ["--user=root"] if os.geteuid() == 0 else []
+def _make_data(data: Path, program: str, user: list[str]) -> None:
+    """Creates the system tables of a server."""
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     maker = (
         ["mariadb-install-db", "--no-defaults", "--skip-test-db"]
@@ -133,6 +130,14 @@ def _started(folder: Path, program: str) -> Iterator[Server]:
     )
     if made.returncode:
         raise CannotMeasure(f"{maker[0]}: {(made.stderr or made.stdout)[-500:]}")
+
+
+@contextmanager
+def _started(folder: Path, program: str) -> Iterator[Server]:
+    data, port = folder / "data", free_port()
+    folder.mkdir(parents=True)
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    _make_data(data, program, user)
     accounts = folder / "accounts.sql"
     accounts.write_text(
         "CREATE USER IF NOT EXISTS 'benchmark'@'127.0.0.1' IDENTIFIED BY 'benchmark';\n"

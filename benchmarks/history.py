@@ -1,5 +1,7 @@
 """Fills the tables with readings of an earlier stream."""
 
+from typing import Any
+
 from benchmarks.databases import mark, open_database
 
 
@@ -34,7 +36,19 @@ def fill_history(url: str, rows: int, patients: int, first_patient: int) -> None
             f" WHERE n < {rows} ORDER BY n"
         )
         connection.commit()
-    each_patient = f"FROM (SELECT n + {first_patient} AS p FROM numbers WHERE n < {patients}) AS m"
+    _fill_stays(
+        cursor,
+        f"FROM (SELECT n + {first_patient} AS p FROM numbers WHERE n < {patients}) AS m",
+        each,
+        rows,
+    )
+    cursor.execute("DROP TABLE numbers")
+    connection.commit()
+    connection.close()
+
+
+def _fill_stays(cursor: Any, each_patient: str, each: int, last: int) -> None:
+    """Stores a stay and its vitals for each patient, from `each` readings up to message `last`."""
     cursor.execute(
         "INSERT INTO stays (stream, pat_id, date_admission, age)"
         f" SELECT '0history', p, '2148-01-01', 60 {each_patient}"
@@ -47,7 +61,7 @@ def fill_history(url: str, rows: int, patients: int, first_patient: int) -> None
         **dict.fromkeys(("m2", "hours_mean", "hours_m2", "covariance", "mean_low"), 0.1),
         "first_at": "'2148-01-01 00:00:00'",
         "last_at": "'2148-01-09 00:00:00'",
-        "seq": rows,
+        "seq": last,
     }
     for name in ("blood_pressure", "respiration_rate", "temperature", "heart_rate"):
         cursor.execute(
@@ -55,6 +69,3 @@ def fill_history(url: str, rows: int, patients: int, first_patient: int) -> None
             f" SELECT '0history', p, '2148-01-01', '{name}', {', '.join(map(str, vitals.values()))}"
             f" {each_patient}"
         )
-    cursor.execute("DROP TABLE numbers")
-    connection.commit()
-    connection.close()

@@ -6,6 +6,7 @@ of the services.
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -96,17 +97,42 @@ def check(ward: Ward, url: str, stream: str, partitions: int) -> str:
 
 def _check(ward: Ward, stored: Stored, partitions: int) -> str:
     admission = pd.read_csv(ward.folder / "admission.csv", sep=";").set_index("pat_id")
-    age = pd.read_csv(ward.folder / "age.csv", sep=";").set_index("pat_id")["age"].astype(float)
     signal = pd.read_csv(ward.folder / "signal.csv", sep=";", dtype={"day": "category"})
     signal.index = pd.RangeIndex(1, len(signal) + 1, name="seq")  # the file is in stream order
     staying = admission.index[admission["date_discharge"].isna()]
-    in_icu = signal["pat_id"].isin(staying)
+    in_icu = int(signal["pat_id"].isin(staying).sum())
+    models = _check_counts(stored, signal, in_icu)
 
-    kinds = signal[["pat_id", "parameter"]].drop_duplicates()
+    parts = {patient: crc32(str(patient).encode()) % partitions for patient in admission.index}
+    last = signal.index.to_series().groupby(signal["pat_id"].map(parts).to_numpy()).max()
+    if stored.positions() != last.to_dict():
+        raise Wrong(f"positions {stored.positions()}, not {last.to_dict()}")
+
+    rows = _with_stays(_some_patients(signal), admission, ward.folder / "age.csv")
+    expected = _features(rows)
+    sample = expected.sample(min(SAMPLE, len(expected)), random_state=1).sort_index()
+    _same(
+        stored.rows("readings", "seq", sample.index.tolist()),
+        sample,
+        ["pat_id", "date_admission", "measured_at", "parameter", "value"],
+    )
+    predicted = sample[sample["pat_id"].isin(staying)]
+    _check_predictions(stored, sample.index.tolist(), predicted, rows)
+    _vitals(stored, rows)
+    return (
+        f"{len(signal):,} readings, {in_icu:,} predictions of "
+        f"{' and '.join(models) or 'no model'} and {len(last)} positions "
+        f"counted; {len(sample):,} readings, {len(predicted):,} rows of features and the vitals "
+        f"of {rows['pat_id'].nunique():,} patients compared"
+    )
+
+
+def _check_counts(stored: Stored, signal: pd.DataFrame, in_icu: int) -> list[str]:
+    """Checks the number of rows of each table. Returns the models with predictions."""
     for table, count in {
         "readings": len(signal),
         "stays": signal["pat_id"].nunique(),
-        "vitals": len(kinds),
+        "vitals": len(signal[["pat_id", "parameter"]].drop_duplicates()),
         "rejected": 0,
         "pending": 0,
     }.items():
@@ -115,51 +141,40 @@ def _check(ward: Ward, stored: Stored, partitions: int) -> str:
             raise Wrong(f"{table}: {found} rows, not {count}")
     models = stored.models()
     for model, made in models.items():
-        if made != in_icu.sum():
-            raise Wrong(f"predictions of {model}: {made} rows, not {in_icu.sum()}")
-    if FORMULA not in models and in_icu.any():
+        if made != in_icu:
+            raise Wrong(f"predictions of {model}: {made} rows, not {in_icu}")
+    if FORMULA not in models and in_icu:
         raise Wrong("the formula made no predictions")
+    return list(models)
 
-    parts = {patient: crc32(str(patient).encode()) % partitions for patient in admission.index}
-    last = signal.index.to_series().groupby(signal["pat_id"].map(parts).to_numpy()).max()
-    if stored.positions() != last.to_dict():
-        raise Wrong(f"positions {stored.positions()}, not {last.to_dict()}")
 
-    rows = _some_patients(signal)
-    rows["date_admission"] = pd.to_datetime(rows["pat_id"].map(admission["date_admission"]))
-    rows["measured_at"] = pd.to_datetime(rows["day"].astype(str)) + pd.to_timedelta(
-        rows["hour"], unit="h"
+def _with_stays(rows: pd.DataFrame, admission: pd.DataFrame, ages: Path) -> pd.DataFrame:
+    """The readings with the day of admission, their time and the age."""
+    age = pd.read_csv(ages, sep=";").set_index("pat_id")["age"].astype(float)
+    hours = pd.to_timedelta(rows["hour"], unit="h")
+    return rows.assign(
+        date_admission=pd.to_datetime(rows["pat_id"].map(admission["date_admission"])),
+        measured_at=pd.to_datetime(rows["day"].astype(str)) + hours,
+        age=rows["pat_id"].map(age),
     )
-    rows["age"] = rows["pat_id"].map(age)
-    expected = _features(rows)
-    sample = expected.sample(min(SAMPLE, len(expected)), random_state=1).sort_index()
-    seqs = sample.index.tolist()
-    _same(
-        stored.rows("readings", "seq", seqs),
-        sample,
-        ["pat_id", "date_admission", "measured_at", "parameter", "value"],
-    )
-    predicted = sample[sample["pat_id"].isin(staying)]
-    predictions = stored.rows("predictions", "seq", seqs)
-    for name, some in predictions.groupby("model"):
+
+
+def _check_predictions(
+    stored: Stored, seqs: list[int], predicted: pd.DataFrame, rows: pd.DataFrame
+) -> None:
+    """Compares the predictions of a sample: of the formula all, of other models the windows."""
+    for name, some in stored.rows("predictions", "seq", seqs).groupby("model"):
         if name == FORMULA:
             features = [json.loads(text) for text in some["features"]]
-            found_features = pd.DataFrame(features, columns=stored.features(name))
+            found = pd.DataFrame(features, columns=stored.features(name))
             _same(
-                some.reset_index(drop=True).join(found_features.astype(float)),
+                some.reset_index(drop=True).join(found.astype(float)),
                 predicted,
                 ["pat_id", "date_admission", "measured_at", *FEATURES, "probability"],
             )
         else:
             texts = some.set_index("seq")["features"].head(WINDOW_SAMPLE)
             _windows(texts, stored.features(name), rows)
-    _vitals(stored, rows)
-    return (
-        f"{len(signal):,} readings, {int(in_icu.sum()):,} predictions of "
-        f"{' and '.join(models) or 'no model'} and {len(last)} positions "
-        f"counted; {len(sample):,} readings, {len(predicted):,} rows of features and the vitals "
-        f"of {rows['pat_id'].nunique():,} patients compared"
-    )
 
 
 def _some_patients(signal: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,17 @@ from xml.sax.saxutils import escape
 
 from benchmarks.bench import Result
 
+# Of the plot: height of a row, left end and width of the bars.
+HEIGHT, LEFT, WIDE = 22, 420, 420
+COLOURS = {
+    "hospital": "#8ecae6",
+    "buffer": "#219ebc",
+    "redis": "#d62828",
+    "tool": "#023047",
+    "modelapi": "#ffb703",
+    "database": "#fb8500",
+}
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -135,61 +146,59 @@ def write_svg(path: Path, title: str, results: list[Result]) -> None:
     """Plots each result's ratio to its raw limit, and the CPU time of each end-to-end run."""
     shown = [result for result in results if result.ratio]
     runs = [result for result in shown if result.key.startswith("e2e")]
-    height, left, wide = 22, 420, 420
+    y, lines = _ratios(66.0, shown)
+    if runs:
+        y, more = _cpu(y + 34, runs)
+        lines += more
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1080 {y + 16:g}" '
+        'font-family="system-ui, sans-serif" fill="#222">'
+        f'<rect width="1080" height="{y + 16:g}" fill="#fff"/>'
+        + text(10, 26, title, 15)
+        + "".join(lines)
+        + "</svg>\n"
+    )
+
+
+def _ratios(y: float, shown: list[Result]) -> tuple[float, list[str]]:
+    """Plots a bar per result from `y` on; returns the end of the last one, and the shapes."""
     widest = max([1.0, *(min(result.ratio or 0, 2.0) for result in shown)])
-    lines = [
-        text(10, 26, title, 15),
-        text(10, 52, "Figure against its raw limit, measured in the same run (bar: ratio)", 13),
-    ]
-    y = 66
+    caption = "Figure against its raw limit, measured in the same run (bar: ratio)"
+    lines = [text(10, 52, caption, 13)]
     for result in shown:
         ratio = result.ratio or 0
+        end = LEFT + WIDE * min(ratio, widest) / widest
+        figure = f"{_number(result.figure)} {result.unit} · {ratio:.2g}"
         lines += [
-            text(left - 8, y + 15, result.stage, 12, "end"),
-            bar(left, y + 3, wide * min(ratio, widest) / widest, "#2a6f97"),
-            text(
-                left + wide * min(ratio, widest) / widest + 6,
-                y + 15,
-                f"{_number(result.figure)} {result.unit} · {ratio:.2g}",
-                12,
-            ),
+            text(LEFT - 8, y + 15, result.stage, 12, "end"),
+            bar(LEFT, y + 3, end - LEFT, "#2a6f97"),
+            text(end + 6, y + 15, figure, 12),
         ]
-        y += height
-    limit = left + wide / widest
-    lines.append(f'<path d="M{limit:.1f} 62V{y}" stroke="#888" stroke-dasharray="3 3"/>')
-    if runs:
-        y += 34
-        lines.append(text(10, y, "CPU time of a message, end to end, µs, by program", 13))
-        y += 14
-        colours = {
-            "hospital": "#8ecae6",
-            "buffer": "#219ebc",
-            "redis": "#d62828",
-            "tool": "#023047",
-            "modelapi": "#ffb703",
-            "database": "#fb8500",
-        }
-        most = max(sum(result.details["cpu_us_per_message"].values()) for result in runs) or 1
-        for result in runs:
-            used = result.details["cpu_us_per_message"]
-            lines.append(text(left - 8, y + 15, result.stage, 12, "end"))
-            x = float(left)
-            for name, colour in colours.items():
-                width = wide * used.get(name, 0.0) / most
-                lines.append(bar(x, y + 3, width, colour))
-                x += width
-            lines.append(text(x + 6, y + 15, f"{sum(used.values()):.1f}", 12))
-            y += height
-        x = float(left)
-        for name, colour in colours.items():
-            lines += [bar(x, y + 8, 12, colour), text(x + 16, y + 19, name, 12)]
-            x += 84
-        y += 30
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1080 {y + 16}" '
-        'font-family="system-ui, sans-serif" fill="#222">'
-        f'<rect width="1080" height="{y + 16}" fill="#fff"/>' + "".join(lines) + "</svg>\n"
-    )
+        y += HEIGHT
+    limit = LEFT + WIDE / widest
+    lines.append(f'<path d="M{limit:.1f} 62V{y:g}" stroke="#888" stroke-dasharray="3 3"/>')
+    return y, lines
+
+
+def _cpu(y: float, runs: list[Result]) -> tuple[float, list[str]]:
+    """Plots a bar per run from `y` on, by program; returns the legend's end, and the shapes."""
+    lines = [text(10, y, "CPU time of a message, end to end, µs, by program", 13)]
+    y += 14
+    most = max(sum(result.details["cpu_us_per_message"].values()) for result in runs) or 1
+    for result in runs:
+        used = result.details["cpu_us_per_message"]
+        lines.append(text(LEFT - 8, y + 15, result.stage, 12, "end"))
+        x = float(LEFT)
+        for name, colour in COLOURS.items():
+            width = WIDE * used.get(name, 0.0) / most
+            lines.append(bar(x, y + 3, width, colour))
+            x += width
+        lines.append(text(x + 6, y + 15, f"{sum(used.values()):.1f}", 12))
+        y += HEIGHT
+    for place, (name, colour) in enumerate(COLOURS.items()):
+        x = LEFT + 84.0 * place
+        lines += [bar(x, y + 8, 12, colour), text(x + 16, y + 19, name, 12)]
+    return y + 30, lines
 
 
 def text(x: float, y: float, content: str, size: int, anchor: str = "start") -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 from benchmarks import oracle
 from benchmarks.bench import Bench, Result
@@ -21,9 +22,8 @@ def run(bench: Bench) -> Iterator[Result]:
         with bench.pipeline(ward.folder, url, PARTITIONS=str(PARTITIONS)) as pipeline:
             pipeline.ready("redis", "modelapi", "tool", "hospital")
             pipeline.start(*(f"tool-{number}" for number in range(2, tools + 1)))
-            pipeline.wait(
-                lambda tools=tools: _shared(pipeline, tools), "the partitions were not shared"
-            )  # type: ignore[misc]
+            shared = partial(_shared, pipeline, tools)
+            pipeline.wait(shared, "the tools did not share the partitions")
             usage = pipeline.run(60 + ward.rows / 1_000)
             pipeline.wait_for_model()
         correct = oracle.check(ward, url, pipeline.stream, PARTITIONS)

@@ -8,6 +8,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
 
 FIRST_DAY = date(2150, 1, 1)
 FIRST_PATIENT = 100_001
@@ -56,7 +59,18 @@ def write(folder: Path, patients: int, rows: int, staying: float, seed: int = 1)
             f"{i};{FIRST_DAY};{'' if stays else FIRST_DAY + timedelta(days=hour // 24)}\n"
             for i, stays, hour in zip(ids.tolist(), open_.tolist(), end.tolist(), strict=True)
         )
+    _write_signal(folder / "signal.csv", ids, counts, start, random)
+    return Ward(folder, patients, rows, staying)
 
+
+def _write_signal(
+    path: Path, ids: Integers, counts: Integers, start: Integers, random: np.random.Generator
+) -> None:
+    """Writes the readings in the order of the stream.
+
+    counts: readings of each patient. start: the hour of the first one.
+    """
+    patients, rows = len(ids), int(counts.sum())
     first = np.cumsum(counts) - counts
     patient = np.repeat(np.arange(patients, dtype=np.int32), counts)
     place = np.arange(rows, dtype=np.int32) - np.repeat(first, counts).astype(np.int32)
@@ -65,12 +79,12 @@ def write(folder: Path, patients: int, rows: int, staying: float, seed: int = 1)
     texts = [f"{i};" for i in ids.tolist()]
     times = [
         f"{FIRST_DAY + timedelta(days=day)};{hour};"
-        for day in range(int(end.max()) // 24 + 1)
+        for day in range(int(hour.max()) // 24 + 1)
         for hour in range(24)
     ]
     levels = np.array(list(PARAMETERS.values()))
     own = levels[:, 0] + random.standard_normal((patients, len(levels))) * levels[:, 1]
-    with (folder / "signal.csv").open("w") as file:
+    with path.open("w") as file:
         file.write("pat_id;day;hour;parameter;value\n")
         for begin in range(0, rows, ROWS):
             some = order[begin : begin + ROWS]
@@ -89,7 +103,6 @@ def write(folder: Path, patients: int, rows: int, staying: float, seed: int = 1)
                     )
                 ]
             )
-    return Ward(folder, patients, rows, staying)
 
 
 def _cells(kind: int, tenths: int) -> str:

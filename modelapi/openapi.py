@@ -16,6 +16,7 @@ from flask import Blueprint, Response, render_template, request
 from modelapi.api_errors import NotServing, Unauthorized
 from modelapi.browsers import public_host
 from modelapi.endpoints import answer, registry
+from modelapi.features import Feature
 from modelapi.repository import Model
 
 blueprint = Blueprint("openapi", __name__, template_folder="templates")
@@ -93,25 +94,7 @@ def _request(model: Model, outputs: list[str]) -> Document:
     """The schema of a request for one row. A schema cannot express that tensors of n rows have n
     values.
     """
-    tensors = [
-        {
-            "type": "object",
-            "required": ["name", "shape", "datatype", "data"],
-            "properties": {
-                "name": {"const": feature.name},
-                "shape": {"const": [1]},
-                "datatype": {"const": "FP64"},
-                "data": {
-                    "type": "array",
-                    "items": {"type": "number" if feature.required else ["number", "null"]},
-                    "minItems": 1,
-                    "maxItems": 1,
-                },
-                "parameters": _parameters("binary_data_size", "shared_memory_region"),
-            },
-        }
-        for feature in model.manifest.features
-    ]
+    tensors = [_tensor(feature) for feature in model.manifest.features]
     output = {
         "type": "object",
         "required": ["name"],
@@ -139,6 +122,26 @@ def _request(model: Model, outputs: list[str]) -> Document:
                 "maxItems": len(tensors),
             },
             "outputs": {"type": ["array", "null"], "items": output, "maxItems": 1},
+        },
+    }
+
+
+def _tensor(feature: Feature) -> Document:
+    """The schema of a feature's tensor of one row."""
+    return {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"const": feature.name},
+            "shape": {"const": [1]},
+            "datatype": {"const": "FP64"},
+            "data": {
+                "type": "array",
+                "items": {"type": "number" if feature.required else ["number", "null"]},
+                "minItems": 1,
+                "maxItems": 1,
+            },
+            "parameters": _parameters("binary_data_size", "shared_memory_region"),
         },
     }
 
