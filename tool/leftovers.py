@@ -20,8 +20,7 @@ def unfinished(queue: Queue) -> list[str]:
     taken, registry = queue.intermediate_queue_key, queue.started_job_registry.key
     found = {}
     for entry in (*redis.lrange(taken, 0, -1), *redis.zrange(registry, 0, -1)):
-        # In the registry, the job's id is followed by that of the execution.
-        job_id = entry.decode("utf-8", "replace").partition(":")[0]
+        job_id = _job_id(entry)
         try:
             found[job_id] = JobId.parse(job_id)[:3]
         except ValueError:
@@ -35,13 +34,21 @@ def unfinished(queue: Queue) -> list[str]:
 def queue_again(queue: Queue, job_ids: list[str]) -> None:
     """Puts the jobs at the head of the queue. Running a job twice has no further effect."""
     redis: Any = queue.connection
-    registry = queue.started_job_registry
+    registry = queue.started_job_registry.key
+    started = redis.zrange(registry, 0, -1)
     for job_id in reversed(job_ids):
         job = queue.fetch_job(job_id)
         with redis.pipeline() as pipe:
+            for entry in started:
+                if _job_id(entry) == job_id:
+                    pipe.zrem(registry, entry)
             if job is not None:
-                registry.remove_executions(job, pipeline=pipe)
                 pipe.lrem(queue.key, 0, job_id)
                 pipe.lpush(queue.key, job_id)
             pipe.lrem(queue.intermediate_queue_key, 0, job_id)
             pipe.execute()
+
+
+def _job_id(entry: bytes) -> str:
+    """The id of the job; in the registry, that of the worker or execution follows it."""
+    return entry.decode("utf-8", "replace").partition(":")[0]

@@ -5,19 +5,22 @@ import os
 import pickle
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from rq import Queue
+from rq import Queue, Worker
 from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker, WorkerStatus
 
 from embedded.stack import ROOT, free_port
 from tests.support import servers
@@ -185,3 +188,46 @@ def test_a_damaged_job_does_not_stop_the_worker(tool: Tool) -> None:
     tool.wait(lambda: not tool.redis.exists(QUEUE, f"{QUEUE}:intermediate", "rq:wip:tool-0"))
     assert tool.metric("icu_tool_failed_jobs_total") >= 5
     assert tool.metric("icu_tool_restarts_total") == 0
+
+
+def test_a_job_takes_few_commands_and_rq_info_counts_it(tool: Tool) -> None:
+    """RQ's own worker sends 63 commands per job."""
+    [worker] = Worker.all(connection=tool.redis)
+    jobs, before, done = 100, commands(tool.redis), worker.successful_job_count
+    for number in range(jobs):
+        tool.put(f"s-0-{number}-1", call(STORE_JOB, "icu:batch:none"), timeout=-1)
+    sent = 2 * jobs  # by `put`
+    tool.wait(lambda: refreshed(worker).successful_job_count == done + jobs)
+    tool.wait(lambda: refreshed(worker).get_state() == WorkerStatus.IDLE)
+    assert (commands(tool.redis) - before - sent) / jobs < 35
+    assert not tool.redis.keys("rq:job:*")
+    assert not tool.redis.exists(QUEUE, f"{QUEUE}:intermediate", "rq:wip:tool-0")
+    assert worker.total_working_time > 0
+
+
+def test_rq_info_shows_a_running_job_and_keeps_a_failed_one(tool: Tool) -> None:
+    queue = Queue("tool-0", connection=tool.redis, serializer=JSONSerializer)
+    [worker] = Worker.all(connection=tool.redis)
+    with closing(sqlite3.connect(tool.database_url.removeprefix("sqlite:///"))) as database:
+        database.execute("BEGIN IMMEDIATE")  # the job waits for the lock
+        tool.store(message(90.0), after=1)
+        tool.wait(lambda: queue.started_job_registry.get_job_ids(cleanup=False) == ["s-0-2-1"])
+        assert refreshed(worker).get_state() == WorkerStatus.BUSY
+        queue.started_job_registry.cleanup()  # as `rq` does; the job must stay listed
+        assert queue.started_job_registry.get_job_ids(cleanup=False) == ["s-0-2-1"]
+        database.rollback()
+    tool.wait(lambda: tool.stored() == [1, 2])
+    tool.put("s-0-3-1", call("os.system"), timeout=-1)
+    tool.wait(lambda: queue.failed_job_registry.get_job_ids(cleanup=False) == ["s-0-3-1"])
+    tool.wait(lambda: queue.started_job_registry.get_job_ids(cleanup=False) == [])
+    assert refreshed(worker).failed_job_count == 1
+
+
+def commands(redis: Any) -> int:
+    """The number of commands that Redis has processed."""
+    return int(redis.info("stats")["total_commands_processed"])
+
+
+def refreshed(worker: BaseWorker) -> BaseWorker:
+    worker.refresh()  # type: ignore[no-untyped-call]
+    return worker
