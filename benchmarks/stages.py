@@ -7,10 +7,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 from redis import Redis
-from rq import Queue, SimpleWorker
+from rq import Queue
 from rq.serializers import JSONSerializer
 
 from benchmarks import tool_stages
@@ -21,11 +22,19 @@ from benchmarks.tool_stages import BATCH
 from buffer.queues import Queues
 from buffer.sse import EventParser
 from hospital.replay import Replay
+from tool.data_handler import DataHandler
+from tool.database import Database
+from tool.known_job import KnownJob
+from tool.worker import PartitionWorker
 from wire.batches import Batch, Position, RawMessage, partition_of
 
 
-def nothing() -> None:
-    """The job of the RQ stage."""
+class IdleWorker(PartitionWorker):
+    """The tool's worker, with one job that does nothing."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__(queue, cast(Database, None), cast(DataHandler, None), lambda: None)
+        self._functions = {"nothing": lambda: None}
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -151,17 +160,16 @@ def _enqueue(pipeline: Pipeline, messages: list[bytes]) -> Result:
 def _no_op(bench: Bench, pipeline: Pipeline) -> Result:
     jobs = 200 if bench.quick else 1_000
     redis: Redis = pipeline.redis
-    queue = Queue("noop", connection=redis, serializer=JSONSerializer)
+    queue = Queue("noop", connection=redis, serializer=JSONSerializer, job_class=KnownJob)
     queue.enqueue_many(
         [
-            Queue.prepare_data("benchmarks.stages.nothing", result_ttl=0, timeout=-1)
-            for _ in range(jobs)
+            Queue.prepare_data("nothing", job_id=f"noop-0-{number}-1", result_ttl=0, timeout=-1)
+            for number in range(jobs)
         ]
     )
     logging.getLogger("rq").setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    worker = SimpleWorker([queue], connection=redis, serializer=JSONSerializer)
-    worker.log_job_description = False
+    worker = IdleWorker(queue)
     speed = jobs / seconds(lambda: worker.work(burst=True, logging_level="CRITICAL"))
     for number, handler in handlers.items():
         signal.signal(number, handler)
