@@ -252,7 +252,7 @@ def test_redis_users_have_the_rights_of_compose(tmp_path: Path) -> None:
     script = script.replace("cd /secrets", f"cd {tmp_path}").replace("/own/", "/dev/null #")
     for user in ("redis", "redis-acl", "buffer", "migrator", "tool", "dashboard"):
         (tmp_path / user).mkdir()
-    for name in ("model-key", "model-token"):
+    for name in ("model-key", "model-token", "webhook-token"):
         (tmp_path / name).mkdir()
     subprocess.run(["sh", "-euc", script], check=True, timeout=30)
     compose = (tmp_path / "redis-acl" / "users.acl").read_text()
