@@ -160,6 +160,7 @@ def listed_fields(ranked: Ranked, ward: Ward, model: ModelInfo, query: str) -> F
         "risk": "—",
         "risk.state": "absent",
         "risk.age": "",
+        **bed_alarm(ward.alarms.on.get(ranked.stay.key), now),
     }
     if ranked.risk is not None:
         state, age = age_of(ranked.risk.at, now, PREDICTION_HOLDS)

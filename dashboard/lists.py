@@ -17,7 +17,12 @@ from dashboard.views import ViewKey, WardView
 from dashboard.ward import Ranked, Ward
 
 PAGE = 100
-SHOWS = {"": "everybody in the ICU", "none": "without a risk", "old": "with an old risk"}
+SHOWS = {
+    "": "everybody in the ICU",
+    "alarm": "with an alarm",
+    "none": "without a risk",
+    "old": "with an old risk",
+}
 # Maximum number of stays on which a shadow is compared with the champion.
 COMPARED = 2_000
 
@@ -68,7 +73,9 @@ async def patients(request: web.Request) -> web.Response:
 
 def _listed(ward: Ward | None, wanted: str, show: str) -> list[Ranked]:
     found = ward.ranked if ward else []
-    if show == "none":
+    if ward and show == "alarm":
+        found = [each for each in found if each.stay.key in ward.alarms.on]
+    elif show == "none":
         found = [each for each in found if each.risk is None]
     elif show == "old":
         found = [each for each in found if each.risk and each.risk.at != each.summary.last_at]

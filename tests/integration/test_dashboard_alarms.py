@@ -1,6 +1,7 @@
 """Alarms on the pages, and acknowledgements from a page to a gateway."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -212,6 +213,28 @@ def post(
                     return answer.status, page
 
     return asyncio.run(run())
+
+
+def test_the_list_of_patients_marks_alarms_and_can_show_only_these(path: Path) -> None:
+    settings = Settings(
+        database_url=DatabaseUrl(f"sqlite:///{path}"),
+        redis_url=RedisUrl(f"unix://{path}.sock"),
+        hospital_url=HttpUrl("http://127.0.0.1:9"),
+        model_url=HttpUrl("http://127.0.0.1:9"),
+    )
+
+    async def run() -> list[str]:
+        pages = []
+        async with TestClient(TestServer(create_app(settings))) as client:
+            for query in ("", "?show=alarm"):
+                async with client.get(f"/patients{query}") as answer:
+                    pages.append(await answer.text())
+        return pages
+
+    everybody, ringing = asyncio.run(run())
+    assert len(re.findall("<tr data-state", everybody)) == 3
+    assert re.findall('class="alarm" data-state="([a-z]*)"', everybody) == ["on"]
+    assert re.findall(r'<tr data-state.*?href="/patients/(\d+)', ringing, re.DOTALL) == ["1"]
 
 
 def test_an_acknowledgement_becomes_a_message_at_the_stream_s_time(path: Path) -> None:
