@@ -22,10 +22,13 @@ FIGURES = {
     "known": "stay-days with a reading, %",
     "psi": "stability index",
     "risk": "mean prediction, %",
+    "alarms": "alarms per patient-day",
     "rejected": "rejected messages, %",
     "observed_expected": "observed / expected events",
     "brier": "Brier score",
 }
+# Training does not know how often a rule rings.
+WITHOUT_BAND = ("alarms",)
 PERCENT = ("known", "risk", "rejected")
 
 
@@ -83,13 +86,17 @@ def _rows(points: list[DriftRow]) -> Iterator[Fields]:
             "figure": FIGURES[figure],
             "stays": formats.count(now.stays) if now.stays else "",
             "value": _text(figure, now.value),
-            "band": f"{_text(figure, now.low)} to {_text(figure, now.high)}"
-            if now.low is not None
-            else "too few stays to tell",
+            "band": _band(now),
             "state": state(now),
             "outside": sum(state(point) == "outside" for point in some),
             **_curve(some, last),
         }
+
+
+def _band(row: DriftRow) -> str:
+    if row.low is not None:
+        return f"{_text(row.figure, row.low)} to {_text(row.figure, row.high)}"
+    return "none" if row.figure in WITHOUT_BAND else "too few stays to tell"
 
 
 def _text(figure: str, value: float | None) -> str:

@@ -5,7 +5,7 @@ after that are not in its figures.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 
 from tool import drift_figures, metrics
@@ -64,12 +64,18 @@ class Drift:
         self._seq = self._begun
 
     def _complete_to(self, stream: str) -> int:
-        """The last message up to which all messages are stored."""
+        """The last message up to which all are stored, and the alarms of all models computed."""
         positions = [
             (seq, datetime.fromisoformat(at)) for seq, at in self._tables.positions(stream)
         ]
         newest = max(at for _, at in positions)
-        return min(seq for seq, at in positions if newest - at < IDLE)
+        stored = min(seq for seq, at in positions if newest - at < IDLE)
+        alarms = (
+            self._tables.alarms_to(stream, model.model, model.version)
+            for model, _ in self._references
+            if model.alarm is not None
+        )
+        return min([stored, *(seq for seq in alarms if seq is not None)])
 
     def _read(self, stream: str, to: int) -> None:
         """Processes the next readings, up to the point where all are stored."""
@@ -93,10 +99,10 @@ class Drift:
             if other > day
         ]
         until = min(later) - 1
-        counted = [stay for stay in self._days[day].values() if stay.counts]
+        days = self._days[day].values()
         rows = []
         for model, reference in self._references:
-            figures = list(self._figures(stream, model, reference, counted, until))
+            figures = list(self._figures(stream, model, reference, days, until))
             for kind, count in drift_figures.alerts(figures).items():
                 metrics.DRIFT.labels(model.model, model.version, kind).set(count)
             rows += [
@@ -120,12 +126,20 @@ class Drift:
         self._done, self._begun = day, until
 
     def _figures(
-        self, stream: str, model: Model, reference: Reference, days: list[StayDay], until: int
+        self,
+        stream: str,
+        model: Model,
+        reference: Reference,
+        days: Collection[StayDay],
+        until: int,
     ) -> Iterator[Figure]:
         tables, name = self._tables, (model.model, model.version)
-        yield from drift_figures.inputs(reference, days)
-        last = [day.last_seq for day in days]
+        counted = [day for day in days if day.counts]
+        yield from drift_figures.inputs(reference, counted)
+        last = [day.last_seq for day in counted]
         yield drift_figures.risk(reference, tables.answers(stream, *name, last))
+        if model.alarm is not None:
+            yield drift_figures.alarms(tables.alarms(stream, *name, self._begun, until), days)
         count = tables.rejected(stream, self._begun, until)
         yield drift_figures.rejected(until - self._begun, count)
         pairs = []

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from wire.drift import SPAN_HOURS, Channel, Expected, Reference, psi
@@ -52,9 +52,14 @@ class StayDay:
         self.values[parameter].append(value)
 
     @property
+    def hours(self) -> float:
+        """The time over which the readings reach."""
+        return _hours(self.last) - _hours(self.first)
+
+    @property
     def counts(self) -> bool:
         """Whether the readings span at least SPAN_HOURS."""
-        return _hours(self.last) - _hours(self.first) >= SPAN_HOURS
+        return self.hours >= SPAN_HOURS
 
 
 def _hours(at: str) -> float:
@@ -80,6 +85,14 @@ def risk(reference: Reference, probabilities: Sequence[float]) -> Figure:
     """The mean probability at the end of the stay-days."""
     n = len(probabilities)
     return _figure("", "risk", reference.risk, n, sum(probabilities) / n if n else None)
+
+
+def alarms(count: int, days: Collection[StayDay]) -> Figure:
+    """Alarms per patient-day. Training does not know how often a rule rings, so it has no band."""
+    patient_days = sum(day.hours for day in days) / 24
+    return Figure(
+        "", "alarms", len(days), count / patient_days if patient_days else None, None, None
+    )
 
 
 def rejected(messages: int, count: int) -> Figure:

@@ -57,8 +57,12 @@ def _arguments() -> argparse.Namespace:
     evaluating.add_argument("--label", help="column of outcome.csv, if the model does not name one")
     evaluating.add_argument("--hour", type=int, help="hour of the stay, for most figures")
     evaluating.add_argument("--resamples", type=int, default=500, help="bootstraps (500)")
-    evaluating.add_argument(
+    writing = evaluating.add_mutually_exclusive_group()
+    writing.add_argument(
         "--recalibrate", choices=("intercept", "line"), help="write a recalibrated version"
+    )
+    writing.add_argument(
+        "--reference", action="store_true", help="write a version whose drift is from these data"
     )
     exporting = commands.add_parser("export", help="write stored tables as CSV or Parquet")
     exporting.add_argument("folder", type=Path, help="folder for one file per table")
@@ -103,7 +107,7 @@ def _train(chosen: argparse.Namespace) -> None:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    from training import evaluate, recalibrate, report
+    from training import evaluate, own_reference, recalibrate, report
 
     request = evaluate.Request(
         model=chosen.model,
@@ -119,6 +123,8 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     if chosen.recalibrate:
         folder = recalibrate.recalibrate(evaluation, chosen.models, chosen.recalibrate)
         print(f"model:  {folder}")
+    if chosen.reference:
+        print(f"model:  {own_reference.write(evaluation, chosen.models)}")
     page = report.write_evaluation(evaluation, chosen.reports)
     _print_lines([*evaluation.judgement.headline, *evaluation.recalibrated])
     for reason, count in evaluation.left_out.items():

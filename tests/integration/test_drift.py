@@ -12,8 +12,9 @@ from tool.database import connect
 from tool.database.drift import DriftTables
 from tool.drift import Drift
 from tool.model_client import Declaration, Model
+from wire.alarms import Policy
 from wire.drift import Band, Channel, Expected, Reference, psi
-from wire.tables import PredictionRow, ReadingRow
+from wire.tables import AlarmRow, PredictionRow, ReadingRow
 
 START = datetime.fromisoformat("2020-01-01")
 STAYS, DAYS = 40, 4
@@ -45,7 +46,7 @@ class Declared:
 
     def __init__(self, reference: Reference | None) -> None:
         self._declaration: Declaration | None = Declaration(
-            Model("risk", "1", [], reference=reference)
+            Model("risk", "1", [], alarm=Policy(at=0.3), reference=reference)
         )
 
     def changed(self) -> Declaration | None:
@@ -103,8 +104,15 @@ class Ward:
     def commit(self, part: int, day: float, at: str = "2026-01-01 00:00:00") -> None:
         """Sets partition `part` to have stored all its messages of the first `day` days."""
         seq = int(day * 24 * STAYS) - part
+        self.compute_alarms(part, seq)
         self.run("DELETE FROM positions WHERE part = ?", part)
         self.run("INSERT INTO positions VALUES ('s', ?, ?, ?, ?)", part, seq, seq, at)
+
+    def compute_alarms(self, part: int, seq: int) -> None:
+        """The alarms of the partition include the messages up to `seq`."""
+        self.run("DELETE FROM alarm_positions WHERE part = ?", part)
+        statement = "INSERT INTO alarm_positions (stream, part, model, version, seq)"
+        self.run(f"{statement} VALUES ('s', ?, 'risk', '1', ?)", part, seq)
 
     def task(self, reference: Reference | None = REFERENCE) -> Drift:
         return Drift(DriftTables(self.database.session), Declared(reference))  # type: ignore[arg-type]
@@ -140,6 +148,37 @@ def test_figures_of_complete_days_equal_pandas(url: str) -> None:
     assert found["2020-01-02", "rejected"][1] == 0
 
 
+def test_alarms_are_counted_per_patient_day(ward: Ward) -> None:
+    session = ward.database.session
+    second_day = 24 * STAYS
+    with session.transaction() as cursor:
+        session.insert(
+            cursor,
+            "alarms",
+            [
+                AlarmRow(
+                    *("s", seq, model, "1", 7, "2020-01-01", kind, seq, "2020-01-02 00:00:00"),
+                    *(0.4, 1, None),
+                )
+                for seq, model, kind in (
+                    (second_day, "risk", "raise"),  # the last message of the first day
+                    (second_day + 1, "risk", "raise"),
+                    (second_day + 2, "risk", "again"),
+                    (second_day + 3, "risk", "clear"),
+                    (second_day + 4, "other", "raise"),
+                )
+            ],
+        )
+    for part in range(PARTS):
+        ward.commit(part, 3.5)
+    ward.task().update()
+    # Each stay has readings from 0:00 to 23:00.
+    patient_days = STAYS * 23 / 24
+    found = ward.figures()
+    assert found["2020-01-01", "alarms"] == (STAYS, pytest.approx(1 / patient_days), None, None)
+    assert found["2020-01-02", "alarms"] == (STAYS, pytest.approx(2 / patient_days), None, None)
+
+
 def test_a_day_waits_for_the_partition_that_is_behind(ward: Ward) -> None:
     ward.commit(0, 3.5)
     ward.commit(1, 1.5)
@@ -149,6 +188,18 @@ def test_a_day_waits_for_the_partition_that_is_behind(ward: Ward) -> None:
     ward.commit(1, 2.5)
     task.update()
     assert ward.days() == ["2020-01-01", "2020-01-02"]
+
+
+def test_a_day_waits_for_its_alarms(ward: Ward) -> None:
+    for part in range(PARTS):
+        ward.commit(part, 3.5)
+    ward.compute_alarms(1, int(1.5 * 24 * STAYS))
+    task = ward.task()
+    task.update()
+    assert ward.days() == ["2020-01-01"]
+    ward.compute_alarms(1, int(3.5 * 24 * STAYS))
+    task.update()
+    assert ward.days()[-1] == "2020-01-03"
 
 
 def test_an_idle_partition_delays_no_day(ward: Ward) -> None:

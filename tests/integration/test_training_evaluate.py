@@ -1,6 +1,7 @@
 """Real-world outcome.csv files, finished models on other patients, and labels with a time."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,23 @@ import pytest
 from modelapi.artifact import Ref
 from modelapi.repository import Repository
 from tests.integration.test_training import DIED, PRESSURES, ROOT, SOON, toml, write_ward
-from training import artifact, config_file, evaluate, recalibrate, report, rows, train, utility
+from training import (
+    artifact,
+    config_file,
+    evaluate,
+    own_reference,
+    recalibrate,
+    report,
+    rows,
+    train,
+    utility,
+)
 from training import outcomes as outcome_file
 from training.config import Data
 from training.judgement import Question, judge
 from training.stream import DataError
 from training.stream import read as read_stream
+from wire.drift import Reference
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +156,30 @@ class TestEvaluate:
         ]
         shift = odds[1] - odds[0]
         assert shift == pytest.approx(np.full(len(shift), shift[0]), abs=1e-6)
+
+    def test_a_version_can_have_a_reference_of_the_evaluated_patients(
+        self, trained: tuple[train.Result, Path], ward: Path, tmp_path: Path
+    ) -> None:
+        _, models = trained
+        shutil.copytree(models / "small" / "1", tmp_path / "small" / "1")
+        half = tmp_path / "half"
+        shutil.copytree(ward, half)
+        table = pd.read_csv(ward / "signal.csv", sep=";")
+        table[table["pat_id"] % 2 == 0].to_csv(half / "signal.csv", sep=";", index=False)
+        request = evaluate.Request(model="small/1", folder=half, models=tmp_path, resamples=20)
+        found = evaluate.run(request)
+        assert own_reference.write(found, tmp_path) == tmp_path / "small" / "2"
+        first, second = (Repository(tmp_path).load(Ref("small", v)) for v in ("1", "2"))
+        old, new = first.manifest.reference, second.manifest.reference
+        assert isinstance(old, Reference)
+        assert isinstance(new, Reference)
+        assert new.channels.keys() == old.channels.keys()
+        # The last prediction of each day, up to the last sample hour.
+        about = found.rows.about.assign(p=second.predict(found.rows.x)["probability"])
+        day = [about["pat_id"], about["date_admission"], (about["hour"] - 1) // 24]
+        last = about.sort_values("hour").groupby(day)["p"].last()
+        assert new.risk.value == pytest.approx(last.mean())
+        assert new.risk.value != old.risk.value
 
     def test_the_command_reports_errors_in_one_line(self, tmp_path: Path) -> None:
         done = subprocess.run(

@@ -21,6 +21,16 @@ ANSWERS = (
     "SELECT probability FROM predictions"
     " WHERE stream = ? AND model = ? AND version = ? AND probability IS NOT NULL AND seq IN ({})"
 )
+# Partitions whose alarms do not include all stored messages yet.
+ALARMS_TO = (
+    "SELECT MIN(COALESCE(a.seq, 0)) FROM positions p LEFT JOIN alarm_positions a"
+    " ON a.stream = p.stream AND a.part = p.part AND a.model = ? AND a.version = ?"
+    " WHERE p.stream = ? AND COALESCE(a.seq, 0) < p.seq"
+)
+ALARMS = (
+    "SELECT COUNT(*) FROM alarms WHERE stream = ? AND model = ? AND version = ?"
+    " AND seq > ? AND seq <= ? AND kind IN ('raise', 'again')"
+)
 OUTCOMES = (
     "SELECT pat_id, date_admission, value FROM outcomes WHERE stream = ? AND name = ?"
     " AND seq <= ? ORDER BY seq DESC LIMIT ?"
@@ -77,6 +87,15 @@ class DriftTables:
             statement = ANSWERS.format(", ".join("?" * len(some)))
             found += [p for (p,) in self._rows(statement, stream, model, version, *some)]
         return found
+
+    def alarms_to(self, stream: str, model: str, version: str) -> int | None:
+        """The message up to which the alarms are computed; None if that is all stored ones."""
+        found = self._rows(ALARMS_TO, model, version, stream)[0][0]
+        return None if found is None else int(found)
+
+    def alarms(self, stream: str, model: str, version: str, after: int, to: int) -> int:
+        """How often the model rang at messages after `after` and up to `to`."""
+        return int(self._rows(ALARMS, stream, model, version, after, to)[0][0])
 
     def outcomes(self, stream: str, name: str, to: int, limit: int) -> list[tuple[int, str, float]]:
         """(pat_id, date_admission, value) of the newest outcomes up to message `to`."""
