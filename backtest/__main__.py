@@ -15,7 +15,7 @@ from backtest.history import NoHistory, Version
 from backtest.recalibration import recalibration
 from backtest.replay import replay
 from embedded.stack import CannotRun
-from modelapi.artifact import ArtifactError
+from modelapi.artifact import ArtifactError, read_artifact
 from training import outcomes as outcome_file
 from training.config import Label
 from training.recalibrate import write
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
             help="exit with 3 if the champion's figure is out of bounds, for example auroc=.74",
         )
     _add_event(found.add_argument_group("the event"))
-    _add_alarm(found.add_argument_group("the alarm rule, in hours of the stream"))
+    _add_alarm(found.add_argument_group("the alarm rule, instead of each model's own"))
     return found
 
 
@@ -82,20 +82,15 @@ def _add_event(group: Any) -> None:
 
 def _add_alarm(group: Any) -> None:
     add = group.add_argument
-    add("--at", type=float, default=0.3, help="threshold (%(default)s)")
+    add("--at", type=float, help="threshold (0.3)")
     add("--clear", type=float, help="probability below which an alarm clears; default: --at")
-    add("--for-hours", type=float, default=0.0, help="persistence (%(default)s)")
-    add("--silence-hours", type=float, default=6.0, help="(%(default)s)")
-    add(
-        "--again-hours",
-        type=float,
-        help="hours after which an active alarm rings again; default: never",
-    )
+    add("--for-hours", type=float, help="persistence (0)")
+    add("--silence-hours", type=float, help="(6)")
+    add("--again-hours", type=float, help="hours until an active alarm rings again; default: never")
     add(
         "--window-hours",
         type=float,
         nargs=2,
-        default=(0.0, 48.0),
         metavar=("FROM", "TO"),
         help="an alarm is true if the event follows within this range of hours (0 48)",
     )
@@ -105,6 +100,21 @@ def _add_alarm(group: Any) -> None:
         default=1.0,
         help="maximum alarms per patient-day, for the best threshold (%(default)s)",
     )
+
+
+def policy_of(chosen: Any, version: Version) -> Policy:
+    """The alarm rule of the command line, or else of the model's manifest."""
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in Policy.__struct_fields__
+        if (value := getattr(chosen, name, None)) is not None
+    }
+    if not given:
+        folder = MODELS / version.model / version.version
+        declared = read_artifact(folder).manifest.alarm if folder.is_dir() else None
+        if isinstance(declared, Policy):  # a model without a rule has UNSET
+            return declared
+    return Policy(**({"at": 0.3, "silence_hours": 6.0} | given))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,14 +146,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(chosen: Any, url: DatabaseUrl) -> Backtest:
     """Computes all figures. Raises NoHistory, DataError or ValueError with a one-line message."""
-    policy = Policy(
-        at=chosen.at,
-        clear=chosen.clear,
-        for_hours=chosen.for_hours,
-        silence_hours=chosen.silence_hours,
-        again_hours=chosen.again_hours,
-        window_hours=tuple(chosen.window_hours),
-    )
     label = Label(
         column=chosen.outcome,
         event=chosen.outcome.replace("_", " "),
@@ -161,7 +163,12 @@ def run(chosen: Any, url: DatabaseUrl) -> Backtest:
         judged = history.judge(version, rows, known, label)
         log.info("%s: %s readings; computing figures", version, f"{len(judged.rows):,}")
         models.append(
-            figures.measure(judged, policy, chosen.alarms_per_patient_day, chosen.resamples)
+            figures.measure(
+                judged,
+                policy_of(chosen, version),
+                chosen.alarms_per_patient_day,
+                chosen.resamples,
+            )
         )
     champion = models[0].history
     comparisons = [

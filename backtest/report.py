@@ -16,6 +16,7 @@ from training.evaluation import Figure, Line
 from training.plots import INK, MAIN, QUIET, STYLE, svg
 from training.recalibrate import Recalibration
 from training.thresholds import net_benefit
+from wire.alarms import Policy
 
 COLOURS = (MAIN, "#b4531f", "#3d7a3d", "#7a4d9e")
 # Published pairs of alarms per patient-day and sensitivity.
@@ -30,6 +31,7 @@ def write(backtest: Backtest, replay: dict[str, Any], folder: Path) -> Path:
     )
     environment.filters["share"] = share
     environment.filters["number"] = number
+    environment.filters["rule"] = rule
     page = environment.get_template("report.html.j2").render(
         backtest=backtest,
         replay=replay,
@@ -130,6 +132,22 @@ def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def rule(policy: Policy) -> str:
+    """An alarm rule in words.
+
+    >>> rule(Policy(at=0.2, clear=0.15, for_hours=1, silence_hours=6))
+    'at 0.2 for 1 h; ends below 0.15; then silent for 6 h'
+    """
+    parts = [f"at {policy.at:g}" + (f" for {policy.for_hours:g} h" if policy.for_hours else "")]
+    if policy.clear is not None and policy.clear != policy.at:
+        parts.append(f"ends below {policy.clear:g}")
+    if policy.again_hours is not None:
+        parts.append(f"again after {policy.again_hours:g} h")
+    if policy.silence_hours:
+        parts.append(f"then silent for {policy.silence_hours:g} h")
+    return "; ".join(parts)
+
+
 def share(value: float) -> str:
     """A share in percent; a dash for none.
 
@@ -160,10 +178,17 @@ def burden_plot(backtest: Backtest) -> str:
         )
     for name, (alarms, sensitivity) in PUBLISHED.items():
         axes.plot(alarms, sensitivity, "x", color=INK)
-        axes.annotate(name, (alarms, sensitivity), (5, -10), textcoords="offset points")
+        # Away from the curves, which often pass a point near the left edge.
+        axes.annotate(
+            name,
+            (alarms, sensitivity),
+            (40, -12) if alarms < widest / 4 else (5, -12),
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.6},
+        )
     axes.axvline(backtest.per_patient_day, color=QUIET, linewidth=1, linestyle="--")
     axes.annotate(
-        "budget", (backtest.per_patient_day, 0.5), (4, 0), textcoords="offset points", color=INK
+        "budget", (backtest.per_patient_day, 0.55), (4, 0), textcoords="offset points", color=INK
     )
     axes.set_xlim(0, widest)
     axes.set_ylim(0, 1.02)
@@ -189,10 +214,10 @@ def decision_plot(backtest: Backtest) -> str:
     canvas, axes = _canvas()
     at = np.linspace(0.01, 0.5, 50)
     for colour, model in zip(COLOURS, backtest.models, strict=False):
-        ours, everybody = net_benefit(model.history.scores(), at)
+        ours, _ = net_benefit(model.history.scores(), at)
         axes.plot(at, ours, color=colour, label=str(model.history.version))
-        if model is backtest.models[0]:
-            axes.plot(at, everybody, color=QUIET, linestyle="--", label="act on everybody")
+    _, everybody = net_benefit(backtest.models[0].history.scores(), at)
+    axes.plot(at, everybody, color=QUIET, linestyle="--", label="act on everybody")
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_ylim(bottom=-0.02)
     return _finish(canvas, axes, "threshold", "net benefit")
@@ -225,5 +250,5 @@ def _finish(
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, loc=legend)
+        axes.legend(framealpha=1, edgecolor="none", loc=legend)
     return svg(canvas)

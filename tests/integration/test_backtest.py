@@ -186,6 +186,28 @@ def test_subgroups_come_from_the_columns_of_outcome_csv(
     assert model["by_subgroup"]["sex: male"]["auroc"][0] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("options", "threshold"),
+    [([], 0.2), (["--for-hours", "1"], 0.3), (["--at", "0.4"], 0.4)],
+)
+def test_alarms_are_by_the_model_s_own_rule_unless_one_is_given(
+    ward: tuple[Path, pd.DataFrame],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    threshold: float,
+) -> None:
+    folder, table = ward
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "outcome.csv").write_bytes((folder / "outcome.csv").read_bytes())
+    rows = table[table["model"] == "good"].assign(model="icu-mortality")
+    write_tables(tmp_path, rows, "2").close()
+    code, found = run(tmp_path, capsys, ["icu-mortality/2"], *options)
+    assert code == 0
+    assert found["models"][0]["alarms"]["threshold"] == threshold  # type: ignore[index]
+
+
 def test_recalibration_is_fitted_to_the_first_stays_and_evaluated_on_the_others(
     ward: tuple[Path, pd.DataFrame],
     capsys: pytest.CaptureFixture[str],

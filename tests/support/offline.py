@@ -1,8 +1,12 @@
-"""Computes predictions for the CSVs outside the pipeline, with scikit-learn on bulk features."""
+"""Computes predictions for the CSVs outside the pipeline, with scikit-learn on bulk features.
+
+`python -m tests.support.offline FOLDER DATABASE NAME/VERSION …` compares them with the predictions
+that a backtest of the folder has stored.
+"""
 
 import json
-import math
 import sqlite3
+import sys
 from pathlib import Path
 
 import joblib
@@ -16,15 +20,14 @@ from training.features import bulk_features
 from wire.features import Feature
 
 ROOT = Path(__file__).parents[2]
+LARGEST = 1e-9
 
 
-def rounded(value: float) -> float:
+def rounded(values: np.ndarray) -> np.ndarray:
     """Rounds to 30 significant bits, and to a multiple of 2**-30."""
-    if math.isnan(value):
-        return value
-    mantissa, exponent = math.frexp(value)
-    value = math.ldexp(round(mantissa * 2**30), exponent - 30)
-    return round(value * 2**30) / 2**30
+    mantissas, exponents = np.frexp(values)
+    values = np.ldexp(np.rint(mantissas * 2**30), exponents - 30)
+    return np.rint(values * 2**30) / 2**30
 
 
 def offline(folder: Path, model: str, version: str) -> pd.Series:
@@ -37,7 +40,7 @@ def offline(folder: Path, model: str, version: str) -> pd.Series:
     required = [feature.get("required", False) for feature in manifest["features"]]
     known = ~np.isnan(x[:, required]).any(axis=1)
     if manifest.get("significant_digits"):
-        x = np.vectorize(rounded, otypes=[float])(x)
+        x = rounded(x)
     p = np.full(len(x), np.nan)
     p[known] = joblib.load(artifact / "model.joblib").predict_proba(x[known])[:, 1]
     if line := manifest.get("calibration"):
@@ -55,3 +58,28 @@ def streamed(database: Path, model: str, version: str) -> pd.Series:
     connection.close()
     seqs, probabilities = zip(*rows, strict=True)
     return pd.Series(np.array(probabilities, dtype=float), np.array(seqs))
+
+
+def main(folder: str, database: str, *models: str) -> int:
+    """Prints the largest difference of each model; 1 if a reading is missing or different."""
+    failed = 0
+    for name in models:
+        model, version = name.split("/")
+        expected, stored = (
+            offline(Path(folder), model, version),
+            streamed(Path(database), model, version),
+        )
+        same = expected.index.equals(stored.index) and (expected.isna() == stored.isna()).all()
+        differences = (expected - stored).abs()
+        print(
+            f"{name}: {len(stored):,} of {len(expected):,} readings, "
+            f"{stored.notna().sum():,} predicted, largest difference {differences.max():.3g}, "
+            f"{(differences > LARGEST).sum():,} above {LARGEST:g}",
+            flush=True,
+        )
+        failed |= not same or bool((differences > LARGEST).any())
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
