@@ -159,7 +159,8 @@ class Log:
 
     def send(self, *messages: Message) -> int:
         """Appends messages of the stream; returns the number of the first one."""
-        self._add(_encoder.encode_lines(messages)[:-1], len(messages))
+        # A list, because msgspec 0.22 leaks the iterator of any other sequence.
+        self._add(_encoder.encode_lines(list(messages))[:-1], len(messages))
         return self.last - len(messages) + 1
 
     def _add(self, lines: bytes, count: int) -> None:
