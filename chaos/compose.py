@@ -24,11 +24,12 @@ FILES = ("--file", "docker-compose.yml", "--file", "chaos/compose.yml")
 CUTS = (
     ("hospital", "ward"),
     ("buffer", "ward"),
-    ("buffer", "back"),
-    ("redis", "back"),
-    ("tool", "back"),
+    ("buffer", "queue"),
+    ("redis", "queue"),
+    ("tool", "queue"),
+    ("tool", "database"),
     ("tool", "front"),
-    ("tooldb", "back"),
+    ("tooldb", "database"),
     ("modelapi", "front"),
     ("nginx", "front"),
 )

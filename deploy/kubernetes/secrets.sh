@@ -17,7 +17,8 @@ for user in redis buffer migrator tool modelapi dashboard; do
         buffer | tool)
             acl="$acl
     user $user on #$hash ~icu:* ~rq:* resetchannels -@all +@read +@write +@connection\
- +@transaction +@scripting -@admin -@dangerous +info +client|list +client|setinfo +client|setname"
+ +@transaction -@admin -@dangerous +eval +evalsha +script|load +script|exists\
+ +info +client|list +client|setinfo +client|setname"
             ;;
         dashboard)
             acl="$acl

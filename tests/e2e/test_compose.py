@@ -340,7 +340,7 @@ def test_containers_have_only_needed_rights(stack: Stack) -> None:
         assert host["Memory"], service
         assert not host["Privileged"], service
         if service in ONE_SHOTS:
-            assert host["NetworkMode"] in ("none", f"{PROJECT}_back"), service
+            assert host["NetworkMode"] in ("none", f"{PROJECT}_database"), service
             continue
         assert host["CpuQuota"], service
         assert host["PidsLimit"], service
@@ -381,7 +381,7 @@ for host, port in {targets}:
     [
         ("hospital", []),
         ("modelapi", ["nginx"]),
-        ("buffer", ["hospital", "redis", "tooldb"]),
+        ("buffer", ["hospital", "redis"]),
         ("dashboard", ["hospital", "redis", "tooldb", "nginx", "modelapi"]),
         ("tool", ["redis", "tooldb", "nginx", "modelapi"]),
     ],
@@ -474,7 +474,10 @@ def test_redis_keeps_its_queues_and_requires_a_password(stack: Stack) -> None:
     for user, service in (("buffer", "buffer"), ("tool", "tool")):
         password = stack.run(service, "cat", f"/run/secrets/{user}/password").strip()
         assert "PONG" in cli(user, password, "ping")
-        for command in ("flushall", "client kill type normal", "config get dir", "get other"):
+        for command in (
+            *("flushall", "client kill type normal", "config get dir", "get other"),
+            *("script flush", "script kill", "function flush", "function list"),
+        ):
             assert "NOPERM" in cli(user, password, *command.split()), command
     assert cli("", own, "acl", "log").strip().count("toplevel") <= 20  # the refusals above
 
