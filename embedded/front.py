@@ -22,7 +22,7 @@ MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
 # These headers are about one connection, not about the message (RFC 9110, section 7.6.1).
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
 # Headers of a request that are set here, not by the client.
-OWN = {"x-forwarded-for", "x-forwarded-host", "content-length"}
+OWN = {"x-forwarded-for", "x-forwarded-host", "x-user", "content-length"}
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
 

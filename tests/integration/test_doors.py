@@ -156,6 +156,7 @@ def test_the_front_sets_the_address_of_the_client_itself(
             [
                 request.path,
                 *(request.headers.getall(f"X-Forwarded-{name}") for name in ("For", "Host")),
+                "X-User" in request.headers,
             ]
         )
 
@@ -165,8 +166,16 @@ def test_the_front_sets_the_address_of_the_client_itself(
         async with TestServer(app) as behind:
             for port in ("MODELAPI_PORT", "DASHBOARD_PORT"):
                 monkeypatch.setenv(port, str(behind.port))
-            said = {"x-forwarded-for": "192.0.2.1", "x-forwarded-host": "h", "Host": "localhost:1"}
+            said = {
+                "x-forwarded-for": "192.0.2.1",
+                "x-forwarded-host": "h",
+                "x-user": "ada",
+                "Host": "localhost:1",
+            }
             async with client.get("/v2/models", headers=said) as answer:
                 return list(json.loads(await answer.text()))
 
-    assert ask(front.create_app(), question) == ["/v2/models", ["127.0.0.1"], ["localhost:1"]]
+    assert ask(front.create_app(), question) == [
+        *("/v2/models", ["127.0.0.1"], ["localhost:1"]),
+        False,
+    ]
