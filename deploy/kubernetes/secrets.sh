@@ -17,7 +17,7 @@ for user in redis buffer migrator tool modelapi dashboard; do
         buffer | tool)
             acl="$acl
     user $user on #$hash ~icu:* ~rq:* resetchannels -@all +@read +@write +@connection\
- +@transaction -@admin -@dangerous +eval +evalsha +script|load +script|exists\
+ +@transaction -@admin -@dangerous -function +eval +evalsha +script|load +script|exists\
  +info +client|list +client|setinfo +client|setname"
             ;;
         dashboard)
