@@ -164,7 +164,7 @@ def number(value: float) -> str:
 
 @mpl.rc_context(STYLE)
 def burden_plot(backtest: Backtest) -> str:
-    """Event sensitivity against alarms a patient-day, with published points."""
+    """Event sensitivity against alarms per patient-day, with published points."""
     canvas, axes = _canvas()
     widest = max(1.5, 1.5 * backtest.per_patient_day)
     for colour, model in zip(COLOURS, backtest.models, strict=False):
@@ -192,7 +192,7 @@ def burden_plot(backtest: Backtest) -> str:
     )
     axes.set_xlim(0, widest)
     axes.set_ylim(0, 1.02)
-    return _finish(canvas, axes, "alarms a patient-day", "events with an alarm", "lower right")
+    return _finish(canvas, axes, "alarms per patient-day", "events with an alarm", "lower right")
 
 
 @mpl.rc_context(STYLE)

@@ -142,7 +142,7 @@ def _measure(bench: Bench, each: int, jobs: int) -> Result:
     # Excludes the queueing, which another process could do at the same time.
     return Result(
         f"naive {each}",
-        f"naive baseline at {each:,} rows a patient, {WORKERS} workers",
+        f"naive baseline at {each:,} rows per patient, {WORKERS} workers",
         jobs / max(queued, working),
         "messages/s",
         bench.x,

@@ -68,7 +68,7 @@ GOALS = (
         1.0,
     ),
     Goal(
-        "the same against the naive baseline at 1,000 rows a patient",
+        "the same against the naive baseline at 1,000 rows per patient",
         _against(e2e(100, 2), "naive 1000"),
         100,
         500,

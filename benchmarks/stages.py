@@ -149,7 +149,7 @@ def _enqueue(pipeline: Pipeline, messages: list[bytes]) -> Result:
     redis.flushall()
     return Result(
         "enqueue",
-        f"enqueue, {BATCH:,} messages a job (buffer)",
+        f"enqueue, {BATCH:,} messages per job (buffer)",
         speed,
         "messages/s",
         raw,

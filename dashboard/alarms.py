@@ -21,7 +21,7 @@ REASONS = 3
 
 @dataclass(frozen=True)
 class WardAlarms:
-    """The active alarms. per_day: alarms a patient-day over the last 24 h."""
+    """The active alarms. per_day: alarms per patient-day over the last 24 h."""
 
     on: Mapping[StayKey, Alarm]
     rule: Policy | None = None
@@ -55,7 +55,7 @@ def ward_sentence(alarms: WardAlarms) -> str:
     text = f"{count or 'No'} alarm{'' if count == 1 else 's'} now"
     if alarms.per_day is None:
         return f"{text}."
-    return f"{text}, {alarms.per_day:.2g} a patient-day over 24 h."
+    return f"{text}, {alarms.per_day:.2g} per patient-day over 24 h."
 
 
 def rule_sentence(rule: Policy, model: ModelInfo) -> str:
