@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from honcho.environ import parse_procfile
+from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import RedisError
 
 from wire import keys
@@ -155,6 +156,19 @@ class Programs:
     def committed(self) -> int:
         """The last stored message of the furthest partition."""
         return max(self._last_stored(self.position().get("stream", "")).values(), default=0)
+
+    def work(self) -> dict[str, float]:
+        """Seconds that the workers of the tool spent on the database, the features, the models."""
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.environ['TOOL_METRICS_PORT']}/metrics", timeout=5
+        ) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            return {
+                sample.labels["part"]: sample.value
+                for family in families
+                for sample in family.samples
+                if sample.name == "icu_tool_work_seconds_total"
+            }
 
     def latency(self, stream: str) -> dict[str, float]:
         """Milliseconds from the buffer's receipt of a message to its commit: p50, p99, max."""

@@ -30,7 +30,8 @@ def replay() -> int:
 
     The last line on stdout is a JSON object: messages, rejected_rows (of the CSVs), stored,
     predictions, rejected, seconds, messages_per_s, latency_ms (p50, p99: from the buffer's receipt
-    of a message to the commit of its batch).
+    of a message to the commit of its batch), work_s (seconds of all workers together: database,
+    features, model, queue; the queue's part includes waiting).
     """
     make_private(Path("var"))
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -78,6 +79,8 @@ def follow(programs: Programs) -> dict[str, Any]:
             time.sleep(0.02)
     seconds = time.monotonic() - (started or 0.0)
     latency = programs.latency(stream)
+    work = programs.work()
+    work["queue"] = max(0.0, len(position["parts"]) * seconds - sum(work.values()))
     return {
         "messages": total,
         "rejected_rows": health["rejected_rows"],
@@ -85,6 +88,7 @@ def follow(programs: Programs) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "messages_per_s": round(total / seconds, 1),
         "latency_ms": {name: latency[name] for name in ("p50", "p99")},
+        "work_s": {part: round(spent, 3) for part, spent in work.items()},
     }
 
 
@@ -111,7 +115,7 @@ def _check(programs: Programs) -> None:
 
 
 def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
-    """The result as text; a second line reports rejected rows of the CSVs, if any."""
+    """The result as text: the figures, the workers' time, and any rejected rows of the CSVs."""
     text = (
         f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
         f"{result['stored']:,} stored, "
@@ -119,6 +123,9 @@ def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
         f"({result['messages_per_s']:,.0f} messages/s); "
         f"rows in {without_password(environ['DATABASE_URL'])}"
     )
+    total = sum(result["work_s"].values())
+    shares = ", ".join(f"{part} {spent / total:.0%}" for part, spent in result["work_s"].items())
+    text += f"\ntime of the workers: {shares}"
     if rows := result["rejected_rows"]:
         text += f"\nrejected rows of the CSVs: {rows:,}; see {_rejected_csv(environ)}"
     return text

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 
+from tool import metrics
 from tool.database import Changes, Database
 from tool.features import FeatureSet
 from tool.known_stay import KnownStay, StayKey
@@ -58,10 +59,16 @@ class BatchProcessor:
     def process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         """Stores the next messages of a partition. Raises the errors of `Database.commit`."""
         result = Result(changes.last, received=Counter(map(attrgetter("received"), messages)))
-        decoded = self._decode(messages, changes, result)
-        stays = self._load(decoded, changes.stream)
-        self._interview.ask(self._walk(decoded, stays, changes, result), changes, result)
-        self._stays.commit(changes, stays)
+        with metrics.working("features"):
+            decoded = self._decode(messages, changes, result)
+        with metrics.working("database"):
+            stays = self._load(decoded, changes.stream)
+        with metrics.working("features"):
+            questions = self._walk(decoded, stays, changes, result)
+        with metrics.working("model"):
+            self._interview.ask(questions, changes, result)
+        with metrics.working("database"):
+            self._stays.commit(changes, stays)
         result.stored = len(changes.readings)
         return result
 

@@ -58,6 +58,11 @@ BATCH_SECONDS = Histogram(
     "Duration of a batch until its commit, including waits for the database and the model",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
+WORK_SECONDS = Counter(
+    "icu_tool_work_seconds_total",
+    "Time that the workers spent in batches: on the database, the features or the models",
+    ["part"],
+)
 LATENCY = Histogram(
     "icu_tool_latency_seconds",
     "Time from receipt by the buffer to commit; one observation per chunk that the buffer received",
@@ -110,6 +115,18 @@ def begin() -> None:
         PREDICTIONS.labels(when)
     for peer in ("database", "redis", "model"):
         RECONNECTS.labels(peer)
+    for part in ("database", "features", "model"):
+        WORK_SECONDS.labels(part)
+
+
+@contextmanager
+def working(part: str) -> Iterator[None]:
+    """Adds the duration of the block to this part of the work."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        WORK_SECONDS.labels(part).inc(time.perf_counter() - started)
 
 
 def stored(partition: int, newest: bytes, result: Result, seconds: float) -> None:

@@ -137,7 +137,7 @@ def test_nothing_starts_with_an_invalid_setting(what: str) -> None:
 def test_a_replay_reports_where_rejected_rows_are(tmp_path: Path) -> None:
     environ = environment(tmp_path / "run", {"PATIENT_DATA": str(tmp_path)})
     result = {"messages": 1000, "stored": 980, "rejected": 20, "predictions": 960}
-    result |= {"seconds": 2, "messages_per_s": 500, "rejected_rows": 0}
+    result |= {"seconds": 2, "messages_per_s": 500, "rejected_rows": 0, "work_s": {"queue": 4.0}}
     assert "rejected.csv" not in replay.summary(result, environ)
     said = replay.summary(result | {"rejected_rows": 1234}, environ).splitlines()[-1]
     assert "1,234" in said

@@ -103,6 +103,8 @@ def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
     assert summary["rejected"] == 0
     assert summary["messages"] > summary["stored"] >= summary["predictions"] > 0
     assert summary["latency_ms"].keys() == {"p50", "p99"}
+    assert summary["work_s"].keys() == {"database", "features", "model", "queue"}
+    assert min(summary["work_s"].values()) > 0
 
 
 def test_a_promotion_in_mid_stream_omits_no_prediction(ward: Path, tmp_path: Path) -> None:
