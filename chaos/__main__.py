@@ -2,8 +2,9 @@
 
 Replays a synthetic ward at a steady rate, injects the faults one after the other, prints the time
 of each recovery, then compares all rows of all tables with those that pandas computes from the
-CSVs. On the embedded stack it restarts programs that die, as compose's restart policy does. Exit
-status: 0 when all rows are equal and the pipeline recovered from every fault in time.
+CSVs, and all alarms with those that follow from the predictions. On the embedded stack it restarts
+programs that die, as compose's restart policy does. Exit status: 0 when all rows are equal and the
+pipeline recovered from every fault in time.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 from chaos import compose, embedded, live
 from chaos.faults import Fault, all_faults, schedule
 from chaos.run import BOUND, Recovery, finished, positions, run
+from tests.support import alarm_oracle
 from tests.support.oracle import check
 from tests.support.pipeline import synthetic
 
@@ -74,6 +76,7 @@ def _inject(stack: Any, rate: float, planned: list[tuple[float, Fault]], ward: P
     stack.hurry()
     _wait(lambda: finished(stack), 300)
     print(check(ward, stack.database_url, "live"))
+    print(alarm_oracle.check(stack.database_url))
     return _sum_up(recoveries, took)
 
 

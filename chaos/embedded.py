@@ -17,6 +17,7 @@ from redis import Redis
 from chaos.faults import Fault, held
 from chaos.model_proxy import Proxy
 from embedded.stack import free_port
+from tests.support.alarm_rules import set_rules
 from tests.support.pipeline import PROGRAMS, Pipeline
 
 # Docker restarts a container after 0.1 s, and doubles the delay each time.
@@ -31,6 +32,7 @@ class EmbeddedStack(Pipeline):
     def __init__(self, folder: Path, patient_data: Path, rate: float) -> None:
         port = free_port()
         self._fault = folder / "model-fault"
+        set_rules(folder)
         super().__init__(
             folder,
             patient_data,

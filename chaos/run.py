@@ -13,6 +13,12 @@ log = logging.getLogger("chaos")
 
 BOUND = 15.0
 GIVE_UP = 90.0
+# Partitions with messages that the alarms of a model do not include yet.
+WITHOUT_ALARMS = (
+    "SELECT p.part FROM models m CROSS JOIN positions p LEFT JOIN alarm_positions a"
+    " ON a.stream = p.stream AND a.part = p.part AND a.model = m.model AND a.version = m.version"
+    " WHERE m.alarm IS NOT NULL AND COALESCE(a.seq, 0) < p.seq"
+)
 
 
 class Observed(Protocol):
@@ -51,7 +57,9 @@ def waiting(stack: Observed, up_to: int) -> int:
 
 
 def finished(stack: Observed) -> bool:
-    """Whether the whole stream is stored and in `vitals`, and no prediction is pending."""
+    """Whether the whole stream is stored and in `vitals`, no prediction is pending, and all alarms
+    are computed.
+    """
     position = json.loads(stack.redis_command("GET", "icu:position"))
     stored = positions(stack)
     return (
@@ -59,6 +67,7 @@ def finished(stack: Observed) -> bool:
         and all(stored[int(part)] >= last for part, last in position["parts"].items())
         and waiting(stack, position["seq"]) == 0
         and not stack.query("SELECT part FROM positions WHERE vitals_seq < seq")
+        and not stack.query(WITHOUT_ALARMS)
     )
 
 

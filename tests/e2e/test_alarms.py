@@ -5,24 +5,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from embedded.stack import ROOT
-from modelapi import champion
-from modelapi.artifact import Ref
-from modelapi.states import StateFile
 from tests.support import alarm_oracle
 from tests.support import pipeline as pipelines
+from tests.support.alarm_rules import RULES, set_rules
 from tests.support.oracle import at_rest, check, table
 from tests.support.pipeline import Pipeline, synthetic
 from tests.support.receiver import Receiver
-from wire.alarms import Policy
 
 pytestmark = pytest.mark.timeout(300)
 
-# Low thresholds, because the synthetic patients are not very ill.
-RULES = {
-    Ref("icu-mortality", "1"): Policy(at=0.1, clear=0.09, for_hours=1, silence_hours=2),
-    Ref("formula", "1"): Policy(at=0.013, silence_hours=1, again_hours=6),
-}
 KILLS = {
     **{"predicted": 400, "committed": 800, "alarms-computed": 200},
     **{"alarms-inserted": 600, "alarms-committed": 1000},
@@ -34,15 +25,6 @@ KILLS = {
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ward")
     return synthetic(folder, "--patients", "12", "--days", "3", "--seed", "1")
-
-
-def set_rules(folder: Path) -> None:
-    states = StateFile(folder / "models.sqlite", ROOT / "models" / "default.json")
-    for ref, rule in RULES.items():
-        states.change(
-            *("alarm", str(ref), "test"),
-            lambda state, ref=ref, rule=rule: champion.set_alarm(state, ref, rule),  # type: ignore[misc]
-        )
 
 
 def settled(pipeline: Pipeline) -> bool:

@@ -19,6 +19,7 @@ from chaos.embedded import EmbeddedStack
 from chaos.faults import Fault, all_faults
 from chaos.run import finished, run
 from embedded.stack import ROOT, free_port
+from tests.support import alarm_oracle
 from tests.support import pipeline as pipelines
 from tests.support.oracle import at_rest, check, table
 from tests.support.pipeline import Pipeline, synthetic
@@ -348,3 +349,4 @@ def test_a_short_fixed_schedule_of_faults(ward: Path, tmp_path: Path) -> None:
         stack.hurry()
         stack.wait(lambda: finished(stack))
         check(ward, stack.database_url, "live")
+        alarm_oracle.check(stack.database_url)

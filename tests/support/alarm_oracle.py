@@ -64,35 +64,36 @@ def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
     run_from = standing = rung = snoozed = None
     now = pd.Timestamp.min
     for each in stay.itertuples():
-        event = None
         if each.what == "a":
             if standing is not None:
                 snoozed = (max(now, each.at) + _hours(each.snooze_hours)).round("s")
-                event = {"kind": "acknowledge", "raised_seq": standing, "happened_at": each.at}
-                events.append({"seq": each.seq, **event, "author": each.author})
+                events.append(
+                    {"seq": each.seq, "kind": "acknowledge", "raised_seq": standing}
+                    | {"happened_at": each.at, "author": each.author}
+                )
             continue
         now = max(now, each.at)
         quiet = snoozed is not None and now < snoozed
+        kind, raised = "", standing
         if each.what == "d" or each.probability < rule["at"]:
             run_from = None
         elif run_from is None:
             run_from = now
         if standing is not None:
             if each.what == "d" or each.probability < clear_below:
-                event = ("clear", standing)
+                kind = "clear"
                 standing = snoozed = None
             elif again is not None and run_from is not None and not quiet and now - rung >= again:
-                event = ("again", standing)
+                kind = "again"
                 rung = now
         elif (
             run_from is not None
             and now - run_from >= persistence
             and (rung is None or now - rung >= silence)
         ):
-            event = ("raise", each.seq)
+            kind, raised = "raise", each.seq
             standing, rung = each.seq, now
-        if event is not None:
-            kind, raised = event
+        if kind:
             events.append(
                 {"seq": each.seq, "kind": kind, "raised_seq": raised, "happened_at": now}
                 | {"author": None}
