@@ -32,33 +32,36 @@ class StayPath:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of all stays in columns, the stay with the most predictions first.
+    """The predictions of all stays: the first of each stay, then the second of each, and so on.
 
-    Row k holds the k-th prediction of each stay, and `counts` how many stays have one. clock: the
-    latest time of the stay so far, in seconds.
+    order: the stays, the one with the most predictions first. ends: where the k-th predictions end.
+    clock: the latest time of the stay so far, in seconds.
     """
 
     stays: Sequence[StayPath]
     order: Integers
-    counts: Integers
+    ends: Integers
     clock: Integers
     probability: Floats
 
     @classmethod
     def of(cls, stays: Sequence[StayPath]) -> "Predictions":
-        """The columns of these stays."""
+        """The predictions of these stays, each stay with its own number of predictions."""
         lengths = np.array([len(stay.hours) for stay in stays], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable")
-        shape = (int(lengths.max(initial=0)), len(stays))
-        clock, probability = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+        numbers = np.arange(lengths.max(initial=0))
+        counts = len(stays) - np.searchsorted(np.sort(lengths), numbers, side="right")
+        ends = np.cumsum(counts)
+        starts = ends - counts
+        clock, probability = np.zeros(lengths.sum(), dtype=np.int64), np.zeros(lengths.sum())
         for column, place in enumerate(order):
-            stay, length = stays[place], lengths[place]
+            stay = stays[place]
+            chosen = starts[: lengths[place]] + column
             # A late prediction counts at the clock of the stay.
             seconds = np.rint(stay.hours * HOUR).astype(np.int64)
-            clock[:length, column] = np.maximum.accumulate(seconds)
-            probability[:length, column] = stay.probability
-        counts = np.array([(lengths > k).sum() for k in range(shape[0])], dtype=np.int64)
-        return cls(stays, order, counts, clock, probability)
+            clock[chosen] = np.maximum.accumulate(seconds)
+            probability[chosen] = stay.probability
+        return cls(stays, order, ends, clock, probability)
 
     def alarms(self, policy: Policy) -> list[list[float]]:
         """The times at which the model rings in each stay, including repetitions, in hours.
@@ -67,11 +70,12 @@ class Predictions:
         """
         rung: list[list[float]] = [[] for _ in self.stays]
         rule = _Rule(policy, len(self.stays))
-        for count, clock, probability in zip(
-            self.counts, self.clock, self.probability, strict=True
-        ):
-            for column in rule.step(clock[:count], probability[:count]):
+        start = 0
+        for end in self.ends:
+            clock = self.clock[start:end]
+            for column in rule.step(clock, self.probability[start:end]):
                 rung[self.order[column]].append(float(clock[column]) / HOUR)
+            start = end
         return rung
 
 
