@@ -217,7 +217,7 @@ def decision_plot(backtest: Backtest) -> str:
         ours, _ = net_benefit(model.history.scores(), at)
         axes.plot(at, ours, color=colour, label=str(model.history.version))
     _, everybody = net_benefit(backtest.models[0].history.scores(), at)
-    axes.plot(at, everybody, color=QUIET, linestyle="--", label="act on everybody")
+    axes.plot(at, everybody, color=QUIET, linestyle="--", label="act on all patients")
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_ylim(bottom=-0.02)
     return _finish(canvas, axes, "threshold", "net benefit")

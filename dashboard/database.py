@@ -110,7 +110,7 @@ class Database(Reader):
             ]
             for pat_id, admitted, probability, at, seq in self.rows(sql, *model, stream, *wanted):
                 key = StayKey(pat_id, day(admitted))
-                # Of several at one time, the last one used all values.
+                # If several have the same time, the last one used all values.
                 if key not in found or found[key].seq < seq:
                     found[key] = Risk(probability, moment(at), seq)
         return found

@@ -26,8 +26,8 @@ _EMPTY = [""] * (OBX_14 + 1)
 class _Meaning(msgspec.Struct, frozen=True):
     """The meaning of an OBX without its value and time.
 
-    name: of the observation within its order. problem: why its value is rejected; `unit_problem`
-    only if the value is a number. unknown: the code, if it is unknown.
+    name: the observation's name within its order. problem: why its value is rejected;
+    `unit_problem` only if the value is a number. unknown: the code, if it is unknown.
     """
 
     name: str = ""

@@ -29,7 +29,7 @@ SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\s]|\t)"?', re.ASCII | re.IGNORECASE) 
 WHOLE_CELL = re.compile(r'"$|\d{4}-\d\d-\d\d$|\d[-/.]\d{4}$')
 
 Array = npt.NDArray[Any]
-Reject = Callable[[int, str, str, str], None]  # line, column, value, reason
+Reject = Callable[[int, str, str, str], None]  # called with line, column, value and reason
 
 
 @dataclass(frozen=True)

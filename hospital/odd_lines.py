@@ -74,7 +74,7 @@ class OddLines:
             except csv.Error as error:
                 if "unexpected end" not in str(error):
                     break
-        raise RejectedCell("a quote that is not closed, or text behind one")
+        raise RejectedCell("a quote that is not closed, or text after one")
 
     def _pick(self, fields: list[str]) -> list[str]:
         while len(fields) > self._width and not fields[-1].strip():
@@ -85,5 +85,5 @@ class OddLines:
             raise RejectedCell("fewer fields than the header has")
         cells = [fields[place] for place in self._places]
         if "\n" in "".join(cells):  # no valid cell has a line break, so the quote is a stray one
-            raise RejectedCell("a quote that is not closed, or text behind one")
+            raise RejectedCell("a quote that is not closed, or text after one")
         return cells

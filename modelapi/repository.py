@@ -18,7 +18,7 @@ TINY = 1e-9  # keeps log odds finite
 
 
 class Model:
-    """A verified model, ready to serve."""
+    """A verified model that can be served."""
 
     def __init__(self, artifact: Artifact, predictor: Predictor) -> None:
         self.manifest = manifest = artifact.manifest

@@ -1,4 +1,4 @@
-"""The figures of drift of one stream day: pure functions of its stay-days and their reference."""
+"""Computes the figures of drift of one stream day from its stay-days and the reference."""
 
 import math
 from collections import defaultdict

@@ -63,7 +63,8 @@ class Leases:
         self._redis.delete(tool_key(self._tool))
 
     def _share(self, partitions: int) -> int:
-        """The number of partitions for this tool; the first tools get the remainder, one each."""
+        """The number of partitions for this tool; if they cannot be shared evenly, the first tools
+        get one more."""
         tools = self._running()
         least, more = divmod(partitions, len(tools))
         return least + (tools.index(self._tool) < more)

@@ -33,7 +33,7 @@ from wire.settings import SettingError
 # Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable that prometheus_client reads
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the environment variable that prometheus_client reads
 
 if os.environ.get(FOLDER):
     values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]

@@ -256,7 +256,7 @@ function showWaiting() {
   }
   if (beat !== null) [freshAt, beat] = [beat, null];
   showAge();
-  body.getBoundingClientRect(); // the layout is part of the cost
+  body.getBoundingClientRect(); // includes the layout in the measured time
   const rest = Math.min(REST_FACTOR * (performance.now() - start), REST_MAX);
   resting = setTimeout(showWaiting, rest);
 }

@@ -38,7 +38,7 @@ def cuts(stream: bytes) -> dict[str, list[bytes]]:
     rng = random.Random(7)
     places = sorted(rng.sample(range(1, len(stream)), 400))
     return {
-        "one byte a write": [stream[i : i + 1] for i in range(len(stream))],
+        "one byte per write": [stream[i : i + 1] for i in range(len(stream))],
         "in pieces": [stream[a:b] for a, b in zip([0, *places], [*places, None], strict=True)],
         "pipelined": [stream],
     }

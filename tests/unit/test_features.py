@@ -142,7 +142,7 @@ def test_a_reset_clock_goes_back_and_drops_the_cached_row() -> None:
     stay.statistics["hr"] = after(model, (5, "hr", 80.0)).statistics["hr"]
     stay.reset_clock()
     stay.recall("hr", [(5, 80.0)])
-    stay.add(7, "hr", 70.0)  # as many readings as before
+    stay.add(7, "hr", 70.0)  # the number of readings is the same as before
     assert model.row(stay) == [2, 1.0, 80.0]
 
 

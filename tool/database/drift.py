@@ -60,7 +60,7 @@ class DriftTables:
                 connection.close()
 
     def newest_stream(self) -> str | None:
-        """The stream that was committed last."""
+        """The stream with the latest commit."""
         return next((str(stream) for (stream,) in self._rows(STREAM)), None)
 
     def positions(self, stream: str) -> list[tuple[int, str]]:

@@ -97,7 +97,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
         "the source has no dates: admission days are invented (a day of 2019 by hospital stay), so "
         "the order of a patient's hospital stays is too; times of the day are as in the source",
         "readings of the hour before a stay began are kept",
-        "died_after_hours is the discharge from the hospital of a patient who died",
+        "died_after_hours is the time of discharge from the hospital, for patients who died",
     ]
     stays: dict[int, IcuStay] = {}
     seen: set[tuple[int, object]] = set()
