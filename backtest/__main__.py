@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
             help="exit with 3 if the champion's figure is out of bounds, for example auroc=.74",
         )
     _add_event(found.add_argument_group("the event"))
-    _add_alarm(found.add_argument_group("the alarm rule, instead of each model's own"))
+    _add_alarm(found.add_argument_group("an alarm rule that replaces each model's own"))
     return found
 
 
@@ -86,7 +86,11 @@ def _add_alarm(group: Any) -> None:
     add("--clear", type=float, help="probability below which an alarm clears; default: --at")
     add("--for-hours", type=float, help="persistence (0)")
     add("--silence-hours", type=float, help="(6)")
-    add("--again-hours", type=float, help="hours until an active alarm rings again; default: never")
+    add(
+        "--again-hours",
+        type=float,
+        help="hours after which an active alarm rings again; default: never",
+    )
     add(
         "--window-hours",
         type=float,

@@ -33,9 +33,8 @@ class StayPath:
 @dataclass(frozen=True)
 class Predictions:
     """The predictions of all stays: the first of each stay, then the second of each, and so on.
-
-    order: the stays, the one with the most predictions first. ends: where the k-th predictions end.
-    clock: the latest time of the stay so far, in seconds.
+    order: the stays, by descending number of predictions. ends: the index at which the k-th
+    predictions end. clock: the latest time of the stay so far, in seconds.
     """
 
     stays: Sequence[StayPath]
@@ -93,7 +92,8 @@ class _Rule:
         self._raised = np.zeros(stays, dtype=bool)
 
     def step(self, clock: Integers, probability: Floats) -> Integers:
-        """Applies one prediction of each of the first stays; returns those that ring."""
+        """Applies one prediction of each of the first stays; returns the stays whose alarm
+        rings."""
         count = len(clock)
         since, rung_at = self._since[:count], self._rung_at[:count]
         raised = self._raised[:count]

@@ -104,7 +104,7 @@ def _to_prediction(bench: Bench, length: int) -> Result:
     url = bench.server.fresh("gateway")
     with _gateway(bench, url, "redis", "modelapi", "tool") as (pipeline, port):
         pipeline.start("buffer")
-        asyncio.run(_send_all(port, [_frames(20, 10, CONNECTIONS)]))  # all have started
+        asyncio.run(_send_all(port, [_frames(20, 10, CONNECTIONS)]))  # all senders have started
         pipeline.wait(pipeline.stored, "the first messages were not stored")
         waits = asyncio.run(_predicted(port, url, pipeline, length))
     bench.server.drop("gateway")

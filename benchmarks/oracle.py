@@ -162,7 +162,8 @@ def _with_stays(rows: pd.DataFrame, admission: pd.DataFrame, ages: Path) -> pd.D
 def _check_predictions(
     stored: Stored, seqs: list[int], predicted: pd.DataFrame, rows: pd.DataFrame
 ) -> None:
-    """Compares the predictions of a sample: of the formula all, of other models the windows."""
+    """Compares the predictions of a sample: all features of the formula, and the windows of other
+    models."""
     for name, some in stored.rows("predictions", "seq", seqs).groupby("model"):
         if name == FORMULA:
             features = [json.loads(text) for text in some["features"]]

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from benchmarks.bench import Result
 
-# Of the plot: height of a row, left end and width of the bars.
+# The plot's row height, left end of the bars and width of the bars.
 HEIGHT, LEFT, WIDE = 22, 420, 420
 COLOURS = {
     "hospital": "#8ecae6",

@@ -41,7 +41,7 @@ SECURITY = {
     "Referrer-Policy": "same-origin",
 }
 
-# Errors whose text is for the reader of the page.
+# Errors whose text the page shows.
 REPORTED = (
     *(web.HTTPBadRequest, web.HTTPForbidden, web.HTTPNotFound, web.HTTPBadGateway),
     web.HTTPUnsupportedMediaType,

@@ -1,9 +1,10 @@
-"""Checks that the session behind an open stream of events lasts; nginx checked it at the start."""
+"""Checks that the session of an open stream of events is still valid; nginx checked it at the
+start."""
 
 import aiohttp
 from aiohttp import web
 
-# Of the browser's request: the login service needs them to find the session.
+# Headers of the browser's request that the login service needs to find the session.
 FORWARDED = ("Cookie", "User-Agent", "X-Forwarded-For", "X-Forwarded-Proto")
 
 
@@ -16,14 +17,14 @@ class LoginDown(Exception):
 
 
 class Login:
-    """The login service at `url`."""
+    """A client of the login service at `url`."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._url = f"{url}/check/person"
 
     async def check(self, request: web.Request) -> None:
-        """Raises SessionEnded or LoginDown."""
+        """Checks the session. Raises SessionEnded or LoginDown."""
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
         try:
             async with self._session.get(self._url, headers=headers) as answer:

@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
     ] = HttpUrl("")
     acknowledge_token_file: Annotated[str, "file with the token for that gateway"] = ""
     login_url: Annotated[
-        HttpUrl, "the login service, if nginx asks one: a page's live updates end with its session"
+        HttpUrl, "the login service, if nginx uses one: live updates then end with the session"
     ] = HttpUrl("")
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="DASHBOARD_HOST", default="127.0.0.1"

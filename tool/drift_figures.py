@@ -53,7 +53,7 @@ class StayDay:
 
     @property
     def hours(self) -> float:
-        """The time over which the readings reach."""
+        """The time that the readings span."""
         return _hours(self.last) - _hours(self.first)
 
     @property

@@ -60,7 +60,7 @@ BATCH_SECONDS = Histogram(
 )
 WORK_SECONDS = Counter(
     "icu_tool_work_seconds_total",
-    "Time that the workers spent in batches: on the database, the features or the models",
+    "Time that the workers spent in batches, by part: database, features or models",
     ["part"],
 )
 LATENCY = Histogram(
@@ -121,7 +121,7 @@ def begin() -> None:
 
 @contextmanager
 def working(part: str) -> Iterator[None]:
-    """Adds the duration of the block to this part of the work."""
+    """Adds the duration of the block to a part of the work."""
     started = time.perf_counter()
     try:
         yield

@@ -118,7 +118,7 @@ class PartitionWorker(SimpleWorker):
             super().heartbeat(timeout, pipeline)
 
     def check_for_suspension(self, burst: bool) -> None:
-        if self._seconds_since_heartbeat() >= HEARTBEAT_EVERY:  # it sends a heartbeat
+        if self._seconds_since_heartbeat() >= HEARTBEAT_EVERY:  # RQ's method sends a heartbeat
             super().check_for_suspension(burst)
 
     def _seconds_since_heartbeat(self) -> float:

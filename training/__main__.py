@@ -62,7 +62,9 @@ def _arguments() -> argparse.Namespace:
         "--recalibrate", choices=("intercept", "line"), help="write a recalibrated version"
     )
     writing.add_argument(
-        "--reference", action="store_true", help="write a version whose drift is from these data"
+        "--reference",
+        action="store_true",
+        help="write a version with a reference for drift from these data",
     )
     exporting = commands.add_parser("export", help="write stored tables as CSV or Parquet")
     exporting.add_argument("folder", type=Path, help="folder for one file per table")

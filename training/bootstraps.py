@@ -34,7 +34,7 @@ class Cells:
 
     @classmethod
     def of(cls, y: Integers, p: Floats, patients: Integers, weight: Floats) -> "Cells":
-        """The cells of rows; scores that are no probabilities are grouped by their value."""
+        """The cells of rows; scores that are not probabilities are grouped by their value."""
         probabilities = p.min() >= 0 and p.max() <= 1
         level = np.rint(log_odds(p) * CELLS) if probabilities else p
         _, level = np.unique(-level, return_inverse=True)

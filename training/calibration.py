@@ -52,7 +52,7 @@ def line(y: Integers, p: Floats, w: Floats) -> tuple[float, float]:
     centre = float(np.average(x, weights=w))
     spread = float(np.sqrt(np.average((x - centre) ** 2, weights=w)))
     design = np.column_stack([np.ones(len(x)), (x - centre) / spread])
-    # Probabilities that are calibrated already are the solution.
+    # Probabilities that are already calibrated are the solution.
     solution = _most_likely(design, y, w, np.array([centre, spread]))
     if solution is None:
         return NOT_ESTIMABLE
@@ -68,7 +68,7 @@ def separated(x0: Floats, x1: Floats) -> bool:
 def _most_likely(design: Floats, y: Integers, w: Floats, theta: Floats) -> Floats | None:
     """Logistic regression by Newton's method; a step is halved until the likelihood increases.
 
-    theta: where to start. None if it does not converge.
+    theta: the start. None if it does not converge.
     """
     likelihood = _log_likelihood(design @ theta, y, w)
     for _ in range(NEWTON_STEPS):

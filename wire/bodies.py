@@ -8,8 +8,8 @@ FIELDS_MAX = 20
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The unpacked body. Raises HTTPBadRequest for one that is not packed as its header says, and
-    HTTPRequestEntityTooLarge.
+    """The decompressed body. Raises HTTPBadRequest if its compression is not that of the header,
+    and HTTPRequestEntityTooLarge.
     """
     try:
         return await request.read()
@@ -21,8 +21,9 @@ async def read_body(request: web.Request) -> bytes:
 
 
 async def read_form(request: web.Request) -> dict[str, str]:
-    """The fields of a form; the last value of a repeated one. Raises HTTPUnsupportedMediaType for
-    files and other bodies, and HTTPBadRequest for a body that is not UTF-8 or has too many fields.
+    """The fields of a form; a repeated field has its last value. Raises HTTPUnsupportedMediaType
+    for files and other bodies, and HTTPBadRequest for a body that is not UTF-8 or has too many
+    fields.
     """
     if request.content_type != "application/x-www-form-urlencoded":
         raise web.HTTPUnsupportedMediaType(text="Send the form as our pages do.\n")

@@ -7,7 +7,7 @@ from pythonjsonlogger.json import JsonFormatter
 TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
-# Characters that would begin another line, or control a terminal.
+# Characters that could begin another line, or control a terminal.
 ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 
 

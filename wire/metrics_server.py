@@ -1,4 +1,4 @@
-"""Serves a program's metrics on a port of their own."""
+"""Serves a program's metrics on a separate port."""
 
 from collections.abc import Collection
 from threading import Thread

@@ -286,7 +286,7 @@ class TestFigures:
         y = (draw.random(900) < 1 / (1 + np.exp(-truth))).astype(np.int64)
         p = np.round(
             1 / (1 + np.exp(-(0.5 + 2 * truth))), 2
-        )  # has ties, and is too extreme and too high
+        )  # with ties, and too extreme and too high on purpose
         return Scores(y, p, np.arange(900) // 3, draw.uniform(0.5, 2, 900))
 
     def test_ranking_equals_scikit_learn(self, scores: Scores) -> None:

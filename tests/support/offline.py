@@ -61,7 +61,8 @@ def streamed(database: Path, model: str, version: str) -> pd.Series:
 
 
 def main(folder: str, database: str, *models: str) -> int:
-    """Prints the largest difference of each model; 1 if a reading is missing or different."""
+    """Prints the largest difference of each model; returns 1 if a reading is missing or
+    different."""
     failed = 0
     for name in models:
         model, version = name.split("/")

@@ -89,12 +89,13 @@ class DriftTables:
         return found
 
     def alarms_to(self, stream: str, model: str, version: str) -> int | None:
-        """The message up to which the alarms are computed; None if that is all stored ones."""
+        """The message up to which the alarms are computed; None if they include all stored
+        messages."""
         found = self._rows(ALARMS_TO, model, version, stream)[0][0]
         return None if found is None else int(found)
 
     def alarms(self, stream: str, model: str, version: str, after: int, to: int) -> int:
-        """How often the model rang at messages after `after` and up to `to`."""
+        """How often the model's alarms rang at messages in (after, to]."""
         return int(self._rows(ALARMS, stream, model, version, after, to)[0][0])
 
     def outcomes(self, stream: str, name: str, to: int, limit: int) -> list[tuple[int, str, float]]:

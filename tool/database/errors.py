@@ -10,7 +10,7 @@ class Unavailable(DatabaseError):
 
 
 class PermanentFailure(DatabaseError):
-    """The request cannot succeed, also not in a retry: the rows or the tables do not fit."""
+    """A retry cannot succeed, because the rows or the tables do not fit."""
 
 
 class Moved(DatabaseError):

@@ -1,4 +1,4 @@
-"""Random inputs to each seam, with a seed.
+"""Sends random inputs to each seam, from a seed.
 
     python -m tests.support.fuzz messages --inputs 1000000
 
