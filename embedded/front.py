@@ -29,6 +29,9 @@ SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 async def forward(request: web.Request) -> web.StreamResponse:
     """Forwards the request, and streams the answer back."""
+    if not request.raw_path.startswith("/"):
+        # `*`, or the address of another server, as for a proxy.
+        raise web.HTTPBadRequest(text="The address must be a path.\n")
     port = os.environ["MODELAPI_PORT" if request.path.startswith(MODELAPI) else "DASHBOARD_PORT"]
     headers = _without(request.headers, HOP | OWN)
     headers["X-Forwarded-For"] = request.remote or "unknown"

@@ -139,3 +139,19 @@ def test_headers_are_kept_in_both_directions() -> None:
     assert ["cookie", "a=1"] in seen["headers"]
     assert answered.getall("X-Several") == ["one", "two"]
     assert [cookie.partition(";")[0] for cookie in answered.getall("Set-Cookie")] == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.1:22/", "@127.0.0.1:22/", ":1@127.0.0.1/", ".example.org/"]
+)
+def test_an_address_of_another_server_is_an_error(target: str) -> None:
+    async def question(client: aiohttp.ClientSession) -> bytes:
+        async with client.get("/") as answer:
+            port = answer.url.port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"OPTIONS {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        status = await reader.readline()
+        writer.close()
+        return status
+
+    assert through_front(question).split()[1] == b"400"
