@@ -1,14 +1,12 @@
 """The HTTP application of the gateway, and the setup of its doors."""
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway import metrics
@@ -24,6 +22,7 @@ from gateway.stream import Stream
 from gateway.tokens import required
 from gateway.ward import Ward
 from wire import hosts
+from wire.sse import errors_as_json
 
 log = logging.getLogger("gateway")
 
@@ -91,13 +90,3 @@ async def health(store: Log, request: web.Request) -> web.Response:
 async def exposition(store: Log, request: web.Request) -> web.Response:
     body = metrics.exposition(store.path, store.committed)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-@web.middleware
-async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPError as error:
-        error.text = json.dumps({"error": error.text})
-        error.content_type = "application/json"
-        raise

@@ -1,7 +1,6 @@
 """Serves the stream over HTTP as server-sent events, to any number of subscribers."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from hospital.metrics import MESSAGES, SUBSCRIPTIONS, exposition
 from hospital.replay import Replay, Source
 from hospital.settings import Settings
 from wire import hosts, sse
+from wire.sse import errors_as_json
 
 log = logging.getLogger(__name__)
 
@@ -176,13 +175,3 @@ async def end_streams(app: web.Application) -> None:
     """Disconnects all subscribers, because a replay may run for days."""
     for task in tuple(app[WARD].subscribers):
         task.cancel()
-
-
-@web.middleware
-async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPError as error:
-        error.text = json.dumps({"error": error.text})
-        error.content_type = "application/json"
-        raise

@@ -1,11 +1,13 @@
-"""Server-sent events: shared by hospital and gateway, which serve `/sub`.
+"""Server-sent events, and errors as JSON: shared by hospital and gateway, which serve `/sub`.
 
 The id of an event is `<stream>-<number>`. A client resumes after the number of Last-Event-ID.
 """
 
+import json
 import re
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 KEEP_ALIVE = 10.0  # seconds without an event before a comment is sent
 COMMENT = b": keep-alive\n\n"
@@ -44,3 +46,14 @@ def last_known(request: web.Request, stream: str, end: int) -> int | None:
             text=f"Last-Event-ID {text!r} is beyond the end of the stream, {stream}-{end}"
         )
     return int(match[2])
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Middleware that answers errors with JSON."""
+    try:
+        return await handler(request)
+    except web.HTTPError as error:
+        error.text = json.dumps({"error": error.text})
+        error.content_type = "application/json"
+        raise
