@@ -6,6 +6,7 @@ of the services.
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -88,11 +89,8 @@ class Stored:
 
 def check(ward: Ward, url: str, stream: str, partitions: int) -> str:
     """Returns a summary of the comparison. Raises Wrong at the first difference."""
-    stored = Stored(url, stream)
-    try:
+    with closing(Stored(url, stream)) as stored:
         return _check(ward, stored, partitions)
-    finally:
-        stored.close()
 
 
 def _check(ward: Ward, stored: Stored, partitions: int) -> str:
