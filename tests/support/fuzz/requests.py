@@ -12,7 +12,7 @@ from tests.support.fuzz.damage import damaged
 MEGABYTES = 200
 CPU_SECONDS = 2.0
 # Includes 502, because there is no gateway to acknowledge to.
-EXPECTED = {200, 201, 204, 206, 207, 302, 303, 304, *range(400, 432), 502, 503}
+EXPECTED = {200, 201, 204, 206, 207, 302, 303, 304, 308, *range(400, 432), 502, 503}
 HEADERS = (
     *("Content-Type: application/json", "Content-Type: text/plain", "Content-Encoding: gzip"),
     *("Content-Encoding: deflate", "Origin: http://example.org", "Sec-Fetch-Site: cross-site"),
