@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("models", nargs="+", type=Version.parse, help="NAME/VERSION; the first is the champion")
     add("--database", help="evaluate the predictions in this database, without a replay")
     add("--stream", help="stream in the database; default: the one with the latest commit")
-    add("--resamples", type=int, default=100, help="bootstraps (%(default)s)")
+    add("--resamples", type=int, default=100, help="number of bootstrap samples (%(default)s)")
     add(
         "--to",
         type=Path,
@@ -84,8 +84,8 @@ def _add_alarm(group: Any) -> None:
     add = group.add_argument
     add("--at", type=float, help="threshold (0.3)")
     add("--clear", type=float, help="probability below which an alarm clears; default: --at")
-    add("--for-hours", type=float, help="persistence (0)")
-    add("--silence-hours", type=float, help="(6)")
+    add("--for-hours", type=float, help="hours at the threshold or above before an alarm (0)")
+    add("--silence-hours", type=float, help="hours without another alarm after an alarm (6)")
     add(
         "--again-hours",
         type=float,
@@ -102,12 +102,13 @@ def _add_alarm(group: Any) -> None:
         "--alarms-per-patient-day",
         type=float,
         default=1.0,
-        help="maximum alarms per patient-day, for the best threshold (%(default)s)",
+        help="the best threshold may raise at most this many (%(default)s)",
     )
 
 
 def policy_of(chosen: Any, version: Version) -> Policy:
-    """The alarm rule of the command line, or else of the model's manifest."""
+    """The alarm rule: the command line's if an option is set, else that of the model's manifest,
+    else the default."""
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name in Policy.__struct_fields__

@@ -86,7 +86,8 @@ def _burden(predictions: Predictions, policy: Policy) -> Burden:
 
 
 def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
-    """Thresholds from the highest probability down to the median, evenly spaced by rank."""
+    """Thresholds in descending order: `count` quantiles, evenly spaced, of the highest probability
+    of each stay."""
     highest = np.sort([path.probability.max() for path in paths if len(path.probability)])
     if not len(highest):
         return []
@@ -96,7 +97,8 @@ def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
 
 
 def curve(stays: Sequence[StayPath], policy: Policy, at: Iterable[float]) -> list[Burden]:
-    """The burden at each threshold; other members of the policy are kept, and `clear` is scaled."""
+    """The burden at each threshold. `clear` is scaled with the threshold; the other members of the
+    policy stay the same."""
     predictions = Predictions.of(stays)
     found = []
     for threshold in at:

@@ -14,12 +14,12 @@ from wire import database
 
 KEY = ["pat_id", "date_admission"]
 HOUR = pd.Timedelta(hours=1)
-# The optional columns by which subgroups are formed.
+# The optional columns that define subgroups.
 ABOUT = ("age", "sex", "unit")
 
 
 class NoHistory(Exception):
-    """The tables have nothing to evaluate; the text is one line."""
+    """The database has nothing to evaluate; the message is one line."""
 
 
 class Version(NamedTuple):
@@ -45,7 +45,7 @@ class History:
     """One model's predictions before the event, with outcomes, in the order of the stream.
 
     rows: seq, pat_id, date_admission, hours (since the stay's first reading), probability, y,
-    event_at (hours, NaN without a time), the known ones of ABOUT; index 0, 1, … .
+    event_at (hours, NaN without a time), those columns of ABOUT that exist; index 0, 1, … .
     stays: observed (hours), event, event_at, by KEY.
     excluded: readings that are not evaluated, by reason.
     """

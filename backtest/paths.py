@@ -18,8 +18,9 @@ HOUR = 3600
 class StayPath:
     """One stay's predictions of one model, in the order of the stream.
 
-    hours: of each prediction, since the admission. observed: hours in the ICU. event: whether it
-    happened; event_at: when, in hours, NaN for an event without a time. ended: nothing can follow.
+    hours: time of each prediction, in hours since the stay's first reading. observed: hours from
+    the first to the last reading. event: whether it happened. event_at: its time, in hours since
+    the first reading; NaN if unknown. ended: whether the stay is over, so no event can follow.
     """
 
     hours: Floats
@@ -33,8 +34,10 @@ class StayPath:
 @dataclass(frozen=True)
 class Predictions:
     """The predictions of all stays: the first of each stay, then the second of each, and so on.
-    order: the stays, by descending number of predictions. ends: the index at which the k-th
-    predictions end. clock: the latest time of the stay so far, in seconds.
+
+    order: indices of the stays, by descending number of predictions. ends: for each k, the index
+    after the last of the k-th predictions. clock: for each prediction, the latest time of its stay
+    so far, in seconds.
     """
 
     stays: Sequence[StayPath]
@@ -45,7 +48,7 @@ class Predictions:
 
     @classmethod
     def of(cls, stays: Sequence[StayPath]) -> "Predictions":
-        """The predictions of these stays, each stay with its own number of predictions."""
+        """The predictions of these stays, which may differ in number."""
         lengths = np.array([len(stay.hours) for stay in stays], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable")
         numbers = np.arange(lengths.max(initial=0))
@@ -56,7 +59,7 @@ class Predictions:
         for column, place in enumerate(order):
             stay = stays[place]
             chosen = starts[: lengths[place]] + column
-            # A late prediction counts at the clock of the stay.
+            # A late prediction counts at the latest time that its stay has reached.
             seconds = np.rint(stay.hours * HOUR).astype(np.int64)
             clock[chosen] = np.maximum.accumulate(seconds)
             probability[chosen] = stay.probability
@@ -92,8 +95,8 @@ class _Rule:
         self._raised = np.zeros(stays, dtype=bool)
 
     def step(self, clock: Integers, probability: Floats) -> Integers:
-        """Applies one prediction of each of the first stays; returns the stays whose alarm
-        rings."""
+        """Applies one prediction to each of the first `len(clock)` stays; returns the indices of
+        the stays whose alarm rings."""
         count = len(clock)
         since, rung_at = self._since[:count], self._rung_at[:count]
         raised = self._raised[:count]

@@ -18,7 +18,8 @@ FOLDER = Path("var/backtest")
 
 
 def replay(data: Path, versions: Sequence[Version]) -> tuple[str, dict[str, Any]]:
-    """Runs the stream once at full speed; the first version is champion, the others are shadows.
+    """Replays the CSVs in `data` once at full speed; the first version is the champion, the others
+    are shadows.
 
     Returns the address of the database, and the figures of the run. Raises CannotRun.
     """

@@ -51,7 +51,10 @@ def write(backtest: Backtest, replay: dict[str, Any], folder: Path) -> Path:
 def side_by_side(
     models: list[ModelFigures], tables: str
 ) -> list[tuple[str, list[tuple[str, Line]]]]:
-    """For each name of a line, the lines of all models with that name."""
+    """The lines of all models, grouped by the name of the line: (name, [(model, line), …]).
+
+    tables: the attribute of ModelFigures that holds the lines.
+    """
     found: dict[str, list[tuple[str, Line]]] = {}
     for model in models:
         for line in getattr(model, tables):
@@ -149,7 +152,7 @@ def rule(policy: Policy) -> str:
 
 
 def share(value: float) -> str:
-    """A share in percent; a dash for none.
+    """A share in percent; a dash if not estimable.
 
     >>> share(0.123), share(float("nan"))
     ('12.3 %', '–')
@@ -158,7 +161,7 @@ def share(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A number with two digits after the point; a dash for none."""
+    """A number with two digits after the point; a dash if not estimable."""
     return f"{value:,.2f}" if math.isfinite(value) else "–"
 
 

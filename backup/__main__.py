@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument("action", choices=["save", "restore"])
     parser.add_argument("folder", type=Path, help="folder to save into, or the backup to restore")
     parser.add_argument(
-        "--stack", choices=["compose", "local"], help="default: the stack that runs"
+        "--stack",
+        choices=["compose", "local"],
+        help="default: compose if its database is running, otherwise local",
     )
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()

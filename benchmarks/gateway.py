@@ -210,8 +210,9 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
         for seq in range(first, last + 1)
         if seq in seen
     ]
-    if len(waits) < length * READINGS_PER_SECOND // 2:
-        raise CannotMeasure(f"only {len(waits)} predictions")
+    expected = length * READINGS_PER_SECOND
+    if len(waits) < expected // 2:
+        raise CannotMeasure(f"only {len(waits)} of {expected} predictions arrived")
     return waits
 
 

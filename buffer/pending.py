@@ -52,7 +52,10 @@ class Pending:
         self._under_way.setdefault(part, deque()).append((last, count))
 
     def settle(self, committed: dict[int, int]) -> None:
-        """Removes the jobs that are stored."""
+        """Removes the jobs whose messages are all stored.
+
+        committed: the last stored message of each partition.
+        """
         for part, jobs in self._under_way.items():
             while jobs and jobs[0][0] <= committed.get(part, 0):
                 jobs.popleft()

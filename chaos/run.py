@@ -13,7 +13,7 @@ log = logging.getLogger("chaos")
 
 BOUND = 15.0
 GIVE_UP = 90.0
-# Partitions with messages that the alarms of a model do not include yet.
+# Partitions with stored messages for which a model's alarms are not computed yet.
 WITHOUT_ALARMS = (
     "SELECT p.part FROM models m CROSS JOIN positions p LEFT JOIN alarm_positions a"
     " ON a.stream = p.stream AND a.part = p.part AND a.model = m.model AND a.version = m.version"

@@ -81,7 +81,11 @@ class Topic:
             self.update(self.content | {element: fields}, version)
 
     def since(self, version: int) -> dict[str, Any]:
-        """The changes after `version`: `html` of new elements, fields to `set`, `order`."""
+        """The changes after `version`.
+
+        Keys: `html` of new elements, `set` with the changed fields of the other elements, and
+        `order` of all elements; each only if there is a change.
+        """
         answer: dict[str, Any] = {}
         for element, fields in self._fields.items():
             if self._born[element] > version and (render := self._renderer(element)):

@@ -67,8 +67,8 @@ class Beds:
         self._log.send(Discharge(stay.pat_id, stay.age, stay.admission, at[:10], *clock(at)))
 
     def adopt(self, stay: Stay, survivor: int) -> None:
-        """Opens a stay for the surviving patient of a merge, if the patient has none at that
-        time."""
+        """Opens the same stay for `survivor`, the number that remains after a merge, unless that
+        patient already has a stay of that day or at that time."""
         known = self.stays.get(survivor, stay.admission)
         if known is None and self.stays.at(survivor, stay.since) is None:
             own = msgspec.structs.replace(stay, pat_id=survivor)

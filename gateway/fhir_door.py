@@ -145,7 +145,10 @@ class FhirDoor:
         return Item(received, facts)
 
     async def _store(self, item: Item) -> bool:
-        """Whether the same bytes were stored before."""
+        """Stores the item; returns whether the same bytes were stored before.
+
+        Raises InvalidRequest if the disk fails.
+        """
         try:
             return (await self._inbox.put(item)).known is not None
         except DiskFailed:

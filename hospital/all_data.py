@@ -1,7 +1,8 @@
 """Writes all_data.csv: one line per message, in the order of the stream.
 
 The columns `minute` and `second` exist only if a message has them, and `identifier` and `place`
-only if there are admissions, so that inputs without them keep their bytes and their stream name.
+only if there are admissions. So an input without them gives the same file, and thus the same name
+of the stream, as before these columns existed.
 """
 
 import hashlib

@@ -85,11 +85,11 @@ def in_usual_units(
 def _log(vital: str, unit: Unit, readings: int, stays: int, mixed: int) -> None:
     if readings:
         log.info(
-            "%s: %d readings of %d stays were converted from %s to %s",
-            *(vital, readings, stays, unit.name, VITALS[vital].unit),
+            "%s: converted from %s to %s (readings: %d, stays: %d)",
+            *(vital, unit.name, VITALS[vital].unit, readings, stays),
         )
     if mixed and vital == "temperature":
         log.warning(
-            "%s: %d stays have values that may be %s among values in %s; they are not converted",
-            *(vital, mixed, unit.name, VITALS[vital].unit),
+            "%s: values that may be %s among values in %s are not converted (stays: %d)",
+            *(vital, unit.name, VITALS[vital].unit, mixed),
         )

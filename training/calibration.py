@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 TINY = 1e-9  # keeps log odds finite
-LARGEST_SHIFT = 60.0  # greatest difference of two finite log odds with TINY
+LARGEST_SHIFT = 60.0  # above 41.4, the greatest difference of two results of log_odds()
 NEWTON_STEPS = 100
 CONVERGED = 1e-10
 NOT_ESTIMABLE = (np.nan, np.nan)

@@ -164,7 +164,7 @@ def score_lines(names: tuple[str, ...], test: Rows, ours: Scores, judge: Judge) 
         here = ours.where(known)
         figures: dict[str, Figure] = judge.line(name, theirs, RANKING).figures
         figures["auroc_gain"] = judge.gain(here, theirs)
-        note = f"a score of the source, which {known.sum():,} of {len(known):,} rows have"
+        note = f"a severity score in the source; {known.sum():,} of {len(known):,} rows have one"
         yield Line(name, len(theirs.y), int(theirs.y.sum()), figures, note)
 
 

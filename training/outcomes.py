@@ -191,7 +191,7 @@ def _read_rows(
                 continue
             day = pd.Timestamp.fromordinal(values.pop("date_admission"))
             key = (values.pop("pat_id"), day)
-            # Because NaN differs from itself in a comparison.
+            # None for NaN, because NaN != NaN and repeated rows would seem to differ.
             row = tuple(None if value != value else value for value in values.values())
             rows.add(key, row, f"line {number}")
     return rows

@@ -4,10 +4,10 @@ An alarm is raised when the probability has been at or above `at` for `for_hours
 by the first probability below `clear`. After an alarm, no other alarm is raised in the stay for
 `silence_hours`. An active alarm rings again every `again_hours`.
 
-Durations are compared to the second, which is the resolution of the stream.
+Durations are rounded to whole seconds, because the times of the stream are whole seconds.
 
 With `clear == at`, `for_hours == 0` and `silence_hours == again_hours` this is the rule of circEWS
-(Hyland et al. 2020, https://doi.org/10.1038/s41591-020-0789-4), which uses half an hour.
+(Hyland et al. 2020, https://doi.org/10.1038/s41591-020-0789-4), which uses half an hour for both.
 """
 
 from collections.abc import Iterable

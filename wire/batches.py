@@ -6,7 +6,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
-# Limits the partitions that a damaged position can request.
+# Maximum number of partitions in a position, so that a damaged one cannot demand any number.
 MOST_PARTITIONS = 10_000
 
 

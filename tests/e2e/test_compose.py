@@ -479,7 +479,8 @@ def test_redis_keeps_its_queues_and_requires_a_password(stack: Stack) -> None:
             *("script flush", "script kill", "function flush", "function list"),
         ):
             assert "NOPERM" in cli(user, password, *command.split()), command
-    assert cli("", own, "acl", "log").strip().count("toplevel") <= 30  # the refusals above
+    # The commands refused above, and no others.
+    assert cli("", own, "acl", "log").strip().count("toplevel") <= 30
 
 
 def test_no_password_is_in_a_containers_configuration(stack: Stack) -> None:

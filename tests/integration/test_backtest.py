@@ -34,7 +34,8 @@ INSERT INTO positions VALUES ('old', 0, 1, 1, '2026-01-01'), ('ward', 0, 9, 9, '
 def ward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
     """A folder with outcome.csv and icu.sqlite, and the predictions as a table.
 
-    Model `good` knows half of the true risk, `weak` a tenth, and `none` nothing.
+    The scores of model `good` are the true risk with a little noise, those of `weak` with much
+    noise, and those of `none` almost only noise.
     """
     folder = tmp_path_factory.mktemp("ward")
     draw = np.random.default_rng(5)

@@ -295,7 +295,7 @@ def test_a_tensor_that_does_not_fit_is_an_error_of_that_tensor(
 
 
 def refused(flask: FlaskClient, asked: Any, field: str) -> None:
-    # The standard library writes infinity and NaN like this, which is not valid JSON.
+    # json.dumps writes infinity as `Infinity`, which is not valid JSON.
     answer = flask.post("/v2/models/formula/infer", data=json.dumps(asked))
     assert answer.status_code == 400
     assert answer.content_type == "application/problem+json"

@@ -51,7 +51,7 @@ def test_a_linear_explanation_is_exact(data: Any) -> None:
 
 
 def test_another_models_explanation_is_its_shapley_values(data: Any) -> None:
-    """With two features an order and its reverse are all orders, so the sample is exact."""
+    """Two features have only two orders, and the sample contains both, so it is exact."""
     x, y = data
     trees = HistGradientBoostingClassifier(max_iter=30).fit(x, y)
     rows = x[:20]

@@ -611,7 +611,7 @@ class TestFahrenheit:
             "1": ["37.0", "40.0", "37.5", "0.0", "999.0"],
             "2": ["37.0", "38.5", "36.0"],
         }
-        assert "temperature: 3 readings of 1 stays were converted from °F to °C" in caplog.text
+        assert "temperature: converted from °F to °C (readings: 3, stays: 1)" in caplog.text
 
     def test_a_short_file_in_fahrenheit_is_converted(self, hospital: Hospital) -> None:
         assert self.values(hospital, self.signal((1, ["98.6"]), (2, ["100.4"]))) == {
@@ -624,7 +624,7 @@ class TestFahrenheit:
     ) -> None:
         signal = self.signal((1, ["98.6", "99", "99", "37"]), (2, ["37"]))
         assert self.values(hospital, signal)["1"] == ["98.6", "99.0", "99.0", "37.0"]
-        assert "temperature: 1 stays have values that may be °F" in caplog.text
+        assert "temperature: values that may be °F among values in °C" in caplog.text
 
     def test_an_ambiguous_short_series_is_rejected(self, hospital: Hospital) -> None:
         signal = self.signal((1, ["98.6", "99"]), (2, ["37"]))

@@ -220,8 +220,8 @@ class TestCalibration:
         assert (outcome == "died").mean() == pytest.approx(0.10, abs=0.015)
 
     def test_values_are_correlated_over_time(self, signal: pd.DataFrame) -> None:
-        """The half-life is 3 to 5 hours, from the correlation of the values without level and
-        noise."""
+        """After the patient's mean is subtracted, the autocovariance halves in 3 to 5.5 hours. Lag
+        0 is left out because it contains the noise."""
         pressure = signal[signal["parameter"] == "blood_pressure"].copy()
         patient = pressure.groupby("pat_id")["value"]
         pressure = pressure[patient.transform("size") > 96]

@@ -119,7 +119,10 @@ def _chunks(bind: Any) -> Iterator[Any]:
 
 
 def _converted(row: dict[str, Any], names: dict[tuple[str, str], list[str]]) -> dict[str, Any]:
-    """The columns that differ. Features that are not those of `models` keep their names."""
+    """The new values of the columns that change.
+
+    Features lose their names only if they are those that `models` lists for the model.
+    """
     features = _parsed(row["features"])
     wanted = names.get((row["model"], row["version"]))
     if wanted is not None and features.keys() == set(wanted):
