@@ -59,7 +59,7 @@ def at_once(name: str, act: Callable[[], object]) -> Fault:
 def held(
     name: str, seconds: float, begin: Callable[[], object], end: Callable[[], object]
 ) -> Fault:
-    """A fault that lasts for a time."""
+    """A fault that `begin` starts and that `end` ends after `seconds`."""
 
     @contextmanager
     def apply() -> Iterator[None]:

@@ -27,7 +27,7 @@ class Proxy(ThreadingHTTPServer):
         self.fault = fault
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignores clients that disconnect, which chaos causes."""
+        """Ignores errors of connections, because the faults also disconnect clients."""
 
 
 class Handler(BaseHTTPRequestHandler):

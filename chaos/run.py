@@ -72,7 +72,8 @@ def finished(stack: Observed) -> bool:
 
 
 def recover(stack: Observed, goal: int, ended: float, name: str) -> Recovery:
-    """Waits until every partition has stored message `goal`, and its predictions are stored."""
+    """Waits until every partition has stored message `goal` or a later one, and until no prediction
+    of a message up to it is pending. The times are infinite after GIVE_UP seconds."""
     stored = _seconds(ended, lambda: min(positions(stack).values()) >= goal)
     predicted = _seconds(ended, lambda: waiting(stack, goal) == 0)
     return Recovery(name, stored, predicted)
@@ -97,7 +98,8 @@ def run(
     planned: Sequence[tuple[float, Fault]],
     report: Callable[[str], None] = print,
 ) -> list[Recovery]:
-    """Injects the faults one after the other, each after the recovery from the previous one."""
+    """Injects the faults one after the other, each after the pipeline has recovered from the
+    previous one or has not recovered in GIVE_UP seconds."""
     recoveries = []
     report(f"{'fault':44} {'stored':>8} {'predicted':>10}   seconds after its end")
     for gap, fault in planned:

@@ -63,7 +63,7 @@ _numbers = count(1)
 
 
 def _control_id() -> str:
-    """Another one for each answer, also after a restart."""
+    """A control id that no other answer has, also after a restart."""
     return f"{_process}{next(_numbers):x}"
 
 

@@ -43,7 +43,7 @@ class Beds:
         return self.update(stay, place, visit)
 
     def update(self, stay: Stay, place: Place | None, visit: str) -> Stay:
-        """Stores a stay with its bed and visit."""
+        """Stores a stay with its bed and visit; sends it if new, or if bed or end has changed."""
         stay = msgspec.structs.replace(
             stay, place=place.text if place else stay.place, visit=visit or stay.visit
         )
@@ -55,11 +55,11 @@ class Beds:
         return stay
 
     def reopen(self, stay: Stay, place: Place | None, visit: str) -> None:
-        """Reopens a stay."""
+        """Reopens a closed stay."""
         self.update(msgspec.structs.replace(stay, until=None), place, visit)
 
     def close(self, stay: Stay, at: Moment) -> None:
-        """Closes a stay."""
+        """Closes a stay; rejects a discharge before its first day."""
         if at[:10] < stay.admission:
             self._log.reject("a discharge before the admission", stay.pat_id)
             return

@@ -165,7 +165,7 @@ def _decode(body: bytes, path: str = "body") -> Resource:
 
 
 def _document(body: bytes) -> dict[str, Any]:
-    """The whole resource; the decoder of the types skips what it does not know, without a check."""
+    """Parses the whole resource, because the typed decoder skips unknown fields unchecked."""
     try:
         found: dict[str, Any] = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -64,7 +64,7 @@ class HL7Door:
         self._admit()
 
     def _admit(self) -> None:
-        """Reads the oldest connections up to the limit; the others wait."""
+        """Lets the oldest connections be read, up to the limit; the others wait."""
         admitted = self._open[: self._settings.connections_max]
         metrics.CONNECTIONS.set(len(admitted))
         for connection in admitted:

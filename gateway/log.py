@@ -221,7 +221,7 @@ class LogReader:
         )
 
     def events(self, after: int, most: int) -> list[tuple[int, bytes]]:
-        """Number and data of the next events: `most`, or all of one message more."""
+        """Number and data of the next events: of whole messages, until there are `most` or more."""
         found: list[tuple[int, bytes]] = []
         rows = self._connection.execute(
             "SELECT first, data FROM events WHERE last > ? ORDER BY last", (after,)

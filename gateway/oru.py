@@ -157,7 +157,7 @@ class Observations:
 
 
 def _value(message: Message, meaning: _Meaning, kind: str, field: str) -> Value | None:
-    """The value in OBX-5 of type OBX-2; None if there is no news. Raises Unread."""
+    """The value in OBX-5 of type OBX-2; None if the OBX is ignored or empty. Raises Unread."""
     if meaning.ignored:
         return None
     if (meaning.withdrawn or field == NULL) and meaning.code:

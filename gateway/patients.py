@@ -76,7 +76,7 @@ class Patients:
         return new != old
 
     def join(self, prior: int, survivor: int) -> None:
-        """Moves all identifiers of one patient to another."""
+        """Moves all identifiers of `prior` to `survivor`, and the data that `survivor` lacks."""
         self._execute("UPDATE patients SET pat_id = ? WHERE pat_id = ?", (survivor, prior))
         self.name(("", f"-{prior}"), prior)  # its stays remain, so nobody else may get the number
         self._numbers.clear()

@@ -1,8 +1,8 @@
 """Table `pending` of the log: readings that a merge moves, or that a cancelled admission withdraws.
 
-A patient may have hundreds of thousands of readings. One transaction moves some of them, and other
-senders are served between two of these. A message about a reading that is still to be moved moves
-it first, so the result does not depend on how far the task is.
+A patient may have hundreds of thousands of readings. Each transaction moves only some of them, and
+other senders are served in between. A message about a reading that is still to be moved moves it
+first, so the result does not depend on the progress of the task.
 """
 
 import msgspec
@@ -16,9 +16,9 @@ from gateway.stays import Stay
 from gateway.times import Moment
 from wire.messages import Withdrawal
 
-# Readings moved at once. A smaller task is complete within its message.
+# Readings moved per transaction. A smaller task is complete within its message.
 AT_ONCE = 1_000
-# Higher than each number of an event.
+# Higher than any event's number.
 ALL = 2**62
 
 

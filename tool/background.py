@@ -1,4 +1,4 @@
-"""The background process: acknowledgements, declarations, pending predictions, alarms."""
+"""The background process: acknowledgements, declarations, pending predictions, alarms, drift."""
 
 import logging
 import threading

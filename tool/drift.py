@@ -39,7 +39,7 @@ class Drift:
         self._done, self._begun = "", 0
 
     def update(self) -> None:
-        """Reads the next messages, and writes the figures of a complete day.
+        """Reads the next messages, and writes the figures of each complete day.
 
         Raises DatabaseError.
         """
@@ -58,7 +58,7 @@ class Drift:
             self._write(stream, day)
 
     def _resume(self, stream: str) -> None:
-        """Starts at the last day with figures, so that its metrics are set again."""
+        """Computes the last day with figures again, so that its metrics are set."""
         self._stream, self._days = stream, {}
         self._done, self._begun = self._tables.before_last(stream)
         self._seq = self._begun

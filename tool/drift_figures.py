@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from wire.drift import SPAN_HOURS, Channel, Expected, Reference, psi
 
-#: Maximum number of stays over which outcomes are compared.
+#: The last stays whose outcomes are compared; with fewer stays there is no band.
 OUTCOMES = 200
 #: Standard errors on each side of a band: 1 % of a calibrated model's figures are outside.
 Z = 2.576

@@ -15,7 +15,7 @@ from wire.keys import TOOLS, lease_key, tool_key
 
 # Seconds after which a dead or disconnected tool loses its leases.
 LEASE_SECONDS = 10
-# Seconds after a loss in Redis in which a tool takes back only its own partitions, as others do.
+# For this time after a loss in Redis, each tool takes only the partitions that it had before.
 PAUSE = 3.0
 
 

@@ -1,5 +1,5 @@
-"""The questions of a batch to the models: a row of features per reading. The answers become
-rows."""
+"""Requests the predictions of a batch: a question to a model has one row of features per
+reading."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -24,9 +24,10 @@ _json = msgspec.json.Encoder()
 
 
 class Readers(msgspec.Struct):
-    """Models that read the same features. The first model's predictions hold them for all.
+    """Models that read the same features, which are stored with the first model's predictions only.
 
-    picks: of each feature, its place in the row of all models, and the value where it is missing.
+    picks: for each feature, its index in the row of all models' features, and the value that
+    replaces a missing one.
     """
 
     features: FeatureSet

@@ -1,6 +1,6 @@
-"""Sends alarms to a URL: each event once, those of a stay in order, until it is accepted.
+"""Sends alarms to a URL until it accepts them; those of a stay in order.
 
-An alarm is queued in table `outbox` by the transaction that computes it. After a crash it may be
+The transaction that computes an alarm also adds it to table `outbox`. After a crash an alarm may be
 sent again, with the same `Idempotency-Key`.
 """
 

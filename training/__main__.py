@@ -52,10 +52,14 @@ def _arguments() -> argparse.Namespace:
         "--database", help="read the readings from this database, see docs/training.md"
     )
     evaluating.add_argument(
-        "--stream", default="", help="stream in the database; the newest by default"
+        "--stream",
+        default="",
+        help="stream in the database; default: the one with the latest commit",
     )
     evaluating.add_argument("--label", help="column of outcome.csv, if the model does not name one")
-    evaluating.add_argument("--hour", type=int, help="hour of the stay, for most figures")
+    evaluating.add_argument(
+        "--hour", type=int, help="hour of the stay at which to compute most figures"
+    )
     evaluating.add_argument("--resamples", type=int, default=500, help="bootstraps (500)")
     writing = evaluating.add_mutually_exclusive_group()
     writing.add_argument(
@@ -74,7 +78,7 @@ def _arguments() -> argparse.Namespace:
         default=os.environ.get("DATABASE_URL") or "sqlite:///var/icu.sqlite",
         help="database address; default: DATABASE_URL, or the file of `make run`",
     )
-    exporting.add_argument("--stream", default="", help="the newest by default")
+    exporting.add_argument("--stream", default="", help="default: the one with the latest commit")
     return parser.parse_args()
 
 

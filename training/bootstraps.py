@@ -15,8 +15,8 @@ from training.calibration import log_odds
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Rows whose log odds are equal to this fraction of 1 are in one cell. On 164,000 readings this
-#: moves the ends of an interval by at most 1 % of its width.
+#: Rows whose log odds round to the same hundredth are in one cell. On 164,000 readings this moves
+#: the ends of an interval by at most 1 % of its width.
 CELLS = 100
 
 

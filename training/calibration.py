@@ -22,8 +22,10 @@ def log_odds(p: Floats) -> Floats:
 
 
 def shift(y: Integers, p: Floats, w: Floats) -> float:
-    """Calibration in the large: the constant that, added to the log odds, makes the mean correct. 0
-    is ideal; above 0 the predictions are too low. NaN without both outcomes.
+    """Calibration in the large: the constant that must be added to the log odds so that the mean
+    probability equals the observed rate.
+
+    0 is ideal; above 0 the predictions are too low. NaN without both outcomes.
     """
     x, events = log_odds(p), float(w @ y)
     if not 0 < events < w.sum():

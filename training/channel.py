@@ -43,7 +43,7 @@ class Channel:
             columns[aggregation][seen] = values[newest_seen]
         if "count" in aggregations:
             columns["count"] = (self.end - self.begin).astype(np.float64)
-        if "age" in columns:  # so far the time of the last reading, in seconds
+        if "age" in columns:  # until here, the time of the last reading in seconds
             columns["age"] = (self.clock - columns["age"]) / HOUR
         return columns
 
@@ -126,7 +126,7 @@ class Channel:
             for name, values in aggregate(at[members], value[members], n, aggregations).items():
                 columns[name][chosen] = values
         found = {name: columns[name][which] for name in aggregations}
-        if "age" in aggregations:  # so far the time of the last reading, in seconds
+        if "age" in aggregations:  # until here, the time of the last reading in seconds
             found["age"] = (self.clock - found["age"]) / HOUR
         return found
 

@@ -22,13 +22,13 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """The data. folder: the CSVs and outcome.csv. parameters: those the model may use; empty for
     all.
 
-    database: reads the readings from a database of the pipeline and only outcome.csv from `folder`:
-    sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or `environment` for DATABASE_URL. stream:
-    its name; by default the stream with the latest commit.
+    database: a database of the pipeline with the readings; then only outcome.csv is read from
+    `folder`. sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or `environment` for DATABASE_URL.
+    stream: the name of the stream in it; by default the one with the latest commit.
 
-    sample_hours: a stay has one row for each, its last reading between the previous hour in the
-    list and this one. Hours count from the stay's first reading. every_hour_to: all hours up to
-    this one, instead of a list.
+    sample_hours: for each of these hours, a stay has one row: its last reading since the previous
+    hour in the list. Hours count from the stay's first reading. every_hour_to: all hours up to this
+    one, instead of a list.
 
     more_hours: rows of these hours are used for training but not for evaluation.
     """
@@ -96,8 +96,8 @@ class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Gradient boosting: number of trees, learning rate, number of leaves.
 
-    features: the share of features available to each split. From lists of values, cross-validation
-    on the training rows selects the best combination.
+    features: the share of features available to each split. Each setting may be a list; then
+    cross-validation on the training rows selects the best combination.
     """
 
     count: Positive | tuple[Positive, ...] = 120
@@ -132,14 +132,14 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """hour: the one of sample_hours for most figures.
+    """hour: most figures are computed at this hour, which must be one of sample_hours.
 
     baselines: served models to compare with, as NAME/VERSION. scores: columns of outcome.csv with
-    a severity score, to compare with on the same rows. folds: also cross-validates over all rows,
-    in this number of parts by patient; 0: does not. learning: shares of the training patients, for
-    the learning curve. flagged, sensitivity: thresholds are chosen on the training side to flag
-    these shares of rows, and to find these shares of events. utility: the score of the PhysioNet
-    2019 challenge, for a label with a time.
+    a severity score, to compare with on the same rows. folds: number of parts, by patient, of an
+    additional cross-validation over all rows; 0 for none. learning: shares of the training
+    patients, for the learning curve. flagged, sensitivity: thresholds are chosen on the training
+    side to flag these shares of rows, and to find these shares of events. utility: whether to
+    compute the score of the PhysioNet 2019 challenge, for a label with a time.
     """
 
     hour: Hours

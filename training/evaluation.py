@@ -12,9 +12,9 @@ from training.bootstraps import Cells, redrawn
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: With fewer patients with or without the event, calibration is not estimable.
+#: With fewer patients with the event, or fewer without it, calibration is not estimable.
 FEWEST_PATIENTS = 10
-#: With this share of bootstraps without a value, there is no interval.
+#: If a larger share of the bootstraps has no value, there is no interval.
 MOST_WITHOUT = 0.025
 NEEDS_PATIENTS = ("calibration_slope", "calibration_intercept")
 
@@ -74,7 +74,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions and outcomes, in step; y is 0 or 1."""
+    """Outcomes (y, 0 or 1) and predictions of the same rows."""
 
     y: Integers
     probability: Floats
@@ -162,7 +162,7 @@ METRICS: dict[str, Metric] = {
 ON_REQUEST: dict[str, Metric] = {"predicted": predicted}
 ALL_METRICS = METRICS | ON_REQUEST
 RANKING = ("auroc", "auprc")
-#: These do not need an event.
+#: These metrics do not need an event.
 WITHOUT_EVENTS = ("predicted", "prevalence", "brier", "brier_of_base_rate")
 
 
@@ -172,7 +172,7 @@ def evaluate(
     """The metrics with intervals from `resamples` bootstraps of whole patients.
 
     Not estimable are metrics that need both outcomes if one is missing, and calibration with fewer
-    than FEWEST_PATIENTS patients with either outcome.
+    than FEWEST_PATIENTS patients with the event or without it.
     """
     possible = [name for name in metrics if _estimable(scores, name)]
     order = np.argsort(-scores.probability, kind="stable")
@@ -212,7 +212,7 @@ def figure(value: float, drawn: list[float]) -> Figure:
 
 
 def auroc_gain(one: Scores, other: Scores, resamples: int, seed: int) -> Figure:
-    """The difference of the AUROCs of `one` and `other` on the same rows.
+    """The AUROC of `one` minus that of `other`, on the same rows.
 
     Both use the same bootstraps, so that the difficulty of a sample cancels.
     """

@@ -1,7 +1,7 @@
 """Features of many stays at once, from tables of readings.
 
-The contract of `tool.features`, which defines the names, with none of its arithmetic: over
-whole columns instead of reading by reading. tests/unit/test_feature_agreement.py compares both.
+Computes the features that `tool.features` defines, but over whole columns instead of reading by
+reading, with arithmetic of its own. tests/unit/test_feature_agreement.py compares the results.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ AGE_BANDS = {
     "age 80 and over": (80, 200),
 }
 SEXES = {"0": "female", "1": "male", "f": "female", "m": "male"}
-#: Groups with fewer rows, or patients with the event, have no intervals.
+#: Subgroups with fewer rows, or with fewer patients with the event, are left out.
 FEWEST_EVENTS = 20
 FEWEST_ROWS = 100
 KNOWN = ("predicted", "prevalence", "calibration_intercept", "auroc", "brier")
@@ -39,7 +39,10 @@ def judge_subgroups(
     judge: Judge,
     metrics: tuple[str, ...] = tuple(METRICS),
 ) -> Iterator[Line]:
-    """Figures by age, sex and unit, if `about` has them. Its rows match the scores."""
+    """Figures of the subgroups by age, sex and unit that are large enough.
+
+    about: one row per score; a subgroup needs its column there.
+    """
     for name, group in _subgroups(about):
         part = scores.where(group)
         enough = len(part.y) >= FEWEST_ROWS and patients_with_event(part) >= FEWEST_EVENTS
@@ -72,7 +75,7 @@ def absent(rows: Rows, features: list[Feature], parameter: str) -> Flags:
 
 
 def judge_known(rows: Rows, scores: Scores, features: list[Feature], judge: Judge) -> list[Line]:
-    """Predicted and observed rates of rows with and without a channel."""
+    """Figures of the rows with and of those without each channel; small groups are left out."""
     lines = []
     for parameter in channels(features):
         without = absent(rows, features, parameter)
@@ -85,8 +88,8 @@ def judge_known(rows: Rows, scores: Scores, features: list[Feature], judge: Judg
 def judge_removal(
     predict: Predict, rows: Rows, scores: Scores, features: list[Feature], judge: Judge
 ) -> list[Line]:
-    """Figures of the same rows with one channel removed from all, and with a random share
-    removed.
+    """Figures after one channel is removed from all rows, and after a random share of the channels
+    is removed from each row.
     """
     lines = [judge.line("as charted", scores, REMOVED)]
     everywhere = np.ones(len(rows.y), dtype=bool)

@@ -52,7 +52,7 @@ class Judgement:
 class Question:
     """The data and settings of an evaluation.
 
-    hours: the evaluated sample hours. hour: the one for most figures.
+    hours: the evaluated sample hours. hour: the one at which most figures are computed.
     """
 
     stream: Stream

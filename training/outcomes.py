@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 YES = frozenset(["1", "yes", "y", "true", "t", "ja", "oui", "dead", "died"])
 NO = frozenset(["0", "no", "n", "false", "f", "nein", "non", "alive", "survived"])
 NAMED = 3  # examples in a message
-#: With a smaller share of matching rows, the file belongs to other stays.
+#: A file with a smaller share of matching rows is rejected, because it belongs to other stays.
 FEWEST_MATCHES = 0.5
 
 

@@ -47,7 +47,8 @@ def reference(
 def stay_days(
     readings: pd.DataFrame, parameters: list[str]
 ) -> "tuple[pd.Series[int], pd.DataFrame]":
-    """Numbers the included stay-days: by (stay, day), and their readings with a column `number`."""
+    """The number of each included stay-day, by (stay, day); and the readings of these stay-days,
+    with that number in a column `number`."""
     readings = readings[readings["parameter"].isin(parameters)]
     readings = readings.assign(day=readings["measured_at"].dt.floor("D"))
     at = readings.groupby(DAY)["measured_at"]
@@ -103,7 +104,7 @@ def _mean(means: Floats) -> Floats:
 
 
 def _expected(days: Floats, figure: Figure, seed: int) -> Expected:
-    """The figure of the mean over all stay-days, and its range over resampled days.
+    """The figure over all stay-days, and its range over resampled days.
 
     days: one row per stay-day. The draws for fewer stays are the first draws for more stays.
     """

@@ -82,8 +82,8 @@ def assemble(
 ) -> Rows:
     """Features and labels of the readings in `hours`, the result of `sample`.
 
-    Excludes readings of stays without a known outcome and, with a horizon, those at or after the
-    event, or more than label.keep_hours_after after it.
+    Excludes readings of stays without a known outcome. With a horizon, also excludes readings at or
+    after the event, or, if label.keep_hours_after is set, only those later than that after it.
     """
     keys = pd.MultiIndex.from_frame(stream.readings.loc[hours.index, KEY])
     hours = hours[keys.isin(outcomes.index)]
@@ -106,7 +106,8 @@ def assemble(
 
 
 def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:
-    """Splits the rows for training and testing, by cohort, time or chance, with different patients.
+    """Splits the rows for training and testing, by cohort, time or patient. No patient is on both
+    sides.
 
     Raises DataError if a side would lack an outcome.
     """
@@ -137,7 +138,7 @@ def _hashed(pat_id: int) -> float:
 
 
 def usable(rows: Rows, features: list[Feature]) -> tuple[list[Feature], list[Feature]]:
-    """The features that enough stays of `rows` have and that differ between rows, and the
+    """Splits the features: those that enough stays of `rows` have and whose values differ, and the
     others.
     """
     stays = rows.about.groupby(KEY, sort=False).ngroup().to_numpy()

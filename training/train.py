@@ -68,7 +68,7 @@ class Result:
 
 
 def run(config: Config) -> Result:
-    """Trains on one part, evaluates on the other, then trains on both.
+    """Trains on one part and evaluates on the other; with `fit_on = "all"`, then trains on both.
 
     Raises DataError or ArtifactError, with a one-line message, for invalid data or baselines.
     """

@@ -1,7 +1,8 @@
 """The utility score of the PhysioNet/Computing in Cardiology Challenge 2019 (Reyna et al. 2020).
 
 An alarm has the highest utility six hours before the event, none from three hours after it on, and
-a small cost without an event or more than twelve hours ahead.
+a small cost without an event or more than twelve hours ahead. Between six hours before the event
+and three hours after it, a missing alarm has a cost that grows to 2.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ Flags = NDArray[np.bool_]
 
 EARLY, OPTIMAL, LATE = -12.0, -6.0, 3.0
 BEST, MISSED, FALSE_ALARM = 1.0, -2.0, -0.05
-#: Candidates of `best_threshold`.
+#: Number of quantiles of the probabilities that `best_threshold` compares.
 THRESHOLDS = 200
 
 
@@ -46,7 +47,7 @@ def best_threshold(rows: Rows, probability: Floats) -> float:
 
 
 def evaluate(rows: Rows, scores: Scores, threshold: float, judge: Judge) -> Figure:
-    """The normalised utility: 1 for the best possible alarms, 0 for none."""
+    """The normalised utility: 1 for the best possible alarms, 0 without any alarm."""
     after = after_event(rows)
     ours = row_utilities(after, scores.probability >= threshold)
     none = row_utilities(after, np.zeros(len(after), dtype=bool))
