@@ -99,7 +99,7 @@ class Buffer:
             if position is None or position.stream != stream:
                 position = await self._resume(stream)
                 if position.seq:
-                    # The position is not the start: subscribe again from there.
+                    # This connection starts at message 1, so subscribe again after the position.
                     self._queues.enqueue(position, [])
                     return
             self._stream_outage.over()

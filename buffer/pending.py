@@ -7,7 +7,7 @@ from wire.batches import Batch, RawMessage
 
 
 class Pending:
-    """Messages that are not in a job yet, and jobs that are not stored yet.
+    """Messages that are not in a job yet, and jobs whose messages are not all stored yet.
 
     Messages of a partition with fewer than `EAGER` unfinished jobs are queued at once. Otherwise
     they are collected, up to `batch_max`, so that batches grow with the load; after `PATIENCE`

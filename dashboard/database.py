@@ -110,7 +110,7 @@ class Database(Reader):
             ]
             for pat_id, admitted, probability, at, seq in self.rows(sql, *model, stream, *wanted):
                 key = StayKey(pat_id, day(admitted))
-                # If several have the same time, the last one used all values.
+                # Of several at the same time the last one counts, because it used all values.
                 if key not in found or found[key].seq < seq:
                     found[key] = Risk(probability, moment(at), seq)
         return found

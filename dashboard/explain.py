@@ -53,7 +53,10 @@ class Explainer:
         return False
 
     async def _explain(self, view: PatientView, name: str, prediction: Prediction) -> bool:
-        """Returns False if the page has the explanation, or the request must wait."""
+        """Explains a prediction on a page, or sets the error.
+
+        Returns False if the page already has the explanation or the request must wait.
+        """
         key, why = _key(prediction), view.whys.get(name)
         if why and why.explanation and _key(why.prediction) == key:
             return False

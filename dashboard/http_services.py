@@ -84,7 +84,7 @@ class Services:
         return {"Authorization": f"Bearer {self._model_token.secret}"} if self._model_token else {}
 
     async def models(self) -> Models:
-        """Champion and shadows."""
+        """Champion and shadows, or the error."""
         try:
             async with self._session.get(
                 f"{self._model_url}/api/model", headers=self._headers()

@@ -10,7 +10,7 @@ from dashboard.services import is_live
 from dashboard.topic import Content
 
 RATE_SECONDS = 10.0
-# As the alert for a silent sender.
+# The same as in the alert for a silent sender.
 SILENT_SECONDS = 900.0
 CODES_SHOWN = 20
 
@@ -33,7 +33,7 @@ class Gateway(msgspec.Struct):
 
 
 class LiveWard:
-    """Elements of the pipeline page; none where hospital sends the stream."""
+    """The gateway's elements of the pipeline page; none if hospital sends the stream."""
 
     def __init__(self) -> None:
         self._totals: deque[tuple[float, int]] = deque()

@@ -20,7 +20,7 @@ FIRST_ROUND_SECONDS = 8.0
 
 
 async def ready(request: web.Request) -> Poller:
-    """The poller, after its first round."""
+    """The poller, after its first round or FIRST_ROUND_SECONDS."""
     poller = request.app[POLLER]
     with suppress(TimeoutError):
         await asyncio.wait_for(poller.polled.wait(), FIRST_ROUND_SECONDS)

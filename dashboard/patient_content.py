@@ -128,7 +128,7 @@ def _hour(patient: Patient) -> str:
 
 
 def _why(latest: Prediction | None, model: ModelInfo, why: Why | None) -> dict[str, Any]:
-    """The reasons as sentences, or why there are none yet."""
+    """The reasons as sentences, or a sentence on why there are none yet."""
     fields: dict[str, Any] = {"why": [], "why.state": "", "why.at": "", "method": ""}
     if latest is None or latest.probability is None:
         return fields

@@ -36,7 +36,7 @@ T = TypeVar("T")
 # within limits that keep the pages current.
 REST, REST_LONGEST, REST_FACTOR = 1.0, 3.0, 9
 MODELS_SECONDS = 5.0
-# Of the pipeline page.
+# The lists of the pipeline page.
 LISTS = ("reason", "sender", "code")
 # Maximum seconds that a page request waits for the database.
 ANSWER_SECONDS = 4.0

@@ -7,7 +7,7 @@ history; tests count the steps. `?` is the placeholder of an argument.
 from wire.tables import columns
 from wire.vitals import VITALS
 
-# Pages show when there are more.
+# If there are more, the pages say so.
 WARD_LIMIT = 20_000
 DISCHARGED_LIMIT = 40
 OTHERS_LIMIT = 30
@@ -70,8 +70,8 @@ ANSWERS = """
 SELECT seq, probability FROM predictions
 WHERE stream = ? AND model = ? AND version = ? AND seq IN ({marks})"""
 
-# The predictions for the readings of several stays at one time each. `vitals.seq` would not do,
-# because it is the number of the batch and not of the stay's own reading.
+# The predictions for the readings of several stays at one time each. They cannot be found by
+# `vitals.seq`, which is the last message of a batch and not the stay's own reading.
 RISKS = """
 SELECT r.pat_id, r.date_admission, p.probability, r.measured_at, r.seq FROM readings r
 JOIN predictions p

@@ -71,7 +71,7 @@ class Risk(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A reading and the champion's prediction. predicted: it exists, possibly pending."""
+    """A reading and the champion's prediction. predicted: whether there is one, even if pending."""
 
     seq: int
     at: datetime

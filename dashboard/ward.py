@@ -204,8 +204,8 @@ def _by_risk(ranked: Ranked) -> tuple[bool, float, int]:
 
 
 def risk_history(readings: Iterable[Reading]) -> list[tuple[datetime, float]]:
-    """The probabilities in order of time. If several have the same time, the last one used all
-    values."""
+    """The probabilities in order of time. Of several at the same time the last one counts, because
+    it used all values."""
     by_time: dict[datetime, float] = {}
     for reading in sorted(readings, key=lambda reading: reading.seq):
         if reading.probability is not None:

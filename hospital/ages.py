@@ -112,8 +112,10 @@ def _read(
 def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
     """The age in each stay, by its day of admission; empty if the rows contradict each other.
 
-    An age belongs to the stay that its row names. Without names, as many ages as stays are assigned
-    in ascending order if they agree with the dates; otherwise all stays have the lowest age.
+    An age belongs to the stay that its row names; a stay that no row names has the age of the last
+    named stay before it, or else of the first. If no row names a stay, and there are as many ages
+    as stays that agree with the dates, they are assigned in ascending order. Otherwise all stays
+    have the lowest age.
     """
     ages = sorted(row.years for row in rows)
     if ages[-1] - ages[0] > MOST_YEARS:

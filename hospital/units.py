@@ -19,7 +19,10 @@ CLEARLY = 3  # minimum readings of a converted series, unless the whole file is 
 
 
 class Unit(NamedTuple):
-    """Another unit: `usual` and `other` are the ranges (above, below) of possible values."""
+    """Another unit: value · factor + offset is in the pipeline's unit.
+
+    usual, other: the ranges (above, below) of possible values in the pipeline's unit and in this.
+    """
 
     name: str
     usual: tuple[float, float]
@@ -28,8 +31,8 @@ class Unit(NamedTuple):
     offset: float = 0.0
 
 
-# For °C and °F the limits of MIT-LCP's mimic-code (concepts/measurement/vitalsign.sql). The other
-# ranges leave a gap between the two units.
+# The limits of °C and °F are those of MIT-LCP's mimic-code (concepts/measurement/vitalsign.sql).
+# The other ranges are chosen so that there is a gap between the two units.
 KILOPASCAL = 7.50062
 OTHERS = {
     "temperature": Unit("°F", (10, 50), (70, 120), 1 / 1.8, -32 / 1.8),

@@ -33,7 +33,7 @@ class Serving:
 
 
 def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: State) -> Serving:
-    """The state with these models in use. change: the number of the last change of the state."""
+    """These models in use, with their declaration. change: the number of the last change."""
     body = msgspec.json.encode(
         {
             "change": change,

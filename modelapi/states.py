@@ -65,8 +65,9 @@ class States:
             return state
 
     def rollback(self, actor: str, verify: Callable[[State], object]) -> State:
-        """Restores the state before the last promotion that is not rolled back yet. Raises if
-        `verify` raises.
+        """Restores the models in use before the last promotion that is not rolled back yet.
+
+        Raises StateError if there is none, and the errors of `verify`, which gets the new state.
         """
         with self.appending() as append:
             before: list[State] = []

@@ -1,8 +1,8 @@
 """Drift: how far the readings and predictions of a stream day are from those of training.
 
-The unit is a stay-day, one stay's readings on one day: the readings of a stay resemble each other.
-Training writes a `Reference` into the manifest, with bands: the range of RESAMPLES days that were
-drawn from the stay-days of training. A figure outside its band is an alert.
+The unit is the stay-day, one stay's readings on one day, because the readings of a stay resemble
+each other. Training writes a `Reference` into the manifest, with bands: the lowest and the highest
+value in RESAMPLES samples of its stay-days. A figure outside its band is an alert.
 
     volume   readings per stay-day
     known    share of the stay-days with a reading
@@ -31,7 +31,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The range of a figure over resampled days with `stays` stay-days."""
+    """The lowest and the highest value of a figure in samples of `stays` stay-days."""
 
     stays: int
     low: float
@@ -45,14 +45,14 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bands: tuple[Band, ...]
 
     def band(self, stays: int) -> Band | None:
-        """The band for at most this number of stay-days; None when there are too few to tell."""
+        """The band of the largest samples with at most `stays` stay-days, if there are any."""
         fitting = [band for band in self.bands if band.stays <= stays]
         return fitting[-1] if fitting else None
 
 
 class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The distribution of a parameter in training. edges: between bins. shares: of a stay-day's
-    readings by bin."""
+    """The distribution of a parameter in training. edges: the limits between bins. shares: the mean
+    share of a stay-day's readings in each bin."""
 
     edges: tuple[float, ...]
     shares: tuple[Share, ...]

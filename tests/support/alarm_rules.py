@@ -1,4 +1,4 @@
-"""Alarm rules under which synthetic patients, who are not very ill, have alarms."""
+"""Alarm rules with thresholds so low that synthetic patients, who are not very ill, have alarms."""
 
 from pathlib import Path
 

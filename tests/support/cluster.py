@@ -136,7 +136,7 @@ class Cluster:
         logs = ("logs", "--tail=8", "--prefix", "-l", "app.kubernetes.io/part-of=icu-stream")
         return self.kubectl("get", "pods", "-o", "wide") + self.kubectl(*logs)
 
-    # The addresses of Redis and database, at ports of the first node.
+    # Redis and the database, at ports of the first node.
 
     def _password(self, user: str) -> str:
         found = self.kubectl("get", "secret", user, "-o", "jsonpath={.data.password}")

@@ -74,7 +74,7 @@ async def gateway(log: Path, **environ: str) -> AsyncIterator[Running]:
 
 
 async def send(port: int, pieces: Iterable[bytes], answers: int) -> list[bytes]:
-    """Writes the pieces one by one; returns `count` answers."""
+    """Writes the pieces one by one; returns the first `answers` answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     frames = FrameReader(1 << 20)
     found: list[bytes] = []

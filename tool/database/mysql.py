@@ -73,7 +73,7 @@ class MySQLSession(Session):
 
     def write(self, cursor: Any, insert: str, rows: Sequence[Row], upsert: str) -> None:
         # Not `executemany`, which searches the statement's text and takes five times as long as the
-        # write itself. JSON_TABLE takes the server 1.5 to 2 times as long.
+        # write itself. With JSON_TABLE the server takes 1.5 to 2 times as long.
         connection: Any = self._connection
         for values in statements(rows):
             connection.cmd_query(f"{insert} VALUES {values}{upsert}".encode())
