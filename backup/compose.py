@@ -95,7 +95,7 @@ class ComposeStack:
 
 
 def runs() -> bool:
-    """Whether this folder's compose project has a database."""
+    """Whether the database of this folder's compose project is running."""
     try:
         return bool(_run("ps", "--quiet", "tooldb").stdout.strip())
     except OSError:

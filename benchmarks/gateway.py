@@ -198,7 +198,7 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
                 look(cursor, max(seen, default=0) - READINGS_PER_SECOND)
                 connection.commit()
                 await asyncio.sleep(LOOK)
-            look(cursor, 0)  # those that are more than a second later than others
+            look(cursor, 0)  # includes predictions stored more than a second after later ones
 
     await asyncio.gather(send(), watch())
     with closing(sqlite3.connect(pipeline.environ["GATEWAY_LOG"])) as log:

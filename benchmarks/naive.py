@@ -94,7 +94,8 @@ def work(redis_url: str, database_url: str, model_url: str) -> None:
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """Measures it with `each` stored rows per patient, all readings predicted, and two workers."""
+    """Measures the naive implementation with two workers, at 1,000 and at 18,000 stored rows per
+    patient; all readings are predicted."""
     for each, jobs in ((1_000, 200),) if bench.quick else ((1_000, 2_000), (18_000, 500)):
         yield _measure(bench, each, jobs)
 

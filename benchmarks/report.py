@@ -102,7 +102,7 @@ def row(result: Result) -> list[str]:
 
 
 def table(results: list[Result]) -> str:
-    """Markdown."""
+    """The results as a table in Markdown."""
     return _table(["stage", "figure", "raw limit", "ratio"], [row(result) for result in results])
 
 

@@ -65,7 +65,7 @@ def live(tmp_path: Path) -> Iterator[Programs]:
 
 
 def send(programs: Programs, *messages: dict[str, Any]) -> bool:
-    """Whether the gateway has taken the messages."""
+    """Posts the messages to the gateway; returns whether it has accepted all of them."""
     address = f"{programs.environ['ACKNOWLEDGE_URL']}/messages"
     body, headers = json.dumps(messages).encode(), {"Content-Type": "application/json"}
     try:

@@ -339,8 +339,9 @@ def test_counts_of_an_earlier_model_api_are_not_repeated(ward: Path, tmp_path: P
 
 @contextmanager
 def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
-    """The real Prometheus with our files and times divided by 100; returns the values of a query's
-    label.
+    """Runs the real Prometheus with our files, with all times divided by 100.
+
+    Yields a function that runs a query and returns the values of one label in its result.
     """
     folder = pipeline.folder / "prometheus"
     folder.mkdir()

@@ -25,7 +25,7 @@ COMPONENTS = [path.name for path in (KUBERNETES / "components").iterdir()]
 CUSTOM = {"ScaledObject", "PodMonitor", "PrometheusRule"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-# An Ingress and its log-in, secrets.sh, and the Prometheus of the cluster stand for these.
+# A cluster has an Ingress with a log-in, secrets.sh and its own Prometheus in place of these.
 ELSEWHERE = {"tls", "certificate", "login", "secrets", "prometheus"}
 SERVICES = sorted(COMPOSE.keys() - ELSEWHERE)
 

@@ -369,7 +369,7 @@ class TestModels:
         assert p.mean() == pytest.approx(now.y.mean(), abs=0.07)
         again = models.fit(settings, past, PRESSURES)
         np.testing.assert_array_equal(again.predict(now.x), p)
-        # Missing values are no error.
+        # Missing values are not an error.
         assert np.isfinite(model.predict(np.full((1, 3), np.nan))).all()
 
     def test_shuffled_outcomes_cannot_be_learned(self, rows: Rows) -> None:

@@ -25,7 +25,7 @@ Ward = tuple[Reference, list[WardStay], pd.DataFrame]
 
 
 def readings() -> pd.DataFrame:
-    """Two days of each stay: a heart rate every hour, a temperature every 4 hours from most."""
+    """Two days of each stay: a heart rate every hour; in most stays a temperature every 4 hours."""
     draw = np.random.default_rng(8)
     level = draw.normal(85, 12, STAYS)
     parts = []
@@ -186,7 +186,7 @@ def test_most_shifts_of_the_intercept_by_a_half_are_found_within_200_stays(ward:
         assert (ratio.name, ratio.stays) == ("observed_expected", OUTCOMES)
         found += ratio.alert
         assert not any(figure.alert for figure in drift_figures.outcomes(pairs[:-1]))
-    # The shift is about three standard errors, and the band is 2.6 wide.
+    # The shift is about three standard errors, and the band has 2.6 on each side.
     assert found >= 60
 
 

@@ -228,7 +228,7 @@ def test_explanations_beyond_the_queue_are_busy_and_predictions_are_not(
     threads = [threading.Thread(target=explain) for _ in range(8)]
     for thread in threads:
         thread.start()
-    # One is computed, one waits, and six are busy.
+    # One of the eight is computed, one waits, and six get the answer 503.
     assert blocked.started.acquire(timeout=30)
     assert all(answered.acquire(timeout=30) for _ in range(6))
     assert statuses == [503] * 6

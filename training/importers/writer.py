@@ -16,9 +16,10 @@ FORMATS = ("physionet2012", "physionet2019", "mimic", "eicu")
 
 
 def convert(format_name: str, source: Path, target: Path) -> Report:
-    """Writes age.csv, admission.csv, signal.csv, outcome.csv and import.json to `target`; returns
-    the report in import.json. Raises ImportFailure for an
-    unknown format or a source that is not in it.
+    """Writes age.csv, admission.csv, signal.csv, outcome.csv and import.json to `target`.
+
+    Returns the report, which is also in import.json. Raises ImportFailure for an unknown format and
+    for a source in another format.
     """
     if format_name not in FORMATS:
         raise ImportFailure(f"FORMAT={format_name}: not one of {', '.join(FORMATS)}")
@@ -68,7 +69,7 @@ def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> N
             if (pat_id, admission) in stays:
                 raise ImportFailure(f"pat_id {pat_id}: two stays that begin on {admission}")
             stays.add((pat_id, admission))
-            # The pipeline has one age per patient: that of the first stay in the source.
+            # Writes one age per patient: that of the first stay in the source.
             if age is not None and pat_id not in aged:
                 aged.add(pat_id)
                 ages.writerow([pat_id, age])

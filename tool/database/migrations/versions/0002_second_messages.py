@@ -154,7 +154,7 @@ def _version_is_in_key(table: str) -> bool:
 
 
 def _rows(view: str, table: str, where: str) -> bool:
-    """Whether a view of information_schema has such a row for the table."""
+    """Whether a view of information_schema has a row of the table that matches `where`."""
     statement = text(
         f"SELECT COUNT(*) FROM information_schema.{view}"
         f" WHERE table_schema = DATABASE() AND table_name = :table AND {where}"
