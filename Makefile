@@ -26,7 +26,7 @@ run: $(VENV)/run ## run the whole pipeline without Docker; Ctrl-C ends it
 live: $(VENV)/run ## the same with a live ward in front: HL7 on port 2575, FHIR and JSON on 8080
 	@$(BIN)/python -m embedded live
 
-replay: $(VENV)/run ## run it once at full speed, into an empty database
+replay: $(VENV)/run ## run a whole input once at full speed, into an empty database
 	@$(BIN)/python -m embedded replay
 
 status: ## show the running pipeline's figures, of compose or make run: WATCH=1 repeats
@@ -35,7 +35,7 @@ status: ## show the running pipeline's figures, of compose or make run: WATCH=1 
 backup: ## save tables and models of the running pipeline, of compose or make run: TO=folder
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup save "$${TO:-backups}"
 
-restore: ## put a backup back: FROM=folder
+restore: ## restore a backup: FROM=folder
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup restore "$$FROM"
 
 export: $(VENV)/train ## write stored readings and predictions: TO=folder FORMAT=csv|parquet

@@ -177,7 +177,7 @@ def test_a_withdrawal_without_its_reading_is_rejected(
 def test_a_repeated_withdrawn_reading_stays_withdrawn(
     url: str, database: Database, handler: DataHandler
 ) -> None:
-    # No message gets a prediction, because the keys of predictions would also prevent duplicates.
+    # Readings after a discharge get no predictions, whose keys would also prevent duplicates.
     sent = [message(80.0), discharge(), message(90.0), other("withdrawal", of=3), message(82.0)]
     sent += [other("outcome", name="died", value=1, day="2150-03-01")]
     sent += [other("acknowledgement", author="ab", day="2150-03-01")]
