@@ -26,7 +26,7 @@ class OidcProxy:
             yield
 
     async def user(self, request: web.Request) -> str | None:
-        """The user, None for one who is not logged in. Raises ProxyError."""
+        """The user; None for a person who is not logged in. Raises ProxyError."""
         kept = ("Cookie", "User-Agent", "X-Forwarded-For", "X-Forwarded-Proto")
         headers = {name: request.headers[name] for name in kept if name in request.headers}
         try:

@@ -33,7 +33,7 @@ class Sessions:
         )
 
     def user(self, request: web.Request) -> str | None:
-        """The user of a request, None without a valid session."""
+        """The user of a request; None without a valid session."""
         found = self._read(request)
         if found is None:
             return None

@@ -82,14 +82,15 @@ class Store:
         return self._db.execute("DELETE FROM users WHERE name = ?", (user,)).rowcount > 0
 
     def count_attempt(self, user: str, address: str) -> None:
-        """Counts a failure; `forget_failures` resets the count."""
+        """Counts an attempt as a failure, until `forget_failures` resets the count."""
         self._db.execute("INSERT INTO failures VALUES (?, ?, ?)", (time.time(), user, address))
 
     def forget_failures(self, user: str) -> None:
         self._db.execute("DELETE FROM failures WHERE user = ?", (user,))
 
     def failures(self, column: str, value: str, since: float) -> list[float]:
-        """The times of a user's or an address's failures, oldest first."""
+        """The times of a user's or an address's failures since then, oldest first; deletes older
+        failures of all users."""
         self._db.execute("DELETE FROM failures WHERE at < ?", (since,))
         found = self._db.execute(
             f"SELECT at FROM failures WHERE {column} = ? ORDER BY at", (value,)
@@ -97,7 +98,7 @@ class Store:
         return [at for (at,) in found]
 
     def end_session(self, session: str, until: float) -> None:
-        """Invalidates the session until it expires."""
+        """Invalidates the session until it expires; forgets those that have expired."""
         self._db.execute("DELETE FROM ended WHERE until < ?", (time.time(),))
         self._db.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (session, until))
 
