@@ -110,7 +110,7 @@ class WardReader:
     def read(self, clock: StreamClock, model: ModelKey | None, model_answered: bool) -> Ward:
         """The ward, with the predictions of `model`.
 
-        model_answered: pending predictions were filled in since the last call.
+        model_answered: pending predictions may have been filled in since the last call.
         """
         if self._memory.of != (clock.stream, model):
             self._memory = _Memory((clock.stream, model))

@@ -226,7 +226,7 @@ class Inbox:
         return Logged(numbers)
 
     def _undo(self, error: Exception) -> None:
-        """Reports a bug, and ends the transaction without its effects."""
+        """Logs and counts a bug, and rolls the transaction back."""
         metrics.FAULTS.inc()
         log.exception("a message could not be processed", exc_info=_without_values(error))
         self._log.rollback()

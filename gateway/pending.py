@@ -65,11 +65,11 @@ class Pending:
         self._after = 0
 
     def merge(self, prior: int, survivor: int) -> None:
-        """Moves all readings of `prior` to `survivor`."""
+        """Starts to move all readings of `prior` to `survivor`."""
         self._add(prior, None, ALL, survivor)
 
     def cancel(self, stay: Stay) -> None:
-        """Withdraws all readings of a stay."""
+        """Starts to withdraw all readings of a stay."""
         while any(task.survivor == stay.pat_id for task in self.tasks):
             self.step()  # these readings belong to the stay too
         self._add(stay.pat_id, stay.admission, self._log.last, None)

@@ -66,7 +66,10 @@ class Readings:
         return len(names) == len(fact.values) and known.keys().isdisjoint(names)
 
     def _corrected(self, fact: Observed, value: Value, number: int) -> bool:
-        """Withdraws the reading that a value replaces; returns True if there is nothing to add."""
+        """Withdraws the reading that a value replaces; rejects a withdrawal of an unknown value.
+
+        Returns True if there is nothing to add.
+        """
         unnamed = is_unnamed(fact.source)
         if unnamed and value.value is not None and not value.corrects:
             return False  # nothing shows whether it repeats the same observation
@@ -93,7 +96,10 @@ class Readings:
             self._log.reject(f"{value.parameter}: the patient is not in the ICU", number)
 
     def _stay_at(self, number: int, fact: Observed) -> Stay | None:
-        """The stay of a reading; opens one for a new patient in the ICU."""
+        """The stay at the time of a reading, or else the latest one if it has not ended by then.
+
+        Otherwise opens a stay if the bed is in the ICU; None if it is not.
+        """
         stays = self._beds.stays
         stay = stays.at(number, fact.at)
         if stay is not None:

@@ -166,7 +166,7 @@ class Ward:
             self._join(prior, survivor, fact.at)
 
     def _join(self, prior: int, survivor: int, at: Moment) -> None:
-        """Moves the stays and all readings of patient number `prior` to `survivor`."""
+        """Gives patient number `survivor` the stays of `prior`, and starts to move the readings."""
         stays = self._beds.stays
         for stay in stays.of(prior):
             if stay.until is None:

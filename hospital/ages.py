@@ -133,7 +133,7 @@ def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
 
 
 def _agree(ages: list[float], stays: list[int]) -> bool:
-    """Whether the ages increase by the time between the stays."""
+    """Whether the ages increase by the time between the stays; ages above 89 always agree."""
     return all(
         years >= TOP_CODED_AGE or abs((years - ages[0]) - (day - stays[0]) / 365.25) <= ROUNDING
         for years, day in zip(ages, stays, strict=True)

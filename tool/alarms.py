@@ -34,7 +34,10 @@ StayKey = tuple[int, str]
 
 
 class Alarms:
-    """Computes the alarms of all declared models. webhook: whether to send them."""
+    """Computes the alarms of every model in table `models` that has a rule.
+
+    webhook: whether to add them to the outbox.
+    """
 
     def __init__(self, database: Database, webhook: bool = False) -> None:
         self._database = database

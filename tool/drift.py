@@ -1,7 +1,7 @@
 """The drift task: once per stream day, compares the day's readings and predictions with training.
 
-A day is complete when every partition has stored a message of a later day. Readings that come
-after that are not in its figures.
+A day is complete when every partition that is not idle has stored a message of a later day, and the
+alarms up to there are computed. Readings that come after that are not in its figures.
 """
 
 import logging

@@ -46,7 +46,7 @@ class Stays:
         self._looked = False
 
     def keep(self, windows: dict[str, int]) -> None:
-        """Sets how many hours of readings to keep per parameter."""
+        """Sets how many hours of readings to keep per parameter, and drops all stays in memory."""
         self._windows = windows
         for stream in list(self._complete):
             self.forget(stream)
@@ -87,7 +87,10 @@ class Stays:
         known.fold_again(self._database, changes)
 
     def commit(self, changes: Changes, loaded: Mapping[StayKey, KnownStay]) -> None:
-        """Commits the changes and the loaded stays. Raises the errors of `Database.commit`."""
+        """Commits the changes and the loaded stays; rows of `vitals` may wait while batches queue.
+
+        Raises the errors of `Database.commit`.
+        """
         part = (changes.stream, changes.part)
         due = time.monotonic() - self._complete_at.get(part, 0.0) > VITALS_EVERY
         changes.complete = changes.stream in self._complete and (due or not self.backlog)

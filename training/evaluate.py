@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A model and the data to evaluate it on. label, hour: only if the manifest does not name them.
+    """A model and the data to evaluate it on. label, hour: take precedence over the manifest's.
 
     database: where the readings are, as in a config; then only outcome.csv is read from `folder`.
     """
@@ -117,7 +117,7 @@ def _label(request: Request, trained: dict[str, Any]) -> Label:
 
 
 def _hour(request: Request, trained: dict[str, Any], test: Rows) -> int:
-    """The hour for most figures: as requested, as in training, or the last one with rows."""
+    """The requested hour for most figures, else that of training, else the last with rows."""
     if not len(test.y):
         raise DataError(f"{request.folder}: no row at the model's sample hours")
     there = sorted(test.about["hour"].unique())

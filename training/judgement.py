@@ -66,7 +66,7 @@ class Question:
 
     @property
     def judge(self) -> Judge:
-        """Computes lines of figures."""
+        """The Judge with these resamples and this seed."""
         return Judge(self.resamples, self.seed)
 
 

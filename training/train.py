@@ -80,7 +80,7 @@ def run(config: Config) -> Result:
     judged = test.where(test.about["hour"].isin(config.data.hours))
     if len(np.unique(judged.at(config.report.hour).y)) < 2:
         raise DataError(f"report.hour {config.report.hour}: the test rows have only one outcome")
-    log.info("judging")
+    log.info("evaluating on the test rows")
     trained, tested = _names(config)
     points = _thresholds(config, model, fitted, train, features)
     judgement = judge(
@@ -152,7 +152,7 @@ def _read(config: Config) -> _Read:
 def _compare(
     result: Result, model: Model, train: Rows, judged: Rows, hours: "pd.Series[int]"
 ) -> None:
-    """Computes baselines, ablation and learning curve on the rows of the report's hour."""
+    """Computes baselines, ablation and learning curve on the test rows of the report's hour."""
     config, question, hour = result.config, result.question, result.config.report.hour
     past, now, here = train.at(hour), judged.at(hour), result.judgement.here
 
@@ -187,7 +187,8 @@ def _compare(
 def _other_ways(
     config: Config, question: Question, model: Model, train: Rows, test: Rows
 ) -> Iterator[Line]:
-    """Evaluates with the cohorts swapped, and by cross-validation over all rows."""
+    """Evaluates with the cohorts swapped, if the split is by cohort, and by cross-validation over
+    all rows, if `folds` is set."""
     features, hour, hours = question.features, question.hour, list(question.hours)
     trained, tested = _names(config)
     if config.split.by == "cohort":
