@@ -40,7 +40,10 @@ class Stack(Protocol):
         ...
 
     def stopped(self) -> AbstractContextManager[object]:
-        """Stops the programs that write, with an empty queue, until the context ends."""
+        """Stops the programs that write until the context ends, and then empties the queue.
+
+        Raises BackupError if the user must stop them.
+        """
         ...
 
 

@@ -136,7 +136,7 @@ def run(folder: Path, seed: int, steps: int, most: int, say: Callable[[str], Non
 
 
 def _goes_on(sent: list[bytes], sender: threading.Thread) -> float:
-    """Returns the seconds until some more messages are acknowledged."""
+    """Returns the seconds until five more messages are acknowledged, or until all are sent."""
     began, before = time.monotonic(), len(sent)
     while len(sent) < before + 5 and sender.is_alive():
         time.sleep(0.01)
@@ -167,5 +167,5 @@ def _stored(path: str) -> list[tuple[object, ...]]:
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             return sorted(database.execute(READINGS).fetchall())
-    except sqlite3.OperationalError:  # the row does not exist yet
+    except sqlite3.OperationalError:  # the table does not exist yet
         return []

@@ -103,7 +103,7 @@ class Throughput:
             self._history.append(sample)
 
     def rate(self, name: str, over: float = 10.0) -> float | None:
-        """Messages per second (`taken` or `stored`) over the last seconds."""
+        """Messages per second (`taken` or `stored`) over the last `over` seconds."""
         known = [each for each in self._samples if getattr(each, name) is not None]
         if not known:
             return None

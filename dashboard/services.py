@@ -71,7 +71,7 @@ class Observation:
 
     @property
     def waits(self) -> bool:
-        """Whether messages are queued but no message is being stored."""
+        """Whether the buffer has queued messages that are not stored yet."""
         taken = self.queues.taken
         return (
             taken is not None and self.queues.stream == self.stream and (self.stored or 0) < taken

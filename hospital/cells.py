@@ -73,7 +73,7 @@ def is_number(identifier: str) -> bool:
 
 
 def patient(text: str) -> int:
-    """A patient's number: 42231, or 42231.0 as pandas writes a column with gaps."""
+    """A patient's number: 42231, or 42231.0 as pandas writes a column with gaps; 007 is 7."""
     digits = identifier(text).lstrip("0") or "0"
     if not is_number(digits):
         raise RejectedCell("not a whole number")
@@ -135,7 +135,7 @@ class Dates:
 
     @property
     def assumed(self) -> str:
-        """A date whose order was assumed, because no date of the file shows it; else None."""
+        """A date whose order was assumed, because no date of the file shows it; else empty."""
         return "" if self._shown else self._ambiguous
 
     def parse(self, text: str) -> int:

@@ -82,7 +82,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError:
-        examine(path)  # raises SettingError with the reason
+        examine(path)  # raises InputError with the reason
         raise
     return status.st_size, status.st_mtime_ns
 

@@ -51,7 +51,7 @@ def alarm_of(model: Model, state: State | None) -> Policy | None:
 
 
 def declared(model: Model, state: State | None) -> dict[str, object]:
-    """A model's declaration: its name, what is needed to compute its features, its alarm rule."""
+    """A model's declaration: name, features, alarm rule, and reference for drift."""
     return {
         "model": model.ref.model,
         "version": model.ref.version,
@@ -149,7 +149,7 @@ class Registry:
     def find(self, name: str, version: str | None = None) -> Model:
         """Returns a model by name and version; loads it if necessary.
 
-        Without a version: the one in use, else the newest. Raises UnknownModel, NotServing.
+        Without a version: the one in use, else the highest. Raises UnknownModel, NotServing.
         """
         if version is None:
             if self._serving is not None:
@@ -171,7 +171,7 @@ class Registry:
             raise NotServing(str(error)) from None
 
     def versions(self, name: str) -> list[str]:
-        """The versions of a model, oldest first. Raises UnknownModel."""
+        """The versions of a model in ascending order. Raises UnknownModel."""
         versions = [ref.version for ref in self.repository.refs() if ref.model == name]
         if not versions:
             raise UnknownModel(f"There is no model {name!r}.")

@@ -72,7 +72,7 @@ class Repository:
         self.root = root
 
     def refs(self) -> list[Ref]:
-        """All versions by name, oldest first."""
+        """All versions of all models, in order of name and of version (1.9 before 1.10)."""
         found = [
             Ref(path.parent.parent.name, path.parent.name)
             for path in self.root.glob("*/*/manifest.json")

@@ -47,9 +47,10 @@ class Jobs:
         self._declaration = Subscriber(queue.connection, database)
 
     def store(self, key: str) -> None:
-        """Stores the batch at `key` in Redis.
+        """Stores the batch at `key` in Redis, acknowledges it and deletes the key.
 
-        Raises DeadLetters after the commit if there are any.
+        An early batch is dropped, and the buffer sends it again. Raises DeadLetters after the
+        commit if there are any.
         """
         with self._redis.pipeline() as pipe:
             pipe.get(key).llen(self._queue.key)
