@@ -39,7 +39,7 @@ class Publisher:
         # The last answer of the model API, which answers 304 while nothing has changed.
         self._answered: Declaration | None = None
         self._confirmed = time.monotonic()
-        # Ignores an answer with other features for a stored version.
+        # The last answer that changed the features of a stored version: not published, logged once.
         self._conflicting: bytes | None = None
         # The declaration that is both in Redis and in the database.
         self._published: bytes | None = None
@@ -82,7 +82,8 @@ class Publisher:
         return answered.change > known.change or unconfirmed > CONFIRMED
 
     def _replace(self, published: bytes | None, answered: bytes, declaration: Declaration) -> None:
-        """Replaces the declaration, unless another tool has done so since it was read."""
+        """Replaces the declaration, unless it changes the features of a stored version, or another
+        tool has replaced it since it was read."""
         if changed := _changed(self._database.models(), model_rows(declaration)):
             if answered != self._conflicting:
                 log.error("%s with other features than before: needs a new version", changed)

@@ -49,7 +49,8 @@ class Declaration(msgspec.Struct, frozen=True):
     """The champion, whose predictions the pages show, and the shadows, whose predictions are only
     stored.
 
-    change: the number of the last change of roles or alarm rules; 0 before the first.
+    change: the number of the last change of roles or alarm rules; 0 before the first, -1 for a
+    declaration that was restored from table `models`.
     """
 
     champion: Model

@@ -35,7 +35,8 @@ Floats = NDArray[np.float64]
 class Fitted:
     """An estimator and the calibration of its log odds.
 
-    crossed: for each row of the fit, the probability by models that did not see its patient.
+    crossed: for each row of the fit, the probability by models that did not see its patient; only
+    for boosting.
     """
 
     estimator: Any
@@ -115,7 +116,8 @@ def cross_fitted(
 def tune(
     model: Model, rows: Rows, features: list[Feature]
 ) -> tuple[Trees, list[tuple[Trees, float]]]:
-    """The choice of trees with the least cross-validated log loss, and the loss of each."""
+    """The choice of trees with the least cross-validated log loss, and the loss of each choice;
+    without computing any if there is only one choice."""
     choices = model.trees.choices
     if len(choices) == 1:
         return choices[0], []
@@ -156,7 +158,7 @@ def splines(seed: int) -> Pipeline:
 
 def boosting(rows: Rows, model: Model) -> HistGradientBoostingClassifier:
     """Small trees, with a share of the features available to each split."""
-    # A leaf has at least the rows of 30 stays, because the rows of a stay are similar.
+    # A leaf has at least as many rows as 30 patients on average, because a patient's are similar.
     rows_per_stay = max(1, len(rows.y) // len(np.unique(rows.patients)))
     return HistGradientBoostingClassifier(
         learning_rate=model.trees.rate,

@@ -74,9 +74,9 @@ class _Rows:
 def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = None) -> Outcomes:
     """Reads outcome.csv with hospital's own rules for dates, ids, numbers and missing cells.
 
-    A label is 0 or 1, no or yes, false or true. identifiers: pat_id by identifier. Rejected rows
-    are counted by reason, and logged with examples. Raises DataError if the file or a column is
-    missing.
+    A label is 0 or 1, or one of the words in NO and YES. identifiers: pat_id by identifier.
+    Rejected rows are counted by reason, and logged with examples. Raises DataError if the file or a
+    column is missing.
     """
     path = folder / "outcome.csv"
     numeric = {label.column: yes_or_no}
