@@ -29,10 +29,11 @@ class Limits(NamedTuple):
 
 
 class Connection(asyncio.Protocol):
-    """take: called with each frame; closed: called at the end.
+    """take: called with each frame. opened, closed: called at the start and at the end.
 
     The connection is not read before `admit`, while UNANSWERED frames are waiting, while its sender
-    does not read the answers, and between `hold` and `admit`.
+    does not read the answers, and between `hold` and `admit`. It is closed after `limits.silence`
+    without a byte, unless it waits for the gateway itself.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, done: "asyncio.Future[Any] | None" = None) -> None:
         """Sends all answers that are next in order."""
         if done is not None:
-            done.exception()  # retrieves the exception, because the connection is gone
+            done.exception()  # retrieved here, because nothing else does if the connection is gone
         ready = []
         while self._answers and all(future.done() for future in self._answers[0].futures):
             content = self._answers.popleft().content()

@@ -46,7 +46,7 @@ class History:
             15: self._merge,
         }
         for _ in range(steps):
-            # A merge and a cancelled admission remove a patient, so they are rarer.
+            # A merge removes a patient, a cancelled admission removes readings: both are rarer.
             number = self._random.randrange(14 if self._random.random() < 0.9 else 16)
             kinds[number]()
         for name in self.present():

@@ -119,7 +119,7 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
     stays = table(database_url, "stays").sort_values(**by_stay)
     wanted = expected.stays.sort_values(**by_stay)
     if mode == "live":
-        # In live mode a discharge is a message, so a stay only has the data of its messages.
+        # In live mode a stay has a row if it has a reading or a discharge, which is a message too.
         assert set(stays[STAY].itertuples(index=False, name=None)) == set(
             wanted[STAY].itertuples(index=False, name=None)
         )
