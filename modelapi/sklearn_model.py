@@ -87,10 +87,11 @@ class Estimator:
 def from_joblib(
     content: bytes, features: Sequence[Feature], made_with: Mapping[str, str]
 ) -> Predictor:
-    """Loads an estimator from verified bytes; returns a fused or compiled form if possible.
+    """Loads an estimator from verified bytes; returns a fused or compiled form if there is one and
+    it agrees with predict_proba within TOLERANCE.
 
-    Raises ValueError if the scikit-learn version differs, the estimator does not fit the features,
-    or the fused form differs from predict_proba.
+    Raises ValueError if the scikit-learn version differs, or if the estimator does not fit the
+    features.
     """
     wanted, present = made_with.get("scikit-learn"), version("scikit-learn")
     if wanted != present:

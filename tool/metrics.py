@@ -108,7 +108,7 @@ LEFTOVERS = Counter(
 
 
 def begin() -> None:
-    """Initialises each counter with 0. Call it once per process."""
+    """Initialises the counters with fixed labels with 0. Call it once per process."""
     for code in CODES:
         REJECTED.labels(code)
     for when in ("at_once", "later"):

@@ -108,8 +108,8 @@ class Channel:
         edge = stay * room + (self.clock - early)
         begin = np.maximum(np.searchsorted(key, edge - hours * HOUR, side="right"), self.begin)
         late_rows = bool((by_time[1:] < by_time[:-1]).any())
-        # With late rows, some readings up to the clock may not have arrived yet; `_windows`
-        # excludes them.
+        # With late rows, some readings up to the clock may not have arrived yet; `windows` excludes
+        # them.
         end = np.searchsorted(key, edge, side="right") if late_rows else self.end
         end = np.maximum(end, begin)
 

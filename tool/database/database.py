@@ -144,7 +144,7 @@ class Database:
         return Behind({row.part: row.seq for row in found}, readings, withdrawals)
 
     def catch_up(self, stream: str, behind: Behind, vitals: Sequence[VitalRow]) -> None:
-        """Writes rows of `vitals` that are newer than those in the table.
+        """Writes rows of `vitals` that are newer than those in the table, and moves `vitals_seq`.
 
         Raises Moved if a reading was withdrawn since `behind`, because the rows may include it.
         """
