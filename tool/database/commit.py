@@ -10,7 +10,8 @@ from tool.database.session import Session
 def write(session: Session, cursor: Any, changes: Changes) -> None:
     """Writes the changes in the current transaction.
 
-    Raises Moved if the partition is no longer at the position that they were computed from.
+    Raises Moved if the partition is no longer at the position that they were computed from, or a
+    replayed message is no longer in `rejected`; PermanentFailure for a reading that was withdrawn.
     """
     if changes.part is None:
         _take_from_rejected(session, cursor, changes)

@@ -27,7 +27,8 @@ NO_RIGHT = (errorcode.ER_DBACCESS_DENIED_ERROR, errorcode.ER_TABLEACCESS_DENIED_
 def upgrade(session: Session) -> None:
     """Applies the missing steps in order.
 
-    An interrupted step runs again. Raises PermanentFailure if the user may not change tables.
+    An interrupted step runs again. Raises PermanentFailure if the user may not change tables, and
+    Unavailable if another program upgrades them for longer than LOCK_SECONDS.
     """
     driver = "sqlite://" if is_sqlite(session.url) else "mysql+mysqlconnector://"
     # No time limit, because a statement that changes a large table may take hours.

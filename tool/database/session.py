@@ -49,7 +49,7 @@ class Session:
         raise NotImplementedError
 
     def ambiguous_column(self, cursor: Any) -> str | None:
-        """Returns `table.column` of a text column that treats different texts as equal."""
+        """Names a text column that treats different texts as equal; None if there is none."""
         raise NotImplementedError
 
     def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
