@@ -26,5 +26,6 @@ def register(app: Flask, names: Collection[str]) -> None:
         host = request.headers.get("Host", "")
         if not is_ours(host, names):
             raise Misdirected(misdirected(host))
-        if request.method not in SAFE and from_other_site(dict(request.headers), public_host()):
+        unsafe = request.method not in SAFE and from_browser()
+        if unsafe and from_other_site(dict(request.headers), public_host()):
             raise Forbidden("A page of another site may not send this request.")

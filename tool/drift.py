@@ -144,8 +144,7 @@ class Drift:
         yield drift_figures.rejected(until - self._begun, count)
         pairs = []
         for pat_id, admitted, y in tables.outcomes(stream, reference.outcome, until, OUTCOMES):
-            at = datetime.fromisoformat(admitted) + timedelta(hours=reference.hours)
-            p = tables.answer_of(stream, *name, pat_id, admitted, at.isoformat(" "))
+            p = tables.answer_of(stream, *name, pat_id, admitted, reference.hours)
             if p is not None:
                 pairs.append((p, y))
         yield from drift_figures.outcomes(pairs)

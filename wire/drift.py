@@ -69,8 +69,8 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The readings and the predictions of a model in training.
 
     risk: its predictions on patients that it was not fitted to. outcome: the name of the event
-    among outcomes. hours: since the midnight of admission, when a stay's prediction is compared
-    with its outcome.
+    among outcomes. hours: since a stay's first reading; its last prediction before then is
+    compared with its outcome.
     """
 
     channels: dict[str, Channel]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 from tool.database.literals import plain
@@ -35,11 +36,14 @@ OUTCOMES = (
     "SELECT pat_id, date_admission, value FROM outcomes WHERE stream = ? AND name = ?"
     " AND seq <= ? ORDER BY seq DESC LIMIT ?"
 )
+FIRST = (
+    "SELECT MIN(measured_at) FROM readings WHERE stream = ? AND pat_id = ? AND date_admission = ?"
+)
 # Joins `readings`, because `predictions` has no index on the stay.
 ANSWER_OF = (
     "SELECT p.probability FROM readings r JOIN predictions p"
     " ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?"
-    " WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at <= ?"
+    " WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at < ?"
     " AND p.probability IS NOT NULL ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"
 )
 # Maximum number of keys in one statement.
@@ -103,10 +107,14 @@ class DriftTables:
         return [tuple(row) for row in self._rows(OUTCOMES, stream, name, to, limit)]
 
     def answer_of(
-        self, stream: str, model: str, version: str, pat_id: int, admitted: str, at: str
+        self, stream: str, model: str, version: str, pat_id: int, admitted: str, hours: float
     ) -> float | None:
-        """The stay's last probability not later than a time."""
-        rows = self._rows(ANSWER_OF, model, version, pat_id, admitted, stream, at)
+        """The stay's last probability in the first `hours` since its first reading."""
+        first = self._rows(FIRST, stream, pat_id, admitted)[0][0]
+        if first is None:
+            return None
+        until = (datetime.fromisoformat(first) + timedelta(hours=hours)).isoformat(" ")
+        rows = self._rows(ANSWER_OF, model, version, pat_id, admitted, stream, until)
         return next((float(p) for (p,) in rows), None)
 
     def write(self, rows: Sequence[DriftRow]) -> None:
