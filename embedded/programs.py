@@ -164,7 +164,7 @@ class Programs:
         ) as answer:
             families = text_string_to_metric_families(answer.read().decode())
             return {
-                sample.labels["part"]: sample.value
+                sample.labels["kind"]: sample.value
                 for family in families
                 for sample in family.samples
                 if sample.name == "icu_tool_work_seconds_total"

@@ -10,16 +10,28 @@ from tool.times import now
 from wire.batches import Batch
 from wire.keys import COMMITTED, COMPLETE, LATENCY
 
+# Only forward, because a worker that was paused before its acknowledgement may be overtaken.
+FORWARD = """
+if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) < tonumber(ARGV[2]) then
+    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+"""
+
 
 def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[float, int]) -> None:
-    """Writes a partition's stored position, and the latencies of its messages.
+    """Moves a partition's acknowledged position forward, and counts the messages' latencies.
 
     received: the time when the buffer received messages → their number.
     """
     ended = time.time()
-    pipe.hset(COMMITTED, f"{batch.stream}/{batch.part}", str(position))
+    pipe.eval(FORWARD, 1, COMMITTED, _field(batch), str(position))
     for begun, count in received.items():
         pipe.hincrby(f"{LATENCY}:{batch.stream}", milliseconds(ended - begun), count)
+
+
+def take_back(redis: Redis, batch: Batch, position: int) -> None:
+    """Moves a partition's acknowledged position back to the stored one."""
+    redis.hset(COMMITTED, _field(batch), str(position))
 
 
 def acknowledge_all(redis: Redis, database: Database) -> None:
@@ -33,6 +45,10 @@ def acknowledge_all(redis: Redis, database: Database) -> None:
         # Also for an empty database, because the buffer waits for this field.
         pipe.hset(COMMITTED, COMPLETE, now())
         pipe.execute()
+
+
+def _field(batch: Batch) -> str:
+    return f"{batch.stream}/{batch.part}"
 
 
 def milliseconds(seconds: float) -> str:

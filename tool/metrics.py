@@ -60,8 +60,8 @@ BATCH_SECONDS = Histogram(
 )
 WORK_SECONDS = Counter(
     "icu_tool_work_seconds_total",
-    "Time that the workers spent in batches, by part: database, features or models",
-    ["part"],
+    "Time that the workers spent in batches, by kind: database, features or models",
+    ["kind"],
 )
 LATENCY = Histogram(
     "icu_tool_latency_seconds",
@@ -115,18 +115,18 @@ def begin() -> None:
         PREDICTIONS.labels(when)
     for peer in ("database", "redis", "model"):
         RECONNECTS.labels(peer)
-    for part in ("database", "features", "model"):
-        WORK_SECONDS.labels(part)
+    for kind in ("database", "features", "model"):
+        WORK_SECONDS.labels(kind)
 
 
 @contextmanager
-def working(part: str) -> Iterator[None]:
+def working(kind: str) -> Iterator[None]:
     """Adds the duration of the block to a part of the work."""
     started = time.perf_counter()
     try:
         yield
     finally:
-        WORK_SECONDS.labels(part).inc(time.perf_counter() - started)
+        WORK_SECONDS.labels(kind).inc(time.perf_counter() - started)
 
 
 def stored(partition: int, newest: bytes, result: Result, seconds: float) -> None:

@@ -111,17 +111,22 @@ def test_no_message_is_lost_or_doubled_when_a_worker_is_killed_at_any_point(
         check(ward, pipeline.database_url, "live")
 
 
+@pytest.mark.parametrize("point", ["predicted-stop", "committed-stop"])
 def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
-    ward: Path, failing: Start
+    ward: Path, failing: Start, point: str
 ) -> None:
-    with failing("predicted-stop=300") as pipeline:
-        pipeline.wait(lambda: mark(pipeline, "predicted-stop") != 0)
+    """Neither a row nor, where it stopped before its acknowledgement, the acknowledged position."""
+    with failing(f"{point}=300") as pipeline:
+        pipeline.wait(lambda: mark(pipeline, point) != 0)
         stop_between_transactions("tool", pipeline)
         other = second("tool", pipeline)
         try:
             pipeline.wait(pipeline.done)
             pipeline.send("tool", signal.SIGCONT)
-            pipeline.wait(lambda: "another worker was faster" in pipeline.log("tool"))
+            if point == "predicted-stop":
+                pipeline.wait(lambda: "another worker was faster" in pipeline.log("tool"))
+            # Then its workers have finished their jobs.
+            pipeline.wait(lambda: pipeline.log("tool").count("lease released") >= 2)
             pipeline.wait(lambda: settled(pipeline))
         finally:
             os.killpg(other.pid, signal.SIGKILL)
