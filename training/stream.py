@@ -98,7 +98,7 @@ def _plausible(readings: pd.DataFrame, left_out: dict[str, int]) -> pd.DataFrame
         above, up_to = vital.plausible
         wrong = ((parameter == name) & ~((value > above) & (value <= up_to))).to_numpy()
         if wrong.any():
-            reason = f"{name} not above {above:g} and up to {up_to:g} {vital.unit}".rstrip()
+            reason = f"{name} not between {above:g} (excluded) and {up_to:g} {vital.unit}".rstrip()
             left_out[reason] = int(wrong.sum())
             keep &= ~wrong
     return readings[keep]

@@ -69,11 +69,12 @@ def implausible(parameter: str, value: float) -> str | None:
     """The reason why a value is implausible; None for a plausible one.
 
     >>> implausible("temperature", 378.0)
-    'temperature 378.0 is not above 26 and up to 45 °C'
+    'temperature 378.0 is not between 26 (excluded) and 45 °C'
     >>> implausible("heart_rate", 80.0)
     """
     limits = _PLAUSIBLE.get(parameter)
     if limits is None or limits[0] < value <= limits[1]:
         return None
     low, high = limits
-    return f"{parameter} {value!r} is not above {low:g} and up to {high:g} {VITALS[parameter].unit}"
+    unit = VITALS[parameter].unit
+    return f"{parameter} {value!r} is not between {low:g} (excluded) and {high:g} {unit}"

@@ -285,7 +285,7 @@ def test_status_shows_the_pipeline_pages_figures_in_the_terminal(told: Told) -> 
     assert re.search(rf"^  stored +{told.messages} messages$", shown, re.MULTILINE), shown
     assert re.search(r"^  rejected +1 messages$", shown, re.MULTILINE), shown
     assert re.search(
-        r"^    temperature 378\.0 is not above 26 and up to 45 °C +1$", shown, re.MULTILINE
+        r"^    temperature 378\.0 is not between 26 \(excluded\) and 45 °C +1$", shown, re.MULTILINE
     )
     for name in ("hospital", "redis", "database", "modelapi"):
         assert re.search(rf"^  {name} +up ", shown, re.MULTILINE), shown

@@ -217,7 +217,7 @@ def test_every_reading_equals_that_of_the_files(from_files: Stream, from_databas
     assert from_files.ages.isna().sum() > 0
     assert from_database.source.startswith("stream ")
     # Rejected messages are counted in the report.
-    assert from_files.left_out == {"temperature not above 26 and up to 45 °C": 120}
+    assert from_files.left_out == {"temperature not between 26 (excluded) and 45 °C": 120}
     assert from_database.left_out == {"rejected message": 120}
 
 
