@@ -74,7 +74,7 @@ def read_ages(
         for row in unused:
             rejected.add(file.name, row.line, "age", repr(row.years), reason)
     if by_stay:
-        log.info("%s: %d patients have one age per stay", file.name, by_stay)
+        log.info("%s: %d patients have different ages in different stays", file.name, by_stay)
     return known, repeated
 
 

@@ -50,7 +50,7 @@ class Ward:
         finally:
             self.subscribers.discard(task)
             outcome = "has the whole stream" if subscription.ended else "disconnected"
-            log.info(f"subscriber {host}:{port} {outcome} after {subscription.sent} messages")
+            log.info(f"subscriber {host}:{port} {outcome} (messages: {subscription.sent})")
 
 
 WARD = web.AppKey("ward", Ward)

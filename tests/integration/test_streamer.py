@@ -242,7 +242,11 @@ class TestStream:
 
 
 class EndlessReplay:
-    """An endless stream that counts the messages of each subscriber by its start."""
+    """An endless stream.
+
+    taken: the number of messages that each subscriber has taken, by the number after which it
+    started.
+    """
 
     stream = "feedbeef"
     end = 10**12
@@ -306,7 +310,7 @@ class TestSubscribers:
         told = [record.getMessage() for record in caplog.records if record.name.startswith("hosp")]
         connected = [line for line in told if "connected: feedbeef from message" in line]
         assert len(connected) == 4
-        assert sum("disconnected after" in line for line in told) == 4
+        assert sum("disconnected (messages: " in line for line in told) == 4
         assert all(record.levelname == "INFO" for record in caplog.records)
 
     def test_subscribers_are_disconnected_at_shutdown(self) -> None:
@@ -558,7 +562,7 @@ class TestProgram:
                 process.send_signal(number)
                 _, told = process.communicate(timeout=30)
             assert process.returncode == 0
-            assert "disconnected after 1 messages" in told
+            assert "disconnected (messages: 1)" in told
             assert "Traceback" not in told
 
     def test_stops_at_once_while_preparing(self, tmp_path: Path) -> None:
