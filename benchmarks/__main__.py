@@ -47,9 +47,12 @@ from embedded.stack import ROOT
 BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "stages": (stages.run, "each stage alone"),
     "end-to-end": (end_to_end.run, "30 % and 100 % predicted, 1 and 2 workers"),
-    "history": (end_to_end.history, "the same with 1 and 10 million readings stored before"),
-    "patients": (end_to_end.patients, "the same with 50 and with 20,000 patients"),
-    "sqlite": (end_to_end.sqlite, "the same into SQLite"),
+    "history": (
+        end_to_end.history,
+        "30 % and 100 % predicted, 2 workers, with 1 and 10 million readings stored before",
+    ),
+    "patients": (end_to_end.patients, "30 % predicted, 2 workers, 50 and 20,000 patients"),
+    "sqlite": (end_to_end.sqlite, "30 % and 100 % predicted, 2 workers, into SQLite"),
     "scale": (scale.run, "1, 2 and 4 tools at 4 partitions"),
     "latency": (latency.run, "from receipt to commit at 1 to 10,000 messages/s"),
     "page": (page.run, "a replay with the ward page open"),

@@ -27,8 +27,9 @@ INSERT = (
 class Result:
     """One row of the table.
 
-    raw: the limit in the same unit, measured in the same run. ratio: higher is better; for times
-    and memory limit / figure, else figure / limit. Above 1, the pipeline beats the raw limit.
+    raw: the raw limit, in the unit of `figure`, measured in the same run. ratio: limit / figure for
+    times and memory, figure / limit for rates, so higher is always better; above 1, the pipeline
+    beats the raw limit.
     """
 
     key: str

@@ -6,7 +6,11 @@ from prometheus_client import Counter, disable_created_metrics
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 ATTEMPTS = Counter("icu_login_attempts_total", "Attempts to log in, by result", ["result"])
-CHECKS = Counter("icu_login_checks_total", "Checks of requests for nginx, by status", ["status"])
+CHECKS = Counter(
+    "icu_login_checks_total",
+    "Requests that nginx asked login to check, by status of the answer",
+    ["status"],
+)
 
 for result in ("success", "failure", "locked_out"):
     ATTEMPTS.labels(result)

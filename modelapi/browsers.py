@@ -19,7 +19,9 @@ def public_host() -> str:
 
 
 def register(app: Flask, names: Collection[str]) -> None:
-    """Answers 421 if Host is not in `names`, and 403 to other sites' requests except GET."""
+    """Answers 421 if Host is neither an IP address nor in `names`, and 403 to requests from other
+    sites, unless they only read.
+    """
 
     @app.before_request
     def check() -> None:

@@ -22,7 +22,8 @@ from wire.batches import Batch
 
 log = logging.getLogger("tool")
 
-# Seconds that an early batch waits for earlier ones, which another worker is processing.
+# Seconds that a batch waits if batches before it, which another worker is processing, are not
+# stored yet.
 EARLY_WAIT = 3.0
 
 T = TypeVar("T")

@@ -56,7 +56,7 @@ def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
 
 
 class Questions(msgspec.Struct):
-    """The readings for which some models predict, each with its features."""
+    """The readings for which the models of one `Readers` predict, each with its features."""
 
     readers: Readers
     readings: list[ReadingRow] = []

@@ -158,7 +158,8 @@ def splines(seed: int) -> Pipeline:
 
 def boosting(rows: Rows, model: Model) -> HistGradientBoostingClassifier:
     """Small trees, with a share of the features available to each split."""
-    # A leaf has at least as many rows as 30 patients on average, because a patient's are similar.
+    # A leaf has at least as many rows as 30 average patients, because the rows of one patient are
+    # similar.
     rows_per_stay = max(1, len(rows.y) // len(np.unique(rows.patients)))
     return HistGradientBoostingClassifier(
         learning_rate=model.trees.rate,

@@ -73,6 +73,6 @@ def test_without_a_token_the_dashboard_reports_the_error(url: str) -> None:
     assert explanation.error
 
 
-def test_a_missing_token_file_is_reported(url: str, tmp_path: Path) -> None:
+def test_a_missing_token_file_leaves_the_model_unknown(url: str, tmp_path: Path) -> None:
     models, info, explanation = ask(url, SecretFile(str(tmp_path / "gone")))
     assert (models.champion, info, explanation.base) == (None, None, None)

@@ -309,7 +309,8 @@ class TestServers:
         url = old()
         name = url.rpartition("/")[2]
         reader = f"u{name[-20:]}"
-        # MariaDB has a nameless user of localhost, which precedes a user of any host.
+        # MariaDB matches its anonymous user at localhost before a user at '%', so the user is
+        # created at both.
         for host in ("'%'", "localhost"):
             rows(url, f"CREATE USER {reader}@{host} IDENTIFIED BY 'secret'")
             rows(url, f"GRANT SELECT, INSERT, UPDATE ON {name}.* TO {reader}@{host}")

@@ -235,7 +235,7 @@ class TestTimedLabels:
         silent = utility.row_utilities(after, np.zeros(9, dtype=bool))
         assert silent == pytest.approx([0, 0, 0, 0, -4 / 3, -2, 0, 0, 0])
 
-    def test_the_question_of_the_2019_challenge_is_a_config(
+    def test_the_2019_challenge_can_be_written_as_a_config(
         self, ward: Path, tmp_path: Path
     ) -> None:
         folder = tmp_path / "hourly"

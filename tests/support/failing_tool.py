@@ -1,8 +1,9 @@
-"""The tool, with one failure at each of the chosen points. Tests start it instead of the real one.
+"""The tool, which fails once at each of the chosen points. Tests start it instead of the real one.
 
-FAIL_POINTS names the points, each with a message in the batch that fails: "predicted=300
-committed=400". FAIL_PART is the partition, empty for any. In the folder FAIL_MARKS, each point that
-was reached leaves a file with its name and the id of the process.
+FAIL_POINTS names the points, each with the number of a message: the batch that contains this
+message or a later one fails ("predicted=300 committed=400"). FAIL_PART is the partition, empty for
+any. A point that was reached leaves a file with its name in the folder FAIL_MARKS, which contains
+the process id.
 """
 
 import os

@@ -26,7 +26,8 @@ class SQLiteSession(Session):
 
     def translate(self, error: Exception) -> DatabaseError:
         text = f"SQLite {sqlite_path(self.url)}: {error}"
-        # "database disk image is malformed" is a DatabaseError, "not a database" too.
+        # A damaged file ("database disk image is malformed", "file is not a database") raises a
+        # plain DatabaseError, which is not in ROWS, so it counts as unavailable.
         return PermanentFailure(text) if isinstance(error, ROWS) else Unavailable(text)
 
     def tables(self, cursor: Any) -> set[str]:

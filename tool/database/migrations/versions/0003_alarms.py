@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS alarm_state (
     UNIQUE (stream, model, version, raised_seq, pat_id, date_admission)
 )"""
 
-# The last message of each partition that the alarms include.
+# For each partition and model version, the last message that has been applied to the alarms.
 ALARM_POSITIONS = """
 CREATE TABLE IF NOT EXISTS alarm_positions (
     stream         VARCHAR(32)  NOT NULL,
