@@ -10,16 +10,20 @@ from tool.times import now
 from wire.batches import Batch
 from wire.keys import COMMITTED, COMPLETE, LATENCY
 
-# Only forward, because a worker that was paused before its acknowledgement may be overtaken.
+# Returns 1, and changes nothing, if a later position is acknowledged.
 FORWARD = """
-if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) < tonumber(ARGV[2]) then
-    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-end
+local known = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0)
+if known and known > tonumber(ARGV[2]) then return 1 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 0
 """
 
 
 def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[float, int]) -> None:
     """Moves a partition's acknowledged position forward, and counts the messages' latencies.
+
+    The first result of `pipe` is 1 if a later position is acknowledged: another tool has overtaken
+    this one, or the value is wrong. Then call `correct`.
 
     received: the time when the buffer received messages → their number.
     """
@@ -29,8 +33,8 @@ def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[f
         pipe.hincrby(f"{LATENCY}:{batch.stream}", milliseconds(ended - begun), count)
 
 
-def take_back(redis: Redis, batch: Batch, position: int) -> None:
-    """Moves a partition's acknowledged position back to the stored one."""
+def correct(redis: Redis, batch: Batch, position: int) -> None:
+    """Sets a partition's acknowledged position to the stored one, even if that is earlier."""
     redis.hset(COMMITTED, _field(batch), str(position))
 
 

@@ -11,7 +11,7 @@ from rq import Queue
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
 from tool import metrics
-from tool.acknowledge import acknowledge, take_back
+from tool.acknowledge import acknowledge, correct
 from tool.data_handler import DataHandler, Early
 from tool.database import Database, Moved, Unavailable
 from tool.declarations import Subscriber
@@ -70,14 +70,16 @@ class Jobs:
         except Early as early:
             log.warning("%s; the buffer will send the batch after %d again", early, batch.after)
             result = Result(self._database.position(batch.stream, batch.part))
-            take_back(self._redis, batch, result.position)
+            correct(self._redis, batch, result.position)
         else:
             _report(key, batch, result, time.monotonic() - started)
         with self._redis.pipeline() as pipe:
             acknowledge(pipe, batch, result.position, result.received)
             self.attempts.end(key, pipe)
             pipe.delete(key)
-            pipe.execute()
+            overtaken, *_ = pipe.execute()
+        if overtaken:
+            correct(self._redis, batch, self._database.position(batch.stream, batch.part))
         if result.dead_letters:
             raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
 
