@@ -79,7 +79,12 @@ class Leases:
             pipe.smembers(TOOLS)
             tools = sorted(tool.decode() for tool in pipe.execute()[-1])
         alive = self._redis.mget(map(tool_key, tools))
-        running = [tool for tool, value in zip(tools, alive, strict=True) if value is not None]
+        # Redis may have lost its data since the transaction, with the key of this tool.
+        running = [
+            tool
+            for tool, value in zip(tools, alive, strict=True)
+            if value is not None or tool == self._tool
+        ]
         if ended := set(tools) - set(running):
             self._redis.srem(TOOLS, *ended)
         return running

@@ -56,6 +56,29 @@ def test_a_partition_never_has_two_tools_and_all_get_the_same_number(
     assert max(shares) - min(shares) <= 1
 
 
+class Wiped:
+    """A Redis that loses its data before its nth command."""
+
+    def __init__(self, redis: Any, nth: int) -> None:
+        self._redis = redis
+        self._left = nth
+
+    def __getattr__(self, command: str) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            self._redis.flushall()
+        return getattr(self._redis, command)
+
+
+@pytest.mark.parametrize("nth", range(1, 20))
+def test_a_tool_survives_a_loss_in_redis_at_any_command(redis: Any, nth: int) -> None:
+    redis.flushall()
+    leases = Leases(Wiped(redis, nth))
+    for _ in range(4):
+        assert set(leases.renew(range(3))) <= {0, 1, 2}
+    assert leases.renew(range(3)) == [0, 1, 2]
+
+
 def test_after_a_loss_in_redis_each_tool_takes_back_its_own_partitions(redis: Any) -> None:
     redis.flushall()
     tools = [Tool(redis), Tool(redis)]
