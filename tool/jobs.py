@@ -69,7 +69,7 @@ class Jobs:
             result = store(batch)
         except Early as early:
             log.warning("%s; the buffer will send the batch after %d again", early, batch.after)
-            result = Result(self._database.position(batch.stream, batch.part))
+            result = Result(self._position(batch))
             correct(self._redis, batch, result.position)
         else:
             _report(key, batch, result, time.monotonic() - started)
@@ -79,7 +79,7 @@ class Jobs:
             pipe.delete(key)
             overtaken, *_ = pipe.execute()
         if overtaken:
-            correct(self._redis, batch, self._database.position(batch.stream, batch.part))
+            correct(self._redis, batch, self._position(batch))
         if result.dead_letters:
             raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
 
@@ -110,6 +110,10 @@ class Jobs:
         if left:
             metrics.LEFTOVERS.inc(len(left))
             log.info("%s: queued %d unfinished jobs again", self._queue.name, len(left))
+
+    def _position(self, batch: Batch) -> int:
+        """The last stored message of the batch's partition."""
+        return self._retry(partial(self._database.position, batch.stream, batch.part))
 
     def _store(self, batch: Batch) -> Result:
         return self._in_turn(batch.part, partial(self._handler.handle, batch))

@@ -74,7 +74,7 @@ class PartitionWorker(SimpleWorker):
         self._stopped_at = 0.0
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        # RQ's own version needs 24 round trips per job, most of them for dependents, results,
+        # RQ's own version needs 27 round trips per job, most of them for dependents, results,
         # repeats and rate limits, which the jobs here do not have. It still handles failures.
         if isinstance(job, KnownJob):  # always true, because of `job_class`
             job.functions = self._functions

@@ -24,6 +24,7 @@ from gateway.log import Log, Received
 from gateway.mllp import FrameReader, wrap
 from gateway.reading import Reader
 from gateway.ward import Ward
+from tests.support.fuzz import damage
 from tests.support.gateway import code, gateway, send
 from tests.support.hl7_corpus import corpus
 
@@ -37,20 +38,7 @@ PIECES = (
 
 def damaged(rng: random.Random) -> bytes:
     """A message of the corpus with bytes replaced, inserted, removed, doubled or cut off."""
-    message = bytearray(rng.choice(CORPUS))
-    for _ in range(rng.randint(0, 6)):
-        at = rng.randint(0, len(message))
-        to = min(len(message), at + rng.choice((0, 0, 1, 2, 8, 60)))
-        kind = rng.random()
-        if kind < 0.4:
-            message[at:to] = rng.choice(PIECES)
-        elif kind < 0.7:
-            message[at:to] = rng.randbytes(rng.randint(0, 4))
-        elif kind < 0.9:
-            message[at:to] = message[at:to] * 2
-        else:
-            del message[at:]
-    return bytes(message)
+    return damage.damaged(rng, rng.choice(CORPUS), 6, PIECES)
 
 
 CORPUS = corpus()

@@ -12,7 +12,9 @@ PIECES = (
 )
 
 
-def damaged(rng: random.Random, text: bytes, most: int = 4) -> bytes:
+def damaged(
+    rng: random.Random, text: bytes, most: int = 4, pieces: Sequence[bytes] = PIECES
+) -> bytes:
     """The text with up to `most` parts replaced, inserted, doubled or cut off."""
     content = bytearray(text)
     for _ in range(rng.randint(0, most)):
@@ -20,7 +22,7 @@ def damaged(rng: random.Random, text: bytes, most: int = 4) -> bytes:
         end = start + rng.choice((0, 0, 1, 2, 8, 60))
         kind = rng.random()
         if kind < 0.5:
-            content[start:end] = rng.choice(PIECES)
+            content[start:end] = rng.choice(pieces)
         elif kind < 0.75:
             content[start:end] = rng.randbytes(rng.randint(0, 4))
         elif kind < 0.95:
