@@ -21,7 +21,8 @@ from tests.support.pipeline import Pipeline
 
 SIZES = {"phone": (390, 844), "laptop": (1440, 900), "wall": (3840, 2160)}
 PATIENTS, DAYS, SEED = 110, 8, 4
-# Most of the stream at once, so that the curves are full; then at the pace of a ward.
+# First most of the stream at full speed, so that the curves are full; then the rest at the pace of
+# a ward.
 PART, RATE = 0.8, 20
 
 
@@ -64,8 +65,9 @@ def main() -> None:
 
 
 def take(browser: Browser, url: str, to: Path) -> None:
-    """Takes every page at every size in the light theme, and the ward also in the dark one."""
-    time.sleep(25)  # so that the figures of the last minute are at this rate
+    """Takes a screenshot of every page at every size in the light theme, and of the ward also in
+    the dark one."""
+    time.sleep(25)  # so that the pages show the rates of this pace
     for size, (width, height) in SIZES.items():
         for scheme in ("light", "dark"):
             page = browser.new_page(
