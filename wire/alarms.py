@@ -6,8 +6,8 @@ by the first probability below `clear`. After an alarm, no other alarm is raised
 
 Durations are rounded to whole seconds, because the times of the stream are whole seconds.
 
-With `clear == at`, `for_hours == 0` and `silence_hours == again_hours` this is the rule of circEWS
-(Hyland et al. 2020, https://doi.org/10.1038/s41591-020-0789-4), which uses half an hour for both.
+With `clear == at`, `for_hours == 0` and `silence_hours == again_hours == 0.5`, this is the rule of
+circEWS (Hyland et al. 2020, https://doi.org/10.1038/s41591-020-0789-4).
 """
 
 from collections.abc import Iterable
@@ -23,9 +23,9 @@ Hours = Annotated[float, Meta(ge=0, le=24 * 365)]
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The alarm settings of a model. Times are hours of the stream's clock.
 
-    revision: 1 in the manifest; each later rule of the same version of the model has the next
-    number. clear: defaults to `at`. again_hours: null for never. window_hours: an alarm is true
-    when the event follows within this time.
+    revision: 1 for the rule in the manifest; each later rule of the same version of the model has
+    the next number. clear: None means `at`. again_hours: None means never. window_hours: an alarm
+    is true if the event occurs between these two times after it.
     """
 
     revision: Annotated[int, Meta(ge=1)] = 1
@@ -44,10 +44,12 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class State(NamedTuple):
-    """The state of the rule for one stay. Times are hours, None for never.
+    """The state of the rule for one stay. Times are in hours.
 
-    since: when the probability rose to the threshold or above. raised: number of the message that
-    raised the active alarm.
+    clock: the latest time that the stay has reached. since: the time when the probability rose to
+    the threshold or above; None while it is below. raised: number of the message that raised the
+    active alarm, if there is one. rung_at: the time of the last alarm. quiet_until: the end of the
+    silence that an acknowledgement started.
     """
 
     clock: float = float("-inf")
@@ -61,9 +63,10 @@ Kind = Literal["raise", "again", "clear"]
 
 
 class Event(NamedTuple):
-    """An alarm is raised, rings again or is cleared, by message `seq`.
+    """Message `seq` raises an alarm, lets it ring again or clears it.
 
-    probability: None where a discharge clears it.
+    raised: number of the message that raised the alarm. at: time in hours. probability: None if a
+    discharge clears the alarm.
     """
 
     kind: Kind
@@ -78,8 +81,8 @@ def step(
 ) -> tuple[State, Event | None]:
     """Applies the next prediction of the stay; returns the new state and the event, if any.
 
-    seq: the message's number. at: its time in hours. A late prediction counts at the latest time of
-    the stay.
+    seq: the message's number. at: its time in hours. A late prediction counts at the latest time
+    that its stay has reached.
     """
     clock = max(state.clock, at)
     above = probability >= policy.at
@@ -124,7 +127,7 @@ def acknowledge(state: State, at: float, snooze_hours: float) -> State:
 
 
 def discharge(state: State, seq: int, at: float) -> tuple[State, Event | None]:
-    """Clears the active alarm at a discharge; after a reopening the silence still applies."""
+    """Clears the active alarm at a discharge. `silence_hours` still applies after a reopening."""
     clock = max(state.clock, at)
     after = state._replace(clock=clock, since=None, raised=None, quiet_until=None)
     if state.raised is None:
@@ -133,7 +136,7 @@ def discharge(state: State, seq: int, at: float) -> tuple[State, Event | None]:
 
 
 def fold(policy: Policy, predictions: Iterable[tuple[int, float, float]]) -> list[Event]:
-    """The events of one stay's predictions: (seq, time in hours, probability) in order.
+    """Returns the events of one stay. predictions: (seq, time in hours, probability), in order.
 
     >>> path = [(1, 0.0, 0.6), (2, 1.0, 0.7), (3, 2.0, 0.1)]
     >>> [event.kind for event in fold(Policy(at=0.5), path)]

@@ -6,7 +6,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
-# Maximum number of partitions in a position, so that a damaged one cannot demand any number.
+# Upper limit for `partitions`, so that a damaged position is rejected when it is decoded.
 MOST_PARTITIONS = 10_000
 
 
@@ -19,7 +19,7 @@ class RawMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, array_like=True):
-    """Consecutive messages of one partition. after: the last message of the previous batch."""
+    """Consecutive messages of one partition. after: the last message before them, 0 for none."""
 
     stream: str
     part: int
@@ -32,9 +32,10 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 class Position(msgspec.Struct):
-    """How far the buffer has read: the last message of the stream and of each partition.
+    """How far the buffer has read: its last message in the stream and in each partition.
 
-    clock: the time of the newest queued message, in seconds since 1970 of the stream's own clock.
+    ended: whether the whole stream is stored. clock: the time of the newest queued message on the
+    stream's own clock, in seconds since 1970.
     """
 
     stream: str

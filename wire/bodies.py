@@ -8,8 +8,8 @@ FIELDS_MAX = 20
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The decompressed body. Raises HTTPBadRequest if its compression is not that of the header,
-    and HTTPRequestEntityTooLarge.
+    """Returns the decompressed body. Raises HTTPBadRequest if the body is not compressed as its
+    header says, and HTTPRequestEntityTooLarge.
     """
     try:
         return await request.read()
@@ -21,12 +21,14 @@ async def read_body(request: web.Request) -> bytes:
 
 
 async def read_form(request: web.Request) -> dict[str, str]:
-    """The fields of a form; a repeated field has its last value. Raises HTTPUnsupportedMediaType
-    for files and other bodies, and HTTPBadRequest for a body that is not UTF-8 or has too many
-    fields.
+    """Returns the fields of a form; the last value of a repeated field counts. Raises
+    HTTPUnsupportedMediaType for any other content type, such as a file upload, and HTTPBadRequest
+    for a body that is not UTF-8 or has too many fields.
     """
     if request.content_type != "application/x-www-form-urlencoded":
-        raise web.HTTPUnsupportedMediaType(text="Send the form as our pages do.\n")
+        raise web.HTTPUnsupportedMediaType(
+            text="Send the form as application/x-www-form-urlencoded.\n"
+        )
     try:
         fields = parse_qsl(
             (await read_body(request)).decode(),

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import mysql.connector
 
-# Errors of the drivers, when the database is unavailable or a statement fails.
+# The drivers raise these when the database is unavailable or a statement fails.
 ERRORS = (sqlite3.Error, mysql.connector.Error, OSError)
 
 
@@ -25,9 +25,9 @@ def connect(
 ) -> Connection:
     """Opens `sqlite:///PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`.
 
-    An SQLite path is literal. timeout: seconds that the server may take to answer; None: no limit.
-    A read-only connection is in autocommit mode and cannot write. Raises one of ERRORS; a missing
-    SQLite file is sqlite3.OperationalError with `read_only`.
+    An SQLite path is taken literally. timeout: seconds that MySQL may take to answer; None: no
+    limit. A read-only connection is in autocommit mode and cannot write. Raises one of ERRORS;
+    with `read_only`, a missing SQLite file raises sqlite3.OperationalError.
     """
     if url.startswith("sqlite:///"):
         return _sqlite(sqlite_path(url), read_only)
@@ -40,12 +40,12 @@ def is_sqlite(url: str) -> bool:
 
 
 def sqlite_path(url: str) -> Path:
-    """The file of an SQLite address."""
+    """The path of the file in an SQLite address."""
     return Path(url.removeprefix("sqlite:///"))
 
 
 def placeholder(url: str) -> str:
-    """The placeholder of a value in a statement."""
+    """The placeholder for a value in an SQL statement."""
     return "?" if is_sqlite(url) else "%s"
 
 
@@ -56,7 +56,7 @@ def _sqlite(path: Path, read_only: bool) -> Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
-    # A commit survives a power cut.
+    # Makes each commit survive a power cut.
     connection.execute("PRAGMA synchronous = FULL")
     return connection
 
@@ -71,11 +71,11 @@ def _mysql(url: str, password: str, read_only: bool, timeout: int | None) -> Con
         database=unquote(parts.path.strip("/")) or "tooldb",
         autocommit=read_only,
         connection_timeout=3 if read_only else 5,
-        # A cut connection reports no error by itself.
+        # A broken connection does not report an error by itself.
         read_timeout=timeout,
         write_timeout=timeout,
         charset="utf8mb4",
-        collation="utf8mb4_general_ci",  # MariaDB has it too
+        collation="utf8mb4_general_ci",  # exists in MySQL and MariaDB
         sql_mode="TRADITIONAL,NO_BACKSLASH_ESCAPES",
     )
     cursor = connection.cursor()

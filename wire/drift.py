@@ -1,13 +1,14 @@
-"""Drift: how far the readings and predictions of a stream day are from those of training.
+"""Drift: how far the readings and predictions of one stream day differ from the training data.
 
-The unit is the stay-day, one stay's readings on one day, because the readings of a stay resemble
-each other. Training writes a `Reference` into the manifest, with bands: the lowest and the highest
-value in RESAMPLES samples of its stay-days. A figure outside its band is an alert.
+The unit is the stay-day, one stay's readings on one day, because the readings of one stay resemble
+each other. Training writes a `Reference` into the manifest. It has bands: the lowest and the
+highest value of each figure in RESAMPLES random samples of the training data's stay-days. A figure
+outside its band is an alert.
 
     volume   readings per stay-day
     known    share of the stay-days with a reading
-    psi      population stability index of the values, each stay-day weighing 1
-    risk     mean probability at the end of the stay-days
+    psi      population stability index of the values; each stay-day has the weight 1
+    risk     mean of the last probability of each stay-day
 """
 
 import math
@@ -19,10 +20,10 @@ import msgspec
 from msgspec import Meta
 
 RESAMPLES = 10_000
-#: There is a band for each of these numbers of stay-days; fewer than the first are too few.
+#: Sizes of the samples, in stay-days. A day with fewer stay-days than the first has no band.
 STAYS = (30, 60, 120, 250, 500)
-#: Hours that the readings of a stay-day must span to be included, so that most days of admission
-#: are not.
+#: Hours that the readings of a stay-day must span to be included. This leaves out most days of
+#: admission, on which few hours remain.
 SPAN_HOURS = 12
 #: Minimum share of a bin in the stability index, because the logarithm of 0 is infinite.
 LEAST = 1e-4
@@ -45,14 +46,14 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bands: tuple[Band, ...]
 
     def band(self, stays: int) -> Band | None:
-        """The band of the largest samples with at most `stays` stay-days, if there are any."""
+        """The band of the largest sample size up to `stays`; None if there is none."""
         fitting = [band for band in self.bands if band.stays <= stays]
         return fitting[-1] if fitting else None
 
 
 class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The distribution of a parameter in training. edges: the limits between bins. shares: the mean
-    share of a stay-day's readings in each bin."""
+    """The distribution of a parameter in training. edges: the limits between bins. shares: for each
+    bin, the mean share of a stay-day's readings that are in it."""
 
     edges: tuple[float, ...]
     shares: tuple[Share, ...]
@@ -66,11 +67,11 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The readings and the predictions of a model in training.
+    """The distributions of a model's readings and predictions in training.
 
-    risk: its predictions on patients that it was not fitted to. outcome: the name of the event
-    among outcomes. hours: since a stay's first reading; its last prediction before then is
-    compared with its outcome.
+    risk: its mean probability for patients that it was not fitted to. outcome: the name of the
+    outcome that it predicts. hours: the last prediction within this time after a stay's first
+    reading is compared with the outcome of the stay.
     """
 
     channels: dict[str, Channel]
@@ -80,10 +81,10 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DriftRow(msgspec.Struct, frozen=True, gc=False):
-    """A figure of one stream day against its band in training.
+    """A figure of one stream day, and the limits of its band.
 
-    parameter: empty for a figure of all readings. low, high: null while there are too few stays to
-    tell. seq: readings of later days come after this message.
+    parameter: empty for a figure about all readings. low, high: null if the day has too few stays
+    for a band. seq: the last message before the first reading of a later day.
     """
 
     stream: str

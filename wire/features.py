@@ -1,8 +1,8 @@
-"""Feature declarations: the features of a stay that a model uses, as data.
+"""Feature declarations: which values of a stay a model reads.
 
-A name is `age` (the patient's, in years), `<parameter>__<aggregation>` (since the stay began) or
-`<parameter>__<aggregation>__<N>h` (in the last N hours). Names are parsed from the right, because a
-parameter may contain `__`. docs/architecture.md defines the aggregations.
+The name of a feature is `age` (of the patient, in years), `<parameter>__<aggregation>` (since the
+stay began) or `<parameter>__<aggregation>__<N>h` (in the last N hours). Names are parsed from the
+right, because a parameter may contain `__`. docs/architecture.md defines the aggregations.
 """
 
 import math
@@ -14,7 +14,7 @@ import msgspec
 
 AGGREGATIONS = ("last", "first", "min", "max", "mean", "std", "count", "trend", "delta", "age")
 
-# Names of features in the first version of the project.
+# Names that the first version of the project gave to features.
 ALIASES = {
     "last_blood_pressure": "blood_pressure__last",
     "rmean_respiration_rate": "respiration_rate__mean",
@@ -50,9 +50,10 @@ def read_name(name: str) -> tuple[str | None, str | None, int | None]:
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
-    """One declared feature; only `age` has no parameter and no aggregation.
+    """One declared feature. Only `age` has no parameter and no aggregation.
 
-    fill: replaces a missing value. required: no prediction while the value is missing.
+    fill: the number that replaces a missing value. required: without a value there is no
+    prediction.
     """
 
     name: str
@@ -75,7 +76,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
 
     @classmethod
     def parse(cls, name: str, *, fill: float | None = None, required: bool = False) -> Self:
-        """The feature of a name. Raises ValueError.
+        """The feature with this name. Raises ValueError.
 
         >>> Feature.parse("heart_rate__max__6h").window_hours
         6
@@ -85,7 +86,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
 
     @classmethod
     def from_declaration(cls, declaration: Mapping[str, Any]) -> Self:
-        """The feature in a JSON object; members that the name implies may be left out.
+        """Reads a feature from a JSON object, which may omit the members that the name implies.
 
         Raises ValueError.
 
@@ -103,5 +104,5 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
             raise ValueError(f"feature {name!r}: {error}") from None
 
     def declaration(self) -> dict[str, str | int | float | bool | None]:
-        """The six members that define how the feature is computed."""
+        """The feature as a JSON object with all six members."""
         return {key: getattr(self, key) for key in Feature.__struct_fields__}

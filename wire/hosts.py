@@ -1,10 +1,10 @@
 """Rejects requests that another site makes a browser send.
 
 A browser lets a page read responses from the page's own host name. The owner of that name can make
-it resolve to this machine (DNS rebinding), but cannot make the browser send another name in Host.
-A page may also send a form or a text to any site, but not read the response. The browser then
-compares the two sites in Sec-Fetch-Site or, if the browser is old or there is no TLS, names the
-page's site in Origin.
+it resolve to this machine (DNS rebinding), but the browser still sends that name in Host, so Host
+is checked. A page may also send a form or a text to any site, although it cannot read the
+response. The browser then states in Sec-Fetch-Site whether the two sites are the same or, if it is
+old or there is no TLS, names the page's site in Origin.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ADDRESS = re.compile(r"[0-9.]+|\[[0-9a-f:.]+\]")
 
 
 def is_ours(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header is an IP address or one of the names, with any port.
+    """Whether the value of a Host header is an IP address or one of the names, with any port.
 
     An empty header passes, because browsers always send the header.
 
@@ -39,7 +39,7 @@ def is_ours(host: str, names: Collection[str]) -> bool:
 
 
 def misdirected(host: str) -> str:
-    """The text of a response with status 421."""
+    """The text of the response with status 421."""
     return (
         f"{host!r} is not a name of this service: use localhost or an IP address, or add the name "
         "to ALLOWED_HOSTS"
@@ -47,7 +47,9 @@ def misdirected(host: str) -> str:
 
 
 def from_other_site(headers: Mapping[str, str], host: str) -> bool:
-    """Whether a page of another site than `host` sent the request. A program sends no such header.
+    """Whether the request comes from a page of another site than `host`.
+
+    Requests from programs have neither header, and pass.
 
     >>> from_other_site({"Origin": "http://localhost:5000"}, "localhost:5000")
     False
@@ -71,8 +73,8 @@ def from_other_site(headers: Mapping[str, str], host: str) -> bool:
 
 
 def only(names: Collection[str] | None) -> Middleware:
-    """Middleware for aiohttp that answers 421 to requests for other names, and 403 to requests from
-    other sites, unless they only read. names: None if a proxy has checked them.
+    """aiohttp middleware that answers 421 to requests for other host names, and 403 to requests
+    from other sites, except those that only read. names: None if a proxy has checked the name.
     """
     # Imported here, so that services without aiohttp can import this module.
     from aiohttp import web
@@ -90,8 +92,8 @@ def only(names: Collection[str] | None) -> Middleware:
 
 
 def only_wsgi(app: WSGIApplication, names: Collection[str]) -> WSGIApplication:
-    """Like `only`, for a WSGI application without requests that change data, such as
-    prometheus_client's."""
+    """Checks host names like `only`, for a WSGI application that only reads, such as that of
+    prometheus_client."""
 
     def check(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         host = environ.get("HTTP_HOST", "")

@@ -11,15 +11,15 @@ from redis.retry import Retry
 POSITION = "icu:position"
 # Hash `<stream>/<partition>` → last message in the database. Written by the tool.
 COMMITTED = "icu:committed"
-# A field of COMMITTED that exists when the tool has written all partitions.
+# The field of COMMITTED that exists once the tool has written the fields of all partitions.
 COMPLETE = "since"
-# The token of the one buffer that may queue messages; it expires.
+# The token of the one buffer that may queue messages; it expires. Written by the buffer.
 LEASE = "icu:buffer"
 # The models' declaration as JSON. Written by the tool.
 DECLARATION = "icu:declaration"
-# Hash of latency in milliseconds → messages, one per stream. Written by the tool.
+# Prefix of one hash per stream: latency in milliseconds → number of messages. Written by the tool.
 LATENCY = "icu:latency"
-# The ids of all tools that may run. Written by the tool.
+# The ids of all tools that may be running. Written by the tool.
 TOOLS = "icu:tools"
 # Counts how often processing of a batch or a message has started. Written by the tool.
 ATTEMPTS = "icu:attempts"
@@ -37,17 +37,17 @@ def queue_name(part: int) -> str:
 
 
 def batch_key(stream: str, part: int, last: int) -> str:
-    """The key of a batch's messages: msgpack of `wire.batches.Batch`."""
+    """The key of a batch, which is a `wire.batches.Batch` in msgpack."""
     return f"icu:batch:{stream}-{part}-{last}"
 
 
 def tool_key(tool: str) -> str:
-    """Exists while the tool with this id runs; expires."""
+    """The key that exists while the tool with this id runs; it expires."""
     return f"icu:tool:{tool}"
 
 
 def lease_key(part: int) -> str:
-    """The id of the one tool that works on a partition; it expires. Written by the tool."""
+    """The key of the id of the one tool that works on a partition; it expires."""
     return f"icu:lease:{part}"
 
 
@@ -68,7 +68,7 @@ class JobId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError for the id of another program's job."""
+        """Splits a job's id. Raises ValueError for the id of another program's job."""
         found = re.fullmatch(r"([\w-]+)-(\d+)-(\d+)-(\d+)", text, re.ASCII)
         if found is None:
             raise ValueError(text)
@@ -77,9 +77,10 @@ class JobId(NamedTuple):
 
 
 def connection(url: str, password: str = "", **options: Any) -> Redis:
-    """A client that raises instead of blocking; it connects at its first command."""
+    """Returns a client that raises after 5 seconds without an answer, and connects at its first
+    command."""
     options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
-    # redis-py would parse a socket's path as a URL, but the path may contain `#`, `?` or `%`.
+    # redis-py would parse the path of a socket as a URL, but it may contain `#`, `?` or `%`.
     if url.startswith("unix://"):
         options.pop("socket_connect_timeout")
         path = url.removeprefix("unix://")

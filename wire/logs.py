@@ -7,12 +7,12 @@ from pythonjsonlogger.json import JsonFormatter
 TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
-# Characters that could begin another line, or control a terminal.
+# Characters that could start a new line or control a terminal.
 ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 
 
 class OneLine(logging.Formatter):
-    """Escapes control characters in a message, so that a name in it cannot forge another line.
+    """Escapes the control characters of a message, so that its text cannot forge another log line.
 
     >>> record = logging.makeLogRecord({"levelname": "INFO", "name": "a", "msg": "b\\nc"})
     >>> OneLine("%(levelname)s %(name)s: %(message)s").format(record)
@@ -25,7 +25,11 @@ class OneLine(logging.Formatter):
 
 
 def formatter(service: str, format: str) -> logging.Formatter:
-    """`json` has the fields `time`, `level`, `service`, `logger`, `message` and extras."""
+    """Returns the formatter for `text` or `json`.
+
+    JSON lines have the fields `time`, `level`, `service`, `logger`, `message` and the extras of
+    the log call.
+    """
     if format != "json":
         return OneLine(TEXT)
     return JsonFormatter(
@@ -38,9 +42,9 @@ def formatter(service: str, format: str) -> logging.Formatter:
 
 
 def set_up(service: str, level: str = "INFO", format: str = "text") -> None:
-    """Sends all loggers to stderr. `format` is `text` or `json`."""
+    """Sends all log lines to stderr. `format` is `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(service, format))
     logging.basicConfig(level=level, handlers=[handler])
-    # At INFO it names the authentication plugin of each connection.
+    # At INFO it logs the authentication plugin of each connection.
     logging.getLogger("mysql.connector").setLevel(logging.WARNING)

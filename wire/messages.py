@@ -1,6 +1,6 @@
 """The messages of the stream, version 2. Every version 1 message is a valid version 2 message.
 
-`day`, `hour`, `minute` and `second` are the stream's own clock, without a time zone.
+`day`, `hour`, `minute` and `second` are a time of the stream's own clock, without a time zone.
 """
 
 import re
@@ -15,7 +15,7 @@ from wire.vitals import implausible
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Seq = Annotated[int, Meta(ge=1, le=10**18)]
 Age = Annotated[float, Meta(ge=0, le=150)] | None
-# Squares of deviations must not overflow.
+# Limited so that squares of deviations do not overflow.
 Value = Annotated[float, Meta(ge=-1e100, le=1e100)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Hour = Annotated[int, Meta(ge=0, le=23)]
@@ -23,21 +23,21 @@ Sixty = Annotated[int, Meta(ge=0, le=59)]
 
 
 class Rejected(Exception):
-    """A message is rejected. The text is the reason; `code` is one of CODES."""
+    """The message is rejected. The text is the reason; `code` is one of CODES."""
 
     def __init__(self, reason: str, code: str) -> None:
         super().__init__(reason)
         self.code = code
 
 
-# malformed: not a message of this version. dates: outside its stay, or not a date. implausible: a
-# value that no living patient has. unknown_reading: a withdrawal of a reading that is not stored.
-# dead_letter: passed all checks, but processing failed.
+# malformed: not a valid message. dates: not a date, or a day outside the stay. implausible: a value
+# that no living patient has. unknown_reading: the withdrawal of a reading that is not stored.
+# dead_letter: the message passed all checks, but processing failed.
 CODES = ("malformed", "dates", "implausible", "unknown_reading", "dead_letter")
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="reading"):
-    """One value of one vital of one stay."""
+    """One value of one parameter of a stay."""
 
     pat_id: Id
     age: Age
@@ -52,7 +52,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="read
 
 
 class Discharge(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="discharge"):
-    """The end of a stay; without an hour, at the end of the day."""
+    """Ends a stay; without an hour, at the end of the day."""
 
     pat_id: Id
     age: Age
@@ -67,7 +67,7 @@ class Discharge(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="di
 class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="admission"):
     """Opens a stay, or reopens a discharged one.
 
-    place: the bed. identifier: what people call the patient.
+    place: the bed. identifier: the identifier of the patient that people use.
     """
 
     pat_id: Id
@@ -82,7 +82,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="ad
 
 
 class Withdrawal(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="withdrawal"):
-    """Withdraws reading `of` of the same stream, which was never measured.
+    """Withdraws the reading of message `of` of the same stream, which was wrong.
 
     A correction is a withdrawal followed by the corrected reading.
     """
@@ -129,12 +129,12 @@ _REMEMBERED = 100_000
 _days: dict[str, int] = {}
 _stays: set[tuple[str, str | None, str]] = set()
 _names: set[str] = set()
-# Stricter than ISO 8601, because a second spelling of a day would be a second stay.
+# Stricter than ISO 8601, because another spelling of the same day would make another stay.
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def ordinal(text: str) -> int:
-    """The day number of an ISO date. Raises Rejected for any other text.
+    """The number of a day, counted from 0001-01-01. Raises Rejected if the text is not YYYY-MM-DD.
 
     >>> ordinal("2019-02-03") - ordinal("2019-02-01")
     2
@@ -197,7 +197,7 @@ def _check_other(message: Message) -> None:
 
 
 def _check_name(name: str) -> None:
-    """Rejects a name that a table or a person could confuse with another one."""
+    """Rejects a name that a table or a person could confuse with another name."""
     if name in _names:
         return
     if name != name.strip() or not name.isprintable():
@@ -209,7 +209,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_days(date_admission: str, date_discharge: str | None, on: str) -> None:
-    """Rejects the day `on` when it is outside the stay."""
+    """Rejects a message whose day, `on`, is outside the stay."""
     dates = (date_admission, date_discharge, on)
     if dates in _stays:
         return
@@ -239,7 +239,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 
 def stream_clock(data: bytes) -> float | None:
-    """The time of a message, in seconds since 1970 of the stream's clock; None without one.
+    """The time of a message on the stream's clock, in seconds since 1970; None if it has no time.
 
     >>> stream_clock(b'{"type":"reading","day":"1970-01-02","hour":1,"minute":1}')
     90060.0

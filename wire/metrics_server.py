@@ -12,7 +12,10 @@ from wire.hosts import only_wsgi
 def serve(
     host: str, port: int, names: Collection[str], registry: CollectorRegistry = REGISTRY
 ) -> tuple[WSGIServer, Thread]:
-    """Starts a server that answers to localhost, IP addresses and `names`. Raises OSError."""
+    """Starts a server that is reachable as localhost, by IP address and by the host names `names`.
+
+    Raises OSError.
+    """
     server, thread = start_http_server(port, host, registry)
     server.set_app(only_wsgi(make_wsgi_app(registry), {"localhost", *names}))
     return server, thread

@@ -1,8 +1,8 @@
 """Reads settings from environment variables.
 
-A program declares its settings as a frozen msgspec Struct. Each field is one variable, whose name
-is the field's in upper case, or that of `msgspec.field(name=...)`. The text in a field's
-`Annotated` type is the field's line in `--help`.
+A program declares its settings as a frozen msgspec Struct. Each field is one variable. Its name is
+the name of the field in upper case, or the name in `msgspec.field(name=...)`. The text in a
+field's `Annotated` type describes the variable in `--help`.
 
     class Settings(msgspec.Struct, frozen=True):
         host: Annotated[str, "address to listen on"] = msgspec.field(
@@ -38,18 +38,19 @@ LogFormat = Literal["text", "json"]
 
 
 class Parsed:
-    """A type that parses the text of a variable. `expected` describes valid texts in errors."""
+    """A type that parses the text of a variable. Errors show `expected`, which describes a valid
+    text."""
 
     expected = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError or OSError for an invalid text."""
+        """Parses the text. Raises ValueError or OSError if it is invalid."""
         raise NotImplementedError
 
 
 class Url(Parsed, str):
-    """An address; `expected` lists its forms, separated by ` or `.
+    """An address. `expected` lists its valid forms, separated by ` or `.
 
     >>> HttpUrl.parse("http://127.0.0.1:5000/")
     'http://127.0.0.1:5000'
@@ -80,12 +81,12 @@ class RedisUrl(Url):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        # A socket's path is literal, because it may contain any character.
+        # The path of a socket is taken literally, because it may contain any character.
         return cls(text) if re.match("unix:///.", text) else super().parse(text)
 
 
 class DatabaseUrl(Url):
-    """The address of the database; an SQLite path is literal, without escapes."""
+    """The address of the database. An SQLite path is taken literally, without escapes."""
 
     expected = "sqlite:///PATH or mysql://USER@HOST:PORT/DATABASE"
 
@@ -95,7 +96,7 @@ class DatabaseUrl(Url):
 
 
 class File(Parsed, str):
-    """The path of a readable file; empty for none."""
+    """The path of a readable file, or empty."""
 
     expected = "a readable file"
 
@@ -106,7 +107,7 @@ class File(Parsed, str):
 
 
 class SecretFile(File):
-    """The path of a file with a password or a token; empty for none."""
+    """The path of a file with a password or a token, or empty."""
 
     expected = "a readable file in UTF-8"
 
@@ -117,7 +118,7 @@ class SecretFile(File):
 
     @property
     def secret(self) -> str:
-        """The file's current text, stripped; empty without a file."""
+        """The current text of the file, stripped; empty if there is no file."""
         return Path(self).read_text(encoding="utf-8").strip() if self else ""
 
 
@@ -199,12 +200,12 @@ def _convert(key: str, text: str, hint: Any) -> Any:
         reason = error.strerror or str(error)
     except ValueError:
         reason = f"expected {_expected(hint)}"
-    # Without the cause, which may contain the password.
+    # `from None`, because the text of the cause may contain the password.
     raise SettingError(f"{key}={without_password(text)}: {reason}") from None
 
 
 def _parse(kind: Any, text: str) -> Any:
-    # A Path has no `parse`.
+    # A Path is not a `Parsed`.
     return kind.parse(text) if issubclass(kind, Parsed) else kind(text)
 
 

@@ -1,6 +1,7 @@
-"""Server-sent events, and errors as JSON: shared by hospital and gateway, which serve `/sub`.
+"""Server-sent events, and errors as JSON, for the services that serve `/sub`: hospital and gateway.
 
-The id of an event is `<stream>-<number>`. A client resumes after the number of Last-Event-ID.
+The id of an event is `<stream>-<number>`. A client that sends an id in Last-Event-ID gets the
+events after it.
 """
 
 import json
@@ -15,7 +16,7 @@ EVENT_ID = re.compile(r"([0-9A-Za-z_-]{0,31}[0-9A-Za-z_])-([0-9]{1,18})")
 
 
 def response(stream: str) -> web.StreamResponse:
-    """A response for a stream of events."""
+    """The response that starts a stream of events."""
     return web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream",
@@ -27,9 +28,9 @@ def response(stream: str) -> web.StreamResponse:
 
 
 def last_known(request: web.Request, stream: str, end: int) -> int | None:
-    """The number of the last event that the client has; None if it has none of this stream.
+    """The number of the last event that the client has received; None if none of this stream.
 
-    Raises HTTPBadRequest for an id that this stream cannot have sent.
+    Raises HTTPBadRequest for an id that is malformed or beyond the end of the stream.
     """
     text = request.headers.get("Last-Event-ID", "")
     if not text:

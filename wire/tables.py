@@ -1,9 +1,10 @@
-"""The tables: one row type per table, whose fields are the columns in order.
+"""The tables of the database: one row type per table. Its fields are the columns, in order.
 
-The structs are not garbage-collected, because a worker makes three rows per message.
+The rows are exempt from cyclic garbage collection (`gc=False`), because a worker creates about
+three per message.
 
-Dates and times are ISO text, `2019-02-03` and `2019-02-03 07:25:30`, in the stream's own clock.
-`stream` names the input and is part of every key.
+Dates and times are ISO text, `2019-02-03` and `2019-02-03 07:25:30`, on the stream's own clock.
+`stream` is the name of the input; it is part of the key of every table that has it.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from wire.drift import DriftRow
 
 
 class ReadingRow(msgspec.Struct, frozen=True, gc=False):
-    """A reading, stored once."""
+    """A stored reading."""
 
     stream: str
     seq: int
@@ -26,7 +27,7 @@ class ReadingRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class StayRow(msgspec.Struct, frozen=True, gc=False):
-    """A stay; in the ICU while date_discharge is null."""
+    """A stay. The patient is in the ICU while date_discharge is null."""
 
     stream: str
     pat_id: int
@@ -38,7 +39,7 @@ class StayRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class VitalRow(msgspec.Struct, frozen=True, gc=False):
-    """Running statistics of one parameter of a stay, up to message `seq`."""
+    """Running statistics of one parameter of a stay, including message `seq`."""
 
     stream: str
     pat_id: int
@@ -63,9 +64,10 @@ class VitalRow(msgspec.Struct, frozen=True, gc=False):
 class PredictionRow(msgspec.Struct, frozen=True, gc=False):
     """The prediction of one version of a model for one reading.
 
-    features: a JSON array, in the order of the version's row in `models`; null where the
-    prediction of features_model and features_version for the same reading holds them.
-    probability is null while the model has not answered, or if it cannot; reason explains which.
+    features: a JSON array, in the order of the version's row in `models`. It is null if the
+    prediction of another version has the same features; features_model and features_version name
+    that version. probability: null while the model has not answered, or if it cannot; `reason`
+    says why.
     """
 
     stream: str
@@ -104,7 +106,7 @@ class RejectedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class PositionRow(msgspec.Struct, frozen=True, gc=False):
-    """The last stored message of a partition, and the last one that `vitals` includes."""
+    """The last stored message of a partition, and the last message that is included in `vitals`."""
 
     stream: str
     part: int
@@ -114,7 +116,7 @@ class PositionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelRow(msgspec.Struct, frozen=True, gc=False):
-    """The features that a version of a model reads. role: champion, shadow or retired."""
+    """The features of one version of a model, as JSON. role: champion, shadow or retired."""
 
     model: str
     version: str
@@ -168,7 +170,7 @@ class AcknowledgementRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class DischargeRow(msgspec.Struct, frozen=True, gc=False):
-    """A discharge; table `stays` has only the last one of each stay."""
+    """A discharge. The table `stays` has only the last discharge of each stay."""
 
     stream: str
     seq: int
@@ -179,10 +181,10 @@ class DischargeRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class AlarmRow(msgspec.Struct, frozen=True, gc=False):
-    """An event of an alarm: message `raised_seq` raised it, message `seq` is the event.
+    """An event of an alarm: message `seq` caused the event, message `raised_seq` raised the alarm.
 
-    kind: raise, again, acknowledge or clear. probability: null for an acknowledgement and where a
-    discharge clears. revision: the rule's. author: who acknowledged.
+    kind: raise, again, acknowledge or clear. probability: null for an acknowledgement, and if a
+    discharge clears the alarm. revision: that of the alarm rule. author: of the acknowledgement.
     """
 
     stream: str
@@ -200,7 +202,7 @@ class AlarmRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class AlarmStateRow(msgspec.Struct, frozen=True, gc=False):
-    """`wire.alarms.State` of a stay after message `seq`, and who acknowledged the alarm."""
+    """The `wire.alarms.State` of a stay after message `seq`, and who acknowledged the alarm."""
 
     stream: str
     pat_id: int
@@ -218,7 +220,7 @@ class AlarmStateRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class AlarmPositionRow(msgspec.Struct, frozen=True, gc=False):
-    """The last message of a partition that the alarms of a model include."""
+    """The last message of a partition that has been applied to the alarms of a model."""
 
     stream: str
     part: int

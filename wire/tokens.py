@@ -1,4 +1,4 @@
-"""Makes and checks bearer tokens (RFC 6750, RFC 7519) of the model API and the gateway.
+"""Makes and checks bearer tokens (RFC 6750, RFC 7519) for the model API and the gateway.
 
 The key file determines the only accepted algorithm: RS256 or ES256 for a public PEM key (RSA or
 P-256), HS256 for any other content, which is the secret. A token must have an expiry.
@@ -35,8 +35,8 @@ SECRET_BYTES = 32
 # infer: predictions, explanations and descriptions. admin: also load and unload models.
 SCOPES = ("infer", "admin")
 
-# A secret, or a key object of cryptography; public and private keys have no common type in PyJWT's
-# signatures.
+# The bytes of a secret, or a key object of `cryptography`. PyJWT's signatures have no common type
+# for public and private keys.
 Key = Any
 
 
@@ -56,7 +56,7 @@ class NoToken(jwt.InvalidTokenError):
 
 
 def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
-    """Reads a key and its algorithm; `private` for signing with RS256 or ES256.
+    """Reads a key and determines its algorithm. private: read a private key, to sign tokens.
 
     Raises TokenKeyError naming the file.
     """
@@ -66,7 +66,8 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
         raise TokenKeyError(f"{path}: {error.strerror}") from None
     content = raw.strip()
     if not content.startswith(b"-----BEGIN"):
-        # strip() may remove a DER key's last byte, if it looks like a line end.
+        # The unstripped text too, because strip() removes the last byte of a DER key if it looks
+        # like a line end.
         if _is_public(raw) or _is_public(content):
             raise TokenKeyError(f"{path}: is a key, but not in plain PEM; convert it to PEM")
         if len(content) < SECRET_BYTES:
@@ -87,8 +88,8 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
 
 
 def _is_public(content: bytes) -> bool:
-    """Whether the content is a key that would be taken for a secret: PEM after a byte order mark or
-    a comment, OpenSSH, DER, or JWK. If a public key were the secret, anybody could sign tokens.
+    """Whether the content is a key in another form: PEM after a byte order mark or a comment,
+    OpenSSH, DER or JWK. If a public key were taken for a secret, anybody could sign tokens.
     """
     plain = content.lstrip(b"\xef\xbb\xbf").replace(b"\0", b"")
     if b"-----BEGIN" in plain or re.match(rb"(ssh-|ecdsa-|sk-|---- BEGIN)", plain):
@@ -110,14 +111,16 @@ def _is_public(content: bytes) -> bool:
 def make_token(
     key: Key, algorithm: str, subject: str, seconds: float, scopes: Collection[str] = ("infer",)
 ) -> str:
-    """A token for `subject` that expires after `seconds`."""
+    """Signs a token for `subject` that expires after `seconds`."""
     now = int(time.time())
     claims = {"sub": subject, "iat": now, "exp": now + int(seconds), "scope": " ".join(scopes)}
     return jwt.encode(claims, key, algorithm)
 
 
 def read_token(header: str | None, key: Key, algorithm: str) -> Token:
-    """The token of a request's Authorization header; without the claim `scope`, it may infer.
+    """Reads and checks the token of an Authorization header.
+
+    A token without the claim `scope` has the scope `infer`.
 
     Raises NoToken, or one of PyJWT's InvalidTokenError.
     """

@@ -11,7 +11,7 @@ Limits = tuple[float, float]
 
 
 class Vital(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One parameter. `vitals.toml` describes the fields; `name` is the key in it."""
+    """One parameter. `vitals.toml` describes the fields; `name` is the name of its table there."""
 
     label: str
     unit: str = ""
@@ -26,7 +26,7 @@ class Vital(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
 
     def mark(self, value: float) -> str:
-        """`low`, `high`, or an empty text."""
+        """Returns `low`, `high` or an empty text."""
         if self.low is not None and value <= self.low:
             return "low"
         if self.high is not None and value >= self.high:
@@ -48,7 +48,7 @@ _PLAUSIBLE = {name: vital.plausible for name, vital in VITALS.items() if vital.p
 
 
 def vital(name: str) -> Vital:
-    """The vital of a parameter; for an unknown one, only a label.
+    """The vital of a parameter; for an unknown parameter, it has only a label.
 
     >>> vital("blood_pressure").unit, vital("base_excess").label
     ('mmHg', 'Base excess')
@@ -66,7 +66,7 @@ def canonical(name: str) -> str:
 
 
 def implausible(parameter: str, value: float) -> str | None:
-    """The reason why a value is implausible; None for a plausible one.
+    """The reason why a value is implausible; None if it is plausible.
 
     >>> implausible("temperature", 378.0)
     'temperature 378.0 is not between 26 (excluded) and 45 °C'
