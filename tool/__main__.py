@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands")
     again = commands.add_parser(
         "replay",
-        help="process rejected messages again, after a fix of their cause",
+        help="process rejected messages again after the cause is fixed",
         description="Processes rejected messages again, as late messages, through the "
         "running tool. Messages that fail again remain in table `rejected`.",
     )
@@ -89,15 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "migrate",
         help="create the tables, or upgrade tables of an earlier version",
-        description="Creates the tables, or upgrades tables of an earlier version and keeps their "
-        "rows. The tool does the same when it starts as a user who may change tables.",
+        description="Creates the tables, or upgrades tables of an earlier version and keeps their"
+        " rows. The tool does this itself when it starts, if its database user may change tables.",
     )
     old = commands.add_parser(
         "forget",
         help="delete stays and all their data",
         description="Deletes stays with their readings, statistics, predictions and rejected "
-        "messages, in chunks, and returns the space to the disk. The tool must be stopped. The "
-        "positions are kept, so that deleted messages are not read again.",
+        "messages, in chunks, and returns the space to the disk. Stop the tool first. The "
+        "positions are kept, so the pipeline does not read the deleted messages again.",
     )
     which = old.add_mutually_exclusive_group(required=True)
     which.add_argument("--stream", help="all stays of this stream")

@@ -10,7 +10,7 @@ from tool.times import now
 from wire.batches import Batch
 from wire.keys import COMMITTED, COMPLETE, LATENCY
 
-# Returns 1, and changes nothing, if a later position is acknowledged.
+# Returns 1 and changes nothing if Redis already has a later position.
 FORWARD = """
 local known = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0)
 if known and known > tonumber(ARGV[2]) then return 1 end
@@ -22,10 +22,10 @@ return 0
 def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[float, int]) -> None:
     """Moves a partition's acknowledged position forward, and counts the messages' latencies.
 
-    The first result of `pipe` is 1 if a later position is acknowledged: another tool has overtaken
-    this one, or the value is wrong. Then call `correct`.
+    The first result of `pipe` is 1 if Redis already has a later position, either because another
+    tool has overtaken this one or because the value is wrong. In this case call `correct`.
 
-    received: the time when the buffer received messages → their number.
+    received: for each time of receipt by the buffer, the number of messages.
     """
     ended = time.time()
     pipe.eval(FORWARD, 1, COMMITTED, _field(batch), str(position))
@@ -34,7 +34,8 @@ def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[f
 
 
 def correct(redis: Redis, batch: Batch, position: int) -> None:
-    """Sets a partition's acknowledged position to the stored one, even if that is earlier."""
+    """Sets a partition's acknowledged position to the stored position, even if the stored one is
+    earlier."""
     redis.hset(COMMITTED, _field(batch), str(position))
 
 
@@ -44,9 +45,9 @@ def acknowledge_all(redis: Redis, database: Database) -> None:
         return
     with redis.pipeline() as pipe:
         for row in database.positions():
-            # A position that a worker has written meanwhile is newer.
+            # HSETNX, because a position that a worker has written meanwhile is newer.
             pipe.hsetnx(COMMITTED, f"{row.stream}/{row.part}", str(row.seq))
-        # Also for an empty database, because the buffer waits for this field.
+        # Written even if the database is empty, because the buffer waits for this field.
         pipe.hset(COMMITTED, COMPLETE, now())
         pipe.execute()
 

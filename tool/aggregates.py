@@ -37,7 +37,7 @@ RUNNING: dict[str, Callable[[Statistics], Value]] = {
 
 
 def _deviations(numbers: list[float]) -> list[float]:
-    """Each number minus the mean; exactly 0 if all are equal."""
+    """Each number minus the mean; exactly 0 if all numbers are equal."""
     first = numbers[0]
     rests = [number - first for number in numbers]
     mean = fsum(rests) / len(rests)

@@ -2,8 +2,8 @@
 
 Processes the predictions, acknowledgements and discharges of a stay in order of message number, up
 to the first pending prediction of the model. So a model outage delays alarms but does not change
-them, and the same stream gives the same alarms. Each step is one transaction that includes its
-position.
+them, and the same stream gives the same alarms. Each step is one transaction, which also stores how
+far the alarms are computed.
 """
 
 import logging
@@ -26,17 +26,16 @@ log = logging.getLogger("tool.alarms")
 
 # Maximum number of messages per step.
 STEP = 2_000
-# Alarms of predictions that were stored longer ago are not sent to the webhook, because a new model
-# computes the alarms of the whole history.
+# Alarms of older predictions are not sent to the webhook, because after a new model is declared,
+# the alarms of its whole history are computed.
 HISTORY = timedelta(days=1)
 
 StayKey = tuple[int, str]
 
 
 class Alarms:
-    """Computes the alarms of every model in table `models` that has a rule.
-
-    webhook: whether to add them to the outbox.
+    """Computes the alarms of every model in table `models` that has an alarm rule. webhook: whether
+    to add the alarms to the outbox.
     """
 
     def __init__(self, database: Database, webhook: bool = False) -> None:
@@ -94,7 +93,7 @@ class Alarms:
             if stay is None:
                 stay = stays[key] = _Stay(key)
             elif each.seq <= stay.seq:
-                # Already processed, or from a replayed message.
+                # The message is already processed, or it was replayed after later ones.
                 continue
             touched[key] = stay
             alarm = stay.take(each, policy, changes)
@@ -109,7 +108,7 @@ class Alarms:
 
 
 class _Stay:
-    """The state of the rule for one stay, and who acknowledged its alarm."""
+    """The state of the alarm rule for one stay, and who acknowledged its alarm."""
 
     def __init__(self, key: StayKey) -> None:
         self.key = key
@@ -140,8 +139,8 @@ class _Stay:
         return self._state != State()
 
     def take(self, each: Input, policy: Policy, changes: AlarmChanges) -> AlarmRow | None:
-        """Processes the next message of the stay; returns the alarm event that it causes, if
-        any.
+        """Processes the next message of the stay; returns the alarm event that the message causes,
+        if any.
         """
         self.seq = each.seq
         at = hours_of(each.at, self._admitted)
@@ -167,7 +166,8 @@ class _Stay:
         if raised is None:
             return None
         state = acknowledge(self._state, at, each.value or 0.0)
-        # Rounded to seconds, as in the table, so that a restart does not change an alarm.
+        # The time is rounded to seconds as in the table, so that a restart does not change an
+        # alarm.
         self._state = state._replace(quiet_until=self._hours(self._text(state.quiet_until)))
         self._author = each.author
         return AlarmRow(

@@ -26,9 +26,8 @@ Tasks = Mapping[str, Callable[[], None]]
 
 
 def tasks(redis: Redis, database: Database, client: ModelClient, webhook: bool = False) -> Tasks:
-    """All tasks. Several processes may run them at the same time.
-
-    webhook: whether alarms go into the outbox.
+    """The tasks of the background process. Several tools may run them at the same time. webhook:
+    whether alarms go into the outbox.
     """
     pending = CatchUp(database, client)
     return {

@@ -32,7 +32,7 @@ from wire.tables import AcknowledgementRow, DischargeRow, OutcomeRow, ReadingRow
 
 Decoded = list[tuple[RawMessage, Message]]
 Loaded = dict[StayKey, KnownStay]
-# These messages change the row of their stay.
+# Messages of these types change the row of their stay.
 OF_A_STAY = (Reading, Discharge, Admission)
 
 
@@ -73,10 +73,9 @@ class BatchProcessor:
         return result
 
     def repeat(self, raw: RawMessage, changes: Changes) -> None:
-        """Moves the position past a message that is already stored.
-
-        All messages of the stay are sent again, including those that leave no row, so this one must
-        also set age and discharge again.
+        """Moves the position past a message that is already stored. The buffer sends all messages
+        of the stay again, including those that leave no row of their own, so this method must also
+        set age and discharge again.
         """
         decoded = self._decode([raw], changes, Result(changes.last))
         stays = self._load(decoded, changes.stream)

@@ -1,7 +1,7 @@
 """Stores batches in order within their partition, and each message once.
 
 A batch is one transaction that also advances its partition's position. Messages up to the position
-are already stored; a batch that starts after the next message is early.
+are already stored. A batch is early if messages between the position and its start are missing.
 """
 
 import logging
@@ -28,7 +28,8 @@ class Early(Exception):
 
 
 class DataHandler:
-    """Stores batches. Each worker has one, because it keeps its partition's stays in memory."""
+    """Stores batches. Each worker has its own handler, which keeps the stays of the worker's
+    partition in memory."""
 
     def __init__(self, database: Database, client: ModelClient) -> None:
         self._database = database
@@ -63,10 +64,9 @@ class DataHandler:
         return self._continue(batch, partial(self._store_dead_letter, error=error))
 
     def replay(self, stream: str, seq: int, data: bytes) -> Result:
-        """Stores a rejected message as a late one.
-
-        Raises Moved if it is no longer in `rejected`, Unavailable if the database is unavailable,
-        or the error of a message that fails again. In these cases nothing has changed.
+        """Stores a rejected message as a late message. Raises Moved if it is no longer in
+        `rejected`, Unavailable if the database is unavailable, and its error if it fails again. In
+        these cases nothing has changed.
         """
         # Another worker may have changed the stream meanwhile.
         self._stays.forget(stream)
@@ -95,7 +95,8 @@ class DataHandler:
             if messages:
                 result = store(Batch(batch.stream, batch.part, position, messages))
         except BaseException:
-            # Memory may differ from the database, so the next batch reads it again.
+            # Memory may differ from the database, so the next batch reads the position and the
+            # stays again.
             self._positions.pop(key, None)
             self._stays.forget(batch.stream)
             raise
@@ -108,8 +109,8 @@ class DataHandler:
         known = self._positions.get(key)
         if known == batch.after:
             return known
-        # The position in memory is outdated: after a start, a repeated batch, or work of another
-        # worker.
+        # The position is not in memory yet, the batch is repeated, or another worker has stored
+        # messages.
         position = self._database.position(batch.stream, batch.part)
         if known != position:
             self._stays.forget(batch.stream)
@@ -142,7 +143,7 @@ class DataHandler:
     def _store_dead_letter(self, batch: Batch, error: Exception) -> Result:
         [raw] = batch.messages
         changes = Changes(batch.stream, batch.part, batch.after, raw.seq, now())
-        # Stored messages may be sent again after a change of the number of partitions.
+        # After the number of partitions changes, stored messages are sent again.
         if self._database.is_stored(batch.stream, raw.seq):
             self._processor.repeat(raw, changes)
             return Result(raw.seq)

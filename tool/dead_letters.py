@@ -19,8 +19,8 @@ log = logging.getLogger("tool")
 def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tuple[int, int]:
     """Replays messages whose reason starts with `reason`; returns (replayed, still rejected).
 
-    Each message is a job for the worker of its partition, which has the stay in memory. Waits until
-    all jobs are done.
+    Each message becomes a job for the worker of its partition, which has the stay in memory. Waits
+    until all jobs are done.
     """
     rows = list(database.rejected(reason))
     jobs = [_enqueue(redis, partitions, row) for row in rows]
@@ -30,7 +30,7 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
             log.warning("%d messages are waiting for the tool; is it running?", len(jobs))
             warn_at += 60
         time.sleep(0.2)
-    # Counts only these messages, because others may be rejected meanwhile.
+    # Only these messages are counted, because others may be rejected meanwhile.
     asked = {(row.stream, row.seq) for row in rows}
     left = sum((row.stream, row.seq) in asked for row in database.rejected(reason))
     return len(rows) - left, left

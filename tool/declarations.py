@@ -20,16 +20,16 @@ from wire.tables import ModelRow
 
 log = logging.getLogger("tool")
 
-# Seconds without confirmation by a replica after which a declaration may be replaced.
+# A declaration that no replica has confirmed for this number of seconds may be replaced.
 CONFIRMED = 10.0
 
 
 class Publisher:
-    """Copies the declaration from the model API to Redis and the database.
-
-    Replicas of the model API differ for a moment after a change, and longer where one cannot load a
-    model. A declaration is replaced at once by that of a later change, and by another one only if
-    no replica has confirmed it for `CONFIRMED` seconds.
+    """Copies the declaration from the model API to Redis and the database. After a change, the
+    declarations of the model API's replicas differ for a moment, or for longer if a replica cannot
+    load a model. The declaration of a later change replaces the current one at once. Any other
+    declaration replaces it only if no replica has confirmed the current one for `CONFIRMED`
+    seconds.
     """
 
     def __init__(self, redis: Redis, database: Database, client: ModelClient) -> None:
@@ -39,7 +39,8 @@ class Publisher:
         # The last answer of the model API, which answers 304 while nothing has changed.
         self._answered: Declaration | None = None
         self._confirmed = time.monotonic()
-        # The last answer that changed the features of a stored version: not published, logged once.
+        # The last answer that changed the features of a stored version. It is logged once and not
+        # published.
         self._conflicting: bytes | None = None
         # The declaration that is both in Redis and in the database.
         self._published: bytes | None = None
@@ -69,7 +70,7 @@ class Publisher:
         try:
             declaration = read_declaration(published)
         except ValueError:
-            return  # the workers remove an invalid one
+            return  # the workers delete an invalid declaration
         self._database.remember_models(model_rows(declaration))
         self._published = published
 
@@ -86,7 +87,7 @@ class Publisher:
         tool has replaced it since it was read."""
         if changed := _changed(self._database.models(), model_rows(declaration)):
             if answered != self._conflicting:
-                log.error("%s with other features than before: needs a new version", changed)
+                log.error("the features of %s have changed: this needs a new version", changed)
             self._conflicting = answered
             return
         self._remember(answered)
@@ -133,7 +134,7 @@ class Subscriber:
             declaration = read_declaration(declared)
         except ValueError as error:
             log.warning("%s in Redis is damaged: %s", DECLARATION, error)
-            self._redis.delete(DECLARATION)  # the background process will write it again
+            self._redis.delete(DECLARATION)  # the background process restores it
             return None
         self._declared = declared
         return declaration
@@ -150,13 +151,13 @@ def stored(database: Database) -> bytes | None:
     if not roles["champion"]:
         return None
     champion, shadows = roles["champion"][0], roles["shadow"]
-    # Any answer of the model API is newer.
+    # Change -1, because any answer of the model API is newer.
     return msgspec.json.encode({"champion": champion, "shadows": shadows, "change": -1})
 
 
 def _changed(known: list[ModelRow], rows: list[ModelRow]) -> str:
-    """The versions whose features differ from the stored ones, by which stored predictions are
-    read."""
+    """The versions whose features differ from the stored ones. They must not change, because stored
+    predictions are read by them."""
     names = {(row.model, row.version): row.names for row in known}
     return ", ".join(
         f"{row.model} {row.version}"

@@ -1,7 +1,7 @@
 """The drift task: once per stream day, compares the day's readings and predictions with training.
 
 A day is complete when every partition that is not idle has stored a message of a later day, and the
-alarms up to there are computed. Readings that come after that are not in its figures.
+alarms up to these messages are computed. The day's figures do not include readings that come later.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger("tool")
 
 # Maximum number of readings per round, because the other background tasks wait meanwhile.
 READINGS = 20_000
-# A partition that has stored nothing for this time, while others have, counts as empty.
+# A partition counts as idle if it has stored nothing for this time while others have.
 IDLE = timedelta(hours=1)
 
 Days = dict[str, dict[tuple[int, str], StayDay]]
@@ -58,13 +58,15 @@ class Drift:
             self._write(stream, day)
 
     def _resume(self, stream: str) -> None:
-        """Computes the last day with figures again, so that its metrics are set."""
+        """Starts with the last day that has figures, which is computed again so that its metrics
+        are set."""
         self._stream, self._days = stream, {}
         self._done, self._begun = self._tables.before_last(stream)
         self._seq = self._begun
 
     def _complete_to(self, stream: str) -> int:
-        """The last message up to which all are stored, and the alarms of all models computed."""
+        """The last message up to which all messages are stored and the alarms of all models are
+        computed."""
         positions = [
             (seq, datetime.fromisoformat(at)) for seq, at in self._tables.positions(stream)
         ]
@@ -78,7 +80,7 @@ class Drift:
         return min([stored, *(seq for seq in alarms if seq is not None)])
 
     def _read(self, stream: str, to: int) -> None:
-        """Processes the next readings, up to the point where all are stored."""
+        """Processes the next readings, at most up to message `to`."""
         rows = self._tables.readings(stream, self._seq, to, READINGS)
         for seq, pat_id, admitted, at, parameter, value in rows:
             self._seq = seq

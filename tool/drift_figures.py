@@ -1,4 +1,4 @@
-"""Computes the figures of drift of one stream day from its stay-days and the reference."""
+"""Computes the drift figures of one stream day from its stay-days and the model's reference."""
 
 import math
 from collections import defaultdict
@@ -7,17 +7,16 @@ from typing import NamedTuple
 
 from wire.drift import SPAN_HOURS, Channel, Expected, Reference, psi
 
-#: The last stays whose outcomes are compared; with fewer stays there is no band.
+#: The number of last stays whose outcomes are compared; with fewer stays there is no band.
 OUTCOMES = 200
 #: Standard errors on each side of a band: 1 % of a calibrated model's figures are outside.
 Z = 2.576
-#: A larger share of rejected messages is an alert.
+#: A larger share of rejected messages raises an alert.
 REJECTED = 0.05
 
 
 class Figure(NamedTuple):
-    """A figure and its band, None while there are too few stays to tell.
-
+    """A figure and its band. The limits of the band are None while there are too few stays.
     parameter: empty for a figure of all readings.
     """
 
@@ -82,13 +81,14 @@ def inputs(reference: Reference, days: Sequence[StayDay]) -> list[Figure]:
 
 
 def risk(reference: Reference, probabilities: Sequence[float]) -> Figure:
-    """The mean probability at the end of the stay-days."""
+    """The mean of the last probabilities of the stay-days."""
     n = len(probabilities)
     return _figure("", "risk", reference.risk, n, sum(probabilities) / n if n else None)
 
 
 def alarms(count: int, days: Collection[StayDay]) -> Figure:
-    """Alarms per patient-day. Training does not know how often a rule rings, so it has no band."""
+    """Alarms per patient-day. This figure has no band, because training does not know how often a
+    rule raises an alarm."""
     patient_days = sum(day.hours for day in days) / 24
     return Figure(
         "", "alarms", len(days), count / patient_days if patient_days else None, None, None
@@ -101,11 +101,9 @@ def rejected(messages: int, count: int) -> Figure:
 
 
 def outcomes(pairs: Sequence[tuple[float, float]]) -> list[Figure]:
-    """The ratio of observed to expected events, and the Brier score, of (probability, outcome) per
-    stay.
-
-    The bands are those of a calibrated model, Z standard errors wide on each side; that of the
-    Brier score is Spiegelhalter's test (Statistics in Medicine 1986;5:421-433).
+    """The ratio of observed to expected events, and the Brier score. pairs: (probability, outcome)
+    of each stay. The bands are those of a calibrated model, Z standard errors wide on each side.
+    The band of the Brier score is Spiegelhalter's test (Statistics in Medicine 1986;5:421-433).
     """
     n = len(pairs)
     expected = sum(p for p, _ in pairs)

@@ -1,8 +1,8 @@
 """Features of a stay as of now, updated one reading at a time.
 
 `wire.features` defines the names. An aggregation covers all readings of a parameter so far, or
-those in the window (T - 6 h, T]. T is the stay's clock: the latest time of any of its readings so
-far (a late reading does not change it).
+those in the window (T - 6 h, T]. T is the stay's clock: the latest time of all its readings so far,
+which a late reading does not change.
 
     last, first   value with the greatest or the least (time, message number)
     min, max, mean
@@ -33,10 +33,9 @@ HALF_SECOND = 0.5 / 3600
 class Stay:
     """The state of one stay.
 
-    windows: parameter → hours of readings to keep, `windows` of all models' features.
-
-    To restore a stay, create `Stay(windows, age=…, statistics=…)` from the rows of table `vitals`,
-    then `recall` the readings of each windowed parameter.
+    windows: the hours of readings to keep for each parameter (`FeatureSet.windows`). To restore a
+    stay, create `Stay(windows, age=…, statistics=…)` from the rows of table `vitals`, then `recall`
+    the readings of each windowed parameter.
     """
 
     __slots__ = ("age", "clock", "recent", "rows", "statistics")
@@ -56,7 +55,7 @@ class Stay:
         self.reset_clock()
 
     def add(self, at: float, parameter: str, value: float) -> None:
-        """Adds the next reading of the stream, in constant time if there are no windows."""
+        """Adds the next reading of the stream. Takes constant time if there are no windows."""
         if at > self.clock:
             self.clock = at
         statistics = self.statistics.get(parameter)
@@ -86,14 +85,15 @@ class Stay:
 
 
 class CachedRow:
-    """The last row of a stay, and the validity of its parts."""
+    """The last row of features of a stay, and how long each part of it stays valid."""
 
     __slots__ = ("counts", "edges", "until", "values")
 
     def __init__(self, empty: list[Value], panels: "list[Panel]") -> None:
         self.values = empty.copy()
-        self.counts = [0] * len(panels)  # readings of the panel's parameter that the row includes
-        # Clock at which the next of them leaves each window, and the first of them leaves any.
+        self.counts = [0] * len(panels)  # readings that the row includes, per panel
+        # edges: for each window of a panel, the clock at which its next reading leaves it. until:
+        # for each panel, the least of these.
         self.edges = [[inf] * len(panel.windows) for panel in panels]
         self.until = [inf] * len(panels)
 
@@ -133,7 +133,7 @@ class FeatureSet:
         self.windows: dict[str, int] = {}
         self._empty: list[Value] = []  # the row of a stay without readings
         self._age: list[int] = []
-        self._ages: list[tuple[int, str, float]] = []  # these change with the clock
+        self._ages: list[tuple[int, str, float]] = []  # changes with the clock
         panels: dict[str, Panel] = {}
         for index, feature in enumerate(self.features):
             self._empty.append(0 if feature.aggregation == "count" else feature.fill)
@@ -195,11 +195,12 @@ class FeatureSet:
         return values.copy()
 
     def _refresh(self, panel: Panel, row: list[Value], edges: list[float], stay: Stay) -> float:
-        """Computes the windows that the clock has passed; returns when it passes the next."""
+        """Computes the windows that a reading has left; returns the clock at which a reading leaves
+        the next one."""
         if not panel.windows:
             return inf
         recent, clock = stay.recent[panel.parameter], stay.clock
-        same: dict[int, Window] = {}  # a stay is often shorter than several windows
+        same: dict[int, Window] = {}  # windows that are longer than the stay are equal
         for number, (hours, aggregates) in enumerate(panel.windows.items()):
             if clock < edges[number]:
                 continue

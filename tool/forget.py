@@ -1,4 +1,4 @@
-"""Deletes stays and all their data. The positions are kept, so that nothing is read again."""
+"""Deletes stays and all their data. The positions are kept, so that no message is read again."""
 
 import logging
 from collections import Counter
@@ -16,7 +16,7 @@ log = logging.getLogger("tool")
 
 # Readings per transaction. Short transactions keep the undo log small, also on a nearly full disk.
 PORTION = 1_000
-# Tables without an index on the stay, whose rows are found by the number of the reading.
+# Tables without an index on the stay. Their rows are found by the reading's message number.
 BY_READING = tuple(
     table
     for table in TABLES
@@ -35,10 +35,9 @@ Stay = tuple[str, int, str]
 
 
 def forget(session: Session, where: str, value: str) -> Counter[str]:
-    """Deletes the stays that match `where`; returns the number of deleted rows per table.
-
-    The next run completes an interrupted one, because a stay's row in `stays` is deleted last.
-    Raises DatabaseError.
+    """Deletes the stays that match `where`; returns the number of deleted rows per table. A stay's
+    row in `stays` is deleted last, so the next run completes an interrupted run. Raises
+    DatabaseError.
     """
     done: Counter[str] = Counter()
     for stay in _stays(session, where, value):
@@ -50,8 +49,8 @@ def forget(session: Session, where: str, value: str) -> Counter[str]:
             for table in (*BY_STAY, "stays"):
                 session.execute(cursor, f"DELETE FROM {table} WHERE {STAY}", stay)
                 done[table] += cursor.rowcount
-            # A rejected message has a patient but no stay, so it is deleted with the patient's last
-            # stay.
+            # A rejected message has a patient number but no stay, so it is deleted with the
+            # patient's last stay.
             session.execute(
                 cursor,
                 "DELETE FROM rejected WHERE pat_id = ? AND stream = ? AND NOT EXISTS"
@@ -81,8 +80,8 @@ def forget_rejected(session: Session, stream: str) -> int:
 
 
 def workers(redis: Redis) -> int:
-    """The number of running workers of the tool; 0 if Redis is unavailable, because then none can
-    work.
+    """The number of running workers of the tool; 0 if Redis is unavailable, because without Redis
+    no worker can run jobs.
     """
     try:
         return Worker.count(connection=redis)
@@ -91,9 +90,9 @@ def workers(redis: Redis) -> int:
 
 
 def give_back_space(session: Session) -> None:
-    """Returns the space of deleted rows to the disk; until then the database reuses it.
-
-    Raises DatabaseError if it cannot, for example without space for the copy of a table.
+    """Returns the space of deleted rows to the disk; otherwise the database keeps it for new rows.
+    Raises DatabaseError if this fails, for example because there is no space for the copy of a
+    table.
     """
     connection: Any = session.connect(timeout=None)
     try:

@@ -1,7 +1,7 @@
 """Requests of the Open Inference Protocol, version 2: one binary matrix of features.
 
-https://github.com/kserve/open-inference-protocol, with the extension for binary tensors, which
-puts little-endian numbers behind the JSON part of a body.
+https://github.com/kserve/open-inference-protocol, with the extension for binary tensors:
+little-endian numbers follow the JSON part of a body.
 """
 
 from collections.abc import Mapping, Sequence

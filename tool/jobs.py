@@ -22,8 +22,7 @@ from wire.batches import Batch
 
 log = logging.getLogger("tool")
 
-# Seconds that a batch waits if batches before it, which another worker is processing, are not
-# stored yet.
+# Seconds that a batch waits while another worker processes the batches before it.
 EARLY_WAIT = 3.0
 
 T = TypeVar("T")
@@ -34,7 +33,8 @@ class DeadLetters(Exception):
 
 
 class Jobs:
-    """Runs the jobs of one queue. sleep: pauses, and may end the process instead of returning."""
+    """Runs the jobs of one queue. sleep: a function that pauses, and may end the process instead of
+    returning."""
 
     def __init__(
         self, queue: Queue, database: Database, handler: DataHandler, sleep: Callable[[float], None]
@@ -48,10 +48,9 @@ class Jobs:
         self._declaration = Subscriber(queue.connection, database)
 
     def store(self, key: str) -> None:
-        """Stores the batch at `key` in Redis, acknowledges it and deletes the key.
-
-        An early batch is dropped, and the buffer sends it again. Raises DeadLetters after the
-        commit if there are any.
+        """Stores the batch that Redis has at `key`, acknowledges it and deletes the key. Drops an
+        early batch; the buffer sends it again. Raises DeadLetters after the commit if the batch
+        contains any.
         """
         with self._redis.pipeline() as pipe:
             pipe.get(key).llen(self._queue.key)
@@ -84,7 +83,7 @@ class Jobs:
             raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
 
     def replay(self, stream: str, seq: int, message: str) -> None:
-        """Stores a rejected message. Raises the error if it fails again."""
+        """Replays a rejected message. Raises its error if it fails again."""
         message_id = f"{stream}-{seq}"
         try:
             result = self._retry(partial(self._handler.replay, stream, seq, message.encode()))
@@ -104,7 +103,7 @@ class Jobs:
                 log.debug("vitals: %s; retrying later", error)
 
     def queue_leftovers(self) -> None:
-        """Puts unfinished jobs of workers back in the queue."""
+        """Puts jobs that a worker took but did not finish back into the queue."""
         left = unfinished(self._queue)
         queue_again(self._queue, left)
         if left:
@@ -119,7 +118,7 @@ class Jobs:
         return self._in_turn(batch.part, partial(self._handler.handle, batch))
 
     def _store_one_by_one(self, batch: Batch) -> Result:
-        """Stores a batch that has crashed the worker, message by message, to find the one at
+        """Stores a batch that has crashed the worker, message by message, to find the message at
         fault.
         """
         result = Result(batch.after)
@@ -140,7 +139,7 @@ class Jobs:
         return result
 
     def _in_turn(self, part: int, store: Callable[[], Result]) -> Result:
-        """Stores a batch once all earlier ones are stored. Raises Early if these are missing."""
+        """Calls `store` until all earlier batches are stored. Raises Early if they are missing."""
         deadline: float | None = None
         while True:
             try:
@@ -157,7 +156,7 @@ class Jobs:
                 self._sleep(0.1)
 
     def _retry(self, action: Callable[[], T]) -> T:
-        """Retries an action of the handler until the database is available."""
+        """Runs an action, and retries it until the database is available."""
         retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_exponential(multiplier=0.25, max=5),

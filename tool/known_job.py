@@ -1,7 +1,7 @@
 """The jobs that a worker accepts.
 
-RQ imports and calls any function that a job names. Access to the queue must not be enough to run
-code, so a job can only select a function from a fixed table.
+RQ imports and calls any function that a job names. A program with access to the queue must not be
+able to run code, so a job can only select a function from a fixed table.
 """
 
 import zlib
@@ -11,11 +11,11 @@ from redis.exceptions import ResponseError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 
-# The largest argument is a replayed message of 64 KiB, which escapes can make six times longer.
+# The largest argument is a replayed message of 64 KiB. JSON escapes can make it six times longer.
 DATA_MAX = 1 << 20
 
-# Excludes callbacks, webhooks, dependencies and repeats, which could also run code, and results and
-# meta data, which would be decoded.
+# The fields of a job that are read. Callbacks, webhooks, dependencies and repeats are not, because
+# they could also run code, nor are results and meta data, because RQ would decode them.
 FIELDS = {
     *("created_at", "description", "ended_at", "enqueued_at", "failure_ttl", "last_heartbeat"),
     *("origin", "result_ttl", "started_at", "status", "worker_name"),
@@ -42,7 +42,7 @@ class KnownJob(Job):
     def refresh(self) -> None:
         try:
             super().refresh()  # type: ignore[no-untyped-call]
-        except ResponseError as error:  # the key has another type
+        except ResponseError as error:  # the key is not a hash
             raise NoSuchJobError(str(error)) from error
 
     def restore(self, raw_data: Mapping[bytes, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""A stay in a worker's memory; converts it from and to rows."""
+"""Keeps a stay in a worker's memory, and converts it from and to rows."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ class KnownStay:
     """A stay in memory, and its changes that are not stored yet.
 
     changed: its row of `stays` must be written. touched: parameters whose rows of `vitals` must be
-    written; they include messages up to at least `seq`. withdrawn: parameters whose statistics
-    still include a withdrawn reading.
+    written. seq: all rows of `vitals` include the messages up to this one. withdrawn: parameters
+    whose statistics still include a withdrawn reading.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class KnownStay:
         return StayRow(*self.key, self.stay.age, self.discharge, self.identifier, self.place)
 
     def write_vitals(self, changes: Changes) -> None:
-        """Adds the changed rows of `vitals`."""
+        """Adds the changed rows of `vitals` to `changes`."""
         seq = max(self.seq, changes.last)
         for parameter in sorted(self.touched):
             statistics = self.stay.statistics.get(parameter)
@@ -159,7 +159,7 @@ def statistics_of(row: VitalRow) -> Statistics:
 def vital_row(
     key: StayKey, parameter: str, statistics: Statistics, admitted: int, seq: int
 ) -> VitalRow:
-    """The inverse of `statistics_of`, up to message `seq`."""
+    """Converts statistics to a row of `vitals` that includes the messages up to `seq`."""
     return VitalRow(
         *key,
         parameter,

@@ -1,7 +1,7 @@
 """Distributes the partitions evenly among all running tools, by leases.
 
-A lease prevents tools from working on the same partition. Leases may overlap briefly, for example
-after Redis has lost data; then the positions in the database still prevent double rows.
+A lease prevents two tools from working on the same partition. Leases may overlap briefly, for
+example after Redis has lost data; even then the positions in the database prevent duplicate rows.
 """
 
 import secrets
@@ -15,7 +15,8 @@ from wire.keys import TOOLS, lease_key, tool_key
 
 # Seconds after which a dead or disconnected tool loses its leases.
 LEASE_SECONDS = 10
-# For this time after a loss in Redis, each tool takes only the partitions that it had before.
+# Seconds after a loss of data in Redis during which each tool takes only the partitions that it had
+# before.
 PAUSE = 3.0
 
 
@@ -29,10 +30,9 @@ class Leases:
         self._take_no_more_until = 0.0
 
     def renew(self, partitions: Collection[int]) -> list[int]:
-        """Renews all leases, and acquires free ones up to this tool's share. Call it every second.
-
-        Returns the partitions to work on. A lease beyond the share is kept until `release`, so that
-        the current job can finish. Raises RedisError.
+        """Renews all leases, and acquires free ones up to this tool's share. Call this method every
+        second. Returns the partitions to work on. A lease beyond the share is kept until `release`,
+        so that the current job can finish. Raises RedisError.
         """
         share = self._share(len(partitions))
         holders = self._holders(partitions)
@@ -70,8 +70,8 @@ class Leases:
         return least + (tools.index(self._tool) < more)
 
     def _running(self) -> list[str]:
-        """The ids of all running tools, including this one, in an order that is the same for
-        all.
+        """The ids of all running tools, including this one, in an order that is the same for all
+        tools.
         """
         with self._redis.pipeline() as pipe:
             pipe.sadd(TOOLS, self._tool)
@@ -79,7 +79,7 @@ class Leases:
             pipe.smembers(TOOLS)
             tools = sorted(tool.decode() for tool in pipe.execute()[-1])
         alive = self._redis.mget(map(tool_key, tools))
-        # Redis may have lost its data since the transaction, with the key of this tool.
+        # Redis may have lost its data, and so this tool's key, since the transaction.
         running = [
             tool
             for tool, value in zip(tools, alive, strict=True)

@@ -1,6 +1,7 @@
 """Finds jobs that a worker took but did not finish, and queues them again.
 
-They are left by killed workers, and by connections that timed out while Redis was answering.
+Workers that were killed leave such jobs, and so do connections that timed out while Redis was
+answering.
 """
 
 from typing import Any
@@ -50,5 +51,6 @@ def queue_again(queue: Queue, job_ids: list[str]) -> None:
 
 
 def _job_id(entry: bytes) -> str:
-    """The id of the job; in the registry, that of the worker or execution follows it."""
+    """The job's id. In the registry, the id of the worker or of the execution follows it after a
+    colon."""
     return entry.decode("utf-8", "replace").partition(":")[0]

@@ -1,8 +1,8 @@
 """The tool's metrics, served on TOOL_METRICS_PORT.
 
 Each process writes its metrics to files in one folder (prometheus_client's multiprocess mode), and
-the supervisor sums them for a scrape. The files have the name of the process and not its id, so
-that a restarted process continues the counts.
+the supervisor sums them for a scrape. The files are named after the process, not after its process
+id, so that a restarted process continues the counts.
 """
 
 import multiprocessing
@@ -45,7 +45,7 @@ READINGS = Counter("icu_tool_readings_total", "Readings stored")
 REJECTED = Counter("icu_tool_rejected_total", "Rejected messages, by reason code", ["code"])
 PREDICTIONS = Counter(
     "icu_tool_predictions_total",
-    "Predictions: at once, or later because the model did not answer",
+    "Predictions, by when: at once, or later because the model did not answer at first",
     ["when"],
 )
 BATCH = Histogram(
@@ -60,7 +60,7 @@ BATCH_SECONDS = Histogram(
 )
 WORK_SECONDS = Counter(
     "icu_tool_work_seconds_total",
-    "Time that the workers spent in batches, by kind: database, features or models",
+    "Time that the workers spent on batches, by part: database, features or model",
     ["kind"],
 )
 LATENCY = Histogram(
@@ -98,9 +98,11 @@ DRIFT = Gauge(
     ["model", "version", "kind"],
     multiprocess_mode="mostrecent",
 )
-RECONNECTS = Counter("icu_tool_reconnects_total", "Recoveries of a connection", ["peer"])
+RECONNECTS = Counter(
+    "icu_tool_reconnects_total", "Recoveries of a connection, by service", ["peer"]
+)
 FAILED_JOBS = Counter(
-    "icu_tool_failed_jobs_total", "Jobs that failed as a whole, for example jobs of other programs"
+    "icu_tool_failed_jobs_total", "Jobs that failed completely, for example jobs of other programs"
 )
 LEFTOVERS = Counter(
     "icu_tool_leftovers_total", "Unfinished jobs of dead workers that were queued again"
@@ -108,7 +110,7 @@ LEFTOVERS = Counter(
 
 
 def begin() -> None:
-    """Initialises the counters with fixed labels with 0. Call it once per process."""
+    """Sets the counters that have fixed labels to 0. Call this function once per process."""
     for code in CODES:
         REJECTED.labels(code)
     for when in ("at_once", "later"):
@@ -121,7 +123,7 @@ def begin() -> None:
 
 @contextmanager
 def working(kind: str) -> Iterator[None]:
-    """Adds the duration of the block to a part of the work."""
+    """Adds the duration of the block to the time spent on this part of the work."""
     started = time.perf_counter()
     try:
         yield
@@ -160,7 +162,8 @@ class Supervised:
             "icu_tool_partitions", "Partitions that this tool works on", registry=registry
         )
         if is_sqlite(database_url):
-            # The disk of a database server is only visible on its own machine.
+            # Only for SQLite, because the disk of a database server is visible only on its own
+            # machine.
             disk = partial(shutil.disk_usage, sqlite_path(database_url).parent)
             Gauge(
                 "icu_tool_disk_free_bytes", "Free space on the database's disk", registry=registry
@@ -183,7 +186,7 @@ def serving(
     if not port:
         yield supervised
         return
-    # A new folder, without counts of earlier runs.
+    # The folder is new, so that it has no counts of earlier runs.
     with tempfile.TemporaryDirectory(prefix="icu-tool-metrics-") as folder:
         os.environ[FOLDER] = folder
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]

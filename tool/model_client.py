@@ -19,7 +19,8 @@ log = logging.getLogger("tool.model")
 
 # Maximum size of a request's body: about 30,000 rows of four features.
 BYTES_PER_CALL = 1_000_000
-# A server without the Open Inference Protocol answers one of these; it gets JSON objects.
+# A server without the Open Inference Protocol answers with one of these; it is then sent JSON
+# objects.
 NO_BINARY = (404, 405, 415, 501)
 
 Rows = Sequence[Sequence[float | None]]
@@ -28,7 +29,7 @@ Read = Callable[[str, str, bytes, Mapping[str, str]], Sequence[float]]
 
 
 class ModelUnavailable(Exception):
-    """There is no valid answer; a later request may succeed."""
+    """The model API gave no valid answer; a later request may succeed."""
 
 
 class InvalidRows(Exception):
@@ -47,10 +48,8 @@ class Model(msgspec.Struct, frozen=True):
 
 class Declaration(msgspec.Struct, frozen=True):
     """The champion, whose predictions the pages show, and the shadows, whose predictions are only
-    stored.
-
-    change: the number of the last change of roles or alarm rules; 0 before the first, -1 for a
-    declaration that was restored from table `models`.
+    stored. change: the number of the last change of roles or alarm rules; 0 before the first
+    change, -1 for a declaration that was restored from table `models`.
     """
 
     champion: Model
@@ -69,12 +68,12 @@ _declaration = msgspec.json.Decoder(Declaration)
 
 
 def feature_set(model: Model) -> FeatureSet:
-    """The features of a model. Raises ValueError for an unknown one."""
+    """The features of a model. Raises ValueError for an unknown feature."""
     return FeatureSet(Feature.from_declaration(feature) for feature in model.features)
 
 
 def read_declaration(data: bytes) -> Declaration:
-    """Parses the declaration. Raises ValueError, also for an unknown feature."""
+    """Parses a declaration. Raises ValueError if it is invalid or contains an unknown feature."""
     try:
         declaration = _declaration.decode(data)
     except (UnicodeDecodeError, RecursionError) as error:
@@ -87,8 +86,9 @@ def read_declaration(data: bytes) -> Declaration:
 class ModelClient:
     """Persistent connections to the model API, for several threads.
 
-    After a failure of a model, further requests fail at once for a pause that doubles up to
-    `rest_max` seconds, so that a hanging model does not delay every batch.
+    After a failure of a model, further requests to it fail at once during a pause, so that a
+    hanging model does not delay every batch. With each failure the pause doubles, up to `rest_max`
+    seconds.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ModelClient:
         self._etag = ""
         self._only_json = False
         self._rest_max = rest_max
-        # (model, version) → length of the pause, and its end.
+        # For each (model, version): the length of its pause, and the end of the pause.
         self._rests: dict[tuple[str, str], tuple[float, float]] = {}
 
     def declaration(self) -> Declaration | None:
@@ -148,7 +148,8 @@ class ModelClient:
         if response.status == 413 and len(rows) > 1:
             half = len(rows) // 2
             return self._predict(model, rows[:half]) + self._predict(model, rows[half:])
-        # 404 is temporary too, for example while models/ is being copied.
+        # A 404 is not in this list, because it can be temporary, for example while models/ is being
+        # copied.
         if response.status in (400, 422):
             raise InvalidRows(response.data.decode("utf-8", "replace")[:200])
         if response.status != 200:
@@ -165,7 +166,8 @@ class ModelClient:
         return probabilities
 
     def _infer(self, model: Model, rows: Rows) -> tuple[urllib3.BaseHTTPResponse, Read]:
-        """The answer to a request in the form that the server knows, and how to read it."""
+        """Sends the rows in the format that the server knows; returns the answer and the function
+        that reads it."""
         if not self._only_json:
             body, headers = inference.request(rows)
             path = inference.path(model.model, model.version)

@@ -21,7 +21,7 @@ _rows = msgspec.json.Decoder(list[list[float | None]])
 
 
 class CatchUp:
-    """Requests the pending predictions of each model."""
+    """Requests predictions for the pending rows of each model."""
 
     def __init__(self, database: Database, client: ModelClient) -> None:
         self._database = database
@@ -29,9 +29,7 @@ class CatchUp:
 
     def fill_in(self) -> None:
         """Fills in pending predictions, oldest first. An unavailable model does not delay the
-        others.
-
-        Raises DatabaseError, or ModelUnavailable at the end.
+        others; its ModelUnavailable is raised at the end. Raises DatabaseError.
         """
         failure: ModelUnavailable | None = None
         for row in sorted(self._database.models(), key=lambda row: (row.model, row.version)):
@@ -52,7 +50,7 @@ class CatchUp:
             raise failure
 
     def count(self) -> None:
-        """Updates the metric, which has an upper limit."""
+        """Updates the metric, which counts up to a limit."""
         metrics.PENDING.set(self._database.waiting(COUNTED))
 
     def _ask(

@@ -1,7 +1,8 @@
 """Detects poison messages, which crash the worker, for example because they exhaust memory.
 
 Redis counts the attempts to process each batch. A batch that has crashed the worker `CRASHES` times
-is stored message by message, and a message that crashes it as many times becomes a dead letter.
+is stored message by message, and a message that then crashes the worker `CRASHES` times becomes a
+dead letter.
 """
 
 from redis.client import Pipeline, Redis
@@ -27,7 +28,7 @@ class Attempts:
         self._under_way: set[str] = set()
 
     def begin(self, name: str, pipe: Pipeline) -> None:
-        """Counts an attempt. The pipeline returns the count, and the result of EXPIRE."""
+        """Counts an attempt. The pipeline returns the count and the result of EXPIRE."""
         key = f"{ATTEMPTS}:{name}"
         self._under_way.add(key)
         pipe.incr(key)
@@ -40,6 +41,7 @@ class Attempts:
         pipe.delete(key)
 
     def excuse(self) -> None:
-        """Resets the counts of current messages, which are not the cause if the worker ends now."""
+        """Resets the counts of the current batch and message, because these are not the cause if
+        the worker ends now."""
         if self._under_way:
             self._redis.delete(*self._under_way)

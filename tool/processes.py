@@ -15,7 +15,7 @@ from wire import logs
 
 
 def work(started: Callable[[], None], settings: Settings, part: int) -> None:
-    """Runs the worker of a partition. started: called when it is ready for jobs."""
+    """Runs the worker of a partition. started: called when the worker is ready for jobs."""
     begin(settings)
     database = database_of(settings)
     handler = DataHandler(database, client_of(settings))
@@ -28,18 +28,19 @@ def run_in_background(started: Callable[[], None], settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    # This process may retry often, because it does not delay batches.
+    # The pause after a failure may be short, because retries here do not delay batches.
     client = client_of(settings, rest_max=2.0)
     webhook = bool(settings.alarm_webhook)
     if webhook:
-        # In its own thread, because a receiver that does not answer must not delay the other tasks.
+        # The webhook has its own thread, because a receiver that does not answer must not delay the
+        # other tasks.
         threading.Thread(target=send_alarms, args=(settings, stop), daemon=True).start()
     tasks = background.tasks(redis_of(settings), database_of(settings), client, webhook)
     background.run(tasks, stop, started)
 
 
 def send_alarms(settings: Settings, stop: threading.Event) -> None:
-    """Sends alarms to the webhook until `stop`."""
+    """Sends alarms to the webhook until `stop` is set."""
     webhook = Webhook(
         database_of(settings), settings.alarm_webhook, settings.alarm_webhook_token_file
     )
@@ -60,7 +61,7 @@ def set_up_logging(settings: Settings) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the supervisor ends, even by `kill -9`."""
+    """Ends this process when the supervisor ends, even if `kill -9` ended it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Requests the predictions of a batch: a question to a model has one row of features per
+"""Requests the predictions of a batch. A question to a model has one row of features per
 reading."""
 
 import logging
@@ -24,10 +24,9 @@ _json = msgspec.json.Encoder()
 
 
 class Readers(msgspec.Struct):
-    """Models that read the same features, which are stored with the first model's predictions only.
-
-    picks: for each feature, its index in the row of all models' features, and the value that
-    replaces a missing one.
+    """Models that read the same features. The features are stored with the predictions of the first
+    of these models only. picks: for each feature, its index in the row of all models' features, and
+    the value that replaces a missing value.
     """
 
     features: FeatureSet
@@ -36,9 +35,9 @@ class Readers(msgspec.Struct):
 
 
 def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
-    """The models, in their order, by the features that they read, and the features of all models.
-
-    Models often read the same windows, which are expensive to compute. Raises ValueError.
+    """Groups the models, in their order, by the features that they read; also returns the features
+    of all models. All features are computed together, because models often read the same windows,
+    which are expensive to compute. Raises ValueError.
     """
     found: list[Readers] = []
     for model in models:
@@ -61,12 +60,11 @@ class Questions(msgspec.Struct):
     readers: Readers
     readings: list[ReadingRow] = []
     rows: list[list[Value]] = []
-    texts: list[str] = []  # the rows as they are stored
+    texts: list[str] = []  # `rows` as stored, in JSON
 
     def add(self, reading: ReadingRow, values: Sequence[Value], changes: Changes) -> None:
-        """Selects the features; if a required one is missing, stores predictions with that reason.
-
-        values: the row of all models.
+        """Adds a reading with its features. If a required feature is missing, adds predictions
+        without a probability and with this reason to `changes`. values: the features of all models.
         """
         features = self.readers.features
         row = [
@@ -87,7 +85,7 @@ class Questions(msgspec.Struct):
     def answer(
         self, model: Model, answers: list[float] | None, changes: Changes, result: Result
     ) -> None:
-        """Adds a model's answers; without answers its predictions are pending."""
+        """Adds a model's predictions to `changes`; if `answers` is None, they are pending."""
         if answers is None:
             result.waiting += len(self.rows)
             changes.pending += [
@@ -147,7 +145,7 @@ class Interview:
         self._threads = ThreadPoolExecutor(thread_name_prefix="model")
 
     def ask(self, asked: Iterable[Questions], changes: Changes, result: Result) -> None:
-        """Adds the answers, or leaves them pending."""
+        """Adds all predictions to `changes`; those that a model does not answer are pending."""
         calls = [(each, model) for each in asked if each.rows for model in each.readers.models]
         if not calls:
             return

@@ -10,7 +10,7 @@ from wire.tables import RejectedRow
 
 log = logging.getLogger("tool")
 
-# The reason of a dead letter starts with this, and `python -m tool replay` selects rows by it.
+# The reason of a dead letter starts with this text, by which `python -m tool replay` selects rows.
 DEAD_LETTER = "cannot be processed: "
 
 
@@ -22,7 +22,7 @@ _patient = msgspec.json.Decoder(_Patient)
 
 
 def rejected_row(stream: str, raw: RawMessage, reason: str, now: str) -> RejectedRow:
-    """The row of a rejected message. The reason is truncated to the column's 255 characters."""
+    """The row of a rejected message. Truncates the reason to the column's 255 characters."""
     message_id = f"{stream}-{raw.seq}"
     log.debug("message %s rejected: %s", message_id, reason, extra={"message_id": message_id})
     try:

@@ -6,10 +6,9 @@ import msgspec
 
 
 class Result(msgspec.Struct):
-    """The counts of one batch.
-
-    position: the partition's last stored message. received: time when the buffer received messages
-    → their number. codes: reason code of `wire.messages.CODES` → number of rejected messages.
+    """The counts of one batch. position: the partition's last stored message. received: for each
+    time of receipt by the buffer, the number of messages. codes: for each reason code of
+    `wire.messages.CODES`, the number of rejected messages.
     """
 
     position: int

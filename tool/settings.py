@@ -25,23 +25,29 @@ from wire.settings import (
 class Settings(msgspec.Struct, frozen=True):
     """Read with `wire.settings.read`."""
 
-    redis_url: Annotated[RedisUrl, "queues"] = RedisUrl("redis://127.0.0.1:6379/0")
-    redis_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
-    database_url: Annotated[DatabaseUrl, "tables"] = DatabaseUrl("sqlite:///var/icu.sqlite")
-    database_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
-    model_url: Annotated[HttpUrl, "model API"] = HttpUrl("http://127.0.0.1:5000")
-    # Read for each request, because the file may be created or renewed later.
+    redis_url: Annotated[RedisUrl, "address of Redis, which holds the queues"] = RedisUrl(
+        "redis://127.0.0.1:6379/0"
+    )
+    redis_password_file: Annotated[SecretFile, "file with the password of Redis"] = SecretFile()
+    database_url: Annotated[DatabaseUrl, "address of the database"] = DatabaseUrl(
+        "sqlite:///var/icu.sqlite"
+    )
+    database_password_file: Annotated[SecretFile, "file with the password of the database"] = (
+        SecretFile()
+    )
+    model_url: Annotated[HttpUrl, "address of the model API"] = HttpUrl("http://127.0.0.1:5000")
+    # The file is read for each request, because it may be created or renewed later.
     model_token_file: Annotated[str, "file with the token for the model API"] = ""
     model_timeout: Annotated[Seconds, "seconds to wait for predictions"] = 2.0
-    alarm_webhook: Annotated[HttpUrl, "URL that gets each alarm; empty: none"] = HttpUrl("")
+    alarm_webhook: Annotated[HttpUrl, "URL to which each alarm is sent; empty: none"] = HttpUrl("")
     alarm_webhook_token_file: Annotated[str, "file with the token for that URL"] = ""
-    partitions: Annotated[Positive, "number of workers"] = 2
+    partitions: Annotated[Positive, "number of partitions"] = 2
     metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="TOOL_METRICS_PORT", default=0
     )
     allowed_hosts: Annotated[
-        HostNames, "host names of the metrics, besides localhost, tool and IP addresses"
+        HostNames, "allowed host names of the metrics, besides localhost, tool and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

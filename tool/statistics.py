@@ -34,13 +34,12 @@ class Statistics:
     hours_mean: float = 0.0
     hours_m2: float = 0.0
     covariance: float = 0.0  # sum of products of both deviations
-    mean_low: float = 0.0  # the part of the mean below the precision of `mean`
+    mean_low: float = 0.0  # the part of the mean that is lost in the precision of `mean`
 
     def add(self, at: float, value: float) -> None:
-        """Adds a reading, in any order of time.
-
-        Welford 1962, with a compensated mean (Kahan 1965). Without compensation the error of the
-        mean grows: with thousands of values like 1e6 + noise, the deviation loses nine digits.
+        """Adds a reading; readings may come in any order of time. The method is Welford's (1962)
+        with a compensated mean (Kahan 1965). Without compensation the error of the mean grows:
+        after thousands of values like 1e6 + noise, the standard deviation has lost nine digits.
         """
         self.n = n = self.n + 1
         mean = self.mean
@@ -60,7 +59,7 @@ class Statistics:
             self.minimum = value
         if value > self.maximum:
             self.maximum = value
-        # Of two readings at the same time, the later message is the last.
+        # Of two readings of the same time, the one in the later message is the last.
         if at >= self.last_at:
             self.last_at = at
             self.last_value = value

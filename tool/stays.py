@@ -1,7 +1,7 @@
 """The stays that a worker has in memory.
 
-A patient's next values replace the previous ones, so most rows of `vitals` are soon written again.
-While further batches wait, they are written every few seconds only; see `tool.vitals`.
+A patient's next readings change the same rows of `vitals` again. Therefore these rows are only
+written every few seconds while further batches wait; see `tool.vitals`.
 """
 
 import time
@@ -16,7 +16,7 @@ from tool.vitals import PatientStay, catch_up, chunks, read_rows
 
 # Maximum number of stays in each worker's memory, at about 2 kB each.
 STAYS_IN_MEMORY = 10_000
-# Maximum seconds that table `vitals` may be behind while more batches are waiting.
+# Seconds after which table `vitals` is written even if more batches are waiting.
 VITALS_EVERY = 5.0
 
 Part = tuple[str, int | None]  # stream, partition
@@ -40,8 +40,8 @@ class Stays:
         self._complete: set[str] = set()
         self._unwritten: defaultdict[Part, dict[StayKey, KnownStay]] = defaultdict(dict)
         self._complete_at: dict[Part, float] = {}
-        # Partitions whose `vitals` are behind; `_looked` is set once those of other workers are
-        # included.
+        # Partitions whose `vitals` are behind. `_looked`: they include the partitions of other
+        # workers.
         self._behind: set[Part] = set()
         self._looked = False
 
@@ -83,7 +83,7 @@ class Stays:
         return found
 
     def fold_again(self, known: KnownStay, changes: Changes) -> None:
-        """Recomputes the stay's statistics and windows without the withdrawn readings."""
+        """Recomputes the stay's statistics and windows, without the withdrawn readings."""
         known.fold_again(self._database, changes)
 
     def commit(self, changes: Changes, loaded: Mapping[StayKey, KnownStay]) -> None:
@@ -100,7 +100,7 @@ class Stays:
         """Brings `vitals` up to date with the readings. Raises the errors of `Database.commit`."""
         self.backlog = False
         if not self._looked:
-            # A killed worker may have left partitions behind that get no further batches.
+            # A killed worker may have left partitions that are behind and get no further batches.
             self._behind.update((row.stream, row.part) for row in self._database.parts_behind())
             self._looked = True
         for stream, part in sorted(self._behind, key=str):
@@ -126,12 +126,12 @@ class Stays:
         changes.stays += [known.row() for known in loaded.values() if known.changed]
         changes.stays.sort(
             key=attrgetter("stream", "pat_id", "date_admission")
-        )  # all workers take locks in the same order
+        )  # so that all workers take locks in the same order
         evicted = list(islice(self._known, max(0, len(self._known) - STAYS_IN_MEMORY)))
         if changes.complete:
             written = sorted(unwritten)
         else:
-            # Rows that include a withdrawn reading must be rewritten together with it.
+            # Rows that include a withdrawn reading must be rewritten in the same transaction.
             changed = {(row.stream, row.pat_id, row.date_admission) for row in changes.withdrawn}
             written = sorted(changed.union(key for key in evicted if key in unwritten))
         for key in written:
@@ -158,4 +158,4 @@ class Stays:
             if known is not None and known.touched:
                 self.forget(
                     key[0]
-                )  # belongs to another partition, which this commit does not write
+                )  # the stay belongs to another partition, which this commit does not write

@@ -30,7 +30,7 @@ _spawn = multiprocessing.get_context("spawn")
 ROUND = 0.5
 # Number of failed starts in a row after which a process is not restarted.
 STARTS = 5
-# Seconds that a worker has to finish its job.
+# Seconds that a process has to finish its job.
 STOP_SECONDS = 8.0
 
 
@@ -61,7 +61,7 @@ def run(settings: Settings) -> None:
     before_sleep=before_sleep_log(log, logging.WARNING),
 )
 def prepare(settings: Settings) -> None:
-    """Creates the tables. Waits for the database."""
+    """Creates or upgrades the tables. Waits until the database is available."""
     create_tables(settings)
 
 
@@ -73,7 +73,8 @@ def create_tables(settings: Settings) -> None:
 
 
 def partitions(redis: Redis, number: int) -> list[int]:
-    """The partitions, including those of an earlier, larger number that still have a queue."""
+    """The partitions. After their number was reduced, these include former ones that still have a
+    queue."""
     queues = Queue.all(connection=redis, serializer=JSONSerializer)
     names = {queue.name for queue in queues}
     found = set(range(number))
@@ -96,7 +97,7 @@ class Child:
         self._target = target
         self._arguments = arguments
         self._process: BaseProcess | None = None
-        # Without a lock, because a killed process would never release it.
+        # The value has no lock, because a killed process would never release the lock.
         self._started = _spawn.RawValue("b", 0)
         self._failed_starts = 0
         self._kill_at: float | None = None
@@ -128,9 +129,8 @@ class Child:
         log.warning("%s died (%s); restarting it", self.name, exit_code)
 
     def stop(self) -> bool:
-        """Stops the process after its current job, or after 8 s.
-
-        Returns at once; call it until it returns True, which means that the process has ended.
+        """Stops the process after its current job, or after 8 s. Returns at once; call this method
+        until it returns True, which means that the process has ended.
         """
         if self._process is None or not self._process.is_alive():
             return True
@@ -163,7 +163,7 @@ class Supervisor:
                 self._hand_over([part for part in self._workers if part not in self._mine])
                 self._outage = False
             except RedisError as error:
-                # The workers keep running, and also wait for Redis.
+                # The workers keep running; they wait for Redis too.
                 if not self._outage:
                     log.warning("leases: redis: %s; waiting for it", error)
                 self._outage = True

@@ -12,7 +12,7 @@ def now() -> str:
 
 
 def text_on(day: str, hour: int, minute: int, second: int) -> str:
-    """The text of a message's time.
+    """The text of a time in a message.
 
     >>> text_on("2019-02-03", 7, 30, 0)
     '2019-02-03 07:30:00'
@@ -21,7 +21,7 @@ def text_on(day: str, hour: int, minute: int, second: int) -> str:
 
 
 def hours_of_day(hour: int, minute: int, second: int) -> float:
-    """Hours since midnight, computed so that a message and its row give the same float.
+    """Hours since midnight. A message and the row that is made from it give the same float.
 
     >>> hours_of_day(7, 30, 0)
     7.5
@@ -31,7 +31,8 @@ def hours_of_day(hour: int, minute: int, second: int) -> float:
 
 @lru_cache(maxsize=100_000)
 def text_of(admitted: int, hours: float) -> str:
-    """The text of a time in hours since the start of day `admitted`, rounded to seconds.
+    """The text of a time that is given in hours since the start of day `admitted`, rounded to
+    seconds.
 
     >>> hours_of(text_of(737093, 30.5), 737093)
     30.5
@@ -43,6 +44,6 @@ def text_of(admitted: int, hours: float) -> str:
 
 
 def hours_of(text: str, admitted: int) -> float:
-    """The inverse of `text_of`."""
+    """Converts a text of `text_of` back to hours."""
     since = hours_of_day(int(text[11:13]), int(text[14:16]), int(text[17:19]))
     return (ordinal(text[:10]) - admitted) * 24.0 + since

@@ -1,9 +1,9 @@
 """Brings table `vitals` up to date with the readings, using only the tables.
 
 While batches queue up, `vitals` is behind the readings. Each row has the number of the last message
-that it includes, and each partition the number up to which all rows are complete (`vitals_seq`).
-Features are computed from `vitals`, so a worker that takes over a stream first brings it up to
-date.
+that it includes. Each partition has the number of the message up to which all its rows are complete
+(`vitals_seq`). Features are computed from `vitals`, so a worker that takes over a stream first
+brings it up to date.
 """
 
 import logging
@@ -19,8 +19,8 @@ from wire.tables import ReadingRow, StayRow, VitalRow
 
 log = logging.getLogger("tool")
 
-PatientStay = tuple[int, str]  # the patient's number, and the day of admission
-# The maximum number of patients per query.
+PatientStay = tuple[int, str]  # patient number, day of admission
+# Maximum number of patients per query.
 PATIENTS_PER_QUERY = 500
 
 
@@ -62,7 +62,7 @@ def chunks(keys: Sequence[PatientStay]) -> Iterator[Sequence[PatientStay]]:
 def _continue(
     stream: str, stay: PatientStay, rows: list[VitalRow], readings: list[ReadingRow]
 ) -> list[VitalRow]:
-    """The rows that change when readings that they do not include are added."""
+    """Adds the readings that `rows` do not include; returns the changed rows."""
     admitted = ordinal(stay[1])
     statistics = {row.parameter: statistics_of(row) for row in rows}
     reached = {row.parameter: row.seq for row in rows}

@@ -1,4 +1,4 @@
-"""Sends alarms to a URL until it accepts them; those of a stay in order.
+"""Sends alarms to a URL until the receiver accepts them; those of a stay are sent in order.
 
 The transaction that computes an alarm also adds it to table `outbox`. After a crash an alarm may be
 sent again, with the same `Idempotency-Key`.
@@ -27,7 +27,7 @@ class NotAccepted(Exception):
 
 
 class Webhook:
-    """Posts alarms as JSON. token_file: contains a token for the receiver, and is read at each
+    """Posts alarms as JSON. token_file: a file with a token for the receiver, read at each
     request."""
 
     def __init__(self, database: Database, url: str, token_file: str = "") -> None:
@@ -38,7 +38,7 @@ class Webhook:
 
     def send(self) -> None:
         """Sends the alarms in the outbox. Raises NotAccepted or DatabaseError; unsent alarms stay
-        there."""
+        in the outbox."""
         while alarms := self._tables.unsent(AT_ONCE):
             metrics.UNSENT.set(len(alarms))
             for alarm in alarms:
@@ -68,5 +68,5 @@ class Webhook:
 
 
 def key_of(alarm: AlarmRow) -> str:
-    """The key of an alarm's event, the same in every replay of its stream."""
+    """The key of an alarm event, which is the same in every replay of the stream."""
     return f"{alarm.stream}-{alarm.seq}/{alarm.model}/{alarm.version}"

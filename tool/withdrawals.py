@@ -9,17 +9,16 @@ from wire.tables import ReadingRow, WithdrawnRow
 
 
 def withdraw(database: Database, changes: Changes, seq: int, message: Withdrawal) -> str | None:
-    """Moves the reading to `withdrawn` and returns its parameter; None if that was already done.
-
-    The reading must be of an earlier message, stored or in `changes`. Raises Rejected if there is
-    none, or if it belongs to another stay.
+    """Moves the reading to `withdrawn` and returns its parameter, or None if that was done before.
+    The reading must be in an earlier message, stored or in `changes`. Raises Rejected if there is
+    no such reading, or if it belongs to another stay.
     """
     place = bisect_left(changes.readings, message.of, key=attrgetter("seq"))
     in_batch = place < len(changes.readings) and changes.readings[place].seq == message.of
     reading = changes.readings[place] if in_batch else _stored(database, changes, message.of)
-    # A later message is invalid too. It may already be stored, when all messages are sent again.
+    # A later message is invalid too, even if it is stored because all messages are sent again.
     if reading is None or message.of >= seq:
-        # Messages may be sent again after a change of the number of partitions.
+        # After the number of partitions changes, stored messages are sent again.
         if database.is_stored(changes.stream, seq):
             return None
         raise Rejected(f"message {message.of} is not a stored reading", "unknown_reading")

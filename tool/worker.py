@@ -1,7 +1,7 @@
 """The RQ worker: one process per partition, which runs its jobs one by one.
 
-The positions in the database decide which messages are new, so Redis may lose jobs or deliver
-them twice. The buffer reads a lost job's messages again, because they are not acknowledged.
+The positions in the database determine which messages are new, so Redis may lose jobs or deliver
+them twice. The buffer reads the messages of a lost job again, because they are not acknowledged.
 """
 
 import logging
@@ -35,14 +35,14 @@ log = logging.getLogger("tool")
 
 # Seconds between maintenance runs of an idle worker.
 MAINTENANCE_EVERY = 5
-# Seconds between heartbeats. RQ sends five per job.
+# Minimum seconds between heartbeats. RQ alone would send five per job.
 HEARTBEAT_EVERY = 1.0
 
 
 class PartitionWorker(SimpleWorker):
     """A worker that does not fork, so that its database connection persists."""
 
-    # RQ's own pause between retries grows to a minute.
+    # RQ's default pause between retries grows to a minute.
     max_connection_wait_time = 2.0
 
     def __init__(
@@ -52,8 +52,8 @@ class PartitionWorker(SimpleWorker):
         handler: DataHandler,
         started: Callable[[], None],
     ) -> None:
-        # A worker waits for a job for `worker_ttl` minus 15 s. With a short one it notices a dead
-        # connection soon, and `rq info` soon drops a killed worker.
+        # A worker waits for a job for `worker_ttl` minus 15 s. With a short `worker_ttl` it soon
+        # notices a dead connection, and `rq info` soon drops a killed worker.
         super().__init__(
             [queue],
             connection=queue.connection,
@@ -74,8 +74,8 @@ class PartitionWorker(SimpleWorker):
         self._stopped_at = 0.0
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        # RQ's own version needs 27 round trips per job, most of them for dependents, results,
-        # repeats and rate limits, which the jobs here do not have. It still handles failures.
+        # RQ's method needs 27 round trips per job, most of them for dependents, results, repeats
+        # and rate limits, which the jobs here do not have. RQ still handles failures.
         if isinstance(job, KnownJob):  # always true, because of `job_class`
             job.functions = self._functions
         job.origin = queue.name
@@ -95,7 +95,7 @@ class PartitionWorker(SimpleWorker):
     def _begin(self, job: Job, queue: Queue, entry: str) -> None:
         """Moves the job from the intermediate queue to the registry of started jobs.
 
-        The entry in the registry does not expire, because an outage of the database may last long.
+        The entry in the registry does not expire, because an outage of the database may be long.
         """
         with self.connection.pipeline() as pipe:
             pipe.zadd(queue.started_job_registry.key, {entry: math.inf})
@@ -135,7 +135,7 @@ class PartitionWorker(SimpleWorker):
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        # RQ would mark the job as failed; without that, the next start runs it again.
+        # RQ would mark the job as failed. An unmarked job runs again after the next start.
         if time.monotonic() - self._stopped_at > 1:
             os._exit(1)
 
@@ -147,8 +147,8 @@ class PartitionWorker(SimpleWorker):
         self._started()
 
     def sleep(self, seconds: float) -> None:
-        """Pauses a job. If the worker is stopping, ends the process; the next start runs the job
-        again.
+        """Pauses a job. If the worker is stopping, ends the process; the job runs again after the
+        next start.
         """
         if self.stopping:
             with suppress(RedisError):
@@ -158,7 +158,7 @@ class PartitionWorker(SimpleWorker):
 
 
 def _report_failure(job: Job, kind: type[Exception], error: Exception, *_: object) -> None:
-    # Dead letters have their own log line.
+    # A batch with dead letters has its own log line.
     if not isinstance(error, DeadLetters):
         metrics.FAILED_JOBS.inc()
         log.error("job %s failed: %s: %s", job.id, kind.__name__, error)
@@ -171,9 +171,8 @@ def work(
     handler: DataHandler,
     started: Callable[[], None],
 ) -> None:
-    """Runs the partition's jobs until a signal stops it. Waits while Redis is unavailable.
-
-    started: called when it is ready for jobs.
+    """Runs the partition's jobs until a signal stops the worker. Waits while Redis is unavailable.
+    started: called when the worker is ready for jobs.
     """
     queue = Queue(queue_name(part), connection=redis, serializer=JSONSerializer, job_class=KnownJob)
     failures = 0

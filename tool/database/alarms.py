@@ -62,7 +62,8 @@ class Input(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A partition with messages in (done, stored] that the alarms do not include yet."""
+    """A partition whose alarms are computed up to message `done`, of messages stored up to
+    `stored`."""
 
     stream: str
     part: int
@@ -72,7 +73,8 @@ class Part(NamedTuple):
 
 @dataclass
 class AlarmChanges:
-    """The rows of one step of a model's alarms. moves: partitions with their new positions."""
+    """The rows that one step of a model's alarms writes. moves: partitions with their new
+    positions."""
 
     stream: str
     model: str
@@ -90,7 +92,8 @@ class AlarmTables:
         self._session = database.session
 
     def behind(self, model: str, version: str) -> list[Part]:
-        """The partitions with stored messages that the alarms do not include yet."""
+        """The partitions with stored messages for which this model's alarms are not computed
+        yet."""
         return [Part(*row) for row in self._read(BEHIND, (model, version))]
 
     def inputs(self, stream: str, after: int, last: int, model: str, version: str) -> list[Input]:
@@ -102,7 +105,7 @@ class AlarmTables:
     def states(
         self, stream: str, model: str, version: str, patients: Iterable[int]
     ) -> list[AlarmStateRow]:
-        """The states of the rule for these patients' stays."""
+        """The stored states of the alarm rule for all stays of these patients."""
         some = sorted(set(patients))
         marks = ", ".join("?" * len(some))
         where = f"WHERE pat_id IN ({marks}) AND model = ? AND version = ? AND stream = ?"
@@ -120,7 +123,7 @@ class AlarmTables:
             session.insert(cursor, "outbox", changes.outbox)
 
     def unsent(self, limit: int) -> list[AlarmRow]:
-        """Alarms that the webhook has not accepted yet, in order within a stay."""
+        """Alarms that the webhook has not accepted yet; those of a stay are in order."""
         return [AlarmRow(*row) for row in self._read(OUTBOX, (limit,))]
 
     def sent(self, alarm: AlarmRow) -> None:

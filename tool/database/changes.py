@@ -28,11 +28,10 @@ class VitalKey(NamedTuple):
 
 @dataclass
 class Changes:
-    """The rows of one batch.
-
-    part: None for a replayed message. complete: with these rows, `vitals` includes all readings of
-    the partition. A row in `withdrawn` removes its reading from `readings`. emptied: the rows of
-    `vitals` to delete, because their parameters have no readings left.
+    """The rows of one batch. part: None for a replayed message. complete: after these rows are
+    written, `vitals` includes all readings of the partition. withdrawn: the readings that these
+    rows name are deleted from `readings`. emptied: the rows of `vitals` to delete, because their
+    parameters have no readings left.
     """
 
     stream: str

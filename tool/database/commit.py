@@ -8,10 +8,9 @@ from tool.database.session import Session
 
 
 def write(session: Session, cursor: Any, changes: Changes) -> None:
-    """Writes the changes in the current transaction.
-
-    Raises Moved if the partition is no longer at the position that they were computed from, or a
-    replayed message is no longer in `rejected`; PermanentFailure for a reading that was withdrawn.
+    """Writes the changes in the current transaction. Raises Moved if the partition is no longer at
+    the position from which the changes were computed, or if a replayed message is no longer in
+    `rejected`. Raises PermanentFailure for a reading that was withdrawn.
     """
     if changes.part is None:
         _take_from_rejected(session, cursor, changes)
@@ -69,7 +68,7 @@ def _check_withdrawn(session: Session, cursor: Any, changes: Changes) -> None:
 
 
 def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
-    # The first statement, so that two workers of one partition wait for each other here.
+    # This statement is the first, so that of two workers of one partition the second waits here.
     session.execute(
         cursor,
         "UPDATE positions SET seq = ?, committed_at = ?,"

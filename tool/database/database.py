@@ -26,7 +26,7 @@ MODELS = f"SELECT {names(columns('models'))} FROM models"
 POSITIONS = f"SELECT {names(columns('positions'))} FROM positions"
 READINGS = f"SELECT {names(columns('readings'))} FROM readings"
 REJECTED = f"SELECT {names(columns('rejected'))} FROM rejected"
-# The second join finds the prediction that holds the features.
+# The second join finds the prediction whose row holds the features.
 PENDING = (
     f"SELECT {', '.join(f'p.{column}' for column in columns('predictions'))}, q.features"
     " FROM pending JOIN predictions p ON p.stream = pending.stream AND p.seq = pending.seq"
@@ -35,7 +35,7 @@ PENDING = (
     " AND q.model = COALESCE(p.features_model, p.model)"
     " AND q.version = COALESCE(p.features_version, p.version)"
 )
-# The tables that may contain a stored message, and the column with its number.
+# The tables that may contain a stored message, and the column with the message number.
 STORED = (
     ("readings", "seq"),
     ("withdrawn", "of_seq"),
@@ -59,7 +59,8 @@ class Behind(NamedTuple):
 
 
 class Database:
-    """The tables, through one long-lived session. Each method is one transaction."""
+    """Reads and writes the tables through one long-lived session. Each method is one
+    transaction."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -68,7 +69,7 @@ class Database:
         self.session.close()
 
     def create_tables(self) -> None:
-        """Creates or upgrades the tables. Raises PermanentFailure if it cannot."""
+        """Creates or upgrades the tables. Raises PermanentFailure if that is impossible."""
         prepare(self.session)
 
     def commit(self, changes: Changes) -> None:
@@ -144,12 +145,12 @@ class Database:
         return Behind({row.part: row.seq for row in found}, readings, withdrawals)
 
     def catch_up(self, stream: str, behind: Behind, vitals: Sequence[VitalRow]) -> None:
-        """Writes rows of `vitals` that are newer than those in the table, and moves `vitals_seq`.
-
-        Raises Moved if a reading was withdrawn since `behind`, because the rows may include it.
+        """Writes the rows of `vitals` that are newer than those in the table, and moves
+        `vitals_seq`. Raises Moved if a reading was withdrawn after `behind` was read, because the
+        rows may include it.
         """
         with self.session.transaction() as cursor:
-            # Waits for a running batch of these partitions, and blocks later ones.
+            # The update waits for a running batch of these partitions, and blocks later batches.
             for part, seq in sorted(behind.positions.items()):
                 self.session.execute(
                     cursor,
@@ -159,7 +160,7 @@ class Database:
                 )
             if self._withdrawals(cursor, stream) != behind.withdrawals:
                 raise Moved
-            # Another worker may have written its rows since `behind`.
+            # Another worker may have written rows since `behind` was read.
             self.session.replace(cursor, "vitals", vitals, newer="seq")
 
     def _withdrawals(self, cursor: Any, stream: str) -> int:
@@ -220,8 +221,8 @@ class Database:
             return bool(cursor.fetchall())
 
     def count(self, table: str, stream: str) -> int:
-        """The number of rows of the stream; for `predictions`, of readings with a champion's
-        prediction.
+        """The number of rows of the stream in the table. For `predictions`, the number of readings
+        for which the champion has predicted.
         """
         what, where = "*", ""
         if table == "predictions":

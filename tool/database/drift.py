@@ -22,7 +22,7 @@ ANSWERS = (
     "SELECT probability FROM predictions"
     " WHERE stream = ? AND model = ? AND version = ? AND probability IS NOT NULL AND seq IN ({})"
 )
-# Partitions whose alarms do not include all stored messages yet.
+# The earliest position of the partitions in which stored messages still lack their alarms.
 ALARMS_TO = (
     "SELECT MIN(COALESCE(a.seq, 0)) FROM positions p LEFT JOIN alarm_positions a"
     " ON a.stream = p.stream AND a.part = p.part AND a.model = ? AND a.version = ?"
@@ -51,7 +51,7 @@ CHUNK = 500
 
 
 class DriftTables:
-    """Reads through a separate read-only connection, which blocks no other."""
+    """Reads through a separate read-only connection, so that it blocks no other statement."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -72,11 +72,11 @@ class DriftTables:
         return [(seq, at) for seq, at in self._rows(POSITIONS, stream)]
 
     def before_last(self, stream: str) -> tuple[str, int]:
-        """The second to last day with rows, and the message after which later days begin."""
+        """The second to last day with figures, and the message after which later days begin."""
         return next(((day, seq) for day, seq in self._rows(LAST_DAYS, stream)[1:]), ("", 0))
 
     def readings(self, stream: str, after: int, to: int, limit: int) -> list[Any]:
-        """(seq, pat_id, date_admission, measured_at, parameter, value) in order."""
+        """(seq, pat_id, date_admission, measured_at, parameter, value), in order of seq."""
         return self._rows(READINGS, stream, after, to, limit)
 
     def rejected(self, stream: str, after: int, to: int) -> int:
@@ -84,7 +84,7 @@ class DriftTables:
         return int(self._rows(REJECTED, stream, after, to)[0][0])
 
     def answers(self, stream: str, model: str, version: str, seqs: Sequence[int]) -> list[float]:
-        """The known probabilities of these readings."""
+        """The probabilities that are known for these readings."""
         found: list[float] = []
         for start in range(0, len(seqs), CHUNK):
             some = seqs[start : start + CHUNK]
@@ -93,23 +93,23 @@ class DriftTables:
         return found
 
     def alarms_to(self, stream: str, model: str, version: str) -> int | None:
-        """The message up to which the alarms are computed; None if they include all stored
+        """The message up to which the alarms are computed; None if they are computed for all stored
         messages."""
         found = self._rows(ALARMS_TO, model, version, stream)[0][0]
         return None if found is None else int(found)
 
     def alarms(self, stream: str, model: str, version: str, after: int, to: int) -> int:
-        """How often the model's alarms rang at messages in (after, to]."""
+        """The number of alarms, including repeated ones, that messages in (after, to] caused."""
         return int(self._rows(ALARMS, stream, model, version, after, to)[0][0])
 
     def outcomes(self, stream: str, name: str, to: int, limit: int) -> list[tuple[int, str, float]]:
-        """(pat_id, date_admission, value) of the newest outcomes up to message `to`."""
+        """(pat_id, date_admission, value) of the newest `limit` outcomes up to message `to`."""
         return [tuple(row) for row in self._rows(OUTCOMES, stream, name, to, limit)]
 
     def answer_of(
         self, stream: str, model: str, version: str, pat_id: int, admitted: str, hours: float
     ) -> float | None:
-        """The stay's last probability in the first `hours` since its first reading."""
+        """The stay's last probability in the first `hours` after its first reading."""
         first = self._rows(FIRST, stream, pat_id, admitted)[0][0]
         if first is None:
             return None
@@ -118,7 +118,7 @@ class DriftTables:
         return next((float(p) for (p,) in rows), None)
 
     def write(self, rows: Sequence[DriftRow]) -> None:
-        """Stores a day's figures, idempotently."""
+        """Stores a day's figures; storing them again has no further effect."""
         with self._session.transaction() as cursor:
             self._session.replace(cursor, "drift", rows)
 

@@ -52,16 +52,15 @@ def upgrade(session: Session) -> None:
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """Holds a lock on changes of the tables; other programs wait for it.
-
-    On SQLite all steps are one transaction. MySQL commits each statement that changes tables.
+    """Holds a lock for changes of the tables; other programs wait for it. On SQLite all steps are
+    one transaction. MySQL commits after each statement that changes tables.
     """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
         yield
     else:
-        # The server releases the lock when the connection ends for any reason.
+        # The server releases the lock when the connection ends, for whatever reason.
         lock = "SELECT GET_LOCK(CONCAT('migrate ', LEFT(DATABASE(), 48)), %s)"
         if connection.exec_driver_sql(lock, (LOCK_SECONDS,)).scalar() != 1:
             raise Unavailable("another program has been upgrading the tables for an hour")

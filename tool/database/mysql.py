@@ -12,7 +12,7 @@ from tool.database.literals import statements
 from tool.database.session import Row, Session
 from wire.tables import TABLES
 
-# Errors about the rows. All others concern the server or its operator.
+# Errors that the rows cause. The server or its operator causes all other errors.
 ROWS = frozenset(
     {
         errorcode.ER_DUP_ENTRY,
@@ -62,7 +62,8 @@ class MySQLSession(Session):
         # VALUES(), because MariaDB does not support the row alias that MySQL prefers.
         new = {column: f"VALUES(`{column}`)" for column in values}
         if newer:
-            # MySQL evaluates assignments from left to right, so `newer` must be the last.
+            # MySQL evaluates assignments from left to right, so the assignment to `newer` must be
+            # the last.
             new[newer] = new.pop(newer)
             only = f"{new[newer]} > {table}.`{newer}`"
             new = {
@@ -72,8 +73,9 @@ class MySQLSession(Session):
         return f" ON DUPLICATE KEY UPDATE {sets}"
 
     def write(self, cursor: Any, insert: str, rows: Sequence[Row], upsert: str) -> None:
-        # Not `executemany`, which searches the statement's text and takes five times as long as the
-        # write itself. With JSON_TABLE the server takes 1.5 to 2 times as long.
+        # `executemany` is not used: it searches the statement's text, which takes five times as
+        # long as the write itself. JSON_TABLE is not used: with it the server takes 1.5 to 2 times
+        # as long.
         connection: Any = self._connection
         for values in statements(rows):
             connection.cmd_query(f"{insert} VALUES {values}{upsert}".encode())

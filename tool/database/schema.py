@@ -21,7 +21,7 @@ def prepare(session: Session) -> None:
             " start a newer ICU Stream"
         )
     if version != VERSIONS[-1]:
-        from tool.database.migrate import upgrade  # a slow import (0.3 s), needed once per upgrade
+        from tool.database.migrate import upgrade  # takes 0.3 s; only upgrades need it
 
         upgrade(session)
     with session.transaction() as cursor:
@@ -46,8 +46,8 @@ def _check(session: Session, cursor: Any) -> None:
         cursor.fetchall()
         if missing:
             raise PermanentFailure(
-                f"table {table} has no column {min(missing)}: it belongs to another program or"
-                " to a version before 1. Start with an empty database"
+                f"table {table} has no column {min(missing)}: the table belongs to another program"
+                " or to a version before 1. Start with an empty database"
             )
     if column := session.ambiguous_column(cursor):
         raise PermanentFailure(

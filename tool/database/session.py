@@ -34,7 +34,7 @@ class Session:
         # cursor.
         self._cursor: Any = None
 
-    # To be implemented by MySQL and SQLite.
+    # MySQL and SQLite implement the following members.
 
     def begin(self, cursor: Any) -> None:
         """Starts a transaction that writes."""
@@ -53,9 +53,8 @@ class Session:
         raise NotImplementedError
 
     def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
-        """Returns the clause that replaces `values` of an existing row.
-
-        With `newer`, only if the new value of that column is greater.
+        """Returns the clause that replaces the columns `values` of an existing row. With `newer`,
+        they are replaced only if the new value of that column is greater.
         """
         raise NotImplementedError
 
@@ -63,7 +62,7 @@ class Session:
         """Inserts the rows; `insert` is the statement up to VALUES."""
         raise NotImplementedError
 
-    # Common to both.
+    # MySQL and SQLite share the following methods.
 
     def connect(self, timeout: int | None = 12) -> Connection:
         """Opens a connection. timeout: seconds that a server may take to answer."""
@@ -91,7 +90,7 @@ class Session:
             yield self._cursor
             self._connection.commit()
         except BaseException as error:
-            # The state of the connection is unknown, and a new one is cheap.
+            # The state of the connection is unknown, and a new connection is cheap.
             self.close()
             if isinstance(error, self.errors):
                 raise self.translate(error) from error
@@ -113,7 +112,8 @@ class Session:
     def replace(
         self, cursor: Any, table: str, rows: Sequence[Struct], newer: str | None = None
     ) -> None:
-        """Inserts or replaces rows; with `newer`, replaces only older rows."""
+        """Inserts or replaces rows. With `newer`, replaces a row only if the new value of that
+        column is greater."""
         if rows:
             values = [column for column in columns(table) if column not in KEYS[table]]
             upsert = self.upsert(table, values, newer)

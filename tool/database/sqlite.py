@@ -9,7 +9,7 @@ from tool.database.session import Row, Session
 from wire.database import sqlite_path
 from wire.tables import KEYS
 
-# Errors about the rows. All other errors concern the file or its users.
+# Errors that the rows cause. The file or another program that uses it causes all other errors.
 ROWS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
 
 
@@ -21,7 +21,7 @@ class SQLiteSession(Session):
     duplicate_key = sqlite3.IntegrityError
 
     def begin(self, cursor: Any) -> None:
-        # A transaction that starts with a read cannot always be upgraded to write.
+        # A transaction that starts with a read cannot always be upgraded to a write transaction.
         cursor.execute("BEGIN IMMEDIATE")
 
     def translate(self, error: Exception) -> DatabaseError:

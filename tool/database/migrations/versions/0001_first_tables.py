@@ -1,8 +1,8 @@
 """The tables of version 1. An unversioned database already has them and is not changed.
 
 MySQL, MariaDB and SQLite all support these types, so that a test on one of them is valid for the
-others. `stream` names the input and is part of every key, so that two replays never mix. DATETIME
-and not TIMESTAMP, because de-identified data is in the years 2100-2200.
+others. `stream` names the input and is part of every key, so that two replays never mix. The type
+of times is DATETIME and not TIMESTAMP, because de-identified data is in the years 2100-2200.
 """
 
 from alembic import op
@@ -12,8 +12,8 @@ from tool.database.migrations.collation import binary
 revision = "0001"
 down_revision = None
 
-# Each accepted reading, once. The second key orders a stay by time. It is UNIQUE, because a plain
-# index has no common syntax inside CREATE TABLE.
+# Each accepted reading, once. The second key orders the readings of a stay by time. It is UNIQUE,
+# because a plain index has no common syntax inside CREATE TABLE.
 READINGS = """
 CREATE TABLE IF NOT EXISTS readings (
     stream         VARCHAR(32)  NOT NULL,
@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS readings (
     UNIQUE (pat_id, date_admission, stream, measured_at, seq)
 )"""
 
-# One row per stay; in the ICU while date_discharge is null. The second key finds the patients in
-# the ICU and the latest discharges without a scan.
+# One row per stay. The patient is in the ICU while date_discharge is null. The second key finds the
+# patients in the ICU and the latest discharges without a scan.
 STAYS = """
 CREATE TABLE IF NOT EXISTS stays (
     stream         VARCHAR(32)  NOT NULL,
@@ -42,9 +42,10 @@ CREATE TABLE IF NOT EXISTS stays (
 
 # Running statistics of one parameter of a stay, sufficient for every feature without a window.
 # While batches queue up, the tool writes them only every few seconds; `seq` is the last message
-# that a row includes. m2 is the sum of squared deviations from the mean (Welford 1962), mean_low
-# the part of the mean below its precision; hours_* and covariance are statistics of the time, in
-# hours since admission. MySQL reserves `last_value` and `first_value`: write them in backticks.
+# that a row includes. m2 is the sum of squared deviations from the mean (Welford 1962). mean_low is
+# the part of the mean that is lost in the precision of `mean`. hours_* and covariance are
+# statistics of the time, in hours since admission. MySQL reserves `last_value` and `first_value`:
+# write them in backticks.
 VITALS = """
 CREATE TABLE IF NOT EXISTS vitals (
     stream         VARCHAR(32)  NOT NULL,
@@ -69,7 +70,7 @@ CREATE TABLE IF NOT EXISTS vitals (
 )"""
 
 # One row per model and reading of a stay in the ICU. probability is null while the model has not
-# answered, or if it cannot; reason explains which.
+# answered, or if it cannot answer; reason names the cause.
 PREDICTIONS = """
 CREATE TABLE IF NOT EXISTS predictions (
     stream         VARCHAR(32)  NOT NULL,
@@ -119,8 +120,8 @@ CREATE TABLE IF NOT EXISTS positions (
     PRIMARY KEY (stream, part)
 )"""
 
-# The features of each model, as last declared by the model API. With them the tool computes the
-# right features while the model API is unavailable.
+# The features of each model, as last declared by the model API. While the model API is unavailable,
+# the tool reads from this table which features to compute.
 MODELS = """
 CREATE TABLE IF NOT EXISTS models (
     model          VARCHAR(64)  NOT NULL,

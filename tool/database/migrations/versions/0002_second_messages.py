@@ -1,7 +1,7 @@
 """Version 2: messages of version 2, and several versions of one model side by side.
 
-MySQL commits each statement that changes a table, so each is skipped if an interrupted run has
-already executed it.
+MySQL commits after each statement that changes a table, so a statement is skipped if an interrupted
+run has already executed it.
 """
 
 from alembic import op
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS outcomes (
     UNIQUE (pat_id, date_admission, stream, name, seq)
 )"""
 
-# Readings `of_seq`, which message `seq` removed from `readings`.
+# Withdrawn readings: message `seq` removed reading `of_seq` from `readings`.
 WITHDRAWN = """
 CREATE TABLE IF NOT EXISTS withdrawn (
     stream         VARCHAR(32)  NOT NULL,
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS withdrawn (
     UNIQUE (pat_id, date_admission, stream, of_seq)
 )"""
 
-# Alarms that a person has seen.
+# Acknowledgements of alarms by a person.
 ACKNOWLEDGEMENTS = """
 CREATE TABLE IF NOT EXISTS acknowledgements (
     stream          VARCHAR(32)  NOT NULL,
@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS acknowledgements (
     UNIQUE (pat_id, date_admission, stream, seq)
 )"""
 
-# SQLite cannot change a primary key, so there these tables replace the old ones.
+# SQLite cannot change a primary key, so on SQLite these tables replace the old ones.
 NEW_PREDICTIONS = """
 CREATE TABLE new_predictions (
     stream         VARCHAR(32)  NOT NULL,
@@ -114,7 +114,8 @@ def _change_sqlite() -> None:
 
 def _change_mysql() -> None:
     for table in OLD_TABLES:
-        # Only texts of the same collation can be compared, and the new tables have this one.
+        # Only texts of the same collation can be compared, and the new tables have the binary
+        # collation.
         if _compares_otherwise(table):
             op.execute(f"ALTER TABLE {table} CONVERT TO {binary()}")
     if not _rows("columns", "stays", "column_name = 'place'"):

@@ -9,7 +9,8 @@ revision = "0003"
 down_revision = "0002"
 
 # Append-only. kind is raise, again, acknowledge or clear; raised_seq is the message that raised the
-# alarm. The second key finds the alarms of a stay, the third those of the last hours.
+# alarm. The second key finds the alarms of a stay, the third key finds the alarms of the last
+# hours.
 ALARMS = """
 CREATE TABLE IF NOT EXISTS alarms (
     stream         VARCHAR(32)  NOT NULL,
@@ -29,8 +30,8 @@ CREATE TABLE IF NOT EXISTS alarms (
     UNIQUE (stream, model, version, happened_at, seq)
 )"""
 
-# The state of the rule for each stay, up to message `seq`. The second key finds the active alarms;
-# raised_seq is null without one.
+# The state of the alarm rule for each stay, up to message `seq`. The second key finds the active
+# alarms; raised_seq is null if no alarm is active.
 ALARM_STATE = """
 CREATE TABLE IF NOT EXISTS alarm_state (
     stream          VARCHAR(32)  NOT NULL,

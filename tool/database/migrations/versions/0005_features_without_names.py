@@ -17,8 +17,8 @@ down_revision = "0004"
 
 # Messages copied at a time.
 STEP = 2_000
-# features: a JSON array, in the order of the version's row in `models`; null where the prediction
-# of features_model and features_version for the same reading holds them.
+# features: a JSON array, in the order of the version's row in `models`. It is null if another
+# prediction for the same reading holds the features: that of features_model and features_version.
 PREDICTIONS = """
 CREATE TABLE new_predictions (
     stream           VARCHAR(32)  NOT NULL,
@@ -36,7 +36,7 @@ CREATE TABLE new_predictions (
     features_version VARCHAR(64)  NULL,
     PRIMARY KEY (stream, seq, model, version)
 )"""
-# One row per value. The inner join finds the prediction that holds the features.
+# One row per value. The inner join finds the prediction whose row holds the features.
 VIEW = """
 SELECT p.stream, p.seq, p.model, p.version, {name} AS feature, v.value
 FROM predictions p
@@ -83,7 +83,7 @@ def _swap() -> None:
         op.execute("ALTER TABLE predictions RENAME TO old_predictions")
         op.execute("ALTER TABLE new_predictions RENAME TO predictions")
     else:
-        # One atomic statement.
+        # One statement renames both tables, so the change is atomic.
         op.execute("RENAME TABLE predictions TO old_predictions, new_predictions TO predictions")
 
 
