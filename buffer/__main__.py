@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from contextlib import suppress
@@ -10,6 +11,7 @@ from buffer.follow import Buffer
 from buffer.settings import Settings
 from wire import keys, logs, metrics_server
 from wire.settings import SettingError, describe, read
+from wire.summary import Summary
 
 
 async def serve(settings: Settings) -> None:
@@ -43,7 +45,14 @@ def main() -> int:
             reason = f"BUFFER_METRICS_PORT={settings.metrics_port}: {error.strerror}"
             print(f"buffer: {reason}", file=sys.stderr)
             return 1
-    asyncio.run(serve(settings))
+    counts = {
+        "icu_buffer_messages_received_total": "messages received",
+        "icu_buffer_batch_messages_sum": "queued",
+    }
+    with Summary(
+        logging.getLogger("buffer"), counts, {"icu_buffer_waiting_messages": "waiting now"}
+    ):
+        asyncio.run(serve(settings))
     return 0
 
 

@@ -175,7 +175,7 @@ class Transfer:
 
 def _log(batch: Batch) -> None:
     batch_id = f"{batch.stream}-{batch.part}-{batch.last}"
-    log.info(
+    log.debug(
         "stream %s: queued %d messages up to %d for tool-%d",
         batch.stream,
         len(batch.messages),

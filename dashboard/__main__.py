@@ -10,6 +10,7 @@ from dashboard.app import create_app
 from dashboard.settings import Settings
 from wire import logs
 from wire.settings import SettingError, describe, read
+from wire.summary import Summary
 
 
 def main() -> int:
@@ -25,18 +26,22 @@ def main() -> int:
         print(f"dashboard: {error}", file=sys.stderr)
         return 1
     logs.set_up("dashboard", settings.log_level, settings.log_format)
+    log = logging.getLogger("dashboard")
+    current = {
+        "icu_dashboard_patients": "patients in the ICU",
+        "icu_dashboard_open_pages": "open pages",
+    }
     try:
-        web.run_app(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            access_log=None,
-            print=lambda _: logging.getLogger("dashboard").info(
-                "http://%s:%d/", settings.host, settings.port
-            ),
-            # The connections of open pages never end by themselves.
-            shutdown_timeout=1,
-        )
+        with Summary(log, {"icu_dashboard_round_seconds_count": "rounds"}, current):
+            web.run_app(
+                create_app(settings),
+                host=settings.host,
+                port=settings.port,
+                access_log=None,
+                print=lambda _: log.info("http://%s:%d/", settings.host, settings.port),
+                # The connections of open pages never end by themselves.
+                shutdown_timeout=1,
+            )
     except OSError as error:
         print(f"dashboard: DASHBOARD_PORT={settings.port}: {error.strerror}", file=sys.stderr)
         return 1

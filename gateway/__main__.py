@@ -15,6 +15,7 @@ from gateway.app import create_app
 from gateway.codes import CodesError
 from gateway.settings import Settings
 from wire import logs, settings
+from wire.summary import Summary
 from wire.tokens import TokenKeyError
 
 log = logging.getLogger("gateway")
@@ -51,7 +52,8 @@ def main() -> int:
     try:
         chosen = settings.read(Settings)
         logs.set_up("gateway", chosen.log_level, chosen.log_format)
-        uvloop.run(serve(chosen))
+        with Summary(log, {"icu_gateway_group_messages_sum": "messages received"}):
+            uvloop.run(serve(chosen))
     except (settings.SettingError, CodesError, TokenKeyError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1

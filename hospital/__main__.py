@@ -2,12 +2,14 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 
 from hospital.serve import CannotServe, serve
 from hospital.settings import Settings
 from wire import logs
 from wire.settings import SettingError, describe, read
+from wire.summary import Summary
 
 
 def main() -> int:
@@ -21,7 +23,9 @@ def main() -> int:
     try:
         settings = read(Settings)
         logs.set_up("hospital", settings.log_level, settings.log_format)
-        asyncio.run(serve(settings))
+        counts = {"icu_hospital_messages_sent_total": "messages sent"}
+        with Summary(logging.getLogger("hospital"), counts):
+            asyncio.run(serve(settings))
     except (SettingError, CannotServe) as error:
         print(f"hospital: {error}", file=sys.stderr)
         return 1

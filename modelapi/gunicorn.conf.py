@@ -1,10 +1,13 @@
 """The settings of gunicorn."""
 
+import fcntl
+import logging
 import os
 import shutil
 import socket
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,18 @@ if "prometheus_client" not in sys.modules:
     for file in Path(metrics).glob("*.db"):
         file.unlink()
 
-from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
+from prometheus_client import CollectorRegistry  # noqa: E402
+from prometheus_client.multiprocess import (  # noqa: E402
+    MultiProcessCollector,
+    mark_process_dead,
+)
 
 from modelapi.metrics import WORKERS_ENDED  # noqa: E402
 from modelapi.settings import Settings  # noqa: E402
 from modelapi.statistics import shared  # noqa: E402
 from wire.logs import formatter  # noqa: E402
 from wire.settings import read  # noqa: E402
+from wire.summary import Summary  # noqa: E402
 from wire.tokens import read_key  # noqa: E402
 
 try:
@@ -75,6 +83,33 @@ def child_exit(_: object, worker: Any) -> None:
     """Runs in the master when a worker has ended: keeps its counters and drops its live gauges."""
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
     WORKERS_ENDED.inc()
+
+
+ending = threading.Event()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Runs in each worker when it has started: one of them logs the summary of all."""
+    worker.summary = threading.Thread(target=log_summary, name="summary", daemon=True)
+    worker.summary.start()
+
+
+def worker_exit(_: object, worker: Any) -> None:
+    """Runs in each worker before it ends; one that failed to start has no summary."""
+    ending.set()
+    if hasattr(worker, "summary"):
+        worker.summary.join(1)
+
+
+def log_summary() -> None:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, metrics)  # type: ignore[no-untyped-call]
+    counts = {"icu_modelapi_rows_total": "rows predicted"}
+    with (Path(metrics) / "summary.lock").open("w") as lock:
+        # The next worker continues when the holder ends.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with Summary(logging.getLogger("modelapi"), counts, registry=registry):
+            ending.wait()
 
 
 def on_exit(_: object) -> None:

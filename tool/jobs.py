@@ -189,7 +189,7 @@ class Jobs:
 
 def _report(key: str, batch: Batch, result: Result, seconds: float) -> None:
     metrics.stored(batch.part, batch.messages[-1].data, result, seconds)
-    log.info(
+    log.debug(
         "stream %s part %d to %d: %d stored, %d predicted, %d waiting, %d rejected in %.0f ms",
         batch.stream,
         batch.part,

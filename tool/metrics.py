@@ -5,13 +5,14 @@ the supervisor sums them for a scrape. The files are named after the process, no
 id, so that a restarted process continues the counts.
 """
 
+import logging
 import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from prometheus_client import (
@@ -29,6 +30,7 @@ from wire import metrics_server
 from wire.database import is_sqlite, sqlite_path
 from wire.messages import CODES, stream_clock
 from wire.settings import SettingError
+from wire.summary import Summary
 
 # Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -151,6 +153,15 @@ def stored(partition: int, newest: bytes, result: Result, seconds: float) -> Non
     BATCH_SECONDS.observe(seconds)
 
 
+COUNTS = {
+    "icu_tool_messages_total": "messages stored",
+    "icu_tool_readings_total": "readings",
+    "icu_tool_rejected_total": "rejected",
+    "icu_tool_predictions_total": "predictions",
+    "icu_tool_alarms_total": "alarm events",
+}
+
+
 class Supervised:
     """The metrics of the supervisor."""
 
@@ -177,27 +188,27 @@ class Supervised:
 def serving(
     host: str, port: int, names: Collection[str], database_url: str
 ) -> Iterator[Supervised]:
-    """Serves the metrics of this process and its children, unless the port is 0.
+    """Collects the metrics of this process and its children, logs their summary, and serves them
+    unless the port is 0.
 
     names: allowed host names. Raises SettingError when the port is taken.
     """
     registry = CollectorRegistry()
     supervised = Supervised(registry, database_url)
-    if not port:
-        yield supervised
-        return
     # The folder is new, so that it has no counts of earlier runs.
-    with tempfile.TemporaryDirectory(prefix="icu-tool-metrics-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="icu-tool-metrics-"))
         os.environ[FOLDER] = folder
+        stack.callback(os.environ.pop, FOLDER)
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-        try:
-            server, thread = metrics_server.serve(host, port, names, registry)
-        except OSError as error:
-            raise SettingError(f"TOOL_METRICS_PORT={port}: {error.strerror}") from None
-        try:
-            yield supervised
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-            del os.environ[FOLDER]
+        if port:
+            try:
+                server, thread = metrics_server.serve(host, port, names, registry)
+            except OSError as error:
+                raise SettingError(f"TOOL_METRICS_PORT={port}: {error.strerror}") from None
+            stack.callback(thread.join)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+        current = {"icu_tool_pending_predictions": "predictions pending now"}
+        stack.enter_context(Summary(logging.getLogger("tool"), COUNTS, current, registry))
+        yield supervised

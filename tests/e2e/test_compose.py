@@ -231,13 +231,23 @@ def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: 
     check_rows(replayed)
 
 
-def test_logs_have_a_line_for_each_batch(replayed: Stack) -> None:
-    said = replayed.compose("logs", "--no-color", "buffer", "tool")
-    queued = re.findall(r"buffer-1 .* queued \d+ messages up to (\d+) for tool-(\d)", said)
-    stored = re.findall(r"tool-1 .* part (\d) to (\d+): \d+ stored, \d+ predicted", said)
-    assert queued
-    assert {(part, last) for last, part in queued} <= set(stored)
-    assert "Traceback" not in said
+@pytest.mark.parametrize(
+    ("service", "counted"),
+    [
+        ("hospital", "messages sent"),
+        ("buffer", "messages received"),
+        ("tool", "messages stored"),
+        ("modelapi", "rows predicted"),
+        ("dashboard", "rounds"),
+    ],
+)
+def test_each_service_logs_a_summary(replayed: Stack, service: str, counted: str) -> None:
+    def logged() -> bool:
+        said = replayed.compose("logs", "--no-color", service)
+        assert "Traceback" not in said
+        return bool(re.search(rf"\b\d+ s: [\d,]+ {counted}\b", said))
+
+    wait_until(logged, f"{service} to log its summary")
 
 
 def test_a_prediction_through_the_published_port(stack: Stack) -> None:

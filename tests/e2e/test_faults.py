@@ -158,7 +158,7 @@ def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) ->
             pipeline.wait(lambda: "standing by" in pipeline.log("buffer-2"))
             # The first buffer is stopped longer than its lease lasts, and loses it.
             pipeline.send("buffer", signal.SIGSTOP)
-            pipeline.wait(lambda: "queued" in pipeline.log("buffer-2"))
+            pipeline.wait(lambda: "reading after message" in pipeline.log("buffer-2"))
             before = pipeline.committed()
             pipeline.wait(lambda: pipeline.committed() > before + 100)
             pipeline.send("buffer", signal.SIGCONT)

@@ -23,7 +23,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pipeline(ward: Path, tmp_path: Path) -> Pipeline:
     """A pipeline with four partitions."""
-    return Pipeline(tmp_path, ward, PARTITIONS="4", REPLAY_RATE="40")
+    return Pipeline(tmp_path, ward, PARTITIONS="4", REPLAY_RATE="40", LOG_LEVEL="DEBUG")
 
 
 def holders(pipeline: Pipeline) -> list[bytes | None]:

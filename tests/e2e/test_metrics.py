@@ -154,7 +154,7 @@ class Told:
             self.metrics["dashboard"] = metrics(pipeline, "dashboard")
         finally:
             pipeline.stop("dashboard")
-        self.logs = {name: pipeline.log(name) for name in SERVICES}
+        self.logs: dict[str, str] = {}
 
     def ask(self, pipeline: Pipeline) -> str:
         self.status = status(pipeline).stdout
@@ -175,7 +175,9 @@ def told(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
             return "icu_modelapi_champion_info{" in told["modelapi"]
 
         pipeline.wait(champion_is_told)
-        return Told(pipeline, told)
+        found = Told(pipeline, told)
+    found.logs = {name: pipeline.log(name) for name in SERVICES}
+    return found
 
 
 def test_metric_names_follow_the_conventions(told: Told) -> None:
@@ -268,7 +270,30 @@ def test_one_id_follows_a_message_from_hospital_to_its_prediction(told: Told) ->
     assert all(of_message.values()), of_message
     batch = of_message["buffer"][0]["batch_id"]
     stored = [line for line in lines["tool"] if line.get("batch_id") == batch]
-    assert [line["level"] for line in stored] == ["INFO"]
+    assert [line["level"] for line in stored] == ["DEBUG"]
+
+
+@pytest.mark.parametrize(
+    ("service", "counted"),
+    [
+        ("hospital", "messages sent"),
+        ("buffer", "messages received"),
+        ("tool", "messages stored"),
+    ],
+)
+def test_the_summaries_of_a_service_count_each_message_once(
+    told: Told, service: str, counted: str
+) -> None:
+    lines = [line for line in objects(told.logs[service]) if line["level"] == "INFO"]
+    counts = [re.search(rf"([\d,]+) {counted}", line["message"]) for line in lines]
+    assert sum(int(found[1].replace(",", "")) for found in counts if found) == told.messages
+
+
+def test_the_model_api_logs_one_summary_for_all_workers(told: Told) -> None:
+    lines = objects(told.logs["modelapi"])
+    counts = [re.search(r"([\d,]+) rows predicted", line["message"]) for line in lines]
+    rows = sum(int(found[1].replace(",", "")) for found in counts if found)
+    assert 0 < rows <= total(told.metrics["modelapi"], "icu_modelapi_rows_total")
 
 
 def test_no_patient_is_in_the_logs_above_debug(told: Told, ward: Path) -> None:
