@@ -1,4 +1,4 @@
-"""The commands: python -m modelapi list | check | promote | rollback | shadow | alarm | … |
+"""The commands: python -m modelapi list | check | seal | promote | rollback | shadow | alarm | … |
 token."""
 
 import argparse
@@ -18,6 +18,7 @@ from modelapi.artifact import ArtifactError, Ref
 from modelapi.champion import State, StateError
 from modelapi.registry import alarm_of
 from modelapi.repository import Model, Repository
+from modelapi.seal import seal
 from modelapi.settings import Settings
 from modelapi.state_table import open_states
 from modelapi.states import States
@@ -47,6 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("rollback", help="restore the models from before the last promotion")
     check = commands.add_parser("check", help="check whether artifacts would be served")
     check.add_argument("folder", type=Path, nargs="+", metavar="models/NAME/VERSION")
+    sealed = commands.add_parser(
+        "seal",
+        help="complete a version that was written by hand",
+        description="Fills in the digests, the golden rows, and the members of manifest.json that"
+        " follow from the folder, its files and the names of the features. Opens the model's file.",
+    )
+    sealed.add_argument("folder", type=Path, metavar="models/NAME/VERSION")
     for command, text in (
         ("promote", "make a version the champion; the previous one becomes a shadow"),
         ("shadow", "run a version as a shadow of the champion"),
@@ -111,6 +119,9 @@ def _run(asked: argparse.Namespace) -> None:
     elif asked.command == "check":
         for folder in asked.folder:
             _check(folder)
+    elif asked.command == "seal":
+        model = seal(asked.folder.resolve())
+        print(f"{model.ref}: sealed; {len(model.names)} features")
     else:
         _change(asked, read(Settings))
 

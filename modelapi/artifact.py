@@ -173,7 +173,7 @@ def write_artifact(root: Path, manifest: Mapping[str, Any], files: Mapping[str, 
     digests = {name: sha256(content) for name, content in sorted(files.items())}
     checked = msgspec.convert({**manifest, "files": digests}, Manifest)
     folder = root / checked.model / checked.version
-    contents = {**files, "manifest.json": _pretty(checked)}
+    contents = {**files, "manifest.json": pretty(checked)}
     if folder.exists():
         if {path.name: path.read_bytes() for path in folder.iterdir()} == contents:
             return folder
@@ -200,5 +200,6 @@ def _decode(content: bytes, shape: type[Shape], path: Path) -> Shape:
         raise ArtifactError(f"{path}: {error}") from None
 
 
-def _pretty(document: object) -> bytes:
+def pretty(document: object) -> bytes:
+    """A document as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"

@@ -1,6 +1,7 @@
 """Feature declarations in a manifest."""
 
 import wire.features
+from wire.vitals import vital
 
 
 class Feature(wire.features.Feature, frozen=True, forbid_unknown_fields=True):
@@ -18,3 +19,15 @@ class Feature(wire.features.Feature, frozen=True, forbid_unknown_fields=True):
         super().__post_init__()
         if self.fill is not None and self.required:
             raise ValueError(f"feature {self.name!r}: a required feature has no fill")
+
+
+def unit_of(feature: wire.features.Feature) -> str | None:
+    """The unit of a feature's value; None if it has none or it is unknown."""
+    if feature.parameter is None:
+        return "years"
+    if feature.aggregation == "age":
+        return "h"
+    unit = vital(feature.parameter).unit
+    if feature.aggregation == "count" or not unit:
+        return None
+    return f"{unit} per hour" if feature.aggregation == "trend" else unit

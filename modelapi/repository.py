@@ -87,7 +87,7 @@ class Repository:
         """Verifies and loads an artifact. Raises ArtifactError with a one-line reason."""
         folder = self.folder(ref)
         artifact = read_artifact(folder)
-        model = Model(artifact, _predictor(artifact, folder))
+        model = Model(artifact, predictor_of(artifact, folder))
         _replay_golden(model, artifact, folder)
         return model
 
@@ -100,7 +100,8 @@ def _natural(version: str) -> list[tuple[bool, int, str]]:
     ]
 
 
-def _predictor(artifact: Artifact, folder: Path) -> Predictor:
+def predictor_of(artifact: Artifact, folder: Path) -> Predictor:
+    """Loads the model's file. Raises ArtifactError."""
     manifest, files = artifact.manifest, artifact.files
     features = manifest.features
     try:

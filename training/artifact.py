@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from modelapi.artifact import Ref, write_artifact
+from modelapi.features import unit_of
 from modelapi.repository import Repository
 from modelapi.rounding import significant
 from modelapi.sklearn_model import libraries
@@ -20,8 +21,6 @@ from training.reference import reference
 from training.removal import channels
 from training.train import Result
 from wire.drift import Reference
-from wire.features import Feature
-from wire.vitals import vital
 
 GOLDEN_ROWS = 12
 
@@ -103,21 +102,10 @@ def _declaration(result: Result, number: int) -> dict[str, Any]:
         "window_hours": feature.window_hours,
         "fill": feature.fill,
         "required": feature.name in result.config.features.required,
-        "unit": _unit(feature),
+        "unit": unit_of(feature),
         "range": [float(known.min()), float(known.max())],
         "reference": float(np.median(known)),
     }
-
-
-def _unit(feature: Feature) -> str | None:
-    if feature.parameter is None:
-        return "years"
-    if feature.aggregation == "age":
-        return "h"
-    unit = vital(feature.parameter).unit
-    if feature.aggregation == "count" or not unit:
-        return None
-    return f"{unit} per hour" if feature.aggregation == "trend" else unit
 
 
 def _metrics(result: Result) -> dict[str, dict[str, Mapping[str, float]]]:

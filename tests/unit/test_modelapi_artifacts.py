@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from modelapi import default_model, rule_models
+from modelapi.__main__ import main
 from modelapi.artifact import ArtifactError, Manifest, Ref, write_artifact
 from modelapi.compiled import Compiled
 from modelapi.features import Feature
@@ -316,3 +317,75 @@ def test_feature_names_are_parsed_from_the_right(name: str, meaning: tuple[Any, 
 def test_other_names_are_rejected(name: str) -> None:
     with pytest.raises(ValueError, match=f"feature '{name}': "):
         Feature(name)
+
+
+def handwritten(models: Path, features: list[Any], **members: Any) -> Path:
+    """A linear model of three features, with only what nobody else can know."""
+    folder = models / "mine" / "1"
+    folder.mkdir(parents=True)
+    terms = [
+        {"feature": name, "coefficient": weight, "missing": 0.5}
+        for name, weight in (("age", 0.02), ("heart_rate__mean__6h", 0.01), ("spo2__trend", -1))
+    ]
+    (folder / "linear.json").write_text(json.dumps({"intercept": -3, "terms": terms}))
+    (folder / "manifest.json").write_text(json.dumps({"features": features, **members}))
+    return folder
+
+
+def test_seal_completes_a_model_so_that_it_is_served(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = [{"name": "age", "required": True}, "heart_rate__mean__6h", "spo2__trend"]
+    folder = handwritten(models, features, title="Mine")
+    assert main(["seal", str(folder)]) == 0
+    model = load(models, "mine")
+    units = [(f.parameter, f.window_hours, f.unit) for f in model.manifest.features]
+    assert units == [(None, None, "years"), ("heart_rate", 6, "/min"), ("spo2", None, "% per hour")]
+    for name, digest in model.manifest.files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    golden = json.loads((folder / "golden.json").read_text())
+    for row in golden:
+        age, rate, trend = (row["features"][name] for name in model.names)
+        x = -3 + 0.02 * age + (0.5 if rate is None else 0.01 * rate)
+        x += 0.5 if trend is None else -trend
+        assert row["outputs"]["probability"] == pytest.approx(1 / (1 + np.exp(-x)), rel=1e-12)
+    assert [name for name, value in golden[-1]["features"].items() if value is None] == [
+        "heart_rate__mean__6h",
+        "spo2__trend",
+    ]
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert main(["seal", str(folder)]) == 1
+    assert "is sealed" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_seal_names_each_invalid_feature_and_changes_nothing(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = ["age", "heart_rate_mean", {"name": "spo2__trend", "window_hours": 6}]
+    folder = handwritten(models, features)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert main(["seal", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert "'heart_rate_mean'" in said
+    assert "'spo2__trend'" in said
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"features": {"pulse": 1}}, "no feature pulse"),
+        ({"features": {"age": 50}, "outputs": {"probability": 0.9}}, "row 1: probability is"),
+    ],
+)
+def test_seal_checks_golden_rows_that_have_outputs(
+    models: Path, row: Any, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = handwritten(models, ["age", "heart_rate__mean__6h", "spo2__trend"])
+    (folder / "golden.json").write_text(json.dumps([row]))
+    assert main(["seal", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert reason in said
+    assert ".seal-" not in said
+    assert "files" not in json.loads((folder / "manifest.json").read_text())
