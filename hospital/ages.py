@@ -15,21 +15,21 @@ log = logging.getLogger(__name__)
 
 AGE_COLUMNS = ("pat_id", "age")
 OPTIONAL_COLUMNS = ("date_admission",)
-# De-identified exports hide ages above 89: eICU writes "> 89", MIMIC-III moves the birth to 300
-# years before the first admission. "The median age for the patients whose date of birth was
-# shifted is 91.4" (https://mimic.mit.edu/docs/iii/tables/patients/).
+# De-identified exports hide ages above 89: eICU writes "> 89", and MIMIC-III sets the date of birth
+# 300 years before the first admission. In MIMIC-III, the median age of these patients is 91.4
+# (https://mimic.mit.edu/docs/iii/tables/patients/).
 TOP_CODED_AGE = 91.4
 OLDEST = 125.0
 TOP_CODED = re.compile(r"(?:>|>=|≥)\s*(?:89|90)|(?:89|90)\s*\+", re.ASCII)
-# Ages of one patient that differ by more contradict each other.
+# Ages of one patient that differ by more than this contradict each other.
 MOST_YEARS = 30.0
-ROUNDING = 1.5  # tolerance in years when two ages are compared with the time between the stays
+ROUNDING = 1.5  # tolerance in years when an age difference is compared with the time between stays
 
-Key = tuple[int, int]  # the patient's number, and the day of admission
+Key = tuple[int, int]  # number of the patient, day of admission
 
 
 def age(text: str) -> float:
-    """Age in years; infinity for an age that the file gives only as above 89 (top-coded)."""
+    """Parses an age in years; returns infinity if the file says only that it is above 89."""
     if TOP_CODED.fullmatch(text.strip()):
         return math.inf
     years = Numbers().parse(text)
@@ -41,7 +41,7 @@ def age(text: str) -> float:
 
 
 class _Row(NamedTuple):
-    """An accepted row; `day` is the admission that it names, or OPEN."""
+    """An accepted row. day: the day of admission in the row, or OPEN if it has none."""
 
     line: int
     years: float
@@ -55,7 +55,7 @@ def read_ages(
     date_format: str | None,
     rejected: Rejected,
 ) -> tuple[dict[Key, float], int]:
-    """The ages of the stays in `keys`, and the number of redundant rows."""
+    """Returns the ages of the stays in `keys`, and the number of redundant rows."""
     days: dict[int, list[int]] = {}
     for pat_id, day in sorted(keys):
         days.setdefault(pat_id, []).append(day)
@@ -110,12 +110,12 @@ def _read(
 
 
 def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
-    """The age in each stay, by its day of admission; empty if the rows contradict each other.
+    """One patient's age in each stay, by day of admission; empty if the rows contradict each other.
 
-    An age belongs to the stay that its row names; a stay that no row names has the age of the last
-    named stay before it, or else of the first. If no row names a stay, and there are as many ages
-    as stays that agree with the dates, they are assigned in ascending order. Otherwise all stays
-    have the lowest age.
+    If rows name a day of admission, their age applies to that stay. A stay that no row names has
+    the age of the last named stay before it or, if there is none, of the first named stay. If no
+    row names a stay, there are as many ages as stays, and the ages increase as the dates do, the
+    ages are assigned in ascending order. Otherwise all stays have the lowest age.
     """
     ages = sorted(row.years for row in rows)
     if ages[-1] - ages[0] > MOST_YEARS:
@@ -133,7 +133,7 @@ def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
 
 
 def _agree(ages: list[float], stays: list[int]) -> bool:
-    """Whether the ages increase by the time between the stays; ages above 89 always agree."""
+    """Whether the ages increase by the time between the stays. Ages above 89 always agree."""
     return all(
         years >= TOP_CODED_AGE or abs((years - ages[0]) - (day - stays[0]) / 365.25) <= ROUNDING
         for years, day in zip(ages, stays, strict=True)

@@ -1,8 +1,8 @@
 """Writes all_data.csv: one line per message, in the order of the stream.
 
-The columns `minute` and `second` exist only if a message has them, and `identifier` and `place`
-only if there are admissions. So an input without them gives the same file, and thus the same name
-of the stream, as before these columns existed.
+The columns `minute` and `second` exist only if a message has minutes or seconds, and `identifier`
+and `place` only if there are admissions. So for an input without them, the file, and with it the
+name of the stream, is the same as before these columns existed.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from hospital.csv_file import Array
 from hospital.readings import Readings
 from hospital.stays import Stays, day_text
 
-EVERY = 4096  # messages per entry of the index
+EVERY = 4096  # messages between two entries of the index
 
 
 class Messages:
-    """The messages of the stream as arrays; `order` sorts them.
+    """The messages of the stream as arrays. `order` has their indices in the order of the stream.
 
-    A message is a row of `head` (type and stay), `slot` (moment), `name` and `value`. Admissions
-    sort before other messages of the same moment, and a discharge without a time at the end of its
-    day.
+    Each message has an entry in `head` (type and stay), `slot` (moment), `name` and `value`.
+    Admissions come before other messages of the same moment, and a discharge without a time comes
+    at the end of its day.
     """
 
     def __init__(self, stays: Stays, readings: Readings) -> None:
@@ -97,10 +97,10 @@ class Messages:
 
 
 def write(file: BinaryIO, messages: Messages) -> dict[str, Any]:
-    """Writes the stream; returns its digest, counts and index for all_data.json.
+    """Writes the stream; returns the digest, the counts and the index of all_data.json.
 
-    The index has an entry per EVERY messages: (byte position, number of messages before it, the
-    same without discharges).
+    The index has one entry per EVERY messages: the position in bytes, the number of messages before
+    it, and the number of messages before it that are not discharges.
     """
     order = messages.order
     last_kept = messages.admissions + messages.readings
@@ -152,7 +152,7 @@ def _heads(kind: str, stays: Stays, with_admissions: bool) -> Iterator[str]:
 
 
 def _clocks(with_minutes: bool) -> Iterator[str]:
-    """Yields the columns of the time of day for each second, and for END."""
+    """Yields the text of the columns with the time of day, for each second of a day and for END."""
     for second in range(END):
         hour, rest = divmod(second, 3600)
         yield f"{hour};{rest // 60};{rest % 60};" if with_minutes else f"{hour};"

@@ -2,8 +2,8 @@
 
 
 class RejectedCell(ValueError):
-    """A cell is rejected; the message is the reason, without the value."""
+    """The cell is rejected. The text is the reason, without the value."""
 
 
 class AnotherOrder(RejectedCell):
-    """A date shows that its file has the month first, but DATE_FORMAT is unset."""
+    """The date shows that the file has the month first, but DATE_FORMAT is unset."""

@@ -13,10 +13,10 @@ from wire.settings import SettingError
 Parse = Callable[[str], float]
 
 LONGEST_NAME = 64  # characters of a parameter's name, an identifier or a place
-LARGEST_NUMBER = 2**63 - 1  # the highest number of a patient that the tables can hold
-OPEN = 10_000_000  # a day of discharge that means: still in the ICU
-# Years outside these stand for "no date": 2999 and 9999 mean "not yet"; 1900, 1753 and 0001 are the
-# empty dates of Excel, SQL Server and .NET.
+LARGEST_NUMBER = 2**63 - 1  # the highest patient number that the tables can hold
+OPEN = 10_000_000  # the day of discharge of a patient who is still in the ICU
+# A year before FIRST_YEAR, or from NEVER on, means "no date": 2999 and 9999 stand for "not yet";
+# 1900, 1753 and 0001 are the empty dates of Excel, SQL Server and .NET.
 FIRST_YEAR, NEVER = 1901, 2900
 
 MISSING = frozenset(
@@ -38,7 +38,7 @@ def missing(text: str) -> bool:
 
 
 def name(text: str) -> str:
-    """A name that the stream can hold. Raises RejectedCell."""
+    """Parses a name that the stream can hold. Raises RejectedCell."""
     found = text.strip()
     if not found:
         raise RejectedCell("missing")
@@ -50,7 +50,7 @@ def name(text: str) -> str:
 
 
 def identifier(text: str) -> str:
-    """The text that identifies a patient; 42231.0, as pandas writes numbers, is 42231."""
+    """Parses a patient's identifier. 42231.0, as pandas writes numbers with gaps, becomes 42231."""
     if missing(text):
         raise RejectedCell("missing")
     match = WHOLE.fullmatch(text.strip())
@@ -58,7 +58,7 @@ def identifier(text: str) -> str:
 
 
 def is_number(identifier: str) -> bool:
-    """Whether an identifier is a number that the tables can hold, without leading zeros.
+    """Whether an identifier is a number without leading zeros that the tables can hold.
 
     >>> [is_number(text) for text in ("42231", "007", "P-17", "9223372036854775808")]
     [True, False, False, False]
@@ -73,7 +73,7 @@ def is_number(identifier: str) -> bool:
 
 
 def patient(text: str) -> int:
-    """A patient's number: 42231, or 42231.0 as pandas writes a column with gaps; 007 is 7."""
+    """Parses a patient's number: 42231 and 42231.0 are 42231, and 007 is 7."""
     digits = identifier(text).lstrip("0") or "0"
     if not is_number(digits):
         raise RejectedCell("not a whole number")
@@ -81,10 +81,10 @@ def patient(text: str) -> int:
 
 
 class Numbers:
-    """Parses the numbers of one column. `37,6` has a decimal comma, but `1,234` may be a thousand.
+    """Parses the numbers of one column. `37,6` is a decimal, but `1,234` may mean 1234 or 1.234.
 
-    An ambiguous value is a decimal only if other values of the column show which mark it uses: call
-    `learn` with all texts first. Without such values the decimal mark is a point.
+    An ambiguous value is read as a decimal only if other values of the column show its decimal
+    mark: call `learn` with all texts first. Without such values the decimal mark is a point.
     """
 
     def __init__(self) -> None:
@@ -117,14 +117,14 @@ class Dates:
     """Parses the dates of one file, as days since 0001-01-01.
 
     Dates with the year first (2019-02-01) are always accepted. For dates with the year last, day
-    first is the documented format. Unless DATE_FORMAT is set,
+    first is the default. If DATE_FORMAT is unset,
 
     - a date that exists only with the month first (02/15/2019) is an error, because other dates of
       such a file would be misread silently;
-    - a file in which no date shows the order (all days up to 12) is read day first, and
-      `assumed` is a date of it, for a warning.
+    - a file in which no date shows the order (no day is above 12) is read day first, and `assumed`
+      returns one of its dates, for a warning.
 
-    With DATE_FORMAT, each date that does not fit is rejected.
+    If DATE_FORMAT is set, dates in another order are rejected.
     """
 
     def __init__(self, date_format: str | None) -> None:
@@ -135,15 +135,15 @@ class Dates:
 
     @property
     def assumed(self) -> str:
-        """A date whose order was assumed, because no date of the file shows it; else empty."""
+        """A date of the file if its order was assumed because no date shows it; otherwise empty."""
         return "" if self._shown else self._ambiguous
 
     def parse(self, text: str) -> int:
-        """The day of a date; a time of day after it is ignored."""
+        """Parses a date as a day. A time of day after the date is ignored."""
         return self.parse_moment(text) // SLOTS
 
     def parse_moment(self, text: str) -> int:
-        """The moment, day * SLOTS + second; without a time of day the second is END."""
+        """Parses a moment, day * SLOTS + second. Without a time of day, the second is END."""
         day_text, clock = _parts(text)
         if not day_text or missing(text):
             raise RejectedCell("missing")
@@ -156,9 +156,9 @@ class Dates:
         return day * SLOTS + second
 
     def parse_discharge(self, text: str) -> int:
-        """A moment, or OPEN * SLOTS for a stay that has not ended: empty, NULL or 31/12/9999.
+        """Parses a moment; returns OPEN * SLOTS for an open stay: empty, NULL or 31/12/9999.
 
-        Midnight means no time, because databases write dates as 2019-02-20 00:00:00.
+        A time of 00:00:00 counts as no time, because databases write it after every date.
         """
         if missing(text):
             return OPEN * SLOTS
@@ -203,7 +203,7 @@ class Dates:
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """The date and the time of day of a cell.
+    """Splits a cell into the date and the time of day.
 
     >>> _parts(" 2019-02-03T07:25:30Z "), _parts("03/02/2019")
     (('2019-02-03', '07:25:30Z'), ('03/02/2019', ''))

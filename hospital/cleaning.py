@@ -15,11 +15,12 @@ def clean(
     reject: Reject,
     optional: Mapping[str, tuple[float, Reject]] | None = None,
 ) -> dict[str, Array]:
-    """The block's rows whose cells can all be parsed, as numbers, with `line` and `hash`.
+    """Returns the rows of which all cells can be parsed: one array per column, `line` and `hash`.
 
-    A row is rejected once, by the first of `parsers` that fails. `optional` maps columns whose
-    cells do not reject the row to (number, function): a cell that cannot be parsed becomes the
-    number, and is reported to the function. Raises InputError at a date that has the month first.
+    A row is rejected once, for the first of `parsers` that fails. A column in `optional` does not
+    reject the row: a cell that cannot be parsed is replaced by the number and reported to the
+    function that `optional` has for the column. Raises InputError for a date that shows that the
+    file has the month first.
     """
     keep = np.ones(len(block.lines), bool)
     columns: dict[str, Array] = {"line": block.lines.astype(np.int32), "hash": block.hashes}

@@ -6,7 +6,7 @@ from functools import lru_cache
 from hospital.cell_errors import RejectedCell
 
 DAY = 86_400
-END = DAY  # a second of the day that means the end of the day, or no time of day
+END = DAY  # stands for the end of the day, or for no time of day
 SLOTS = DAY + 1  # a moment is day * SLOTS + second
 # A time zone is ignored: the stream uses the ward's wall clock.
 CLOCK = re.compile(
@@ -19,9 +19,9 @@ WHOLE_HOUR = re.compile(r"(\d{1,2})(?:[.,]0*)?", re.ASCII)
 
 @lru_cache(maxsize=100_000)
 def seconds(text: str) -> int:
-    """Seconds since midnight of `07:25`, `7:25:30.5`, `7:25 PM` or `07:25Z`; 24:00 is 86,400.
+    """Parses a time such as `07:25`, `7:25:30.5`, `7:25 PM` or `07:25Z` to seconds since midnight.
 
-    Fractions of a second are dropped. Raises RejectedCell.
+    24:00 is 86,400. Fractions of a second are dropped. Raises RejectedCell.
 
     >>> seconds("07:25:30"), seconds("12:05 am"), seconds("07:25:30.999+02:00")
     (26730, 300, 26730)
@@ -41,7 +41,10 @@ def seconds(text: str) -> int:
 
 
 def hour(text: str) -> int:
-    """Seconds since midnight of a cell of `hour`: 7, 7.0, 07:25, 07:25:30. Raises RejectedCell."""
+    """Parses a cell of `hour` (7, 7.0, 07:25 or 07:25:30) to seconds since midnight.
+
+    Raises RejectedCell.
+    """
     text = text.strip()
     if match := WHOLE_HOUR.fullmatch(text):
         if int(match[1]) > 24:
@@ -54,7 +57,7 @@ def hour(text: str) -> int:
 
 
 def sixtieth(text: str) -> int:
-    """A cell of `minute` or `second`, 0 to 59; seconds may have a fraction, which is dropped."""
+    """Parses `minute` or `second`, 0 to 59; drops a fraction. Raises RejectedCell."""
     match = re.fullmatch(r"([0-5]?\d)(?:[.,]\d*)?", text.strip(), re.ASCII)
     if match is None:
         raise RejectedCell("not 0 to 59")

@@ -10,8 +10,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 BLOCK = 8_000_000  # bytes read at a time
-LONGEST_LINE = 64_000_000  # bytes
-NAMED = 5  # line numbers in a log message
+LONGEST_LINE = 64_000_000  # bytes of the longest accepted line
+NAMED = 5  # maximum number of line numbers in a log message
 FALLBACK = "hospital.windows-1252"
 PACKED = {
     b"\x1f\x8b": "a gzip file",
@@ -27,12 +27,12 @@ PACKED = {
 
 
 class InputError(Exception):
-    """A file cannot be used at all; the message is one line that names it."""
+    """The whole file cannot be used. The text is one line that names the file."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's digest, encoding and size. `lines` is an upper bound."""
+    """A file's digest, encoding and size. lines: an upper bound of their number."""
 
     size: int
     sha256: str
@@ -55,8 +55,8 @@ def examine(path: Path) -> Contents:
     """Determines a file's digest and encoding: UTF-8 or UTF-16, with or without BOM, or
     Windows-1252.
 
-    Bytes of a UTF-8 file that are not UTF-8 are read as Windows-1252, and their lines are logged.
-    Raises InputError when it cannot be read, is empty or is compressed.
+    Invalid bytes in a UTF-8 file are read as Windows-1252, and the numbers of their lines are
+    logged. Raises InputError if the file cannot be read, is empty or is compressed.
     """
     digest = hashlib.sha256()
     encoding, size, lines, has_comma, has_quote = "", 0, 1, False, False
@@ -107,7 +107,7 @@ def _by_first_bytes(block: bytes) -> str:
         return "utf-16"
     if block.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
-    head = block[:64]  # the header: ASCII in all files, so UTF-16 has a NUL beside each character
+    head = block[:64]  # the header is ASCII, so in UTF-16 every second byte is NUL
     if head[1::2].count(0) > len(head) / 4:
         return "utf-16-le"
     if head[0::2].count(0) > len(head) / 4:
@@ -124,7 +124,7 @@ class _Utf8Check:
         self._line = 1
         self._bad = 0
         self._first: list[int] = []
-        self._valid = False  # true once a line with non-ASCII characters is valid UTF-8
+        self._valid = False  # whether a line with non-ASCII characters was valid UTF-8
 
     def add(self, block: bytes) -> None:
         text = self._rest + block
@@ -136,7 +136,7 @@ class _Utf8Check:
         self._check(text[:end])
 
     def end(self, encoding: str) -> str:
-        """The file's encoding."""
+        """Checks the last line; returns the encoding of the file."""
         self._check(self._rest)
         if not self._bad:
             return encoding
@@ -144,7 +144,7 @@ class _Utf8Check:
             return "cp1252"
         lines = ", ".join(map(str, self._first)) + (", …" if self._bad > len(self._first) else "")
         log.warning(
-            "%s: %d lines of this UTF-8 file have other bytes, which are read as Windows-1252: %s",
+            "%s: %d lines are not valid UTF-8; their invalid bytes are read as Windows-1252: %s",
             *(self._path.name, self._bad, lines),
         )
         return encoding

@@ -1,8 +1,8 @@
-"""Reads one CSV as hospitals export it: any usual encoding and separator, columns by name.
+"""Reads one CSV as hospitals export it: in any usual encoding, with any usual separator.
 
-Rows come in blocks of a few megabytes as pandas categoricals. A block has each distinct text once,
-so cleaning parses distinct texts and not rows. Irregular lines (quotes, too few or too many fields,
-NUL bytes) are split one by one, in `odd_lines`.
+The rows are returned in blocks of a few megabytes, as pandas categoricals. A block holds each
+distinct text once, so `cleaning` parses each of them only once. `odd_lines` splits irregular lines
+(with quotes, NUL bytes, or too few or too many fields) one by one.
 """
 
 import csv
@@ -25,7 +25,7 @@ from hospital.odd_lines import LONGEST_RECORD, OddLines
 BLOCK = 8_000_000  # characters read at a time
 SEPARATORS = ";,\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=([^\w"\s]|\t)"?', re.ASCII | re.IGNORECASE)  # Excel's
-# Matches the end of a cell that cannot be the start of a longer one.
+# Matches a text that is certainly a whole cell, not the beginning of a longer one.
 WHOLE_CELL = re.compile(r'"$|\d{4}-\d\d-\d\d$|\d[-/.]\d{4}$')
 
 Array = npt.NDArray[Any]
@@ -34,7 +34,7 @@ Reject = Callable[[int, str, str, str], None]  # called with line, column, value
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a file: line numbers, hashes of the whole lines, and the wanted cells."""
+    """Rows of a file: their line numbers, the hashes of the whole lines, and the wanted cells."""
 
     lines: Array
     hashes: Array
@@ -42,9 +42,9 @@ class Block:
 
 
 class CsvFile:
-    """A CSV whose header has `columns`, in any order and case, among others.
+    """A CSV with the required `columns`, in any order and in upper or lower case.
 
-    Raises InputError when it cannot be read or lacks a column.
+    Raises InputError if the file cannot be read or lacks one of `columns`.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class CsvFile:
             raise InputError(f"cannot read {self.path}: {error.strerror}") from error
 
     def _header(self, file: TextIO) -> tuple[int, str, str]:
-        """Number and text of the header line, and the separator if an earlier line declares it."""
+        """Returns the number and the text of the header line, and the separator if a line before
+        it declares one.
+        """
         separator = ""
         for number, line in enumerate(file, start=1):
             named = SEPARATOR_LINE.fullmatch(line.strip("\ufeff \r\n"))
@@ -95,7 +97,7 @@ class CsvFile:
         raise InputError(f"{self.path} is empty: it has no header")
 
     def _names(self, header: str, separator: str, wanted: tuple[str, ...]) -> tuple[str, list[str]]:
-        """The separator that finds most of the wanted columns, and the names of all columns."""
+        """Returns the separator that finds most of the wanted columns, and all column names."""
         readings = []
         for candidate in separator or SEPARATORS:
             fields = next(csv.reader([header[:10_000]], delimiter=candidate), [])
@@ -105,7 +107,7 @@ class CsvFile:
         return max(readings, key=lambda one: (len(set(wanted).intersection(one[1])), len(one[1])))
 
     def blocks(self, columns: tuple[str, ...], reject: Reject) -> Iterator[Block]:
-        """Yields blocks of rows, in order within each block; reports unusable lines to `reject`."""
+        """Yields blocks of rows, in order within each block; calls `reject` for unusable lines."""
         progress = Progress(f"{self.name}: reading")
         with self._open() as file:
             for _ in range(self._header_line):
@@ -127,7 +129,7 @@ class CsvFile:
                 progress.at(file.buffer.tell(), self.contents.size)
 
     def _rest_of_record(self, text: str, file: TextIO) -> str:
-        """The remaining lines of a record that has a quoted line break at the end of the block."""
+        """Reads the rest of a record if a quoted line break ends the block."""
         rest, quotes = "", text.count('"')
         for _ in range(LONGEST_RECORD):
             if quotes % 2 == 0:
@@ -137,7 +139,7 @@ class CsvFile:
         return rest
 
     def _last_line(self, text: str, line: int, reject: Reject) -> str:
-        """Rejects a last line that may have been cut within a cell (110.0 would become 11)."""
+        """Rejects a last line that may be cut off within a cell (110.0 could become 11)."""
         start = text.rfind("\n") + 1
         row = text[start:]
         cells = row[-10_000:].split(self.separator)
@@ -151,7 +153,7 @@ class CsvFile:
         return text[:start]
 
     def _quick(self, text: str, count: int, columns: tuple[str, ...]) -> pd.DataFrame | None:
-        """The cells of a block, or None if any of its lines is irregular."""
+        """Returns the cells of a block, or None if one of its lines is irregular."""
         if not self._regular(text, count):
             return None
         try:
@@ -161,7 +163,7 @@ class CsvFile:
         return frame if len(frame) == count else None
 
     def _regular(self, text: str, count: int) -> bool:
-        """Whether every line has as many separators as the header, and quotes only around cells."""
+        """Whether all lines have as many separators as the header, and quotes only around cells."""
         if "\0" in text:
             return False
         if '"' in text:
@@ -177,9 +179,9 @@ class CsvFile:
         return opening + closing == text.count('"')
 
     def _frame(self, text: str, columns: tuple[str, ...]) -> pd.DataFrame:
-        """The cells of regular lines as categories of texts."""
-        # read_csv would convert a column to numbers (007 to 7) if all its texts were numeric. One
-        # extra row of words, which is removed again, prevents that.
+        """Returns the cells of regular lines as categories of texts."""
+        # read_csv converts a column to numbers (007 to 7) if all its texts are numeric. An extra
+        # row of dashes, which is removed again, prevents that.
         words = self.separator.join(["-"] * len(self.names)) + "\n"
         frame = pd.read_csv(
             io.BytesIO((text + words).encode()),

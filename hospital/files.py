@@ -1,4 +1,4 @@
-"""Folders and temporary names of hospital's own files."""
+"""The folders and the temporary names of the files that hospital writes."""
 
 import os
 import tempfile
@@ -11,14 +11,14 @@ DERIVED = ("rejected.csv", "patients.csv", "all_data.csv", "all_data.json")
 
 
 def unfinished(folder: Path, name: str) -> Path:
-    """The temporary path of a file until it is complete."""
+    """The path of a file that is not complete yet."""
     return folder / f".{name}.part"
 
 
 def create(path: Path) -> BinaryIO:
-    """Creates a file for writing; removes an existing one and follows no link.
+    """Creates a file for writing. Removes an existing file first, and follows no symbolic link.
 
-    Otherwise a planted link could redirect the rows to another file.
+    Otherwise somebody could place a link there that redirects the rows to another file.
     """
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,10 +26,10 @@ def create(path: Path) -> BinaryIO:
 
 
 def writable_folder(first: Path, spare: Path) -> Path:
-    """`first` if it is writable, else `spare`, which is created if missing.
+    """Returns `first` if it is writable, otherwise `spare`, which is created if it is missing.
 
-    Tries to write, because permission bits do not show read-only mounts and other users. Raises
-    SettingError if neither can be written.
+    It tries to write, because permission bits do not show whether a mount is read-only. Raises
+    SettingError if neither is writable.
     """
     try:
         tempfile.TemporaryFile(dir=first).close()

@@ -1,4 +1,4 @@
-"""Merges the three CSVs into the files of a folder, unless these are up to date."""
+"""Merges the three CSVs into all_data.csv and its companions, unless they are up to date."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ from hospital.synthetic_mark import is_synthetic
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # version of the merge rules; raise it to rewrite every all_data.csv
+VERSION = 2  # version of the merge rules; a higher version makes hospital merge all inputs again
 COLUMNS = {
     "age.csv": (AGE_COLUMNS, ages.OPTIONAL_COLUMNS),
     "admission.csv": (ADMISSION_COLUMNS, stays.OPTIONAL_COLUMNS),
@@ -61,7 +61,7 @@ def prepare(patient_data: Path, folder: Path, date_format: str | None) -> bool:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Serialises merges into one folder, and removes the leftovers of a killed one."""
+    """Lets only one merge at a time write to a folder, and removes the files of a killed merge."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -99,7 +99,7 @@ def _up_to_date(folder: Path, source: dict[str, Any]) -> bool:
 
 
 def _put_in_place(folder: Path, index: dict[str, Any]) -> None:
-    # all_data.json marks all_data.csv as valid, so it is removed first and replaced last.
+    # all_data.json marks all_data.csv as valid, so it is removed first and written last.
     with create(unfinished(folder, "all_data.json")) as file:
         file.write(json.dumps(index).encode())
     (folder / "all_data.json").unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def _put_in_place(folder: Path, index: dict[str, Any]) -> None:
 def _merge(
     patient_data: Path, contents: dict[str, Contents], folder: Path, date_format: str | None
 ) -> dict[str, Any]:
-    """Writes the merged stream and the rejected rows; returns their part of all_data.json."""
+    """Writes the stream and the rejected rows; returns what all_data.json says about them."""
     begun = time.monotonic()
     age, admission, signal = files = [
         CsvFile(patient_data / name, contents[name], *columns) for name, columns in COLUMNS.items()
@@ -155,8 +155,8 @@ def _list_patients(folder: Path, patients: Patients) -> None:
     if patients.are_numbered:
         if not ours:
             raise InputError(
-                f"{path} exists, but hospital did not write it; it writes the patients' numbers "
-                "to this file: rename yours"
+                f"{path} exists, but hospital did not write it; rename it, because hospital "
+                "writes the patients' numbers to a file of this name"
             )
         with create(unfinished(folder, "patients.csv")) as output:
             patients.write(output)

@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, disable_created_metrics, generate_
 
 from hospital.replay import Replay
 
-# Omits the unused `_created` series of each counter.
+# Omits the `_created` series of each counter, which nothing uses.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 MESSAGES = Counter("icu_hospital_messages_sent_total", "Messages sent, summed over all subscribers")
@@ -15,8 +15,8 @@ SUBSCRIPTIONS = Counter("icu_hospital_subscriptions_total", "Subscriptions since
 _subscribers = Gauge("icu_hospital_subscribers", "Connected subscribers")
 _stream = Gauge("icu_hospital_stream_messages", "Messages in the stream; 0 until it is ready")
 _rejected = Gauge("icu_hospital_rejected_rows", "Rejected rows of the CSVs", ["file"])
-_free = Gauge("icu_hospital_disk_free_bytes", "Free space on the disk of the derived data")
-_size = Gauge("icu_hospital_disk_size_bytes", "Size of the disk of the derived data")
+_free = Gauge("icu_hospital_disk_free_bytes", "Free space on the disk that holds all_data.csv")
+_size = Gauge("icu_hospital_disk_size_bytes", "Size of the disk that holds all_data.csv")
 
 
 def exposition(replay: Replay | None, subscribers: int, derived_data: Path) -> bytes:

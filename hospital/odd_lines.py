@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from hospital.cell_errors import RejectedCell
 
-LONGEST_RECORD = 100  # lines; a longer quote is treated as a stray one
+LONGEST_RECORD = 100  # lines; a quote that stays open for longer is treated as a stray quote
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row, possibly of several lines; `line` is the index of the first."""
+    """A row, which may have several lines. line: the index of its first line."""
 
     line: int
     text: str
@@ -19,7 +19,9 @@ class Record:
 
 
 class OddLines:
-    """Sorts a block's lines into `regular` (indices), `records` (split here) and `rejected`."""
+    """Sorts the lines of a block into `regular` (their indices), `records` (lines that are split
+    here) and `rejected`.
+    """
 
     def __init__(
         self,
@@ -42,7 +44,7 @@ class OddLines:
             at = self._sort(at)
 
     def _sort(self, at: int) -> int:
-        """Sorts the line at an index; returns the index of the next."""
+        """Sorts the record that starts at this index; returns the index of the next record."""
         row = self._lines[at]
         special = '"' in row or "\0" in row
         if row.count(self._separator) == self._width - 1 and not special:
@@ -61,7 +63,7 @@ class OddLines:
         return at + 1
 
     def _fields(self, start: int) -> tuple[list[str], int]:
-        """The fields of the record that starts at `start`, and the index of the next line."""
+        """Returns the fields of the record at `start`, and the index of the line after it."""
         lines = self._lines
         if '"' not in lines[start]:
             return lines[start].split(self._separator), start + 1
@@ -74,7 +76,7 @@ class OddLines:
             except csv.Error as error:
                 if "unexpected end" not in str(error):
                     break
-        raise RejectedCell("a quote that is not closed, or text after one")
+        raise RejectedCell("a quote that is not closed, or text after a closing quote")
 
     def _pick(self, fields: list[str]) -> list[str]:
         while len(fields) > self._width and not fields[-1].strip():
@@ -84,6 +86,6 @@ class OddLines:
         if len(fields) < self._fewest:
             raise RejectedCell("fewer fields than the header has")
         cells = [fields[place] for place in self._places]
-        if "\n" in "".join(cells):  # no valid cell has a line break, so the quote is a stray one
-            raise RejectedCell("a quote that is not closed, or text after one")
+        if "\n" in "".join(cells):  # no valid cell has a line break, so this is a stray quote
+            raise RejectedCell("a quote that is not closed, or text after a closing quote")
         return cells

@@ -1,4 +1,4 @@
-"""The numbers of the patients, and their identifiers in the files."""
+"""The patients' numbers, and the identifiers that the files have for them."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ HEADER = ["pat_id", "identifier"]
 
 
 class Names:
-    """Numbers the texts of one column by first appearance; 0 is an empty cell."""
+    """Numbers the texts of one column in order of first appearance; an empty cell has number 0."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {"": 0}
@@ -28,10 +28,10 @@ class Names:
 
 
 class Patients:
-    """The admitted patients, by identifier, in order of their first row in admission.csv.
+    """The admitted patients, in the order of their first rows in admission.csv.
 
-    If every identifier is a plain number, it is the patient's number. Otherwise all patients are
-    numbered from 1 in that order, so rows added at the end do not change the numbers.
+    If all identifiers are plain numbers, they are the patients' numbers. Otherwise the patients are
+    numbered from 1 in this order, so that rows added at the end do not change the numbers.
     """
 
     def __init__(self, identifiers: Iterable[str]) -> None:
@@ -40,15 +40,15 @@ class Patients:
         self.numbers = {
             text: place if self.are_numbered else int(text) for place, text in enumerate(order, 1)
         }
-        # Excel drops leading zeros, so 17 means patient 0017, unless both exist.
+        # Excel drops leading zeros, so 17 means patient 0017, unless there is also a patient 17.
         self._by_value: dict[int, set[int]] = {}
         for text, number in self.numbers.items():
             if text.isascii() and text.isdigit():
                 self._by_value.setdefault(int(text), set()).add(number)
 
     def parse(self, text: str) -> int:
-        """The number of the patient in a cell. Raises RejectedCell for a patient without an
-        admission.
+        """Returns the number of the patient in a cell. Raises RejectedCell for a patient without
+        an admission.
         """
         if self.are_numbered:
             known = self._find(identifier(text))
@@ -75,7 +75,7 @@ class Patients:
 
     @classmethod
     def read(cls, path: Path) -> "Patients":
-        """The patients of a patients.csv. Raises OSError or ValueError."""
+        """Reads the patients from a patients.csv. Raises OSError or ValueError."""
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file, delimiter=";")
         if header != HEADER:

@@ -1,5 +1,5 @@
-"""Reads signal.csv into compact arrays: valid readings within a stay, without duplicates, in usual
-units.
+"""Reads signal.csv into compact arrays of the valid readings within a stay, without duplicates, in
+the pipeline's units.
 """
 
 import logging
@@ -29,15 +29,14 @@ KINDS = {
     "parameter": np.int32,
     "value": np.float64,
 }
-UNKNOWN = -1  # seconds for an empty cell of `hour`
+UNKNOWN = -1  # stands for the seconds of an empty cell of `hour`
 
 
 @dataclass(frozen=True)
 class Readings:
     """One array entry per reading, in the file's order.
 
-    `stay` is an index into Stays, `parameter` one into `names`, and `slot` the moment as
-    day * SLOTS + second.
+    stay: index into Stays. slot: the moment, day * SLOTS + second. parameter: index into `names`.
     """
 
     stay: Array
@@ -48,7 +47,7 @@ class Readings:
 
 
 class Parameters:
-    """Numbers the parameters by first appearance. Any text is a name, even NULL."""
+    """Numbers the parameters in order of first appearance. Any text is a name, even NULL."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -60,9 +59,9 @@ class Parameters:
 def read_readings(
     file: CsvFile, stays: Stays, date_format: str | None, rejected: Rejected
 ) -> tuple[Readings, int]:
-    """The readings within a stay, and the number of dropped exact duplicates.
+    """Returns the readings within a stay, and the number of exact duplicates that were dropped.
 
-    A duplicate is a row whose whole line, including unused columns, equals an earlier one. So two
+    A row is a duplicate if its whole line, including unused columns, equals an earlier line. So two
     rows with the same value and time but different row numbers are two measurements.
     """
 
@@ -98,7 +97,7 @@ def read_readings(
 def _read(
     file: CsvFile, finder: StayFinder, dates: Dates, parameters: Parameters, reject: Reject
 ) -> dict[str, Array]:
-    """The columns of KINDS of all accepted rows, in the order of the blocks."""
+    """Returns the columns of KINDS for all accepted rows, in the order of the blocks."""
     parsers: dict[str, Parse] = {
         "pat_id": finder.patient,
         "day": dates.parse_moment,
@@ -109,7 +108,8 @@ def _read(
         "value": _numbers(file).parse,
     }
     parsers = {column: parse for column, parse in parsers.items() if column in file.columns}
-    # Allocates room for all lines at once: untouched memory costs nothing, and nothing is copied.
+    # Allocates memory for all lines at once, so that nothing is copied. Pages that are never
+    # written to cost nothing.
     columns = {name: np.empty(file.contents.lines, kind) for name, kind in KINDS.items()}
     count = 0
     for block in file.blocks(file.columns, reject):
@@ -131,9 +131,10 @@ def _read(
 
 
 def _moments(rows: dict[str, Array], reject: Reject) -> tuple[Array, Array, Array]:
-    """Day and second of each row, and a mask of the rows with exactly one time; rejects the others.
+    """Returns day and second of each row, and a mask of the rows that have exactly one time.
 
-    The time is in `hour`, `minute` and `second`, or after the day; if in both, they must agree.
+    Rejects the other rows. The time is in `hour`, `minute` and `second`, or after the day; if it is
+    in both places, the two times must agree.
     """
     day, with_day = np.divmod(rows["day"], SLOTS)
     hours = rows.get("hour", np.full(len(day), UNKNOWN))
@@ -141,7 +142,8 @@ def _moments(rows: dict[str, Array], reject: Reject) -> tuple[Array, Array, Arra
     # A full hour is combined with the columns `minute` and `second`.
     second = np.where((hours >= 0) & (hours % 3600 == 0), hours + rest, hours)
     twice = (hours >= 0) & (hours % 3600 != 0) & (rest > 0) & (hours % 3600 != rest)
-    # Databases write days as 2019-02-20 00:00:00, also when there is an hour column.
+    # With an hour column, 00:00:00 after the day is no time, because databases write it after
+    # every day.
     known = (with_day != END) & ((with_day != 0) | ("hour" not in rows))
     twice |= known & (hours >= 0) & (second != with_day) & (second != with_day // 3600 * 3600)
     second = np.where(known, with_day, second)
@@ -161,7 +163,7 @@ def _moments(rows: dict[str, Array], reject: Reject) -> tuple[Array, Array, Arra
 
 
 def _numbers(file: CsvFile) -> Numbers:
-    """The parser of the value column; first scans the file if it may have decimal commas."""
+    """Returns the parser of `value`; scans the file first if it may have decimal commas."""
     numbers = Numbers()
     if file.contents.has_comma and (file.separator != "," or file.contents.has_quote):
         log.info("%s: looking for decimal commas", file.name)
@@ -173,7 +175,7 @@ def _numbers(file: CsvFile) -> Numbers:
 
 
 def _duplicated(columns: dict[str, Array]) -> Array:
-    """Marks the rows that repeat an earlier line; removes the column `hash`."""
+    """Returns a mask of the rows that repeat an earlier line; removes the column `hash`."""
     hashes = pd.Series(columns.pop("hash"), copy=False)
     suspects = hashes.duplicated(keep=False).to_numpy()
     twice = np.zeros(len(hashes), bool)

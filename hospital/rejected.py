@@ -1,4 +1,4 @@
-"""The rejected rows, each with its reason."""
+"""Writes the rejected rows, each with the reason."""
 
 import csv
 import re
@@ -8,7 +8,8 @@ from typing import TextIO
 from hospital.cells import NUMBER
 
 SHOWN = 200  # characters of a value
-# Excel runs such a cell as a formula. It may also split a cell at another separator.
+# Excel runs a cell that starts like this as a formula. It may also split the line at another
+# separator, so the beginning of each part counts.
 FORMULA = re.compile(r"(^|[,;|\t\n\r])(\s*)(?=[=+\-@＝＋－＠\t\r])")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -32,7 +33,7 @@ class Rejected:
         reason: str,
         row_is_used: bool = False,
     ) -> None:
-        """Writes one row; `row_is_used` if only the cell is dropped."""
+        """Writes one row. row_is_used: whether only the cell is dropped, not the row."""
         if len(value) > SHOWN:
             value = value[:SHOWN] + "…"
         self._csv.writerow([file, line, harmless(column), harmless(value), reason])
@@ -41,7 +42,7 @@ class Rejected:
         self.first_line.setdefault((file, reason), line)
 
     def of(self, file: str) -> int:
-        """How many rows of one file were rejected."""
+        """The number of rejected rows of one file."""
         written = sum(count for (name, _), count in self.counts.items() if name == file)
         return written - self._used[file]
 

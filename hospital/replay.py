@@ -11,15 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-BLOCK = 20_000  # bytes of CSV rendered at a time: about 55 kB of events
-CACHED = 20_000  # stays; about 8 MB
+BLOCK = 20_000  # bytes of CSV that are rendered at a time; they give about 55 kB of events
+CACHED = 20_000  # maximum number of stays in the cache, which takes about 8 MB
 
 
 class Source(Protocol):
     """A stream of numbered messages that `/sub` can serve.
 
-    `stream` names it, `end` is the number of its last message. `events(after)` yields the
-    server-sent events of messages after + 1, after + 2, … in lists.
+    stream: its name. end: the number of its last message. `events(after)` yields lists of the
+    server-sent events of the messages after + 1, after + 2 and so on.
     """
 
     stream: str
@@ -29,12 +29,12 @@ class Source(Protocol):
 
 
 class Replay:
-    """The source of the messages in all_data.csv, in one replay mode.
+    """The source that reads the messages from all_data.csv, in one replay mode.
 
-    `stream` is a fingerprint of input and mode, with the prefix `synthetic-` for a synthetic ward.
-    `rejected` counts the rejected rows of each file. Any number of readers may read events at the
-    same time. The file is opened once, so replacing it on disk does not affect a running replay.
-    Raises OSError, ValueError or KeyError when all_data.json is missing or invalid.
+    stream: a fingerprint of the input and the mode, with the prefix `synthetic-` for a synthetic
+    ward. rejected: the number of rejected rows of each file. Any number of readers can read events
+    at the same time. The file is opened once, so replacing it on disk does not affect a running
+    replay. Raises OSError, ValueError or KeyError if all_data.json is missing or invalid.
     """
 
     def __init__(self, folder: Path, mode: str) -> None:
@@ -58,9 +58,9 @@ class Replay:
         self._with_minutes = "minute" in columns
 
     def events(self, after: int) -> Iterator[list[str]]:
-        """The events of messages after + 1, after + 2, ... in lists of some hundreds.
+        """Yields lists of some hundred events: those of messages after + 1, after + 2 and so on.
 
-        Starts within a few milliseconds at any position.
+        From any position, the first list takes a few milliseconds.
         """
         nearest = bisect_right(self._before, after) - 1
         if nearest < 0:  # no messages
@@ -76,8 +76,8 @@ class Replay:
                 yield events[known:]
 
     def _block(self, position: int) -> bytes:
-        """Whole lines from `position` on. Reads by offset, because subscribers share the open
-        file."""
+        """Reads whole lines from `position` on. It uses pread, because all subscribers share one
+        open file."""
         size = BLOCK
         while True:
             block = os.pread(self._file.fileno(), size, position)
@@ -88,8 +88,8 @@ class Replay:
             size *= 2
 
     def _render(self, lines: str, seq: int) -> list[str]:
-        # The hot loop of hospital: about 0.7 µs per message. Fields of a stay are cached; numbers
-        # and dates are valid JSON in the file.
+        # This is hospital's hot loop: about 0.7 µs per message. The fields of a stay are cached.
+        # Numbers and dates are copied, because they are valid JSON in the file.
         stream, live, stays, names = self.stream, self._live, self._stays, self._names
         events = []
         for line in lines.split("\n"):
@@ -127,7 +127,7 @@ class Replay:
 
 
 def _stay_fields(stay: str, live: bool) -> str:
-    """The first JSON fields, of the columns from `type` to `date_discharge` or `place`."""
+    """Renders the columns from `type` to `date_discharge` or `place` as the first JSON fields."""
     kind, pat_id, age, admission, discharge, *names = stay.split(";")
     fields = (
         f'{{"type":"{kind}","pat_id":{pat_id},"age":{age or "null"},"date_admission":"{admission}",'

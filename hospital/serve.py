@@ -1,6 +1,6 @@
-"""Prepares the stream in child processes and serves it until stopped.
+"""Prepares the stream in child processes, and serves it until hospital is stopped.
 
-Uses child processes, because pandas and numpy would stay in this process's memory.
+The child processes load pandas and numpy, which would otherwise stay in this process's memory.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from hospital.synthetic_mark import INPUTS
 
 log = logging.getLogger(__name__)
 
-# Endings of files with data or programs.
+# Names of files that hold data or programs.
 DATA = re.compile(
     r"\.(csv|tsv|txt|xlsx?|parquet|feather|sas7bdat|dta|sav|rds|rdata|py)(\.\w+)?$"
     r"|\.(zip|tar|tgz|7z|rar)(\.\w+)?$",
@@ -38,7 +38,7 @@ class CannotServe(Exception):
 
 
 async def serve(settings: Settings) -> None:
-    """Listens at once, prepares the stream, then serves it until SIGINT or SIGTERM.
+    """Opens the port at once, prepares the stream, and serves it until SIGINT or SIGTERM.
 
     Raises CannotServe or SettingError.
     """
@@ -66,7 +66,7 @@ async def serve(settings: Settings) -> None:
 
 
 def in_one_line(record: logging.LogRecord) -> bool:
-    """Logs a malformed request, which is the client's fault, without a traceback."""
+    """Removes the traceback of a malformed request, because it is the client's fault."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, BadHttpMessage):
         record.levelno, record.levelname = logging.WARNING, "WARNING"
@@ -99,10 +99,10 @@ async def prepare(settings: Settings) -> Replay:
 
 
 async def patient_data(settings: Settings) -> Path:
-    """The folder with the CSVs; writes a synthetic ward first if there are no data at all.
+    """Returns the folder with the CSVs. Writes a synthetic ward first if there are no data at all.
 
-    Raises CannotServe for a folder with other data, so that nobody mistakes a synthetic ward for
-    their own.
+    Raises CannotServe if the folder has other data, so that nobody takes a synthetic ward for their
+    own.
     """
     folder = settings.patient_data
     if not folder.is_dir():
@@ -128,9 +128,10 @@ def holds_inputs(folder: Path) -> bool:
 
 
 async def run(module: str, *arguments: str, **environment: str) -> str:
-    """Runs a module in a child process, which logs its own errors; returns its output.
+    """Runs a module in a child process, which logs its own errors; returns the child's output.
 
-    The child has its own session, so that Ctrl-C reaches only hospital, which then ends the child.
+    The child has a session of its own, so that Ctrl-C reaches only hospital, which then ends the
+    child.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -9,12 +9,12 @@ from wire.settings import HostNames, LogFormat, LogLevel, Port, Rate
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The settings, see wire.settings."""
+    """Read from the environment by `wire.settings.read`."""
 
     patient_data: Annotated[Path, "folder with age.csv, admission.csv and signal.csv"] = Path(
         "patient_data"
     )
-    derived_data: Annotated[Path, "where all_data.csv goes if PATIENT_DATA is not writable"] = Path(
+    derived_data: Annotated[Path, "folder of all_data.csv if PATIENT_DATA is not writable"] = Path(
         "var/derived"
     )
     date_format: Annotated[
@@ -23,7 +23,7 @@ class Settings(msgspec.Struct, frozen=True):
     replay_rate: Annotated[Rate, "messages per second, e.g. 50 or 0.5; 0 is full speed"] = 50.0
     replay_mode: Annotated[
         Literal["live", "hindsight"],
-        "live: a discharge is sent when it happens; hindsight: it is known from the start",
+        "live: discharges are sent when they happen; hindsight: readings include them",
     ] = "live"
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="HOSPITAL_HOST", default="127.0.0.1"
@@ -35,4 +35,4 @@ class Settings(msgspec.Struct, frozen=True):
         HostNames, "allowed host names of requests, besides localhost, hospital and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
-    log_format: Annotated[LogFormat, "text, or json: one object per line"] = "text"
+    log_format: Annotated[LogFormat, "text or json"] = "text"

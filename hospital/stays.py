@@ -1,4 +1,4 @@
-"""Reads the stays from admission.csv, without contradictions, with ages from age.csv."""
+"""Reads the stays from admission.csv, and their ages from age.csv."""
 
 import logging
 import math
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 
 ADMISSION_COLUMNS = ("pat_id", "date_admission", "date_discharge")
 OPTIONAL_COLUMNS = ("identifier", "place")
-LATE = 90  # days between last reading and discharge that make the discharge suspect
-NAMED = 5  # patients in a log message
-Key = tuple[int, int]  # the patient's number, and the day of admission
+LATE = 90  # more days than this between the last reading and the discharge cause a warning
+NAMED = 5  # maximum number of patients in a log message
+Key = tuple[int, int]  # number of the patient, day of admission
 
 
 @dataclass(frozen=True)
 class Stays:
-    """The stays in order of patient and admission, one array entry each.
+    """The stays in order of patient and admission, with one array entry each.
 
-    `admission` and `discharge` are days since 0001-01-01, `admitted` and `discharged` seconds of
-    these days. Unknown values are END for seconds, OPEN for `discharge` and NaN for `age`.
+    admission, discharge: days since 0001-01-01. admitted, discharged: seconds of these days. An
+    unknown second is END, an unknown discharge OPEN, and an unknown age NaN.
     """
 
     patients: Patients
@@ -52,26 +52,27 @@ class Stays:
 
 
 class StayFinder:
-    """Finds the stays of many readings at once."""
+    """Finds the stays of arrays of readings."""
 
     def __init__(self, stays: Stays) -> None:
         patients, rank = np.unique(stays.pat_id, return_inverse=True)
         self._rank_of = {pat_id: place for place, pat_id in enumerate(patients.tolist())}
         self._patients = stays.patients
         self._discharge = stays.discharge
-        # One sorted number for (patient, day). `reach` is the last day of this and all earlier
-        # stays of the patient: beyond it no earlier stay can match.
+        # One number stands for (patient, day); they are sorted. `reach` is the last day of this
+        # stay and the patient's earlier stays: no earlier stay includes a later day.
         self._starts = (rank << 32) | stays.admission
         self._reach = np.maximum.accumulate((rank << 32) | stays.discharge)
 
     def patient(self, text: str) -> int:
-        """The rank of a CSV cell's patient among the admitted patients."""
+        """The rank, among the admitted patients, of the patient in a CSV cell."""
         return self._rank_of[self._patients.parse(text)]
 
     def find(self, rank: Array, day: Array) -> Array:
         """The index of each reading's stay, or -1.
 
-        A reading belongs to the patient's latest stay whose days, both ends included, contain it.
+        A reading belongs to the patient's latest stay that includes its day. The days of admission
+        and discharge belong to the stay.
         """
         wanted = (rank.astype(np.int64) << 32) | day
         stay = np.searchsorted(self._starts, wanted, side="right") - 1
@@ -81,12 +82,12 @@ class StayFinder:
             stay[over[(at < 0) | (self._reach[at] < wanted[over])]] = -1
             at = stay[over]
             over = over[(at >= 0) & (self._discharge[at] < day[over])]
-            stay[over] -= 1  # the later stay may lie within an earlier, longer one
+            stay[over] -= 1  # an earlier, longer stay may include the day
         return stay
 
 
 class _Row(NamedTuple):
-    """An accepted row of admission.csv; moments are day * SLOTS + second."""
+    """An accepted row of admission.csv. admission, discharge: day * SLOTS + second."""
 
     line: int
     patient: str
@@ -99,11 +100,12 @@ class _Row(NamedTuple):
 def read_stays(
     ages: CsvFile, admissions: CsvFile, date_format: str | None, rejected: Rejected
 ) -> tuple[Stays, dict[str, int]]:
-    """The stays, and the number of dropped duplicates of each file.
+    """Returns the stays, and the number of duplicates of each file that were dropped.
 
-    Rows that cannot be used, or contradict others, go to `rejected`. A discharge that is unreadable
-    or before the admission is dropped, and the stay remains open. If an admission has several
-    discharges, the latest counts: an earlier one, or an empty cell, is from an older export.
+    Rows that cannot be used, or that contradict others, go to `rejected`. A discharge that is
+    unreadable or before the admission is dropped, and the stay remains open. If an admission has
+    several discharges, the latest counts, because an earlier discharge or an empty cell is from an
+    older export.
     """
     rows = _read_admissions(admissions, date_format, rejected)
     patients = Patients(row.patient for row in rows)
@@ -119,7 +121,7 @@ def read_stays(
         admission=day[:, 0],
         admitted=second[:, 0],
         discharge=day[:, 1],
-        # A discharge earlier than the admission on the same day has a wrong time.
+        # If the discharge is before the admission on the same day, its time is wrong.
         discharged=np.where(moments[:, 1] < moments[:, 0], END, second[:, 1]),
         identifier=[
             found[key].identifier or (found[key].patient if patients.are_numbered else "")
@@ -183,7 +185,7 @@ def _read_admissions(file: CsvFile, date_format: str | None, rejected: Rejected)
 def _distinct(
     name: str, rows: list[_Row], patients: Patients, rejected: Rejected
 ) -> tuple[dict[Key, _Row], int]:
-    """One row per stay, and the number of duplicates."""
+    """Returns one row per stay, and the number of duplicates."""
     found: dict[Key, _Row] = {}
     repeated = 0
     for row in rows:
@@ -215,8 +217,8 @@ def _warn_of_missing_ages(
 
 
 def warn_of_late_discharges(stays: Stays, of: Array, slots: Array) -> None:
-    """Warns of discharges long after the last reading. `of`: stays of the readings. `slots`:
-    moments of the readings.
+    """Warns of discharges long after the last reading. of: the stay of each reading. slots: the
+    moment of each reading.
     """
     if not len(slots):
         return
@@ -242,5 +244,5 @@ def warn_of_assumed_order(name: str, dates: Dates) -> None:
 
 
 def day_text(day: int) -> str:
-    """ISO date of a day; empty for OPEN."""
+    """The ISO date of a day; empty for OPEN."""
     return "" if day == OPEN else date.fromordinal(day).isoformat()

@@ -18,11 +18,11 @@ from wire.sse import errors_as_json
 
 log = logging.getLogger(__name__)
 
-TICK = 0.005  # seconds; messages that are due within one tick are sent together
+TICK = 0.005  # seconds; messages that are due within the same tick are sent together
 
 
 class Ward:
-    """The application's state: subscribers, and the replay (None while it is being prepared)."""
+    """The state of the application: the replay (None until it is prepared), and the subscribers."""
 
     def __init__(self, rate: float, mode: str) -> None:
         self.rate = rate
@@ -57,8 +57,9 @@ WARD = web.AppKey("ward", Ward)
 
 
 def create_app(settings: Settings, replay: Replay | None = None) -> web.Application:
-    """The application with GET /sub and GET /health, both 503 until `app[WARD].replay` is set, and
-    GET /metrics.
+    """The application with GET /sub, /health and /metrics.
+
+    /sub and /health answer 503 until `app[WARD].replay` is set.
     """
     names = {"localhost", "hospital", *settings.allowed_hosts}
     app = web.Application(middlewares=[errors_as_json, hosts.only(names)])
@@ -96,7 +97,7 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
-    """Sends all messages after `Last-Event-ID`, or from the first on, then `event: end`."""
+    """Sends all messages after `Last-Event-ID`, or all messages, and then `event: end`."""
     ward = request.app[WARD]
     replay = ward.replay
     if replay is None:
@@ -116,7 +117,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
 
 
 class Subscription:
-    """One client's progress in the replay. `sent` counts its messages."""
+    """One client's progress in the replay. sent: the number of messages sent to the client."""
 
     def __init__(
         self, response: web.StreamResponse, replay: Source, after: int, rate: float
@@ -133,8 +134,8 @@ class Subscription:
     async def send(self) -> None:
         """Sends each message when it is due, then the end event.
 
-        A write waits while the client does not read, so no backlog builds up here; after the pause
-        overdue messages are sent at once.
+        A write waits while the client does not read, so no backlog builds up here. When the client
+        reads again, overdue messages are sent at once.
         """
         for events in self.replay.events(self.after):
             first = 0
@@ -147,7 +148,7 @@ class Subscription:
                     self._trace(len(due))
                 self.sent += len(due)
                 first = last
-                await asyncio.sleep(0)  # with a fast reader write never yields to other tasks
+                await asyncio.sleep(0)  # while the client reads fast, `write` does not yield
         end = f"event: end\nid: {self.replay.stream}-{self.replay.end}\ndata: {{}}\n\n"
         await self._response.write(end.encode())
         await self._response.write_eof()
@@ -159,9 +160,9 @@ class Subscription:
             log.debug("message %s sent", name, extra={"message_id": name})
 
     async def _due(self) -> int:
-        """Waits until a message is due; returns the number of due messages, at least 1.
+        """Waits until a message is due; returns the number of messages that are due, at least 1.
 
-        Counts from the start, so that late wake-ups do not change the rate.
+        The times count from the start, so that a late wake-up does not change the rate.
         """
         due_at = self._start + self.sent / self._rate
         while (wait := due_at - self._clock()) > 0:

@@ -16,8 +16,8 @@ Calibrated to (hourly mean / SD between patients / SD within a patient):
     length of stay     .12 / .79 / 1.47 / 2.8 / 7.7 days (5 / 25 / 50 / 75 / 95 %)
     stays              about 30 % still open at the end, 4 % readmissions
 
-The same options give the same bytes on any machine, because one PCG64 generator draws all values
-and they are rounded.
+The same options give the same bytes on any machine, because one PCG64 generator draws all values,
+and all values are rounded.
 """
 
 import argparse
@@ -50,9 +50,9 @@ TRUTH = "pat_id;date_admission;day;hour;severity;outcome;hours_left"
 
 
 def write_ward(folder: Path, patients: int, days: int, seed: int) -> None:
-    """Writes the four files of a ward, and the mark that they are synthetic.
+    """Writes the four files of a ward, and synthetic.json, which marks them as synthetic.
 
-    Raises FileExistsError if one of the three inputs exists, OSError if it cannot write.
+    Raises FileExistsError if one of the three inputs exists, and OSError if it cannot write.
     """
     for name in INPUTS:
         if (folder / name).exists():
@@ -85,7 +85,7 @@ def admission_rows(stays: Stays) -> Iterator[str]:
 
 
 def signal_rows(random: Generator, hours: Hours, severity: Floats) -> Iterator[str]:
-    """Yields all readings in order of time, then of patient."""
+    """Yields all readings, in order of time and patient."""
     at = [charted(random, vital, len(severity)) for vital in VITALS]
     values = [
         measure(random, vital, hours, severity)[rows]
@@ -113,7 +113,7 @@ def readings_as_text(hours: Hours, row: Integers, kind: Integers, value: Floats)
 
 
 def truth_rows(hours: Hours, severity: Floats) -> Iterator[str]:
-    """Yields the latent severities that a model estimates; no service reads them."""
+    """Yields the latent severities, which a model tries to estimate; no service reads them."""
     stays = hours.stays
     outcome = np.where(stays.died, "died", "recovered").tolist()
     admission = [day(hour).isoformat() for hour in stays.admission.tolist()]
@@ -131,7 +131,7 @@ def day(hour: int) -> date:
 
 
 def write(path: Path, header: str, rows: Iterable[str]) -> None:
-    """Writes rows with their number in front, as in the original files, to an unfinished file."""
+    """Writes the rows to an unfinished file; their number comes first, as in hospitals' exports."""
     with TextIOWrapper(create(unfinished(path.parent, path.name)), encoding="utf-8") as file:
         file.write(f";{header}\n")
         file.writelines(f"{number};{row}\n" for number, row in enumerate(rows))

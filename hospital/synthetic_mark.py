@@ -1,4 +1,4 @@
-"""Marks a ward as synthetic with synthetic.json, which has the digests of its files."""
+"""Marks a ward as synthetic by means of synthetic.json, which has the digests of the CSVs."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ INPUTS = ("age.csv", "admission.csv", "signal.csv")
 
 
 def mark(folder: Path, **options: int) -> None:
-    """Writes the mark of an unfinished ward, with the options that it was made with."""
+    """Writes the mark of an unfinished ward. options: those that the ward was made with."""
     digests = {}
     for name in INPUTS:
         with unfinished(folder, name).open("rb") as file:
@@ -21,7 +21,8 @@ def mark(folder: Path, **options: int) -> None:
 
 
 def is_synthetic(folder: Path, digests: Mapping[str, str]) -> bool:
-    """Whether any of the files, by name and SHA-256, belongs to the folder's synthetic ward."""
+    """Whether any of the files belongs to the synthetic ward of the folder. digests: the SHA-256 of
+    each file, by name."""
     try:
         known = json.loads((folder / NAME).read_text(encoding="utf-8"))["sha256"]
         return any(known.get(name) == digest for name, digest in digests.items())

@@ -14,6 +14,7 @@ Booleans = npt.NDArray[np.bool_]
 
 OPEN = 0.30  # share of stays without a discharge at the end
 READMISSIONS = 0.04  # share of stays
+# Quantiles of the length of stay.
 LENGTH_SHARES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 LENGTH_DAYS = (0.04, 0.12, 0.79, 1.47, 2.8, 7.7, 30)
 GAP = 24  # minimum hours between two stays, so that they never share a day
@@ -23,8 +24,8 @@ GAP = 24  # minimum hours between two stays, so that they never share a day
 class Vital:
     """The model of one parameter. Standard deviations are in its unit.
 
-    The figures are chosen so that the results, including severity, rounding and limits, have the
-    statistics in the docstring of `synthetic`.
+    The figures are chosen so that the results, after severity, rounding and limits, have the
+    statistics in the docstring of `hospital.synthetic`.
     """
 
     parameter: str
@@ -33,11 +34,11 @@ class Vital:
     swing: float  # SD of the Ornstein-Uhlenbeck process
     half_life: float  # half-life of the process, in hours
     noise: float  # SD of one measurement
-    diurnal: float  # amplitude; highest at 17 h, lowest at 5 h
-    dying: float  # level at severity 1
+    diurnal: float  # amplitude of the diurnal rhythm; highest at 17 h, lowest at 5 h
+    dying: float  # mean at severity 1
     low: float
     high: float
-    longest_gap: int = 1  # maximum hours between two charted values
+    longest_gap: int = 1  # maximum number of hours between two charted values
 
 
 VITALS = (
@@ -51,7 +52,7 @@ VITALS = (
 
 @dataclass(frozen=True)
 class Stays:
-    """One row per stay. Times are hours since midnight of the first day, lengths are hours."""
+    """One entry per stay. Times are hours since midnight of the first day; lengths are in hours."""
 
     patient: Integers
     admission: Integers
@@ -66,13 +67,14 @@ class Stays:
 
 
 def admit(random: Generator, patients: int, end: int) -> Stays:
-    """Draws when patients are admitted, for how long, and whether they die. `end` of the data:
-    hours.
+    """Draws when patients are admitted, how long they stay, and whether they die.
+
+    end: hours from the beginning to the end of the data.
     """
     length = lengths_of_stay(random, patients, end)
     is_open = random.permutation(patients) < round(OPEN * patients)
-    # Patients who are still in the ICU at the end were admitted a random part of their stay
-    # earlier. The admissions of the others peak in the middle.
+    # Patients who are still in the ICU at the end have spent a random part of their stay there. The
+    # admissions of the others peak in the middle of the data.
     shown = np.where(is_open, 1 + drawn_below(random, length - 1), length)
     latest = end - length
     wave = np.floor(random.beta(2, 2, patients) * (latest + 1)).astype(np.int64)
@@ -104,25 +106,25 @@ def joined(first: Stays, second: Stays) -> Stays:
 
 
 def lengths_of_stay(random: Generator, count: int, longest: int) -> Integers:
-    """Draws hours from the distribution of LENGTH_DAYS, between 2 and `longest`."""
+    """Draws lengths of stay in hours, from 2 to `longest`, with the quantiles LENGTH_DAYS."""
     days = np.exp(np.interp(random.random(count), LENGTH_SHARES, np.log(LENGTH_DAYS)))
     hours: Integers = np.clip(np.rint(24 * days), 2, longest).astype(np.int64)
     return hours
 
 
 def fates(random: Generator, count: int) -> tuple[Floats, Booleans]:
-    """Draws severity at admission, and whether the stay ends in death (about 10 %)."""
+    """Draws the severity at admission, and whether the stay ends in death (about 10 % do)."""
     acuity = random.beta(2, 5, count)
     return acuity, random.random(count) < 0.35 * acuity
 
 
 def drawn_below(random: Generator, limits: Integers) -> Integers:
-    """Draws a whole number from 0 to each limit, excluding it."""
+    """Draws for each limit a whole number from 0 to below it."""
     return np.floor(random.random(len(limits)) * limits).astype(np.int64)
 
 
 class Hours:
-    """One row per hour of a stay, stay by stay, until the end of the data."""
+    """One entry per hour of each stay, stay by stay, until the end of the data."""
 
     def __init__(self, stays: Stays) -> None:
         self.stays = stays
@@ -133,7 +135,10 @@ class Hours:
         self.left = stays.length[self.stay] - 1 - self.since_admission
 
     def ornstein_uhlenbeck(self, random: Generator, half_life: float) -> Floats:
-        """A stationary process of SD 1 over each stay. Half-life in hours."""
+        """Draws a stationary Ornstein-Uhlenbeck process of SD 1 for each stay.
+
+        half_life: in hours.
+        """
         kept = 0.5 ** (1 / half_life)
         fresh = (1 - kept**2) ** 0.5
         process = random.standard_normal(len(self.stay))
@@ -145,7 +150,9 @@ class Hours:
         return process
 
     def severity(self, random: Generator) -> Floats:
-        """Latent severity, 0 to 1: drifts, recedes in survivors, rises to 1 before a death."""
+        """The latent severity, 0 to 1: it drifts, recedes in survivors, and rises to 1 before a
+        death.
+        """
         died = self.stays.died[self.stay]
         drift = 0.5 * self.ornstein_uhlenbeck(random, half_life=12)
         recovery = np.where(died, 0, self.since_admission / 48)
@@ -156,7 +163,7 @@ class Hours:
 
 
 def measure(random: Generator, vital: Vital, hours: Hours, severity: Floats) -> Floats:
-    """The values of one vital sign, one per hour."""
+    """Draws the values of one vital sign, one per hour."""
     patient = hours.stays.patient[hours.stay]
     level = vital.mean + vital.between * random.standard_normal(patient.max() + 1)[patient]
     rhythm = np.cos((hours.clock % 24 - 17) * (2 * np.pi / 24))
@@ -174,6 +181,6 @@ def measure(random: Generator, vital: Vital, hours: Hours, severity: Floats) -> 
 
 
 def charted(random: Generator, vital: Vital, rows: int) -> Integers:
-    """The rows in which the vital sign is charted."""
+    """Draws the entries of `Hours` in which the vital sign is charted."""
     at = np.cumsum(random.integers(1, vital.longest_gap + 1, rows)) - 1
     return at[at < rows]

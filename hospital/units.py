@@ -1,7 +1,7 @@
-"""Converts series that are in another unit than the pipeline's: °F, kPa, Hz, fractions.
+"""Converts readings in °F, kPa, Hz or as fractions to the pipeline's units.
 
-A series is one vital of one stay. Each unit has a range of possible values; the two ranges of a
-vital do not overlap, so a value shows its unit.
+A series, the readings of one vital in one stay, is converted as a whole. Each unit has a range of
+possible values. The ranges of the two units of a vital do not overlap, so a value shows its unit.
 """
 
 import logging
@@ -15,13 +15,13 @@ from wire.vitals import VITALS, canonical
 
 log = logging.getLogger(__name__)
 
-CLEARLY = 3  # minimum readings of a converted series, unless the whole file is in that unit
+CLEARLY = 3  # a series with fewer readings is converted only if the whole file is in that unit
 
 
 class Unit(NamedTuple):
-    """Another unit: value · factor + offset is in the pipeline's unit.
+    """A unit that the pipeline does not use: value · factor + offset is in the pipeline's unit.
 
-    usual, other: the ranges (above, below) of possible values in the pipeline's unit and in this.
+    usual, other: the possible values (above, below) in the pipeline's unit and in this unit.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Unit(NamedTuple):
     offset: float = 0.0
 
 
-# The limits of °C and °F are those of MIT-LCP's mimic-code (concepts/measurement/vitalsign.sql).
+# The ranges of °C and °F are those of MIT-LCP's mimic-code (concepts/measurement/vitalsign.sql).
 # The other ranges are chosen so that there is a gap between the two units.
 KILOPASCAL = 7.50062
 OTHERS = {
@@ -50,12 +50,13 @@ Report = Callable[[int, str], None]  # called with the index of a rejected readi
 def in_usual_units(
     value: Array, stay: Array, parameter: Array, names: list[str], report: Report
 ) -> tuple[Array, Array]:
-    """The values after conversion of series that are clearly in another unit, and which to keep.
+    """Converts the series that are clearly in another unit; returns the values, and a mask of the
+    readings to keep.
 
-    A series is converted, to two decimals, when at least three of its values can only be in the
-    other unit (or the file has no value in the usual one) and none can be in the usual unit. A
-    series with fewer such values and no others is ambiguous and rejected. A series with both is not
-    changed.
+    A series is converted, to two decimals, if none of its values can be in the pipeline's unit and
+    at least three can only be in the other unit. Fewer than three suffice if no value in the file
+    can be in the pipeline's unit; otherwise the series is ambiguous and its readings are rejected.
+    A series with values in both units is not changed.
     """
     kept = np.ones(len(value), bool)
     converted = value

@@ -267,8 +267,8 @@ class TestFileForms:
         )
         assert rows == ["1 2019-02-15 7 heart_rate 80.0"]
         assert [(row[1], row[4]) for row in hospital.rejected()] == [
-            (2, "a quote that is not closed, or text after one"),
-            (4, "a quote that is not closed, or text after one"),
+            (2, "a quote that is not closed, or text after a closing quote"),
+            (4, "a quote that is not closed, or text after a closing quote"),
         ]
         assert hospital.index()["duplicates"]["signal.csv"] == 1
 
