@@ -29,7 +29,7 @@ MERGES = ("A34", "A40")
 def moves(
     message: Message, move: Move, authority: str, clock: Clock, now: Moment
 ) -> Iterator[Fact]:
-    """The move of a patient. authority: the default authority of identifiers."""
+    """Yields the move of a patient. authority: of identifiers that name no authority."""
     who = person(message, next(named(message, "PID"), []), authority)
     if who is None:
         yield Unusable("an ADT message without a patient identifier")
@@ -43,7 +43,7 @@ def moves(
 
 
 def merges(message: Message, authority: str, clock: Clock, now: Moment) -> Iterator[Fact]:
-    """The merges in a message: each MRG is merged into the preceding PID."""
+    """Yields the merges in a message: each MRG is merged into the patient of the last PID."""
     evn = next(named(message, "EVN"), [])
     when = _first(clock, at(evn, 6), at(evn, 2), at(message.msh, 7)) or now
     who: Person | None = None
@@ -65,5 +65,5 @@ def merges(message: Message, authority: str, clock: Clock, now: Moment) -> Itera
 
 
 def _first(clock: Clock, *fields: str) -> Moment | None:
-    """The time in the first field that has one."""
+    """The time in the first of the fields that has one."""
     return next((found for field in fields if field and (found := clock(field))), None)

@@ -1,5 +1,6 @@
-"""Builds acknowledgements (HL7 2.8.2, chapter 2.9): AA in original mode, CA if MSH-15 requests
-it.
+"""Builds acknowledgements: AA in original mode, or CA if MSH-15 requests it.
+
+Source: HL7 2.8.2, chapter 2.9.
 """
 
 import secrets
@@ -20,7 +21,7 @@ SUCCESS, FAILURE, REJECTED = "A", "E", "R"  # the second letter of MSA-1
 
 
 def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> str:
-    """The acknowledgement of a message; empty if its sender does not want one."""
+    """The acknowledgement of a message; empty if the sender does not want one."""
     accept, application = (at(message.msh, number).strip().upper() for number in (15, 16))
     if accept and _wanted(accept, outcome):
         code = "C" + outcome
@@ -32,7 +33,7 @@ def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> 
 
 
 def rejection(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
-    """The AR for an unreadable or too long message, and its character set."""
+    """Returns the AR for a message that is unreadable or too long, and the AR's character set."""
     try:
         head = parse(content)
     except Unreadable:
@@ -41,16 +42,16 @@ def rejection(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
 
 
 def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
-    """The content of one frame: one acknowledgement, or those of a batch."""
+    """Encodes the content of one frame: one acknowledgement, or all acknowledgements of a batch."""
     if batch:
         texts = ["BHS|^~\\&\r", *texts, f"BTS|{len(texts)}\r"]
-    # An echoed field may contain a lone VT or FS, which would end the answer's frame.
+    # A field copied from the message may contain VT or FS, which would end the frame.
     return "".join(texts).encode(charset, "replace").translate(None, VT + FS)
 
 
 def _wanted(condition: str, outcome: str) -> bool:
-    """Whether MSH-15 or MSH-16 asks for the acknowledgement (table 0155: never, success, error,
-    always)."""
+    """Whether the sender wants an acknowledgement of this outcome. condition: MSH-15 or MSH-16, a
+    code of table 0155: NE (never), SU (on success), ER (on error) or AL (always)."""
     if condition == "SU":
         return outcome == SUCCESS
     if condition == "ER":
@@ -63,7 +64,7 @@ _numbers = count(1)
 
 
 def _control_id() -> str:
-    """A control id that no other answer has, also after a restart."""
+    """Returns a control id that no other answer has, even after a restart."""
     return f"{_process}{next(_numbers):x}"
 
 
@@ -74,8 +75,8 @@ def _clock(second: int, zone: ZoneInfo) -> str:
 
 @remembered
 def _header(fields: str, mark: Delimiters) -> tuple[str, str, str]:
-    """The parts of the answer's MSH before its time, between time and control id, and after
-    that.
+    """Returns three parts of the answer's MSH: before the time, from the time to the control id,
+    and after the control id.
     """
     separator = mark.field
     application, facility, to_application, to_facility, kind, processing, version, charset = (

@@ -1,4 +1,4 @@
-"""The HTTP application of the gateway, and the setup of its doors."""
+"""The HTTP application of the gateway. A door receives messages in one format: HL7, FHIR, JSON."""
 
 import asyncio
 import logging
@@ -30,8 +30,9 @@ MLLP_PORT = web.AppKey("mllp_port", int)
 
 
 def create_app(settings: Settings) -> web.Application:
-    """The application with all doors, which open when it starts. Raises sqlite3.Error or
-    CodesError.
+    """The application with all doors; they open when it starts.
+
+    Raises sqlite3.Error, CodesError or TokenKeyError.
     """
     names = {"localhost", "gateway", *settings.allowed_hosts}
     store = Log(settings.log)
@@ -60,7 +61,7 @@ def create_app(settings: Settings) -> web.Application:
 async def doors(
     store: Log, inbox: Inbox, stream: Stream, hl7: HL7Door, app: web.Application
 ) -> AsyncIterator[None]:
-    """Opens the MLLP port; at the end, logs and acknowledges all complete messages."""
+    """Opens the MLLP port. At the end, stores and acknowledges all messages received completely."""
     writing = asyncio.create_task(inbox.run())
     app[MLLP_PORT] = await hl7.open()
     log.info("listening for HL7 on port %d; stream %s", app[MLLP_PORT], store.stream)

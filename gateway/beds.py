@@ -1,4 +1,4 @@
-"""Opens and closes stays in the ICU, and sends their messages to the stream.
+"""Opens and closes stays in the ICU, and sends admissions and discharges to the stream.
 
 A stay is the time in beds of `ICU_UNITS`; without that setting, all beds count.
 """
@@ -16,7 +16,8 @@ from wire.messages import Admission, Discharge
 
 
 class Beds:
-    """Opens, changes and closes stays. keep_identifiers: whether to send names to the stream."""
+    """Opens, changes and closes stays. keep_identifiers: whether the stream contains the patients'
+    names and identifiers."""
 
     def __init__(
         self, log: Log, patients: Patients, units: Collection[str], keep_identifiers: bool
@@ -33,7 +34,10 @@ class Beds:
     def open(
         self, number: int, at: Moment, place: Place | None, visit: str = "", by: str = "merge"
     ) -> Stay:
-        """Opens a stay, or continues one of the same day. by: the move that opened it."""
+        """Opens a stay, or continues the stay that began on the same day.
+
+        by: the move that opens it.
+        """
         known = self.stays.get(number, at[:10])
         if known is not None:
             stay = msgspec.structs.replace(known, until=None)
@@ -43,7 +47,9 @@ class Beds:
         return self.update(stay, place, visit)
 
     def update(self, stay: Stay, place: Place | None, visit: str) -> Stay:
-        """Stores a stay with its bed and visit; sends it if new, or if bed or end has changed."""
+        """Stores a stay with its bed and visit. Sends an admission if the stay is new, or if its
+        bed or its end has changed.
+        """
         stay = msgspec.structs.replace(
             stay, place=place.text if place else stay.place, visit=visit or stay.visit
         )
@@ -59,7 +65,7 @@ class Beds:
         self.update(msgspec.structs.replace(stay, until=None), place, visit)
 
     def close(self, stay: Stay, at: Moment) -> None:
-        """Closes a stay; rejects a discharge before its first day."""
+        """Closes a stay. Rejects a discharge before the day of admission."""
         if at[:10] < stay.admission:
             self._log.reject("a discharge before the admission", stay.pat_id)
             return
@@ -68,7 +74,7 @@ class Beds:
 
     def adopt(self, stay: Stay, survivor: int) -> None:
         """Opens the same stay for `survivor`, the number that remains after a merge, unless that
-        patient already has a stay of that day or at that time."""
+        number already has a stay on the day or at the time when this stay began."""
         known = self.stays.get(survivor, stay.admission)
         if known is None and self.stays.at(survivor, stay.since) is None:
             own = msgspec.structs.replace(stay, pat_id=survivor)
@@ -78,7 +84,7 @@ class Beds:
                 self.close(own, own.until)
 
     def person_changed(self, number: int) -> None:
-        """Sends an open stay again if the patient's age or name has become known."""
+        """Sends an open stay again, with the patient's new age or name."""
         stay = self.stays.latest(number)
         if stay is None or stay.until is not None:
             return

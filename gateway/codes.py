@@ -1,8 +1,9 @@
-"""Maps codes and units of senders to parameters and units of the pipeline.
+"""Maps the senders' codes and units to the pipeline's parameters and units.
 
-`codes.csv` has a row for each unit of each code: value × factor + offset is in the parameter's unit
-(wire/vitals.toml). An empty unit means a value without a unit. `units.csv` maps other spellings of
-units to UCUM. A file in the same format (`CODES`) extends `codes.csv` and takes precedence.
+`codes.csv` has one row for each unit of each code. Value × factor + offset is the value in the
+parameter's unit (wire/vitals.toml). The row with an empty unit applies to values without a unit.
+`units.csv` maps other spellings of units to UCUM. The file `CODES`, in the format of `codes.csv`,
+adds rows to it and takes precedence.
 """
 
 import csv
@@ -26,11 +27,11 @@ SYSTEMS = {
 
 
 class UnknownUnit(Exception):
-    """A known code has a unit that cannot be converted."""
+    """The code is known, but its unit cannot be converted."""
 
 
 class Conversion(msgspec.Struct, frozen=True, eq=False):
-    """value × factor + offset."""
+    """Converts a value to `parameter`: value × factor + offset."""
 
     parameter: str
     factor: float
@@ -39,12 +40,12 @@ class Conversion(msgspec.Struct, frozen=True, eq=False):
     def of(self, value: float) -> float:
         if self.factor == 1 and self.offset == 0:
             return value
-        # 12 digits, so that 98.6 °F is 37 °C and not 36.99999999999999.
+        # Rounded to 12 digits, so that 98.6 °F is 37 °C and not 36.99999999999999.
         return float(f"{value * self.factor + self.offset:.12g}")
 
 
 class CodesError(ValueError):
-    """A file of codes is invalid; the text names file and line."""
+    """A file of codes or units is invalid. The text names the file, and the line if it is known."""
 
 
 class Codes:
@@ -82,9 +83,10 @@ class Codes:
         return self._units.get(spelling) or self._units.get(spelling.lower(), spelling)
 
     def conversion(self, codings: Iterable[tuple[str, str]], unit: str) -> Conversion | None:
-        """The conversion for the first known (system, code); None if none is known.
+        """The conversion for the first known (system, code); None if they are all unknown.
 
-        A local code is known if it is a parameter's name or synonym. Raises UnknownUnit.
+        A sender's own code is known if it is the name or a synonym of a parameter. Raises
+        UnknownUnit.
         """
         local: dict[str, Conversion] = {}
         for system, code in codings:

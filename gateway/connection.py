@@ -1,4 +1,4 @@
-"""An MLLP connection: reads frames, and sends the answers in the same order."""
+"""An MLLP connection: reads frames, and sends their answers in the same order."""
 
 import asyncio
 import logging
@@ -10,30 +10,33 @@ from gateway.mllp import Frame, FrameReader, wrap
 
 log = logging.getLogger("gateway")
 
-# Number of unanswered frames at which a connection is not read.
+# Maximum number of unanswered frames; a connection that has reached it is not read.
 UNANSWERED = 64
 
 
 class Answer(NamedTuple):
-    """`content` is called once all futures are done; an empty result is not sent."""
+    """The answer to one frame. content: called once all futures are done; returns the bytes to
+    send, or none if there is nothing to send."""
 
     futures: Sequence["asyncio.Future[Any]"]
     content: Callable[[], bytes]
 
 
 class Limits(NamedTuple):
-    """Limits: bytes of a message, and seconds without a byte in either direction."""
+    """The limits of a connection. size: bytes of a message. silence: seconds without a byte in
+    either direction."""
 
     size: int
     silence: float
 
 
 class Connection(asyncio.Protocol):
-    """take: called with each frame. opened, closed: called at the start and at the end.
+    """One connection. take: called with each frame. opened, closed: called at the start and at the
+    end of the connection.
 
-    The connection is not read before `admit`, while UNANSWERED frames are waiting, while its sender
-    does not read the answers, and between `hold` and `admit`. It is closed after `limits.silence`
-    without a byte, unless it waits for the gateway itself.
+    The connection is read from `admit` to `hold`, except while UNANSWERED frames wait for their
+    answers or the sender does not read the answers. It is closed after `limits.silence` seconds
+    without a byte, unless it is the gateway that has to act.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Connection(asyncio.Protocol):
         self._frames = FrameReader(limits.size)
         self._answers: deque[Answer] = deque()
         self._held = True
-        self._stuck = False  # the sender does not read its answers
+        self._stuck = False  # whether the sender has stopped reading its answers
         self._reading = True
         self._ending = False
         self._loop = asyncio.get_running_loop()
@@ -95,11 +98,11 @@ class Connection(asyncio.Protocol):
         self._steer()
 
     def eof_received(self) -> bool:
-        """The sender has closed its side; it may still read answers."""
+        """Called when the sender has closed its side; it may still read answers."""
         if self._frames.partial:
             log.warning("a connection ended within a frame; the sender must repeat it")
         self.end()
-        # An SSL transport closes anyway.
+        # True keeps the transport open for the answers; an SSL transport closes in any case.
         return self._transport.get_extra_info("ssl_object") is None
 
     def pause_writing(self) -> None:
@@ -119,9 +122,9 @@ class Connection(asyncio.Protocol):
             self._answer()
 
     def _answer(self, done: "asyncio.Future[Any] | None" = None) -> None:
-        """Sends all answers that are next in order."""
+        """Sends the answers that are ready, up to the first that is not."""
         if done is not None:
-            done.exception()  # retrieved here, because nothing else does if the connection is gone
+            done.exception()  # asyncio complains about exceptions that nobody retrieves
         ready = []
         while self._answers and all(future.done() for future in self._answers[0].futures):
             content = self._answers.popleft().content()
@@ -135,7 +138,7 @@ class Connection(asyncio.Protocol):
             self._done()
 
     def _steer(self) -> None:
-        """Resumes or pauses reading."""
+        """Pauses or resumes reading, as the state requires."""
         full = len(self._answers) >= UNANSWERED
         reading = not (self._held or self._stuck or self._ending or full)
         if reading == self._reading or self._transport.is_closing():

@@ -1,4 +1,4 @@
-"""Facts about patients, independent of the format of the message."""
+"""Facts about patients, in a form that does not depend on the format of the message."""
 
 from typing import Literal
 
@@ -8,9 +8,10 @@ from gateway.times import Moment
 
 
 class Person(msgspec.Struct, frozen=True):
-    """A patient as identified by the sender.
+    """A patient, as identified by the sender.
 
-    keys: (authority, id), the primary one first. born: an ISO date. label: the name for the pages.
+    keys: identifiers as (authority, id), the primary one first. born: an ISO date. label: the name
+    to show on the pages.
     """
 
     keys: tuple[tuple[str, str], ...]
@@ -19,17 +20,17 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A bed. `unit` determines whether it is in the ICU."""
+    """A bed. unit: determines whether the bed is in the ICU. text: the name of the bed."""
 
     unit: str
     text: str
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """One value of one parameter; None withdraws an earlier value.
+    """One value of one parameter. A value of None withdraws an earlier value.
 
-    name: identifies the observation within its source. corrects: the value replaces an earlier one
-    of the same name, even with another time.
+    name: identifies the observation within its source. corrects: whether the value replaces an
+    earlier value of the same name, even if the time differs.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 class Observed(msgspec.Struct, frozen=True):
     """Values of one patient at one time.
 
-    source: the sender's order or resource, or `#` and the patient if the sender has none.
+    source: the sender's name of the order or resource; without one, `#` and the patient.
     """
 
     person: Person
@@ -52,7 +53,7 @@ class Observed(msgspec.Struct, frozen=True):
 
 
 def unnamed(person: Person) -> str:
-    """The source of observations without an order or a resource."""
+    """The source of observations that belong to no order or resource."""
     return f"#{person.keys[0]}"
 
 
@@ -61,7 +62,7 @@ def is_unnamed(source: str) -> bool:
 
 
 class Replaced(msgspec.Struct, frozen=True):
-    """Withdraws all observations of a source except those with the names `kept`."""
+    """Withdraws all observations of a source, except those whose names are in `kept`."""
 
     source: str
     kept: tuple[str, ...] = ()
@@ -79,7 +80,7 @@ Move = Literal[
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """A patient was admitted, transferred or discharged, or one of these was cancelled."""
+    """A patient was admitted, transferred or discharged, or such a move was cancelled."""
 
     person: Person
     move: Move
@@ -89,7 +90,7 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """Two records belong to one patient; only `person` continues."""
+    """Two records belong to the same patient; only `person` remains."""
 
     person: Person
     prior: Person
@@ -97,14 +98,14 @@ class Merged(msgspec.Struct, frozen=True):
 
 
 class Unusable(msgspec.Struct, frozen=True):
-    """A rejected part of a message. The reason contains no patient data."""
+    """A part of a message is rejected. The reason contains no patient data."""
 
     reason: str
     person: Person | None = None
 
 
 class Unread(Exception):
-    """Part of a message is rejected; the text is the reason and contains no patient data."""
+    """A value is rejected. The text is the reason; it contains no patient data."""
 
 
 Fact = Observed | Replaced | Moved | Merged | Unusable

@@ -1,4 +1,4 @@
-"""Receives FHIR R4 over HTTP: Bundles, single resources, and notifications of rest-hook
+"""Receives FHIR R4 over HTTP: Bundles, single resources and the notifications of rest-hook
 subscriptions.
 """
 
@@ -23,7 +23,7 @@ from gateway.log import Received
 from wire.bodies import read_body
 
 JSON = "application/fhir+json"
-# Other senders wait while a Bundle is stored.
+# Maximum number of entries of a Bundle, because other senders wait while it is stored.
 ENTRIES_MAX = 1_000
 
 _resource: "msgspec.json.Decoder[Resource]" = msgspec.json.Decoder(Resource)
@@ -31,7 +31,7 @@ _bundle = msgspec.json.Decoder(Bundle)
 
 
 class InvalidRequest(Exception):
-    """A request cannot be stored; status and code (a FHIR issue type) are those of the answer."""
+    """The request cannot be stored. status: of the answer. code: the FHIR issue type."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(text)
@@ -40,7 +40,7 @@ class InvalidRequest(Exception):
 
 
 class FhirDoor:
-    """Stores resources. Reading and searching are not supported."""
+    """Stores the resources that it receives. Reading and searching are not supported."""
 
     def __init__(self, inbox: Inbox, codes: Codes, zone: ZoneInfo) -> None:
         self._inbox = inbox
@@ -55,7 +55,7 @@ class FhirDoor:
         app.router.add_route("*", "/fhir/{rest:.*}", unknown)
 
     async def bundle(self, request: web.Request) -> web.Response:
-        """Stores a Bundle, also a batch, as a whole or not at all."""
+        """Stores a Bundle as a whole or not at all, even if it is a batch."""
         await self._inbox.room()
         body = await read_body(request)
         if not body.strip():  # a rest-hook notification without a payload
@@ -81,8 +81,8 @@ class FhirDoor:
         )
 
     async def resource(self, request: web.Request) -> web.Response:
-        """Stores one resource: POST creates it, PUT creates or replaces it; a POST without an id
-        gets one."""
+        """Stores one resource. POST creates it, with a new id if it has none; PUT creates or
+        replaces it."""
         await self._inbox.room()
         kind, id = request.match_info["type"], request.match_info.get("id", "")
         body = await read_body(request)
@@ -118,7 +118,7 @@ class FhirDoor:
         for number, entry in enumerate(bundle.entry):
             raw = bytes(entry.resource)
             kind = _kind(raw)
-            if kind not in TYPES:  # unused resources of the same document, such as Practitioner
+            if kind not in TYPES:  # a resource that is not used, such as Practitioner
                 continue
             resources.append((entry.full_url, _with_id(_decode(raw, f"entry[{number}]"), raw)))
         keys: dict[str, Keys] = {
@@ -127,7 +127,7 @@ class FhirDoor:
             if url and isinstance(found, Patient)
         }
         reader = self._reader._replace(entries=keys)
-        # Patients first, because the others refer to them.
+        # Patients come first, because the other resources refer to them.
         resources.sort(key=lambda pair: not isinstance(pair[1], Patient))
         return [(found, self._facts(found, reader, "Bundle")) for _, found in resources]
 
@@ -165,7 +165,7 @@ def _decode(body: bytes, path: str = "body") -> Resource:
 
 
 def _document(body: bytes) -> dict[str, Any]:
-    """Parses the whole resource, because the typed decoder skips unknown fields unchecked."""
+    """Parses the whole resource, because the typed decoder skips unknown fields without a check."""
     try:
         found: dict[str, Any] = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -174,7 +174,7 @@ def _document(body: bytes) -> dict[str, Any]:
 
 
 def _with_id(resource: Resource, body: bytes) -> Resource:
-    """Sets the digest as the id of a resource without one, so that repeats have the same id."""
+    """Gives a resource without an id its digest as the id, so that a repeat has the same id."""
     if resource.id:
         return resource
     if isinstance(resource, Observation) and any(i.value for i in resource.identifier):

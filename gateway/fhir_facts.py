@@ -34,7 +34,7 @@ from gateway.people import printable
 from gateway.times import Moment, fhir_moment, now
 
 Keys = tuple[tuple[str, str], ...]
-# The identifier system of ids on the sender's server.
+# The identifier system of the ids that the sender's server gives to resources.
 LOCAL = "fhir"
 _VALUE = ("preliminary", "final", "amended", "corrected", "unknown")
 _WITHDRAWN = ("entered-in-error", "cancelled")
@@ -42,11 +42,11 @@ _PRESENT = ("arrived", "triaged", "in-progress", "onleave")
 
 
 class Invalid(Exception):
-    """A resource lacks a required element; the text names it."""
+    """The resource lacks a required element. The text names the element."""
 
 
 class FhirReader(NamedTuple):
-    """Parses resources. entries: keys of patients in the same Bundle, by fullUrl."""
+    """Parses resources. entries: the keys of the patients in the same Bundle, by fullUrl."""
 
     codes: Codes
     zone: ZoneInfo
@@ -136,7 +136,8 @@ class FhirReader(NamedTuple):
             return
         if resource.status not in (*_PRESENT, "finished"):
             return
-        # In order of time, so that a whole history gives the same stays as its parts.
+        # Sorted by time, so that an Encounter with the whole history gives the same stays as
+        # several Encounters with its parts.
         located = sorted(
             (since, place)
             for location in resource.location
@@ -170,7 +171,7 @@ class FhirReader(NamedTuple):
             yield Moved(who, "update", at)
 
     def _person(self, reference: Reference | None, path: str) -> Person:
-        """The patient of a reference: by id, in the same Bundle, or by identifier."""
+        """Finds the patient of a reference: in the same Bundle, by id or by identifier."""
         if reference is not None:
             text = reference.reference
             if text in self.entries:
@@ -196,8 +197,8 @@ class FhirReader(NamedTuple):
 
 
 def patient_keys(patient: Patient) -> Keys:
-    """The keys of a patient, identifiers first, because HL7 senders also use them. Temporary and
-    old identifiers are ignored.
+    """The keys of a patient. The identifiers come first, because HL7 senders use them too; old and
+    temporary ones are ignored.
     """
     keys = [
         (identifier.system[:128], identifier.value[:128])
@@ -210,7 +211,7 @@ def patient_keys(patient: Patient) -> Keys:
 
 
 def _name_of(kind: str, id: str, identifiers: tuple[Identifier, ...]) -> str:
-    """The name of a resource: its id, or else its first identifier."""
+    """The name of a resource: its id or, if it has none, its first identifier."""
     if id:
         return f"{kind}/{id[:100]}"
     for identifier in identifiers:

@@ -1,6 +1,6 @@
 """The parts of FHIR R4 resources that the gateway reads.
 
-Source: http://hl7.org/fhir/R4/. Other fields are ignored.
+All other fields are ignored. Source: http://hl7.org/fhir/R4/.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import msgspec
 
 
 class _Struct(msgspec.Struct, frozen=True, rename="camel"):
-    """Base class with field names as in FHIR."""
+    """Base class whose fields have their FHIR names in JSON."""
 
 
 class Coding(_Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.remembered import remembered
 
-# Table 0211, with Python's names.
+# The codes of table 0211, with Python's names of the character sets.
 CHARSETS = {
     "ASCII": "ascii",
     **{f"8859/{part}": f"iso8859-{part}" for part in (*range(1, 12), *range(13, 17))},
@@ -31,7 +31,7 @@ CHARSETS = {
 _SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
 _USUAL = frozenset(("MSH", "EVN", "PID", "PV1", "ORC", "OBR", "OBX", "NTE"))
 
-Segment = list[str]  # fields by number; [0] is the segment's name
+Segment = list[str]  # the fields by number; [0] is the name of the segment
 
 
 class Unreadable(Exception):
@@ -47,10 +47,10 @@ class Delimiters(NamedTuple):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message. Its texts are raw, with escape sequences; `text` resolves them.
+    """One message. Its fields still have escape sequences, which `text` resolves.
 
-    kind: type and event, such as `ORU^R01`. sender: sending application and facility, such as
-    `MONITOR@WARD`.
+    kind: the type and the event, such as `ORU^R01`. sender: the sending application and facility,
+    such as `MONITOR@WARD`.
     """
 
     segments: list[Segment]
@@ -64,17 +64,17 @@ class Message(msgspec.Struct, frozen=True):
         return self.segments[0]
 
     def components(self, field: str) -> list[str]:
-        """The components of a field's first repetition."""
+        """The components of the first repetition of a field."""
         first = field.partition(self.delimiters.repetition)[0]
         return first.split(self.delimiters.component)
 
     def repetitions(self, field: str) -> list[list[str]]:
-        """The components of each repetition."""
+        """The components of each repetition of a field."""
         separator = self.delimiters.component
         return [part.split(separator) for part in field.split(self.delimiters.repetition)]
 
     def text(self, raw: str) -> str:
-        """The text of a component: its first subcomponent, with escapes resolved and stripped."""
+        """The text of a component: its first subcomponent, stripped, with escapes resolved."""
         _, _, _, escape, subcomponent = self.delimiters
         if subcomponent in raw:
             raw = raw.partition(subcomponent)[0]
@@ -94,7 +94,7 @@ def part(components: list[str], number: int) -> str:
 
 
 def split(content: bytes) -> list[bytes]:
-    """The messages in a frame: one, or those of a batch (FHS, BHS)."""
+    """Splits a frame into messages: one, or all messages of a batch (FHS, BHS)."""
     several = b"\rMSH" in content or b"\nMSH" in content
     if not several and content[:3] not in (b"FHS", b"BHS"):
         return [content]
@@ -171,7 +171,8 @@ def _decode(content: bytes, charset: str) -> str:
         return content.decode(charset)
     except (UnicodeDecodeError, LookupError):
         pass
-    # Not in the declared encoding, but numbers and identifiers are ASCII in all of these.
+    # The text is not in the declared encoding, but numbers and identifiers are ASCII in all
+    # character sets of the table.
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -179,7 +180,7 @@ def _decode(content: bytes, charset: str) -> str:
 
 
 def unescape(text: str, delimiters: Delimiters, charset: str = "utf-8") -> str:
-    r"""Resolves escape sequences; keeps unknown ones unchanged.
+    r"""Resolves escape sequences; leaves unknown ones unchanged.
 
     >>> unescape(r"5\S\3 \T\ \X6D6D\ \.br\ \Zx\ ", Delimiters())
     '5^3 & mm \n \\Zx\\ '

@@ -47,7 +47,7 @@ class HL7Door:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Stops reading, and closes after all complete frames are answered."""
+        """Stops reading, answers all complete frames, and closes the connections."""
         if self._server is not None:
             self._server.close()
         open_now = list(self._open)
@@ -64,7 +64,7 @@ class HL7Door:
         self._admit()
 
     def _admit(self) -> None:
-        """Lets the oldest connections be read, up to the limit; the others wait."""
+        """Starts to read the oldest connections, up to the limit; the others wait."""
         admitted = self._open[: self._settings.connections_max]
         metrics.CONNECTIONS.set(len(admitted))
         for connection in admitted:
@@ -132,14 +132,14 @@ class HL7Door:
         try:
             return self._reader.facts(message)
         except Exception as error:
-            # A bug must not stop the sender. The message is in the log.
+            # A bug must not stop the sender. The message itself is stored.
             metrics.FAULTS.inc()
             log.error("a message could not be parsed: %s", type(error).__name__)
             return [Unusable(f"cannot be read: {type(error).__name__}")]
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS context of the server; with MLLP_TLS_CA, senders must have a certificate too."""
+    """The server's TLS context. With MLLP_TLS_CA, senders must also have a certificate."""
     if not settings.mllp_tls_cert:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

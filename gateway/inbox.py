@@ -1,4 +1,4 @@
-"""Accepts messages from all doors, and logs all waiting ones in one transaction (group commit)."""
+"""Queues the messages of all doors; stores all that wait in one transaction (group commit)."""
 
 import asyncio
 import hashlib
@@ -18,8 +18,8 @@ from wire.messages import Message
 
 log = logging.getLogger("gateway")
 
-# A transaction ends after this number of messages or seconds, so that the first ones do not wait
-# too long.
+# A transaction ends after this number of messages or seconds, so that its first messages do not
+# wait too long.
 AT_ONCE = 200
 SECONDS_AT_ONCE = 0.02
 # Number of waiting bytes at which the doors stop reading.
@@ -32,22 +32,22 @@ class DiskFailed(Exception):
 
 
 class Direct(msgspec.Struct, frozen=True):
-    """A message in the stream's own format, and its JSON."""
+    """A message in the stream's own format. data: its JSON."""
 
     message: Message
     data: bytes
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A message to be logged. content: its facts; None if its type is not used."""
+    """A message to be stored. content: its facts; None if messages of its type are not used."""
 
     received: Received
     content: Sequence[Fact | Direct] | None
 
 
 class Logged(msgspec.Struct, frozen=True):
-    """The result for a message that is on disk. known: the bytes of an earlier message with the
-    same digest.
+    """The result for a stored message. known: the bytes of an earlier message with the same digest,
+    if there is one.
     """
 
     numbers: Numbers
@@ -58,12 +58,13 @@ Waiting = tuple[Item, "asyncio.Future[Logged]"]
 
 
 def digest(*parts: bytes) -> bytes:
-    """SHA-256, which identifies a message while it is kept."""
+    """The SHA-256 of the parts. It identifies a message for as long as the log keeps it."""
     return hashlib.sha256(b"\0".join(parts)).digest()
 
 
 class Inbox:
-    """Queues messages. `put` returns when the message is on disk; `run` writes."""
+    """Queues messages, and writes them to the log. The future that `put` returns is done when the
+    message is on disk."""
 
     def __init__(self, store: Log, ward: Ward, keep_days: float) -> None:
         self._log = store
@@ -76,12 +77,12 @@ class Inbox:
         self._room.set()
         self._pruned = 0.0
         self._stopping = False
-        self._more = True  # whether readings of earlier messages are still to be moved
-        # Called after each commit.
+        self._more = True  # whether readings of earlier messages still have to be moved
+        # These functions are called after each commit.
         self.committed: list[Callable[[], None]] = []
 
     def put(self, item: Item) -> "asyncio.Future[Logged]":
-        """Queues a message; awaiting the future may raise DiskFailed."""
+        """Queues a message. Awaiting the result may raise DiskFailed."""
         future: asyncio.Future[Logged] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._bytes += len(item.received.raw)
@@ -92,7 +93,7 @@ class Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether too many bytes are waiting to be written."""
+        """Whether so many bytes wait to be written that the doors must stop reading."""
         return not self._room.is_set()
 
     async def room(self) -> None:
@@ -100,10 +101,10 @@ class Inbox:
         await self._room.wait()
 
     async def run(self) -> None:
-        """Writes until `stop`, and then the remaining messages.
+        """Writes messages until `stop` is called and no message is left.
 
-        Must not be cancelled, because a commit may be running in a thread, and only one thread may
-        use the connection.
+        Do not cancel it: a commit may be running in a thread, and only one thread may use the
+        connection.
         """
         while self._waiting or not self._stopping:
             try:
@@ -129,7 +130,7 @@ class Inbox:
         started = time.perf_counter()
         try:
             results = self._fill(batch, self._ward.step)
-            # In another thread, so that messages are received while the disk writes.
+            # The commit runs in a thread, so that messages can be received while the disk writes.
             await asyncio.to_thread(self._log.commit)
         except sqlite3.Error as error:
             self._failed(batch, error)
@@ -176,8 +177,8 @@ class Inbox:
         self._settle(batch)
 
     def _fill(self, batch: list[Waiting], move: Callable[[], None]) -> list[Logged]:
-        """Begins a transaction with the first messages of `batch`, and with some of the readings
-        that are still to be moved.
+        """Begins a transaction with the first messages of `batch`, and moves some of the readings
+        that still have to be moved.
         """
         started = time.perf_counter()
         self._log.begin()
@@ -191,7 +192,7 @@ class Inbox:
         except sqlite3.OperationalError:
             raise
         except Exception as error:
-            # A bug must not stop the sender. The message is in the log.
+            # A bug must not stop the sender. The message itself is stored.
             self._undo(error)
             item, future = batch[len(results)]
             reason = Unusable(f"cannot be processed: {type(error).__name__}")
@@ -247,5 +248,5 @@ class Inbox:
 
 
 def _without_values(error: Exception) -> Exception:
-    """The error without its text, which may contain patient data."""
+    """Returns the error without its text, which may contain patient data."""
     return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)

@@ -1,4 +1,4 @@
-"""POST /messages: receives one message or a list, in the stream's own format, without ids."""
+"""POST /messages: receives one message or a list of messages, in the stream's own format."""
 
 import time
 from asyncio import Future
@@ -14,8 +14,8 @@ from gateway.log import Log, Received
 from wire.bodies import read_body
 from wire.messages import Message, Rejected, decode
 
-# These are well-formed, so they are accepted; the tool stores them in table `rejected` with the
-# reason.
+# The reason codes of messages that are accepted, because they are well-formed. The tool stores them
+# in the table `rejected`.
 PASSED_ON = ("implausible",)
 LISTED_MAX = 10_000
 
@@ -23,15 +23,15 @@ Result = dict[str, Any]
 
 
 class JsonDoor:
-    """Answers with one result per message: 201 new, 200 known, 422 invalid, 503 not stored."""
+    """Answers each message with a status: 201 new, 200 known, 422 invalid, 503 not stored."""
 
     def __init__(self, inbox: Inbox, log: Log) -> None:
         self._inbox = inbox
         self._log = log
 
     async def post(self, request: web.Request) -> web.Response:
-        """One object is answered with its own status, a list with 207 and `results` in the same
-        order.
+        """Stores the messages of a request. The answer to one object has the object's status; the
+        answer to a list has the status 207, and `results` in the order of the list.
         """
         await self._inbox.room()
         try:
@@ -44,7 +44,7 @@ class JsonDoor:
             raise web.HTTPRequestEntityTooLarge(LISTED_MAX, len(messages))
         sender = _sender(request)
         key = request.headers.get("Idempotency-Key", "")
-        # Queued together, so that the list takes one transaction or few.
+        # All messages are queued before the first is awaited, so that they share transactions.
         waiting = [
             self._put(bytes(message), sender, f"{key}/{number}" if key else "")
             for number, message in enumerate(messages)
@@ -61,7 +61,7 @@ class JsonDoor:
             if error.code not in PASSED_ON:
                 return self._invalid(str(error), error.code)
             message = msgspec.json.decode(data, type=Message)
-        # Ignores spaces and the order of fields.
+        # Encoded again, so that spaces and the order of fields do not change the digest.
         data = msgspec.json.encode(message)
         name = digest(b"key", key.encode()) if key else digest(b"json", data)
         received = Received(name, time.time(), sender, "json", data)
@@ -87,6 +87,6 @@ class JsonDoor:
 
 
 def _sender(request: web.Request) -> str:
-    """The sender: the bearer token's subject, or the program's name."""
+    """The sender: the subject of the bearer token or, without a token, the program's name."""
     named = request.get("actor") or request.headers.get("User-Agent", "").split("/")[0]
     return (str(named) or "json")[:64]

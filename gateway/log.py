@@ -1,8 +1,8 @@
-"""The durable log: raw messages, their events, and the data that corrections need.
+"""The durable log: the raw messages, their events, and the data that corrections need.
 
 A message is acknowledged when its transaction is on disk (`synchronous=FULL`). Events are numbered
-without gaps; the stream's name is created with the log. All events of one message are one row, with
-one event per line, because a row per event would cost more than everything else.
+without gaps. The name of the stream is created with the log. All events of one message are in one
+row, one event per line, because one row per event would cost more time than everything else.
 """
 
 import os
@@ -44,12 +44,13 @@ CREATE TABLE IF NOT EXISTS pending (
 """
 VERSION = 2
 _encoder = msgspec.json.Encoder()
-# Messages removed per transaction, so that no sender waits long; more than the inbox adds in one.
+# Messages that one transaction removes: few, so that no sender waits long, but more than the inbox
+# adds in one transaction.
 PRUNED_AT_ONCE = 500
 
 
 class Received(NamedTuple):
-    """A raw message without a number."""
+    """A raw message that has no number yet."""
 
     digest: bytes
     at: float
@@ -59,7 +60,7 @@ class Received(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The events of a received message, from `first` to `last`; none if last < first."""
+    """The numbers of the events of a message, from `first` to `last`; no events if last < first."""
 
     id: int
     first: int
@@ -71,7 +72,7 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Contains patients' names.
+        # Only the owner may read the file, because it contains patients' names.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self.path = path
         self.connection = connection = sqlite3.connect(
@@ -99,12 +100,12 @@ class Log:
         read(f"PRAGMA user_version = {VERSION}")
 
     def reread(self) -> None:
-        """Reloads the numbers from the file, after a rollback or a removal of rows."""
+        """Reloads the numbers from the file after a rollback or after rows have been removed."""
         read = self.connection.execute
         pruned = int(read("SELECT pruned FROM log").fetchone()[0])
         self.last = int(read("SELECT MAX(last) FROM events").fetchone()[0] or pruned)
         self._lines: list[bytes] = []  # events of the current message, as JSON lines
-        self._unwritten = 0  # number of these
+        self._unwritten = 0  # the number of these events
         self._new_events: list[tuple[int, int, bytes]] = []
         self._new_received: list[tuple[object, ...]] = []
         self._received = int(read("SELECT MAX(id) FROM received").fetchone()[0] or 0)
@@ -114,12 +115,12 @@ class Log:
         self.connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Returns when everything since `begin` is on disk. Runs in its own thread."""
+        """Commits the transaction; returns when it is on disk. The inbox calls this in a thread."""
         self.connection.execute("COMMIT")
 
     def flush(self) -> None:
-        """Writes the added rows, before `commit`."""
-        # Together, because a statement for each row costs more.
+        """Writes the added rows. Call this before `commit`."""
+        # `executemany` costs less than one statement per row.
         write = self.connection.executemany
         write("INSERT INTO events VALUES (?, ?, ?)", self._new_events)
         write("INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_received)
@@ -132,7 +133,7 @@ class Log:
         self.reread()
 
     def known(self, digests: Sequence[bytes]) -> dict[bytes, tuple[Numbers, bytes]]:
-        """The messages with these digests, and their bytes."""
+        """The stored messages with these digests: their events, and their bytes."""
         marks = ",".join("?" * len(digests))
         rows = self.connection.execute(
             f"SELECT digest, id, first, last, raw FROM received WHERE digest IN ({marks})", digests
@@ -140,7 +141,7 @@ class Log:
         return {row[0]: (Numbers(*row[1:4]), row[4]) for row in rows}
 
     def first_with(self, seq: int) -> int:
-        """The first event of the message to which event `seq` belongs."""
+        """The number of the first event of the message that event `seq` belongs to."""
         self.flush()
         row = self.connection.execute(
             "SELECT first FROM events WHERE last >= ? ORDER BY last LIMIT 1", (seq,)
@@ -153,13 +154,13 @@ class Log:
         return self._received + 1
 
     def add_event(self, data: bytes) -> int:
-        """Appends an event of the current message; returns its number."""
+        """Appends an event to the current message; returns its number."""
         self._add(data, 1)
         return self.last
 
     def send(self, *messages: Message) -> int:
-        """Appends messages of the stream; returns the number of the first one."""
-        # A list, because msgspec 0.22 leaks the iterator of any other sequence.
+        """Appends messages of the stream to the current message; returns the first one's number."""
+        # Converted to a list, because msgspec 0.22 leaks the iterator of any other sequence.
         self._add(_encoder.encode_lines(list(messages))[:-1], len(messages))
         return self.last - len(messages) + 1
 
@@ -169,12 +170,15 @@ class Log:
         self.last += count
 
     def reject(self, reason: str, pat_id: int | None = None, received: int | None = None) -> None:
-        """Appends an event for table `rejected`. received: the raw message; default: current."""
+        """Appends an event that the tool stores in the table `rejected`.
+
+        received: number of the raw message; default: the current message.
+        """
         event = {"type": "unusable", "pat_id": pat_id, "received": received or self.current}
         self.add_event(msgspec.json.encode(event | {"reason": reason}))
 
     def add_events(self) -> int:
-        """Ends a message: adds its events as one row; returns the number of the first one."""
+        """Ends a message: adds its events as one row; returns the number of the first event."""
         first = self.last - self._unwritten + 1
         if self._unwritten:
             self._new_events.append((self.last, first, b"\n".join(self._lines)))
@@ -183,7 +187,7 @@ class Log:
         return first
 
     def add_received(self, message: Received) -> Numbers:
-        """Ends a message: adds it with its events."""
+        """Ends a message: adds it and its events."""
         self._received += 1
         first = self.add_events()
         self._new_received.append(
@@ -192,7 +196,7 @@ class Log:
         return Numbers(self._received, first, self.last)
 
     def prune(self, before: float) -> bool:
-        """Removes some messages received before a time; returns False if none are left."""
+        """Removes some of the messages received before a time; returns False if none are left."""
         read = self.connection.execute
         rows = read(
             "SELECT id, last FROM received WHERE at < ? AND id <= "
@@ -221,7 +225,9 @@ class LogReader:
         )
 
     def events(self, after: int, most: int) -> list[tuple[int, bytes]]:
-        """Number and data of the next events: of whole messages, until there are `most` or more."""
+        """Returns (number, data) of the next events, up to the end of the message that reaches
+        `most` events.
+        """
         found: list[tuple[int, bytes]] = []
         rows = self._connection.execute(
             "SELECT first, data FROM events WHERE last > ? ORDER BY last", (after,)

@@ -10,13 +10,13 @@ from gateway.log import Received
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-# Labels come from senders; beyond this number they become `other`.
+# Maximum number of label values, because senders choose them; further ones become `other`.
 SENDERS_MAX = 200
 CODES_MAX = 500
 
 MESSAGES = Counter(
     "icu_gateway_messages_total",
-    "Stored messages. result: new, known (repeated) or unread (of an unused type)",
+    "Stored messages. result: new, known (a repeat) or unread (of a type that is not used)",
     ["sender", "protocol", "result"],
 )
 LAST = Gauge(
@@ -27,7 +27,7 @@ CLOCK = Gauge(
     "Seconds that a sender's clock is ahead of the gateway's",
     ["sender"],
 )
-NACKS = Counter("icu_gateway_nacks_total", "Negative answers, by code", ["code"])
+NACKS = Counter("icu_gateway_nacks_total", "Negative acknowledgements, by code", ["code"])
 UNKNOWN = Counter(
     "icu_gateway_unknown_codes_total",
     "Values with a code that is not in codes.csv, stored under the code's own name",
@@ -36,11 +36,11 @@ UNKNOWN = Counter(
 CONNECTIONS = Gauge("icu_gateway_connections", "Open MLLP connections")
 SUBSCRIBERS = Gauge("icu_gateway_subscribers", "Connected subscribers")
 EVENTS = Gauge("icu_gateway_stream_messages", "Messages in the stream")
-DISK_FAILURES = Counter("icu_gateway_disk_failures_total", "Transactions that failed")
+DISK_FAILURES = Counter("icu_gateway_disk_failures_total", "Failed transactions of the log")
 FAULTS = Counter("icu_gateway_faults_total", "Stored messages that the gateway failed to process")
 COMMIT = Histogram(
     "icu_gateway_commit_seconds",
-    "Duration of a transaction until it is on disk",
+    "Seconds until a transaction of the log is on disk",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
 )
 GROUP = Histogram(
@@ -48,10 +48,10 @@ GROUP = Histogram(
     "Messages in one transaction",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200),
 )
-_free = Gauge("icu_gateway_disk_free_bytes", "Free space on the log's disk")
-_size = Gauge("icu_gateway_disk_size_bytes", "Size of the log's disk")
+_free = Gauge("icu_gateway_disk_free_bytes", "Free space on the disk that holds the log")
+_size = Gauge("icu_gateway_disk_size_bytes", "Size of the disk that holds the log")
 
-# Added to MESSAGES when that is read, because each increment takes a lock.
+# Counted here and added to MESSAGES when it is read, because each increment of it takes a lock.
 _messages: Tally[tuple[str, str, str]] = Tally()
 _senders: dict[str, dict[str, float | int | str | None]] = {}
 _codes: set[tuple[str, str]] = set()
@@ -82,7 +82,7 @@ def unknown_code(system: str, code: str) -> None:
 
 
 def senders() -> list[dict[str, float | int | str | None]]:
-    """The state of each sender since the start, for GET /health."""
+    """The counts of each sender since the start, for GET /health."""
     return list(_senders.values())
 
 

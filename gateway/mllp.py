@@ -1,4 +1,4 @@
-"""MLLP: extracts frames of HL7 messages from a stream of bytes that is split anywhere.
+"""MLLP: extracts the frames of HL7 messages from chunks of bytes that may be split anywhere.
 
 Source: HL7 Minimal Lower Layer Protocol, release 1: <VT> message <FS><CR>.
 """
@@ -8,20 +8,20 @@ import re
 import msgspec
 
 VT, FS, CR = b"\x0b", b"\x1c", b"\r"
-# If a sender omits the CR, a frame ends when its next message starts.
+# If a sender omits the CR, a frame ends where the next one starts.
 _END = re.compile(rb"\x1c[\r\x0b]")
 # A sender that interrupted a message starts again with one of these.
 _BEGIN = re.compile(rb"\x0b(?=MSH|FHS|BHS)")
-# Between frames. Without VT, which Python treats as white space.
+# White space between frames. It does not include VT, which Python's `strip` would remove too.
 _BLANK = b" \t\r\n"
-# Bytes that are kept of a frame that is too long, enough for its MSH.
+# Bytes that are kept of a frame that is too long; they include its MSH.
 HEAD = 4096
 
 
 class Frame(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """The bytes between VT and FS, or the beginning of a frame that is too long.
 
-    incomplete: its end did not arrive.
+    incomplete: whether the end of the frame did not arrive.
     """
 
     content: bytes
@@ -30,7 +30,7 @@ class Frame(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
 
 def wrap(content: bytes) -> bytes:
-    """Wraps the content in a frame.
+    """Puts the content into a frame.
 
     >>> wrap(b"MSH|")
     b'\\x0bMSH|\\x1c\\r'
@@ -39,10 +39,10 @@ def wrap(content: bytes) -> bytes:
 
 
 class FrameReader:
-    """Parses the bytes of one connection to frames.
+    """Splits the bytes of one connection into frames.
 
-    A lone FS or CR belongs to the message. Bytes outside a frame are skipped, unless they end like
-    a frame, because then the sender waits for an answer.
+    An FS or CR on its own belongs to the message. Bytes outside a frame are skipped, unless they
+    end like a frame, because then the sender waits for an answer.
 
     >>> reader = FrameReader(1 << 20)
     >>> reader.feed(b"\\x0bMSH|^~")
@@ -95,7 +95,7 @@ class FrameReader:
 
 
 def _message(content: bytes) -> bytes:
-    """The content from the last start of a message on."""
+    """Drops the part of the content before the last start of a message."""
     if content.rfind(VT) <= 0:  # the usual case
         return content[1:] if content[:1] == VT else content.strip(_BLANK)
     begins = [match.end() for match in _BEGIN.finditer(content)]

@@ -1,4 +1,4 @@
-"""Parses ORU messages to facts: observations.
+"""Parses ORU messages to facts about observations.
 
 Source: HL7 2.8.2, chapter 7, and table 0085 (result status).
 """
@@ -19,15 +19,16 @@ from gateway.values import NULL, number
 _VALUE = ("F", "P", "R", "S", "C", "")
 _WITHDRAWN = ("D", "W", "X")
 _NO_NEWS = ("I", "N", "O", "U", "V")
-OBX_14 = 14  # the time
+OBX_14 = 14  # the time of the observation
 _EMPTY = [""] * (OBX_14 + 1)
 
 
 class _Meaning(msgspec.Struct, frozen=True):
     """The meaning of an OBX without its value and time.
 
-    name: the observation's name within its order. problem: why its value is rejected;
-    `unit_problem` only if the value is a number. unknown: the code, if it is unknown.
+    name: the name of the observation within its order. problem: the reason why the value is
+    rejected. unit_problem: the reason why it is rejected if it is a number. unknown: the code if it
+    is unknown.
     """
 
     name: str = ""
@@ -43,7 +44,7 @@ class _Meaning(msgspec.Struct, frozen=True):
 
 
 class _Order(msgspec.Struct):
-    """The context of an OBX from the segments before it: patient, bed, order and time."""
+    """The context that earlier segments give to an OBX: patient, bed, order and time."""
 
     who: Person | None = None
     where: Place | None = None
@@ -52,15 +53,15 @@ class _Order(msgspec.Struct):
 
 
 class Observations:
-    """Parses ORU messages. authority: the default authority of identifiers. unknown: called
-    with each unknown code.
+    """Parses ORU messages. authority: of identifiers that name no authority. unknown: called with
+    each unknown code.
     """
 
     def __init__(self, codes: Codes, authority: str, unknown: Callable[[str, str], None]) -> None:
         self._codes = codes
         self._authority = authority
         self._unknown = unknown
-        # Cached, because senders repeat the same codes.
+        # A cache, because senders repeat the same codes.
         self._meanings: dict[tuple[str, ...], _Meaning] = {}
 
     def facts(self, message: Message, clock: Clock, sent: Moment | None) -> list[Fact]:
@@ -88,7 +89,7 @@ class Observations:
                 continue
             if value is None:
                 continue
-            if fields[OBX_14] != time:  # else as that of the OBX before it
+            if fields[OBX_14] != time:  # otherwise the time is that of the last OBX
                 time = fields[OBX_14]
                 own = clock(time)
             when = own or clock(order.time) or (sent if value.value is None else None)
@@ -157,7 +158,7 @@ class Observations:
 
 
 def _value(message: Message, meaning: _Meaning, kind: str, field: str) -> Value | None:
-    """The value in OBX-5 of type OBX-2; None if the OBX is ignored or empty. Raises Unread."""
+    """The value in OBX-5, of the type in OBX-2; None if it is ignored or empty. Raises Unread."""
     if meaning.ignored:
         return None
     if (meaning.withdrawn or field == NULL) and meaning.code:
@@ -190,7 +191,7 @@ def _filler(message: Message, field: str) -> str:
 
 
 def _codings(message: Message, field: str) -> list[tuple[str, str]]:
-    """The primary and the alternative (system, code) of a CWE.
+    """The primary and the alternative (system, code) of a CWE field.
 
     An MDC code may be a number, a name or both.
     """
@@ -209,7 +210,7 @@ def _codings(message: Message, field: str) -> list[tuple[str, str]]:
 
 
 def _unit(message: Message, field: str) -> str:
-    """The unit in OBX-6: the name of an MDC unit, else the code."""
+    """The unit in OBX-6: the name if it is an MDC unit, otherwise the code."""
     components = [message.text(text) for text in message.components(field)]
     for text in components[1:2]:
         if text.startswith("MDC_DIM_"):

@@ -1,4 +1,4 @@
-"""Tables `patients` and `people` of the log: identifiers and data of patients."""
+"""Tables `patients` and `people` of the log: the patients' identifiers and data."""
 
 import sqlite3
 from datetime import date
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gateway.facts import Person
 from gateway.people import printable
 
-# The first number for patients with identifiers, above the numbers that JSON senders choose.
+# The first number that is given to an identifier. It is above the numbers that JSON senders choose.
 FIRST_NUMBER = 1_000_000_001
 REMEMBERED = 10_000
 
@@ -15,14 +15,14 @@ Key = tuple[str, str]  # authority, id
 
 
 class Known(NamedTuple):
-    """The known data of a patient: birth date and name."""
+    """The known data of a patient: date of birth and name."""
 
     born: str | None = None
     label: str | None = None
 
 
 class Patients:
-    """Numbers of patients by identifier, with a cache of recent ones."""
+    """Finds the numbers of patients by identifier; caches the data of recent patients."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
@@ -32,7 +32,7 @@ class Patients:
         self._numbers.clear()
 
     def find(self, key: Key) -> int | None:
-        """The number of an identifier; None if it is unknown."""
+        """The number of the patient with this identifier; None if it is unknown."""
         number = self._numbers.get(key)
         if number is None:
             row = self._execute(
@@ -46,7 +46,7 @@ class Patients:
         return number
 
     def new(self) -> int:
-        """A new number, which neither a JSON sender nor a merged patient has."""
+        """Returns a number that no JSON sender has used and no merged patient has."""
         newest = self._execute(
             "SELECT MAX(pat_id) FROM patients WHERE NOT (authority = '' AND id LIKE '=%')"
         ).fetchone()[0]
@@ -68,7 +68,7 @@ class Patients:
         return Known(*row) if row else Known()
 
     def learn(self, number: int, person: Person) -> bool:
-        """Stores new data of a person; returns False if nothing is new."""
+        """Stores the data of a person; returns False if nothing is new."""
         old = self.known(number)
         new = Known(person.born or old.born, person.label or old.label)
         if new != old:
@@ -78,13 +78,13 @@ class Patients:
     def join(self, prior: int, survivor: int) -> None:
         """Moves all identifiers of `prior` to `survivor`, and the data that `survivor` lacks."""
         self._execute("UPDATE patients SET pat_id = ? WHERE pat_id = ?", (survivor, prior))
-        self.name(("", f"-{prior}"), prior)  # its stays remain, so nobody else may get the number
+        self.name(("", f"-{prior}"), prior)  # reserves the number, because its stays remain
         self._numbers.clear()
         left, own = self.known(prior), self.known(survivor)
         self.learn(survivor, Person((), own.born or left.born, own.label or left.label))
 
     def identifier(self, number: int) -> str | None:
-        """The patient's name for the pages: name and identifier."""
+        """The text that the pages show for a patient: name and identifier."""
         row = self._execute(
             "SELECT id FROM patients WHERE pat_id = ? ORDER BY authority, id", (number,)
         ).fetchone()

@@ -1,8 +1,10 @@
-"""Table `pending` of the log: readings that a merge moves, or that a cancelled admission withdraws.
+"""Table `pending` of the log: the readings to move after a merge, or to withdraw after a
+cancelled admission.
 
-A patient may have hundreds of thousands of readings. Each transaction moves only some of them, and
-other senders are served in between. A message about a reading that is still to be moved moves it
-first, so the result does not depend on the progress of the task.
+A patient may have hundreds of thousands of readings. Each transaction moves only some of them, so
+that other senders are served in between. A message about a reading that still has to be moved
+moves it first, so the result does not depend on the progress of the task. Here, moving includes
+withdrawing.
 """
 
 import msgspec
@@ -16,17 +18,17 @@ from gateway.stays import Stay
 from gateway.times import Moment
 from wire.messages import Withdrawal
 
-# Readings moved per transaction. A smaller task is complete within its message.
+# Readings that one transaction moves. A smaller task is complete when its message is stored.
 AT_ONCE = 1_000
-# Higher than any event's number.
+# Higher than the number of any event.
 ALL = 2**62
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):
-    """A row of `pending`: the readings of a patient up to event `upto`.
+    """A row of `pending`: a task about the readings of a patient up to event `upto`.
 
-    admission: of one stay; None for all stays. survivor: the patient who gets the readings; None if
-    they are withdrawn. received: the message that caused it.
+    admission: the stay; None for all stays. survivor: the patient number that gets the readings;
+    None if they are withdrawn. received: the message that caused the task.
     """
 
     id: int
@@ -42,7 +44,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Pending:
-    """The tasks, oldest first; each starts when the one before it is complete."""
+    """The tasks, oldest first. Each starts when the task before it is complete."""
 
     def __init__(self, log: Log, beds: Beds, readings: Readings) -> None:
         self._log = log
@@ -60,7 +62,7 @@ class Pending:
         return self._tasks
 
     def forget(self) -> None:
-        """Reloads the tasks on their next use, after a rollback."""
+        """Forgets the tasks after a rollback, so that their next use reloads them."""
         self._tasks = None
         self._after = 0
 
@@ -97,7 +99,7 @@ class Pending:
         return task
 
     def settle(self, source: str, at: Moment | None = None) -> None:
-        """Moves the readings of a source that are still to be moved: those of one time, or all."""
+        """Moves the remaining readings of a source. at: only those of this time."""
         while self.tasks:
             rows = self._refs.rows(source, at)
             found = [(task, row) for row in rows if (task := self._of(row)) is not None]
@@ -107,7 +109,7 @@ class Pending:
                 self._move(task, row)
 
     def settle_for(self, fact: Observed) -> None:
-        """Moves the readings that an observation may repeat, correct or withdraw."""
+        """Moves the readings that an observation could repeat, correct or withdraw."""
         self.settle(fact.source, fact.at)
         for value in fact.values:
             if value.corrects or value.value is None:

@@ -11,7 +11,7 @@ _TYPES = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
 
 
 def person(message: Message, pid: Segment, authority: str) -> Person | None:
-    """The patient in a PID segment; None without an identifier."""
+    """The patient in a PID segment; None if it has no identifier."""
     fields = message.delimiters.field.join(pid[:8])
     return _person(fields, authority, message.delimiters, message.charset)
 
@@ -27,7 +27,7 @@ def _person(fields: str, authority: str, delimiters: Delimiters, charset: str) -
 
 
 def identifier(message: Message, field: str, authority: str) -> tuple[str, str] | None:
-    """Authority and id in the best repetition of a CX field."""
+    """The authority and the id in the best repetition of a CX field."""
     best: tuple[int, tuple[str, str]] | None = None
     for components in message.repetitions(field):
         value = message.text(part(components, 1))
@@ -42,7 +42,7 @@ def identifier(message: Message, field: str, authority: str) -> tuple[str, str] 
 
 
 def place(message: Message, field: str) -> Place | None:
-    """The bed in a PL field such as PV1-3: point of care, room, bed."""
+    """The bed in a PL field such as PV1-3, which has point of care, room and bed."""
     return _place(field, message.delimiters, message.charset)
 
 
@@ -56,14 +56,14 @@ def _place(field: str, delimiters: Delimiters, charset: str) -> Place | None:
 
 
 def printable(text: str) -> str:
-    """A name that the stream accepts: printable, stripped, at most 64 characters."""
+    """Turns a text into a name that the stream accepts: printable, stripped, 64 characters."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " for c in text)
     return text.strip()[:64].strip()
 
 
 def _authority(message: Message, field: str) -> str:
-    """The namespace of an HD, or else its universal id."""
+    """The namespace of an HD or, if it has none, its universal id."""
     parts = [message.text(text) for text in field.split(message.delimiters.subcomponent)]
     return (parts[0] or part(parts, 2))[:128]
 

@@ -1,4 +1,4 @@
-"""Parses HL7 messages to facts, by their type."""
+"""Parses HL7 messages to facts, according to their type."""
 
 from collections.abc import Callable
 from zoneinfo import ZoneInfo
@@ -14,8 +14,8 @@ RESULTS = ("R01", "R30", "R31", "R32", "")
 
 
 class Reader:
-    """Parses HL7 messages. authority: the default authority of identifiers. unknown: called
-    with each unknown code.
+    """Parses HL7 messages. authority: of identifiers that name no authority. unknown: called with
+    each unknown code.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Reader:
         self._observations = Observations(codes, authority, unknown)
 
     def facts(self, message: Message) -> list[Fact] | None:
-        """The facts in the message; None for an unused type of message."""
+        """The facts in the message; None if messages of its type are not used."""
         kind, _, event = message.kind.partition("^")
         sent = at(message.msh, 7)
         offset = offset_of(sent)

@@ -29,7 +29,7 @@ class Readings:
                 self._add(fact, [value], number)
 
     def replace(self, fact: Replaced) -> None:
-        """Withdraws values that a source no longer contains."""
+        """Withdraws the values that a source no longer contains."""
         for ref in self.refs.of_source(fact.source):
             if ref.name not in fact.kept:
                 self.withdraw(ref)
@@ -39,7 +39,7 @@ class Readings:
         self._log.send(Withdrawal(ref.pat_id, ref.admission, ref.seq))
 
     def add(self, stay: Stay, source: str, at: Moment, values: Sequence[Value]) -> None:
-        """Sends readings of one time and records them. All values must have a number."""
+        """Sends the readings of one time and records them. No value may be None."""
         number, age, admission = stay.pat_id, stay.age, stay.admission
         until = stay.until[:10] if stay.until else None
         day, hour, minute, second = clock(at)
@@ -56,7 +56,7 @@ class Readings:
         self.refs.add((source, at, number, admission), entries)
 
     def _all_new(self, fact: Observed) -> bool:
-        """Whether all values are new: none replaces one of this or an earlier message."""
+        """Whether no value replaces another value of this message or of an earlier message."""
         if any(value.corrects or value.value is None for value in fact.values):
             return False
         if is_unnamed(fact.source):
@@ -72,7 +72,7 @@ class Readings:
         """
         unnamed = is_unnamed(fact.source)
         if unnamed and value.value is not None and not value.corrects:
-            return False  # nothing shows whether it repeats the same observation
+            return False  # it may be another observation, not a repeat
         earlier = self.refs.at(fact.source, fact.at).get(value.name, [])
         if not value.corrects and (unnamed or value.value is not None):
             earlier = [ref for ref in earlier if ref.pat_id == number]
@@ -82,7 +82,7 @@ class Readings:
             self._log.reject(f"{value.parameter}: a withdrawal of an unknown value", number)
         same = (fact.at, number, value.parameter, value.value)
         if any((ref.at, ref.pat_id, ref.parameter, ref.value) == same for ref in earlier):
-            return True  # the same value in another message
+            return True  # another message has already sent the same value
         for ref in earlier:
             self.withdraw(ref)
         return value.value is None
@@ -96,9 +96,10 @@ class Readings:
             self._log.reject(f"{value.parameter}: the patient is not in the ICU", number)
 
     def _stay_at(self, number: int, fact: Observed) -> Stay | None:
-        """The stay at the time of a reading, or else the latest one if it has not ended by then.
+        """The stay at the time of a reading or, without one, the latest stay if it had not
+        ended by then.
 
-        Otherwise opens a stay if the bed is in the ICU; None if it is not.
+        If there is neither, opens a stay if the bed is in the ICU, and returns None otherwise.
         """
         stays = self._beds.stays
         stay = stays.at(number, fact.at)

@@ -1,7 +1,7 @@
-"""Table `refs` of the log: the events with the values of a sender's observation.
+"""Table `refs` of the log: which events have the values of a sender's observations.
 
-A row has the values of one message with the same source and time. Corrections, withdrawals and
-merges use them.
+A row has those values of one message that have the same source and time. Corrections, withdrawals
+and merges use the rows.
 """
 
 import sqlite3
@@ -13,7 +13,7 @@ from gateway.times import Moment
 
 
 class Ref(msgspec.Struct, frozen=True, gc=False):
-    """A reading that is not withdrawn. seq: its event. row: the key of its row."""
+    """A reading that is not withdrawn. seq: the number of its event. row: the key of its row."""
 
     source: str
     name: str
@@ -27,7 +27,7 @@ class Ref(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The part of a row for one reading."""
+    """The part of a row that is about one reading."""
 
     name: str
     seq: int
@@ -36,7 +36,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A row of the table. seq: the event of its first reading."""
+    """A row of the table. seq: the number of the event of its first reading."""
 
     seq: int
     source: str
@@ -49,16 +49,17 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
 Key = tuple[str, Moment]  # source, time
 Group = tuple[str, Moment, int, str]  # source, time, pat_id, admission
 
-# Limits the size of a row, because each withdrawal rewrites its row.
+# Maximum number of readings in a row, because each withdrawal writes a whole row.
 IN_ROW = 50
-# Limits the memory for a patient with a long history.
+# Maximum number of rows that are read at once, because a patient's history may be long.
 ROWS_AT_ONCE = 100
 _entries = msgspec.json.Decoder(list[Entry])
 _COLUMNS = "seq, source, at, pat_id, admission, entries"
 
 
 class _Loaded:
-    """The readings of a source and time: by name, and those that the message has added since."""
+    """The readings of a source and a time, by name. It also holds those that the current message
+    adds later."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, list[Ref]] = {}
@@ -86,19 +87,19 @@ class _Loaded:
 
 
 class Refs:
-    """The readings of each source. Call `end_message` after each message."""
+    """Stores and finds the readings of each source. Call `end_message` after each message."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self._execute_many = connection.executemany
-        self._added: dict[Group, list[Entry]] = {}  # of the current message
+        self._added: dict[Group, list[Entry]] = {}  # from the current message
         self._added_keys: set[Key] = set()
-        self._rows: list[tuple[object, ...]] = []  # of earlier messages of the transaction
+        self._rows: list[tuple[object, ...]] = []  # from earlier messages of the transaction
         self._row_keys: set[Key] = set()
         self._loaded: dict[Key, _Loaded] = {}
 
     def forget(self) -> None:
-        """Drops unwritten rows, after a rollback."""
+        """Drops the rows that are not written yet. Call this after a rollback."""
         self._added.clear()
         self._added_keys.clear()
         self._rows.clear()
@@ -106,7 +107,7 @@ class Refs:
         self._loaded.clear()
 
     def end_message(self) -> None:
-        """Ends the rows of a message."""
+        """Ends the rows of the current message."""
         self._end_rows()
         self._loaded.clear()
 
@@ -121,9 +122,9 @@ class Refs:
         self._added_keys.clear()
 
     def flush(self) -> None:
-        """Writes the rows of earlier messages."""
+        """Writes the rows of the messages that have ended."""
         if self._rows:
-            # Together, because a statement for each row costs more.
+            # `executemany` costs less than one statement per row.
             self._execute_many("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?)", self._rows)
             self._rows.clear()
             self._row_keys.clear()
@@ -139,7 +140,7 @@ class Refs:
             loaded.add(group, added, begin)
 
     def at(self, source: str, at: Moment) -> dict[str, list[Ref]]:
-        """The readings of a time by name, in order of arrival."""
+        """The readings of one time, by name, in the order of arrival."""
         loaded = self._loaded.get((source, at))
         if loaded is None:
             loaded = _Loaded()
@@ -164,7 +165,7 @@ class Refs:
         return [ref for row in self.rows(source) for ref in _refs(row)]
 
     def rows(self, source: str, at: Moment | None = None) -> list[Row]:
-        """The rows of a source: those of one time, or all."""
+        """The rows of a source. at: only those of this time."""
         if at is None or (source, at) in self._added_keys:
             self._write_all()
         elif (source, at) in self._row_keys:
@@ -174,7 +175,7 @@ class Refs:
         return self._read("source = ? AND at = ?", source, at)
 
     def of_patient(self, pat_id: int, admission: str | None, after: int, upto: int) -> list[Row]:
-        """The next rows of a patient after event `after`; admission: of one stay only."""
+        """The next rows of a patient after event `after`. admission: only those of this stay."""
         self._write_all()
         return self._read(
             "pat_id = ? AND seq > ? AND seq <= ? AND (? IS NULL OR admission = ?)",
@@ -183,7 +184,7 @@ class Refs:
         )
 
     def drop_event(self, pat_id: int, seq: int, first: int) -> None:
-        """Removes reading `seq` of the message whose events start with `first`."""
+        """Removes the reading of event `seq`. first: the first event of its message."""
         self._write_all()
         for row in self._read("pat_id = ? AND seq BETWEEN ? AND ?", pat_id, first, seq):
             for ref in _refs(row):
@@ -205,12 +206,12 @@ class Refs:
             self._execute("DELETE FROM refs WHERE seq = ?", (ref.row,))
 
     def remove(self, row: Row) -> None:
-        """Removes a row, whose readings are all withdrawn."""
+        """Removes a row after all its readings have been withdrawn."""
         self._loaded.pop((row.source, row.at), None)
         self._execute("DELETE FROM refs WHERE seq = ?", (row.seq,))
 
     def _write_all(self) -> None:
-        """Writes all rows, also those of the current message."""
+        """Writes all rows, including those of the current message."""
         self._end_rows()
         self.flush()
 

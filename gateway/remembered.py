@@ -8,12 +8,12 @@ Rest = TypeVarTuple("Rest")
 Result = TypeVar("Result")
 
 SIZE = 8192
-# Longer texts are not cached, because they could fill the memory.
+# Texts that are longer than this are not cached, because they could fill the memory.
 LONGEST = 256
 
 
 def remembered(function: Callable[[str, *Rest], Result]) -> Callable[[str, *Rest], Result]:
-    """Adds a cache to the function; calls with a long text bypass it.
+    """Adds a cache to a function. Calls with a long text bypass the cache.
 
     >>> twice = remembered(lambda text: [text, text])
     >>> twice("a") is twice("a"), twice("a" * 999) is twice("a" * 999)

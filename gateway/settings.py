@@ -29,7 +29,7 @@ class Zone(Parsed, str):
 
     @property
     def info(self) -> ZoneInfo:
-        """The zone; UTC for an empty text, which causes a warning at the start."""
+        """The time zone; UTC if the text is empty."""
         return ZoneInfo(self or "UTC")
 
 
@@ -64,15 +64,15 @@ class Settings(msgspec.Struct, frozen=True):
         name="GATEWAY_PORT", default=8080
     )
     mllp_port: Annotated[Port, "port of HL7 over MLLP"] = 2575
-    log: Annotated[Path, "the SQLite file of all messages"] = field(
+    log: Annotated[Path, "the SQLite file that stores the messages"] = field(
         name="GATEWAY_LOG", default=Path("var/gateway.sqlite")
     )
-    keep_days: Annotated[Days, "days that messages are kept; later repeats count as new"] = 30.0
+    keep_days: Annotated[Days, "days that messages are kept; a later repeat counts as new"] = 30.0
     time_zone: Annotated[Zone, "the ward's time zone, such as Europe/Berlin"] = Zone("")
     icu_units: Annotated[Units, "points of care (PV1-3.1) that belong to the ICU; empty: all"] = (
         Units()
     )
-    authority: Annotated[str, "assigning authority of identifiers that name none"] = ""
+    authority: Annotated[str, "assigning authority of identifiers without one"] = ""
     keep_identifiers: Annotated[Switch, "1: show patients' names and identifiers on the pages"] = (
         "0"
     )
@@ -85,10 +85,10 @@ class Settings(msgspec.Struct, frozen=True):
     )
     mllp_tls_cert: Annotated[File, "certificate (PEM); if set, MLLP uses TLS"] = File("")
     mllp_tls_key: Annotated[File, "key of that certificate (PEM)"] = File("")
-    mllp_tls_ca: Annotated[File, "CA (PEM) of senders' certificates, which are then required"] = (
-        File("")
+    mllp_tls_ca: Annotated[File, "CA (PEM); if set, senders need a certificate of this CA"] = File(
+        ""
     )
-    token_key_file: Annotated[File, "key of bearer tokens, as in the model API; empty: none"] = (
+    token_key_file: Annotated[File, "key that checks bearer tokens; if set, they are required"] = (
         field(name="MODEL_TOKEN_KEY_FILE", default=File(""))
     )
     allowed_hosts: Annotated[

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.mllp import FrameReader, wrap
 
-# Code, unit, mean and standard deviation of hourly values in real wards.
+# Code, unit, mean and standard deviation; the last two are typical of a ward.
 VITALS = (
     ("8480-6^Systolic^LN", "mm[Hg]", 122.0, 13.7),
     ("8867-4^Heart rate^LN", "/min", 83.0, 7.5),
@@ -24,7 +24,7 @@ VITALS = (
 
 
 class Monitor:
-    """One sender: a few beds, and its own clock and control ids."""
+    """One sender. It has a few beds, a clock and control ids of its own."""
 
     def __init__(self, number: int, options: argparse.Namespace) -> None:
         self._number = number
@@ -146,10 +146,10 @@ def parser() -> argparse.ArgumentParser:
     add("--split", action="store_true", help="write each message in two pieces")
     add("--repeat", type=float, default=0.0, help="share of messages sent twice")
     add("--corrections", type=float, default=0.0, help="share of messages that are corrected")
-    add("--late", type=float, default=0.0, help="share of messages measured an hour earlier")
+    add("--late", type=float, default=0.0, help="share of messages with values of an hour ago")
     add("--restart", type=int, default=0, help="number of messages after which control ids restart")
-    add("--drift", type=float, default=0.0, help="seconds that the senders' clocks are ahead")
-    add("--merges", action="store_true", help="merge the last bed into the first at the end")
+    add("--drift", type=float, default=0.0, help="seconds by which the senders' clocks are ahead")
+    add("--merges", action="store_true", help="at the end, merge the last patient into the first")
     return found
 
 

@@ -23,7 +23,7 @@ class Stay(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StayTable:
-    """The stays of each patient in order, with a cache of recent patients."""
+    """Stores and finds the stays of each patient; caches those of recent patients."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -53,14 +53,16 @@ class StayTable:
         return stays[-1] if stays else None
 
     def of_visit(self, pat_id: int, visit: str) -> Stay | None:
-        """The latest stay of a visit, or the latest stay if visits are unknown."""
+        """The latest stay of a visit; without one, the latest stay that could belong to it."""
         stays = [s for s in self.of(pat_id) if not visit or not s.visit or s.visit == visit]
         named = [stay for stay in stays if visit and stay.visit == visit]
         found = named or stays
         return found[-1] if found else None
 
     def at(self, pat_id: int, moment: Moment) -> Stay | None:
-        """The stay at this time, or else one of the same day, because senders' clocks differ."""
+        """The stay at this time. Because senders' clocks differ, it may also be a stay of the same
+        day.
+        """
         stays = self.of(pat_id)
         for stay in reversed(stays):
             if stay.since <= moment and (stay.until is None or moment <= stay.until):

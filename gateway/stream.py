@@ -1,4 +1,4 @@
-"""GET /sub: serves the log as server-sent events, like hospital its replay."""
+"""GET /sub: serves the events of the log as server-sent events, as hospital serves its replay."""
 
 import asyncio
 from contextlib import suppress
@@ -9,7 +9,7 @@ from gateway import metrics
 from gateway.log import Log, LogReader
 from wire import sse
 
-AT_ONCE = 1_000  # events
+AT_ONCE = 1_000  # events that are read at a time
 
 
 class Stream:
@@ -27,7 +27,7 @@ class Stream:
         self._news = asyncio.Event()
 
     async def subscribe(self, request: web.Request) -> web.StreamResponse:
-        """Sends all events after `Last-Event-ID`, or from the oldest one on. Never ends."""
+        """Sends all events after `Last-Event-ID`, or from the oldest one on. It never ends."""
         after = self._after(request)
         response = sse.response(self._log.stream)
         task = asyncio.current_task()
@@ -45,7 +45,7 @@ class Stream:
         return response
 
     def _after(self, request: web.Request) -> int:
-        """The number of the last event that the client has."""
+        """The number of the last event that the client has received."""
         stream = self._log.stream
         number = sse.last_known(request, stream, self._log.committed)
         if number is None:
@@ -70,7 +70,7 @@ class Stream:
                 )
                 await response.write(text)
                 after = events[-1][0]
-                await asyncio.sleep(0)  # with a fast reader write never yields to other tasks
+                await asyncio.sleep(0)  # while the client reads fast, `write` does not yield
                 continue
             try:
                 await asyncio.wait_for(news.wait(), sse.KEEP_ALIVE)

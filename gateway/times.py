@@ -1,7 +1,8 @@
-"""Converts times of senders to the ward's own clock.
+"""Converts the senders' times to the ward's clock.
 
-A moment is a text such as `2026-03-29 14:05:00`, the wall clock in `TIME_ZONE`, as in the stream.
-An offset in the field takes precedence over one in the message's header, and that over `TIME_ZONE`.
+A moment is a text such as `2026-03-29 14:05:00`: the time on the wall clock in `TIME_ZONE`, as in
+the stream. An offset in the field takes precedence over the offset in the header of the message,
+which takes precedence over `TIME_ZONE`.
 """
 
 import re
@@ -21,7 +22,7 @@ _FHIR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\
 
 @remembered
 def hl7_moment(text: str, zone: ZoneInfo, offset: str) -> Moment | None:
-    """The moment of a DTM or TS; None if it has no hour. offset: the one in MSH-7.
+    """The moment of a DTM or TS field; None if it has no hour. offset: that of MSH-7.
 
     >>> berlin = ZoneInfo("Europe/Berlin")
     >>> hl7_moment("202603290130+0000", berlin, ""), hl7_moment("20260329", berlin, "")
@@ -38,7 +39,7 @@ def hl7_moment(text: str, zone: ZoneInfo, offset: str) -> Moment | None:
 
 @remembered
 def fhir_moment(text: str, zone: ZoneInfo) -> Moment | None:
-    """The moment of a FHIR dateTime or instant; None for a mere date.
+    """The moment of a FHIR dateTime or instant; None for a date without a time.
 
     >>> fhir_moment("2026-10-25T01:30:00Z", ZoneInfo("Europe/Berlin"))
     '2026-10-25 02:30:00'
@@ -51,7 +52,7 @@ def _moment(text: str, zone: ZoneInfo) -> Moment | None:
     try:
         at = datetime.fromisoformat(text)
         aware = at if at.tzinfo else at.replace(tzinfo=zone)
-        # Via UTC, so that an hour that daylight saving skips becomes the next one.
+        # Converted by way of UTC, so that a time that daylight saving skips becomes an hour later.
         return aware.astimezone(UTC).astimezone(zone).isoformat(" ", "seconds")[:19]
     except (ValueError, OverflowError):
         return None
@@ -81,7 +82,7 @@ def now(zone: ZoneInfo) -> Moment:
 
 @remembered
 def epoch(text: str, zone: ZoneInfo) -> float | None:
-    """The HL7 time in `text` as seconds since 1970; None if there is no time.
+    """Converts an HL7 time to seconds since 1970; None if the text has no time.
 
     >>> epoch("20260329013000+0100", ZoneInfo("Europe/Berlin"))
     1774744200.0

@@ -1,4 +1,4 @@
-"""Requires a bearer token, with the same key as the model API, if a key is configured."""
+"""Requires bearer tokens if a key is configured; they are those of the model API."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from aiohttp.typedefs import Handler, Middleware
 
 from wire.tokens import Key, read_key, read_token
 
-# Paths for the pipeline's own network, which nginx does not expose.
+# Paths that need no token, because nginx does not expose them.
 OPEN = {"/health", "/metrics", "/sub", "/fhir/metadata"}
 
 
 def required(path: str) -> Middleware:
-    """Middleware that answers 401 without a valid token; without a key it does nothing.
+    """Middleware that answers 401 to requests without a valid token. Without a key it does nothing.
 
-    path: the key file, or empty. Raises TokenKeyError for an invalid key.
+    path: the key file, or empty. Raises TokenKeyError if the key is invalid.
     """
     key: Key | None = None
     algorithm = ""

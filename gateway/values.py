@@ -8,12 +8,12 @@ from gateway.hl7 import Delimiters, Message
 NULL = '""'
 USUAL = Delimiters()
 _NUMBER = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?", re.ASCII)
-# Safe to show in a reason, because a name cannot match.
+# A text that matches is safe to show in a reason, because a name cannot match.
 _SHOWN = re.compile(r"[<>=~^0-9.,: +-]{1,20}", re.ASCII)
 
 
 def number(message: Message, kind: str, field: str) -> float | None:
-    """The number in OBX-5 of type OBX-2; None for an empty or a deleted value.
+    """The number in OBX-5, of the type in OBX-2; None for an empty or a deleted value.
 
     Raises Unread, also for a bound (`<15`), a range or a text, which are not measured values.
     """
@@ -43,7 +43,7 @@ def _bounded(value: float) -> float:
 
 
 def _structured(message: Message, field: str) -> str:
-    """The number of an SN: `^120`, or `=^120`."""
+    """The number in an SN field: `^120` or `=^120`."""
     comparator, first, *more = [
         message.text(part) for part in field.split(message.delimiters.component)
     ] + [""]

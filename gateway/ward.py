@@ -1,4 +1,4 @@
-"""The state of the ward in the log: converts facts from all doors to events of the stream."""
+"""Converts the facts from all doors to events of the stream, with the state that the log holds."""
 
 from collections.abc import Collection
 
@@ -17,7 +17,7 @@ REMEMBERED = 10_000
 
 
 class Ward:
-    """Applies facts inside the log's transaction. Call `end_message` after each message."""
+    """Applies facts within the log's transaction. Call `end_message` after each message."""
 
     def __init__(self, log: Log, units: Collection[str], keep_identifiers: bool) -> None:
         self._log = log
@@ -36,25 +36,25 @@ class Ward:
         self._pending.forget()
 
     def end_message(self) -> None:
-        """Ends the rows of a message."""
+        """Ends the rows of the current message."""
         self._readings.refs.end_message()
 
     def flush(self) -> None:
-        """Writes all rows, before the transaction ends."""
+        """Writes all rows. Call this before the transaction ends."""
         self._readings.refs.end_message()
         self._readings.refs.flush()
 
     @property
     def pending(self) -> bool:
-        """Whether readings of earlier messages are still to be moved, by `step`."""
+        """Whether readings of earlier messages still have to be moved; `step` does so."""
         return bool(self._pending.tasks)
 
     def step(self) -> None:
-        """Moves some of the pending readings."""
+        """Moves some of the readings that still have to be moved."""
         self._pending.step()
 
     def give_up(self) -> None:
-        """Rejects the rest of the first pending task, after an error that repeats."""
+        """Rejects the rest of the first pending task. Called when an error has repeated."""
         task = self._pending.drop_first()
         reason = "cannot be processed: not all readings were moved"
         self._log.reject(reason, task.pat_id, task.received)
@@ -90,7 +90,7 @@ class Ward:
             refs.add(("", at, message.pat_id, message.date_admission), [entry])
 
     def _number(self, person: Person, at: Moment) -> int:
-        """The number of a patient; assigns a new one to an unknown patient."""
+        """The number of a patient; a patient who is unknown gets a new number."""
         number = self._known.get(person)
         if number is not None:
             return number
@@ -104,7 +104,7 @@ class Ward:
             elif other != found:
                 self._join(other, found, at)
         if self._patients.learn(found, person):
-            self._known.clear()  # another spelling may be cached
+            self._known.clear()  # it may have the patient under another combination of keys
             self._beds.person_changed(found)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
@@ -149,11 +149,11 @@ class Ward:
             if not other or fact.at[:10] <= stay.admission:
                 self._beds.update(stay, fact.place, fact.visit)
                 return
-            self._beds.close(stay, fact.at)  # its discharge was not sent yet
+            self._beds.close(stay, fact.at)  # its discharge has not arrived
         self._beds.open(number, fact.at, fact.place, fact.visit, fact.move)
 
     def _cancel(self, stay: Stay) -> None:
-        """Cancels a stay: withdraws its readings, and closes it at its start."""
+        """Cancels a stay: withdraws its readings, and ends it at the time it began."""
         self._pending.cancel(stay)
         self._beds.close(stay, stay.since)
 
@@ -166,7 +166,7 @@ class Ward:
             self._join(prior, survivor, fact.at)
 
     def _join(self, prior: int, survivor: int, at: Moment) -> None:
-        """Gives patient number `survivor` the stays of `prior`, and starts to move the readings."""
+        """Gives the stays of number `prior` to `survivor`, and starts to move the readings."""
         stays = self._beds.stays
         for stay in stays.of(prior):
             if stay.until is None:
