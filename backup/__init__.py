@@ -1,1 +1,1 @@
-"""Saves all that the pipeline stores to a folder, and restores it."""
+"""Saves everything that the pipeline stores to a folder, and restores it."""

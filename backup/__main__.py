@@ -1,9 +1,9 @@
 """Backs up the running pipeline to a folder, and restores it.
 
-A backup holds the tables, the registry of models (which one is champion, and the history), the
-gateway's log, and the users who may log in with their audit. It can be made while the pipeline
-runs. Restoring also empties the queue; then the pipeline reads the stream again after the last
-restored message. The stack is that of compose if its database runs, else that of `make run`.
+A backup holds the tables, the registry of models (the champion and the history of its changes), the
+gateway's log, and login's users and audit log. It can be made while the pipeline runs. Restoring
+also empties the queue, so that the pipeline reads the stream again after the last restored
+message. The stack is that of compose if its database is running, otherwise that of `make run`.
 """
 
 import argparse
@@ -16,10 +16,12 @@ from backup.archive import BackupError, Stack
 
 
 def stack_of(name: str | None) -> Stack:
-    """The stack of this name: compose or local. Raises BackupError."""
+    """The stack with this name, compose or local; None: the one that is running. Raises
+    BackupError.
+    """
     if name == "compose" or (name is None and compose.runs()):
         return compose.ComposeStack()
-    # Imported here, because it needs the packages of `make run`.
+    # Imported here, because the module needs the packages of `make run`.
     from backup.local import LocalStack
 
     return LocalStack()
@@ -32,7 +34,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=["save", "restore"])
-    parser.add_argument("folder", type=Path, help="folder to save into, or the backup to restore")
+    parser.add_argument("folder", type=Path, help="folder for the backup, or backup to restore")
     parser.add_argument(
         "--stack",
         choices=["compose", "local"],

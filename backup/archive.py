@@ -1,4 +1,4 @@
-"""A backup: a folder with one compressed file per part, and the digest of each."""
+"""A backup: a folder with one compressed file per part, and the digests of these files."""
 
 import gzip
 import hashlib
@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 CONTENTS = "backup.json"
-# In this order, so that the tables contain no message that the gateway's log does not.
+# Saved in this order, so that the gateway's log contains every message that the tables contain.
 PARTS = ("tables", "models", "gateway", "login")
-# Logs that only grow: an existing one contains all that the backup does, and later entries.
+# These parts only grow: an existing one contains everything that the backup has, and later entries.
 KEPT = ("gateway", "login")
 BLOCK = 1 << 20
 
 
 class BackupError(Exception):
-    """A backup cannot be made or restored; the message is one line."""
+    """A backup cannot be made or restored. The text is one line."""
 
 
 class Stack(Protocol):
-    """A pipeline that can be backed up. `kind` is the format of its tables, mysql or sqlite."""
+    """A pipeline that can be backed up. kind: the format of its tables, mysql or sqlite."""
 
     kind: str
 
@@ -48,7 +48,10 @@ class Stack(Protocol):
 
 
 def save(stack: Stack, folder: Path) -> Path:
-    """Writes a backup into a new folder inside `folder` and returns it. Raises BackupError."""
+    """Writes a backup to a new folder inside `folder`; returns the new folder.
+
+    Raises BackupError.
+    """
     name = datetime.now(UTC).strftime("icu-%Y%m%dT%H%M%SZ")
     part_written = folder / f".{name}.part"
     try:
@@ -72,11 +75,11 @@ def save(stack: Stack, folder: Path) -> Path:
 
 
 def restore(stack: Stack, folder: Path) -> Iterator[str]:
-    """Restores a backup and yields a line per part. Raises BackupError before it changes anything
-    if the backup is damaged.
+    """Restores a backup; yields one line of text per part.
 
-    A part of KEPT is restored only if it is missing, because its later entries would be lost. The
-    pipeline fills the tables again from the gateway's log.
+    Raises BackupError; if the backup is damaged, before anything is changed. A part of KEPT is
+    restored only if the stack does not have it, because its later entries would be lost. From the
+    gateway's log, the pipeline fills the tables again.
     """
     contents = _check(stack, folder)
     with stack.stopped():
@@ -104,7 +107,7 @@ def _check(stack: Stack, folder: Path) -> Any:
     for part, digest in digests.items():
         file = folder / f"{part}.gz"
         if part not in PARTS or not file.is_file() or _digest(file) != digest:
-            raise BackupError(f"{file}: is missing or damaged; nothing was restored")
+            raise BackupError(f"{file} is missing or damaged; nothing was restored")
     return contents
 
 

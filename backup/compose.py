@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml: MySQL by mysqldump, SQLite files by a copy in their volume."""
+"""The stack of docker-compose.yml: saves MySQL with mysqldump, and SQLite files by copying them."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ FILES = {
 }
 EMPTY_QUEUE = "REDISCLI_AUTH=$(cat /run/secrets/redis/password) redis-cli FLUSHALL"
 EXISTS = "import os, sys; print(os.path.exists(sys.argv[1]))"
-# All profiles, because a service of a profile that is not used now may have stored data before.
+# All profiles, because a service whose profile is not in use now may have stored data before.
 COMPOSE = ("docker", "compose", "--profile", "*")
 COPY = """
 import os, shutil, sqlite3, sys
@@ -51,7 +51,8 @@ class ComposeStack:
         if part == "tables":
             return True
         service, file = FILES[part]
-        # A service has no volume before its profile is first used, and perhaps no image.
+        # Before the profile of a service is first used, the service has no volume and maybe no
+        # image.
         if not _has_volume(service):
             return False
         return _checked(*_python(service, EXISTS), file).strip() == "True"
@@ -95,7 +96,7 @@ class ComposeStack:
 
 
 def runs() -> bool:
-    """Whether the database of this folder's compose project is running."""
+    """Whether the database of the compose project in this folder is running."""
     try:
         return bool(_run("ps", "--quiet", "tooldb").stdout.strip())
     except OSError:
@@ -115,7 +116,7 @@ def _has_volume(service: str) -> bool:
 
 
 def _python(service: str, code: str) -> list[str]:
-    """A Python program in a container of its own, with the service's volume."""
+    """The compose command that runs Python code in a new container with the service's volume."""
     return ["run", "--rm", "--no-deps", "-T", "--entrypoint", "python", service, "-c", code]
 
 
@@ -123,7 +124,7 @@ def _python(service: str, code: str) -> list[str]:
 def _open(
     command: list[str], stdin: int = subprocess.DEVNULL, stdout: int | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A running compose command. Raises BackupError when it fails."""
+    """Runs a compose command as a context manager. Raises BackupError if it fails."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [*COMPOSE, *command],
@@ -134,7 +135,7 @@ def _open(
         try:
             yield process
         except BrokenPipeError:
-            pass  # the command's own error has the reason
+            pass  # the command reports the reason itself
         finally:
             code = process.wait()
         if code:

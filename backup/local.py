@@ -24,7 +24,7 @@ class LocalStack:
         self._environ = environment(Path("var"))
         url = self._environ["DATABASE_URL"]
         if not is_sqlite(url):
-            raise BackupError("DATABASE_URL is not an SQLite file: use the backup of that server")
+            raise BackupError("DATABASE_URL is not an SQLite file: back up its server instead")
         self._files = {
             "tables": sqlite_path(url),
             "models": Path(self._environ["MODEL_STATE"]),
@@ -32,7 +32,7 @@ class LocalStack:
         }
 
     def exists(self, part: str) -> bool:
-        # `make run` has no log-in.
+        # `make run` has no login service.
         return part in self._files and self._files[part].is_file()
 
     @contextmanager

@@ -1,8 +1,8 @@
 """Follows the stream.
 
-The stream is the source of truth and can replay any message; the database records which ones are
-stored. Redis holds the messages in between and may lose them; then the buffer reads again from
-after the last stored message. The tool skips messages that are already stored.
+The stream is the source of truth and can replay any message; the database records which messages
+are stored. Redis holds the messages in between and may lose them. Then the buffer reads the stream
+again after the last stored message. The tool skips messages that are already stored.
 """
 
 import asyncio
@@ -26,16 +26,17 @@ from wire.batches import Position
 
 log = logging.getLogger("buffer")
 
-# Job ids contain the name, and the tables limit its length.
+# The valid names of a stream. Job ids contain the name, and the tables limit its length.
 STREAM = re.compile(r"[0-9A-Za-z_-]{1,32}")
-# The source sends a comment every 10 s, so a longer silence means a dead connection.
+# A connection counts as dead after this number of silent seconds; the source sends a comment
+# every 10 s.
 SILENCE = 12.0
-# Seconds to wait until the tool reports the stored messages.
+# Maximum number of seconds to wait until the tool has reported which messages are stored.
 TOOL_WAIT = 10.0
 
 
 class Buffer:
-    """The subscriber of the stream; a second buffer stands by until it gets the lease."""
+    """Follows the stream while it holds the lease; other buffers stand by."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self._settings = settings
@@ -66,7 +67,7 @@ class Buffer:
                 try:
                     self._queues.give_up_lease()
                 except RedisError:
-                    log.debug("the lease expires by itself")
+                    log.debug("cannot give up the lease; it expires by itself")
 
     async def _wait_for_lease(self) -> None:
         standing_by = False
@@ -112,8 +113,8 @@ class Buffer:
     async def _subscribe(
         self, session: aiohttp.ClientSession, position: Position | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Requests the messages after `position`, or all that the source has if it no longer has
-        the next one.
+        """Requests the messages after `position`. If the source no longer has the next message,
+        requests all messages that it has.
         """
         url, headers = self._settings.stream_url, {"Accept": "text/event-stream"}
         if position is not None:
@@ -131,7 +132,7 @@ class Buffer:
             yield response
 
     async def _resume(self, stream: str) -> Position:
-        """The position after the stored messages, used when Redis has no position in this
+        """The position after the last stored messages. It is used if Redis has no position in this
         stream."""
         deadline = time.monotonic() + TOOL_WAIT
         while (committed := self._queues.committed(stream)) is None:

@@ -9,7 +9,7 @@ from buffer import metrics
 log = logging.getLogger("buffer")
 
 SHORTEST, LONGEST = 0.25, 5.0
-# Seconds without a failure that reset the pause.
+# Seconds without a failure after which the pause is short again.
 STEADY = 10.0
 
 
@@ -27,7 +27,7 @@ class Outage:
         self._pause = SHORTEST
 
     async def wait(self, error: BaseException) -> None:
-        """Sleeps before the next attempt."""
+        """Logs the first failure, and sleeps until the next attempt."""
         if self._since is None:
             self._since = time.monotonic()
             if self._since - self._recovered > STEADY:

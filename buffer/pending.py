@@ -9,9 +9,9 @@ from wire.batches import Batch, RawMessage
 class Pending:
     """Messages that are not in a job yet, and jobs whose messages are not all stored yet.
 
-    Messages of a partition with fewer than `EAGER` unfinished jobs are queued at once. Otherwise
-    they are collected, up to `batch_max`, so that batches grow with the load; after `PATIENCE`
-    seconds they are queued in any case, because they are safer in Redis.
+    If a partition has fewer than `EAGER` unfinished jobs, its messages are queued at once.
+    Otherwise they are collected, up to `batch_max`, so that batches grow with the load. After
+    `PATIENCE` seconds they are queued in any case, because they are safer in Redis.
     """
 
     EAGER = 2
@@ -27,8 +27,8 @@ class Pending:
         self._gathered[part].append(message)
 
     def take_due(self, parts: dict[int, int]) -> list[Batch]:
-        """Removes and returns the batches to queue now. parts: each partition's last queued
-        message.
+        """Removes and returns the batches that must be queued now. parts: the last queued message
+        of each partition.
         """
         now = time.time()
         batches = []
@@ -61,7 +61,7 @@ class Pending:
                 jobs.popleft()
 
     def unsettled(self) -> dict[int, int]:
-        """Partition → last queued message, for partitions with unfinished jobs."""
+        """The last queued message of each partition that has unfinished jobs."""
         return {part: jobs[-1][0] for part, jobs in self._under_way.items() if jobs}
 
     @property

@@ -30,7 +30,7 @@ log = logging.getLogger("buffer")
 
 
 class Superseded(Exception):
-    """Another buffer took over, or Redis lost its data: the position must be read again."""
+    """Another buffer took over, or Redis lost its data. The position must be read again."""
 
 
 class Queues:
@@ -50,8 +50,8 @@ class Queues:
         return self._queues[part]
 
     def take_lease(self) -> bool:
-        """Acquires or renews the lease; returns whether this buffer has it. Call it every few
-        seconds.
+        """Acquires or renews the lease; returns whether this buffer holds it. The lease expires
+        after LEASE_SECONDS.
         """
         if self._redis.get(LEASE) == self._token:
             self._redis.expire(LEASE, LEASE_SECONDS)
@@ -74,9 +74,9 @@ class Queues:
             return None
 
     def committed(self, stream: str) -> dict[int, int] | None:
-        """Each partition's last stored message; None until the tool has reported all partitions.
+        """The last stored message of each partition; None until the tool has reported them all.
 
-        Before that, partitions without a report would seem empty.
+        Until then, a partition that is not reported yet would seem to have no stored message.
         """
         known = self._redis.hgetall(COMMITTED)
         if COMPLETE.encode() not in known:
@@ -89,7 +89,7 @@ class Queues:
         }
 
     def jobs(self, part: int) -> list[str]:
-        """Ids of the partition's unfinished jobs, oldest first."""
+        """The ids of a partition's unfinished jobs, oldest first."""
         queue = self._queue(part)
         started = StartedJobRegistry(queue=queue).get_job_ids(cleanup=False)
         return [*started, *queue.intermediate_queue.get_job_ids(), *queue.get_job_ids()]
@@ -97,7 +97,7 @@ class Queues:
     def enqueue(self, position: Position, batches: list[Batch]) -> None:
         """Queues the batches and updates the position in one transaction.
 
-        Raises Superseded unless this buffer has the lease and wrote the position in Redis.
+        Raises Superseded unless this buffer holds the lease and wrote the position that Redis has.
         """
         stored = msgspec.json.encode(position)
         with self._redis.pipeline() as pipe:
@@ -106,8 +106,8 @@ class Queues:
                 raise Superseded
             pipe.multi()
             for batch in batches:
-                # The batch is not an argument of the job, because RQ would encode it again,
-                # compress it, and store it a second time in the job's description.
+                # The batch has a key of its own, because RQ would encode an argument of the job
+                # again, compress it, and repeat it in the job's description.
                 key = batch_key(batch.stream, batch.part, batch.last)
                 pipe.set(key, msgspec.msgpack.encode(batch))
                 count = len(batch.messages)

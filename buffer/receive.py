@@ -14,16 +14,16 @@ from wire.batches import Position, RawMessage, partition_of
 
 log = logging.getLogger("buffer")
 
-# The tables limit the number of digits.
+# The number of a message; the tables limit its digits.
 SEQ = re.compile(r"[0-9]{1,18}")
 
 
 class Interrupted(Exception):
-    """The stream was interrupted or cannot be read."""
+    """The connection to the stream was interrupted, or the stream cannot be read."""
 
 
 class Receiver:
-    """Adds received messages to `pending`. read: the last message read."""
+    """Adds the messages that it reads to `pending`. read: the number of the last one."""
 
     def __init__(self, position: Position, pending: Pending, queue_max: int) -> None:
         self._position = position
@@ -64,7 +64,7 @@ class Receiver:
             return
         if seq > self.read + 1:
             metrics.MISSING.inc(seq - self.read - 1)
-            log.error("messages %d to %d are missing in the stream", self.read + 1, seq - 1)
+            log.error("messages %d to %d are missing from the stream", self.read + 1, seq - 1)
         self.read = seq
         part = partition_of(event.data, self._position.partitions)
         if seq > self._position.parts.get(part, 0):

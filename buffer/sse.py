@@ -10,33 +10,33 @@ import msgspec
 
 log = logging.getLogger("buffer")
 
-# Bytes: about 300 times the size of a usual message. A batch of such events must fit into Redis.
+# Maximum bytes of an event, about 300 times a usual message. A batch of events must fit into Redis.
 MAX_EVENT = 1 << 16
-# Bytes that are kept of a longer event.
+# Bytes that are kept of an event that is longer.
 KEPT = 4096
-# Not allowed anywhere in JSON, so a shortened event never decodes.
+# This byte ends a truncated event. JSON never contains it, so the event cannot be decoded.
 CUT = b"\x1a"
 BOM = b"\xef\xbb\xbf"
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """An event, with the fields that the stream uses; `data` is raw bytes."""
+    """An event, with the fields that the stream uses."""
 
     type: str
     id: str
     data: bytes
 
 
-# Almost every event is one id line and one data line. One regular expression over the
-# whole chunk takes a quarter of the time of splitting event by event.
+# Almost every event has one id line and one data line. One regular expression over the whole chunk
+# takes a quarter of the time that splitting it event by event takes.
 _USUAL = re.compile(rb"id: ([^\n]*)\ndata: ([^\n]*)\n\n")
 _USUAL_OVERHEAD = len(b"id: \ndata: \n\n")
 
 
 class EventParser:
-    """Parses the chunks of one connection, split anywhere, into events.
+    """Parses the chunks of one connection into events. The chunks may be split anywhere.
 
-    An event of more than `max_event` bytes is truncated to invalid JSON: it keeps its place in the
+    An event of more than `max_event` bytes is truncated to invalid JSON. It keeps its place in the
     stream, and the tool rejects it.
 
     >>> parser = EventParser()
@@ -79,7 +79,7 @@ class EventParser:
         return events
 
     def _line_feeds(self, chunk: bytes) -> bytes:
-        """The chunk with each CR LF, CR or LF as one LF, even for a CR LF split between chunks."""
+        """Converts each CR LF and CR to LF, even if a CR LF is split between two chunks."""
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
@@ -95,7 +95,7 @@ class EventParser:
     def _warn(self) -> None:
         if not self._cut:
             log.warning(
-                "an event is longer than %d bytes; its beginning is queued and will be rejected",
+                "an event is longer than %d bytes; only its beginning is queued, to be rejected",
                 self._max_event,
             )
 
@@ -103,7 +103,7 @@ class EventParser:
     def _events(complete: bytes) -> list[Event]:
         usual = _USUAL.findall(complete)
         known = sum([len(id_) + len(data) for id_, data in usual]) + _USUAL_OVERHEAD * len(usual)
-        if known == len(complete):  # in a chunk of usual events only
+        if known == len(complete):  # the chunk has only usual events
             return [Event("message", id_.decode("utf-8", "replace"), data) for id_, data in usual]
         blocks = complete.split(b"\n\n")
         return [event for block in blocks if (event := _parse(block)) is not None]

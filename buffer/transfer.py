@@ -19,7 +19,7 @@ from wire.messages import stream_clock
 log = logging.getLogger("buffer")
 
 CHECK_SECONDS = 1.0
-# Seconds after which jobs that are neither in Redis nor stored count as lost.
+# Jobs count as lost after they have been neither in Redis nor stored for this number of seconds.
 LOST_AFTER = 3.0
 
 
@@ -28,7 +28,7 @@ class JobsLost(Exception):
 
 
 class Transfer:
-    """Transfers the messages of one connection, from `position` on."""
+    """Moves the messages of one connection into the queues, from `position` on."""
 
     def __init__(self, settings: Settings, queues: Queues, position: Position) -> None:
         self._settings = settings
@@ -40,16 +40,16 @@ class Transfer:
         self._missing = 0.0
 
     async def run(self, response: aiohttp.ClientResponse) -> bool:
-        """Returns True when the whole stream is stored, or False if the number of partitions has
-        changed.
+        """Runs until the whole stream is stored; returns True.
 
-        Raises Interrupted, Superseded and JobsLost.
+        Returns False if the number of partitions has changed. Raises Interrupted, Superseded and
+        JobsLost.
         """
         self._find_jobs()
         last = None
         if self._position.partitions != self._settings.partitions:
-            # The new partitions can start only from one position common to all old ones. So the old
-            # partitions continue until all have stored up to the furthest one.
+            # The new partitions must start at a position that all old partitions have reached. So
+            # the old partitions continue until each has reached the position of the furthest.
             last = max(self._position.parts.values(), default=0)
         receiving = asyncio.create_task(self._receiver.run(response, last))
         try:
@@ -70,13 +70,13 @@ class Transfer:
                 try:
                     stream, _, last_of_job, count = JobId.parse(name)
                 except ValueError:
-                    continue  # a job of another program
+                    continue  # the job belongs to another program
                 if stream == self._position.stream and last_of_job < last:
                     self._pending.under_way(part, last_of_job, count)
             self._pending.under_way(part, last, 1)
 
     async def _queue(self, receiving: "asyncio.Task[None]") -> None:
-        """Queues received messages as jobs, until all are stored."""
+        """Queues received messages as jobs, until all messages are stored."""
         receiver, pending = self._receiver, self._pending
         while True:
             self._settle()
@@ -108,7 +108,8 @@ class Transfer:
             raise Superseded
         self._count_jobs()
         gone = {part for part in self._pending.unsettled() if not self._queues.jobs(part)}
-        # Read after the jobs, because a job reports its commit before it leaves Redis.
+        # The commits are read after the jobs, because a job reports its commit before it leaves
+        # Redis.
         self._settle()
         now = time.monotonic()
         lost = not gone.isdisjoint(self._pending.unsettled())

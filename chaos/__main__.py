@@ -1,10 +1,10 @@
-"""`python -m chaos --seed N`: injects every fault into a running pipeline, in a seeded order.
+"""`python -m chaos --seed N`: injects all faults into a running pipeline, in a seeded order.
 
-Replays a synthetic ward at a steady rate, injects the faults one after the other, prints the time
-of each recovery, then compares all rows of all tables with those that pandas computes from the
-CSVs, and all alarms with those that follow from the predictions. On the embedded stack it restarts
-programs that die, as compose's restart policy does. Exit status: 0 when all rows are equal and the
-pipeline recovered from every fault in time.
+Replays a synthetic ward at a steady rate, injects the faults one after the other, and prints the
+time of each recovery. Then compares all rows of all tables with those that pandas computes from the
+CSVs, and all alarms with those that follow from the predictions. On the embedded stack, chaos
+restarts programs that die, as compose does. Exit status: 0 if all rows are equal and the pipeline
+recovered from each fault in time.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> int:
             equal = live.run(folder, arguments.seed, 4_000, 99, print)
             print("log and tables are equal" if equal else "log or tables differ")
             return not equal
-        # An upper bound of the schedule's length.
+        # The default is an upper bound for the duration of the schedule.
         seconds = arguments.seconds or 700.0
         patients = int(seconds * arguments.rate / MESSAGES_A_PATIENT) + 12
         ward = synthetic(

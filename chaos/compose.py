@@ -1,6 +1,6 @@
-"""Faults of the compose stack: kills programs by pid; Docker restarts them.
+"""The faults of the compose stack. Programs are killed by pid, and Docker restarts them.
 
-Must run as root on the machine of the Docker Engine.
+This must run as root on the machine of the Docker Engine.
 """
 
 import json
@@ -33,7 +33,7 @@ CUTS = (
     ("modelapi", "front"),
     ("nginx", "front"),
 )
-# A larger transaction than the tool's, so that MySQL aborts the tool's.
+# This transaction is larger than the tool's, so MySQL resolves the deadlock by aborting the tool's.
 DEADLOCK = """
 START TRANSACTION;
 INSERT INTO pending (stream, seq, model, version)
@@ -46,8 +46,8 @@ ROLLBACK;
 
 
 class ComposeStack:
-    """The stack of docker-compose.yml, with the model behind a proxy and the database on a small
-    disk.
+    """The stack of docker-compose.yml, with a proxy in front of the model API, and with the
+    database on a small disk.
     """
 
     programs = ("redis", "hospital", "modelapi", "buffer", "tool", "tooldb", "nginx")
@@ -55,15 +55,14 @@ class ComposeStack:
     def __init__(self, folder: Path, patient_data: Path, rate: float) -> None:
         self._fault = folder / "model"
         for path in (folder, folder.parent, *patient_data.iterdir(), patient_data):
-            # The containers' users must read them.
+            # The users in the containers must be able to read the files.
             path.chmod(0o755 if path.is_dir() else 0o644)
         self._environ = os.environ | {
             "PATIENT_DATA": str(patient_data),
             "REPLAY_RATE": f"{rate:g}",
             "CHAOS_FOLDER": str(folder),
             "PORT": str(free_port()),
-            # The oracle connects to the database from this machine, which isolated networks
-            # prevent.
+            # Isolated networks would prevent the oracle from connecting to the database.
             "INTERNAL_GATEWAY": "nat",
         }
         self._connection: Any = None
@@ -100,7 +99,7 @@ class ComposeStack:
         return _run("docker", "exec", "-i", self._name(service), *command, given=given)
 
     def _processes(self, service: str) -> list[tuple[int, int, str]]:
-        """(pid, parent's pid, command), with the pids of the host."""
+        """The processes of a service: (pid, pid of the parent, command), as the host sees them."""
         said = _run("docker", "top", self._name(service), "-eo", "pid,ppid,args")
         rows = [line.split(None, 2) for line in said.splitlines()[1:]]
         return [(int(pid), int(parent), command) for pid, parent, command in rows]
@@ -138,7 +137,7 @@ class ComposeStack:
         log = "$(ls /data/appendonlydir/*.incr.aof)"
         size = int(self._exec("redis", "sh", "-c", f"stat -c %s {log}"))
         time.sleep(1)
-        # Docker must not restart it before the file is truncated.
+        # Docker must not restart Redis before the file is truncated.
         name = self._name("redis")
         _run("docker", "update", "--restart", "no", name)
         self.kill("redis")
@@ -190,19 +189,20 @@ class ComposeStack:
         _run("docker", "network", "connect", "--alias", service, name, self._name(service))
 
     def _sql(self, statements: str) -> str:
-        """Runs as root, who has a reserved connection when all others are in use."""
+        """Runs statements as root, for whom MySQL reserves one connection."""
         return self._exec(
             "tooldb", "mysql", "--force", "--skip-column-names", "tooldb", given=statements
         )
 
     def _take_connections(self) -> None:
         ids = self._sql("SELECT id FROM information_schema.processlist WHERE user <> 'root'")
-        # In one session, because between two sessions clients would take the connections.
+        # One session runs all statements, because clients would take the connections between two
+        # sessions.
         kills = "".join(f"KILL {number};" for number in ids.split())
         self._sql(f"SET GLOBAL max_connections = 1; {kills}")
 
     def _give_connections(self) -> None:
-        # Clients that are being rejected count as connections for a moment.
+        # While a client is turned away, it counts as a connection for a moment.
         for _ in range(50):
             try:
                 self._sql("SET GLOBAL max_connections = 200")

@@ -1,4 +1,4 @@
-"""Faults of the embedded stack."""
+"""The faults of the embedded stack."""
 
 import os
 import random
@@ -20,7 +20,7 @@ from embedded.stack import free_port
 from tests.support.alarm_rules import set_rules
 from tests.support.pipeline import PROGRAMS, Pipeline
 
-# Docker restarts a container after 0.1 s, and doubles the delay each time.
+# Docker waits 0.1 s before the first restart, and doubles the delay each time.
 RESTART_AFTER = 0.1
 
 
@@ -70,7 +70,7 @@ class EmbeddedStack(Pipeline):
         self.send(name, signal.SIGKILL)
 
     def kill_worker(self, program: str, number: int) -> None:
-        # The shell execs the program, so its pid leads the group.
+        # The shell execs the program, so the program has the shell's pid and leads the group.
         children = [pid for pid in self.pids(program)[1:] if not _tracks_resources(pid)]
         os.kill(children[number % len(children)], signal.SIGKILL)
 
@@ -91,7 +91,7 @@ class EmbeddedStack(Pipeline):
         return " ".join(map(str, answer)) if isinstance(answer, list) else str(answer)
 
     def lose_last_second(self) -> None:
-        # Redis 7 and later have a folder of files, Redis 6.2 has one file.
+        # From Redis 7 on, the append-only log is a folder of files; in Redis 6.2 it is one file.
         folder = self.folder / "redis"
         [log] = [*folder.glob("appendonlydir/*.incr.aof"), *folder.glob("appendonly.aof")]
         size = log.stat().st_size

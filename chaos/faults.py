@@ -1,4 +1,4 @@
-"""The faults, and the methods that a stack needs for them."""
+"""The faults, and the methods that a stack must have so that they can be injected."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -27,10 +27,10 @@ class Stack(Protocol):
     def redis_command(self, *command: str) -> str: ...
 
     def lose_last_second(self) -> None:
-        """Kills Redis, and truncates its append-only file by a second."""
+        """Kills Redis, and removes the writes of the last second from its append-only file."""
 
     def break_model(self, fault: str) -> None:
-        """Sets one of model_proxy.FAULTS; an empty text ends it."""
+        """Starts one of model_proxy.FAULTS; an empty text ends the fault."""
 
     def own_faults(self, rng: random.Random) -> "list[Fault]":
         """The faults that only this kind of stack has."""
@@ -76,7 +76,7 @@ PAUSE = 20.0
 
 
 def all_faults(stack: Stack, rng: random.Random, pause: float = PAUSE) -> list[Fault]:
-    """All faults of this stack."""
+    """Returns all faults of a stack."""
     faults = [
         at_once(f"kill -9 {program}", partial(stack.kill, program)) for program in stack.programs
     ]
@@ -131,7 +131,7 @@ def out_of_memory(stack: Stack) -> Fault:
 def schedule(
     faults: list[Fault], rng: random.Random, seconds: float | None = None
 ) -> list[tuple[float, Fault]]:
-    """The faults in random order, each with the pause before it; only as many as fit in
+    """Returns faults in random order, each with the pause before it, as many as fit into
     `seconds`."""
     order = rng.sample(faults, len(faults))
     planned: list[tuple[float, Fault]] = []

@@ -1,8 +1,8 @@
-"""`python -m chaos --stack live`: faults while HL7 goes through gateway, buffer and tool.
+"""`python -m chaos --stack live`: injects faults while HL7 goes through gateway, buffer and tool.
 
-One sender repeats each message until it is acknowledged. In the end the gateway's log equals that
-of a gateway without faults, and the database equals the tables that pandas computes from the
-corrected history.
+One sender repeats each message until it is acknowledged. In the end, the gateway's log must equal
+the log of a gateway without faults, and the database must equal the tables that pandas computes
+from the corrected history.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ class LiveStack(Programs):
 
     def _slow_sender(self) -> None:
         with suppress(OSError), _connected(self.mllp) as sender:
-            # Rejected frames, which leave nothing in the log.
+            # These frames are rejected, so they leave nothing in the log.
             for _ in range(20_000):
                 sender.sendall(wrap(b"nonsense" * 10))
 

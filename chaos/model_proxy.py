@@ -1,7 +1,7 @@
-"""A proxy in front of the model API that can answer wrongly.
+"""A proxy in front of the model API that can give wrong answers.
 
-`python -m chaos.model_proxy` reads PROXY_UPSTREAM, PROXY_PORT and PROXY_FAULT, a file with one of
-FAULTS, or empty to forward requests unchanged.
+`python -m chaos.model_proxy` reads PROXY_UPSTREAM, PROXY_PORT and PROXY_FAULT. The latter names a
+file with one of FAULTS; while the file is empty, requests are forwarded unchanged.
 """
 
 import os
@@ -27,7 +27,7 @@ class Proxy(ThreadingHTTPServer):
         self.fault = fault
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignores errors of connections, because the faults also disconnect clients."""
+        """Ignores connection errors, because some faults disconnect clients."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = half
 
     def log_message(self, format: str, *args: object) -> None:
-        """Suppresses the log of requests."""
+        """Logs no requests."""
 
 
 def _passed_on(headers: object) -> dict[str, str]:

@@ -22,21 +22,21 @@ WITHOUT_ALARMS = (
 
 
 class Observed(Protocol):
-    """The queries that a stack must answer during faults."""
+    """A stack that can be observed during faults."""
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Rows of the database. Raises any exception when it does not answer."""
+        """Returns rows of the database. Raises any exception if it does not answer."""
 
     def redis_command(self, *command: str) -> str: ...
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from a fault's end to the recovery.
+    """The seconds from the end of a fault to the recovery.
 
-    stored: every partition has stored the messages of the second after the fault; earlier ones may
-    have been in progress during it. predicted: no prediction of the messages up to there is
-    pending.
+    stored: until every partition has stored the messages of the second after the fault; earlier
+    messages may have been in progress during the fault. predicted: until no prediction for these or
+    earlier messages is pending.
     """
 
     fault: str
@@ -57,8 +57,8 @@ def waiting(stack: Observed, up_to: int) -> int:
 
 
 def finished(stack: Observed) -> bool:
-    """Whether the whole stream is stored and in `vitals`, no prediction is pending, and all alarms
-    are computed.
+    """Whether the whole stream is stored and included in `vitals`, no prediction is pending, and
+    all alarms are computed.
     """
     position = json.loads(stack.redis_command("GET", "icu:position"))
     stored = positions(stack)
@@ -72,8 +72,8 @@ def finished(stack: Observed) -> bool:
 
 
 def recover(stack: Observed, goal: int, ended: float, name: str) -> Recovery:
-    """Waits until every partition has stored message `goal` or a later one, and until no prediction
-    of a message up to it is pending. The times are infinite after GIVE_UP seconds."""
+    """Waits until every partition has stored message `goal` or a later message, and no prediction
+    for a message up to `goal` is pending. After GIVE_UP seconds, the times are infinite."""
     stored = _seconds(ended, lambda: min(positions(stack).values()) >= goal)
     predicted = _seconds(ended, lambda: waiting(stack, goal) == 0)
     return Recovery(name, stored, predicted)
@@ -98,10 +98,10 @@ def run(
     planned: Sequence[tuple[float, Fault]],
     report: Callable[[str], None] = print,
 ) -> list[Recovery]:
-    """Injects the faults one after the other, each after the pipeline has recovered from the
-    previous one or has not recovered in GIVE_UP seconds."""
+    """Injects the faults one after the other. After each fault, waits until the pipeline has
+    recovered, at most GIVE_UP seconds."""
     recoveries = []
-    report(f"{'fault':44} {'stored':>8} {'predicted':>10}   seconds after its end")
+    report(f"{'fault':44} {'stored':>8} {'predicted':>10}   seconds after the fault's end")
     for gap, fault in planned:
         time.sleep(gap)
         before = positions(stack)

@@ -1,10 +1,10 @@
 """Runs the whole pipeline without Docker.
 
-`run` keeps it running, `live` also does but with the gateway instead of hospital, and `replay` runs
-the whole input through it once.
+`run` runs it until Ctrl-C. `live` does the same, with the gateway instead of hospital. `replay`
+runs the whole input through it once.
 
-Settings are environment variables or lines of the file .env, see docs/settings.md: `REPLAY_RATE=0
-python -m embedded run`.
+Settings are environment variables, as in `REPLAY_RATE=0 python -m embedded run`, or lines of the
+file .env; see docs/settings.md.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("what", choices=["run", "live", "replay"])
     what = parser.parse_args().what
     os.chdir(ROOT)
-    # The tables, logs and derived files hold patients' data.
+    # Only the owner may read the tables, logs and derived files, because they hold patients' data.
     os.umask(0o077)
     read_dotenv()
     try:

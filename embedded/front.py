@@ -1,6 +1,6 @@
-"""`python -m embedded.front`: one port for both web programs, as nginx in compose.
+"""`python -m embedded.front`: serves both web programs on one port, as nginx does in compose.
 
-Forwards the model API's paths to it, and everything else to the dashboard.
+Forwards the paths of the model API to the model API, and all other paths to the dashboard.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from wire.settings import read
 
 MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
 
-# These headers are about one connection, not about the message (RFC 9110, section 7.6.1).
+# These headers belong to one connection, not to the message (RFC 9110, section 7.6.1).
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
-# Headers of a request that are set here, not by the client.
+# Headers that the front sets itself; the client's values are not forwarded.
 OWN = {"x-forwarded-for", "x-forwarded-host", "x-user", "content-length"}
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
@@ -30,7 +30,7 @@ SESSION = web.AppKey("session", aiohttp.ClientSession)
 async def forward(request: web.Request) -> web.StreamResponse:
     """Forwards the request, and streams the answer back."""
     if not request.raw_path.startswith("/"):
-        # `*`, or the address of another server, as for a proxy.
+        # The target is `*`, or the address of another server, as in a request to a proxy.
         raise web.HTTPBadRequest(text="The address must be a path.\n")
     port = os.environ["MODELAPI_PORT" if request.path.startswith(MODELAPI) else "DASHBOARD_PORT"]
     headers = _without(request.headers, HOP | OWN)
@@ -55,7 +55,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
     except aiohttp.ClientError as error:
         if response is None:
             return web.json_response({"error": f"does not answer: {error}"}, status=502)
-        # A partial answer must not look complete.
+        # The connection is closed, because a partial answer must not look complete.
         if request.transport is not None:
             request.transport.abort()
     return response
@@ -68,7 +68,7 @@ def _without(headers: Mapping[str, str], names: Collection[str]) -> CIMultiDict[
 
 async def session(app: web.Application):  # type: ignore[no-untyped-def]
     async with aiohttp.ClientSession(
-        # Each open page holds a connection.
+        # No limit, because each open page holds a connection.
         connector=aiohttp.TCPConnector(limit=0),
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
@@ -96,7 +96,7 @@ if __name__ == "__main__":
             shutdown_timeout=1,
             loop=asyncio.new_event_loop(),
             handler_cancellation=True,
-            # A compressed body is forwarded unchanged.
+            # Forwards a compressed body unchanged.
             auto_decompress=False,
         )
     except OSError as error:

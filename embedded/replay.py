@@ -21,17 +21,18 @@ from wire.settings import read, without_password
 
 FOLDER = Path("var/replay")
 DATABASE = Path("var/replay.sqlite")
-# Figure → table.
+# The table whose rows each figure counts.
 COUNTED = {"stored": "readings", "predictions": "predictions", "rejected": "rejected"}
 
 
 def replay() -> int:
-    """Starts the programs, waits until everything is stored and predicted, and stops them.
+    """Starts the programs, waits until all messages are stored and predicted, and stops the
+    programs.
 
-    The last line on stdout is a JSON object: messages, rejected_rows (of the CSVs), stored,
-    predictions, rejected, seconds, messages_per_s, latency_ms (p50, p99: from the buffer's receipt
-    of a message to the commit of its batch), work_s (seconds of all workers together: database,
-    features, model, queue; the queue's part includes waiting).
+    The last line on stdout is a JSON object with messages, rejected_rows (of the CSVs), stored,
+    predictions, rejected, seconds, messages_per_s, latency_ms (p50 and p99, from the buffer's
+    receipt of a message to the commit of its batch) and work_s (the seconds that all workers
+    together have spent on database, features, model and queue, where queue includes waiting).
     """
     make_private(Path("var"))
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -44,7 +45,7 @@ def replay() -> int:
     }
     environ = environment(FOLDER, ours | {k: v for k, v in os.environ.items() if v})
     prepare(FOLDER, environ)
-    # Handled like Ctrl-C, so that the programs are stopped too.
+    # SIGTERM is handled like Ctrl-C, so that the programs are stopped too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Programs(FOLDER, environ) as programs:
@@ -93,7 +94,9 @@ def follow(programs: Programs) -> dict[str, Any]:
 
 
 def _wait_for_stream(programs: Programs) -> dict[str, Any]:
-    """Hospital's health report after the merge. Raises CannotRun for an empty stream."""
+    """Waits for the merge; returns hospital's health report. Raises CannotRun if the stream is
+    empty.
+    """
     health: dict[str, Any] = {}
     while "messages" not in health:
         _check(programs)
@@ -115,7 +118,9 @@ def _check(programs: Programs) -> None:
 
 
 def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
-    """The result as text: the figures, the workers' time, and any rejected rows of the CSVs."""
+    """The result as text: the figures, how the workers spent their time, and the rejected rows of
+    the CSVs if there are any.
+    """
     text = (
         f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
         f"{result['stored']:,} stored, "
@@ -132,7 +137,7 @@ def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
 
 
 def _rejected_csv(environ: Mapping[str, str]) -> Path:
-    """The path of rejected.csv: beside the CSVs if that folder is writable."""
+    """The path of rejected.csv: it is beside the CSVs if their folder is writable."""
     settings = read(HospitalSettings, environ)
     return writable_folder(settings.patient_data, settings.derived_data) / "rejected.csv"
 

@@ -30,11 +30,11 @@ PORTS = (
 
 
 class CannotRun(Exception):
-    """The pipeline cannot run; the message is the reason."""
+    """The pipeline cannot run. The text is the reason."""
 
 
 def read_dotenv() -> None:
-    """Sets variables from the file .env in the current folder, unless the environment has them."""
+    """Sets the variables in the file .env of the current folder that the environment lacks."""
     if Path(".env").is_file():
         for key, value in parse(Path(".env").read_text()).items():
             os.environ.setdefault(key, value)
@@ -43,7 +43,8 @@ def read_dotenv() -> None:
 def environment(
     folder: Path, given: Mapping[str, str] = os.environ, source: str = "hospital"
 ) -> dict[str, str]:
-    """The environment of all programs: `given`, and defaults under `folder` for the rest.
+    """The environment of all programs: the variables `given`, and defaults under `folder` for
+    others.
 
     source: the program that serves the stream, hospital or gateway.
     """
@@ -77,7 +78,7 @@ def environment(
 
 
 def _short(folder: Path) -> Path:
-    """The folder, or a link to it if its path is long: a socket's path has at most 108 bytes."""
+    """The folder, or a short link to it, because the path of a socket has at most 108 bytes."""
     if len(os.fsencode(folder)) < 90:
         return folder
     link = Path(tempfile.mkdtemp(prefix="icu-"), "redis")
@@ -86,7 +87,7 @@ def _short(folder: Path) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Creates a folder for patient data that only its owner can enter."""
+    """Creates a folder for patient data, which only its owner can enter."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
 
@@ -108,7 +109,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
 
 
 def prepare(folder: Path, environ: Mapping[str, str]) -> None:
-    """Creates the folders and checks settings, ports and Redis. Raises CannotRun."""
+    """Creates the folders, and checks the settings, the ports and Redis. Raises CannotRun."""
     check_settings(environ)
     try:
         redis_server.executable()
@@ -154,7 +155,7 @@ def free_port() -> int:
 
 
 class Output(Printer):  # type: ignore[misc]
-    """Prints the programs' lines. first_end: honcho's line about the first program that ended."""
+    """Prints the output of the programs. first_end: honcho's line about the first that ended."""
 
     first_end = ""
 
@@ -165,7 +166,7 @@ class Output(Printer):  # type: ignore[misc]
 
 
 def manager(environ: Mapping[str, str], source: str, output: Output) -> Manager:
-    """A honcho manager of the programs of the Procfile, with `source` in place of hospital."""
+    """A honcho manager for the programs of the Procfile, with `source` in hospital's place."""
     programs = Manager(output)
     for name, command in COMMANDS.items():
         if name not in {"hospital", "gateway"} - {source}:

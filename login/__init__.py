@@ -1,1 +1,1 @@
-"""The login service: users, sessions, and an audit log of the patients that they open."""
+"""The login service: users, sessions, and an audit log of the patients that users open."""

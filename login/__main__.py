@@ -1,5 +1,6 @@
-"""Requires users to log in, and records which patients they open. Without a command, runs the
-service for nginx.
+"""Requires users to log in, and records which patients they open.
+
+Without a command, runs the service that nginx asks.
 """
 
 import argparse
@@ -101,13 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", title="commands")
     add = commands.add_parser(
-        "add", help="add a user, or change the password; asks for it, or reads a line of stdin"
+        "add", help="add a user, or change a password; asks for it, or reads one line from stdin"
     )
     add.add_argument("name")
-    remove = commands.add_parser("remove", help="remove a user and end the open sessions")
+    remove = commands.add_parser("remove", help="remove a user and end the user's sessions")
     remove.add_argument("name")
     commands.add_parser("users", help="list the users")
-    commands.add_parser("audit", help="print the audit log, one JSON object per row")
+    commands.add_parser("audit", help="print the audit log, one JSON object per line")
     return parser
 
 

@@ -35,7 +35,7 @@ URI_MAX = 300
 
 
 class Login:
-    """All handlers."""
+    """The handlers of all routes."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.oidc = OidcProxy(settings.oidc_proxy) if settings.oidc_proxy else None
@@ -45,14 +45,14 @@ class Login:
         self._tokens = bool(settings.model_token_key_file)
 
     async def page(self, request: web.Request) -> web.Response:
-        """GET /login?next=ADDRESS, where the address is not encoded."""
+        """GET /login?next=ADDRESS: the login page. The address is not encoded."""
         address = next_address(request.query_string.partition("next=")[2])
         if self.oidc is not None:
             return web.Response(status=302, headers={"Location": sign_in(address)})
         return _page(200, address, user=self._sessions.user(request))
 
     async def log_in(self, request: web.Request) -> web.Response:
-        """POST /login with user, password and next."""
+        """POST /login with user, password and next: checks the password and starts a session."""
         if self.oidc is not None:
             raise web.HTTPNotFound
         form = await read_form(request)
@@ -78,7 +78,7 @@ class Login:
         return response
 
     async def log_out(self, request: web.Request) -> web.Response:
-        """POST /logout"""
+        """POST /logout: ends the session."""
         if self.oidc is not None:
             return web.Response(status=303, headers={"Location": SIGN_OUT})
         if user := self._sessions.user(request):
@@ -88,7 +88,7 @@ class Login:
         return response
 
     async def check_person(self, request: web.Request) -> web.Response:
-        """Answers 204 with the user's name for a session, else 401."""
+        """Answers 204 with the user's name if the request has a session, and 401 otherwise."""
         if self.oidc is not None:
             user = await self.oidc.user(request)
         else:
@@ -101,7 +101,7 @@ class Login:
         return web.Response(status=204, headers={"X-User": user})
 
     async def check_program(self, request: web.Request) -> web.Response:
-        """As `check_person`, but lets bearer tokens pass to the service that checks them."""
+        """Answers like `check_person`, but lets bearer tokens pass: another service checks them."""
         scheme = request.headers.get("Authorization", "").partition(" ")[0]
         if self._tokens and scheme.lower() == "bearer":
             return web.Response(status=204)
@@ -163,7 +163,7 @@ def _page(
 
 
 def next_address(text: str) -> str:
-    """The address to redirect to, if it is on this site, else "/".
+    """The address to redirect to: `text` if it is on this site, otherwise "/".
 
     >>> next_address("/patients/17?stay=2019-02-01"), next_address("//example.org")
     ('/patients/17?stay=2019-02-01', '/')
@@ -177,7 +177,7 @@ def next_address(text: str) -> str:
 
 
 def patient_of(uri: str) -> str:
-    """The patient whose values an address shows; empty for none.
+    """The number of the patient whose values an address shows; empty if it shows none.
 
     >>> patient_of("/patients/17?stay=2019-02-01"), patient_of("/x/..//%70atients/17")
     ('17', '17')

@@ -1,4 +1,4 @@
-"""Authenticates people by an oauth2-proxy instead of the built-in users."""
+"""Authenticates people with an oauth2-proxy instead of the built-in users."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import quote
@@ -10,7 +10,7 @@ NAMES = ("X-Auth-Request-Email", "X-Auth-Request-User", "X-Auth-Request-Preferre
 
 
 class ProxyError(Exception):
-    """The proxy does not answer, or runs without --set-xauthrequest."""
+    """The proxy does not answer, or does not name the user: it runs without --set-xauthrequest."""
 
 
 class OidcProxy:
@@ -26,7 +26,7 @@ class OidcProxy:
             yield
 
     async def user(self, request: web.Request) -> str | None:
-        """The user; None for a person who is not logged in. Raises ProxyError."""
+        """The name of the user; None if nobody is logged in. Raises ProxyError."""
         kept = ("Cookie", "User-Agent", "X-Forwarded-For", "X-Forwarded-Proto")
         headers = {name: request.headers[name] for name in kept if name in request.headers}
         try:
@@ -44,7 +44,7 @@ class OidcProxy:
 
 
 def sign_in(address: str) -> str:
-    """The address where a browser logs in and is then redirected back."""
+    """The proxy's address where a person logs in; it then redirects to `address`."""
     return f"/oauth2/start?rd={quote(address, safe='/')}"
 
 

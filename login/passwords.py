@@ -12,19 +12,20 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from login.store import Store
 
 WINDOW = 15 * 60.0
-# Failures within the window after which a user, or an address, is locked.
+# A user or an address is locked after this number of failures within the window.
 USER_FAILURES = 5
 ADDRESS_FAILURES = 20
 SHORTEST, LONGEST = 12, 1_000
 
 # The parameters that OWASP's cheat sheet on password storage recommends for Argon2id.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
-# Checked for unknown users, so that the response time does not reveal whether a user exists.
+# For an unknown user, this hash is checked, so that the response time does not reveal whether a
+# user exists.
 _NOBODY = _hasher.hash("nobody")
 
 
 class LockedOut(Exception):
-    """Too many failures. `seconds` is the time until the next attempt."""
+    """There were too many failures. seconds: the time until the next attempt is allowed."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"too many failures; try again in {math.ceil(seconds / 60)} minutes")
@@ -32,17 +33,17 @@ class LockedOut(Exception):
 
 
 class Passwords:
-    """Checks passwords, few at a time: each check takes 19 MiB and a core for some 30 ms."""
+    """Checks few passwords at a time, because a check takes 19 MiB and one core for about 30 ms."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._room = asyncio.Semaphore(2)
 
     async def check(self, user: str, password: str, address: str) -> bool:
-        """Whether it is the user's password. Raises LockedOut."""
+        """Whether `password` is the user's password. Raises LockedOut."""
         source = network(address)
         self._check_lock(user, source)
-        # Counted before the check, so that simultaneous attempts count too.
+        # The attempt is counted before the check, so that simultaneous attempts count too.
         self._store.count_attempt(user, source)
         known = self._store.password(user)
         async with self._room:
@@ -62,14 +63,14 @@ class Passwords:
 
 
 def hashed(password: str) -> str:
-    """The hash to store. Raises ValueError for a password that is too short or too long."""
+    """Hashes a password. Raises ValueError if it is too short or too long."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise ValueError(f"a password has {SHORTEST} to {LONGEST} characters")
     return _hasher.hash(password)
 
 
 def user_name(text: str) -> str:
-    """A user's name in lower case. Raises ValueError.
+    """Converts a user's name to lower case. Raises ValueError if it is invalid.
 
     >>> user_name(" Ada@example.org ")
     'ada@example.org'
@@ -81,7 +82,7 @@ def user_name(text: str) -> str:
 
 
 def network(address: str) -> str:
-    """The network that failures are counted for, because an IPv6 client has a whole /64.
+    """The network for which failures are counted. An IPv6 client can use a whole /64.
 
     >>> network("192.0.2.7"), network("2001:db8::7:8")
     ('192.0.2.7', '2001:db8::/64')

@@ -1,4 +1,4 @@
-"""Sessions: signed cookies that name the user."""
+"""Sessions: signed cookies with the name of the user."""
 
 import hashlib
 import secrets
@@ -11,8 +11,8 @@ from login.store import Store
 
 
 class Sessions:
-    """Signs and checks the cookies. A session ends when its time is over, at log-out, when the
-    password changes, or when the user is removed.
+    """Signs and checks the cookies. A session ends when it expires, when the user logs out or is
+    removed, or when the password changes.
     """
 
     def __init__(self, store: Store, hours: float) -> None:
@@ -21,7 +21,7 @@ class Sessions:
         self._signer = URLSafeTimedSerializer(store.session_key, salt="session")
 
     def begin(self, request: web.Request, response: web.Response, user: str) -> None:
-        """Sets the cookie of a user who has just given the password."""
+        """Starts a session: sets the cookie of a user who has just logged in."""
         session = [user, self._stamp(user), secrets.token_urlsafe(16)]
         response.set_cookie(
             _cookie(request),
@@ -33,7 +33,7 @@ class Sessions:
         )
 
     def user(self, request: web.Request) -> str | None:
-        """The user of a request; None without a valid session."""
+        """The user of a request; None if it has no valid session."""
         found = self._read(request)
         if found is None:
             return None
@@ -42,7 +42,7 @@ class Sessions:
         return user if valid else None
 
     def end(self, request: web.Request, response: web.Response) -> None:
-        """Ends the request's session, here and in the browser."""
+        """Ends the session of a request, in the file and in the browser."""
         if found := self._read(request):
             self._store.end_session(found[2], time.time() + self._seconds)
         response.del_cookie(
@@ -59,7 +59,7 @@ class Sessions:
         return user, stamp, session
 
     def _stamp(self, user: str) -> str | None:
-        """A fingerprint of the user's password; None for a removed user."""
+        """A fingerprint of the user's password hash; None if there is no such user."""
         password = self._store.password(user)
         return password and hashlib.sha256(password.encode()).hexdigest()[:16]
 
@@ -69,5 +69,5 @@ def _is_secure(request: web.Request) -> bool:
 
 
 def _cookie(request: web.Request) -> str:
-    # The prefix keeps a page without TLS, or of a sister domain, from setting the cookie.
+    # The prefix prevents pages without TLS, and pages of a sister domain, from setting the cookie.
     return "__Host-icu-session" if _is_secure(request) else "icu-session"

@@ -14,22 +14,20 @@ Hours = Annotated[
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Read with `wire.settings.read`."""
+    """Read from the environment by `wire.settings.read`."""
 
     login: Annotated[
         Literal["auto", "on", "off"],
-        "whether people must log in; auto: if nginx is published beyond this machine",
+        "whether people must log in; auto: only if nginx is published beyond this machine",
     ] = "auto"
     bind_address: Annotated[str, "the address that nginx is published on"] = "127.0.0.1"
     tls_address: Annotated[str, "the address that nginx with TLS is published on"] = "127.0.0.1"
-    login_file: Annotated[Path, "SQLite file of users, sessions and audit"] = Path(
+    login_file: Annotated[Path, "SQLite file of users, sessions and audit log"] = Path(
         "var/login.sqlite"
     )
     session_hours: Annotated[Hours, "hours until a person must log in again"] = 12.0
-    oidc_proxy: Annotated[HttpUrl, "an oauth2-proxy that authenticates people instead"] = HttpUrl(
-        ""
-    )
-    # Only whether it is set matters here: the model API and the gateway check the tokens.
+    oidc_proxy: Annotated[HttpUrl, "an oauth2-proxy that replaces the built-in users"] = HttpUrl("")
+    # Login only looks whether this is set: the model API and the gateway check the tokens.
     model_token_key_file: Annotated[str, "if set, requests with a bearer token need no log-in"] = ""
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="LOGIN_HOST", default="127.0.0.1"
@@ -40,14 +38,15 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def required(self) -> bool:
-        """Whether people must log in somewhere. nginx/start.sh decides it for each port."""
+        """Whether people must log in on any port; nginx/start.sh decides for each port."""
         if self.login == "auto":
             return not (is_loopback(self.bind_address) and is_loopback(self.tls_address))
         return self.login == "on"
 
 
 def is_loopback(address: str) -> bool:
-    """
+    """Whether only this machine can reach the address.
+
     >>> is_loopback("127.0.0.1"), is_loopback("[::1]"), is_loopback("localhost")
     (True, True, True)
     >>> is_loopback("0.0.0.0"), is_loopback("::"), is_loopback("ward.example.org")

@@ -1,4 +1,4 @@
-"""The SQLite file: users, failures, ended sessions, and the audit."""
+"""The SQLite file of users, failures, ended sessions and the audit log."""
 
 import secrets
 import sqlite3
@@ -32,7 +32,7 @@ CREATE TRIGGER IF NOT EXISTS audit_replaces_nothing BEFORE INSERT ON audit
 
 
 class Entry(NamedTuple):
-    """A row of the audit; `patient` is empty if the action concerns no patient."""
+    """A row of the audit log. patient: empty if the action concerns no patient."""
 
     at: str
     user: str
@@ -61,7 +61,7 @@ class Store:
 
     @property
     def session_key(self) -> str:
-        """The secret that signs the sessions; made at the first start."""
+        """The secret that signs the sessions. It is created at the first start."""
         [(key,)] = self._db.execute("SELECT value FROM keys WHERE name = 'session'")
         return str(key)
 
@@ -69,28 +69,30 @@ class Store:
         return [name for (name,) in self._db.execute("SELECT name FROM users ORDER BY name")]
 
     def password(self, user: str) -> str | None:
-        """The hash of a user's password; None for an unknown user."""
+        """The hash of a user's password; None if the user is unknown."""
         row = self._db.execute("SELECT password FROM users WHERE name = ?", (user,)).fetchone()
         return row and str(row[0])
 
     def set_password(self, user: str, password: str) -> None:
-        """Adds a user, or changes the hash of the password."""
+        """Adds a user, or changes the password of a user. password: its hash."""
         self._db.execute("INSERT OR REPLACE INTO users VALUES (?, ?, ?)", (user, password, _now()))
 
     def remove(self, user: str) -> bool:
-        """Removes a user; returns whether there was one."""
+        """Removes a user; returns False if there was no such user."""
         return self._db.execute("DELETE FROM users WHERE name = ?", (user,)).rowcount > 0
 
     def count_attempt(self, user: str, address: str) -> None:
-        """Counts an attempt as a failure, until `forget_failures` resets the count."""
+        """Counts an attempt as a failure; `forget_failures` resets the count."""
         self._db.execute("INSERT INTO failures VALUES (?, ?, ?)", (time.time(), user, address))
 
     def forget_failures(self, user: str) -> None:
         self._db.execute("DELETE FROM failures WHERE user = ?", (user,))
 
     def failures(self, column: str, value: str, since: float) -> list[float]:
-        """The times of a user's or an address's failures since then, oldest first; deletes older
-        failures of all users."""
+        """Returns the times of the failures of a user or an address since a time, oldest first.
+
+        Deletes all older failures.
+        """
         self._db.execute("DELETE FROM failures WHERE at < ?", (since,))
         found = self._db.execute(
             f"SELECT at FROM failures WHERE {column} = ? ORDER BY at", (value,)
@@ -98,7 +100,7 @@ class Store:
         return [at for (at,) in found]
 
     def end_session(self, session: str, until: float) -> None:
-        """Invalidates the session until it expires; forgets those that have expired."""
+        """Marks a session as ended until it expires; deletes the marks of expired sessions."""
         self._db.execute("DELETE FROM ended WHERE until < ?", (time.time(),))
         self._db.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (session, until))
 
@@ -109,14 +111,14 @@ class Store:
     def record(
         self, user: str, address: str, action: str, patient: str = "", uri: str = ""
     ) -> None:
-        """Appends a row to the audit; it is on disk when this returns."""
+        """Appends a row to the audit log; it is on disk when this returns."""
         self._db.execute(
             "INSERT INTO audit (at, user, address, action, patient, uri) VALUES (?, ?, ?, ?, ?, ?)",
             (_now(), user, address, action, patient, uri),
         )
 
     def audit(self) -> Iterator[Entry]:
-        """All rows, oldest first."""
+        """Yields all rows of the audit log, oldest first."""
         rows = self._db.execute(
             "SELECT at, user, address, action, patient, uri FROM audit ORDER BY id"
         )

@@ -2,7 +2,7 @@
 # Writes the parts of the configuration that depend on the environment, and starts nginx.
 set -euf
 
-# ALLOWED_HOSTS: allowed host names, besides localhost and IP addresses.
+# ALLOWED_HOSTS: host names that requests may use besides localhost and IP addresses.
 hosts() {
     IFS=', '
     for name in ${ALLOWED_HOSTS:-}; do
@@ -16,7 +16,7 @@ hosts() {
     done
 }
 
-# TRUSTED_PROXIES: addresses of proxies in front, whose X-Forwarded-For names the client.
+# TRUSTED_PROXIES: addresses of proxies in front of nginx. Their X-Forwarded-For is trusted.
 trusted_proxies() {
     IFS=', '
     echo 'geo $realip_remote_addr $trusted_proxy {'
@@ -25,7 +25,7 @@ trusted_proxies() {
     for network in ${TRUSTED_PROXIES:-}; do
         case $network in
             *[!0-9a-fA-F.:/]*)
-                echo "nginx: TRUSTED_PROXIES=$TRUSTED_PROXIES: $network is not an address" >&2
+                echo "nginx: TRUSTED_PROXIES=$TRUSTED_PROXIES: $network is not an address or a network" >&2
                 return 1
                 ;;
         esac
@@ -37,7 +37,7 @@ trusted_proxies() {
     echo 'real_ip_recursive on;' >>/tmp/real-ip.conf
 }
 
-# LOGIN: on, off, or auto: on if nginx is published beyond this machine.
+# LOGIN: on, off or auto, which means on if nginx is published beyond this machine.
 login() {
     case ${BIND_ADDRESS:-127.0.0.1} in
         127.*.*.* | localhost | ::1 | '[::1]') here=yes ;;
@@ -93,18 +93,18 @@ log_format() {
 }
 
 services() {
-    # Docker's resolver reports a time to live of 10 minutes, but a new container has another
-    # address at once.
+    # valid=2s: Docker's resolver reports a time to live of 10 minutes, but a restarted container
+    # may have another address at once.
     servers=$(awk '$1 == "nameserver" { print $2 ~ /:/ ? "[" $2 "]" : $2 }' /etc/resolv.conf)
     echo "resolver $(echo $servers) valid=2s ipv6=off;"
     echo "resolver_timeout 2s;"
-    # nginx does not append search domains, and in Kubernetes names need the namespace's.
+    # nginx does not append search domains, but in Kubernetes a name needs that of its namespace.
     domain=$(awk '$1 == "search" && $2 ~ /\.svc\./ { print "." $2 }' /etc/resolv.conf)
     echo "map \"\" \$domain { default \"$domain\"; }"
     for service in modelapi:8000 dashboard:5002 login:5003; do
         name=${service%:*}
-        # max_fails: with one address, nginx must try it again at once.
-        # keepalive_timeout: shorter than gunicorn's 75 s, so that nginx closes first.
+        # max_fails=0: there is only one address, so nginx must try it again at once.
+        # keepalive_timeout: shorter than gunicorn's 75 s, so that nginx is the first to close.
         echo "upstream $name {"
         echo "    zone $name 128k;"
         echo "    server $name$domain:${service#*:} resolve max_fails=0;"

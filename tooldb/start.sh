@@ -1,7 +1,6 @@
 #!/bin/sh
-# Starts the server with the users of this image, also on data from an earlier image: the
-# entry point of MySQL runs its init scripts on an empty folder only. The service `migrate` creates
-# the tables.
+# Starts the server, and sets its users to those of this image. MySQL's entry point would do so only
+# if the data folder is empty. The service `migrate` creates the tables.
 set -eu
 umask 077
 
@@ -11,12 +10,12 @@ umask 077
     users.sh
 } >/run/mysqld/tooldb.sql
 
-# For the health check, which logs in over the network like the tool. The server that runs the init
-# scripts has no network, so it never counts as healthy.
+# The health check uses this file. It logs in over the network like the tool. While the server runs
+# the init scripts, it has no network, so it is not healthy yet.
 printf '[client]\nprotocol=tcp\nuser=tool\npassword=%s\n' \
     "$(cat /run/secrets/tool/password)" >/run/mysqld/health.cnf
 
-# root exists on the socket in this container only, so it needs no password.
+# root can connect only through the socket in this container, so it needs no password.
 export MYSQL_ALLOW_EMPTY_PASSWORD=yes MYSQL_ROOT_HOST=localhost MYSQL_INITDB_SKIP_TZINFO=yes
 
 if [ -d /var/lib/mysql/mysql ]; then

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Prints the statements that create the database's users, with the passwords from /run/secrets. They
-# can run at every start: they first revoke all rights, so that a user has exactly the rights below.
+# Prints the statements that create the users of the database, with the passwords in /run/secrets.
+# The statements can run at every start: they first revoke all rights of a user, so that the user has
+# exactly the rights below.
 #
 #   migrator    creates and changes tables, and deletes forgotten stays
 #   tool        reads and writes rows; deletes rows of some tables
 #   dashboard   reads
-#   modelapi    keeps the champion of several replicas; only if there is a password for it
-#   root        from inside this container only, by its socket, without a password
+#   modelapi    stores which model is the champion of all replicas; exists only if it has a password
+#   root        connects without a password, but only through the socket in this container
 set -eu
 
 user() {
@@ -23,8 +24,8 @@ echo "    ON tooldb.* TO migrator@'%';"
 user tool
 echo "GRANT SELECT, INSERT, UPDATE ON tooldb.* TO tool@'%';"
 for table in pending rejected readings vitals; do
-    # Before the first migration the table is missing. MySQL grants a right on a missing
-    # table only together with CREATE.
+    # Before the first migration, the table does not exist. MySQL grants rights on such a table only
+    # together with CREATE.
     echo "GRANT CREATE, DELETE ON tooldb.$table TO tool@'%';"
     echo "REVOKE CREATE ON tooldb.$table FROM tool@'%';"
 done

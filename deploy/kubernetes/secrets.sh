@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prints Secrets with new passwords, in the files that docker-compose.yml's service `secrets` makes:
 #   ./secrets.sh | kubectl create --namespace hospital --filename -
-# `create` leaves those that exist as they are.
+# `create` does not change Secrets that exist.
 set -eu
 
 secret() { printf -- '---\napiVersion: v1\nkind: Secret\nmetadata: {name: %s}\nstringData:\n' "$1"; }
