@@ -1,4 +1,4 @@
-"""The alarm rule, compared with cases worked by hand and with the published rule of circEWS."""
+"""Compares the alarm rule with cases worked by hand, and with the published rule of circEWS."""
 
 import itertools
 import random
@@ -28,7 +28,7 @@ class TestByHand:
         path = [(0, 0.6), (1, 0.6), (2, 0.4), (3, 0.6), (4, 0.6), (5, 0.6)]
         assert kinds(Policy(at=0.5, for_hours=2), path) == [("raise", 5)]
 
-    def test_silence_counts_from_the_last_ring(self) -> None:
+    def test_silence_counts_from_the_last_time_the_alarm_rang(self) -> None:
         path = [(0, 0.6), (1, 0.1), (2, 0.6), (3.9, 0.6), (4, 0.6)]
         expected = [("raise", 0), ("clear", 1), ("raise", 4)]
         assert kinds(Policy(at=0.5, silence_hours=4), path) == expected
@@ -60,14 +60,14 @@ class TestByHand:
         assert event.kind == "raise"
         assert after.raised == 1
 
-    def test_durations_are_compared_to_the_second(self) -> None:
+    def test_durations_are_compared_in_whole_seconds(self) -> None:
         ring = 7 + 6 / 60
         for minutes in range(1, 60):
             policy = Policy(at=0.5, for_hours=minutes / 60)
             path = [(ring, 0.6), (7 + (6 + minutes) / 60, 0.6)]
             assert [kind for kind, _ in kinds(policy, path)] == ["raise"], minutes
 
-    def test_a_discharge_clears_the_alarm_and_keeps_the_silence(self) -> None:
+    def test_silence_still_applies_after_a_discharge_clears_the_alarm(self) -> None:
         policy = Policy(at=0.5, silence_hours=4)
         state, _ = step(policy, State(), 1, 0.0, 0.6)
         state, event = discharge(state, 2, 1.0)
@@ -105,8 +105,8 @@ def test_an_invalid_policy_is_rejected(policy: dict[str, object]) -> None:
 
 
 def circews(path: list[tuple[int, float]], threshold: float, silence: float) -> list[int]:
-    """Times of alarms in minutes by the published rule: at or above the threshold, with a silence
-    afterwards.
+    """The times of alarms, in minutes, by the published rule: at or above the threshold, with a
+    silence afterwards.
 
     Hyland et al. 2020, Methods, "Alarm system": an alarm at each time point whose score reaches the
     threshold, unless another one was triggered in the silencing period before it.

@@ -1,4 +1,4 @@
-"""Figures of merit of alarms, each compared with a case worked by hand."""
+"""Compares the figures of merit of alarms with cases worked by hand."""
 
 import math
 
@@ -22,7 +22,7 @@ def path(probability: list[float], observed: float = 24.0, **about: object) -> S
 
 class TestByHand:
     def test_alarms_are_counted_per_patient_day(self) -> None:
-        # Two alarms in 24 + 48 hours.
+        # The two stays have two alarms in 24 + 48 hours.
         stays = [path([0.6, 0.1, 0.6]), path([0.1], observed=48.0)]
         found = burden(stays, POLICY)
         assert found.alarms == 2
@@ -51,7 +51,8 @@ class TestByHand:
     def test_lead_time_is_that_of_the_first_true_alarm(self) -> None:
         stay = path([0.6, 0.1, 0.6, 0.1, 0.6], event=True, event_at=9.0)
         found = burden([stay], POLICY)
-        # The alarm at hour 0 is 9 hours early, so the first true one is at hour 2.
+        # The alarm at hour 0 is 9 hours before the event, which is too early, so the first true
+        # alarm is at hour 2.
         assert found.lead_hours == (7.0,)
         assert (found.detected, found.true_alarms) == (1, 2)
 
@@ -69,7 +70,7 @@ class TestByHand:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_alarms_of_all_stays_are_those_of_the_rule_on_each(seed: int) -> None:
+def test_alarms_of_all_stays_equal_those_of_each_stay(seed: int) -> None:
     draw = np.random.default_rng(seed)
     policy = Policy(
         at=0.5,
@@ -107,7 +108,7 @@ def test_thresholds_descend_from_the_highest_probability() -> None:
     assert all(Predictions.of(stays).alarms(Policy(at=found[-1])))
 
 
-def test_the_budget_chooses_the_most_sensitive_point_within_it() -> None:
+def test_the_most_sensitive_point_within_the_budget_is_chosen() -> None:
     def point(threshold: float, alarms: int, detected: int) -> Burden:
         return Burden(threshold, alarms, 10.0, 10, detected, detected, alarms, ())
 

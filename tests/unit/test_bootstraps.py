@@ -1,4 +1,4 @@
-"""Intervals from cells compared with those from the weights of all rows."""
+"""Compares intervals that are computed from cells with intervals computed from all rows."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def scores(values: np.ndarray) -> Scores:
 
 
 def by_rows(given: Scores, metric: str) -> list[float]:
-    """The interval of scikit-learn's figure over the bootstraps of whole patients."""
+    """The interval that scikit-learn's figure has over the bootstraps of whole patients."""
     names, patient = np.unique(given.patients, return_inverse=True)
     draw = np.random.default_rng(SEED)
     found = []
@@ -36,20 +36,20 @@ def by_rows(given: Scores, metric: str) -> list[float]:
 
 @pytest.mark.parametrize("metric", list(SKLEARN))
 def test_intervals_equal_those_of_all_rows(metric: str) -> None:
-    # Log odds in hundredths, so that no two different probabilities share a cell.
+    # The log odds are multiples of 0.01, so that different probabilities never share a cell.
     odds = np.random.default_rng(2).integers(-300, 200, 600) / 100
     given = scores(expit(odds))
     figure = evaluate(given, RESAMPLES, SEED, (metric,))[metric]
     assert [figure.low, figure.high] == pytest.approx(by_rows(given, metric), abs=1e-12)
 
 
-def test_intervals_of_any_probabilities_are_nearly_those_of_all_rows() -> None:
+def test_intervals_of_any_probabilities_are_close_to_those_of_all_rows() -> None:
     given = scores(np.random.default_rng(3).beta(1, 5, 600))
     figure = evaluate(given, RESAMPLES, SEED, ("auroc",))["auroc"]
     assert [figure.low, figure.high] == pytest.approx(by_rows(given, "auroc"), abs=1e-3)
 
 
-def test_scores_that_are_no_probabilities_keep_their_order() -> None:
+def test_scores_that_are_not_probabilities_keep_their_order() -> None:
     given = scores(np.random.default_rng(5).integers(0, 40, 600).astype(float))
     figure = evaluate(given, RESAMPLES, SEED, ("auroc",))["auroc"]
     assert [figure.low, figure.high] == pytest.approx(by_rows(given, "auroc"), abs=1e-12)

@@ -1,5 +1,5 @@
-"""Calibration figures compared with scikit-learn, also where an earlier version diverged, and in
-edge cases."""
+"""Compares the calibration figures with scikit-learn, including edge cases and cases in which an
+earlier version diverged."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FIGURES = ("calibration_slope", "calibration_intercept")
 
 
 def draw_outcomes(shift: float, slope: float, rows: int = 4000, seed: int = 0) -> Scores:
-    """Predictions with log odds z and true log odds `shift + slope * z`."""
+    """Predictions with log odds z, and outcomes with the true log odds `shift + slope * z`."""
     draw = np.random.default_rng(seed)
     z = draw.normal(-3, 1, rows)
     y = (draw.random(rows) < expit(shift + slope * z)).astype(np.int64)
@@ -52,7 +52,7 @@ def test_a_shift_of_the_log_odds_is_found_with_a_finite_interval(shift: float) -
         assert figure.high - figure.low < 2
 
 
-def test_the_shift_makes_the_mean_right() -> None:
+def test_the_shift_makes_the_mean_prediction_correct() -> None:
     scores = draw_outcomes(3, 0.5)
     weight = np.linspace(0.5, 2, 4000)
     shift = calibration.shift(scores.y, scores.probability, weight)
@@ -71,10 +71,10 @@ def test_the_shift_makes_the_mean_right() -> None:
     ],
     ids=["separated", "reversed", "touching", "constant", "no event"],
 )
-def test_calibration_without_a_finite_line_is_not_estimable(y: list[int], p: list[float]) -> None:
+def test_calibration_without_a_finite_slope_is_not_estimable(y: list[int], p: list[float]) -> None:
     found = calibration.line(np.array(y), np.array(p), np.ones(6))
     assert np.isnan(found).all()
-    # Rows of weight 0, as in a bootstrap, change nothing.
+    # Rows with the weight 0, as in a bootstrap, change nothing.
     y, p, w = [*y, 1, 0], [*p, 0.01, 0.99], [1.0] * 6 + [0.0, 0.0]
     assert np.isnan(calibration.line(np.array(y), np.array(p), np.array(w))).all()
 
@@ -98,7 +98,7 @@ def test_calibration_counts_patients_not_rows() -> None:
     assert not evaluate(part, 20, 0, FIGURES)["calibration_slope"].estimable
 
 
-def test_one_outcome_alone_leaves_the_brier_score() -> None:
+def test_with_only_one_outcome_the_brier_score_remains() -> None:
     figures = evaluate(Scores(np.zeros(30, int), np.full(30, 0.2), np.arange(30)), 20, 0)
     assert {name for name, figure in figures.items() if figure.estimable} == {
         "prevalence",

@@ -1,4 +1,4 @@
-"""Drift: the index compared with scipy, bands compared with another resampling, and simulated
+"""Compares the stability index with scipy, and the bands with another resampling; finds simulated
 shifts."""
 
 from collections.abc import Callable
@@ -25,7 +25,8 @@ Ward = tuple[Reference, list[WardStay], pd.DataFrame]
 
 
 def readings() -> pd.DataFrame:
-    """Two days of each stay: a heart rate every hour; in most stays a temperature every 4 hours."""
+    """Two days of each stay, with a heart rate every hour and, in most stays, a temperature every
+    4 hours."""
     draw = np.random.default_rng(8)
     level = draw.normal(85, 12, STAYS)
     parts = []
@@ -55,7 +56,7 @@ def ward() -> Ward:
     table = readings()
     draw = np.random.default_rng(9)
     probability = np.sort(expit(draw.normal(-1.6, 1.2, STAYS)))
-    # Systematic sampling, so that the outcomes of exactly these stays fit their probabilities.
+    # Systematic sampling makes the outcomes of these stays fit their probabilities exactly.
     outcome = np.diff(np.floor(probability.cumsum() + 0.5), prepend=0).astype(np.int64)
     about = pd.DataFrame(
         {"pat_id": np.arange(STAYS), "date_admission": pd.Timestamp("2020-01-01"), "hour": 24}
@@ -99,7 +100,7 @@ def test_a_channel_gives_each_stay_day_the_same_weight(ward: Ward) -> None:
     assert [channel.bin(edge) for edge in channel.edges] == list(range(len(channel.edges)))
 
 
-def test_bands_are_the_range_of_resampled_days(ward: Ward) -> None:
+def test_bands_equal_the_range_of_resampled_days(ward: Ward) -> None:
     """For normally distributed figures, the range of 10,000 is about 3.9 standard errors on each
     side."""
     found, ward_stays, _ = ward
@@ -114,7 +115,9 @@ def test_bands_are_the_range_of_resampled_days(ward: Ward) -> None:
 @pytest.mark.parametrize(
     ("stays", "band"), [(29, None), (30, 30), (59, 30), (400, 250), (900, 500)]
 )
-def test_a_band_is_for_at_most_as_many_stays(ward: Ward, stays: int, band: int | None) -> None:
+def test_the_band_of_the_largest_sample_up_to_the_stays_is_used(
+    ward: Ward, stays: int, band: int | None
+) -> None:
     expected: Expected = ward[0].risk
     found = expected.band(stays)
     assert (found.stays if found else None) == band
@@ -127,7 +130,7 @@ def test_months_without_a_shift_raise_few_alerts(ward: Ward) -> None:
 
 
 def in_fahrenheit(table: pd.DataFrame) -> pd.DataFrame:
-    """The tool rejects these values as implausible."""
+    """Drops the values that the tool rejects as implausible."""
     return table[table["parameter"] != "temperature"]
 
 
@@ -165,7 +168,7 @@ def with_change(ward: Ward, change: Callable[[pd.DataFrame], pd.DataFrame], sinc
         (doubled, ("heart_rate", "volume")),
     ],
 )
-def test_a_simulated_fault_is_found_within_3_days(
+def test_a_simulated_fault_raises_an_alert_within_3_days(
     ward: Ward, change: Callable[[pd.DataFrame], pd.DataFrame], alert: tuple[str, str]
 ) -> None:
     since = 5
@@ -174,7 +177,7 @@ def test_a_simulated_fault_is_found_within_3_days(
     assert alert in [(parameter, figure) for day, parameter, figure in begun if day < since + 3]
 
 
-def test_most_shifts_of_the_intercept_by_a_half_are_found_within_200_stays(ward: Ward) -> None:
+def test_most_shifts_of_the_log_odds_by_a_half_raise_an_alert_within_200_stays(ward: Ward) -> None:
     draw = np.random.default_rng(5)
     p = np.array([stay.probability for stay in ward[1]])
     found = 0
@@ -186,7 +189,7 @@ def test_most_shifts_of_the_intercept_by_a_half_are_found_within_200_stays(ward:
         assert (ratio.name, ratio.stays) == ("observed_expected", OUTCOMES)
         found += ratio.alert
         assert not any(figure.alert for figure in drift_figures.outcomes(pairs[:-1]))
-    # The shift is about three standard errors, and the band has 2.6 on each side.
+    # The shift is about three standard errors; the band extends 2.6 standard errors on each side.
     assert found >= 60
 
 

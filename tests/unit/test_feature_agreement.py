@@ -37,7 +37,7 @@ HOUR = timedelta(hours=1)
 StayKey = tuple[int, date]
 Row = list[float | None]
 
-# One patient with two stays, one of which shares a day with another patient's.
+# One patient has two stays, of which one shares its day of admission with another patient's stay.
 STAYS: dict[StayKey, float | None] = {
     (7, date(2019, 2, 1)): 63.0,
     (7, date(2019, 2, 3)): 63.5,
@@ -67,7 +67,7 @@ class Reading:
 
 
 def definition(feature: Feature, so_far: Sequence[Reading], age: float | None) -> float | None:
-    """A feature after `so_far`, all readings of one stay in order of arrival."""
+    """Computes a feature after `so_far`, all readings of one stay in the order of arrival."""
     if feature.parameter is None:
         return feature.fill if age is None else age
     clock = max(reading.seconds for reading in so_far)
@@ -131,8 +131,8 @@ def streamed(
     restarts: Iterable[int] = (),
     ages: dict[StayKey, float | None] = STAYS,
 ) -> list[list[Row]]:
-    """Each model's rows. Before each reading in `restarts`, the stay is reloaded from the stored
-    data: the columns of table `vitals` and the readings of the windows.
+    """The rows of each model. Before each reading in `restarts`, the stay is reloaded from the
+    stored data: the columns of table `vitals` and the readings of the windows.
     """
     windows = FeatureSet({f.name: f for each in models for f in each.features}.values()).windows
     gone = set(restarts)
@@ -190,8 +190,8 @@ def matrix(rows: Sequence[Row]) -> np.ndarray:
 def assert_same(
     left: np.ndarray, right: np.ndarray, features: Sequence[Feature], values: Sequence[float]
 ) -> None:
-    """Compares with a relative tolerance of 1e-9; for means and slopes near 0 by cancellation,
-    relative to the values."""
+    """Compares with a relative tolerance of 1e-9. For means and slopes, which may be near 0 by
+    cancellation, the tolerance is relative to the values."""
     reach = max(abs(value) for value in values)
     spread = max(values) - min(values)
     assert left.shape == right.shape
@@ -214,7 +214,7 @@ plain_values = st.one_of(
 all_values = st.one_of(
     plain_values, st.integers(-500, 500).map(lambda thousandths: 1e6 + thousandths / 1000)
 )
-# Full and quarter hours are at window edges; the additional seconds are close to them.
+# Full and quarter hours are on the edges of windows; the additional seconds are next to the edges.
 instants = st.one_of(
     st.integers(0, 60).map(lambda hour: hour * 3600),
     st.integers(0, 40).map(lambda quarter: quarter * 900),
@@ -295,7 +295,7 @@ def test_streamed_bulk_and_definition_agree_for_every_reading(
 
 @bounded
 @given(streams(values=plain_values), declarations)
-def test_rounded_features_are_equal_to_the_bit(
+def test_rounded_features_are_bitwise_equal(
     readings: list[Reading], declared: list[Feature]
 ) -> None:
     model = FeatureSet(declared)
@@ -322,7 +322,7 @@ def test_features_do_not_depend_on_later_readings(
 
 @bounded
 @given(streams(), declarations, st.sets(st.integers(0, 39)))
-def test_requested_rows_equal_those_of_all_rows(
+def test_rows_of_chosen_readings_equal_those_among_all_rows(
     readings: list[Reading], declared: list[Feature], places: set[int]
 ) -> None:
     chosen = np.array([place in places for place in range(len(readings))])
@@ -333,7 +333,7 @@ def test_requested_rows_equal_those_of_all_rows(
 
 @bounded
 @given(streams(), declarations, st.sets(st.integers(0, 39)))
-def test_a_restart_changes_no_bit_of_any_feature(
+def test_features_after_a_restart_are_bitwise_equal(
     readings: list[Reading], declared: list[Feature], restarts: set[int]
 ) -> None:
     model = FeatureSet(declared)
@@ -363,7 +363,8 @@ def test_last_rows_include_only_known_readings(
 def random_stays(
     random: Generator, count: int
 ) -> tuple[list[Reading], dict[StayKey, float | None]]:
-    """Interleaved stays: punctual or with late rows, hourly or odd, busy or quiet."""
+    """Interleaved stays: with or without late rows, at full hours or at any second, with many or
+    few readings."""
     ages: dict[StayKey, float | None] = {}
     drafts: list[tuple[float, StayKey, int, str, float]] = []
     for number in range(count):
@@ -389,7 +390,7 @@ def random_stays(
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_thousands_of_random_streams(seed: int) -> None:
+def test_the_computations_agree_on_thousands_of_random_streams(seed: int) -> None:
     random = default_rng(seed)
     readings, ages = random_stays(random, 100)
     names = {
@@ -408,7 +409,7 @@ def test_thousands_of_random_streams(seed: int) -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 37.0, 1e6, -1e9])
-def test_small_spreads_far_from_zero_keep_nine_digits(level: float) -> None:
+def test_a_small_spread_far_from_zero_has_nine_correct_digits(level: float) -> None:
     """Compares with `statistics`, which adds exact fractions, after an outlier and a drift."""
     random = default_rng(6)
     numbers = level + random.normal(np.arange(3000) / 3000, 1)

@@ -1,4 +1,4 @@
-"""The streaming feature engine: running statistics, windows, reasons."""
+"""The streaming features: running statistics, windows, and the reasons for missing values."""
 
 import doctest
 import random
@@ -49,7 +49,7 @@ def test_a_feature_cannot_be_declared_twice() -> None:
 
 
 class TestRow:
-    def test_the_features_of_the_formula(self) -> None:
+    def test_the_row_of_the_formula_has_its_four_values(self) -> None:
         model = FeatureSet(FORMULA)
         stay = after(model, (7, "blood_pressure", 120.0), (8, "respiration_rate", 12.0))
         stay.add(9, "respiration_rate", 18.0)
@@ -107,18 +107,18 @@ class TestRow:
         stay.age = 50.0
         assert model.row(stay) == [50.0]
 
-    def test_a_caller_may_change_the_row(self) -> None:
+    def test_changing_a_returned_row_does_not_change_the_next_row(self) -> None:
         model = parsed("hr__last")
         stay = after(model, (1, "hr", 80.0))
         model.row(stay)[0] = None
         assert model.row(stay) == [80.0]
 
-    def test_equal_values_have_exactly_no_deviation_and_no_trend(self) -> None:
+    def test_equal_values_have_a_deviation_and_a_trend_of_exactly_0(self) -> None:
         model = parsed("t__std", "t__trend", "t__std__6h", "t__trend__6h")
         stay = after(model, *((at / 10, "t", 36.795) for at in range(70)))
         assert model.row(stay) == [0.0, 0.0, 0.0, 0.0]
 
-    def test_models_share_one_stay(self) -> None:
+    def test_several_models_can_read_the_same_stay(self) -> None:
         champion, shadow = parsed("hr__min__2h"), parsed("hr__min__6h", "rr__max__4h")
         windows = FeatureSet([*champion.features, *shadow.features]).windows
         assert windows == {"hr": 6, "rr": 4}
@@ -173,7 +173,7 @@ class TestMissing:
 
 @pytest.mark.parametrize("noise", [10.0, 1.0, 1e-3])
 @pytest.mark.parametrize("level", [0.0, 37.0, 1e6, -1e9])
-def test_small_spreads_far_from_zero_keep_nine_digits(level: float, noise: float) -> None:
+def test_a_small_spread_far_from_zero_has_nine_correct_digits(level: float, noise: float) -> None:
     """Compares with exact arithmetic over thousands of values with a drift."""
     dice = random.Random(4)
     readings = [
@@ -197,7 +197,7 @@ def test_small_spreads_far_from_zero_keep_nine_digits(level: float, noise: float
     assert found == pytest.approx(expected, rel=1e-10, abs=0)
 
 
-def test_statistics_read_back_from_their_columns_continue_exactly() -> None:
+def test_statistics_restored_from_their_columns_continue_exactly() -> None:
     dice = random.Random(5)
     kept, restarted = Statistics(), Statistics()
     for _ in range(2000):

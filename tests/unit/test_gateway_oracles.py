@@ -1,4 +1,4 @@
-"""Compares the gateway's parsing with hl7apy's, and its conversions with those of ucumvert."""
+"""Compares the gateway's parsing with hl7apy, and its conversions with ucumvert."""
 
 import csv
 from pathlib import Path
@@ -19,8 +19,8 @@ CSV = Path(gateway.codes.__file__).with_name("codes.csv")
 CODES = list(csv.DictReader(CSV.read_text().splitlines()))
 CONVERSION = ("parameter", "unit", "factor", "offset")
 UCUM = {"mmHg": "mm[Hg]", "°C": "Cel", "10⁹/L": "10*9/L", "fraction": "1"}
-# Not compared: values without a unit, scores, and units that are equal by the parameter's
-# definition.
+# These are not compared: values without a unit, scores, and units that are equal by the definition
+# of the parameter.
 BY_DEFINITION = {"", "{score}", "[pH]", "[IU]/L", "meq/L"}
 ATOMS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "P": 30.974, "Mg": 24.305, "Ca": 40.078}
 MOLECULES = {
@@ -37,7 +37,7 @@ MOLECULES = {
 }
 
 
-def test_fields_are_those_of_hl7apy() -> None:
+def test_fields_equal_those_of_hl7apy() -> None:
     """Compares every field of every segment in all messages of the corpus that hl7apy can parse."""
     compared = 0
     for content in (message for frame in corpus() for message in split(frame)):
@@ -66,7 +66,7 @@ def _as_sent(segments: list[list[str]]) -> list[list[str]]:
 
 
 def _fields(segment: Segment, repetition: str) -> dict[int, str]:
-    """The text of each field by its number, with all repetitions."""
+    """The text of each field, with all its repetitions, by the number of the field."""
     found: dict[int, list[str]] = {}
     for field in segment.children:
         found.setdefault(int(field.name.rpartition("_")[2]), []).append(field.to_er7())
@@ -74,7 +74,7 @@ def _fields(segment: Segment, repetition: str) -> dict[int, str]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_conversions_are_those_of_ucumvert() -> None:
+def test_conversions_equal_those_of_ucumvert() -> None:
     registry = PintUcumRegistry()
     compared = 0
     conversions = {tuple(row[name] for name in CONVERSION): row for row in CODES}
@@ -113,7 +113,7 @@ def _by_molecule(registry: PintUcumRegistry, quantity: object, parameter: str) -
     return quantity / per_mole  # type: ignore[operator]
 
 
-def test_every_unit_has_one_spelling() -> None:
+def test_the_units_of_codes_csv_are_in_ucum_spelling() -> None:
     codes = Codes()
     for row in CODES:
         assert codes.unit(row["unit"]) == row["unit"]

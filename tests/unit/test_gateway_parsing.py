@@ -1,4 +1,4 @@
-"""Tests framing, parsing and codes of the gateway with independent oracles and random input."""
+"""Tests the gateway's framing, parsing and codes with independent oracles and random input."""
 
 import contextlib
 import csv
@@ -53,7 +53,7 @@ def test_a_batch_without_a_message_is_unreadable(frame: bytes) -> None:
         parse(content)
 
 
-def test_every_code_is_of_a_known_parameter() -> None:
+def test_every_code_maps_to_a_known_parameter() -> None:
     path = Path(gateway.codes.__file__).with_name("codes.csv")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))

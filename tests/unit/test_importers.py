@@ -1,4 +1,4 @@
-"""Importers, tested on fixtures of a few lines in the published formats."""
+"""Tests the importers on a few lines in each published format."""
 
 import csv
 import gzip
@@ -29,7 +29,7 @@ def write(path: Path, text: str) -> None:
 
 
 class TestPhysioNet2012:
-    # RecordID 132539: 132539 * 7919 % 365 = 226, the 15th of August.
+    # RecordID 132539 is dated by 132539 * 7919 % 365 = 226: the 15th of August.
     STAY = """Time,Parameter,Value
 00:00,RecordID,132539
 00:00,Age,90
@@ -65,7 +65,9 @@ class TestPhysioNet2012:
         write(source / "set-a" / "999.txt", "Time,Parameter,Value\n00:00,RecordID,999\n")
         return source
 
-    def test_readings_are_renamed_timed_and_cleaned(self, source: Path, tmp_path: Path) -> None:
+    def test_readings_get_their_names_and_times_and_are_cleaned(
+        self, source: Path, tmp_path: Path
+    ) -> None:
         report = convert("physionet2012", source, tmp_path)
         assert signals(tmp_path) == [
             ("132539", "2019-08-15", "00:00", "gender", "0.0"),
@@ -87,7 +89,7 @@ class TestPhysioNet2012:
             "stay without a line in the Outcomes files": 1,
         }
 
-    def test_stays_and_outcomes(self, source: Path, tmp_path: Path) -> None:
+    def test_stays_and_outcomes_are_converted(self, source: Path, tmp_path: Path) -> None:
         convert("physionet2012", source, tmp_path)
         assert read(tmp_path, "age.csv") == [
             {"pat_id": "132539", "age": "91.4"},
@@ -118,7 +120,7 @@ class TestPhysioNet2012:
         assert account["converted"]["hour 48:00, written as hour 0 of the third day"] == 1
 
     @pytest.mark.parametrize("kind", ["tar.xz", "tar.gz", "zip"])
-    def test_archives_give_the_same_as_folders(
+    def test_archives_give_the_same_files_as_folders(
         self, kind: str, source: Path, tmp_path: Path
     ) -> None:
         convert("physionet2012", source, tmp_path / "folder")
@@ -166,7 +168,7 @@ class TestPhysioNet2019:
         "HR|O2Sat|Temp|SBP|MAP|DBP|Resp|EtCO2|Lactate"
         "|Age|Gender|Unit1|Unit2|HospAdmTime|ICULOS|SepsisLabel"
     )
-    # 100001 * 7919 % 365 = 269: the 27th of September.
+    # Patient 100001 is dated by 100001 * 7919 % 365 = 269: the 27th of September.
     SEPTIC = f"""{HEADER}
 80|97.0|NaN|120.0|80|NaN|18|NaN|NaN|100|1|1|0|-0.03|1|0
 NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
@@ -180,7 +182,7 @@ NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
         assert read(tmp_path, "outcome.csv")[0]["sepsis_after_hours"] == "6"
         assert report.converted["label set from the first row on: onset by six hours later"] == 1
 
-    def test_hours_names_and_the_time_of_onset(self, tmp_path: Path) -> None:
+    def test_hours_and_names_and_the_time_of_onset_are_converted(self, tmp_path: Path) -> None:
         write(tmp_path / "in" / "training_setB" / "p100001.psv", self.SEPTIC)
         report = convert("physionet2019", tmp_path / "in", tmp_path)
         assert signals(tmp_path) == [
@@ -196,12 +198,12 @@ NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
         ]
         assert read(tmp_path, "age.csv") == [{"pat_id": "100001", "age": "91.4"}]
         (outcome,) = read(tmp_path, "outcome.csv")
-        # Labelled from hour 25 on, which the challenge sets six hours before the onset.
+        # The label is set from hour 25 on. The challenge sets it six hours before the onset.
         assert (outcome["sepsis"], outcome["sepsis_after_hours"]) == ("1", "31")
         assert (outcome["unit"], outcome["cohort"]) == ("medical", "training_setB")
         assert report.dropped["NaN, the source's sign for missing"] == 4 + 7 + 8
 
-    def test_a_stay_without_sepsis(self, tmp_path: Path) -> None:
+    def test_a_stay_without_sepsis_has_no_time_of_onset(self, tmp_path: Path) -> None:
         row = "80|97|NaN|120|80|NaN|18|NaN|NaN|50|0|NaN|NaN|-0.03|1|0"
         write(tmp_path / "in" / "p000007.psv", f"{self.HEADER}\n{row}\n")
         convert("physionet2019", tmp_path / "in", tmp_path)
@@ -241,7 +243,7 @@ class TestMimic:
             '"VALUE","VALUENUM","VALUEUOM","WARNING","ERROR","RESULTSTATUS","STOPPED"\n'
         )
         events = [
-            # stay, item, time, number, error; in no order
+            # columns: stay, item, time, number, error; the rows are in no order
             (1000, 455, "2164-10-23 22:00:00", "118", ""),
             (1000, 51, "2164-10-23 22:00:00", "120", ""),
             (1000, 6701, "2164-10-23 22:00:00", "117", ""),
@@ -269,7 +271,7 @@ class TestMimic:
         with gzip.open(source / "CHARTEVENTS.csv.gz", "wt") as file:
             file.write(header + lines)
 
-    def test_version_3(self, tmp_path: Path) -> None:
+    def test_mimic_iii_is_converted(self, tmp_path: Path) -> None:
         source = tmp_path / "mimiciii"
         source.mkdir()
         self.version_3(source)
@@ -301,13 +303,14 @@ class TestMimic:
         }
         assert report.converted["temperature in °F, written in °C"] == 1
         assert "itemid 678 (Temperature F) is read as temperature" in report.notes
-        # Born 70 years and some months before; the other one's birth was moved by 300 years.
+        # The first patient was born 70 years and some months before; the birth of the second was
+        # moved by 300 years.
         assert read(tmp_path, "age.csv") == [
             {"pat_id": "10", "age": "70.0"},
             {"pat_id": "11", "age": "91.4"},
         ]
         died, alive = read(tmp_path, "outcome.csv")
-        # Eleven hours and twenty minutes into the second day.
+        # The time is eleven hours and twenty minutes after the second midnight.
         assert (died["died_in_hospital"], died["died_in_icu"], died["died_after_hours"]) == (
             *("1", "1", "36"),
         )
@@ -338,7 +341,7 @@ class TestMimic:
             "21,201,2001,1,2150-06-01 10:00:00,2150-06-01 10:01:00,220277,98,98,%,0\n",
         )
 
-    def test_version_4(self, tmp_path: Path) -> None:
+    def test_mimic_iv_is_converted(self, tmp_path: Path) -> None:
         self.version_4(tmp_path / "mimiciv")
         report = convert("mimic", tmp_path / "mimiciv", tmp_path)
         assert sorted(signals(tmp_path)) == [
@@ -347,11 +350,12 @@ class TestMimic:
             ("20", "2183-01-01", "09:30", "blood_pressure", "124.0"),
             ("21", "2150-06-01", "10:00", "spo2", "98.0"),
         ]
-        # 60 in 2180 is 63 in 2183.
+        # A patient of 60 in 2180 is 63 in 2183.
         assert [row["age"] for row in read(tmp_path, "age.csv")] == ["63.0", "91.4"]
         assert [row["died_in_hospital"] for row in read(tmp_path, "outcome.csv")] == ["", ""]
         assert "no ADMISSIONS table: died_in_hospital is empty" in report.notes
-        # By the end of the 32nd day, because the hour of deaths elsewhere is unknown.
+        # The death counts from the end of the 32nd day, because the hour of a death outside the ICU
+        # is unknown.
         of_20, of_21 = read(tmp_path, "outcome.csv")
         assert (of_20["died_in_icu"], of_20["died_after_hours"]) == ("0", str(32 * 24))
         assert (of_21["died_in_icu"], of_21["died_after_hours"]) == ("0", "")
@@ -448,7 +452,7 @@ class TestEicu:
         "patientunitstayid,patienthealthsystemstayid,gender,age,hospitalid,hospitaladmitoffset,"
         "hospitaldischargeoffset,hospitaldischargestatus,unittype,unitadmittime24,"
         "unitdischargeoffset,unitdischargestatus,uniquepid\n"
-        # 365 * 7919 % 365 = 0: the first of January.
+        # The date of patient 365 follows from 365 * 7919 % 365 = 0: the first of January.
         "1000,365,Female,> 89,59,-30,2880,Expired,Med-Surg ICU,22:10:00,1800,Alive,002-10009\n"
         "1001,365,Female,> 89,59,-3000,2880,Expired,MICU,08:00:00,600,Expired,002-10009\n"
         "1002,366,Male,,60,0,,,CTICU,00:30:00,600,,025-1000001\n"
@@ -496,7 +500,7 @@ class TestEicu:
                 file.write(text)
         return source
 
-    def test_readings_are_named_timed_and_of_the_best_source(
+    def test_readings_get_their_names_and_times_and_the_best_source(
         self, source: Path, tmp_path: Path
     ) -> None:
         report = convert("eicu", source, tmp_path)
@@ -515,7 +519,7 @@ class TestEicu:
             (first, "2019-01-02", "00:20", "blood_pressure", "122.0"),
             (first, "2019-01-02", "00:40", "gcs", "14.0"),
             (first, "2019-01-02", "00:40", "temperature", "37.0"),
-            # Before the midnight of admission: written as its first minute.
+            # A value before the midnight of admission is written with the first minute of that day.
             ("2501000001", "2019-09-12", "00:00", "temperature", "37.1"),
         ]
         assert sorted(signals(tmp_path)) == sorted(expected)
@@ -536,19 +540,19 @@ class TestEicu:
         assert report.converted["temperature in °F, written in °C"] == 1
         assert report.converted["FiO2 in percent, written as a fraction"] == 1
 
-    def test_stays_and_outcomes(self, source: Path, tmp_path: Path) -> None:
+    def test_stays_and_outcomes_are_converted(self, source: Path, tmp_path: Path) -> None:
         convert("eicu", source, tmp_path)
         stays = [tuple(row.values()) for row in read(tmp_path, "admission.csv")]
         assert stays == [
             ("200010009", "2019-01-01", "2019-01-03"),
-            # The same hospital stay, 50 hours after its start.
+            # This is the same hospital stay, 50 hours after its start.
             ("200010009", "2019-01-03", "2019-01-03"),
             ("2501000001", "2019-09-12", "2019-09-12"),
         ]
         assert read(tmp_path, "age.csv") == [{"pat_id": "200010009", "age": "91.4"}]
         died, again, unknown = read(tmp_path, "outcome.csv")
         assert (died["died_in_hospital"], died["died_in_icu"]) == ("1", "0")
-        # 22:10 on the first day and 48 hours.
+        # The discharge is 48 hours after 22:10 on the first day.
         assert died["died_after_hours"] == "71"
         assert (again["died_in_icu"], again["unit"]) == ("1", "MICU")
         assert (unknown["died_in_hospital"], unknown["died_after_hours"]) == ("", "")

@@ -1,4 +1,4 @@
-"""/health and /api/model: predictions, declaration, and errors that name the field."""
+"""Tests /health and /api/model: predictions, the declaration, and errors that name the field."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 
 
 def formula(row: Mapping[str, float | None]) -> float:
-    """The formula of the first version, computed independently."""
+    """Computes the formula of the project's first version independently."""
     x = -5 + 0.002 * (row["age"] or 0) + 0.001 * (row["last_blood_pressure"] or 0)
     x += 0.03 * (row["rmean_respiration_rate"] or 0)
     x += 0.02 * (row["standard_deviation_temperature"] or 0)
@@ -73,7 +73,7 @@ def test_ten_thousand_rows_fit_in_one_request(client: FlaskClient) -> None:
         max_size=40,
     )
 )
-def test_a_prediction_is_the_same_to_the_last_bit_in_any_batch(
+def test_a_prediction_is_bitwise_equal_in_any_batch(
     client: FlaskClient, rows: list[dict[str, float | None]]
 ) -> None:
     together = [each["probability"] for each in post(client, rows).json]
@@ -104,7 +104,7 @@ def test_all_outputs_of_a_model_are_returned(client: FlaskClient) -> None:
         ({"ages": 1}, "ages", "is not a feature of formula/1"),
     ],
 )
-def test_a_wrong_value_is_rejected_by_name(
+def test_the_rejection_of_a_wrong_value_names_the_feature(
     client: FlaskClient, change: dict[str, Any], field: str, words: str
 ) -> None:
     for document, where in (({**ROW, **change}, {}), ([ROW, {**ROW, **change}], {"row": 1})):
@@ -116,7 +116,7 @@ def test_a_wrong_value_is_rejected_by_name(
         assert {name: answer.json[name] for name in ("row",) if name in answer.json} == where
 
 
-def test_a_missing_feature_is_rejected_by_name(client: FlaskClient) -> None:
+def test_the_rejection_of_a_missing_feature_names_it(client: FlaskClient) -> None:
     answer = post(client, {name: value for name, value in ROW.items() if name != "age"})
     assert (answer.status_code, answer.json["field"]) == (400, "age")
     assert "is missing" in answer.json["detail"]
@@ -154,13 +154,13 @@ def test_unknown_paths_get_a_problem_document(
     assert ("Allow" in answer.headers) == (status == 405)
 
 
-def test_a_body_of_another_type_is_rejected(client: FlaskClient) -> None:
+def test_a_body_of_another_content_type_is_rejected(client: FlaskClient) -> None:
     answer = client.post("/api/model", data=json.dumps(ROW), content_type="text/plain")
     assert answer.status_code == 415
     assert answer.content_type == "application/problem+json"
 
 
-def test_a_too_large_body_is_rejected_compressed_or_not(client: FlaskClient) -> None:
+def test_a_body_that_is_too_large_is_rejected_even_if_compressed(client: FlaskClient) -> None:
     plain = b" " * (BODY + 1)
     for body, headers in ((plain, {}), (gzip.compress(plain), {"Content-Encoding": "gzip"})):
         answer = client.post(

@@ -1,4 +1,4 @@
-"""Artifacts: rejections with reasons, fused forms, and rebuilding the shipped artifacts."""
+"""Tests artifacts: reasons for rejection, fused forms, and rebuilding the shipped artifacts."""
 
 import hashlib
 import io
@@ -43,7 +43,7 @@ def refused(models: Path, name: str = "formula", version: str = "1") -> str:
 
 
 def edit(folder: Path, file: str, change: Any) -> None:
-    """Changes a JSON file, and its digest in the manifest."""
+    """Changes a JSON file of an artifact, and its digest in the manifest."""
     manifest = json.loads((folder / "manifest.json").read_text())
     document = manifest if file == "manifest.json" else json.loads((folder / file).read_text())
     change(document)
@@ -82,7 +82,7 @@ def test_another_version_of_scikit_learn_is_rejected(models: Path) -> None:
     assert "was made with scikit-learn 1.5.0, this is" in refused(models)
 
 
-def test_a_golden_row_off_by_a_millionth_is_rejected(models: Path) -> None:
+def test_a_golden_row_that_differs_by_a_millionth_is_rejected(models: Path) -> None:
     def change(rows: Any) -> None:
         rows[2]["outputs"]["probability"] += 1e-6
 
@@ -123,7 +123,7 @@ def test_a_manifest_that_is_not_json_is_rejected(models: Path) -> None:
     assert "manifest.json: Input data was truncated" in refused(models)
 
 
-def test_a_scorecard_of_other_features_is_rejected(models: Path) -> None:
+def test_a_scorecard_with_other_features_is_rejected(models: Path) -> None:
     edit(models / "qsofa" / "2016", "scorecard.json", lambda card: card["parts"].reverse())
     assert "parts: must be the manifest's features" in refused(models, "qsofa", "2016")
 
@@ -152,7 +152,7 @@ def data() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 
 def write(models: Path, estimator: Any, x: Any, **changes: Any) -> Path:
-    """An estimator as model `trained` 1, its golden rows from predict_proba."""
+    """Writes an estimator as model `trained` 1; its golden rows come from predict_proba."""
     content = io.BytesIO()
     joblib.dump(estimator, content)
     golden = [
@@ -276,7 +276,7 @@ def test_an_artifact_is_never_overwritten_with_other_content(tmp_path: Path) -> 
         default_model.build(tmp_path)
 
 
-def test_the_scripts_build_the_shipped_models(tmp_path: Path) -> None:
+def test_the_scripts_rebuild_the_shipped_models(tmp_path: Path) -> None:
     for folder in (default_model.build(tmp_path), *rule_models.build(tmp_path)):
         shipped = MODELS / folder.relative_to(tmp_path)
         for path in shipped.iterdir():
@@ -287,7 +287,7 @@ def test_the_scripts_build_the_shipped_models(tmp_path: Path) -> None:
 
 
 def described(folder: Path) -> Manifest:
-    """The manifest without the digest of the pickle; members of a later format have defaults."""
+    """The manifest without the digest of the pickle, and with defaults for missing members."""
     manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
     manifest.files.pop("model.joblib", None)
     return manifest
@@ -314,13 +314,13 @@ def test_feature_names_are_parsed_from_the_right(name: str, meaning: tuple[Any, 
 
 
 @pytest.mark.parametrize("name", ["", "heart_rate", "__last", "x__median", "x__last__0h", "x__6h"])
-def test_other_names_are_rejected(name: str) -> None:
+def test_invalid_feature_names_are_rejected(name: str) -> None:
     with pytest.raises(ValueError, match=f"feature '{name}': "):
         Feature(name)
 
 
 def handwritten(models: Path, features: list[Any], **members: Any) -> Path:
-    """A linear model of three features, with only what nobody else can know."""
+    """Writes a linear model of three features; `seal` must add the rest of the manifest."""
     folder = models / "mine" / "1"
     folder.mkdir(parents=True)
     terms = [
@@ -332,7 +332,7 @@ def handwritten(models: Path, features: list[Any], **members: Any) -> Path:
     return folder
 
 
-def test_seal_completes_a_model_so_that_it_is_served(
+def test_a_model_that_seal_has_completed_is_served(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = [{"name": "age", "required": True}, "heart_rate__mean__6h", "spo2__trend"]
@@ -359,7 +359,7 @@ def test_seal_completes_a_model_so_that_it_is_served(
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_seal_names_each_invalid_feature_and_changes_nothing(
+def test_seal_reports_each_invalid_feature_and_changes_nothing(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = ["age", "heart_rate_mean", {"name": "spo2__trend", "window_hours": 6}]

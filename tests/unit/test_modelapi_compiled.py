@@ -1,4 +1,4 @@
-"""The compiled form of trained models, compared with scikit-learn and with Shapley's definition."""
+"""Compares the compiled form of trained models with scikit-learn and with Shapley's definition."""
 
 import functools
 import itertools
@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture(scope="module")
 def data() -> tuple[Array, Array]:
-    """Continuous, whole, rounded, binary and skewed values; a fifth of them missing."""
+    """Continuous, whole, rounded, binary and skewed values; a fifth of the values are missing."""
     draw = np.random.default_rng(7)
     x = np.stack(
         [
@@ -82,7 +82,7 @@ ESTIMATORS = {
 
 @pytest.fixture(scope="module")
 def fitted(data: tuple[Array, Array]) -> Callable[[str], Any]:
-    """Each estimator, fitted once."""
+    """Fits each estimator once."""
     return functools.cache(lambda kind: ESTIMATORS[kind]().fit(*data))
 
 
@@ -100,7 +100,7 @@ def test_the_compiled_form_equals_predict_proba(
     estimator = fitted(kind)
     form = compiled(estimator)
     draw = np.random.default_rng(1)
-    # Values between, at and next to the training values, far outside, and missing.
+    # The values are between, at and next to the training values, far outside them, and missing.
     between = draw.uniform(np.nanmin(x, axis=0) - 1, np.nanmax(x, axis=0) + 1, x.shape)
     beside = np.nextafter(x, draw.choice([-np.inf, np.inf], x.shape))
     edges = np.stack([draw.choice(each[:-1], 3000) for each in form.edges], axis=1)
@@ -123,8 +123,8 @@ def test_a_row_has_the_same_probability_in_every_batch(
 
 @pytest.mark.parametrize("kind", ["blend", "splines", "boosting"])
 def test_explanations_are_shapley_values(fitted: Callable[[str], Any], kind: str) -> None:
-    """Compares with the definition: the mean over all orders, from predict_proba on all 32 mixed
-    rows."""
+    """Compares with the definition: the mean over all orders, computed with predict_proba on all 32
+    mixed rows."""
     estimator = fitted(kind)
     reference = np.array([80.0, 12.0, np.nan, 1.0, 1.5])
     rows = np.array([[130, 4, 39.5, 0, 0.2], [60, np.nan, 36.1, 1, np.nan], reference])

@@ -1,4 +1,6 @@
-"""Explanations: exact for linear models, Shapley values for others, both adding up."""
+"""Tests explanations: they are exact for linear models, Shapley values for other models, and add
+up.
+"""
 
 import math
 from itertools import permutations
@@ -50,7 +52,7 @@ def test_a_linear_explanation_is_exact(data: Any) -> None:
         np.testing.assert_allclose(explanation.contributions[:, column], alone, atol=1e-12)
 
 
-def test_another_models_explanation_is_its_shapley_values(data: Any) -> None:
+def test_the_explanation_of_another_model_has_its_shapley_values(data: Any) -> None:
     """Two features have only two orders, and the sample contains both, so it is exact."""
     x, y = data
     trees = HistGradientBoostingClassifier(max_iter=30).fit(x, y)

@@ -1,4 +1,4 @@
-"""Hostile and unusual requests: encodings, sizes, slow explanations, and invalid names."""
+"""Tests hostile and unusual requests: encodings, sizes, slow explanations, and invalid names."""
 
 import gzip
 import json
@@ -49,7 +49,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
 
 
 def peak(client: FlaskClient, path: str, body: bytes, **headers: str) -> tuple[int, int]:
-    """The status of a request, and the peak of its allocated memory."""
+    """Returns the status of a request, and the peak of the memory that it allocates."""
     tracemalloc.start()
     try:
         status = post(client, path, body, **headers).status_code
@@ -73,7 +73,7 @@ def test_json_is_accepted_in_every_unicode_encoding(
     assert answers[0].json == answers[1].json
 
 
-def test_a_binary_part_may_follow_a_head_in_utf_16(client: FlaskClient) -> None:
+def test_a_binary_part_may_follow_a_json_header_in_utf_16(client: FlaskClient) -> None:
     document = tensor(parameters={"binary_data_size": 8})
     del document["inputs"][0]["data"]
     head = json.dumps(document).encode("utf-16")
@@ -85,12 +85,12 @@ def test_a_binary_part_may_follow_a_head_in_utf_16(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "body", [b"\xff\xfe\x00", b"\xef\xbb\xbf", b"\x00\x00\xfe\xff\xff\xff\xff\xff"]
 )
-def test_a_text_with_invalid_unicode_later_is_an_error(client: FlaskClient, body: bytes) -> None:
+def test_invalid_unicode_later_in_a_body_is_an_error(client: FlaskClient, body: bytes) -> None:
     answer = post(client, "/api/model?model=plain", body)
     assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
 
 
-def test_more_rows_than_the_limit_are_too_large_in_every_form(client: FlaskClient) -> None:
+def test_more_rows_than_the_limit_are_rejected_in_every_format(client: FlaskClient) -> None:
     rows = ROWS + 1
     binary = np.zeros(rows).tobytes()
     head = tensor(shape=[rows], parameters={"binary_data_size": len(binary)})
@@ -135,7 +135,7 @@ FILLERS = (b"{},", b"[],", b"1,", b"0.5,", b'"",', b"null,", b"NaN,", b"[1],", b
 def test_a_large_body_without_rows_costs_little_memory(
     client: FlaskClient, path: str, head: bytes, filler: bytes
 ) -> None:
-    """The compressed body has a few kilobytes; as Python objects it would take up to 300 MB."""
+    """The compressed body has a few kilobytes, but as Python objects it would take up to 300 MB."""
     length = (BODY - len(head) - 16) // len(filler)
     tail = b"1]}]}" if "v2" in path else b"1]"
     body = gzip.compress(head + filler * length + tail, 1)
@@ -156,7 +156,7 @@ def test_the_largest_requests_stay_below_200_mb(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("path", DOORS)
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
-def test_the_limit_applies_after_unpacking_on_every_route(
+def test_the_size_limit_applies_to_the_decompressed_body(
     client: FlaskClient, path: str, pack: Any
 ) -> None:
     encoding = "gzip" if pack is gzip.compress else "deflate"
@@ -165,13 +165,13 @@ def test_the_limit_applies_after_unpacking_on_every_route(
 
 
 @pytest.mark.parametrize("tail", [b"x", gzip.compress(b'{"age":1}', mtime=0)])
-def test_data_after_the_packed_body_are_an_error(client: FlaskClient, tail: bytes) -> None:
+def test_data_after_the_compressed_body_are_an_error(client: FlaskClient, tail: bytes) -> None:
     body = gzip.compress(b'{"age":1}') + tail
     answer = post(client, "/api/model?model=plain", body, Content_Encoding="gzip")
     assert answer.status_code == 400
 
 
-def test_the_error_in_a_large_body_names_row_and_field(client: FlaskClient) -> None:
+def test_an_error_in_a_large_body_names_the_row_and_the_field(client: FlaskClient) -> None:
     for value in ('"x"', "NaN", "-Infinity", "1e999"):
         rows = '{"age":1},' * 70_000 + f'{{"age":{value}}}'
         answer = post(client, "/api/model?model=plain", f"[{rows}]".encode())
@@ -211,7 +211,7 @@ def blocked(app: Flask) -> Iterator[Blocks]:
         model.predictor = whole
 
 
-def test_explanations_beyond_the_queue_are_busy_and_predictions_are_not(
+def test_a_full_queue_of_explanations_does_not_block_predictions(
     app: Flask, blocked: Blocks
 ) -> None:
     body = json.dumps(tensor()).encode()
@@ -228,7 +228,7 @@ def test_explanations_beyond_the_queue_are_busy_and_predictions_are_not(
     threads = [threading.Thread(target=explain) for _ in range(8)]
     for thread in threads:
         thread.start()
-    # One of the eight is computed, one waits, and six get the answer 503.
+    # Of the eight requests, one is computed, one waits, and six get the answer 503.
     assert blocked.started.acquire(timeout=30)
     assert all(answered.acquire(timeout=30) for _ in range(6))
     assert statuses == [503] * 6

@@ -1,4 +1,4 @@
-"""NEWS2 and qSOFA, compared with a second, simple implementation of their published charts."""
+"""Compares NEWS2 and qSOFA with a second, simple implementation of their published charts."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ def qsofa() -> Model:
 
 
 def chart_news2(rr: int, spo2: int, oxygen: bool, sbp: int, hr: int, gcs: int, temp: int) -> int:
-    """The printed chart of 2017, scale 1; temp in tenths of a degree."""
+    """The printed chart of 2017, with SpO2 scale 1. temp: in tenths of a degree."""
     points = 0
     if rr <= 8 or rr >= 25:
         points += 3
@@ -76,7 +76,7 @@ def ask(model: Model, *values: float) -> dict[str, Any]:
     st.integers(3, 15),
     st.integers(300, 420),
 )
-def test_news2_is_the_printed_chart(
+def test_news2_equals_the_printed_chart(
     news2: Model, rr: int, spo2: int, oxygen: bool, sbp: int, hr: int, gcs: int, temp: int
 ) -> None:
     outputs = ask(news2, rr, spo2, 0.4 if oxygen else 0.21, sbp, hr, gcs, temp / 10)
@@ -84,7 +84,7 @@ def test_news2_is_the_printed_chart(
     assert outputs == {"probability": score / 20, "score": score, "missing": ""}
 
 
-def test_each_step_of_the_news2_chart(news2: Model) -> None:
+def test_news2_is_right_at_each_step_of_the_chart(news2: Model) -> None:
     normal = (16, 97, 0.21, 120, 72, 15, 37.0)
     for part, steps in enumerate(
         (range(4, 40), range(80, 101), (), range(60, 240), range(30, 150), range(3, 16))
@@ -100,7 +100,7 @@ def test_each_step_of_the_news2_chart(news2: Model) -> None:
 
 
 @given(st.integers(5, 40), st.integers(60, 200), st.integers(3, 15))
-def test_qsofa_is_its_three_criteria(qsofa: Model, rr: int, sbp: int, gcs: int) -> None:
+def test_qsofa_counts_its_three_criteria(qsofa: Model, rr: int, sbp: int, gcs: int) -> None:
     outputs = ask(qsofa, rr, sbp, gcs)
     assert outputs["score"] == (rr >= 22) + (sbp <= 100) + (gcs < 15)
     assert outputs["probability"] == outputs["score"] / 3

@@ -1,4 +1,4 @@
-"""Bearer tokens: accepted requests, and the four errors of rejected ones."""
+"""Tests bearer tokens: accepted requests, and the errors of rejected requests."""
 
 import base64
 import hmac
@@ -26,7 +26,7 @@ SECRET = "a secret of at least thirty-two bytes"  # noqa: S105
 
 
 class Keys:
-    """A server's key file, and the key that signs tokens for it."""
+    """Writes the key file of a server; returns it and the key that signs tokens for it."""
 
     def __init__(self, folder: Path, algorithm: str) -> None:
         self.algorithm = algorithm
@@ -146,15 +146,17 @@ def test_tokens_of_another_kind_are_reported(client: FlaskClient, keys: Keys) ->
 
 
 @pytest.mark.parametrize("keys", ["RS256", "ES256"], indirect=True)
-def test_a_public_key_is_not_used_as_a_secret(client: FlaskClient, keys: Keys) -> None:
-    """The known attack: a token signed with HS256 and the public key's text as the secret."""
+def test_a_token_signed_with_the_public_key_as_a_secret_is_rejected(
+    client: FlaskClient, keys: Keys
+) -> None:
+    """A known attack signs a token with HS256, with the text of the public key as the secret."""
     head, body = part({"alg": "HS256", "typ": "JWT"}), part(claims())
     mac = hmac.digest(keys.file.read_bytes(), f"{head}.{body}".encode(), "sha256")
     token = f"{head}.{body}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
     refused(client, f"Bearer {token}", "WrongTokenError", "Only access tokens are allowed")
 
 
-def test_only_health_stays_open(client: FlaskClient) -> None:
+def test_only_health_needs_no_token(client: FlaskClient) -> None:
     assert client.get("/health").status_code == 200
     for path in ("/api/model", "/v2", "/v2/health/live", "/docs", "/openapi.json", "/nothing"):
         assert client.get(path).status_code == 401
@@ -177,7 +179,7 @@ def test_only_health_stays_open(client: FlaskClient) -> None:
 def test_without_tokens_models_are_not_changed_from_outside(
     tmp_path: Path, action: str, said: dict[str, str]
 ) -> None:
-    """Models can be changed directly, but not through a proxy or by a web page."""
+    """Models can be changed by a direct request, but not through a proxy or by a web page."""
     models = copy_models(tmp_path / "models", "formula", "qsofa")
     path = f"/v2/repository/models/qsofa/{action}"
     client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
@@ -281,7 +283,7 @@ def test_an_invalid_key_is_an_error_at_start(tmp_path: Path, content: bytes, wor
 
 
 def ends_in_a_blank() -> ec.EllipticCurvePrivateKey:
-    """A key whose last byte in DER is a blank, which strip() would remove."""
+    """Makes a key of which the last byte in DER is a blank, which strip() would remove."""
     while True:
         key = ec.generate_private_key(ec.SECP256R1())
         if key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()).endswith(b" "):
@@ -312,7 +314,7 @@ def test_a_key_in_another_form_is_not_taken_for_a_secret(tmp_path: Path, form: s
         serve(tmp_path, tmp_path / "key")
 
 
-def test_a_subject_cannot_forge_a_line_of_history(tmp_path: Path) -> None:
+def test_a_subject_cannot_forge_a_line_of_the_history(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SECRET)
     client = serve(tmp_path, tmp_path / "key")
     forged = claims(sub="tool\n2026\tboss\tpromote\x1b[2J")

@@ -1,6 +1,4 @@
-"""The merge of the three CSVs: accepted formats, the order, and rejected rows with their
-reasons.
-"""
+"""Tests the merge of the three CSVs: formats, the order of messages, and rejected rows."""
 
 import csv
 import hashlib
@@ -48,7 +46,7 @@ class Hospital:
             (self.folder / f"{name}.csv").write_bytes(raw)
 
     def merge(self, date_format: str | None = None, **files: str | bytes) -> list[list[str]]:
-        """The messages as lists of their fields."""
+        """Returns the messages as lists of their fields."""
         self.write(**files)
         prepare(self.folder, self.folder, date_format)
         return self.messages()
@@ -61,7 +59,7 @@ class Hospital:
         return [line.split(";") for line in lines]
 
     def readings(self, date_format: str | None = None, **files: str | bytes) -> list[str]:
-        """Readings as 'pat_id day hour parameter value'."""
+        """Returns the readings as texts, 'pat_id day hour parameter value'."""
         return [
             " ".join([row[1], *row[5:]])
             for row in self.merge(date_format, **files)
@@ -139,7 +137,9 @@ class TestStream:
             (9, "2019-02-26", "outside the patient's stays"),
         ]
 
-    def test_overlapping_stays(self, hospital: Hospital, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_day_in_overlapping_stays_belongs_to_the_latest(
+        self, hospital: Hospital, caplog: pytest.LogCaptureFixture
+    ) -> None:
         hospital.merge(
             admission="pat_id;date_admission;date_discharge\n"
             "1;2019-02-01;2019-02-20\n1;2019-02-05;2019-02-07\n1;2019-02-06;2019-02-06\n"
@@ -155,7 +155,7 @@ class TestStream:
     def test_stays_without_readings_are_discharged_too(self, hospital: Hospital) -> None:
         assert [row[0] for row in hospital.merge(signal=SIGNAL)] == ["discharge"]
 
-    def test_the_index_finds_lines(
+    def test_the_index_has_the_positions_of_lines(
         self, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = "".join(f"1;2019-02-{day};{h};p{n};{n}\n"
@@ -174,7 +174,7 @@ class TestStream:
             assert raw[offset:].startswith(lines[messages])
             assert readings == sum(line.startswith(b"reading") for line in lines[:messages])
 
-    def test_numbers_are_written_shortest_and_exactly(self, hospital: Hospital) -> None:
+    def test_numbers_are_written_exactly_in_their_shortest_form(self, hospital: Hospital) -> None:
         texts = ["0.1", "1e-7", "123456789.123456789", "5e300", "-0", "+7", ".5", "3.", "1E2"]
         body = "".join(f"1;2019-02-15;1;x;{text}\n" for text in texts)
         rows = hospital.readings(signal=SIGNAL + body)
@@ -187,7 +187,7 @@ class TestFileForms:
     )
     @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
     @pytest.mark.parametrize("separator", [";", ",", "\t"])
-    def test_encodings_line_ends_and_separators(
+    def test_all_encodings_line_ends_and_separators_are_read(
         self, hospital: Hospital, encoding: str, line_end: str, separator: str
     ) -> None:
         def written(text: str) -> bytes:
@@ -201,7 +201,7 @@ class TestFileForms:
         assert rows == ["1 2019-02-15 7 température 37.5", "1 2019-02-15 7 heart_rate 80.0"]
 
     @pytest.mark.parametrize("block", [1, 7, 40, 1000])
-    def test_blocks_end_at_line_ends(
+    def test_the_size_of_blocks_does_not_change_the_result(
         self, hospital: Hospital, monkeypatch: pytest.MonkeyPatch, block: int
     ) -> None:
         body = "".join(f"1;15/02/2019;{n % 24};x{n};{n};\n" for n in range(40))
@@ -215,7 +215,7 @@ class TestFileForms:
         monkeypatch.setattr(csv_file, "BLOCK", block)
         assert (hospital.merge(), hospital.rejected()) == whole
 
-    def test_unnamed_and_additional_columns_in_any_order(self, hospital: Hospital) -> None:
+    def test_unnamed_and_additional_columns_are_ignored(self, hospital: Hospital) -> None:
         rows = hospital.readings(
             age=";age;pat_id\n0;50;1\n1;60.5;2\n",
             signal=";Unnamed: 0; Value ;ward;HOUR;Pat_ID;parameter;day;\n"
@@ -224,7 +224,7 @@ class TestFileForms:
         assert rows == ["1 2019-02-15 7 heart_rate 80.0"]
         assert hospital.messages()[0][2] == "50.0"
 
-    def test_quoted_fields_separators_and_line_breaks_in_them(self, hospital: Hospital) -> None:
+    def test_quoted_fields_may_contain_separators_and_line_breaks(self, hospital: Hospital) -> None:
         rows = hospital.readings(
             signal='"pat_id";"comment";"day";"hour";"parameter";"value"\n'
             '"1";"said ""no"";\nthen yes";"2019-02-15";"7";"heart_rate";"80"\n'
@@ -237,27 +237,29 @@ class TestFileForms:
     @pytest.mark.parametrize(
         "odd",
         [
-            '1;2019-02-15;7;"a;80',  # an opening quote here and a closing one there
+            '1;2019-02-15;7;"a;80',  # a quote opens this line, and the next line has another
             '"1;2019-02-15";7;a;80',
             '1;2019-02-15;7;"a;80"',
-            '1;2019-02-15;"7;a";80',  # a separator in quotes, so there is one field too few
+            '1;2019-02-15;"7;a";80',  # a separator is in quotes, so there is one field too few
             '1;2019-02-15;7;"a""b";80"',
         ],
     )
-    def test_irregular_quotes(self, hospital: Hospital, odd: str) -> None:
+    def test_a_line_with_irregular_quotes_is_rejected(self, hospital: Hospital, odd: str) -> None:
         quoted = '"1";"2019-02-15";"7";"x";"80"\n'
         rows = hospital.readings(signal=SIGNAL + quoted + odd + '\n1;2019-02-15;8;y";81\n')
         assert rows == ["1 2019-02-15 7 x 80.0", '1 2019-02-15 8 y" 81.0']
         assert [row[1] for row in hospital.rejected()] == [3]
 
     @pytest.mark.parametrize("first", ["", '1;2019-02-15;6;y";79\n'])
-    def test_a_quote_open_to_the_end_of_the_file(self, hospital: Hospital, first: str) -> None:
+    def test_a_quote_that_is_never_closed_rejects_one_line(
+        self, hospital: Hospital, first: str
+    ) -> None:
         rows = hospital.readings(signal=SIGNAL + first + '1;2019-02-15;7;"x;80\n' + ONE)
         assert rows[-1] == "1 2019-02-15 7 heart_rate 80.0"
         assert len(rows) == (2 if first else 1)
         assert [row[1] for row in hospital.rejected()] == [3 if first else 2]
 
-    def test_an_unclosed_quote_rejects_one_line(self, hospital: Hospital) -> None:
+    def test_an_unclosed_quote_does_not_affect_later_lines(self, hospital: Hospital) -> None:
         rows = hospital.readings(
             signal=SIGNAL
             + '1;2019-02-15;6;"heart_rate;79\n'
@@ -276,7 +278,7 @@ class TestFileForms:
         hospital.merge(signal="\n\n" + SIGNAL + "\n  \n" + ONE + "\n1;2019-02-15;7;x;ERR\n")
         assert hospital.rejected() == [("signal.csv", 8, "value", "ERR", "not a number")]
 
-    def test_too_many_and_too_few_fields(self, hospital: Hospital) -> None:
+    def test_lines_with_too_many_or_too_few_fields_are_rejected(self, hospital: Hospital) -> None:
         rows = hospital.readings(
             signal=SIGNAL + "1;2019-02-15;7;a;1;2\n1;2019-02-15;7;b\n1;2019-02-15;7;c;3;;\n"
         )
@@ -286,7 +288,7 @@ class TestFileForms:
             (3, "fewer fields than the header has"),
         ]
 
-    def test_nul_bytes(self, hospital: Hospital) -> None:
+    def test_lines_with_nul_bytes_are_rejected(self, hospital: Hospital) -> None:
         rows = hospital.readings(
             signal=SIGNAL + "1;2019-02-15;7;heart\0rate;80\n" + ONE + "\0\0\0\n"
         )
@@ -301,7 +303,7 @@ class TestFileForms:
         assert rows == ["1 2019-02-15 7 007 1.5"]
 
     @pytest.mark.parametrize("length", range(1, len("2;2019-02-15;8;heart_rate;110.25\n")))
-    def test_a_file_cut_in_mid_line(self, hospital: Hospital, length: int) -> None:
+    def test_a_last_line_that_is_cut_off_is_rejected(self, hospital: Hospital, length: int) -> None:
         last = "2;2019-02-15;8;heart_rate;110.25\n"
         assert hospital.readings(signal=SIGNAL + ONE + last[:length]) == [
             "1 2019-02-15 7 heart_rate 80.0"
@@ -309,13 +311,15 @@ class TestFileForms:
         assert [row[1] for row in hospital.rejected()] == [3]
 
     @pytest.mark.parametrize("length", range(1, len("2;14/02/2019;15/02/2019")))
-    def test_admissions_cut_in_mid_line(self, hospital: Hospital, length: int) -> None:
+    def test_a_last_admission_that_is_cut_off_is_rejected(
+        self, hospital: Hospital, length: int
+    ) -> None:
         header, last = "pat_id;date_admission;date_discharge\n", "2;14/02/2019;15/02/2019"
         rows = hospital.merge(admission=header + "1;13/02/2019;\n" + last[:length], signal=SIGNAL)
         assert rows == []
         assert hospital.rejected()[0][1] == 3
         rows = hospital.merge(admission=header + "1;13/02/2019;\n" + last, signal=SIGNAL)
-        assert [row[0] for row in rows] == ["discharge"]  # a whole date cannot be a cut one
+        assert [row[0] for row in rows] == ["discharge"]  # a whole date is not cut off
 
 
 class TestCells:
@@ -329,7 +333,9 @@ class TestCells:
             ("1,2,3", "not a number"), ("37 5", "not a number"), ("٣٧", "not a number"),
         ],
     )  # fmt: skip
-    def test_values_rejected(self, hospital: Hospital, text: str, reason: str) -> None:
+    def test_a_value_that_is_not_a_number_is_rejected(
+        self, hospital: Hospital, text: str, reason: str
+    ) -> None:
         assert hospital.readings(signal=SIGNAL + ONE + f"1;2019-02-15;8;x;{text}\n") == [
             "1 2019-02-15 7 heart_rate 80.0"
         ]
@@ -346,12 +352,14 @@ class TestCells:
             ("24", "2019-02-16 0"), ("24:00", "2019-02-16 0"), (" 9 ", "2019-02-15 9"),
         ],
     )  # fmt: skip
-    def test_hours(self, hospital: Hospital, text: str, expected: str) -> None:
+    def test_all_forms_of_an_hour_are_read(
+        self, hospital: Hospital, text: str, expected: str
+    ) -> None:
         rows = hospital.readings(signal=SIGNAL + f"1;2019-02-15;{text};x;1\n")
         assert rows == [f"1 {expected} x 1.0"]
 
     @pytest.mark.parametrize("text", ["25", "-1", "7.5", "24:30", "7:5", "x", "", "24:00:01"])
-    def test_hours_rejected(self, hospital: Hospital, text: str) -> None:
+    def test_an_invalid_hour_is_rejected(self, hospital: Hospital, text: str) -> None:
         assert hospital.readings(signal=SIGNAL + f"1;2019-02-15;{text};x;1\n") == []
         assert hospital.rejected()[0][:4] == ("signal.csv", 2, "hour", text)
 
@@ -359,7 +367,7 @@ class TestCells:
         assert hospital.readings(signal=SIGNAL + "1;2019-02-20;24;x;1\n") == []
         assert hospital.rejected()[0][2:] == ("day", "2019-02-21", "outside the patient's stays")
 
-    def test_patients_as_floats(self, hospital: Hospital) -> None:
+    def test_patient_numbers_may_be_written_as_floats(self, hospital: Hospital) -> None:
         assert hospital.readings(
             age="pat_id;age\n1.0;50\n",
             admission="pat_id;date_admission;date_discharge\n1,00;2019-02-13;\n",
@@ -370,7 +378,7 @@ class TestCells:
             (4, "pat_id", "-1", "not a whole number"),
         ]
 
-    def test_parameters_rejected(self, hospital: Hospital) -> None:
+    def test_an_invalid_parameter_is_rejected(self, hospital: Hospital) -> None:
         cells = ["", " ", "a\tb", '"a;b"', "x" * 65]
         body = "".join(f"1;2019-02-15;7;{cell};1\n" for cell in cells)
         assert hospital.readings(signal=SIGNAL + body) == []
@@ -391,7 +399,9 @@ class TestCells:
             (["37,6", "0,125", "36.5"], ["37.6", "0.125", "36.5"]),
         ],
     )
-    def test_decimal_commas(self, hospital: Hospital, texts: list[str], values: list[str]) -> None:
+    def test_a_decimal_comma_is_read_if_the_file_shows_it(
+        self, hospital: Hospital, texts: list[str], values: list[str]
+    ) -> None:
         body = "".join(f"1;2019-02-15;7;x;{text}\n" for text in reversed(texts))
         rows = hospital.readings(signal=SIGNAL + body)
         assert [row.split()[-1] for row in rows] == values[::-1]
@@ -414,7 +424,7 @@ class TestDates:
             "2019-02-15T00:00:00Z", " 15/02/2019 ",
         ],
     )  # fmt: skip
-    def test_forms(self, hospital: Hospital, text: str) -> None:
+    def test_all_forms_of_a_date_are_read(self, hospital: Hospital, text: str) -> None:
         assert hospital.readings(signal=SIGNAL + f"1;{text};7;x;1\n") == ["1 2019-02-15 7 x 1.0"]
 
     @pytest.mark.parametrize(
@@ -422,7 +432,7 @@ class TestDates:
         ["", "31/02/2019", "13/13/2019", "2019-02-30", "2019-15-02", "15/02/19", "20190215",
          "yesterday", "0000-01-01", "9999-12-31", "1900-01-01", "2019-02-15 13:61"],
     )  # fmt: skip
-    def test_rejected(self, hospital: Hospital, text: str) -> None:
+    def test_an_invalid_date_is_rejected(self, hospital: Hospital, text: str) -> None:
         assert hospital.readings(signal=SIGNAL + f"1;{text};7;x;1\n") == []
         assert hospital.rejected()[0][:4] == ("signal.csv", 2, "day", text)
 
@@ -435,14 +445,16 @@ class TestDates:
         assert rows[0][3:6] == ["2101-10-20", "2101-10-26", "2101-10-26"]
 
     @pytest.mark.parametrize("text", ["", "NULL", "NaT", "-", "31/12/9999", "9999-12-31"])
-    def test_open_stays(self, hospital: Hospital, text: str) -> None:
+    def test_an_empty_or_far_discharge_leaves_the_stay_open(
+        self, hospital: Hospital, text: str
+    ) -> None:
         rows = hospital.merge(
             admission=f"pat_id;date_admission;date_discharge\n1;13/02/2019;{text}\n"
         )
         assert [row[0] for row in rows] == ["reading"]
         assert rows[0][4] == ""
 
-    def test_each_file_has_its_own_format(self, hospital: Hospital) -> None:
+    def test_each_date_may_have_its_own_format(self, hospital: Hospital) -> None:
         assert hospital.readings(signal=SIGNAL + "1;14/02/2019;1;x;1\n2;2019-02-15;1;x;2\n") == [
             "1 2019-02-14 1 x 1.0",
             "2 2019-02-15 1 x 2.0",
@@ -461,7 +473,9 @@ class TestDates:
         ]  # fmt: skip
 
     @pytest.mark.parametrize("date_format", ["mm/dd/YYYY", "%m/%d/%Y", "MM-DD-YYYY"])
-    def test_month_first_with_date_format(self, hospital: Hospital, date_format: str) -> None:
+    def test_month_first_dates_are_read_if_date_format_is_set(
+        self, hospital: Hospital, date_format: str
+    ) -> None:
         rows = hospital.readings(
             date_format,
             admission="pat_id;date_admission;date_discharge\n1;02/03/2019;\n",
@@ -472,7 +486,9 @@ class TestDates:
             (4, "day", "15/02/2019", "not a date in the order of DATE_FORMAT")
         ]
 
-    def test_day_first_with_date_format_rejects_only_rows(self, hospital: Hospital) -> None:
+    def test_with_date_format_a_date_in_another_order_rejects_only_its_row(
+        self, hospital: Hospital
+    ) -> None:
         body = "1;14/02/2019;1;x;1\n1;02/15/2019;1;x;2\n"
         assert hospital.readings("dd/mm/YYYY", signal=SIGNAL + body) == ["1 2019-02-14 1 x 1.0"]
         assert len(hospital.rejected()) == 1
@@ -492,13 +508,15 @@ class TestDates:
         assert "no date shows" not in caplog.text
 
     @pytest.mark.parametrize("text", ["american", "dd/dd/YYYY", "YYYY/dd/mm", "ddmmYYYY", "%d"])
-    def test_an_invalid_date_format(self, hospital: Hospital, text: str) -> None:
+    def test_an_invalid_date_format_is_an_error(self, hospital: Hospital, text: str) -> None:
         with pytest.raises(SettingError, match=f"DATE_FORMAT={text}: expected"):
             hospital.merge(text)
 
 
 class TestPatients:
-    def test_top_coded_ages(self, hospital: Hospital, caplog: pytest.LogCaptureFixture) -> None:
+    def test_top_coded_ages_are_set_to_their_median(
+        self, hospital: Hospital, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(logging.INFO)
         texts = ["> 89", ">89", "300", "305.2", "90+", "89"]
         rows = hospital.merge(
@@ -519,7 +537,7 @@ class TestPatients:
         assert hospital.rejected()[0][:4] == ("age.csv", 3, "age", text)
         assert "age.csv: no age for 1 patients" in caplog.text
 
-    def test_ages_that_contradict_each_other(self, hospital: Hospital) -> None:
+    def test_ages_that_contradict_each_other_are_rejected(self, hospital: Hospital) -> None:
         rows = hospital.merge(age="pat_id;age\n1;50\n1;51\n1;50\n2;60\n2;60\n")
         assert rows[0][2] == "50.0"
         assert [row[1:4] for row in hospital.rejected()] == [(3, "age", "51.0")]
@@ -530,14 +548,14 @@ class TestPatients:
             (2, "age", "20.0"), (3, "age", "81.0")
         ]  # fmt: skip
 
-    def test_ages_and_readings_without_admission(self, hospital: Hospital) -> None:
+    def test_ages_and_readings_without_an_admission_are_rejected(self, hospital: Hospital) -> None:
         hospital.merge(age=AGE + "3;70\n", signal=SIGNAL + ONE + "4;2019-02-15;7;x;1\n")
         assert hospital.rejected() == [
             ("age.csv", 4, "pat_id", "3", "no admission of this patient"),
             ("signal.csv", 3, "pat_id", "4", "no admission of this patient"),
         ]
 
-    def test_discharge_before_admission(self, hospital: Hospital) -> None:
+    def test_a_discharge_before_the_admission_is_rejected(self, hospital: Hospital) -> None:
         hospital.merge(admission=ADMISSION + "1;25/03/2019;24/03/2019\n3;13/02/2019;13/02/2019\n")
         assert hospital.rejected() == [
             ("admission.csv", 4, "date_discharge", "2019-03-24", "discharge before admission")
@@ -553,7 +571,7 @@ class TestPatients:
             (["2019-02-20", "2019-02-20"], "2019-02-20", []),
         ],
     )
-    def test_the_same_admission_twice(
+    def test_the_latest_discharge_of_an_admission_counts(
         self, hospital: Hospital, discharges: list[str], kept: str, refused: list[tuple[int, str]]
     ) -> None:
         rows = hospital.merge(
@@ -573,13 +591,17 @@ class TestDuplicates:
         assert rows == ["1 2019-02-15 7 heart_rate 80.0", "1 2019-02-15 7 heart_rate 81.0"]
         assert hospital.index()["duplicates"]["signal.csv"] == 2
 
-    def test_equal_readings_with_their_own_row_numbers_are_two(self, hospital: Hospital) -> None:
+    def test_equal_readings_with_different_row_numbers_are_two_readings(
+        self, hospital: Hospital
+    ) -> None:
         rows = hospital.readings(
             signal=f";{SIGNAL}0;{ONE}1;{ONE}1;{ONE}",
         )
         assert len(rows) == 2
 
-    def test_records_that_differ_after_a_line_break_are_two(self, hospital: Hospital) -> None:
+    def test_records_that_differ_after_a_line_break_are_two_records(
+        self, hospital: Hospital
+    ) -> None:
         rows = hospital.readings(
             signal="pat_id;day;hour;parameter;value;note\n"
             + "".join(f'1;2019-02-15;7;x;1;"seen\nby {who}"\n' for who in ("A", "B", "A"))
@@ -602,7 +624,7 @@ class TestFahrenheit:
             found.setdefault(row.split()[0], []).append(row.split()[-1])
         return found
 
-    def test_a_series_in_fahrenheit_beside_one_in_celsius(
+    def test_a_series_in_fahrenheit_is_converted_and_one_in_celsius_is_not(
         self, hospital: Hospital, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
@@ -679,13 +701,13 @@ class TestFiles:
         assert [(hospital.folder / name).read_bytes() for name in names] == first
 
     @pytest.mark.parametrize("name", ["age", "admission", "signal"])
-    def test_a_missing_file(self, hospital: Hospital, name: str) -> None:
+    def test_a_missing_file_is_an_error(self, hospital: Hospital, name: str) -> None:
         (hospital.folder / f"{name}.csv").unlink()
         with pytest.raises(InputError, match=rf"cannot read .*{name}\.csv: No such file"):
             hospital.merge()
 
     @pytest.mark.parametrize("content", ["", "\n \n\n"])
-    def test_an_empty_file(self, hospital: Hospital, content: str) -> None:
+    def test_an_empty_file_is_an_error(self, hospital: Hospital, content: str) -> None:
         with pytest.raises(InputError, match=r"age\.csv is empty"):
             hospital.merge(age=content)
 
@@ -698,11 +720,13 @@ class TestFiles:
             ("PK\x03\x04\0\0\0", "is a zip archive"),
         ],
     )
-    def test_a_header_of_another_file(self, hospital: Hospital, header: str, message: str) -> None:
+    def test_an_invalid_header_is_an_error(
+        self, hospital: Hospital, header: str, message: str
+    ) -> None:
         with pytest.raises(InputError, match=message):
             hospital.merge(age=header + "\n1;2\n")
 
-    def test_no_rows_at_all(self, hospital: Hospital) -> None:
+    def test_files_without_rows_give_an_empty_stream(self, hospital: Hospital) -> None:
         assert (
             hospital.merge(
                 age="pat_id;age", admission=ADMISSION.splitlines()[0], signal=SIGNAL + ONE
@@ -733,7 +757,9 @@ class TestProgram:
         assert "signal.csv: 4 rows: 1 used, 2 rejected, 1 exact duplicates" in done.stderr
         assert "signal.csv: 2 rejected: not a number (first in line 4)" in done.stderr
 
-    def test_an_invalid_input_is_one_line(self, hospital: Hospital, tmp_path: Path) -> None:
+    def test_an_invalid_input_is_reported_in_one_line(
+        self, hospital: Hospital, tmp_path: Path
+    ) -> None:
         missing = tmp_path / "signal.csv"
         missing.unlink()
         done = self.run(tmp_path)
@@ -747,7 +773,7 @@ class TestProgram:
             ({"LOG_LEVEL": "loud"}, "hospital: LOG_LEVEL=loud: "),
         ],
     )
-    def test_a_bad_setting_is_one_line(
+    def test_an_invalid_setting_is_reported_in_one_line(
         self, hospital: Hospital, tmp_path: Path, environment: dict[str, str], message: str
     ) -> None:
         done = self.run(tmp_path, **environment)
@@ -755,14 +781,14 @@ class TestProgram:
         assert done.stderr.startswith(message)
         assert done.stderr.count("\n") == 1
 
-    def test_usage(self, tmp_path: Path) -> None:
+    def test_help_lists_the_settings(self, tmp_path: Path) -> None:
         assert self.run(tmp_path, "--what").returncode == 2
         shown = self.run(tmp_path, "--help")
         assert shown.returncode == 0
         assert all(name in shown.stdout for name in ("PATIENT_DATA", "DERIVED_DATA", "DATE_FORMAT"))
 
 
-def test_equals_a_plain_pandas_merge(hospital: Hospital) -> None:
+def test_the_merge_equals_simple_joins_in_pandas(hospital: Hospital) -> None:
     """Compares a ward of clean rows with simple joins in pandas."""
     first = date(2019, 1, 1)
     stays = [(pat, first + timedelta(days=(pat * 37 + visit * 40) % 300), (pat * 7) % 9)

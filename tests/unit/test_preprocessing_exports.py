@@ -1,4 +1,6 @@
-"""Real exports: spellings of NULL, encodings, units, ages by stay, planted links, formulas."""
+"""Tests the merge with the peculiarities of real exports, such as spellings of NULL, encodings and
+units.
+"""
 
 import csv
 import logging
@@ -17,7 +19,7 @@ ONE = "1;2019-02-15;7;x;1\n"
 
 
 def merge(folder: Path, **files: str | bytes) -> list[dict[str, str]]:
-    """The rows of all_data.csv."""
+    """Merges the files; returns the rows of all_data.csv."""
     for name, text in (
         {"age": AGE, "admission": ADMISSION, "signal": SIGNAL + ONE} | files
     ).items():
@@ -49,7 +51,9 @@ class TestDischarges:
             "9999-12-31 23:59:59.9999999",
         ],
     )
-    def test_open_stays(self, tmp_path: Path, text: str) -> None:
+    def test_every_spelling_of_no_discharge_leaves_the_stay_open(
+        self, tmp_path: Path, text: str
+    ) -> None:
         assert self.discharged(tmp_path, text) == []
         assert rejected(tmp_path)[1:] == []
 
@@ -60,10 +64,10 @@ class TestDischarges:
             ("admission.csv", "2", "date_discharge")
         ]
 
-    def test_the_last_moment_of_a_day_is_that_day(self, tmp_path: Path) -> None:
+    def test_the_last_second_of_a_day_belongs_to_that_day(self, tmp_path: Path) -> None:
         assert self.discharged(tmp_path, "2019-03-04 23:59:59.9999999") == ["2019-03-04"]
 
-    def test_a_discharge_long_after_the_last_reading(
+    def test_a_discharge_long_after_the_last_reading_causes_a_warning(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         self.discharged(tmp_path, "2019-05-10")
@@ -82,21 +86,21 @@ class TestAges:
         return {row["date_admission"][:4]: row["age"] for row in rows}
 
     @pytest.mark.parametrize("rows", ["1;63\n1;66\n", "1;66\n1;63\n"])
-    def test_ages_belong_to_the_stays_in_their_order(self, tmp_path: Path, rows: str) -> None:
+    def test_ages_are_assigned_to_the_stays_in_order(self, tmp_path: Path, rows: str) -> None:
         assert self.ages(tmp_path, "pat_id;age\n" + rows) == {"2128": "63.0", "2131": "66.0"}
         assert rejected(tmp_path) == []
 
-    def test_ages_belong_to_the_stays_that_they_name(self, tmp_path: Path) -> None:
+    def test_ages_are_assigned_to_the_stays_that_their_rows_name(self, tmp_path: Path) -> None:
         age = "pat_id;age;date_admission\n1;66;01/05/2131\n1;60;2128-05-01\n1;61;2100-01-01\n"
         assert self.ages(tmp_path, age) == {"2128": "60.0", "2131": "66.0"}
         assert [row["line"] for row in rejected(tmp_path)] == ["4"]
 
     @pytest.mark.parametrize("rows", ["1;63\n1;69\n", "1;63\n1;64\n1;66\n"])
-    def test_ages_that_fit_no_stay_use_the_first_one(self, tmp_path: Path, rows: str) -> None:
+    def test_if_ages_fit_no_stay_the_lowest_is_used(self, tmp_path: Path, rows: str) -> None:
         assert self.ages(tmp_path, "pat_id;age\n" + rows) == {"2128": "63.0", "2131": "63.0"}
         assert len(rejected(tmp_path)) == rows.count("\n") - 1
 
-    def test_hidden_ages_follow_known_ones(self, tmp_path: Path) -> None:
+    def test_an_age_above_89_may_follow_a_known_age(self, tmp_path: Path) -> None:
         assert self.ages(tmp_path, "pat_id;age\n1;88\n1;> 89\n") == {"2128": "88.0", "2131": "91.4"}
 
 
@@ -127,7 +131,7 @@ class TestUnits:
             ("Temp", [98.6, 104, 99.5], [37, 40, 37.5], [36, 41]),
         ],
     )
-    def test_a_series_in_another_unit(
+    def test_a_series_in_another_unit_is_converted(
         self,
         tmp_path: Path,
         parameter: str,
@@ -169,14 +173,16 @@ class TestEncodings:
         assert "read as Windows-1252: 3, 4" in caplog.text
 
     @pytest.mark.parametrize("line_end", [b"\r\n", b"\r"])
-    def test_lines_are_counted_by_all_line_ends(
+    def test_all_kinds_of_line_ends_count_as_lines(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, line_end: bytes
     ) -> None:
         body = "1;2019-02-15;7;é;1\n".encode() * 3 + b"1;2019-02-15;8;\xe9;1\n"
         merge(tmp_path, signal=(SIGNAL.encode() + body).replace(b"\n", line_end))
         assert "read as Windows-1252: 5" in caplog.text
 
-    def test_a_file_of_windows_1252(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_file_in_windows_1252_is_read(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(logging.INFO)
         rows = merge(tmp_path, signal=(SIGNAL + "1;2019-02-15;7;é – ü;1\n").encode("cp1252"))
         assert [row["parameter"] for row in rows] == ["é – ü"]
@@ -189,7 +195,9 @@ class TestEncodings:
             *((b"\xd0\xcf\x11\xe0", "Excel"), (b"PAR1", "Parquet"), (b"\x28\xb5\x2f\xfd", "zstd")),
         ],
     )
-    def test_compressed_files_are_named(self, tmp_path: Path, raw: bytes, kind: str) -> None:
+    def test_a_compressed_file_is_an_error_that_names_its_kind(
+        self, tmp_path: Path, raw: bytes, kind: str
+    ) -> None:
         with pytest.raises(InputError, match=rf"signal\.csv.*{kind}"):
             merge(tmp_path, signal=raw)
 
@@ -206,7 +214,7 @@ class TestEncodings:
 class TestForms:
     @pytest.mark.parametrize("mark", [";", ",", "\t", "|"])
     @pytest.mark.parametrize("before", ["", "\ufeff", "\n"])
-    def test_a_first_line_that_names_the_separator(
+    def test_a_first_line_may_declare_the_separator(
         self, tmp_path: Path, mark: str, before: str
     ) -> None:
         text = f"{before}sep={mark}\n" + (SIGNAL + ONE + "1;2019-02-15;8;x;ERR\n").replace(
@@ -234,7 +242,7 @@ class TestForms:
 
     @pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo"])
     @pytest.mark.parametrize("name", ["rejected.csv", "all_data.csv", "all_data.json"])
-    def test_planted_files_are_not_written_to(
+    def test_hospital_does_not_write_through_planted_links(
         self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, name: str
     ) -> None:
         theirs = tmp_path_factory.mktemp("theirs") / "theirs"

@@ -1,4 +1,4 @@
-"""The merge of random rows: each one is sent once, rejected with a reason, or counted as a
+"""Merges random rows: each row is sent once, rejected with a reason, or counted as a
 duplicate."""
 
 import csv
@@ -58,7 +58,7 @@ def _quiet() -> Iterator[None]:
 
 
 def written(table: list[Row], form: dict[str, object]) -> bytes:
-    """signal.csv in one of the forms that hospitals export."""
+    """Writes signal.csv in one of the forms that hospitals export."""
     stream = io.StringIO()
     writer = csv.writer(
         stream,
@@ -75,7 +75,9 @@ def written(table: list[Row], form: dict[str, object]) -> bytes:
 
 
 def merged(signal: bytes, block: int) -> tuple[list[list[str]], list[list[str]], dict[str, int]]:
-    """Readings, rejected rows of signal.csv, and its counts, the same in a second merge."""
+    """Merges the files twice; returns the readings, the rejected rows of signal.csv, and the
+    counts.
+    """
     results = []
     for _ in range(2):
         with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
@@ -108,14 +110,14 @@ def merged(signal: bytes, block: int) -> tuple[list[list[str]], list[list[str]],
 
 
 def stay(patient: int, day: int) -> str:
-    """The admission of the stay that contains a day of February 2019, or ''."""
+    """The date of admission of the stay that includes a day of February 2019, or ''."""
     if patient == 1 and day >= 20:
         return "2019-02-20"
     return "2019-02-10" if 10 <= day <= {1: 20, 2: 15}[patient] else ""
 
 
 def expected(table: list[Row], numbered: bool) -> tuple[list[list[str]], list[int], int]:
-    """Readings in order, the indices of rejected rows, and the number of duplicates."""
+    """Returns the readings in order, the indices of rejected rows, and the number of duplicates."""
     readings, refused, seen, duplicates = [], [], set(), 0
     for number, row in enumerate(table):
         meant = [cells[cell] for cells, cell in zip(MEANT, row, strict=True)]
@@ -161,7 +163,9 @@ def test_every_row_is_sent_or_rejected_or_a_duplicate(
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     st.sampled_from([20, 8_000_000]),
 )
-def test_cells_of_any_text(table: list[Row], quoting: int, block: int) -> None:
+def test_quoted_cells_of_any_text_lose_no_valid_row(
+    table: list[Row], quoting: int, block: int
+) -> None:
     """Valid rows around quoted rows of any text: no valid row is lost, and none is invented."""
     good = ("1", "2019-02-12", "5", "x", "1")
     stream = io.StringIO()
@@ -180,7 +184,7 @@ def test_cells_of_any_text(table: list[Row], quoting: int, block: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_files_with_damage(data: st.DataObject) -> None:
+def test_a_damaged_file_gives_one_error_or_accounts_for_all_lines(data: st.DataObject) -> None:
     """Bytes are removed, inserted or changed anywhere: there is one clear error, or all lines are
     accounted for."""
     name = data.draw(st.sampled_from(["x", '"x"']))

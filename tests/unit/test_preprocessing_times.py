@@ -1,4 +1,4 @@
-"""Minutes, times behind dates, text identifiers and places, as sent in messages."""
+"""Tests minutes, times after dates, text identifiers and places, as they are sent in messages."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ ADMISSION = "pat_id;date_admission;date_discharge\n1;2019-02-13;2019-02-20\n"
 
 
 def merge(folder: Path, **files: str) -> list[dict[str, Any]]:
-    """The messages of the three files, each one that the tool accepts."""
+    """Merges the three files; returns the messages, after checking that the tool accepts them."""
     for name, text in ({"age": AGE, "admission": ADMISSION} | files).items():
         (folder / f"{name}.csv").write_text(text)
     prepare(folder, folder, None)
@@ -64,7 +64,9 @@ def rejected(folder: Path) -> list[tuple[int, str]]:
         ("day;hour;minute", "2019-02-15;24;0", ("2019-02-16", 0, None, None)),
     ],
 )
-def test_forms_of_a_time(tmp_path: Path, header: str, row: str, expected: tuple[Any, ...]) -> None:
+def test_all_forms_of_a_time_are_read(
+    tmp_path: Path, header: str, row: str, expected: tuple[Any, ...]
+) -> None:
     signal = f"pat_id;{header};parameter;value\n1;{row};x;1\n"
     (reading, _) = merge(tmp_path, signal=signal)
     assert clock(reading) == expected
@@ -83,7 +85,7 @@ def test_forms_of_a_time(tmp_path: Path, header: str, row: str, expected: tuple[
         ("day;hour", "2019-02-15;13:00 PM", "hour"),
     ],
 )
-def test_missing_and_contradicting_times(
+def test_missing_and_contradicting_times_are_rejected(
     tmp_path: Path, header: str, row: str, column: str
 ) -> None:
     signal = f"pat_id;{header};parameter;value\n1;{row};x;1\n"
@@ -91,12 +93,12 @@ def test_missing_and_contradicting_times(
     assert rejected(tmp_path) == [(2, column)]
 
 
-def test_a_file_without_any_time(tmp_path: Path) -> None:
+def test_a_file_without_any_time_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column hour"):
         merge(tmp_path, signal="pat_id;day;parameter;value\n1;2019-02-15 00:00:00;x;1\n")
 
 
-def test_midnight_among_times_behind_days(tmp_path: Path) -> None:
+def test_midnight_is_a_time_if_other_days_have_times(tmp_path: Path) -> None:
     signal = "pat_id;day;parameter;value\n" + "".join(
         f"1;2019-02-15 {time};x;1\n" for time in ("07:00:00", "00:00:00", "00:00:01")
     )
@@ -127,7 +129,11 @@ SIGNAL = "pat_id;day;hour;parameter;value\n1;2019-02-20;12;x;1\n1;2019-02-20;14;
         ("2019-02-20 13:05:00", 1, (13, 5, 0)),
         ("2019-02-20 13:00", 1, (13, None, None)),
         ("2019-02-20", 2, (None, None, None)),
-        ("2019-02-20 00:00:00", 2, (None, None, None)),  # a date, as databases write it
+        (
+            "2019-02-20 00:00:00",
+            2,
+            (None, None, None),
+        ),  # a date without a time, as databases write it
         ("2019-02-20 23:59:59.9999999", 2, (23, 59, 59)),
     ],
 )
@@ -180,7 +186,7 @@ class TestIdentifiers:
             one: n for n, one in enumerate(ids, 1)
         }
 
-    def test_additional_rows_change_no_number(self, tmp_path: Path) -> None:
+    def test_additional_rows_do_not_change_the_patients_numbers(self, tmp_path: Path) -> None:
         merge(tmp_path, **self.files(IDS[:2]))
         before = Patients.read(tmp_path / "patients.csv").numbers
         merge(tmp_path, **self.files([*IDS, IDS[0]]))
@@ -199,7 +205,9 @@ class TestIdentifiers:
         files["signal"] = f"pat_id;day;hour;parameter;value\n{other};2019-02-15;7;x;1\n"
         assert [m["pat_id"] for m in merge(tmp_path, **files) if m["type"] == "reading"] == [2]
 
-    def test_two_patients_that_differ_in_zeros_are_two(self, tmp_path: Path) -> None:
+    def test_identifiers_that_differ_in_leading_zeros_are_two_patients(
+        self, tmp_path: Path
+    ) -> None:
         files = self.files(["7", "007"])
         readings = [m for m in merge(tmp_path, **files) if m["type"] == "reading"]
         assert [m["pat_id"] for m in readings] == [1, 2]
@@ -218,7 +226,9 @@ class TestIdentifiers:
             "reading;42;50.0;2019-02-13;;2019-02-15;7;x;0.0\n"
         )
 
-    def test_identifier_and_place_of_numbered_patients(self, tmp_path: Path) -> None:
+    def test_admissions_have_the_identifier_and_place_of_numbered_patients(
+        self, tmp_path: Path
+    ) -> None:
         admission = (
             "pat_id;date_admission;date_discharge;identifier;place\n"
             "1;2019-02-13 09:30;;M. M.;Bed 3\n2;2019-02-13;;;Bed 4\n3;2019-02-13;;NULL;\n"
@@ -236,7 +246,7 @@ class TestIdentifiers:
         ]
         assert len(messages) == 5
 
-    def test_hindsight_has_the_admissions(self, tmp_path: Path) -> None:
+    def test_hindsight_mode_sends_the_admissions(self, tmp_path: Path) -> None:
         files = self.files(["A", "B"])
         files["admission"] = files["admission"].replace("2019-02-13;\n", "2019-02-13;2019-02-16\n")
         merge(tmp_path, **files)
@@ -247,7 +257,7 @@ class TestIdentifiers:
         assert "date_discharge" not in first
         assert reading["date_discharge"] == "2019-02-16"
 
-    def test_a_list_of_patients_that_is_not_ours_is_kept(self, tmp_path: Path) -> None:
+    def test_a_patients_csv_that_hospital_did_not_write_is_kept(self, tmp_path: Path) -> None:
         (tmp_path / "patients.csv").write_text("subject_id,gender\n")
         with pytest.raises(InputError, match=r"patients\.csv"):
             merge(tmp_path, **self.files(["A"]))
@@ -255,7 +265,7 @@ class TestIdentifiers:
         assert (tmp_path / "patients.csv").read_text() == "subject_id,gender\n"
 
 
-def test_outcomes_find_patients_by_their_identifiers(tmp_path: Path) -> None:
+def test_outcomes_are_matched_to_patients_by_identifier(tmp_path: Path) -> None:
     merge(tmp_path, **TestIdentifiers.files(["P-1", "P-2", "P-3"]))
     (tmp_path / "outcome.csv").write_text(
         "pat_id;date_admission;died\nP-3;2019-02-13;1\nP-1;13/02/2019;0\n2;2019-02-13;1\n"

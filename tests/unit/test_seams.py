@@ -1,4 +1,4 @@
-"""The seams between the services: the permitted imports, and messages that both sides accept."""
+"""Tests the seams between the services: permitted imports, and messages that both sides accept."""
 
 import ast
 import json
@@ -49,7 +49,7 @@ def test_a_service_imports_wire_and_no_other_service(service: str) -> None:
 
 @pytest.fixture(scope="module")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The messages that hospital sends of a small ward."""
+    """The messages that hospital sends for a small ward."""
     folder = synthetic(tmp_path_factory.mktemp("ward"), "--patients", "4", "--days", "2")
     subprocess.run(
         [sys.executable, "-m", "hospital.preprocessing"],
@@ -100,7 +100,7 @@ def test_the_model_api_accepts_the_features_that_it_declares(
 
 @given(pat_id=st.integers(-(10**17), 10**17), partitions=st.integers(1, 64))
 def test_a_replayed_message_goes_to_its_first_partition(pat_id: int, partitions: int) -> None:
-    """The stay is only in the memory of one worker."""
+    """A replayed message must reach the worker that has its stay in memory."""
     message = json.dumps({"type": "reading", "pat_id": pat_id, "age": None})
     expected = partition_of(message.encode(), partitions)
     assert partition_of(message, partitions) == expected
@@ -115,7 +115,7 @@ def test_a_message_without_a_patient_goes_to_its_first_partition(message: str) -
     assert partition_of(message, 7) == partition_of(message.encode(), 7) == 0
 
 
-def test_the_programs_own_ports_are_those_of_make_run(tmp_path: Path) -> None:
+def test_default_ports_of_the_programs_equal_those_of_make_run(tmp_path: Path) -> None:
     environ = environment(tmp_path, {})
     assert len({environ[port] for port in PORTS}) == len(PORTS)
     assert DashboardSettings().port == int(environ["DASHBOARD_PORT"])

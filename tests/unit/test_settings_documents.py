@@ -1,4 +1,4 @@
-"""The settings in the documents, in compose and in the programs are the same."""
+"""Checks that the settings in the documents, in compose and in the programs are the same."""
 
 import re
 from pathlib import Path
@@ -33,27 +33,27 @@ NAME = r"[A-Z][A-Z0-9_]+"
 
 
 def in_tables(document: str) -> set[str]:
-    """The settings in the first columns of a document's tables."""
+    """The names of settings in the first columns of a document's tables."""
     cells = re.findall(r"^\| ([^|]*) \|", (ROOT / document).read_text(), re.MULTILINE)
     return {name for cell in cells for name in re.findall(rf"`({NAME})`", cell)}
 
 
 DOCUMENTED = in_tables("docs/settings.md")
-# `${NAME…}` anywhere, and the variables of a service that are passed on as they are.
+# Compose reads `${NAME…}` anywhere, and the variables of a service that have no value.
 FROM_OUTSIDE = set(re.findall(rf"(?<!\$)\$\{{({NAME})", COMPOSE)) | {
     name
     for service in SERVICES.values()
     for name, value in service.get("environment", {}).items()
     if value is None
 }
-# Only for `make run`, because a container has fixed ports and its own database.
+# These are only for `make run`, because a container has fixed ports and a database of its own.
 WITHOUT_DOCKER = {
     *("DATABASE_URL", "DATABASE_PASSWORD_FILE", "FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT"),
     *("DASHBOARD_PORT", "BUFFER_METRICS_PORT", "TOOL_METRICS_PORT"),
 }
-# Only for several replicas of the model API; compose has one.
+# These are only for several replicas of the model API; compose has one.
 KUBERNETES_ONLY = {"MODEL_STATE_URL"}
-# A mount, names that nginx checks, and names that only Prometheus uses.
+# These are a mount, names that nginx checks, and names that only Prometheus uses.
 NOT_GIVEN = {
     "hospital": {"PATIENT_DATA", "ALLOWED_HOSTS"},
     "dashboard": {"ALLOWED_HOSTS"},
@@ -61,7 +61,7 @@ NOT_GIVEN = {
     "tool": {"ALLOWED_HOSTS"},
     "gateway": {"MLLP_PORT"},
 }
-# Parameters of make's targets.
+# These are parameters of make's targets.
 OF_TARGETS = set(re.findall(NAME, MAKEFILE))
 
 
@@ -85,11 +85,11 @@ def test_a_program_gets_each_documented_setting_that_it_has(program: str) -> Non
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_knows_each_setting_that_compose_gives_it(program: str) -> None:
+def test_a_program_knows_each_setting_that_compose_passes_to_it(program: str) -> None:
     assert set(SERVICES[program].get("environment", {})) - of_program(program) == set()
 
 
-def test_each_documented_setting_is_read_somewhere() -> None:
+def test_each_documented_setting_is_read_by_a_program() -> None:
     scripts = [COMPOSE, (ROOT / "nginx/start.sh").read_text()]
     scripts += [path.read_text() for path in Path(ROOT / "embedded").glob("*.py")]
     read = set.union(*map(of_program, PROGRAMS), *(set(re.findall(NAME, s)) for s in scripts))

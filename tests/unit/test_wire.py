@@ -1,4 +1,4 @@
-"""The shared package: settings, messages and keys, and the consistency of its tables."""
+"""Tests the package `wire`: settings, messages, keys, and the consistency of its tables."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ class TestSettings:
     def test_unset_and_empty_variables_have_their_defaults(self) -> None:
         assert settings.read(Settings, {"SOME_PORT": "", "OTHER": "x"}) == Settings()
 
-    def test_valid_values_are_converted(self, tmp_path: Path) -> None:
+    def test_valid_settings_are_converted(self, tmp_path: Path) -> None:
         secret = tmp_path / "password"
         secret.write_text("s3cret\n")
         read = settings.read(
@@ -94,7 +94,7 @@ class TestSettings:
             ("LOG_FORMAT", "xml"),
         ],
     )
-    def test_an_invalid_value_is_one_line_that_names_the_variable(
+    def test_an_invalid_setting_is_reported_in_one_line_with_its_name(
         self, key: str, value: str
     ) -> None:
         with pytest.raises(SettingError) as raised:
@@ -183,7 +183,9 @@ class TestMessages:
             ({"value": 0.0}, "implausible"),
         ],
     )
-    def test_an_unusable_reading_has_a_code(self, change: dict[str, object], code: str) -> None:
+    def test_a_rejected_reading_has_a_reason_code(
+        self, change: dict[str, object], code: str
+    ) -> None:
         with pytest.raises(Rejected) as raised:
             decode(json.dumps(READING | change).encode())
         assert raised.value.code == code
@@ -199,7 +201,7 @@ class TestMessages:
             {"type": "admission", **STAY, "age": 200, **AT},
         ],
     )
-    def test_other_unusable_messages_are_rejected(self, message: dict[str, object]) -> None:
+    def test_other_invalid_messages_are_rejected(self, message: dict[str, object]) -> None:
         with pytest.raises(Rejected) as raised:
             decode(json.dumps(message).encode())
         assert raised.value.code in ("malformed", "dates")
@@ -224,7 +226,9 @@ class TestKeys:
         st.integers(0, 10**18),
         st.integers(1, 10**4),
     )
-    def test_a_job_id_is_read_back(self, stream: str, part: int, last: int, size: int) -> None:
+    def test_a_job_id_can_be_parsed_again(
+        self, stream: str, part: int, last: int, size: int
+    ) -> None:
         job = JobId(stream, part, last, size)
         assert JobId.parse(str(job)) == job
 
@@ -241,7 +245,7 @@ class TestTables:
 
 
 class TestVitals:
-    def test_no_name_means_two_vitals(self) -> None:
+    def test_no_name_or_synonym_belongs_to_two_vitals(self) -> None:
         spellings = [s.lower() for v in VITALS.values() for s in (v.name, *v.synonyms)]
         assert len(spellings) == len(set(spellings))
         for name, vital in VITALS.items():
