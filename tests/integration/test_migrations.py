@@ -6,6 +6,7 @@ rejected messages, pending predictions, and names that differ in case.
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -156,6 +157,57 @@ def test_two_versions_of_a_model_answer_one_reading(old: Callable[[], str]) -> N
     assert found == [("1", 9), ("2", 9)]
 
 
+def test_predictions_stand_side_by_side_with_those_of_the_champion(
+    old: Callable[[], str],
+) -> None:
+    url = old()
+    upgrade(url)
+    rows(url, "UPDATE models SET role = 'shadow'")
+    rows(url, "UPDATE models SET role = 'champion' WHERE model = 'risk'")
+    probabilities = {
+        (stream, seq, model): probability
+        for stream, seq, model, probability in rows(
+            url, "SELECT stream, seq, model, probability FROM predictions"
+        )
+    }
+    expected = [
+        (stream, seq, p, model, q, None if p is None or q is None else q - p)
+        for (stream, seq, model), q in probabilities.items()
+        if model != "risk"
+        for p in [probabilities[stream, seq, "risk"]]
+    ]
+    found = rows(
+        url,
+        "SELECT stream, seq, champion_probability, model, probability, difference"
+        " FROM predictions_side_by_side WHERE champion = 'risk'",
+    )
+    assert len(found) == 9
+    assert sorted(found, key=str) == sorted(expected, key=str)
+
+
+def test_the_documented_queries_give_one_row_per_patient_of_one_stream(
+    old: Callable[[], str],
+) -> None:
+    url = old()
+    upgrade(url)
+    rows(url, "UPDATE models SET role = 'champion' WHERE model = 'risk'")
+    rows(url, "UPDATE stays SET date_discharge = NULL")
+    rows(url, "UPDATE positions SET committed_at = '2026-11-26 00:00:00' WHERE part = 0 AND seq = 1")
+    text = (ROOT / "docs/data.md").read_text()
+    latest, _, parameters, _ = (
+        rows(url, query) for query in re.findall(r"^mysql> (.*?);$", text, re.DOTALL | re.MULTILINE)
+    )
+    stream = "SELECT stream FROM positions ORDER BY committed_at DESC LIMIT 1"
+    known = "model = 'risk' AND probability IS NOT NULL"
+    patients = rows(
+        url, f"SELECT DISTINCT pat_id FROM predictions WHERE stream = ({stream}) AND {known}"
+    )
+    assert {(pat_id,) for pat_id, *_ in latest} == set(patients)
+    assert len(latest) == len(patients) > 0
+    counted = rows(url, f"SELECT COUNT(*) FROM readings WHERE stream = ({stream})")
+    assert sum(row[1] for row in parameters) == counted[0][0]
+
+
 class Killed(BaseException):
     """Simulates SIGKILL, because no code handles it."""
 
@@ -177,7 +229,7 @@ def test_an_upgrade_resumes_after_a_kill_at_any_statement(
     total = 10_000 - left
     # Inside the second step, and around the exchange of the table of predictions.
     first = len(OLD_TABLES) + 1
-    for statements in (*range(first, first + 5), total - 4, total - 3, total - 1):
+    for statements in (*range(first, first + 5), total - 6, total - 5, total - 3, total - 1):
         url = old()
         names = old_columns(url)
         before = everything(url, names)
