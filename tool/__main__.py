@@ -8,9 +8,10 @@ from datetime import date
 from redis.exceptions import RedisError
 
 from tool import supervisor
+from tool.capacity import measure, report
 from tool.database import DatabaseError
 from tool.dead_letters import replay
-from tool.forget import forget, forget_rejected, give_back_space, workers
+from tool.forget import forget, forget_expired, forget_rejected, give_back_space, workers
 from tool.processes import set_up_logging
 from tool.rejections import DEAD_LETTER
 from tool.settings import Settings, database_of, redis_of
@@ -25,7 +26,10 @@ def main() -> int:
         if arguments.command == "replay":
             return _replay(settings, arguments.reason)
         if arguments.command == "forget":
-            return _forget(settings, arguments.stream, arguments.discharged_before)
+            return _forget(settings, arguments)
+        if arguments.command == "capacity":
+            print(report(measure(database_of(settings).session)))
+            return 0
         if arguments.command == "migrate":
             supervisor.prepare(settings)
         else:
@@ -43,20 +47,25 @@ def _replay(settings: Settings, reason: str) -> int:
     return 1 if left else 0
 
 
-def _forget(settings: Settings, stream: str | None, before: date | None) -> int:
+def _forget(settings: Settings, asked: argparse.Namespace) -> int:
+    if asked.expired and not settings.retention_days:
+        raise SettingError("RETENTION_DAYS is not set: no stay expires")
     if running := workers(redis_of(settings)):
         print(f"tool: {running} workers are running: stop the tool first", file=sys.stderr)
         return 1
     session = database_of(settings).session
-    if before:
-        done = forget(session, "date_discharge < ?", before.isoformat())
+    if asked.expired:
+        done = forget_expired(session, settings.retention_days)
+    elif asked.discharged_before:
+        done = forget(session, "date_discharge < ?", asked.discharged_before.isoformat())
     else:
-        done = forget(session, "stream = ?", stream or "")
-        done["rejected"] += forget_rejected(session, stream or "")
+        done = forget(session, "stream = ?", asked.stream)
+        done["rejected"] += forget_rejected(session, asked.stream)
     deleted = ", ".join(f"{count:,} {table}" for table, count in sorted(done.items()) if count)
     logging.getLogger("tool").info("forgot %s", deleted or "nothing")
     print(f"deleted: {deleted or 'nothing'}")
-    if not deleted:
+    # After a regular run the database fills the space with new rows.
+    if not deleted or asked.expired:
         return 0
     try:
         give_back_space(session)
@@ -107,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATE",
         help="stays of all streams that ended before this day, YYYY-MM-DD",
     )
+    which.add_argument(
+        "--expired",
+        action="store_true",
+        help="stays that ended more than RETENTION_DAYS before the last reading of their stream",
+    )
+    commands.add_parser("capacity", help="measure the space of each table, and per reading")
     return parser
 
 

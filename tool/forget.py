@@ -2,6 +2,8 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
+from datetime import date, timedelta
 from typing import Any
 
 from redis import Redis
@@ -34,13 +36,13 @@ STAY = "stream = ? AND pat_id = ? AND date_admission = ?"
 Stay = tuple[str, int, str]
 
 
-def forget(session: Session, where: str, value: str) -> Counter[str]:
+def forget(session: Session, where: str, *values: str) -> Counter[str]:
     """Deletes the stays that match `where`; returns the number of deleted rows per table. A stay's
     row in `stays` is deleted last, so the next run completes an interrupted run. Raises
     DatabaseError.
     """
     done: Counter[str] = Counter()
-    for stay in _stays(session, where, value):
+    for stay in _stays(session, where, values):
         while _forget_readings(session, stay, "readings", "seq", done):
             pass
         while _forget_readings(session, stay, "withdrawn", "of_seq", done):
@@ -60,6 +62,21 @@ def forget(session: Session, where: str, value: str) -> Counter[str]:
             )
             done["rejected"] += cursor.rowcount
         log.info("forgot stay %s of patient %d, stream %s", stay[2], stay[1], stay[0])
+    return done
+
+
+def forget_expired(session: Session, days: int) -> Counter[str]:
+    """Deletes stays that were discharged more than `days` before the last reading of their stream.
+
+    The stream's own clock counts, because a replay may be years old. Raises DatabaseError.
+    """
+    with session.transaction() as cursor:
+        session.execute(cursor, "SELECT stream, MAX(last_at) FROM vitals GROUP BY stream")
+        newest = [(stream, str(last)) for stream, last in cursor.fetchall()]
+    done: Counter[str] = Counter()
+    for stream, last in newest:
+        before = date.fromisoformat(last[:10]) - timedelta(days)
+        done += forget(session, "stream = ? AND date_discharge < ?", stream, before.isoformat())
     return done
 
 
@@ -108,10 +125,10 @@ def give_back_space(session: Session) -> None:
         connection.close()
 
 
-def _stays(session: Session, where: str, value: str) -> list[Stay]:
+def _stays(session: Session, where: str, values: Sequence[str]) -> list[Stay]:
     with session.transaction() as cursor:
         session.execute(
-            cursor, f"SELECT stream, pat_id, date_admission FROM stays WHERE {where}", (value,)
+            cursor, f"SELECT stream, pat_id, date_admission FROM stays WHERE {where}", values
         )
         return [(stream, int(pat), str(admission)) for stream, pat, admission in cursor.fetchall()]
 

@@ -10,6 +10,7 @@ from tool.model_client import ModelClient
 from wire import keys
 from wire.settings import (
     DatabaseUrl,
+    Days,
     HostNames,
     HttpUrl,
     LogFormat,
@@ -42,6 +43,9 @@ class Settings(msgspec.Struct, frozen=True):
     alarm_webhook: Annotated[HttpUrl, "URL to which each alarm is sent; empty: none"] = HttpUrl("")
     alarm_webhook_token_file: Annotated[str, "file with the token for that URL"] = ""
     partitions: Annotated[Positive, "number of partitions"] = 2
+    retention_days: Annotated[
+        Days, "days that `forget --expired` keeps a stay after its discharge; 0: for ever"
+    ] = 0
     metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="TOOL_METRICS_PORT", default=0

@@ -33,6 +33,7 @@ class SettingError(ValueError):
 Port = Annotated[int, Meta(ge=0, le=65_535, description="a port, 0 to 65535")]
 Positive = Annotated[int, Meta(ge=1, description="a whole number above 0")]
 Seconds = Annotated[float, Meta(gt=0, lt=3_600, description="seconds, above 0 and below 3600")]
+Days = Annotated[int, Meta(ge=0, le=36_500, description="a number of days, 0 to 36500")]
 Rate = Annotated[float, Meta(ge=0, le=1e9, description="a number of messages per second")]
 LogFormat = Literal["text", "json"]
 

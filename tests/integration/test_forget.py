@@ -100,15 +100,23 @@ def left(table: str, keep: Callable[[dict[str, Any]], bool]) -> set[tuple[str, .
     }
 
 
-def run(url: str, *arguments: str, redis: str = "redis://127.0.0.1:1/0") -> int:
-    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": url, "REDIS_URL": redis}
+def tool(
+    url: str, *arguments: str, redis: str = "redis://127.0.0.1:1/0", **settings: str
+) -> "subprocess.CompletedProcess[str]":
+    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": url, "REDIS_URL": redis, **settings}
     return subprocess.run(
-        [sys.executable, "-m", "tool", "forget", *arguments],
+        [sys.executable, "-m", "tool", *arguments],
         cwd=ROOT,
         env=environ,
+        capture_output=True,
+        text=True,
         timeout=120,
         check=False,
-    ).returncode
+    )
+
+
+def run(url: str, *arguments: str, redis: str = "redis://127.0.0.1:1/0", **settings: str) -> int:
+    return tool(url, "forget", *arguments, redis=redis, **settings).returncode
 
 
 def stay_of(row: dict[str, Any]) -> tuple[str, int]:
@@ -152,6 +160,52 @@ def test_a_stream_is_forgotten_and_its_positions_stay(
     for table in TABLES:
         assert keys(url, table) == left(table, lambda row: row["stream"] == "b"), table
     assert run(url, "--stream", "none") == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
+def test_stays_expire_by_the_clock_of_their_own_stream(
+    new_database: Callable[[str], str], kind: str
+) -> None:
+    url = new_database(kind)
+    fill(url)
+    with closing(open_database(url)) as connection:
+        # Stream b has ended; the last reading of stream a is 100 days after a discharge.
+        for stream, last in (("a", "2150-04-15 06:00:00"), ("b", "2150-01-04 06:00:00")):
+            connection.cursor().execute(
+                f"UPDATE vitals SET last_at = '{last}' WHERE stream = '{stream}'"
+            )
+        connection.commit()
+    assert run(url, "--expired") == 1
+    assert run(url, "--expired", RETENTION_DAYS="100") == 0
+    assert keys(url, "stays") == left("stays", lambda _: True)
+    assert run(url, "--expired", RETENTION_DAYS="99") == 0
+    kept = {stay[:3] for stay in STAYS} - {("a", 1, "2150-01-01")}
+    assert {(stream, int(pat_id), day) for pat_id, day, stream in keys(url, "stays")} == kept
+    assert keys(url, "readings") == left("readings", lambda row: stay_of(row) != ("a", 1))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mysql", "mariadb"])
+def test_capacity_measures_rows_and_bytes_of_each_table(
+    new_database: Callable[[str], str], kind: str
+) -> None:
+    url = new_database(kind)
+    fill(url)
+    said = tool(url, "capacity")
+    assert said.returncode == 0, said.stderr
+    lines = said.stdout.replace(",", "").splitlines()[1:]
+    measured = {
+        name: (int(count), int(size), float(each))
+        for name, count, size, each in map(str.split, lines)
+    }
+    assert {name: count for name, (count, _, _) in measured.items()} == {
+        **{table: len(keys(url, table)) for table in TABLES},
+        "all": sum(len(keys(url, table)) for table in TABLES),
+    }
+    whole = measured.pop("all")
+    assert whole[1] == sum(size for _, size, _ in measured.values())
+    assert whole[2] == pytest.approx(whole[1] / measured["readings"][0], abs=0.06)
+    if kind == "sqlite":
+        assert 0.8 < whole[1] / Path(url.removeprefix("sqlite:///")).stat().st_size < 1
 
 
 def test_the_space_is_returned_to_the_disk(new_database: Callable[[str], str]) -> None:

@@ -58,7 +58,7 @@ NOT_GIVEN = {
     "hospital": {"PATIENT_DATA", "ALLOWED_HOSTS"},
     "dashboard": {"ALLOWED_HOSTS"},
     "buffer": {"ALLOWED_HOSTS"},
-    "tool": {"ALLOWED_HOSTS"},
+    "tool": {"ALLOWED_HOSTS", "RETENTION_DAYS"},  # the service `migrate` gets RETENTION_DAYS
     "gateway": {"MLLP_PORT"},
 }
 # These are parameters of make's targets.
