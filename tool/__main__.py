@@ -8,14 +8,18 @@ from datetime import date
 from redis.exceptions import RedisError
 
 from tool import supervisor
+from tool.backfill import backfill
 from tool.capacity import measure, report
 from tool.database import DatabaseError
 from tool.dead_letters import replay
 from tool.forget import forget, forget_expired, forget_rejected, give_back_space, workers
+from tool.model_client import ModelUnavailable
 from tool.processes import set_up_logging
 from tool.rejections import DEAD_LETTER
-from tool.settings import Settings, database_of, redis_of
+from tool.settings import Settings, client_of, database_of, redis_of
 from wire.settings import SettingError, describe, read
+
+ERRORS = (SettingError, DatabaseError, RedisError, ModelUnavailable, supervisor.CannotStart)
 
 
 def main() -> int:
@@ -27,6 +31,8 @@ def main() -> int:
             return _replay(settings, arguments.reason)
         if arguments.command == "forget":
             return _forget(settings, arguments)
+        if arguments.command == "backfill":
+            return _backfill(settings, arguments.model, arguments.version)
         if arguments.command == "capacity":
             print(report(measure(database_of(settings).session)))
             return 0
@@ -34,7 +40,7 @@ def main() -> int:
             supervisor.prepare(settings)
         else:
             supervisor.run(settings)
-    except (SettingError, DatabaseError, RedisError, supervisor.CannotStart) as error:
+    except ERRORS as error:
         print(f"tool: {error}", file=sys.stderr)
         return 1
     return 0
@@ -45,6 +51,13 @@ def _replay(settings: Settings, reason: str) -> int:
     done, left = replay(redis_of(settings), database, settings.partitions, reason)
     print(f"{done} messages replayed, {left} still rejected")
     return 1 if left else 0
+
+
+def _backfill(settings: Settings, model: str, version: str) -> int:
+    client = client_of(settings, rest_max=2.0)
+    done = backfill(database_of(settings), client, client.describe(model, version))
+    print(f"{done:,} predictions of {model} {version} added")
+    return 0
 
 
 def _forget(settings: Settings, asked: argparse.Namespace) -> int:
@@ -121,6 +134,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="stays that ended more than RETENTION_DAYS before the last reading of their stream",
     )
+    late = commands.add_parser(
+        "backfill",
+        help="add the predictions of a version for readings that are already stored",
+        description="Adds the predictions of a version of a model for the readings that were "
+        "stored before it was in use, while the tool runs. An interrupted run is continued by the "
+        "next one.",
+    )
+    late.add_argument("model", metavar="NAME")
+    late.add_argument("version", metavar="VERSION")
     commands.add_parser("capacity", help="measure the space of each table, and per reading")
     return parser
 

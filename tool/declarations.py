@@ -85,7 +85,7 @@ class Publisher:
     def _replace(self, published: bytes | None, answered: bytes, declaration: Declaration) -> None:
         """Replaces the declaration, unless it changes the features of a stored version, or another
         tool has replaced it since it was read."""
-        if changed := _changed(self._database.models(), model_rows(declaration)):
+        if changed := changed_features(self._database.models(), model_rows(declaration)):
             if answered != self._conflicting:
                 log.error("the features of %s have changed: this needs a new version", changed)
             self._conflicting = answered
@@ -155,7 +155,7 @@ def stored(database: Database) -> bytes | None:
     return msgspec.json.encode({"champion": champion, "shadows": shadows, "change": -1})
 
 
-def _changed(known: list[ModelRow], rows: list[ModelRow]) -> str:
+def changed_features(known: list[ModelRow], rows: list[ModelRow]) -> str:
     """The versions whose features differ from the stored ones. They must not change, because stored
     predictions are read by them."""
     names = {(row.model, row.version): row.names for row in known}

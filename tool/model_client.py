@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import urllib3
@@ -118,6 +119,19 @@ class ModelClient:
             raise ModelUnavailable(f"{self._url} sent an invalid declaration: {error}") from None
         self._etag = response.headers.get("ETag", "")
         return declaration
+
+    def describe(self, model: str, version: str) -> Model:
+        """The declaration of one version, which need not be in use. Raises ModelUnavailable."""
+        path = f"/api/model?model={quote(model)}&version={quote(version)}"
+        response = self._ask("GET", path, b"", {})
+        try:
+            if response.status != 200:
+                raise ValueError(response.data[:200].decode(errors="replace"))
+            described = msgspec.json.decode(response.data, type=Model)
+            feature_set(described)
+        except ValueError as error:
+            raise ModelUnavailable(f"{self._url}: {model} {version}: {error}") from None
+        return described
 
     def predict(self, model: Model, rows: Rows) -> list[float]:
         """One probability per row. Raises ModelUnavailable or InvalidRows."""

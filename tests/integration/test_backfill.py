@@ -1,0 +1,162 @@
+"""`tool.backfill` gives a version the predictions that it would have as a shadow all along."""
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.support.batches import Client, batch, handler_of, message, other, remember
+from tests.support.servers import KINDS, rows
+from tool.backfill import backfill
+from tool.database import PermanentFailure, connect
+from tool.model_client import Declaration, InvalidRows, Model
+from wire.features import Feature
+
+pytestmark = pytest.mark.timeout(120, func_only=True)
+
+
+def model(version: str, *names: str) -> Model:
+    features = [Feature.parse(name, required=name == "spo2__last") for name in names]
+    return Model("m", version, [feature.declaration() for feature in features])
+
+
+CHAMPION = model("1", "age", "heart_rate__last")
+SHADOW = model(
+    *("2", "age", "heart_rate__mean", "heart_rate__max__6h", "spo2__last", "spo2__age"),
+    *("heart_rate__trend__6h", "spo2__count"),
+)
+# Readings in and out of order, withdrawals of old and new ones, a discharge and a readmission.
+SENT = [
+    message(80.0, hour=1),
+    message(200.0, hour=20),
+    message(97.0, parameter="spo2", hour=2),
+    other("withdrawal", of=2),
+    message(70.0, hour=3),
+    message(96.0, parameter="spo2", hour=9),
+    message(75.0, hour=8, minute=30, second=0),
+    other("discharge", age=63.2, date_discharge="2150-03-01", day="2150-03-01", hour=10),
+    message(60.0, hour=11),
+    other("admission", age=63.2, day="2150-03-01", hour=12),
+    message(66.0, hour=13),
+    other("withdrawal", of=6),
+    message(67.0, hour=14),
+    message(90.0, parameter="unknown", hour=15),
+    message(68.0, hour=16, pat_id=18),
+]
+
+
+class Choosy(Client):
+    """Rejects rows with a heart rate above 90 in the window."""
+
+    def predict(self, model: Model, rows: Any) -> list[float]:
+        if any(heart_rate(model, row) > 90 for row in rows):
+            raise InvalidRows("too fast")
+        return super().predict(model, rows)
+
+
+def heart_rate(model: Model, row: Any) -> float:
+    names = [feature["name"] for feature in model.features]
+    value: float | None = row[names.index("heart_rate__max__6h")]
+    return value or 0.0
+
+
+class Killed(BaseException):
+    """Simulates SIGKILL, because no code handles it."""
+
+
+class Dying(Client):
+    """Ends the program at its second request."""
+
+    def predict(self, model: Model, rows: Any) -> list[float]:
+        if self.calls:
+            raise Killed
+        return super().predict(model, rows)
+
+
+def store(url: str, declaration: Declaration, size: int, start: int = 0) -> None:
+    """Stores the messages in batches of `size`, numbered from `start` + 1 on."""
+    with closing(connect(url)) as database:
+        database.create_tables()
+        remember(database, declaration)
+        handler = handler_of(database, declaration)
+        sent = SENT if not start else [message(71.0, hour=17), message(95.0, hour=17, pat_id=18)]
+        for place in range(0, len(sent), size):
+            handler.handle(batch(start + place, *sent[place : place + size]))
+
+
+def predictions(url: str) -> list[Any]:
+    """Each value of the shadow's predictions, numbers within the rounding of a sum. Not the time of
+    creation, which differs.
+    """
+    columns = "stream, seq, pat_id, date_admission, measured_at, probability, reason"
+    values = "SELECT seq, feature, value FROM prediction_features WHERE version = '2'"
+    found = rows(url, f"SELECT {columns} FROM predictions WHERE version = '2' ORDER BY seq")
+    found += rows(url, f"{values} ORDER BY seq, feature")
+    return [[f"{v:.11g}" if isinstance(v, float) else v for v in row] for row in found]
+
+
+@pytest.fixture(params=KINDS)
+def empty(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> Callable[[], str]:
+    return lambda: new_database(request.param)
+
+
+def test_a_backfill_adds_what_a_shadow_would_have_stored(empty: Callable[[], str]) -> None:
+    live, late = empty(), empty()
+    store(live, Declaration(CHAMPION, [SHADOW]), 1)
+    store(late, Declaration(CHAMPION), 4)
+    with closing(connect(late)) as database:
+        assert backfill(database, Client(), SHADOW) == 10  # type: ignore[arg-type]
+        assert backfill(database, Client(), SHADOW) == 0  # type: ignore[arg-type]
+    assert predictions(late) == predictions(live)
+    made = "SELECT seq, created_at FROM predictions WHERE version = '{}' ORDER BY seq"
+    assert rows(late, made.format(2)) == rows(late, made.format(1))
+    assert rows(late, "SELECT role, alarm FROM models WHERE version = '2'") == [("retired", None)]
+
+
+def test_an_interrupted_backfill_is_completed_by_the_next(
+    empty: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tool.backfill.PORTION", 2)
+    live, late = empty(), empty()
+    store(live, Declaration(CHAMPION, [SHADOW]), 5)
+    store(late, Declaration(CHAMPION), 5)
+    with closing(connect(late)) as database:
+        with pytest.raises(Killed):
+            backfill(database, Dying(), SHADOW)  # type: ignore[arg-type]
+        some = len(predictions(late))
+        assert 0 < some < len(predictions(live))
+        # From now on the version is also a shadow, and the stream continues.
+    for url in (live, late):
+        store(url, Declaration(CHAMPION, [SHADOW]), 5, start=len(SENT))
+    with closing(connect(late)) as database:
+        backfill(database, Client(), SHADOW)  # type: ignore[arg-type]
+    assert predictions(late) == predictions(live)
+
+
+def test_a_row_that_the_model_rejects_gets_the_reason(empty: Callable[[], str]) -> None:
+    url = empty()
+    store(url, Declaration(CHAMPION), 5)
+    with closing(connect(url)) as database:
+        backfill(database, Choosy(), SHADOW)  # type: ignore[arg-type]
+    found = rows(url, "SELECT seq FROM predictions WHERE reason LIKE '%too fast%' ORDER BY seq")
+    fast = rows(
+        url,
+        "SELECT seq FROM prediction_features"
+        " WHERE version = '2' AND feature = 'heart_rate__max__6h' AND value > 90 ORDER BY seq",
+    )
+    answered = rows(
+        url, "SELECT seq FROM predictions WHERE version = '2' AND probability IS NOT NULL"
+    )
+    assert found
+    assert set(found) <= set(fast)
+    assert not set(fast) & set(answered)
+
+
+def test_a_version_with_other_features_than_before_is_an_error(empty: Callable[[], str]) -> None:
+    url = empty()
+    store(url, Declaration(CHAMPION, [SHADOW]), 5)
+    before = predictions(url)
+    with closing(connect(url)) as database, pytest.raises(PermanentFailure, match="m 2"):
+        backfill(database, Client(), model("2", "age"))  # type: ignore[arg-type]
+    assert predictions(url) == before

@@ -1,0 +1,83 @@
+"""The statements of the backfill."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tool.database.database import Database
+from tool.database.literals import names, plain
+from wire.tables import ModelRow, PredictionRow, ReadingRow, StayRow, WithdrawnRow, columns
+
+StayKey = tuple[str, int, str]  # stream, pat_id, date_admission
+
+# Maximum number of keys in one statement.
+CHUNK = 500
+
+
+class Made(NamedTuple):
+    """The predictions of a stay: message number → when the first one was made, and the numbers for
+    which the backfilled version has one.
+    """
+
+    at: dict[int, str]
+    done: set[int]
+
+
+class BackfillTables:
+    """Each method is one transaction. Raises DatabaseError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._session = database.session
+
+    def stays(self) -> list[StayRow]:
+        """All stays of all streams."""
+        return [StayRow(*row) for row in self._rows("stays")]
+
+    def withdrawn(self) -> dict[StayKey, list[WithdrawnRow]]:
+        """All withdrawn readings, by stay."""
+        found: defaultdict[StayKey, list[WithdrawnRow]] = defaultdict(list)
+        for cells in self._rows("withdrawn"):
+            row = WithdrawnRow(*cells)
+            found[row.stream, row.pat_id, row.date_admission].append(row)
+        return found
+
+    def readings(self, key: StayKey) -> list[ReadingRow]:
+        """The readings of a stay."""
+        where = "WHERE stream = ? AND pat_id = ? AND date_admission = ?"
+        return [ReadingRow(*row) for row in self._rows("readings", where, key)]
+
+    def made(self, stream: str, numbers: Sequence[int], model: str, version: str) -> Made:
+        """The predictions for these messages."""
+        made = Made({}, set())
+        for start in range(0, len(numbers), CHUNK):
+            some = numbers[start : start + CHUNK]
+            where = f"WHERE stream = ? AND seq IN ({', '.join('?' * len(some))})"
+            for cells in self._rows("predictions", where, (stream, *some)):
+                row = PredictionRow(*cells)
+                made.at[row.seq] = min(row.created_at, made.at.get(row.seq, row.created_at))
+                if (row.model, row.version) == (model, version):
+                    made.done.add(row.seq)
+        return made
+
+    def add_model(self, row: ModelRow) -> None:
+        """Stores a model, unless it is stored."""
+        with self._session.transaction() as cursor:
+            self._session.execute(
+                cursor,
+                "SELECT 1 FROM models WHERE model = ? AND version = ?",
+                (row.model, row.version),
+            )
+            if not cursor.fetchall():
+                self._session.insert(cursor, "models", [row])
+
+    def add(self, rows: Sequence[PredictionRow]) -> None:
+        """Stores predictions. Of two backfills at the same time, both store the same row."""
+        with self._session.transaction() as cursor:
+            self._session.replace(cursor, "predictions", rows)
+
+    def _rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> list[list[Any]]:
+        with self._session.transaction() as cursor:
+            statement = f"SELECT {names(columns(table))} FROM {table} {where}"
+            self._session.execute(cursor, statement, values)
+            return [list(plain(cells)) for cells in cursor.fetchall()]
