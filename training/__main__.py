@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import free_version
-from training.config_file import ConfigError, load
+from training.config_file import ConfigError, load, write_new
 from training.importers import FORMATS, ImportFailure, convert
 from wire import logs
 
@@ -20,7 +20,13 @@ def main() -> int:
     # Must be set before scikit-learn loads OpenMP, because its threads spin while they wait, which
     # triples the time when another program needs a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    commands = {"import": _import, "train": _train, "evaluate": _evaluate, "export": _export}
+    commands = {
+        "import": _import,
+        "new": _new,
+        "train": _train,
+        "evaluate": _evaluate,
+        "export": _export,
+    }
     try:
         commands[chosen.command](chosen)
     except (ConfigError, ImportFailure, OSError) as error:
@@ -39,6 +45,8 @@ def _arguments() -> argparse.Namespace:
     importing.add_argument("format", help=", ".join(FORMATS))
     importing.add_argument("source", type=Path, help="the published folder or archive")
     importing.add_argument("target", type=Path, help="folder for the CSVs")
+    new = commands.add_parser("new", help="write a config to start from")
+    new.add_argument("config", type=Path, help="the TOML file to write; its name is the model's")
     training = commands.add_parser("train", help="train, evaluate and write a model")
     training.add_argument(
         "config", type=Path, nargs="?", default=DEFAULT, help=f"a TOML file ({DEFAULT})"
@@ -89,6 +97,11 @@ def _failed(error: Exception) -> int:
 
 def _import(chosen: argparse.Namespace) -> None:
     print(convert(chosen.format, chosen.source, chosen.target))
+
+
+def _new(chosen: argparse.Namespace) -> None:
+    write_new(chosen.config)
+    print(f"{chosen.config}: change the lines marked with <")
 
 
 def _train(chosen: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from training.calibration import log_odds
+from training.progress import progress
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -62,5 +63,5 @@ def redrawn(patients: Integers, weight: Floats, resamples: int, seed: int) -> It
 def _counts(patients: int, resamples: int, seed: int) -> Iterator[Integers]:
     """How often each patient is drawn, the same for each use of a seed."""
     draw = np.random.default_rng(seed)
-    for _ in range(resamples):
+    for _ in progress(range(resamples), "bootstraps"):
         yield np.bincount(draw.integers(patients, size=patients), minlength=patients)

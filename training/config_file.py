@@ -1,79 +1,121 @@
 """Reads a config, and checks it as a whole before any data is read."""
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
 from training.config import ENVIRONMENT, Config, Data
 from wire.features import AGGREGATIONS
 
+TEMPLATE = Path(__file__).parent / "templates" / "new.toml"
+
 
 class ConfigError(Exception):
-    """The file is invalid; the message is one line with file, setting and value."""
+    """The file is invalid; the message has the file, and one line per setting."""
 
 
 def load(path: Path) -> Config:
-    """Reads and checks a config. Raises ConfigError."""
+    """Reads and checks a config. Raises ConfigError with all errors."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        config = msgspec.convert(document, Config, dec_hook=_path)
-        check(config)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    errors = list(_shape_errors(Config, document, ""))
+    if not errors:
+        config: Config = msgspec.convert(document, Config, dec_hook=_path)
+        errors = list(check(config))
+    if errors:
+        raise ConfigError("\n".join(f"{path}: {error}" for error in errors))
     return config
+
+
+def write_new(path: Path) -> None:
+    """Writes a config to start from. Raises ConfigError if the file exists."""
+    text = TEMPLATE.read_text(encoding="utf-8")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text.replace("{name}", path.stem).replace("{file}", str(path)))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def _shape_errors(kind: Any, document: dict[str, Any], place: str) -> Iterator[str]:
+    """The errors of each section and setting; msgspec alone stops at the first one."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    hints = get_type_hints(kind, include_extras=True)
+    yield from (f"{place}{name}: no such setting" for name in document.keys() - fields.keys())
+    for name, field in fields.items():
+        where = f"{place}{name}"
+        if name not in document:
+            if field.required:
+                yield f"{where}: is missing"
+            continue
+        value, hint = document[name], hints[name]
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(value, dict):
+            yield from _shape_errors(hint, value, f"{where}.")
+            continue
+        try:
+            msgspec.convert(value, hint, dec_hook=_path)
+        except (msgspec.ValidationError, ValueError) as error:
+            yield f"{where}: {error}"
 
 
 def _path(kind: type, value: Any) -> Any:
     return kind(value)
 
 
-def check(config: Config) -> None:
-    """Raises ValueError with one line that names the setting."""
-    _check_database(config.data)
+def check(config: Config) -> Iterator[str]:
+    """One line per wrong combination of settings."""
+    yield from _check_database(config.data)
     for grid in config.features.grid:
         for aggregation in grid.aggregations:
             if aggregation not in AGGREGATIONS:
-                raise ValueError(f"features.grid: unknown aggregation {aggregation!r}")
-    names = {feature.name for feature in config.declared}
+                yield f"features.grid: unknown aggregation {aggregation!r}"
+    try:
+        names = {feature.name for feature in config.declared}
+    except ValueError as error:
+        yield f"features: {error}"
+        names = set(config.features.required)
     for name in config.features.required:
         if name not in names:
-            raise ValueError(f"features.required: {name!r} is not among the features")
+            yield f"features.required: {name!r} is not among the features"
     if list(config.data.sample_hours) != sorted(set(config.data.sample_hours)):
-        raise ValueError("data.sample_hours: must ascend")
+        yield "data.sample_hours: must ascend"
     if list(config.data.more_hours) != sorted(set(config.data.more_hours)):
-        raise ValueError("data.more_hours: must ascend")
+        yield "data.more_hours: must ascend"
     if both := sorted({*config.data.hours} & {*config.data.more_hours}):
-        raise ValueError(f"data.more_hours: {both[0]} is also in data.sample_hours")
+        yield f"data.more_hours: {both[0]} is also in data.sample_hours"
     if config.report.hour not in config.data.hours:
-        raise ValueError(f"report.hour: {config.report.hour} is not in data.sample_hours")
+        yield f"report.hour: {config.report.hour} is not in data.sample_hours"
     if config.report.utility and config.label.within_hours is None:
-        raise ValueError("report.utility: needs label.after_column and within_hours")
+        yield "report.utility: needs label.after_column and within_hours"
     if config.report.folds == 1:
-        raise ValueError("report.folds: must be 0 (none) or at least 2")
+        yield "report.folds: must be 0 (none) or at least 2"
     if config.split.by == "cohort" and not (config.split.train and config.split.test):
-        raise ValueError("split: by cohort needs train and test")
+        yield "split: by cohort needs train and test"
     if set(config.split.train) & set(config.split.test):
-        raise ValueError("split: a cohort is in both train and test")
+        yield "split: a cohort is in both train and test"
     if (config.label.within_hours is None) != (config.label.after_column is None):
-        raise ValueError("label: after_column and within_hours must be set together")
+        yield "label: after_column and within_hours must be set together"
 
 
-def _check_database(data: Data) -> None:
+def _check_database(data: Data) -> Iterator[str]:
     if data.database is None:
         if data.stream:
-            raise ValueError(f"data.stream: {data.stream!r}, but no data.database to find it in")
+            yield f"data.stream: {data.stream!r}, but no data.database to find it in"
         return
     if data.database != ENVIRONMENT and not data.database.startswith(("sqlite:///", "mysql://")):
-        raise ValueError(
+        yield (
             f"data.database: {data.database!r} is not sqlite:///PATH, "
             f"mysql://USER@HOST[:PORT]/DATABASE or {ENVIRONMENT}"
         )
     if ":" in data.database.partition("://")[2].rpartition("@")[0]:
-        raise ValueError(
+        yield (
             "data.database: no password here: name a file in DATABASE_PASSWORD_FILE, or put the "
             f'whole address into DATABASE_URL and "{ENVIRONMENT}" here'
         )

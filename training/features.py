@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from training.by_stay import ByStay
 from training.channel import Channel
+from training.progress import progress
 from training.windows import HOUR
 from wire.features import Feature
 
@@ -47,7 +48,7 @@ def bulk_features(
         else:
             spans = channels.setdefault(feature.parameter, {})
             spans.setdefault(feature.window_hours or 0, []).append((index, feature.aggregation))
-    for parameter, spans in channels.items():
+    for parameter, spans in progress(channels.items(), "features", len(channels)):
         channel = Channel(ordered, parameter)
         for hours, columns in spans.items():
             wanted = {aggregation for _, aggregation in columns}

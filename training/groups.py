@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from training import models
 from training.config import Model
 from training.evaluation import METRICS, RANKING, Figure, Judge, Line, Scores
+from training.progress import progress
 from training.removal import channels, removed, removed_at_random
 from training.rows import Rows, usable
 from wire.features import Feature
@@ -127,7 +128,7 @@ def judge_channels(
 
     without, alone = [line("everything", features)], []
     age = [feature for feature in features if feature.parameter is None]
-    for parameter in channels(features):
+    for parameter in progress(channels(features), "models without a channel"):
         own = [feature for feature in features if feature.parameter == parameter]
         rest = [feature for feature in features if feature.parameter != parameter]
         if len(rest) > len(age):
@@ -148,7 +149,7 @@ def learning_curve(
 ) -> Iterator[Line]:
     """Figures of models that were trained on a share of the training patients."""
     patients = np.random.default_rng(model.seed).permutation(np.unique(train.patients))
-    for share in shares:
+    for share in progress(shares, "learning curve"):
         chosen = patients[: max(1, round(share * len(patients)))]
         part = train.where(np.isin(train.patients, chosen))
         kept, _ = usable(part, features)

@@ -20,6 +20,7 @@ from sklearn.preprocessing import QuantileTransformer, SplineTransformer, Standa
 
 from training import calibration
 from training.config import Model, Trees
+from training.progress import progress
 from training.removal import with_removed
 from training.rows import Rows
 from wire.features import Feature
@@ -107,7 +108,7 @@ def cross_fitted(
 ) -> Floats:
     """Uncalibrated probabilities of each row, by trees that did not see the row's patient."""
     raw = np.empty(len(rows.y))
-    for past, now in folds(rows, seed, count):
+    for past, now in progress(folds(rows, seed, count), "cross-fitting"):
         part = Rows(rows.x[past], rows.y[past], rows.about.iloc[past])
         raw[now] = Fitted(trees(model, part, features)).predict(rows.x[now])
     return raw
@@ -122,7 +123,7 @@ def tune(
     if len(choices) == 1:
         return choices[0], []
     losses = []
-    for choice in choices:
+    for choice in progress(choices, "choosing the trees"):
         raw = cross_fitted(with_trees(model, choice), rows, features, model.seed + 1, FOLDS)
         losses.append((choice, float(log_loss(rows.y, raw))))
     return min(losses, key=lambda tried: tried[1])[0], losses

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from training import models, outcomes, rows, stream, utility
 from training.baselines import judge_baselines
 from training.config import Config, Model, Trees
+from training.database import KEY
 from training.evaluation import Line, Scores
 from training.groups import judge_channels, learning_curve, score_lines
 from training.judgement import Judgement, Question, judge
 from training.models import Fitted
+from training.progress import progress
 from training.removal import channels
 from training.rows import Rows
 from training.stream import DataError
@@ -129,6 +131,7 @@ def _read(config: Config) -> _Read:
         rows.predictable(every, declared, config.features.required), config.split
     )
     features, dropped = rows.usable(train, declared)
+    _check_size(train, features)
     train, test = (rows.select(part, declared, features) for part in (train, test))
     log.info(
         "%d rows to train on, %d to test on, %d features; %s",
@@ -147,6 +150,22 @@ def _read(config: Config) -> _Read:
     left_out = readings.left_out | found.left_out
     digest = f"{readings.digest}-{found.digest}"
     return _Read(question, train, test, hours, dropped, left_out, digest)
+
+
+def _check_size(train: Rows, features: list[Feature]) -> None:
+    """Raises DataError if there are too few stays to train a model."""
+    stays = train.about.assign(event=train.y).groupby(KEY)["event"].max()
+    if not features:
+        raise DataError(
+            f"{len(stays)} stays to train on are too few: a feature is used if at least "
+            f"{rows.FEWEST_STAYS} of them have it"
+        )
+    for outcome, count in (("with", int(stays.sum())), ("without", int((1 - stays).sum()))):
+        if count < models.FOLDS:
+            raise DataError(
+                f"{count} stays {outcome} the event to train on are too few: "
+                f"cross-validation needs at least {models.FOLDS}"
+            )
 
 
 def _compare(
@@ -203,7 +222,8 @@ def _other_ways(
     if config.report.folds:
         both = rows.together(train, test)
         probability = np.empty(len(both.y))
-        for past, now in models.folds(both, model.seed + 1, config.report.folds):
+        parts = models.folds(both, model.seed + 1, config.report.folds)
+        for past, now in progress(parts, "cross-validation"):
             part = Rows(both.x[past], both.y[past], both.about.iloc[past])
             probability[now] = models.fit(model, part, features).predict(both.x[now])
         crossed = Scores(both.y, probability, both.patients)
@@ -222,7 +242,9 @@ def _thresholds(
     probability = fitted.crossed
     if probability is None:
         probability = np.empty(len(train.y))
-        for past, now in models.folds(train, model.seed + 2, THRESHOLD_FOLDS):
+        for past, now in progress(
+            models.folds(train, model.seed + 2, THRESHOLD_FOLDS), "thresholds"
+        ):
             part = Rows(train.x[past], train.y[past], train.about.iloc[past])
             probability[now] = models.fit(model, part, features).predict(train.x[now])
     scores = Scores(train.y, probability, train.patients)

@@ -1,5 +1,6 @@
 """Training: rows, splits, figures, and one small run from CSVs to a served artifact."""
 
+import io
 import json
 import re
 import subprocess
@@ -23,6 +24,7 @@ from training.config import Data, Label, Model, Split, Trees
 from training.config_file import ConfigError
 from training.database import KEY
 from training.evaluation import Scores, auroc_gain, evaluate
+from training.progress import progress
 from training.rows import Rows, assemble, sample, split, usable
 from training.stream import DataError, Stream
 from training.stream import read as read_stream
@@ -516,9 +518,15 @@ class TestCommand:
         path.write_text(toml(tmp_path, tmp_path, kind="forest"))
         done = self.command("train", path)
         assert done.returncode == 1
-        assert done.stderr.strip() == (
-            f"training: {path}: Invalid enum value 'forest' - at `$.model.kind`"
-        )
+        assert done.stderr.strip() == f"training: {path}: model.kind: Invalid enum value 'forest'"
+
+    def test_a_new_config_is_valid_and_never_replaces_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.toml"
+        assert self.command("new", path).returncode == 0
+        assert config_file.load(path).model.name == "mine"
+        path.write_text("mine")
+        assert self.command("new", path).returncode == 1
+        assert path.read_text() == "mine"
 
     def test_a_failed_import_is_reported_in_one_line(self, tmp_path: Path) -> None:
         done = self.command("import", "mimic", tmp_path / "none", tmp_path)
@@ -557,7 +565,7 @@ class TestCommand:
         (('"std"]', '"median"]'), "unknown aggregation 'median'"),
         (('by = "time"', 'by = "cohort"'), "by cohort needs train and test"),
         (('column = "died"', 'column = "died"\nwithin_hours = 4'), "after_column and within_hours"),
-        (("[model]", 'required = ["spo2__last"]\n[model]'), "Object contains unknown field"),
+        (("[model]", 'required = ["spo2__last"]\n[model]'), "features.grid: Object contains unknown"),
         (('names = ["age", ', 'names = ["'), "TOML|Expected|Unclosed|Cannot"),
     ],
 )
@@ -571,6 +579,75 @@ def test_configs_are_checked_as_a_whole(
     with pytest.raises(ConfigError, match=complaint) as error:
         config_file.load(path)
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_all_errors_of_a_config_are_reported_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    text = toml(tmp_path, tmp_path, kind="forest")
+    for old, new in (
+        ("[1, 8, 24]", "[1, 0, 24]"),
+        ('event = "', 'evnt = "'),
+        ("hour = 24", 'hour = "24"'),
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        config_file.load(path)
+    lines = [line.removeprefix(f"{path}: ") for line in str(error.value).splitlines()]
+    assert {line.partition(":")[0] for line in lines} == {
+        *("data.sample_hours", "label.evnt", "label.event", "model.kind", "report.hour"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("stays", "events", "reason"),
+    [(40, 13, "30 stays to train on"), (80, 4, "stays with the event")],
+)
+def test_a_small_ward_gets_a_sentence(stays: int, events: int, reason: str, tmp_path: Path) -> None:
+    for name, header in (
+        ("age", "pat_id;age"),
+        ("admission", "pat_id;date_admission;date_discharge"),
+        ("outcome", "pat_id;date_admission;died"),
+        ("signal", "pat_id;day;hour;parameter;value"),
+    ):
+        (tmp_path / f"{name}.csv").write_text(f"{header}\n")
+    for number in range(stays):
+        day = f"2150-{1 + number // 28:02}-{1 + number % 28:02}"
+        event = int(number % (stays // events) == 0)
+        for name, row in (
+            ("age", f"{number};{50 + number % 30}"),
+            ("admission", f"{number};{day};"),
+            ("outcome", f"{number};{day};{event}"),
+            *(
+                ("signal", f"{number};{day};{hour};heart_rate;{70 + (number + hour) % 20}")
+                for hour in (1, 9, 23)
+            ),
+        ):
+            with (tmp_path / f"{name}.csv").open("a") as file:
+                file.write(f"{row}\n")
+    path = tmp_path / "ward.toml"
+    config_file.write_new(path)
+    text = path.read_text().replace("patient_data", str(tmp_path)).replace("hour = 24", "hour = 12")
+    path.write_text(text)
+    with pytest.raises(DataError, match=reason):
+        train.run(config_file.load(path))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("screen", [Terminal, io.StringIO])
+def test_progress_is_shown_in_a_terminal_only(
+    screen: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = screen()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("training.progress.DELAY", 0)
+    assert list(progress("abc", "fits")) == ["a", "b", "c"]
+    assert ("fits" in shown.getvalue()) == (screen is Terminal)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
