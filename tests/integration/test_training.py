@@ -565,7 +565,7 @@ class TestCommand:
         (('"std"]', '"median"]'), "unknown aggregation 'median'"),
         (('by = "time"', 'by = "cohort"'), "by cohort needs train and test"),
         (('column = "died"', 'column = "died"\nwithin_hours = 4'), "after_column and within_hours"),
-        (("[model]", 'required = ["spo2__last"]\n[model]'), "features.grid: Object contains unknown"),
+        (("[model]", 'required = ["spo2__last"]\n[model]'), "features.grid: Object contains"),
         (('names = ["age", ', 'names = ["'), "TOML|Expected|Unclosed|Cannot"),
     ],
 )
