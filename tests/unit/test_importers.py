@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from training.config import Data
 from training.importers import ImportFailure, Report, convert
+from training.stream import read as read_stream
 
 Rows = list[dict[str, str]]
 
@@ -21,6 +23,10 @@ def read(folder: Path, name: str) -> Rows:
 
 def signals(folder: Path) -> list[tuple[str, ...]]:
     return [tuple(row.values()) for row in read(folder, "signal.csv")]
+
+
+def ages(folder: Path) -> list[tuple[str, ...]]:
+    return [tuple(row.values()) for row in read(folder, "age.csv")]
 
 
 def write(path: Path, text: str) -> None:
@@ -91,9 +97,9 @@ class TestPhysioNet2012:
 
     def test_stays_and_outcomes_are_converted(self, source: Path, tmp_path: Path) -> None:
         convert("physionet2012", source, tmp_path)
-        assert read(tmp_path, "age.csv") == [
-            {"pat_id": "132539", "age": "91.4"},
-            {"pat_id": "132540", "age": "76.0"},
+        assert [(pat_id, age) for pat_id, _, age in ages(tmp_path)] == [
+            ("132539", "91.4"),
+            ("132540", "76.0"),
         ]
         assert [row["date_discharge"] for row in read(tmp_path, "admission.csv")] == [
             "2019-08-20",
@@ -196,7 +202,7 @@ NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
             ("100001", "2019-09-27", "01:00", "lactate", "2.1"),
             ("100001", "2019-09-28", "01:00", "heart_rate", "90.0"),
         ]
-        assert read(tmp_path, "age.csv") == [{"pat_id": "100001", "age": "91.4"}]
+        assert ages(tmp_path) == [("100001", "2019-09-27", "91.4")]
         (outcome,) = read(tmp_path, "outcome.csv")
         # The label is set from hour 25 on. The challenge sets it six hours before the onset.
         assert (outcome["sepsis"], outcome["sepsis_after_hours"]) == ("1", "31")
@@ -303,12 +309,8 @@ class TestMimic:
         }
         assert report.converted["temperature in °F, written in °C"] == 1
         assert "itemid 678 (Temperature F) is read as temperature" in report.notes
-        # The first patient was born 70 years and some months before; the birth of the second was
-        # moved by 300 years.
-        assert read(tmp_path, "age.csv") == [
-            {"pat_id": "10", "age": "70.0"},
-            {"pat_id": "11", "age": "91.4"},
-        ]
+        # Born 70 years and some months before; the other one's birth was moved by 300 years.
+        assert ages(tmp_path) == [("10", "2164-10-23", "70.0"), ("11", "2164-01-01", "91.4")]
         died, alive = read(tmp_path, "outcome.csv")
         # The time is eleven hours and twenty minutes after the second midnight.
         assert (died["died_in_hospital"], died["died_in_icu"], died["died_after_hours"]) == (
@@ -350,8 +352,8 @@ class TestMimic:
             ("20", "2183-01-01", "09:30", "blood_pressure", "124.0"),
             ("21", "2150-06-01", "10:00", "spo2", "98.0"),
         ]
-        # A patient of 60 in 2180 is 63 in 2183.
-        assert [row["age"] for row in read(tmp_path, "age.csv")] == ["63.0", "91.4"]
+        # 60 in 2180 is 63 in 2183.
+        assert [age for *_, age in ages(tmp_path)] == ["63.0", "91.4"]
         assert [row["died_in_hospital"] for row in read(tmp_path, "outcome.csv")] == ["", ""]
         assert "no ADMISSIONS table: died_in_hospital is empty" in report.notes
         # The death counts from the end of the 32nd day, because the hour of a death outside the ICU
@@ -369,6 +371,32 @@ class TestMimic:
         convert("mimic", source, tmp_path)
         died = read(tmp_path, "outcome.csv")[0]
         assert (died["died_in_hospital"], died["died_in_icu"]) == ("1", "0")
+
+    def test_a_patient_has_the_age_of_each_stay(self, tmp_path: Path) -> None:
+        source = tmp_path / "mimiciv"
+        self.version_4(source)
+        stays = source / "icu" / "icustays.csv"
+        lines = [  # in no order
+            "20,203,2003,MICU,MICU,2187-03-01 08:00:00,2187-03-03 08:00:00,2",
+            "20,202,2002,MICU,MICU,2183-05-01 08:00:00,2183-05-03 08:00:00,2",
+        ]
+        stays.write_text("\n".join([stays.read_text().strip(), *lines, ""]))
+        events = source / "icu" / "chartevents.csv"
+        times = {2002: "2183-05-01 09:00:00", 2003: "2187-03-01 09:00:00"}
+        rows = [f"20,20,{stay},1,{at},{at},220045,80,80,bpm,0" for stay, at in times.items()]
+        events.write_text("\n".join([events.read_text(encoding="utf-8").strip(), *rows, ""]))
+        target = tmp_path / "out"
+        convert("mimic", source, target)
+        assert [age for pat_id, *age in ages(target) if pat_id == "20"] == [
+            ["2183-01-01", "63.0"],
+            ["2187-03-01", "67.0"],
+        ]
+        # The same ages in the stream, as hospital sends it.
+        stream = read_stream(Data(folder=target))
+        of_20 = {
+            f"{day:%Y-%m-%d}": age for (pat_id, day), age in stream.ages.items() if pat_id == 20
+        }
+        assert of_20 == {"2183-01-01": 63, "2183-05-01": 63, "2187-03-01": 67}
 
     def test_unreadable_cells_reject_only_their_rows(self, tmp_path: Path) -> None:
         source = tmp_path / "mimiciv"
@@ -549,7 +577,7 @@ class TestEicu:
             ("200010009", "2019-01-03", "2019-01-03"),
             ("2501000001", "2019-09-12", "2019-09-12"),
         ]
-        assert read(tmp_path, "age.csv") == [{"pat_id": "200010009", "age": "91.4"}]
+        assert ages(tmp_path) == [("200010009", "2019-01-01", "91.4")]
         died, again, unknown = read(tmp_path, "outcome.csv")
         assert (died["died_in_hospital"], died["died_in_icu"]) == ("1", "0")
         # The discharge is 48 hours after 22:10 on the first day.

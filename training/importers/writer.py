@@ -4,7 +4,7 @@ import csv
 import importlib
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -48,11 +48,11 @@ def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> N
             writer.writerow(header) if header else None
             return writer
 
-        ages = table("age.csv", "pat_id", "age")
+        ages = table("age.csv", "pat_id", "date_admission", "age")
         admissions = table("admission.csv", "pat_id", "date_admission", "date_discharge")
         signals = table("signal.csv", "pat_id", "day", "hour", "parameter", "value")
         outcomes = table("outcome.csv")
-        aged: set[int] = set()
+        aged: dict[int, dict[date, float]] = {}
         stays: set[tuple[int, date]] = set()
         for record in records:
             if isinstance(record, Reading):
@@ -69,10 +69,19 @@ def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> N
             if (pat_id, admission) in stays:
                 raise ImportFailure(f"pat_id {pat_id}: two stays that begin on {admission}")
             stays.add((pat_id, admission))
-            # Writes one age per patient: that of the first stay in the source.
-            if age is not None and pat_id not in aged:
-                aged.add(pat_id)
-                ages.writerow([pat_id, age])
+            if age is not None:
+                aged.setdefault(pat_id, {})[admission] = age
             admissions.writerow([pat_id, admission, discharge])
             outcomes.writerow([pat_id, admission, *outcome.values()])
         report.stays = len(stays)
+        for pat_id, of_stays in aged.items():
+            ages.writerows([pat_id, day, age] for day, age in _changes(of_stays))
+
+
+def _changes(ages: Mapping[date, float]) -> Iterator[tuple[date, float]]:
+    """The age in the first stay, and in each later stay with another age than the one before."""
+    before = None
+    for day, age in sorted(ages.items()):
+        if age != before:
+            yield day, age
+        before = age
