@@ -37,6 +37,8 @@ class Drift:
         self._seq = 0
         # The last day with figures, and the message after which later days begin.
         self._done, self._begun = "", 0
+        # The figures of that day, by model, version, parameter and name.
+        self._before: dict[tuple[str, ...], Figure] = {}
 
     def update(self) -> None:
         """Reads the next messages, and writes the figures of each complete day.
@@ -63,6 +65,13 @@ class Drift:
         self._stream, self._days = stream, {}
         self._done, self._begun = self._tables.before_last(stream)
         self._seq = self._begun
+        rows = self._tables.figures(stream, self._done) if self._done else []
+        self._before = {
+            (row.model, row.version, row.parameter, row.figure): Figure(
+                row.parameter, row.figure, row.stays, row.value, row.low, row.high
+            )
+            for row in rows
+        }
 
     def _complete_to(self, stream: str) -> int:
         """The last message up to which all messages are stored and the alarms of all models are
@@ -102,9 +111,14 @@ class Drift:
         ]
         until = min(later) - 1
         days = self._days[day].values()
-        rows = []
+        rows, before = [], self._before
+        self._before = {}
         for model, reference in self._references:
-            figures = list(self._figures(stream, model, reference, days, until))
+            figures = []
+            for figure in self._figures(stream, model, reference, days, until):
+                key = (model.model, model.version, figure.parameter, figure.name)
+                self._before[key] = drift_figures.after(figure, before.get(key))
+                figures.append(self._before[key])
             for kind, count in drift_figures.alerts(figures).items():
                 metrics.DRIFT.labels(model.model, model.version, kind).set(count)
             rows += [

@@ -9,8 +9,12 @@ from wire.drift import SPAN_HOURS, Channel, Expected, Reference, psi
 
 #: The number of last stays whose outcomes are compared; with fewer stays there is no band.
 OUTCOMES = 200
-#: Standard errors on each side of a band: 1 % of a calibrated model's figures are outside.
-Z = 2.576
+#: Standard errors on each side of a band. Of a calibrated model's ratios, 2 % are outside; of its
+#: Brier scores 0.01 %, because a shift of all probabilities only shows in the ratio.
+Z_RATIO = 2.326
+Z_BRIER = 3.891
+#: If all probabilities are equal, the Brier score follows from the number of events up to this.
+ROUNDING = 1e-9
 #: A larger share of rejected messages raises an alert.
 REJECTED = 0.05
 
@@ -28,11 +32,16 @@ class Figure(NamedTuple):
     high: float | None
 
     @property
+    def side(self) -> int:
+        """1 if the value is above the band, -1 if it is below, else 0."""
+        if self.value is None or self.low is None or self.high is None:
+            return 0
+        return int(self.value > self.high) - int(self.value < self.low)
+
+    @property
     def alert(self) -> bool:
         """Whether the value is outside the band."""
-        if self.value is None or self.low is None or self.high is None:
-            return False
-        return not self.low <= self.value <= self.high
+        return self.side != 0
 
 
 class StayDay:
@@ -102,31 +111,49 @@ def rejected(messages: int, count: int) -> Figure:
 
 def outcomes(pairs: Sequence[tuple[float, float]]) -> list[Figure]:
     """The ratio of observed to expected events, and the Brier score. pairs: (probability, outcome)
-    of each stay. The bands are those of a calibrated model, Z standard errors wide on each side.
-    The band of the Brier score is Spiegelhalter's test (Statistics in Medicine 1986;5:421-433).
+    of each stay.
+
+    The bands are those of a calibrated model. The ratio is the most powerful test of a constant
+    shift of the log odds, because the number of events is sufficient for it. The test of the Brier
+    score is Spiegelhalter's (Statistics in Medicine 1986;5:421-433), given the number of events, so
+    that too many events are not reported twice.
     """
     n = len(pairs)
     expected = sum(p for p, _ in pairs)
-    if not expected:
+    variances = [p * (1 - p) for p, _ in pairs]
+    variance = sum(variances)
+    if not variance:
         return []
-    variance = sum(p * (1 - p) for p, _ in pairs)
-    of_ratio = math.sqrt(variance) / expected
-    of_brier = math.sqrt(sum(p * (1 - p) * (1 - 2 * p) ** 2 for p, _ in pairs)) / n
-    ratio = sum(y for _, y in pairs) / expected
+    weights = [1 - 2 * p for p, _ in pairs]
+    common = sum(v * w for v, w in zip(variances, weights, strict=True)) / variance
+    remaining = sum(v * (w - common) ** 2 for v, w in zip(variances, weights, strict=True))
+    excess = sum(y for _, y in pairs) - expected
     brier = sum((p - y) ** 2 for p, y in pairs) / n
+    middle = (variance + common * excess) / n
+    ratio_error, brier_error = math.sqrt(variance) / expected, math.sqrt(remaining) / n
     return [
-        Figure("", name, n, value, *_around(middle, error, n))
-        for name, value, middle, error in (
-            ("observed_expected", ratio, 1.0, of_ratio),
-            ("brier", brier, variance / n, of_brier),
-        )
+        _tested("observed_expected", n, 1 + excess / expected, 1.0, Z_RATIO * ratio_error),
+        _tested("brier", n, brier, middle, Z_BRIER * brier_error),
     ]
 
 
-def _around(middle: float, error: float, stays: int) -> tuple[float | None, float | None]:
+def _tested(name: str, stays: int, value: float, middle: float, half: float) -> Figure:
     if stays < OUTCOMES:
-        return None, None
-    return middle - Z * error, middle + Z * error
+        return Figure("", name, stays, value, None, None)
+    half = max(half, ROUNDING)
+    return Figure("", name, stays, value, middle - half, middle + half)
+
+
+def after(figure: Figure, before: Figure | None) -> Figure:
+    """The figure with the band that applies after that of the previous day.
+
+    An alert ends when the value reaches the middle of the band, so that a value close to an edge
+    does not raise an alert again and again. Meanwhile the band ends at the middle on that side.
+    """
+    if before is None or not before.alert or figure.low is None or figure.high is None:
+        return figure
+    middle = (figure.low + figure.high) / 2
+    return figure._replace(high=middle) if before.side > 0 else figure._replace(low=middle)
 
 
 def _stability(channel: Channel, values: Sequence[Sequence[float]]) -> float | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -223,6 +224,25 @@ def test_a_restart_leaves_the_same_rows(ward: Ward) -> None:
         ward.task().update()
     assert ward.figures() == whole
     assert len(ward.days()) == DAYS - 1
+
+
+def test_a_restart_does_not_end_an_alert(ward: Ward) -> None:
+    # The mean prediction of every day is .195.
+    raised = msgspec.structs.replace(REFERENCE, risk=expected(0.1, 0.0, 0.19))
+    for part in range(PARTS):
+        ward.commit(part, 2.5)
+    ward.task(raised).update()
+    wider = msgspec.structs.replace(REFERENCE, risk=expected(0.2, 0.0, 0.3))
+    for part in range(PARTS):
+        ward.commit(part, 3.5)
+    ward.task(wider).update()
+    bands = {day: row[2:] for (day, figure), row in ward.figures().items() if figure == "risk"}
+    # The second task also computes the second day again, after the alert of the first one.
+    assert bands == {
+        "2020-01-01": (0.0, 0.19),
+        "2020-01-02": (0.0, 0.15),
+        "2020-01-03": (0.0, 0.15),
+    }
 
 
 def test_outcomes_are_compared_with_the_prediction_of_their_hour(ward: Ward) -> None:

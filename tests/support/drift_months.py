@@ -68,6 +68,7 @@ def month(reference: Reference, drawn: list[np.ndarray], ward: list[WardStay]) -
     """The alerts of one month. On the first day the ward is full and has no outcomes."""
     found = Month()
     pairs: list[tuple[float, float]] = []
+    before: dict[tuple[str, str], Figure] = {}
     longest = max(len(stay.days) for stay in ward)
     for today in range(longest - 1, len(drawn)):
         present = [(ward[place], age) for age in range(longest) for place in drawn[today - age]]
@@ -78,6 +79,9 @@ def month(reference: Reference, drawn: list[np.ndarray], ward: list[WardStay]) -
             drift_figures.risk(reference, [stay.probability for stay, _ in inside]),
             *drift_figures.outcomes(pairs[-OUTCOMES:]),
         ]
+        named = {(figure.parameter, figure.name): figure for figure in figures}
+        figures = [drift_figures.after(figure, before.get(key)) for key, figure in named.items()]
+        before = dict(zip(named, figures, strict=True))
         found.alerts[today] = [figure for figure in figures if figure.alert]
         found.compared[today] = len(pairs)
     return found

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit, rel_entr
+from numpy.typing import NDArray
+from scipy.special import expit, logit, rel_entr
 
 from tests.support.drift_months import Month, WardStay, month, months, starts, stays
 from tool import drift_figures
-from tool.drift_figures import OUTCOMES
+from tool.drift_figures import OUTCOMES, Figure
 from training.evaluation import Scores
 from training.reference import reference, stay_days
 from training.rows import Rows
@@ -21,6 +22,7 @@ from wire.drift import LEAST, Channel, Expected, Reference, psi
 
 STAYS, ARRIVALS = 500, 35
 KEY = ["pat_id", "date_admission"]
+Floats = NDArray[np.float64]
 Ward = tuple[Reference, list[WardStay], pd.DataFrame]
 
 
@@ -177,31 +179,80 @@ def test_a_simulated_fault_raises_an_alert_within_3_days(
     assert alert in [(parameter, figure) for day, parameter, figure in begun if day < since + 3]
 
 
-def test_most_shifts_of_the_log_odds_by_a_half_raise_an_alert_within_200_stays(ward: Ward) -> None:
+def shifted(p: Floats, by: float, draw: np.random.Generator) -> Floats:
+    """Outcomes whose log odds are those of p, plus a constant."""
+    return (draw.random(p.shape) < expit(logit(p) + by)).astype(np.float64)
+
+
+def outcome_figures(p: Floats, y: Floats) -> list[Figure]:
+    return drift_figures.outcomes(list(zip(p.tolist(), y.tolist(), strict=True)))
+
+
+def test_a_shift_of_the_intercept_is_found_as_often_as_by_the_best_test(ward: Ward) -> None:
+    """No test of the same size finds more of the shifts than that of the likelihood ratio (Neyman
+    and Pearson)."""
     draw = np.random.default_rng(5)
-    p = np.array([stay.probability for stay in ward[1]])
-    found = 0
-    for _ in range(100):
-        chosen = draw.choice(p, OUTCOMES)
-        moved = expit(np.log(chosen / (1 - chosen)) + 0.5)
-        pairs = list(zip(chosen, (draw.random(OUTCOMES) < moved).astype(float), strict=True))
-        ratio = drift_figures.outcomes(pairs)[0]
-        assert (ratio.name, ratio.stays) == ("observed_expected", OUTCOMES)
-        found += ratio.alert
-        assert not any(figure.alert for figure in drift_figures.outcomes(pairs[:-1]))
-    # The shift is about three standard errors; the band extends 2.6 standard errors on each side.
-    assert found >= 60
+    pool = np.array([stay.probability for stay in ward[1]])
+    p = draw.choice(pool, (2, 1000, OUTCOMES))
+    y = np.stack([shifted(p[0], 0.0, draw), shifted(p[1], 0.5, draw)])
+    ratio = (y * 0.5 - np.log1p(p * np.expm1(0.5))).sum(axis=2)
+    alerts = np.array(
+        [
+            [outcome_figures(*each)[0].side > 0 for each in zip(*half, strict=True)]
+            for half in zip(p, y, strict=True)
+        ]
+    )
+    size, power = alerts.mean(axis=1)
+    best = (ratio[1] > np.quantile(ratio[0], 1 - size)).mean()
+    assert size <= 0.025
+    assert power >= best - 0.05
+    assert power >= 0.6
+
+
+def test_fewer_stays_than_compared_have_no_band() -> None:
+    p = np.full(OUTCOMES - 1, 0.2)
+    assert not any(figure.alert for figure in outcome_figures(p, np.ones(len(p))))
+    assert all(figure.low is None for figure in outcome_figures(p, np.ones(len(p))))
 
 
 def test_calibrated_outcomes_are_within_their_band(ward: Ward) -> None:
     draw = np.random.default_rng(6)
-    p = np.array([stay.probability for stay in ward[1]])
-    alerts = 0
-    for _ in range(20):
-        chosen = draw.choice(p, OUTCOMES)
-        pairs = list(zip(chosen, (draw.random(OUTCOMES) < chosen).astype(float), strict=True))
-        alerts += any(figure.alert for figure in drift_figures.outcomes(pairs))
-    assert alerts <= 2
+    pool = np.array([stay.probability for stay in ward[1]])
+    p = draw.choice(pool, (400, OUTCOMES))
+    y = shifted(p, 0.0, draw)
+    alerts = np.array(
+        [[f.alert for f in outcome_figures(*each)] for each in zip(p, y, strict=True)]
+    )
+    assert alerts[:, 0].mean() <= 0.04
+    assert alerts[:, 1].sum() <= 1
+
+
+def test_the_brier_score_finds_probabilities_that_are_too_extreme(ward: Ward) -> None:
+    draw = np.random.default_rng(7)
+    p = draw.choice(np.array([stay.probability for stay in ward[1]]), 4 * OUTCOMES)
+    y = shifted(p, 0.0, draw)
+    extreme = expit(3 * logit(p))
+    parts = np.split(extreme, 4), np.split(y, 4)
+    assert all(outcome_figures(*each)[1].side > 0 for each in zip(*parts, strict=True))
+
+
+def test_too_many_events_alone_do_not_change_the_test_of_the_brier_score(ward: Ward) -> None:
+    """With equal probabilities, the Brier score follows from the number of events."""
+    p, y = np.full(OUTCOMES, 0.2), np.zeros(OUTCOMES)
+    y[:100] = 1
+    ratio, brier = outcome_figures(p, y)
+    assert ratio.side > 0
+    assert not brier.alert
+    assert brier.value == pytest.approx(brier.low)
+
+
+def test_an_alert_ends_at_the_middle_of_its_band() -> None:
+    values = [5.0, 11.0, 9.0, 6.0, 4.0, 9.0, -1.0, 4.0, 11.0, 5.5]
+    figure, alerts = None, []
+    for value in values:
+        figure = drift_figures.after(Figure("", "risk", 50, value, 0.0, 10.0), figure)
+        alerts.append(figure.side)
+    assert alerts == [0, 1, 1, 1, 0, 0, -1, -1, 1, 1]
 
 
 def test_a_figure_without_stays_has_no_value() -> None:

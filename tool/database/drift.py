@@ -5,10 +5,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from tool.database.literals import plain
+from tool.database.literals import names, plain
 from tool.database.session import Session
 from wire import database
 from wire.drift import DriftRow
+from wire.tables import columns
 
 POSITIONS = "SELECT seq, committed_at FROM positions WHERE stream = ?"
 STREAM = "SELECT stream FROM positions ORDER BY committed_at DESC, stream LIMIT 1"
@@ -17,6 +18,7 @@ READINGS = (
     "SELECT seq, pat_id, date_admission, measured_at, parameter, value FROM readings"
     " WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 )
+FIGURES = f"SELECT {names(columns('drift'))} FROM drift WHERE stream = ? AND day = ?"
 REJECTED = "SELECT COUNT(*) FROM rejected WHERE stream = ? AND seq > ? AND seq <= ?"
 ANSWERS = (
     "SELECT probability FROM predictions"
@@ -74,6 +76,10 @@ class DriftTables:
     def before_last(self, stream: str) -> tuple[str, int]:
         """The second to last day with figures, and the message after which later days begin."""
         return next(((day, seq) for day, seq in self._rows(LAST_DAYS, stream)[1:]), ("", 0))
+
+    def figures(self, stream: str, day: str) -> list[DriftRow]:
+        """The figures of a day, of all models."""
+        return [DriftRow(*row) for row in self._rows(FIGURES, stream, day)]
 
     def readings(self, stream: str, after: int, to: int, limit: int) -> list[Any]:
         """(seq, pat_id, date_admission, measured_at, parameter, value), in order of seq."""
