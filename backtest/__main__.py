@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from backtest import figures, gate, history, report
 from backtest.figures import Backtest
 from backtest.history import NoHistory, Version
@@ -108,18 +110,20 @@ def _add_alarm(group: Any) -> None:
 
 def policy_of(chosen: Any, version: Version) -> Policy:
     """The alarm rule: the command line's if an option is set, else that of the model's manifest,
-    else the default."""
+    else the default; within the hours that the model has learned."""
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name in Policy.__struct_fields__
         if (value := getattr(chosen, name, None)) is not None
     }
-    if not given:
-        folder = MODELS / version.model / version.version
-        declared = read_artifact(folder).manifest.alarm if folder.is_dir() else None
-        if isinstance(declared, Policy):  # a model without a rule has UNSET
-            return declared
-    return Policy(**({"at": 0.3, "silence_hours": 6.0} | given))
+    folder = MODELS / version.model / version.version
+    manifest = read_artifact(folder).manifest if folder.is_dir() else None
+    rule = Policy(**({"at": 0.3, "silence_hours": 6.0} | given))
+    if manifest is None:
+        return rule
+    if not given and manifest.alarm:
+        rule = manifest.alarm
+    return msgspec.structs.replace(rule, learned_hours=manifest.learned_hours or None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

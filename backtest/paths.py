@@ -36,14 +36,15 @@ class Predictions:
     """The predictions of all stays: the first of each stay, then the second of each, and so on.
 
     order: indices of the stays, by descending number of predictions. ends: for each k, the index
-    after the last of the k-th predictions. clock: for each prediction, the latest time of its stay
-    so far, in seconds.
+    after the last of the k-th predictions. clock, first: for each prediction, the latest and the
+    earliest time of its stay so far, in seconds.
     """
 
     stays: Sequence[StayPath]
     order: Integers
     ends: Integers
     clock: Integers
+    first: Integers
     probability: Floats
 
     @classmethod
@@ -55,15 +56,17 @@ class Predictions:
         counts = len(stays) - np.searchsorted(np.sort(lengths), numbers, side="right")
         ends = np.cumsum(counts)
         starts = ends - counts
-        clock, probability = np.zeros(lengths.sum(), dtype=np.int64), np.zeros(lengths.sum())
+        clock, first = np.zeros((2, lengths.sum()), dtype=np.int64)
+        probability = np.zeros(lengths.sum())
         for column, place in enumerate(order):
             stay = stays[place]
             chosen = starts[: lengths[place]] + column
             # A late prediction counts at the latest time that its stay has reached.
             seconds = np.rint(stay.hours * HOUR).astype(np.int64)
             clock[chosen] = np.maximum.accumulate(seconds)
+            first[chosen] = np.minimum.accumulate(seconds)
             probability[chosen] = stay.probability
-        return cls(stays, order, ends, clock, probability)
+        return cls(stays, order, ends, clock, first, probability)
 
     def alarms(self, policy: Policy) -> list[list[float]]:
         """The times at which the model rings in each stay, including repetitions, in hours.
@@ -74,8 +77,8 @@ class Predictions:
         rule = _Rule(policy, len(self.stays))
         start = 0
         for end in self.ends:
-            clock = self.clock[start:end]
-            for column in rule.step(clock, self.probability[start:end]):
+            clock, passed = self.clock[start:end], self.clock[start:end] - self.first[start:end]
+            for column in rule.step(clock, passed, self.probability[start:end]):
                 rung[self.order[column]].append(float(clock[column]) / HOUR)
             start = end
         return rung
@@ -90,13 +93,15 @@ class _Rule:
         again = np.inf if policy.again_hours is None else policy.again_hours
         durations = (policy.for_hours, policy.silence_hours, again)
         self._persistence, self._silence, self._again = np.rint(np.multiply(durations, HOUR))
+        learned = np.inf if policy.learned_hours is None else policy.learned_hours
+        self._learned = np.rint(learned * HOUR)
         self._since = np.full(stays, np.nan)
         self._rung_at = np.full(stays, np.nan)
         self._raised = np.zeros(stays, dtype=bool)
 
-    def step(self, clock: Integers, probability: Floats) -> Integers:
+    def step(self, clock: Integers, passed: Integers, probability: Floats) -> Integers:
         """Applies one prediction to each of the first `len(clock)` stays; returns the indices of
-        the stays whose alarm rings."""
+        the stays whose alarm rings. passed: the time since the stay's first prediction."""
         count = len(clock)
         since, rung_at = self._since[:count], self._rung_at[:count]
         raised = self._raised[:count]
@@ -108,7 +113,9 @@ class _Rule:
         silent = clock - rung_at < self._silence
         rises = ~raised & above & (clock - since >= self._persistence) & ~silent
         repeats = raised & above & (clock - rung_at >= self._again)
-        rings = rises | repeats
+        learned = passed < self._learned
+        rises &= learned
+        rings = rises | (repeats & learned)
         rung_at[rings] = clock[rings]
         raised[rises] = True
         raised[probability < self._clear] = False

@@ -45,9 +45,14 @@ def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: Sta
 
 
 def alarm_of(model: Model, state: State | None) -> Policy | None:
-    """The current alarm rule: the last one that was set, else that of the manifest."""
+    """The current alarm rule: the last one that was set, else that of the manifest; within the
+    hours that the model has learned.
+    """
     rules = state.alarms if state else {}
-    return rules.get(str(model.ref)) or model.manifest.alarm or None
+    rule = rules.get(str(model.ref)) or model.manifest.alarm or None
+    if rule is None:
+        return None
+    return msgspec.structs.replace(rule, learned_hours=model.manifest.learned_hours or None)
 
 
 def declared(model: Model, state: State | None) -> dict[str, object]:

@@ -128,6 +128,7 @@ class _Stay:
             row.raised_seq,
             stay._hours(row.rung_at),
             stay._hours(row.quiet_until),
+            stay._hours(row.first_at),
         )
         stay._raised_at = stay._hours(row.raised_at)
         stay._author = row.acknowledged_by
@@ -189,7 +190,7 @@ class _Stay:
             *(changes.stream, *self.key, changes.model, changes.version, self.seq),
             *(text_of(self._admitted, state.clock), self._text(state.since), state.raised),
             *(self._text(self._raised_at), self._text(state.rung_at)),
-            *(self._text(state.quiet_until), self._author),
+            *(self._text(state.quiet_until), self._author, self._text(state.first)),
         )
 
     def _hours(self, text: str | None) -> float | None:

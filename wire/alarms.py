@@ -2,7 +2,8 @@
 
 An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared
 by the first probability below `clear`. After an alarm, no other alarm is raised in the stay for
-`silence_hours`. An active alarm rings again every `again_hours`.
+`silence_hours`. An active alarm rings again every `again_hours`. A prediction from outside
+`learned_hours` can only clear an alarm.
 
 Durations are rounded to whole seconds, because the times of the stream are whole seconds.
 
@@ -25,7 +26,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     revision: 1 for the rule in the manifest; each later rule of the same version of the model has
     the next number. clear: None means `at`. again_hours: None means never. window_hours: an alarm
-    is true if the event occurs between these two times after it.
+    is true if the event occurs between these two times after it. learned_hours: that of the
+    model's manifest; later predictions, counted from the stay's first one, raise no alarm.
     """
 
     revision: Annotated[int, Meta(ge=1)] = 1
@@ -35,6 +37,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     silence_hours: Hours = 0.0
     again_hours: Annotated[float, Meta(gt=0, le=24 * 365)] | None = None
     window_hours: tuple[Hours, Hours] = (0.0, 48.0)
+    learned_hours: Annotated[float, Meta(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         if self.clear is not None and self.clear > self.at:
@@ -49,7 +52,7 @@ class State(NamedTuple):
     clock: the latest time that the stay has reached. since: the time when the probability rose to
     the threshold or above; None while it is below. raised: number of the message that raised the
     active alarm, if there is one. rung_at: the time of the last alarm. quiet_until: the end of the
-    silence that an acknowledgement started.
+    silence that an acknowledgement started. first: the time of the earliest prediction so far.
     """
 
     clock: float = float("-inf")
@@ -57,6 +60,7 @@ class State(NamedTuple):
     raised: int | None = None
     rung_at: float | None = None
     quiet_until: float | None = None
+    first: float | None = None
 
 
 Kind = Literal["raise", "again", "clear"]
@@ -87,11 +91,14 @@ def step(
     clock = max(state.clock, at)
     above = probability >= policy.at
     since = (clock if state.since is None else state.since) if above else None
-    state = state._replace(clock=clock, since=since)
+    first = at if state.first is None else min(state.first, at)
+    state = state._replace(clock=clock, since=since, first=first)
     if state.raised is not None:
         return _standing(policy, state, seq, probability)
     quiet = state.quiet_until is not None and clock < state.quiet_until
     if since is None or not _passed(since, clock, policy.for_hours) or quiet:
+        return state, None
+    if not _learned(policy, state):
         return state, None
     if state.rung_at is not None and not _passed(state.rung_at, clock, policy.silence_hours):
         return state, None
@@ -110,9 +117,15 @@ def _standing(
         return state, Event("clear", seq, raised, clock, probability)
     due = policy.again_hours is not None and _passed(rung_at, clock, policy.again_hours)
     quiet = state.quiet_until is not None and clock < state.quiet_until
-    if not due or quiet or state.since is None:
+    if not due or quiet or state.since is None or not _learned(policy, state):
         return state, None
     return state._replace(rung_at=clock), Event("again", seq, raised, clock, probability)
+
+
+def _learned(policy: Policy, state: State) -> bool:
+    if policy.learned_hours is None or state.first is None:
+        return True
+    return not _passed(state.first, state.clock, policy.learned_hours)
 
 
 def _passed(start: float, end: float, hours: float) -> bool:

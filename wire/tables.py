@@ -217,6 +217,7 @@ class AlarmStateRow(msgspec.Struct, frozen=True, gc=False):
     rung_at: str | None
     quiet_until: str | None
     acknowledged_by: str | None
+    first_at: str | None
 
 
 class AlarmPositionRow(msgspec.Struct, frozen=True, gc=False):

@@ -95,6 +95,21 @@ def test_a_snooze_ends_and_the_alarm_rings_again(
     alarm_oracle.check(url)
 
 
+def test_no_alarm_is_raised_beyond_the_learned_hours(url: str, database: Database) -> None:
+    declaration = Declaration(
+        Model("m", "1", FEATURES, msgspec.structs.replace(RULE, learned_hours=6))
+    )
+    database.remember_models(model_rows(declaration))
+    handler = handler_of(database, declaration)
+    handler.handle(batch(0, at(7), at(7.5), at(10.5)))
+    Alarms(database).compute()
+    # The next program begins with the state in the table.
+    handler.handle(batch(3, at(13), at(13.5), at(14, 1.0), at(15, 400.0), at(16, 400.0)))
+    Alarms(database).compute()
+    assert alarms(url) == [(2, "raise", 2), (3, "again", 2), (6, "clear", 2)]
+    alarm_oracle.check(url)
+
+
 def test_an_acknowledgement_of_another_model_changes_nothing(
     url: str, database: Database, handler: DataHandler
 ) -> None:

@@ -330,9 +330,9 @@ def add_past_alarm(made: seeded_ward.Ward, pat_id: int) -> None:
         *(*of, "raise", made.seq, at, 0.5, 1, None),
     )
     made.execute(
-        f"INSERT INTO alarm_state VALUES ({', '.join('?' * 13)})",
+        f"INSERT INTO alarm_state VALUES ({', '.join('?' * 14)})",
         *(STREAM, pat_id, f"{START:%Y-%m-%d}", *KEY, made.seq, at),
-        *(None, None, None, at, None, None),
+        *(None, None, None, at, None, None, None),
     )
     made.execute(
         "INSERT INTO discharges VALUES (?, ?, ?, ?, ?, ?)",

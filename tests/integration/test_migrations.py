@@ -241,6 +241,22 @@ def test_an_upgrade_resumes_after_a_kill_at_any_statement(
         check_upgraded(url, names, before)
 
 
+def test_an_old_alarm_state_begins_at_the_first_reading(old: Callable[[], str]) -> None:
+    url = old()
+    upgrade(url)
+    rows(url, "ALTER TABLE alarm_state DROP COLUMN first_at")
+    rows(url, "UPDATE alembic_version SET version_num = '0005'")
+    stay = "SELECT stream, pat_id, date_admission, 'risk', '1', 1, MAX(measured_at), NULL"
+    rest = "NULL, NULL, NULL, NULL, NULL FROM readings GROUP BY stream, pat_id, date_admission"
+    rows(url, f"INSERT INTO alarm_state {stay}, {rest}")
+    upgrade(url)
+    statement = "pat_id, date_admission, stream, {} FROM {} ORDER BY 1, 2, 3"
+    found = rows(url, "SELECT " + statement.format("first_at", "alarm_state"))
+    of_stay = "readings GROUP BY 1, 2, 3"
+    assert found == rows(url, "SELECT " + statement.format("MIN(measured_at)", of_stay))
+    assert found
+
+
 def test_features_that_the_model_no_longer_reads_keep_their_names(
     old: Callable[[], str],
 ) -> None:

@@ -319,6 +319,17 @@ class TestAlarmRule:
         found = self.declared(registry)
         assert found["revision"] == 1
         assert RULE.items() <= found.items()
+        assert found["learned_hours"] is None
+
+    def test_a_rule_ends_with_the_hours_that_the_model_learned(
+        self, models: Path, state: Path, registry: Registry
+    ) -> None:
+        add_linear(models, "brief", "1", -2.0, alarm=RULE, learned_hours=48.0)
+        run(models, state, "promote brief 1")
+        assert self.declared(registry)["learned_hours"] == 48
+        run(models, state, "alarm brief 1 --at 0.5")
+        found = self.declared(registry)
+        assert (found["at"], found["learned_hours"]) == (0.5, 48)
 
     def test_a_new_rule_is_a_new_revision_with_history_and_leaves_the_files(
         self, models: Path, state: Path, registry: Registry
@@ -333,6 +344,7 @@ class TestAlarmRule:
         assert found == {
             **{"revision": 3, "at": 0.5, "clear": 0.3, "for_hours": 1.0},
             **{"silence_hours": 6.0, "again_hours": 12.0, "window_hours": [0.0, 48.0]},
+            "learned_hours": None,
         }
         assert registry.serving.etag != etag
         assert manifest_digest(models / "ringing" / "1") == before

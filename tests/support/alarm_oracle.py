@@ -62,7 +62,8 @@ def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
     again = _hours(rule["again_hours"]) if rule.get("again_hours") is not None else None
     events: list[dict[str, Any]] = []
     run_from = standing = rung = snoozed = None
-    now = pd.Timestamp.min
+    now, first = pd.Timestamp.min, None
+    learned = _hours(rule["learned_hours"]) if rule.get("learned_hours") is not None else None
     for each in stay.itertuples():
         if each.what == "a":
             if standing is not None:
@@ -73,6 +74,9 @@ def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
                 )
             continue
         now = max(now, each.at)
+        if each.what == "p":
+            first = each.at if first is None else min(first, each.at)
+        outside = learned is not None and first is not None and now - first >= learned
         quiet = snoozed is not None and now < snoozed
         kind, raised = "", standing
         if each.what == "d" or each.probability < rule["at"]:
@@ -83,10 +87,15 @@ def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
             if each.what == "d" or each.probability < clear_below:
                 kind = "clear"
                 standing = snoozed = None
-            elif again is not None and run_from is not None and not quiet and now - rung >= again:
+            elif (
+                again is not None
+                and run_from is not None
+                and not (quiet or outside)
+                and now - rung >= again
+            ):
                 kind = "again"
                 rung = now
-        elif (
+        elif not outside and (
             run_from is not None
             and now - run_from >= persistence
             and (rung is None or now - rung >= silence)

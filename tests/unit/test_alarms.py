@@ -42,6 +42,14 @@ class TestByHand:
         path = [(5, 0.6), (1, 0.6), (6, 0.6)]
         assert kinds(Policy(at=0.5, for_hours=1), path) == [("raise", 6)]
 
+    def test_no_alarm_is_raised_beyond_the_learned_hours(self) -> None:
+        policy = Policy(at=0.5, again_hours=2, learned_hours=4)
+        path = [(2, 0.1), (4, 0.6), (5.9, 0.6), (6, 0.6), (7, 0.1), (8, 0.6)]
+        assert kinds(policy, path) == [("raise", 4), ("clear", 7)]
+        # Late predictions of an earlier hour count from then on.
+        assert kinds(policy, [(2, 0.1), (0, 0.1), (4, 0.6)]) == []
+        assert kinds(policy, [(3, 0.1), (6.9, 0.6)]) == [("raise", 6.9)]
+
     def test_a_snooze_silences_until_it_is_over_or_the_alarm_ends(self) -> None:
         policy = Policy(at=0.5, again_hours=1)
         state, event = step(policy, State(), 1, 0.0, 0.6)

@@ -78,6 +78,7 @@ def test_alarms_of_all_stays_equal_those_of_each_stay(seed: int) -> None:
         for_hours=float(draw.choice([0, 2])),
         silence_hours=float(draw.choice([0, 6])),
         again_hours=draw.choice([None, 4.0]),
+        learned_hours=draw.choice([None, 20.0]),
     )
     stays = []
     for length in draw.integers(0, 150, 20):
