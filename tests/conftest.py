@@ -1,11 +1,15 @@
 """Fixtures of all tests, and the order of their files."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import servers
+
+# Set before scikit-learn loads OpenMP, whose threads otherwise spin while they wait for a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # These files take longest, so they start first; then all workers end at about the same time.
 LONGEST = ("test_pipeline.py", "test_faults.py", "test_compose.py", "test_modelapi_openapi.py")

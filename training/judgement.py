@@ -1,5 +1,6 @@
 """All figures of a model's predictions on rows that it was not fitted to."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ Predict = Callable[[Floats], Floats]
 
 #: Number of stays with a prediction at every reading, as in service.
 CONTINUOUS_STAYS = 1000
+#: Hours with figures of their own.
+MOST_HOURS = 24
 
 
 @dataclass
@@ -88,7 +91,8 @@ def judge(
     if "utility" in thresholds:
         figure = utility.evaluate(test, scores, thresholds["utility"], judge)
         result.headline[min(1, len(result.headline) - 1)].figures["utility"] = figure
-    for at in question.hours:
+    # The last hour is always among them.
+    for at in question.hours[:: -math.ceil(len(question.hours) / MOST_HOURS)][::-1]:
         part = scores.where((test.about["hour"] == at).to_numpy())
         if part.both:
             result.hours.append(judge.line(str(at), part))

@@ -24,10 +24,10 @@ from training.importers.records import (
 from wire.vitals import canonical
 
 #: O2Sat is measured by pulse oximetry; the saturation of arterial samples keeps its own name.
-NAMES = {"SaO2": "sao2"}
+NAMES = {"SaO2": "sao2", "ICULOS": "icu_hours"}
 _SEXES: dict[float | None, str] = {0.0: "female", 1.0: "male"}
 #: Columns that describe the stay or its label and are not readings.
-_DESCRIPTION = {"Age", "Unit1", "Unit2", "HospAdmTime", "ICULOS", "SepsisLabel"}
+_DESCRIPTION = {"Age", "Unit1", "Unit2", "HospAdmTime", "SepsisLabel"}
 _LABEL_LEAD_HOURS = 6
 
 
@@ -36,6 +36,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
     report.notes += [
         "the source has no dates: admission days are invented (a day of 2019 by patient number)",
         "the hour of a reading is the hour of the stay (hour 0 = ICULOS 1)",
+        "icu_hours is ICULOS, so that each hour of the record has a reading",
         "sepsis_after_hours counts from hour 0 and is the onset, six hours after the first label",
     ]
     for name, text in members(source, ".psv"):
