@@ -1,4 +1,4 @@
-"""Version 6: the alarm states have the time of the stay's first prediction.
+"""Version 7: the alarm states have the time of the stay's first prediction.
 
 For earlier stays it is that of their first reading.
 """
@@ -6,8 +6,8 @@ For earlier stays it is that of their first reading.
 from alembic import op
 from sqlalchemy import inspect
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 FILL = """
 UPDATE alarm_state SET first_at = (
