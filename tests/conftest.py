@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and the order of their files."""
+"""Fixtures for all tests, and the order in which the test files run."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from tests.support import servers
 # Set before scikit-learn loads OpenMP, whose threads otherwise spin while they wait for a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# These files take longest, so they start first; then all workers end at about the same time.
+# These files take longest. They start first, so that all workers end at about the same time.
 LONGEST = ("test_pipeline.py", "test_faults.py", "test_compose.py", "test_modelapi_openapi.py")
 
 
@@ -21,14 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[int]:
-    """The port of a MySQL server whose root has no password. Skips without Docker."""
+    """The port of a MySQL server whose user root has no password. Skips without Docker."""
     with servers.mysql_server() as port:
         yield port
 
 
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a MariaDB server whose root has no password. Skips without MariaDB."""
+    """The port of a MariaDB server whose user root has no password. Skips without MariaDB."""
     with servers.mariadb_server(tmp_path_factory.mktemp("mariadb")) as port:
         yield port
 

@@ -1,4 +1,4 @@
-"""An alarm from a live gateway to the pages, acknowledged in Chromium."""
+"""An alarm from a live ward reaches the pages and is acknowledged in Chromium."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def wait(until: Callable[[], object], programs: Programs, seconds: float = 120) 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Programs]:
-    """A live ward whose champion raises an alarm at any probability of 0.1 % or more."""
+    """A live ward. Its champion raises an alarm at a probability of 0.1 % or more."""
     try:
         executable()
     except NoRedis as error:
@@ -100,7 +100,7 @@ def test_an_alarm_is_acknowledged_on_the_page(live: Programs) -> None:
     url = f"http://127.0.0.1:{live.environ['DASHBOARD_PORT']}"
     with playwright.sync_playwright() as found:
         browser = found.chromium.launch(executable_path=CHROMIUM)
-        context = browser.new_context(bypass_csp=True)  # for axe, which is injected
+        context = browser.new_context(bypass_csp=True)  # needed for axe, which is injected
         page = context.new_page()
         page.set_default_timeout(60_000)
 

@@ -1,4 +1,6 @@
-"""The alarms of the whole pipeline, sent to a receiver, during kills and in two replays."""
+"""The alarms of the whole pipeline, and the requests to a webhook, in two replays and
+during kills.
+"""
 
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def settled(pipeline: Pipeline) -> bool:
 
 
 def alarms_done(url: str) -> bool:
-    """Whether the alarms of both models are computed up to the positions."""
+    """Whether the alarms of both models are computed up to the stored positions."""
     stored = table(url, "positions").set_index("part")["seq"].to_dict()
     done = table(url, "alarm_positions")
     return len(done) == len(RULES) * len(stored) and all(
@@ -78,7 +80,7 @@ def test_alarms_are_the_same_after_kills_and_in_a_second_replay(
         received = pd.DataFrame(receiver.accepted)
         assert len(receiver.requests) > len(received)
     stay = ["pat_id", "date_admission", "model"]
-    # All events are sent, and those of a stay in order.
+    # All events are sent, and the events of each stay in order.
     for _, events in received.groupby(stay):
         assert events["seq"].is_monotonic_increasing
     columns = ["seq", "model", "kind", "raised_seq", "pat_id"]

@@ -1,4 +1,4 @@
-"""A backup of a running pipeline restores all rows and the models in use."""
+"""A backup of a running pipeline restores all rows, and the champion and the shadows."""
 
 import json
 import shutil
@@ -53,9 +53,7 @@ def settled(pipeline: Pipeline) -> bool:
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["over later rows", "into an empty stack"])
-def test_a_restored_pipeline_ends_with_all_rows_once(
-    ward: Path, tmp_path: Path, empty: bool
-) -> None:
+def test_a_restored_pipeline_stores_all_rows_once(ward: Path, tmp_path: Path, empty: bool) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
@@ -65,7 +63,7 @@ def test_a_restored_pipeline_ends_with_all_rows_once(
         saved = save(pipeline, tmp_path / "backups")
         changes = history(pipeline)
         at_backup = pipeline.committed()
-        # On a slow machine the stream may end meanwhile.
+        # On a slow machine, the stream may have ended already.
         pipeline.wait(lambda: pipeline.committed() > at_backup + 50 or pipeline.done())
         run(pipeline, "modelapi", "unshadow", "news2")
     later = Pipeline(second, ward) if empty else Pipeline(first, ward)

@@ -32,7 +32,7 @@ PATIENT = {
     "standard_deviation_temperature": 0.4,
 }
 
-# The first build installs all requirements and takes long.
+# Seconds for `up`: the first build installs all requirements.
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1200)]
 
 
@@ -68,7 +68,7 @@ class Stack:
         return self.run(service, "python", "-c", program).strip()
 
     def sql(self, statement: str) -> list[list[str]]:
-        """Runs a statement with the documented command; returns its rows."""
+        """Runs a statement with the command of the documentation; returns the rows."""
         said = self.run("tooldb", "mysql", "tooldb", "--skip-column-names", "-e", statement)
         return [line.split("\t") for line in said.splitlines()]
 
@@ -81,7 +81,9 @@ class Stack:
         )
 
     def gateway_log(self, statements: str) -> str:
-        """The rows of the last statement on the gateway's log, while no gateway runs."""
+        """Runs statements on the gateway's log while no gateway runs; returns the rows of the last
+        one.
+        """
         program = f"""
 import sqlite3
 with sqlite3.connect("/var/lib/gateway/log.sqlite") as log:
@@ -93,7 +95,9 @@ print(rows)
         return self.compose("run", *once, "gateway", "-c", program).strip()
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """`docker inspect` of each service's container, one-shots included."""
+        """The result of `docker inspect` for the container of each service, including those that
+        run once.
+        """
         ids = self.compose("--profile", "*", "ps", "--all", "--quiet").split()
         said = subprocess.check_output(["docker", "inspect", *ids], text=True)
         return {c["Config"]["Labels"]["com.docker.compose.service"]: c for c in json.loads(said)}
@@ -106,7 +110,9 @@ print(rows)
         port: str = "PORT",
         context: ssl.SSLContext | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers (lower case) and body of a request from outside."""
+        """Sends a request from outside; returns the status, the headers (in lower case) and the
+        body.
+        """
         scheme = "https" if context else "http"
         request = urllib.request.Request(  # noqa: S310
             f"{scheme}://localhost:{self.environment[port]}{path}", data, headers or {}
@@ -142,7 +148,7 @@ def free_port() -> str:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack with its own ward, in a folder that the containers cannot write to."""
+    """The stack, with a ward of its own in a folder that the containers cannot write to."""
     if (
         not shutil.which("docker")
         or subprocess.run(["docker", "info"], capture_output=True).returncode
@@ -160,7 +166,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "PORT": free_port(),
         "TLS_PORT": free_port(),
         "ALLOWED_HOSTS": "wall.example.org, ward.example.org",
-        # The oracle connects to the database from this machine, which isolated networks prevent.
+        # Isolated networks would prevent the oracle from connecting to the database.
         "INTERNAL_GATEWAY": "nat",
     }
     stack = Stack(environment, data, tmp_path_factory.mktemp("backups"))
@@ -174,7 +180,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def replayed(stack: Stack) -> Stack:
-    """The stack after a backup and a whole replay, which `down` and `up` interrupted."""
+    """The stack after a backup and a whole replay that was interrupted by `down` and `up`."""
 
     def stored() -> int:
         return int(stack.sql("SELECT count(*) FROM readings")[0][0])
@@ -219,9 +225,9 @@ def test_every_row_is_stored_once_after_down_and_up(replayed: Stack) -> None:
 
 def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: Stack) -> None:
     [saved] = replayed.backups.iterdir()
-    # No model was promoted, so there is no registry.
+    # The backup has no registry, because no model was promoted.
     assert {file.stem for file in saved.glob("*.gz")} == {"tables", "gateway", "login"}
-    # A table of a version after the backup, and data of a profile that is not named now.
+    # Adds a table of a version newer than the backup, and data of a profile that is not in use now.
     replayed.sql("CREATE TABLE newer (id INT)")
     replayed.gateway_log("INSERT INTO received VALUES (2)")
     replayed.backup("restore", saved)
@@ -250,7 +256,7 @@ def test_each_service_logs_a_summary(replayed: Stack, service: str, counted: str
     wait_until(logged, f"{service} to log its summary")
 
 
-def test_a_prediction_through_the_published_port(stack: Stack) -> None:
+def test_the_published_port_answers_with_a_prediction(stack: Stack) -> None:
     x = -5 + 0.002 * 63.2 + 0.001 * 118.4 + 0.03 * 19.5 + 0.02 * 0.4
     answer = stack.ask(PATIENT)
     assert answer["probability"] == pytest.approx(1 / (1 + math.exp(-x)), rel=1e-12)
@@ -281,23 +287,23 @@ def test_nginx_answers_with_problem_details(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:5000", "[::1]:5000", "WARD.example.org"])
-def test_addresses_and_allowed_names_are_answered(stack: Stack, host: str) -> None:
+def test_requests_for_addresses_and_allowed_names_are_answered(stack: Stack, host: str) -> None:
     assert stack.get("/health", headers={"Host": host})[0] == 200
     assert stack.get("/", headers={"Host": host})[0] == 200
 
 
-def test_models_are_not_changed_through_nginx_without_tokens(stack: Stack) -> None:
+def test_without_tokens_models_cannot_be_changed_through_nginx(stack: Stack) -> None:
     for action in ("unload", "load"):
         status, _, body = stack.get(f"/v2/repository/models/news2/{action}", b"")
         assert status == 403, body
 
 
-def test_the_first_page_is_the_ward_with_security_headers(stack: Stack) -> None:
+def test_the_first_page_is_the_ward_and_has_security_headers(stack: Stack) -> None:
     status, headers, body = stack.get("/")
     assert status == 200
     assert "Ward" in body.decode()
     assert headers["x-frame-options"] == "DENY"
-    # The dashboard's own, which is stricter than nginx's.
+    # This is the header of the dashboard, which is stricter than that of nginx.
     assert "script-src 'self'" in headers["content-security-policy"]
     assert headers["referrer-policy"] == "same-origin"
 
@@ -338,7 +344,7 @@ def test_the_rate_limit_applies_outside_but_not_to_the_tool(stack: Stack) -> Non
     assert stack.python("tool", ASK_400_TIMES) == "never refused"
 
 
-def test_containers_have_only_needed_rights(stack: Stack) -> None:
+def test_containers_have_only_the_rights_that_they_need(stack: Stack) -> None:
     containers = stack.containers()
     pipeline = {"hospital", "buffer", "redis", "tool", "tooldb", "modelapi", "nginx", "dashboard"}
     assert pipeline <= set(containers)
@@ -356,7 +362,7 @@ def test_containers_have_only_needed_rights(stack: Stack) -> None:
         assert host["PidsLimit"], service
         assert not host["CapAdd"], service
         assert host["RestartPolicy"]["Name"] == "unless-stopped", service
-        # The effective limits, not the requested ones.
+        # These are the effective limits, not the requested ones.
         status = dict(
             line.split(":", 1) for line in stack.run(service, "cat", "/proc/1/status").splitlines()
         )
@@ -436,7 +442,7 @@ def test_the_database_shell_needs_no_password_and_the_network_has_no_root(stack:
         ("dashboard", "INSERT INTO pending VALUES ('s', 1, 'm', '1')", False),
     ],
 )
-def test_database_users_have_only_the_rights_they_use(
+def test_database_users_have_only_the_rights_that_they_use(
     stack: Stack, user: str, statement: str, allowed: bool
 ) -> None:
     command = (
@@ -451,7 +457,7 @@ def test_database_users_have_only_the_rights_they_use(
         assert re.search(r"ERROR (1142|1044|1227)", said), said
 
 
-def test_the_server_is_set_for_durability_and_exact_names(stack: Stack) -> None:
+def test_the_database_is_durable_and_distinguishes_upper_and_lower_case(stack: Stack) -> None:
     assert stack.sql(
         "SELECT @@innodb_flush_log_at_trx_commit, @@collation_database, @@local_infile,"
         " @@time_zone, @@innodb_buffer_pool_size"
@@ -489,7 +495,7 @@ def test_redis_keeps_its_queues_and_requires_a_password(stack: Stack) -> None:
             *("script flush", "script kill", "function flush", "function list"),
         ):
             assert "NOPERM" in cli(user, password, *command.split()), command
-    # The commands refused above, and no others.
+    # Redis has logged only the commands denied above: it has denied no command of the pipeline.
     assert cli("", own, "acl", "log").strip().count("toplevel") <= 30
 
 
@@ -517,7 +523,7 @@ def test_nginx_finds_a_modelapi_that_has_another_address(stack: Stack) -> None:
     assert status in (502, 504)
     assert headers["content-type"] == "application/problem+json"
     assert json.loads(body)["status"] == status
-    # Another container takes its address meanwhile.
+    # Meanwhile, another container takes the address of modelapi.
     squatter = subprocess.check_output(
         ["docker", "run", "--rm", "--detach", "--network", f"{PROJECT}_front", "redis:8"],
         text=True,
@@ -531,7 +537,7 @@ def test_nginx_finds_a_modelapi_that_has_another_address(stack: Stack) -> None:
         subprocess.run(["docker", "rm", "--force", squatter], capture_output=True, check=True)
 
 
-def test_the_tls_profile_serves_the_same_with_a_certificate(stack: Stack) -> None:
+def test_the_tls_profile_serves_the_same_site_with_a_certificate(stack: Stack) -> None:
     stack.up("tls")
     port = int(stack.environment["TLS_PORT"])
     certificate = ssl.get_server_certificate(("localhost", port))
@@ -548,7 +554,7 @@ def test_the_tls_profile_serves_the_same_with_a_certificate(stack: Stack) -> Non
     assert headers["content-type"] == "application/problem+json"
 
 
-def test_the_pipeline_runs_with_tokens_on(stack: Stack, tmp_path: Path) -> None:
+def test_the_pipeline_runs_if_tokens_are_required(stack: Stack, tmp_path: Path) -> None:
     key, token = tmp_path / "key", tmp_path / "token"
     key.write_text(secrets.token_hex(32))
     command = [sys.executable, "-m", "modelapi", "token", "--key", str(key), "--days", "1"]
@@ -564,7 +570,7 @@ def test_the_pipeline_runs_with_tokens_on(stack: Stack, tmp_path: Path) -> None:
     assert headers["content-type"] == "application/problem+json"
     bearer = {"Authorization": f"Bearer {token.read_text().strip()}"}
     assert stack.get("/api/model", headers=bearer)[0] == 200
-    # The restarted tool requests the declaration with its token.
+    # After its restart, the tool requests the declaration with its token.
     wait_until(
         lambda: stack.sql("SELECT max(seen_at) FROM models") > [[asked_before]],
         "the tool's token is taken",

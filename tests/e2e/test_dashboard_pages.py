@@ -1,4 +1,4 @@
-"""The real pages of the real stack, in Debian's Chromium."""
+"""The pages of the real stack, in Chromium."""
 
 import json
 import os
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 class Dashboard:
-    """`python -m dashboard` on a pipeline, on a port that it keeps."""
+    """Runs `python -m dashboard` for a pipeline. The port stays the same after a restart."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -74,15 +74,15 @@ def wait(until: Callable[[], object], what: str, seconds: float = 60) -> None:
 
 
 def until(page: Any, script: str, argument: object) -> None:
-    """Waits until the script returns true. Playwright's own method evaluates text, which the
-    security policy forbids.
+    """Waits until the script returns true. The method of Playwright evaluates text, which the
+    security policy of the pages forbids.
     """
 
     def holds() -> bool:
         try:
             return bool(page.evaluate(script, argument))
         except playwright.Error:
-            return False  # The page is reloading itself, as it does for another stream.
+            return False  # The page is reloading itself, as it does when the stream changes.
 
     wait(holds, script, 30)
 
@@ -94,7 +94,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     with Pipeline(tmp_path_factory.mktemp("run"), data, REPLAY_RATE="1000") as found:
         found.wait(lambda: bool(found.health().get("messages")))
         half = found.health()["messages"] // 2
-        # The last message that was read, because on a slow machine it is stored much later.
+        # Waits for the last message that was read, because on a slow machine it is stored much
+        # later.
         found.wait(lambda: found.position().get("seq", 0) >= half)
         found.stop("hospital")
         found.environ["REPLAY_RATE"] = "8"
@@ -125,7 +126,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, dashboard: Dashboard) -> Iterator[Any]:
-    """A page that fails the test on any error and on any request to another host."""
+    """A page. The test fails if the page has an error or sends a request to another host."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     found = context.new_page()
     found.set_default_timeout(30_000)
@@ -142,8 +143,8 @@ def page(browser: Any, dashboard: Dashboard) -> Iterator[Any]:
 
 
 def refused(said: Any) -> bool:
-    """Whether an error is the page's own, such as a policy violation, and not an unavailable
-    server.
+    """Whether an error comes from the page, such as a violation of the policy, and not from an
+    unavailable server.
     """
     return said.type == "error" and "Failed to load resource" not in said.text
 
@@ -166,7 +167,7 @@ SHOWN = """beds => beds.map(bed => [
 
 
 def stored_ward(pipeline: Pipeline) -> list[tuple[int, float | None, float | None]]:
-    """Patient, risk in percent and blood pressure of everyone in the ICU, highest risk first."""
+    """The patient, the risk in percent and the blood pressure of each bed, highest risk first."""
     found = []
     for (pat_id,) in ask(pipeline, "SELECT pat_id FROM stays WHERE date_discharge IS NULL"):
         pressure = ask(
@@ -188,7 +189,9 @@ def stored_ward(pipeline: Pipeline) -> list[tuple[int, float | None, float | Non
 
 def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline: Pipeline) -> None:
     page.goto(dashboard.url)
-    pipeline.send("hospital", signal.SIGSTOP)  # so that page and database are stable
+    pipeline.send(
+        "hospital", signal.SIGSTOP
+    )  # stopped, so that the page and the database do not change
     try:
         wait(pipeline.stored, "all to be stored")
         stored = stored_ward(pipeline)
@@ -203,7 +206,7 @@ def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline:
         shown: list[list[str]] = []
 
         def equal() -> bool:
-            with suppress(playwright.Error):  # the page may reload itself
+            with suppress(playwright.Error):  # the page may reload meanwhile
                 shown[:] = page.locator(".bed").evaluate_all(SHOWN)
             return shown == expected
 
@@ -239,11 +242,11 @@ def test_a_patient_page_shows_the_whole_stay(
     page.wait_for_selector("tbody[data-list=feature] rect[data-kind=raises]")
     page.wait_for_selector("#reasons li")
     assert 1 <= page.locator("#reasons li").count() <= 5
-    # The contributions of the linear model add up to its prediction.
+    # The contributions of the features add up to the prediction of the linear model.
     told = page.locator("tbody[data-list=feature] tr td:nth-child(3)").all_inner_texts()
     risk = number(page.locator("[data-text=risk]").inner_text()) / 100
     log_odds = sum(number(text) for text in told)
-    # From 10 % on, the page shows whole percents.
+    # From 10 % on, the page shows whole percentages.
     assert 1 / (1 + 2.718281828**-log_odds) == pytest.approx(risk, abs=0.006)
     page.locator("summary").click()
     cells = page.locator("#readings tbody tr").first.locator("td").all_inner_texts()
@@ -261,7 +264,9 @@ def test_zoom_by_keyboard_moves_all_curves(page: Any, dashboard: Dashboard) -> N
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_pass_axe(page: Any, dashboard: Dashboard, scheme: str) -> None:
+def test_pages_have_no_accessibility_violation(
+    page: Any, dashboard: Dashboard, scheme: str
+) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     for address in (
         *("/", "/patients", "/pipeline", "/models", "/models/formula/1", "/drift"),
@@ -294,7 +299,7 @@ def test_pages_work_by_keyboard_and_do_not_move_under_the_focus(
     first = page.locator(".bed h2 a").first
     first.focus()
     patient = first.inner_text()
-    # A new order waits until the focus has left the list.
+    # The new order is applied only when the focus has left the list.
     page.evaluate(
         """() => {
             const list = document.querySelector("ol.ward");
@@ -309,7 +314,9 @@ def test_pages_work_by_keyboard_and_do_not_move_under_the_focus(
     page.wait_for_url(f"**/patients/{patient}")
 
 
-def test_pause_stops_the_page_and_shows_it(page: Any, dashboard: Dashboard) -> None:
+def test_a_paused_page_does_not_change_and_shows_that_it_is_paused(
+    page: Any, dashboard: Dashboard
+) -> None:
     page.goto(dashboard.url)
     page.wait_for_selector("body[data-link=open]")
     page.locator("#pause").click()
@@ -350,7 +357,7 @@ def test_a_page_survives_a_restart_of_the_dashboard(page: Any, dashboard: Dashbo
 
 
 class Cable:
-    """A proxy to the dashboard that can stop forwarding without closing connections."""
+    """A proxy in front of the dashboard. It can stop forwarding without closing its connections."""
 
     def __init__(self, to: int) -> None:
         self._to = to
@@ -361,7 +368,7 @@ class Cable:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Stops the existing connections; later ones work."""
+        """Stops forwarding on the existing connections; later connections work."""
         self._cut.set()
         self._cut = threading.Event()
 
@@ -410,8 +417,8 @@ def test_a_page_replaces_a_dead_connection(browser: Any, dashboard: Dashboard) -
         cable.close()
 
 
-def test_a_page_whose_session_has_ended_loads_again(page: Any, dashboard: Dashboard) -> None:
-    """Behind nginx the second load leads to the log-in."""
+def test_a_page_reloads_when_its_session_has_ended(page: Any, dashboard: Dashboard) -> None:
+    """Behind nginx, the second load leads to the login page."""
     loads: list[str] = []
     page.on("load", lambda loaded: loads.append(loaded.url))
     ended = {"content_type": "text/event-stream", "body": "event: ended\ndata: {}\n\n"}
@@ -421,7 +428,7 @@ def test_a_page_whose_session_has_ended_loads_again(page: Any, dashboard: Dashbo
     assert loads == [f"{dashboard.url}/pipeline"] * 2
 
 
-def test_events_resume_after_the_last_id(dashboard: Dashboard) -> None:
+def test_events_resume_after_the_last_event_id(dashboard: Dashboard) -> None:
     def first(since: str) -> tuple[str, dict[str, Any]]:
         address = f"{dashboard.url}/events?page=ward"
         asked = urllib.request.Request(address, headers={"Last-Event-ID": since})  # noqa: S310
@@ -441,7 +448,7 @@ def test_events_resume_after_the_last_id(dashboard: Dashboard) -> None:
     assert later.split("-")[0] == event.split("-")[0]
     assert int(later.split("-")[1]) > int(event.split("-")[1])
     assert len(json.dumps(news)) < len(json.dumps(everything)) / 3
-    # An id of another run of the dashboard gets everything, as on a first visit.
+    # For an id of another run of the dashboard, everything is sent, as on a first visit.
     assert len(first("00000000-5")[1]["html"]) > 5
 
 

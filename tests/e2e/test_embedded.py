@@ -1,4 +1,4 @@
-"""`make run`, `make replay` and `make token` report errors at the start, in one line."""
+"""Tests that `make run`, `make replay` and `make token` report errors at the start, in one line."""
 
 import os
 import re
@@ -109,7 +109,9 @@ def test_unset_settings_are_valid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), BAD)
-def test_a_bad_setting_is_named_with_its_value(tmp_path: Path, key: str, value: str) -> None:
+def test_an_invalid_setting_is_reported_with_its_value(
+    tmp_path: Path, key: str, value: str
+) -> None:
     with pytest.raises(CannotRun) as raised:
         check_settings(environment(tmp_path, {key: value}))
     text = str(raised.value)
@@ -145,7 +147,7 @@ def test_a_replay_reports_where_rejected_rows_are(tmp_path: Path) -> None:
 
 
 def test_a_stopped_replay_leaves_nothing_running(tmp_path: Path) -> None:
-    """Runs in a separate folder and not in var/, which another test's replay may use."""
+    """The replay runs in a folder of its own, because the replay of another test may use var/."""
     ward = synthetic(tmp_path / "ward", "--patients", "2", "--days", "1")
     program = f"""if True:
         from pathlib import Path
@@ -199,7 +201,9 @@ def test_a_replay_without_messages_ends_with_one_line(
         (["--key", "{key}", "--days", "soon"], "--days: 'soon' is not a number of days above 0"),
     ],
 )
-def test_a_token_error_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_a_token_error_is_reported_in_one_line(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
     key = tmp_path / "key"
     key.write_text("a secret of at least thirty-two bytes")
     environ = {name: text for name, text in os.environ.items() if name != "MODEL_TOKEN_KEY_FILE"}

@@ -1,4 +1,4 @@
-"""No message is lost or doubled: faults at chosen points of a batch."""
+"""Tests that no message is lost or doubled when faults occur at chosen points of a batch."""
 
 import os
 import random
@@ -39,7 +39,7 @@ Start = Callable[..., Pipeline]
 
 @pytest.fixture
 def failing(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pipeline]:
-    """A pipeline whose tool fails at chosen points; see tests/support/failing_tool.py."""
+    """A pipeline with a tool that fails at chosen points; see tests/support/failing_tool.py."""
 
     def start(points: str, part: str = "", rate: str = "600") -> Pipeline:
         monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tests.support.failing_tool")
@@ -61,7 +61,7 @@ def mend(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mark(pipeline: Pipeline, point: str) -> int:
-    """The id of the process that failed at the point; 0 before the failure."""
+    """The id of the process that has failed at the point; 0 if none has."""
     path = pipeline.folder / point
     return int(path.read_text() or 0) if path.exists() else 0
 
@@ -86,7 +86,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def second(name: str, pipeline: Pipeline) -> "subprocess.Popen[bytes]":
-    """A second process of a program, with its output in NAME-2.log."""
+    """Starts a second process of a program. Its output goes to NAME-2.log."""
     with (pipeline.folder / f"{name}-2.log").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", name],
@@ -115,7 +115,9 @@ def test_no_message_is_lost_or_doubled_when_a_worker_is_killed_at_any_point(
 def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
     ward: Path, failing: Start, point: str
 ) -> None:
-    """Neither a row nor, where it stopped before its acknowledgement, the acknowledged position."""
+    """Neither the rows change nor, if the tool was stopped before its acknowledgement, the
+    acknowledged position.
+    """
     with failing(f"{point}=300") as pipeline:
         pipeline.wait(lambda: mark(pipeline, point) != 0)
         stop_between_transactions("tool", pipeline)
@@ -125,7 +127,7 @@ def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
             pipeline.send("tool", signal.SIGCONT)
             if point == "predicted-stop":
                 pipeline.wait(lambda: "another worker was faster" in pipeline.log("tool"))
-            # Then its workers have finished their jobs.
+            # By then, the workers of the tool have finished their jobs.
             pipeline.wait(lambda: pipeline.log("tool").count("lease released") >= 2)
             pipeline.wait(lambda: settled(pipeline))
         finally:
@@ -137,7 +139,7 @@ def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
 def test_a_worker_stopped_inside_its_transaction_stores_its_batch_once(
     ward: Path, failing: Start
 ) -> None:
-    """The stopped worker holds SQLite's lock."""
+    """While it is stopped, the worker holds SQLite's lock."""
     with failing("inserted-stop=300") as pipeline:
         pipeline.wait(lambda: mark(pipeline, "inserted-stop") != 0)
         other = second("tool", pipeline)
@@ -156,7 +158,7 @@ def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) ->
         other = second("buffer", pipeline)
         try:
             pipeline.wait(lambda: "standing by" in pipeline.log("buffer-2"))
-            # The first buffer is stopped longer than its lease lasts, and loses it.
+            # The first buffer is stopped for so long that its lease expires.
             pipeline.send("buffer", signal.SIGSTOP)
             pipeline.wait(lambda: "reading after message" in pipeline.log("buffer-2"))
             before = pipeline.committed()
@@ -209,7 +211,7 @@ def test_a_message_that_crashes_the_worker_becomes_a_dead_letter(
 
 
 def failed_jobs(pipeline: Pipeline) -> list[str]:
-    """The jobs that `rq info` counts as failed."""
+    """The number of jobs that `rq info` counts as failed."""
     return [
         job
         for part in range(2)
@@ -246,13 +248,13 @@ def lose_payload(pipeline: Pipeline) -> None:
 
 
 def middle_batch(pipeline: Pipeline) -> bytes:
-    """Fails a batch with others after it, which are then early."""
+    """The key of a batch in the middle of the queue; the batches after it must wait for it."""
     keys = sorted(pipeline.redis.scan_iter("icu:batch:*"), key=lambda k: int(k.rsplit(b"-", 1)[1]))
     return bytes(keys[len(keys) // 2])
 
 
 def lose_a_job(pipeline: Pipeline) -> None:
-    """Loses a job as if Redis had sent it to a dead connection."""
+    """Removes a job as if Redis had sent it to a dead connection."""
     pipeline.redis.lrem(b"rq:queue:tool-0", 0, pipeline.redis.lindex(b"rq:queue:tool-0", 1))
 
 
@@ -273,7 +275,9 @@ def spoil_declaration(pipeline: Pipeline) -> None:
 
 
 def forget_all_but_one_acknowledgement(pipeline: Pipeline) -> None:
-    """A worker acknowledges right after the wipe, before all positions are written again."""
+    """The state when a worker acknowledges right after Redis is wiped, before all positions are
+    written again.
+    """
     stored = table(pipeline.database_url, "positions").set_index("part")["seq"]
     stream = table(pipeline.database_url, "positions")["stream"].iloc[0]
     pipeline.redis.flushall()
@@ -319,7 +323,7 @@ def test_a_wipe_before_the_first_stored_batch_loses_nothing(ward: Path, failing:
         check(ward, pipeline.database_url, "live")
 
 
-def test_the_number_of_partitions_can_change_in_mid_stream(ward: Path, tmp_path: Path) -> None:
+def test_the_number_of_partitions_can_change_during_a_stream(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="120") as pipeline:
         for before, after in (("2", "3"), ("3", "1")):
             goal = pipeline.committed() + 200

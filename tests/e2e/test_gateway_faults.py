@@ -1,4 +1,4 @@
-"""A short fixed schedule of `python -m chaos --stack live`."""
+"""Runs a short, fixed schedule of `python -m chaos --stack live`."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""The pipeline on a real cluster: nodes are killed, programs restarted, and all rows compared.
+"""Runs the pipeline on a real cluster, kills nodes, restarts programs, and compares all rows.
 
-Takes minutes, so it runs only if CLUSTER names a program that creates a cluster; see
+The test takes minutes. It runs only if CLUSTER names a program that creates a cluster; see
 tests/support/cluster.py.
 """
 
@@ -22,12 +22,12 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("CLUSTER"), reason="no CLUSTER"),
 ]
 
-# There is no declaration yet.
+# There is no declaration in Redis yet.
 NONE = '{"champion": {"model": ""}}'
 
 
 def shared(cluster: Cluster) -> bool:
-    """Whether two tools have two partitions each."""
+    """Whether each of the two tools has two partitions."""
     leases = cluster.leases()
     return None not in leases and sorted(map(leases.count, set(leases))) == [2, 2]
 
@@ -38,7 +38,7 @@ def moved_since(cluster: Cluster, before: dict[int, int]) -> bool:
 
 
 def champion(cluster: Cluster) -> str:
-    """The champion that the tools publish; empty without Redis."""
+    """The champion that the tools publish; empty if Redis does not answer."""
     with suppress(RedisError):
         return str(json.loads(cluster.redis.get(keys.DECLARATION) or NONE)["champion"]["model"])
     return ""

@@ -1,4 +1,4 @@
-"""Several tools share the partitions of one pipeline."""
+"""Tests that several tools share the partitions of one pipeline."""
 
 from collections import Counter
 from pathlib import Path
@@ -27,19 +27,19 @@ def pipeline(ward: Path, tmp_path: Path) -> Pipeline:
 
 
 def holders(pipeline: Pipeline) -> list[bytes | None]:
-    """The tool of each partition."""
+    """The id of the tool that has each partition."""
     found: list[bytes | None] = pipeline.redis.mget(lease_key(part) for part in range(4))
     return found
 
 
 def shares(pipeline: Pipeline) -> list[int]:
-    """The numbers of partitions per tool, largest first; empty if a partition has no tool."""
+    """The number of partitions of each tool, largest first; empty if a partition has no tool."""
     found = holders(pipeline)
     return [] if None in found else sorted(Counter(found).values(), reverse=True)
 
 
 def store(pipeline: Pipeline, tool: str) -> None:
-    """Waits until this tool has stored a batch since its last start."""
+    """Waits until this tool has stored a batch after its last start."""
     pipeline.wait(lambda: " stored, " in pipeline.log(tool).rpartition("lease taken")[2])
 
 
@@ -71,7 +71,7 @@ def test_tools_that_join_and_leave_share_the_partitions_without_conflict(
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_dead_tools_partitions_move_and_a_wiped_redis_leaves_the_shares_level(
+def test_a_dead_tools_partitions_move_and_shares_stay_equal_after_a_wipe(
     ward: Path, pipeline: Pipeline
 ) -> None:
     with pipeline:

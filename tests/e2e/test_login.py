@@ -1,4 +1,6 @@
-"""Log-in at the real nginx, in compose: of browsers, of programs, and with guessed passwords."""
+"""Tests the log-in through nginx, in compose: of browsers, of programs, and with guessed
+passwords.
+"""
 
 import json
 import os
@@ -38,7 +40,7 @@ class Answer(NamedTuple):
 
     @property
     def cookie(self) -> str:
-        """The cookies of a response, as a Cookie header."""
+        """The cookies of a response, in the form of a Cookie header."""
         found = SimpleCookie(self.headers.get("set-cookie", ""))
         return "; ".join(f"{name}={morsel.value}" for name, morsel in found.items())
 
@@ -49,7 +51,7 @@ class NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class Stack:
-    """nginx and login of the compose file."""
+    """The services nginx and login of docker-compose.yml."""
 
     def __init__(self, folder: Path) -> None:
         key = folder / "key"
@@ -61,7 +63,7 @@ class Stack:
             "LOGIN": "on",
             "LOG_FORMAT": "json",
             "MODEL_TOKEN_KEY": str(key),
-            # Plain networks of the engine, so that a test can choose its address.
+            # Trusts the networks of the engine, so that a test can choose the client's address.
             "TRUSTED_PROXIES": "172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/8",
             "INTERNAL_GATEWAY": "nat",
         }
@@ -186,7 +188,7 @@ def test_a_session_opens_every_page(stack: Stack, tls: bool) -> None:
         assert seen["headers"]["x-user"] == "ada"
         assert seen["headers"]["x-forwarded-for"] == "192.0.2.1"
     assert stack.ask("/services", tls=tls, Cookie=begun.cookie).status == 200
-    # A session with TLS is not valid without it, and vice versa.
+    # A session that began with TLS is not valid without TLS, and vice versa.
     assert stack.ask("/", tls=not tls, Cookie=begun.cookie).status == 401
 
 
@@ -246,7 +248,7 @@ def test_a_browser_logs_in_and_out(stack: Stack) -> None:
     assert [row["user"] for row in rows if row["uri"].endswith("&x=1")] == ["ada"]
 
 
-def test_guessing_locks_the_user(stack: Stack) -> None:
+def test_guessed_passwords_lock_the_user(stack: Stack) -> None:
     def guess(number: int) -> int:
         return stack.log_in("bob", f"guess {number}", address=f"198.51.100.{number}").status
 
@@ -254,12 +256,12 @@ def test_guessing_locks_the_user(stack: Stack) -> None:
         statuses = list(pool.map(guess, range(40)))
     assert set(statuses) == {401, 429}
     assert statuses.count(401) == USER_FAILURES
-    # The right password is also rejected, from any address.
+    # The right password is rejected too, from any address.
     locked = stack.log_in("bob", address="203.0.113.1")
     assert locked.status == 429
     assert int(locked.headers["retry-after"]) > 60
     assert stack.log_in("eve", address="203.0.113.1").status == 303
-    # A password from the operator is valid at once.
+    # After the operator has set a new password, it is valid at once.
     stack.add("bob")
     assert stack.log_in("bob", address="203.0.113.2").status == 303
 
@@ -284,7 +286,7 @@ def test_a_trusted_proxy_names_the_client(stack: Stack) -> None:
     ):
         answer = stack.ask("/patients/1", address=sent, Cookie=cookie)
         assert json.loads(answer.body)["headers"]["x-forwarded-for"] == seen
-    # The proxy's X-Forwarded-Proto counts as well.
+    # The X-Forwarded-Proto of the proxy is trusted as well.
     secure = stack.log_in("ada", **{"X-Forwarded-Proto": "https"})
     assert secure.cookie.startswith("__Host-")
 
@@ -312,12 +314,12 @@ def test_nothing_is_shown_while_login_is_down(stack: Stack) -> None:
         assert stack.ask("/api/model", Authorization="Bearer abc").status == 500
     finally:
         stack.up()
-    # Sessions survive a restart of the service.
+    # Sessions remain valid after a restart of the service.
     assert stack.ask("/", Cookie=cookie).status == 200
 
 
 def test_a_published_service_requires_a_log_in_by_default(stack: Stack) -> None:
-    """Checks only what nginx would do; publishes nothing."""
+    """Only the generated configuration is checked; nothing is published."""
     show = "sed '$d' /start.sh | sh && cat /tmp/login.conf"
     command = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh")
     for environment, on in (
@@ -344,7 +346,9 @@ def test_a_published_service_requires_a_log_in_by_default(stack: Stack) -> None:
         ("ALLOWED_HOSTS", "a;b"),
     ],
 )
-def test_a_bad_setting_of_nginx_is_one_line(stack: Stack, name: str, value: str) -> None:
+def test_an_invalid_setting_of_nginx_is_reported_in_one_line(
+    stack: Stack, name: str, value: str
+) -> None:
     done = stack.compose("run", "--rm", "--no-deps", "-T", "nginx", **{name: value})
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if f"nginx: {name}={value}: " in line]

@@ -1,4 +1,4 @@
-"""Metrics, rules, alerts and logs, with the real promtool and the real Prometheus."""
+"""Tests metrics, rules, alerts and logs, with the real promtool and the real Prometheus."""
 
 import json
 import os
@@ -33,14 +33,16 @@ SERVICES = {
     "modelapi": "MODELAPI_PORT",
     "dashboard": "DASHBOARD_PORT",
 }
-# The programs of every replay; the dashboard is started separately.
+# The programs that every replay starts; the dashboard is started separately.
 ALWAYS = [name for name in SERVICES if name != "dashboard"]
 
 pytestmark = pytest.mark.timeout(200)
 
 
 def program(name: str, *mounts: Path) -> list[str]:
-    """The command for promtool or prometheus: from PATH, or else from the image."""
+    """The command for promtool or prometheus: the one on PATH or, if there is none, that of the
+    image.
+    """
     if found := shutil.which(name):
         return [found]
     image = ["docker", "image", "inspect", IMAGE]
@@ -67,7 +69,7 @@ def promtool(*arguments: str, given: str = "") -> None:
 
 
 def status_for_a_stranger(pipeline: Pipeline, service: str) -> int:
-    """The status of /metrics for a host name that is not the service's."""
+    """The status of /metrics for a host name that is not the name of the service."""
     url = f"http://127.0.0.1:{pipeline.environ[SERVICES[service]]}/metrics"
     request = urllib.request.Request(url, headers={"Host": "example.org"})
     try:
@@ -79,7 +81,7 @@ def status_for_a_stranger(pipeline: Pipeline, service: str) -> int:
 
 
 def metrics(pipeline: Pipeline, service: str) -> str:
-    """The service's /metrics; empty if it does not answer."""
+    """The text of a service's /metrics; empty if the service does not answer."""
     url = f"http://127.0.0.1:{pipeline.environ[SERVICES[service]]}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
@@ -89,7 +91,7 @@ def metrics(pipeline: Pipeline, service: str) -> str:
 
 
 def total(text: str, name: str, labels: str = "") -> float:
-    """The sum of a metric's values, of those series whose labels contain `labels`."""
+    """The sum of a metric over the series that have `labels`."""
     found = re.findall(rf"^{name}(?:\{{([^}}]*)\}})? (\S+)$", text, re.MULTILINE)
     return sum(float(value) for said, value in found if labels in said)
 
@@ -117,7 +119,7 @@ def test_each_alert_has_a_test_and_a_runbook() -> None:
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve patients for three days, with one impossible value in the first hour."""
+    """The CSVs of twelve patients for three days, with one impossible value in the first hour."""
     folder = tmp_path_factory.mktemp("ward")
     synthetic(folder, "--patients", "12", "--days", "3", "--seed", "1")
     signal = folder / "signal.csv"
@@ -139,7 +141,7 @@ def status(pipeline: Pipeline) -> "subprocess.CompletedProcess[str]":
 
 
 class Told:
-    """The logs and metrics after a replay of the ward."""
+    """The logs and the metrics after a replay of the ward."""
 
     def __init__(self, pipeline: Pipeline, told: dict[str, str]) -> None:
         self.metrics = told
@@ -170,7 +172,7 @@ def told(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
         told: dict[str, str] = {}
 
         def champion_is_told() -> bool:
-            # A worker that answers may still be loading its model.
+            # A worker may answer while it still loads its model.
             told.update({service: metrics(pipeline, service) for service in ALWAYS})
             return "icu_modelapi_champion_info{" in told["modelapi"]
 
@@ -199,15 +201,15 @@ def test_each_message_is_counted_once_by_every_service(told: Told) -> None:
     assert total(tool, "icu_tool_batch_messages_sum") == n
     assert total(tool, "icu_tool_rejected_total", 'code="implausible"') == 1
     assert total(tool, "icu_tool_rejected_total") == 1
-    # The rest of the messages are discharges.
+    # The other messages are discharges.
     assert n * 0.9 < total(tool, "icu_tool_readings_total") < n
     predicted = total(tool, "icu_tool_predictions_total")
-    # A batch that finds the database busy requests predictions again.
+    # If a batch finds the database busy, it requests its predictions again.
     assert 0 < predicted <= total(modelapi, "icu_modelapi_rows_total")
     assert total(modelapi, "icu_modelapi_champion_info") == 1
 
 
-def test_the_lag_in_stream_time_is_zero_once_all_is_stored(told: Told) -> None:
+def test_the_lag_is_zero_when_all_messages_are_stored(told: Told) -> None:
     for part in ("0", "1"):
         label = f'partition="{part}"'
         read = total(told.metrics["buffer"], "icu_buffer_stream_timestamp_seconds", label)
@@ -215,7 +217,7 @@ def test_the_lag_in_stream_time_is_zero_once_all_is_stored(told: Told) -> None:
         assert read == stored > 0
 
 
-def test_metrics_answer_to_their_own_names_only(told: Told) -> None:
+def test_metrics_are_served_only_for_the_services_own_names(told: Told) -> None:
     assert told.strangers == dict.fromkeys(ALWAYS, 421)
 
 
@@ -225,7 +227,7 @@ def test_rules_alerts_and_dashboard_query_existing_metrics(told: Told) -> None:
     for text in (
         gateway,
         generate_latest().decode(),
-    ):  # login's are from this process
+    ):  # the metrics of login are those of this process
         there |= set(re.findall(r"^# HELP (icu_\w+)", text, re.MULTILINE))
     rules = (ROOT / "prometheus/rules.yml").read_text()
     there |= set(re.findall(r"record: (\S+)", rules))
@@ -245,7 +247,7 @@ def test_no_metric_names_a_patient_or_a_stream(told: Told) -> None:
 
 
 def objects(log: str) -> list[dict[str, Any]]:
-    """A log's lines, each of which must be a JSON object."""
+    """The lines of a log. Each must be a JSON object."""
     found = [json.loads(line) for line in log.splitlines()]
     assert all(isinstance(line, dict) for line in found)
     return found
@@ -305,7 +307,7 @@ def test_no_patient_is_in_the_logs_above_debug(told: Told, ward: Path) -> None:
                 assert not words & patients, line
 
 
-def test_status_shows_the_pipeline_pages_figures_in_the_terminal(told: Told) -> None:
+def test_status_shows_the_figures_of_the_pipeline_page_in_the_terminal(told: Told) -> None:
     shown = told.status.replace("\N{NO-BREAK SPACE}", "")
     assert re.search(rf"^  stored +{told.messages} messages$", shown, re.MULTILINE), shown
     assert re.search(r"^  rejected +1 messages$", shown, re.MULTILINE), shown
@@ -343,11 +345,11 @@ def test_counts_survive_the_end_of_a_process(ward: Path, tmp_path: Path) -> None
         assert total(metrics(pipeline, "tool"), "icu_tool_messages_total") == n
         ended = "icu_modelapi_workers_ended_total"
         pipeline.wait(lambda: total(metrics(pipeline, "modelapi"), ended) == 1)
-        # Other calls, such as those of the background process, may add to it.
+        # Other calls, such as those of the background process, may add to the count.
         assert total(metrics(pipeline, "modelapi"), "icu_modelapi_rows_total") >= rows
 
 
-def test_counts_of_an_earlier_model_api_are_not_repeated(ward: Path, tmp_path: Path) -> None:
+def test_a_restarted_model_api_does_not_repeat_earlier_counts(ward: Path, tmp_path: Path) -> None:
     folder = tmp_path / "counts"
     folder.mkdir()
     pipeline = Pipeline(tmp_path, ward, PROMETHEUS_MULTIPROC_DIR=str(folder))
@@ -364,7 +366,7 @@ def test_counts_of_an_earlier_model_api_are_not_repeated(ward: Path, tmp_path: P
 
 @contextmanager
 def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
-    """Runs the real Prometheus with our files, with all times divided by 100.
+    """Runs the real Prometheus with the rules of this repository, with all times divided by 100.
 
     Yields a function that runs a query and returns the values of one label in its result.
     """
@@ -374,7 +376,7 @@ def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
     config = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     jobs = config["scrape_configs"]
-    # This pipeline has hospital instead of the gateway, and no log-in.
+    # This pipeline has neither a gateway nor a login service.
     config["scrape_configs"] = [job for job in jobs if job["job_name"] in SERVICES]
     for job in config["scrape_configs"]:
         target = f"127.0.0.1:{pipeline.environ[SERVICES[job['job_name']]]}"
@@ -427,7 +429,7 @@ def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
 
 @contextmanager
 def started(pipeline: Pipeline, name: str) -> Iterator[None]:
-    """Runs a program that replays do not start."""
+    """Runs a program that a replay does not start."""
     pipeline.start(name)
     try:
         yield
@@ -435,7 +437,7 @@ def started(pipeline: Pipeline, name: str) -> Iterator[None]:
         pipeline.stop(name)
 
 
-def test_a_broken_pipeline_raises_the_alarm(tmp_path: Path) -> None:
+def test_each_fault_of_the_pipeline_raises_its_alert(tmp_path: Path) -> None:
     """A stopped model, a stopped tool and rejected messages each raise their alert."""
     ward = synthetic(tmp_path, "--patients", "12", "--days", "6", "--seed", "2")
     signal = ward / "signal.csv"

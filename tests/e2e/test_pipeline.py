@@ -1,4 +1,6 @@
-"""The whole pipeline on the embedded stack: real Redis, real programs, SQLite."""
+"""Tests the whole pipeline on the embedded stack, with the real programs, a real Redis
+and SQLite.
+"""
 
 import json
 import os
@@ -29,13 +31,13 @@ def settled(pipeline: Pipeline) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["live", "hindsight"])
-def test_a_replay_stores_and_predicts_what_pandas_computes(
+def test_the_tables_of_a_replay_equal_those_that_pandas_computes(
     ward: Path, tmp_path: Path, mode: str
 ) -> None:
     with Pipeline(tmp_path, ward, REPLAY_MODE=mode) as pipeline:
         pipeline.wait(lambda: settled(pipeline))
         check(ward, pipeline.database_url, mode)
-        # Messages are read once; no job was wrongly considered lost.
+        # Each message was read once: no job was wrongly considered lost.
         assert pipeline.log("hospital").count("connected:") == 1
         assert pipeline.position()["seq"] == pipeline.health()["messages"]
 
@@ -54,7 +56,9 @@ def test_a_killed_program_restarts_and_nothing_is_lost_or_doubled(
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_stopped_pipeline_resumes_where_it_was(ward: Path, tmp_path: Path) -> None:
+def test_a_stopped_pipeline_resumes_after_the_last_stored_message(
+    ward: Path, tmp_path: Path
+) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="500") as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 300)
         for name in reversed(PROGRAMS):
@@ -107,7 +111,7 @@ def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
     assert min(summary["work_s"].values()) > 0
 
 
-def test_a_promotion_in_mid_stream_omits_no_prediction(ward: Path, tmp_path: Path) -> None:
+def test_a_promotion_during_a_stream_omits_no_prediction(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward, REPLAY_RATE="300") as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 300)
         half = pipeline.health()["messages"] // 2
@@ -116,7 +120,7 @@ def test_a_promotion_in_mid_stream_omits_no_prediction(ward: Path, tmp_path: Pat
             cwd=ROOT,
             env=pipeline.environ,
         ) as promotion:
-            # The stream must not end before the promotion on a slow machine.
+            # On a slow machine, the stream must not end before the promotion.
             pipeline.wait(lambda: pipeline.position()["seq"] > half)
             pipeline.send("hospital", signal.SIGSTOP)
             assert promotion.wait(60) == 0
@@ -128,7 +132,8 @@ def test_a_promotion_in_mid_stream_omits_no_prediction(ward: Path, tmp_path: Pat
         by_model = {model: set(rows["seq"]) for model, rows in made.groupby("model")}
         # The previous champion becomes a shadow, and the previous shadow remains one.
         assert by_model["icu-mortality"] == by_model["formula"] == set(readings["seq"])
-        # Each worker switched to the new champion between two batches, without a gap.
+        # Each worker has switched to the new champion between two batches, so no prediction is
+        # missing.
         parts = readings["pat_id"].map(lambda pat_id: crc32(str(pat_id).encode()) % 2)
         for part in (0, 1):
             seqs = set(readings.loc[parts == part, "seq"])

@@ -1,5 +1,6 @@
-"""Computes the alarms from the predictions in a database with pandas. Uses no code of the services;
-the rules are the JSON in table `models`.
+"""Computes the alarms that follow from the predictions in a database, with pandas.
+
+It uses no code of the services, and reads the rules from the JSON in the table `models`.
 """
 
 import json
@@ -14,7 +15,7 @@ COLUMNS = ["stream", "seq", "model", "version", "kind", "raised_seq", "happened_
 
 
 def check(database_url: str) -> str:
-    """Compares table `alarms` with the predictions of every model that has a rule."""
+    """Compares the table `alarms` with the predictions of every model that has an alarm rule."""
     found = table(database_url, "alarms").sort_values(COLUMNS[:4], ignore_index=True)
     found["happened_at"] = pd.to_datetime(found["happened_at"])
     wanted = expected(database_url).sort_values(COLUMNS[:4], ignore_index=True)
@@ -56,7 +57,7 @@ def _events(url: str, model: str, version: str, rule: dict[str, Any]) -> list[di
 
 
 def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of one stay. Times of the rule are hours."""
+    """The events of one stay. The rule's times are in hours."""
     clear_below = rule["at"] if rule.get("clear") is None else rule["clear"]
     persistence, silence = _hours(rule["for_hours"]), _hours(rule["silence_hours"])
     again = _hours(rule["again_hours"]) if rule.get("again_hours") is not None else None

@@ -1,4 +1,6 @@
-"""Alarm rules with thresholds so low that synthetic patients, who are not very ill, have alarms."""
+"""Alarm rules with low thresholds, so that synthetic patients, who are not very ill, have
+alarms.
+"""
 
 from pathlib import Path
 
@@ -15,7 +17,7 @@ RULES = {
 
 
 def set_rules(folder: Path) -> None:
-    """Sets the rules of an embedded pipeline before its start."""
+    """Sets the rules of an embedded pipeline. Call this before its start."""
     states = StateFile(folder / "models.sqlite", ROOT / "models" / "default.json")
     for ref, rule in RULES.items():
         states.change(

@@ -1,4 +1,6 @@
-"""Messages, batches and a worker's handler, for tests without Redis and without a model API."""
+"""Messages, batches and the handler of a worker, for tests without Redis and without a
+model API.
+"""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ STAY = {"pat_id": 17, "date_admission": "2150-02-28"}
 
 
 class Client:
-    """A stub model that returns the mean heart rate divided by 1000, or is unavailable."""
+    """A stub model. It returns the mean heart rate divided by 1000, or is unavailable."""
 
     def __init__(self, away: bool = False) -> None:
         self.away = away
@@ -36,7 +38,7 @@ class Client:
 
 
 def message(value: object = 80.0, **other: Any) -> bytes:
-    """A reading, as a message of version 1 unless `other` has a minute."""
+    """A message with a reading. Its version is 1 unless `other` has a minute."""
     found = {
         "type": "reading",
         **STAY,
@@ -51,12 +53,12 @@ def message(value: object = 80.0, **other: Any) -> bytes:
 
 
 def other(kind: str, **members: Any) -> bytes:
-    """A message of another type, of the same stay."""
+    """A message of another type, about the same stay."""
     return json.dumps({"type": kind, **STAY} | members).encode()
 
 
 def batch(after: int, *messages: bytes, stream: str = "s", part: int = 0) -> Batch:
-    """The messages from `after + 1` on."""
+    """Numbers the messages from `after + 1` on."""
     numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(messages, after + 1)]
     return Batch(stream, part, after, numbered)
 
@@ -70,5 +72,5 @@ def handler_of(
 
 
 def remember(database: Database, declaration: Declaration) -> None:
-    """Stores the models, as the background process does before a worker reads them."""
+    """Stores the models, as the tool's background process does before a worker reads them."""
     database.remember_models(model_rows(declaration))

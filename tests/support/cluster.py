@@ -1,7 +1,7 @@
-"""The pipeline on a cluster of three nodes, each a container that can be killed.
+"""The pipeline on a cluster of three nodes. Each node is a container that can be killed.
 
-CLUSTER names a program with the commands `up`, `push IMAGE…` and `node N`, which create and control
-the cluster. A `kubectl` for the cluster is in the same folder.
+CLUSTER names a program that creates and controls the cluster, with the commands `up`, `push IMAGE…`
+and `node N`. A `kubectl` for the cluster is in the folder of the program.
 """
 
 import base64
@@ -24,7 +24,7 @@ from wire import keys
 
 NAMESPACE = "icu-test"
 PARTITIONS = 4
-# The node with database and CSVs, which no test kills; see tests/support/kubernetes.
+# The node with the database and the CSVs. No test kills it; see tests/support/kubernetes.
 FIRST = "k1"
 ADDRESS = "10.78.0.11"
 SERVICES = ("tool", "buffer", "hospital", "dashboard", "nginx", "modelapi")
@@ -40,7 +40,7 @@ def run(*command: str | Path, given: str | None = None, timeout: float = 300) ->
 
 
 class Cluster:
-    """One cell in its own namespace, which is deleted at the end."""
+    """One cell in a namespace of its own, which is deleted at the end."""
 
     def __init__(self, program: Path, patient_data: Path) -> None:
         self._program = program
@@ -91,15 +91,15 @@ class Cluster:
         run("docker", "cp", self._patient_data, f"{node}:/data/patient_data")
         run("docker", "exec", node, "chmod", "-R", "a+rX", "/data/patient_data")
 
-    # Nodes and pods of the cluster.
+    # Shows the nodes and the pods of the cluster.
 
     def kill_node(self, node: str) -> None:
-        """Kills a node, as a power failure does."""
+        """Kills a node as a power failure would."""
         run("docker", "kill", f"icu-{node}")
 
     def start_node(self, node: str) -> None:
         command = (self._program, "node", node.removeprefix("k"))
-        # After a power failure, the node's own engine may find its stale pid file, and exit.
+        # After a power failure, the node's container engine may find its stale pid file and exit.
         for _ in range(4):
             if subprocess.run(command, capture_output=True, timeout=300).returncode == 0:
                 return
@@ -136,7 +136,7 @@ class Cluster:
         logs = ("logs", "--tail=8", "--prefix", "-l", "app.kubernetes.io/part-of=icu-stream")
         return self.kubectl("get", "pods", "-o", "wide") + self.kubectl(*logs)
 
-    # Redis and the database, at ports of the first node.
+    # Redis and the database are reachable at ports of the first node.
 
     def _password(self, user: str) -> str:
         found = self.kubectl("get", "secret", user, "-o", "jsonpath={.data.password}")

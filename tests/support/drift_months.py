@@ -1,4 +1,4 @@
-"""Simulates months of a ward for the drift task, resampled from stays."""
+"""Simulates months of a ward from resampled stays, for the tests of drift."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,8 +28,7 @@ class WardStay:
 
 @dataclass
 class Month:
-    """The figures outside their band, by day. compared: stays with an outcome since the first
-    day."""
+    """The figures outside their bands, by day. compared: the stays with an outcome so far."""
 
     alerts: dict[int, list[Figure]] = field(default_factory=dict)
     compared: dict[int, int] = field(default_factory=dict)
@@ -38,7 +37,7 @@ class Month:
 def stays(
     readings: Readings, probability: "pd.Series[float]", outcome: "pd.Series[float]"
 ) -> list[WardStay]:
-    """The stays of a table of readings; probability and outcome by (pat_id, date_admission)."""
+    """The stays in a table of readings. probability, outcome: by (pat_id, date_admission)."""
     found: dict[tuple[int, object], dict[object, StayDay]] = {}
     columns = ["pat_id", "date_admission", "measured_at", "parameter", "value"]
     texts = readings["measured_at"].dt.strftime("%Y-%m-%d %H:%M:%S")
@@ -59,13 +58,13 @@ def stays(
 def months(
     reference: Reference, ward: list[WardStay], number: int, arrivals: int, draw: Generator
 ) -> Iterator[Month]:
-    """Months of DAYS days; on each day `arrivals` resampled stays begin."""
+    """Draws months of DAYS days. On each day, `arrivals` resampled stays begin."""
     for _ in range(number):
         yield month(reference, [draw.choice(len(ward), arrivals) for _ in range(DAYS)], ward)
 
 
 def month(reference: Reference, drawn: list[np.ndarray], ward: list[WardStay]) -> Month:
-    """The alerts of one month. On the first day the ward is full and has no outcomes."""
+    """The alerts of one month. On its first day, the ward is full and no outcome is known."""
     found = Month()
     pairs: list[tuple[float, float]] = []
     before: dict[tuple[str, str], Figure] = {}

@@ -1,4 +1,6 @@
-"""The tool, whose worker or background process (DYING) dies at each start."""
+"""The tool, with a worker or background process that dies at each start. DYING names the
+process.
+"""
 
 import os
 from collections.abc import Callable
@@ -13,7 +15,7 @@ def die(started: Callable[[], None], settings: Settings, *_: object) -> None:
 
 
 if __name__ == "__main__":
-    # Imported from the module and not from __main__, because the process imports it by name.
+    # Imported from its module instead of __main__, because the started process imports it by name.
     from tests.support.dying_tool import die as importable
 
     setattr(processes, os.environ["DYING"], importable)

@@ -1,4 +1,6 @@
-"""Answers as dashboard, model API and gateway, with the request that arrived."""
+"""Takes the place of dashboard, model API and gateway; answers with the request that has
+arrived.
+"""
 
 import asyncio
 

@@ -1,9 +1,9 @@
 """The tool, which fails once at each of the chosen points. Tests start it instead of the real one.
 
-FAIL_POINTS names the points, each with the number of a message: the batch that contains this
-message or a later one fails ("predicted=300 committed=400"). FAIL_PART is the partition, empty for
-any. A point that was reached leaves a file with its name in the folder FAIL_MARKS, which contains
-the process id.
+FAIL_POINTS has pairs of a point and the number of a message, such as "predicted=300 committed=400":
+the first batch that contains this message or a later one fails at the point. FAIL_PART, if set,
+limits the failures to one partition. Each failure writes the process id to a file in the folder
+FAIL_MARKS; the file has the name of the point.
 """
 
 import os
@@ -68,7 +68,7 @@ class FailingJobs(Jobs):
 
 
 def failing(database: Database) -> Database:
-    """The database, with fail points around and inside its transaction."""
+    """The database, with points of failure around and inside its transaction."""
     commit, insert = database.commit, database.session.insert
     current: list[Changes] = []
 
@@ -89,7 +89,7 @@ def failing(database: Database) -> Database:
 
 
 class FailingAlarms(AlarmTables):
-    """The tables of the alarms, with fail points around and inside their transaction."""
+    """The tables of the alarms, with points of failure around and inside their transaction."""
 
     def commit(self, changes: AlarmChanges) -> None:
         last = max(seq for _, seq in changes.moves) if changes.alarms else 0
@@ -112,7 +112,7 @@ class FailingAlarms(AlarmTables):
 
 
 class Poisoned(data_handler.DataHandler):
-    """Fails to process a message, or crashes."""
+    """Raises an exception for one message, or crashes at it."""
 
     def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         seqs = {raw.seq for raw in messages}
@@ -147,7 +147,7 @@ points = Points()
 begin_background = processes.run_in_background
 
 if __name__ == "__main__":
-    # Imported from the module and not from __main__, because the processes import it by name.
+    # Imported from its module instead of __main__, because the processes import it by name.
     from tests.support import failing_tool
 
     processes.work = failing_tool.work

@@ -1,4 +1,4 @@
-"""Runs a gateway in this or another process, sends messages, and reads its log."""
+"""Runs a gateway in this process or in another one, sends messages, and reads the gateway's log."""
 
 import asyncio
 import json
@@ -27,15 +27,16 @@ HEADER = "MSH|^~\\&|MON|WARD|||20261127120000||{kind}|{control}|P|2.5"
 
 
 def hl7(kind: str, *segments: str, control: str = "1") -> bytes:
-    """A message of these segments."""
+    """Joins the segments to a message."""
     return "".join(
         f"{s}\r" for s in (HEADER.format(kind=kind, control=control), *segments)
     ).encode()
 
 
 def oru(*segments: str, control: str = "1", patient: str = "P1", bed: str = "ICU^1^1") -> bytes:
-    """An ORU of one patient. Each OBX is `8867-4|80|/min` with optional further fields, or a whole
-    segment."""
+    """An ORU message about one patient. Each OBX is `8867-4|80|/min`, optionally with further
+    fields, or a whole segment.
+    """
     return hl7("ORU^R01", f"PID|||{patient}^^^H^MR", f"PV1||I|{bed}", *segments, control=control)
 
 
@@ -74,7 +75,7 @@ async def gateway(log: Path, **environ: str) -> AsyncIterator[Running]:
 
 
 async def send(port: int, pieces: Iterable[bytes], answers: int) -> list[bytes]:
-    """Writes the pieces one by one; returns the first `answers` answers."""
+    """Writes the pieces one after the other; returns the first `answers` answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     frames = FrameReader(1 << 20)
     found: list[bytes] = []
@@ -92,13 +93,15 @@ async def send(port: int, pieces: Iterable[bytes], answers: int) -> list[bytes]:
 
 
 async def send_all(port: int, messages: Iterable[bytes]) -> list[str]:
-    """Sends messages one after the other; returns each MSA-1."""
+    """Sends messages one after the other; returns the acknowledgement code (MSA-1) of
+    each answer.
+    """
     frames = [wrap(message) for message in messages]
     return [code(answer) for answer in await send(port, frames, len(frames))]
 
 
 def code(answer: bytes) -> str:
-    """MSA-1 of an answer."""
+    """The acknowledgement code (MSA-1) of an answer."""
     return next(line for line in answer.decode().split("\r") if line.startswith("MSA"))[4:6]
 
 
@@ -111,11 +114,11 @@ def events(log: Path) -> list[dict[str, Any]]:
 
 
 async def all_moved(log: Path) -> None:
-    """Waits until the readings of all merges and cancelled admissions are moved."""
+    """Waits until all readings have been moved after merges and cancelled admissions."""
     deadline = time.monotonic() + 60
     with closing(sqlite3.connect(log)) as connection:
         while connection.execute("SELECT 1 FROM pending").fetchone():
-            assert time.monotonic() < deadline, "readings are still to be moved"
+            assert time.monotonic() < deadline, "readings still have to be moved"
             await asyncio.sleep(0.01)
 
 
@@ -125,7 +128,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# Imports once, and starts a gateway whenever none is running; prints its process id.
+# This program imports the gateway once, starts it whenever none is running, and prints its process
+# id.
 SUPERVISOR = """
 import os, sys
 from gateway.__main__ import main
@@ -140,7 +144,7 @@ while True:
 
 
 class Program:
-    """`python -m gateway` in its own process. After `kill` it starts again."""
+    """`python -m gateway` in a process of its own. After `kill`, it starts again."""
 
     def __init__(self, log: Path, **environ: str) -> None:
         self.log = log
@@ -175,7 +179,7 @@ class Program:
         raise AssertionError("the gateway did not start")
 
     def kill(self) -> None:
-        """Kills the gateway with SIGKILL; returns when a new one listens."""
+        """Kills the gateway with SIGKILL; returns when the new one listens."""
         os.kill(self.pid, signal.SIGKILL)
         self._started()
 

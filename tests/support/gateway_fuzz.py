@@ -1,8 +1,9 @@
-"""Sends damaged messages to the gateway's parts, and to a real one.
+"""Sends damaged messages to the parts of the gateway, and to a real gateway.
 
     python -m tests.support.gateway_fuzz --inputs 1000000
 
-Each is parsed or rejected: no other exception, one answer per frame, and no growth of memory.
+Each message must be parsed or rejected, without another exception. There must be one answer per
+frame, and the memory must not grow.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from tests.support.fuzz import damage
 from tests.support.gateway import code, gateway, send
 from tests.support.hl7_corpus import corpus
 
-# Typical faults of real and hostile senders, besides single bytes.
+# Typical faults of real and hostile senders, besides changes of single bytes.
 PIECES = (
     *(b"\x0b", b"\x1c\r", b"\x1c", b"\r", b"\n", b"|", b"^", b"~", b"\\", b"&", b"\x00", b"\xff"),
     *(b"\\X", b"\\.br\\", b'""', b"NaN", b"1e309", b"-0", b"9" * 40, b"MSH|", b"BHS|", b"\rPID|"),
@@ -37,7 +38,7 @@ PIECES = (
 
 
 def damaged(rng: random.Random) -> bytes:
-    """A message of the corpus with bytes replaced, inserted, removed, doubled or cut off."""
+    """Draws a message of the corpus, and replaces, inserts, removes, doubles or cuts off bytes."""
     return damage.damaged(rng, rng.choice(CORPUS), 6, PIECES)
 
 
@@ -93,12 +94,12 @@ async def answered(inputs: int, seed: int, log: Path) -> Counter[str]:
 
 
 def _frames(rng: random.Random, count: int) -> Iterator[bytes]:
-    """Damaged messages in valid frames."""
+    """Puts damaged messages into valid frames."""
     while count:
         content = damaged(rng).replace(b"\x0b", b"")
         while b"\x1c\r" in content:
             content = content.replace(b"\x1c\r", b"")
-        # A frame without a message counts as white space between frames.
+        # A frame without a message counts as white space between frames, so it gets no answer.
         if content.strip() and b"NE" not in content and b"\rMSH" not in content:
             count -= 1
             yield wrap(content)

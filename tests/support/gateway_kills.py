@@ -2,7 +2,7 @@
 
     python -m tests.support.gateway_kills --rounds 1000
 
-Compares the log's tables, row by row, with those of one clean pass.
+Compares the tables of the log, row by row, with those of a gateway that was not killed.
 """
 
 import argparse
@@ -33,7 +33,7 @@ TABLES = {
 
 
 def tables(log: Path) -> dict[str, list[tuple[object, ...]]]:
-    """All rows, without the times of receipt."""
+    """All rows of the log, without the times of receipt."""
     connection = sqlite3.connect(log)
     found = {
         name: connection.execute(f"SELECT {columns} FROM {name} ORDER BY 1, 2").fetchall()
@@ -64,7 +64,7 @@ def deliver(port: int, message: bytes) -> float:
 
 
 def messages(count: int) -> list[bytes]:
-    """The messages of the corpus, and further readings with corrections."""
+    """The messages of the corpus, and further messages with readings and corrections."""
     more = [
         oru(f"OBR|1||K{n // 2}", obx(value=str(60 + n % 50), at="20261127100000"), control=str(n))
         for n in range(count)
@@ -73,7 +73,9 @@ def messages(count: int) -> list[bytes]:
 
 
 class Outcome(NamedTuple):
-    """unanswered: messages on disk whose acknowledgement was lost."""
+    """The result of a run. unanswered: the messages on disk of which the acknowledgement
+    was lost.
+    """
 
     equal: bool
     kills: int
@@ -81,7 +83,7 @@ class Outcome(NamedTuple):
 
 
 def run(rounds: int, folder: Path, seed: int) -> Outcome:
-    """Kills a gateway `rounds` times."""
+    """Kills a gateway `rounds` times while messages are sent."""
     rng = random.Random(seed)
     sent = messages(rounds * 4)
     clean = Program(folder / "clean.sqlite", ICU_UNITS="ICU")
@@ -107,7 +109,7 @@ def run(rounds: int, folder: Path, seed: int) -> Outcome:
     program.stop()
     with closing(sqlite3.connect(killed)) as connection:
         rows = connection.execute("SELECT raw, at FROM received").fetchall()
-    # The message was on disk before its acknowledged repetition.
+    # The message was on disk before it was sent for the last time.
     unanswered = sum(raw in began and at < began[raw] for raw, at in rows)
     return Outcome(tables(folder / "clean.sqlite") == tables(killed), kills, unanswered)
 

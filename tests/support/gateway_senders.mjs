@@ -1,4 +1,4 @@
-// Runs unmodified clients from npm against a gateway: node senders.mjs MLLP_PORT HTTP_URL
+// Sends messages to a gateway with unmodified npm clients. Usage: node senders.mjs MLLP_PORT HTTP_URL
 import { createRequire } from "node:module";
 const require = createRequire(import.meta.url);
 const [port, url] = [Number(process.argv[2]), process.argv[3]];

@@ -1,4 +1,4 @@
-"""HL7 messages of all kinds that the gateway reads, in the order of a ward's day."""
+"""HL7 messages of all kinds that the gateway reads, in the order of a day on a ward."""
 
 from tests.support.gateway import hl7, oru
 
@@ -45,7 +45,9 @@ def merge(survivor: str, prior: str, event: str = "A40") -> bytes:
 
 
 def corpus() -> list[bytes]:
-    """More than 60 messages: every event, status, type of value, charset and delimiter."""
+    """More than 60 messages, with every event, result status, type of value, character set and
+    delimiter.
+    """
     order = "OBR|1||F{}^MON|||||20261127095500"
     messages = [
         adt("A01", visit="12345678901234567890^^^H^VN"),

@@ -1,6 +1,6 @@
-"""Random histories of a ward in HL7, and the final valid readings, computed with pandas.
+"""Random histories of a ward in HL7, and the readings that remain valid at the end.
 
-Uses only the sent messages, and no code of the services.
+The readings are computed with pandas, from the sent messages only, without code of the services.
 """
 
 import random
@@ -14,12 +14,12 @@ from tests.support.hl7_corpus import obx
 
 ZONE = "Europe/Berlin"
 CODES = {"heart_rate": ("8867-4^HR^LN", "/min"), "spo2": ("59408-5^SpO2^LN", "%")}
-# The nights of the changes to and from daylight saving time.
+# Nights in which daylight saving time begins or ends.
 NIGHTS = ("2026-03-28", "2026-10-24")
 
 
 class History:
-    """Patients of one ward, who were all admitted on one day."""
+    """The patients of one ward. All were admitted on the same day."""
 
     def __init__(self, seed: int, patients: int = 4) -> None:
         self._random = random.Random(seed)
@@ -34,7 +34,7 @@ class History:
             self._move("A01", name, self.day + pd.Timedelta("8h"))
 
     def play(self, steps: int) -> None:
-        """Adds random events, and then one reading of each patient who is there."""
+        """Adds random events, and then one reading for each patient who is on the ward."""
         kinds: dict[int, Callable[[], object]] = {
             **dict.fromkeys(range(8), self._reading),
             **dict.fromkeys((8, 9), self._correct),
@@ -46,14 +46,14 @@ class History:
             15: self._merge,
         }
         for _ in range(steps):
-            # A merge removes a patient, a cancelled admission removes readings: both are rarer.
+            # Merges and cancelled admissions are rarer, because they remove patients and readings.
             number = self._random.randrange(14 if self._random.random() < 0.9 else 16)
             kinds[number]()
         for name in self.present():
             self._reading(name)
 
     def frame(self) -> pd.DataFrame:
-        """The remaining readings: patient, parameter, measured_at, value."""
+        """The readings that remain valid: patient, parameter, measured_at, value."""
         rows = [
             {**row, "patient": self.owner[row["patient"]], "filler": filler}
             for filler, row in self._true.items()
@@ -84,7 +84,9 @@ class History:
         return filler
 
     def _time(self, wall: pd.Timestamp) -> tuple[str, pd.Timestamp]:
-        """A sender's time, with or without an offset, and the ward's wall clock for it."""
+        """Draws a time; returns it as a sender writes it, with or without an offset, and as the
+        ward's clock shows it.
+        """
         if self._random.random() < 0.5:
             local = wall.tz_localize("UTC").tz_convert(ZONE)
             return f"{wall:%Y%m%d%H%M%S}+0000", local.tz_localize(None)
@@ -121,7 +123,7 @@ class History:
             self._move("A13", name, self._now())
 
     def _cancel(self) -> None:
-        """Cancels an admission; the patient is admitted again."""
+        """Cancels an admission, and admits the patient again."""
         present = self.present()
         if present:
             name = self._random.choice(present)
@@ -145,7 +147,7 @@ class History:
         return self._random.choice(here) if here else ""
 
     def _now(self) -> pd.Timestamp:
-        """A time after all readings, on any clock."""
+        """A time that is later than all readings, on any clock."""
         return self.day + pd.Timedelta("26h") + pd.Timedelta(minutes=self._minute)
 
     def _move(self, event: str, patient: str, at: pd.Timestamp) -> None:

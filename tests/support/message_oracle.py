@@ -1,6 +1,6 @@
-"""The expected rows of a stream of messages, computed from them with pandas.
+"""The expected rows for a stream of messages, computed from the messages with pandas.
 
-Uses no code of the services. `tests.support.oracle` does the same from CSV files.
+It uses no code of the services. `tests.support.oracle` does the same from CSV files.
 """
 
 import json
@@ -16,7 +16,7 @@ SIX_HOURS = pd.Timedelta("6h")
 
 
 class Expected:
-    """The tables after the messages, by message number. Their values must be plausible."""
+    """The tables after all messages. messages: by their numbers; their values must be plausible."""
 
     def __init__(self, messages: Mapping[int, bytes]) -> None:
         self.readings = pd.DataFrame(
@@ -100,8 +100,9 @@ class Expected:
         }
 
     def vitals(self) -> list[tuple[Any, ...]]:
-        """Rows of (pat_id, date_admission, parameter, n, mean, m2, minimum, maximum, first,
-        last)."""
+        """The rows of `vitals`: (pat_id, date_admission, parameter, n, mean, m2, minimum, maximum,
+        first, last).
+        """
         found = []
         for key, group in self.readings.groupby([*STAY, "parameter"]):
             ordered = group.sort_values(["measured_at", "seq"])

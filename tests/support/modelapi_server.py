@@ -1,4 +1,4 @@
-"""A real gunicorn with the model API, and models that tests can damage."""
+"""Runs the model API in a real gunicorn, and writes models that tests can damage."""
 
 import contextlib
 import hashlib
@@ -31,7 +31,7 @@ ROW = {
 
 
 def copy_models(folder: Path, *names: str) -> Path:
-    """Copies the shipped models of these names to `folder`, with the formula in use."""
+    """Copies the shipped models with these names to `folder`; the formula is the champion."""
     for name in names:
         shutil.copytree(MODELS / name, folder / name)
     state = {"champion": {"model": "formula", "version": "1"}, "shadows": []}
@@ -40,7 +40,9 @@ def copy_models(folder: Path, *names: str) -> Path:
 
 
 def add_linear(models: Path, name: str, version: str, intercept: float, **changes: Any) -> Path:
-    """A linear model of age alone, log odds = intercept + 0.01 age, written without modelapi."""
+    """Writes, without modelapi, a linear model that reads only the age: log odds = intercept + 0.01
+    age.
+    """
     folder = models / name / version
     folder.mkdir(parents=True)
     probability = 1 / (1 + 2.718281828459045 ** -(intercept + 0.5))
@@ -68,7 +70,7 @@ def add_linear(models: Path, name: str, version: str, intercept: float, **change
 
 
 def write_files(folder: Path, files: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """Writes files (JSON or bytes) and the manifest with their digests."""
+    """Writes files (JSON or bytes), and the manifest with the digests of the files."""
     digests = {}
     for file, content in files.items():
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -96,7 +98,7 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Waits for a condition; fails on a timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
+        assert time.monotonic() < deadline, "was not reached in time"
         time.sleep(0.05)
 
 

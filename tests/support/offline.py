@@ -1,6 +1,6 @@
-"""Computes predictions for the CSVs outside the pipeline, with scikit-learn on bulk features.
+"""Computes predictions from the CSVs outside the pipeline, with scikit-learn and bulk features.
 
-`python -m tests.support.offline FOLDER DATABASE NAME/VERSION …` compares them with the predictions
+`python -m tests.support.offline FOLDER DATABASE NAME/VERSION …` compares the predictions with those
 that a backtest of the folder has stored.
 """
 
@@ -31,7 +31,9 @@ def rounded(values: np.ndarray) -> np.ndarray:
 
 
 def offline(folder: Path, model: str, version: str) -> pd.Series:
-    """The predict_proba of each reading by message number; NaN if a required value is missing."""
+    """The probability by predict_proba for each reading, by message number; NaN if a required value
+    is missing.
+    """
     artifact = ROOT / "models" / model / version
     manifest = json.loads((artifact / "manifest.json").read_text())
     features = [Feature.parse(feature["name"]) for feature in manifest["features"]]
@@ -49,7 +51,7 @@ def offline(folder: Path, model: str, version: str) -> pd.Series:
 
 
 def streamed(database: Path, model: str, version: str) -> pd.Series:
-    """The stored probability of each reading by message number; NaN if there is none."""
+    """The stored probability for each reading, by message number; NaN if there is none."""
     connection = sqlite3.connect(database)
     rows = connection.execute(
         "SELECT seq, probability FROM predictions WHERE model = ? AND version = ? ORDER BY seq",
@@ -61,8 +63,9 @@ def streamed(database: Path, model: str, version: str) -> pd.Series:
 
 
 def main(folder: str, database: str, *models: str) -> int:
-    """Prints the largest difference of each model; returns 1 if a reading is missing or
-    different."""
+    """Prints the largest difference for each model; returns 1 if a prediction is missing or
+    differs.
+    """
     failed = 0
     for name in models:
         model, version = name.split("/")

@@ -1,8 +1,8 @@
 """The expected rows of the tables, computed from the CSVs with pandas.
 
 `python -m tests.support.oracle PATIENT_DATA DATABASE_URL live|hindsight` compares all rows of a
-finished replay: readings, stays, vitals and the predictions of the formula. Uses neither code nor
-derived files of the services.
+finished replay: readings, stays, vitals and the predictions of the formula. It uses neither the
+code of the services nor the files that they derive.
 """
 
 import json
@@ -31,7 +31,7 @@ class Expected:
         signal = signal[["pat_id", "day", "hour", "parameter", "value"]]
         signal["day"] = _dates(signal["day"])
         signal["line"] = range(len(signal))
-        # The first and the last day belong to a stay; a day of two stays belongs to the later one.
+        # The first and the last day belong to a stay. A day in two stays belongs to the later stay.
         joined = signal.merge(stays, on="pat_id")
         ends = joined["date_discharge"].fillna(pd.Timestamp("2262-01-01"))
         joined = joined[joined["day"].between(joined["date_admission"], ends)]
@@ -42,7 +42,7 @@ class Expected:
 
         told = stays.dropna(subset="date_discharge")
         if mode == "live":
-            # Discharges are sent after the last reading of their day, in order of patient.
+            # The discharges of a day are sent after its last reading, in the order of patients.
             news = pd.DataFrame(
                 {
                     "at": told["date_discharge"] + pd.Timedelta("24h"),
@@ -119,7 +119,7 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
     stays = table(database_url, "stays").sort_values(**by_stay)
     wanted = expected.stays.sort_values(**by_stay)
     if mode == "live":
-        # In live mode a stay has a row if it has a reading or a discharge, which is a message too.
+        # In live mode, a stay has a row if it has a message: a reading or a discharge.
         assert set(stays[STAY].itertuples(index=False, name=None)) == set(
             wanted[STAY].itertuples(index=False, name=None)
         )
@@ -158,7 +158,7 @@ def at_rest(database_url: str) -> bool:
 
 
 def table(database_url: str, name: str, where: str = "1 = 1") -> pd.DataFrame:
-    """All rows of a table, dates as timestamps."""
+    """All rows of a table, with dates as timestamps."""
     if database_url.startswith("sqlite:///"):
         connection: Any = sqlite3.connect(
             f"file:{database_url.removeprefix('sqlite:///')}?mode=ro", uri=True

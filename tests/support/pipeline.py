@@ -1,4 +1,4 @@
-"""The embedded pipeline for tests, whose programs are started, killed and paused by name."""
+"""The embedded pipeline for tests. Its programs are started, killed and paused by name."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "PROGRAMS", "Pipeline", "synthetic"]
 
 
 class Pipeline(Programs):
-    """The pipeline in its own folder, at full speed unless `settings` change that."""
+    """The pipeline in a folder of its own, at full speed unless `settings` change that."""
 
     def __init__(self, folder: Path, patient_data: Path, **settings: str) -> None:
         ports = {key: str(free_port()) for key in PORTS}
@@ -38,7 +38,8 @@ class Pipeline(Programs):
                 raise
             pytest.skip(str(error))
         try:
-            # The buffer starts last, so that the stream does not end while the others start slowly.
+            # The buffer starts last, so that the stream does not end while other programs still
+            # start.
             self.start(*(name for name in PROGRAMS if name != "buffer"))
             self.wait(self._declared)
             self.start("buffer")

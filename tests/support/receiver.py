@@ -1,4 +1,4 @@
-"""A webhook's receiver for tests: an HTTP server that keeps what it accepts."""
+"""A receiver of the webhook for tests: an HTTP server that keeps the requests that it accepts."""
 
 import json
 import threading
@@ -17,7 +17,9 @@ class Request(NamedTuple):
 
 
 class Receiver:
-    """`answer` returns the status of the n-th request; 0 closes the connection without one."""
+    """The server. answer: returns the status for the n-th request; 0 closes the connection without
+    an answer.
+    """
 
     def __init__(self, answer: Callable[[int], int] = lambda _: 204) -> None:
         self.requests: list[Request] = []
@@ -50,7 +52,7 @@ class Receiver:
 
     @property
     def accepted(self) -> list[dict[str, Any]]:
-        """The alarms that were accepted, each once, in the order of their first acceptance."""
+        """The accepted alarms, without repeats, in the order in which they were first accepted."""
         found: dict[str, dict[str, Any]] = {}
         for request in self.requests:
             if 200 <= request.status < 300:

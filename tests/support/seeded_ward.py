@@ -1,7 +1,7 @@
 """Fills the tables of an SQLite file with a ward, without the pipeline.
 
-Simple on purpose: tests of the dashboard define exactly the stored rows, and compute the expected
-page from the same arguments.
+It is simple on purpose: the tests of the dashboard define the stored rows exactly, and compute the
+expected page from the same arguments.
 """
 
 import json
@@ -34,7 +34,7 @@ def create_tables(url: str) -> None:
 
 
 class Ward:
-    """Builds a database; adds readings as the tool does."""
+    """Builds a database, and adds readings as the tool does."""
 
     def __init__(self, path: Path, stream: str = STREAM) -> None:
         self.stream = stream
@@ -80,7 +80,9 @@ class Ward:
         waits: bool = False,
         model: str = MODEL,
     ) -> int:
-        """Adds a reading with its prediction and updates the statistics. Returns its seq."""
+        """Adds a reading with its prediction, and updates the statistics. Returns the number of its
+        message.
+        """
         self.seq += 1
         day, moment = admitted.date().isoformat(), at.isoformat(" ")
         self.execute(
@@ -119,8 +121,8 @@ class Ward:
         )
 
     def commit(self, committed_at: str = "2026-01-01 00:00:00.000", part: int = 0) -> None:
-        """Moves the partition's position to the last message, as a batch does."""
-        # The tool writes the batch's last message, not the stay's.
+        """Moves the position of the partition to the last message, as a batch does."""
+        # The column has the last message of the batch, not that of the stay, as in the tool.
         self.execute("UPDATE vitals SET seq = ? WHERE stream = ?", self.seq, self.stream)
         self.execute(
             "INSERT INTO positions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
@@ -142,8 +144,8 @@ def ward(path: Path, stream: str = STREAM) -> Iterator[Ward]:
 
 
 def fill(made: Ward, patients: int, hours: int, *, discharged: int = 0, first: int = 1) -> None:
-    """Stores a number of patients in the ICU, with three vitals per hour, and a number of
-    discharged ones.
+    """Stores some patients who are in the ICU, with three vitals per hour, and some discharged
+    patients.
     """
     for pat_id in range(first, first + patients + discharged):
         left = pat_id >= first + patients

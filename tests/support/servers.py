@@ -1,4 +1,4 @@
-"""Real database servers for tests, each started once per test process."""
+"""Real database servers for tests. Each is started once per test process."""
 
 import getpass
 import os
@@ -27,7 +27,7 @@ KINDS = ("sqlite", "mysql", "mariadb")
 
 @contextmanager
 def mysql_server() -> Iterator[int]:
-    """The port of a MySQL with our settings; root needs no password."""
+    """The port of a MySQL server with the settings of tooldb; root needs no password."""
     if shutil.which("docker") is None or subprocess.run(["docker", "info"], **QUIET).returncode:
         _missing("no Docker engine")
     port, name = free_port(), f"icu-db-test-{uuid.uuid4().hex[:8]}"
@@ -51,7 +51,7 @@ def mysql_server() -> Iterator[int]:
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[Any]:
-    """A client of an empty Redis, whose socket is in `folder`."""
+    """A client of an empty Redis. The socket of the server is in `folder`."""
     try:
         program = executable()
     except NoRedis as error:
@@ -81,7 +81,7 @@ def _answers(client: Redis) -> bool:
 
 @contextmanager
 def mariadb_server(folder: Path) -> Iterator[int]:
-    """The port of a MariaDB with its data in `folder`; root needs no password."""
+    """The port of a MariaDB server with its data in `folder`; root needs no password."""
     install, program = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
     if install is None or program is None:
         _missing("no MariaDB")
@@ -131,7 +131,7 @@ def _wait(port: int, seconds: float) -> None:
 
 
 def as_root(port: int, **more: Any) -> Any:
-    """A connection of root, which commits by itself."""
+    """A connection as root, in autocommit mode."""
     return mysql.connector.connect(
         host="127.0.0.1",
         port=port,
@@ -144,7 +144,7 @@ def as_root(port: int, **more: Any) -> Any:
 
 
 def new_database(kind: str, port: Callable[[str], int], folder: Path) -> str:
-    """The URL of a new, empty database; `port` returns the port of that kind of server."""
+    """Creates an empty database; returns its URL. port: returns the port of a kind of server."""
     name = f"db_{uuid.uuid4().hex}"
     if kind == "sqlite":
         return f"sqlite:///{folder}/{name}.sqlite"

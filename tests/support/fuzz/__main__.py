@@ -1,4 +1,4 @@
-"""Runs one seam in parts, each with a seed of its own, and prints the counts and the memory."""
+"""Runs one seam in parts, each with its own seed, and prints the counts and the memory."""
 
 import argparse
 import logging

@@ -1,9 +1,9 @@
-"""Damages texts as senders and attackers do."""
+"""Damages texts as faulty senders and attackers do."""
 
 import random
 from collections.abc import Sequence
 
-# Texts that parsers treat specially.
+# Texts with a special meaning for parsers.
 PIECES = (
     *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b";", b"\t", b"\n", b"\r", b"\r\n", b"\0"),
     *(b"\xef\xbb\xbf", b"\xff\xfe", b"\xff", b"\xc3\x28", "\u00fc".encode(), b"\\ud800", b"\x1a"),
@@ -15,7 +15,7 @@ PIECES = (
 def damaged(
     rng: random.Random, text: bytes, most: int = 4, pieces: Sequence[bytes] = PIECES
 ) -> bytes:
-    """The text with up to `most` parts replaced, inserted, doubled or cut off."""
+    """Replaces, inserts, doubles or cuts off up to `most` parts of the text."""
     content = bytearray(text)
     for _ in range(rng.randint(0, most)):
         start = rng.randint(0, len(content))
@@ -33,6 +33,6 @@ def damaged(
 
 
 def pieces(rng: random.Random, text: bytes) -> Sequence[bytes]:
-    """The text in pieces, cut at random places."""
+    """Cuts the text into pieces at random places."""
     cuts = sorted(rng.randint(0, len(text)) for _ in range(rng.randint(0, 5)))
     return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]

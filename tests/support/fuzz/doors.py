@@ -1,4 +1,4 @@
-"""Requests over sockets to dashboard, login service and gateway."""
+"""Sends damaged requests over sockets to the dashboard, the login service and the gateway."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ async def _status(port: int, request: bytes) -> str:
         writer.write(request)
         try:
             status = await asyncio.wait_for(reader.readline(), 0.5)
-        except TimeoutError:  # the server is waiting for the rest of a damaged request
+        except TimeoutError:  # the server waits for the rest of a damaged request
             writer.write_eof()
             status = await asyncio.wait_for(reader.readline(), 30)
         return status.split()[1].decode() if status else "none"
@@ -67,7 +67,7 @@ async def _status(port: int, request: bytes) -> str:
 
 
 def dashboard_pages(rng: random.Random, inputs: int) -> Counter[str]:
-    """Fuzzes pages, live updates and forms of the dashboard."""
+    """Fuzzes the pages, the live updates and the forms of the dashboard."""
 
     def request(rng: random.Random) -> tuple[str, str, bytes]:
         path = rng.choice(
@@ -106,7 +106,7 @@ def _damaged_path(rng: random.Random, path: str) -> str:
 
 
 def login_forms(rng: random.Random, inputs: int) -> Counter[str]:
-    """Fuzzes forms and checks of the login service; its users are soon locked out."""
+    """Fuzzes the forms and checks of the login service. Its users are soon locked out."""
 
     def request(rng: random.Random) -> tuple[str, str, bytes]:
         if rng.random() < 0.5:
@@ -133,8 +133,9 @@ def login_forms(rng: random.Random, inputs: int) -> Counter[str]:
 
 
 def gateway_messages(rng: random.Random, inputs: int) -> Counter[str]:
-    """Fuzzes messages and FHIR resources: each one in a list has a result, and each accepted one is
-    logged."""
+    """Fuzzes messages and FHIR resources. Each message of a list must get a result, and each
+    accepted message must be in the log.
+    """
 
     async def run() -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -155,7 +156,7 @@ def gateway_messages(rng: random.Random, inputs: int) -> Counter[str]:
 async def _posted(
     rng: random.Random, http: aiohttp.ClientSession, url: str, count: int
 ) -> Counter[str]:
-    """The results of a list of valid and damaged messages."""
+    """Sends a list of valid and damaged messages; returns the results."""
     body = b"[" + b",".join(_message(rng) for _ in range(count)) + b"]"
     async with http.post(f"{url}/messages", data=body) as answer:
         assert answer.status in EXPECTED, answer.status

@@ -1,4 +1,4 @@
-"""Fuzzes cells of signal.csv through hospital's whole merge."""
+"""Fuzzes the cells of signal.csv, with hospital's whole merge."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from hospital.merge import prepare
 from tests.support.fuzz.damage import damaged
 
 COLUMNS = ("pat_id", "day", "hour", "parameter", "value", "note")
-# Cells as exported, as changed by spreadsheets, and wrong ones.
+# Cells as hospitals export them, cells as spreadsheets change them, and wrong cells.
 CELLS: tuple[tuple[str, ...], ...] = (
     ("1", "2", "2.0", "01", "3", "", "x", "1.5", "1e0", "-1", "9" * 19, "NULL"),
     ("2019-02-12", "2019-02-12 07:00", "12.02.2019", "13/02/2019", "2019-02-31", "", "0000-00-00"),
@@ -25,14 +25,15 @@ CELLS: tuple[tuple[str, ...], ...] = (
 )
 GOOD = ("1", "2019-02-12", "5", "heart_rate")
 GOOD_EVERY = 20
-# Numbers and dashes are no formulas.
+# Numbers and dashes are not formulas.
 HARMLESS = re.compile(r"[+-]?[\d.,]+([eE][+-]?\d+)?|--?", re.ASCII)
 BATCH = 1_000
 
 
 def cells(rng: random.Random, inputs: int) -> Counter[str]:
-    """Each row is sent, rejected with a reason, or counted as a duplicate; all valid rows are
-    sent."""
+    """Checks that each row is sent, rejected with a reason or counted as a duplicate, and that all
+    valid rows are sent.
+    """
     counts: Counter[str] = Counter()
     while counts["rows"] < inputs:
         rows = min(BATCH, inputs - counts["rows"])
@@ -82,7 +83,7 @@ def _cell(rng: random.Random, column: int) -> str:
     text = rng.choice(CELLS[column][:2] if rng.random() < 0.9 else CELLS[column])
     if rng.random() < 0.2:
         text = damaged(rng, text.encode(), 1).decode("utf-8", "replace")
-    # Excludes NUL, carriage returns, and line breaks in wanted cells, which reject each of the
-    # record's lines; other tests cover them.
+    # NUL, carriage returns, and line breaks in wanted cells are excluded, because they reject all
+    # lines of a record. Other tests cover them.
     text = text.replace("\r", "").replace("\0", "")
     return text if COLUMNS[column] == "note" else text.replace("\n", " ")

@@ -33,12 +33,12 @@ MODEL_BODIES: dict[str, Any] = {
     "/metrics": {},
 }
 
-# Changes of the models are rarer, because they are written to the disk.
+# Requests that change the models are rare, because each change is written to the disk.
 WEIGHTS = [1 if "repository/models" in path else 20 for path in MODEL_BODIES]
 
 
 def model_api(rng: random.Random, inputs: int) -> Counter[str]:
-    """Each answer is a result, or a problem document."""
+    """Checks that each answer is a result or a problem document."""
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         models = copy_models(Path(name), "formula", "qsofa")

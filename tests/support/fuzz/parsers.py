@@ -1,4 +1,4 @@
-"""Fuzzes the parsers of events, messages, and tensors of the model API."""
+"""Fuzzes the parsers of events, of messages, and of the model API's tensors."""
 
 import json
 import math
@@ -23,13 +23,13 @@ NOISE = (b": keep-alive", b"retry: 100", b"event: message", b"x: y", b"data", b"
 
 
 def events(rng: random.Random, inputs: int) -> Counter[str]:
-    """Streams of events in every form, cut anywhere, and damaged ones, which must only not fail."""
+    """Parses streams of events in every form, cut anywhere. A damaged stream must not raise."""
     counts: Counter[str] = Counter()
     for number in range(inputs):
         if rng.random() < 0.3:
             text = damaged(rng, _stream(rng, number)[0])
             whole, cut = _parsed([text]), _parsed(pieces(rng, text))
-            # The place of a cut decides whether an event at the limit is truncated.
+            # Whether an event at the size limit is truncated depends on the place of the cut.
             assert whole == cut or len(text) > LIMIT, text
             counts["damaged"] += 1
             continue
@@ -52,7 +52,7 @@ def _parsed(chunks: Any) -> list[Event]:
 
 
 def _stream(rng: random.Random, number: int) -> tuple[bytes, list[Event]]:
-    """The bytes of a few events, and the events."""
+    """Draws a few events; returns their bytes and the events."""
     text, sent = rng.choice((b"", b"", b"", b"\xef\xbb\xbf")), []
     for position in range(rng.randint(1, 4)):
         end = rng.choice(LINE_ENDS)
@@ -104,8 +104,9 @@ VALUES: tuple[Any, ...] = (
 
 
 def messages(rng: random.Random, inputs: int) -> Counter[str]:
-    """Each message is decoded or rejected with a code; a decoded one is the same after a second
-    encoding."""
+    """Checks that each message is decoded or rejected with a code, and that a decoded message is
+    the same after it has been encoded and decoded again.
+    """
     counts: Counter[str] = Counter()
     for _ in range(inputs):
         message = dict(rng.choice(MESSAGES))
@@ -153,8 +154,8 @@ ODD = (
 
 
 def tensors(rng: random.Random, inputs: int) -> Counter[str]:
-    """Valid requests give their values, in JSON and binary; damaged ones are read or rejected with
-    the member's name.
+    """Checks that valid requests, in JSON and binary, give their values, and that damaged requests
+    are read or rejected with the name of the member.
     """
     counts: Counter[str] = Counter()
     for _ in range(inputs):
@@ -193,7 +194,7 @@ def _number(rng: random.Random) -> float:
 
 
 def _json_columns(rng: random.Random, values: Any) -> tuple[bytes, None]:
-    """A tensor for each feature, of shape [rows] or [rows, 1]."""
+    """One tensor per feature, of shape [rows] or [rows, 1]."""
     inputs = []
     for name, column in zip(NAMES, values.T, strict=True):
         flat = [None if math.isnan(value) else value for value in column.tolist()]
@@ -206,7 +207,7 @@ def _json_columns(rng: random.Random, values: Any) -> tuple[bytes, None]:
 
 
 def _json_matrix(rng: random.Random, values: Any) -> tuple[bytes, None]:
-    """One tensor `features`, with NaN as some clients write it."""
+    """One tensor `features`, in which NaN is written as some clients write it."""
     data = values.tolist() if rng.random() < 0.5 else values.ravel().tolist()
     tensor = {"name": "features", "shape": [len(values), 2], "datatype": "FP64", "data": data}
     return json.dumps({"inputs": [tensor]}).encode(), None

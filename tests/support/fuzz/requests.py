@@ -1,4 +1,4 @@
-"""Damaged requests, and limits of the cost of one request."""
+"""Makes damaged requests, and limits the cost of one request."""
 
 import gzip
 import random
@@ -11,7 +11,7 @@ from tests.support.fuzz.damage import damaged
 
 MEGABYTES = 200
 CPU_SECONDS = 2.0
-# Includes 502, because there is no gateway to acknowledge to.
+# 502 is included, because there is no gateway that could accept an acknowledgement.
 EXPECTED = {200, 201, 204, 206, 207, 302, 303, 304, 308, *range(400, 432), 502, 503}
 HEADERS = (
     *("Content-Type: application/json", "Content-Type: text/plain", "Content-Encoding: gzip"),
@@ -43,7 +43,7 @@ class Cost:
 
 
 def damaged_body(rng: random.Random, text: bytes) -> tuple[bytes, dict[str, str]]:
-    """A damaged body, sometimes compressed."""
+    """Damages a body, and sometimes compresses it."""
     headers = {"Content-Type": "application/json"}
     if rng.random() < 0.8:
         text = damaged(rng, text, 2)

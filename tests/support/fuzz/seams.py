@@ -1,4 +1,4 @@
-"""All seams by name."""
+"""All seams, by name."""
 
 import random
 from collections import Counter
