@@ -9,14 +9,12 @@ far the alarms are computed.
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
-from operator import attrgetter
 
 import msgspec
 
 from tool import metrics
 from tool.database import Database, Moved
-from tool.database.alarms import AlarmChanges, AlarmTables, Input, Part
+from tool.database.alarms import AlarmChanges, AlarmTables, Input
 from tool.times import hours_of, text_of
 from wire.alarms import Event, Policy, State, acknowledge, discharge, step
 from wire.messages import ordinal
@@ -49,10 +47,9 @@ class Alarms:
             if model.alarm is None:
                 continue
             policy = msgspec.json.decode(model.alarm, type=Policy)
-            behind = sorted(self._tables.behind(model.model, model.version))
-            for stream, parts in groupby(behind, attrgetter("stream")):
+            for stream, last in self._tables.streams(model.model, model.version):
                 try:
-                    self._catch_up(stream, model, policy, list(parts))
+                    self._catch_up(stream, last, model, policy)
                 except Moved:
                     log.debug(
                         "%s %s: another process stored these alarms",
@@ -60,26 +57,25 @@ class Alarms:
                         model.version,
                     )
 
-    def _catch_up(self, stream: str, model: ModelRow, policy: Policy, parts: list[Part]) -> None:
-        while parts:
-            after = min(part.done for part in parts)
-            last = min(after + STEP, max(part.stored for part in parts))
-            inputs = self._tables.inputs(stream, after, last, model.model, model.version)
-            pending = min((each.seq for each in inputs if each.waits is not None), default=None)
-            if pending is not None:
-                last = pending - 1
-                inputs = [each for each in inputs if each.seq < pending]
-            moves = [(part, min(part.stored, last)) for part in parts if part.done < last]
+    def _catch_up(self, stream: str, goal: int, model: ModelRow, policy: Policy) -> None:
+        """Processes the messages of a stream up to `goal`, or to the first pending prediction."""
+        done = 0
+        while done < goal:
+            step = self._tables.next_step(stream, model.model, model.version, STEP)
+            if step is None:
+                return
+            pending = min((each.seq for each in step.inputs if each.waits is not None), default=0)
+            done = pending - 1 if pending else step.last
+            inputs = [each for each in step.inputs if each.seq <= done]
+            moves = [(part, min(part.stored, done)) for part in step.parts if part.done < done]
             if moves:
                 changes = AlarmChanges(stream, model.model, model.version, moves)
                 self._take_in(inputs, policy, changes)
                 self._tables.commit(changes)
                 for row in changes.alarms:
                     metrics.ALARMS.labels(row.model, row.kind).inc()
-            if pending is not None:
+            if pending:
                 return
-            parts = [part._replace(done=max(part.done, last)) for part in parts]
-            parts = [part for part in parts if part.done < part.stored]
 
     def _take_in(self, inputs: Sequence[Input], policy: Policy, changes: AlarmChanges) -> None:
         patients = (each.pat_id for each in inputs)

@@ -233,6 +233,54 @@ def test_the_same_stream_gives_the_same_alarms_after_any_faults(
     alarm_oracle.check(url)
 
 
+def test_messages_that_workers_store_meanwhile_are_not_skipped(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(5)
+    worker = connect(url)
+    handler = handler_of(worker, DECLARATION)
+    left: list[list[Batch]] = []
+    begin, execute = database.session.begin, database.session.execute
+
+    def store_next() -> None:
+        waiting = [batches for batches in left if batches]
+        if waiting and draw.random() < 0.2:
+            [some] = draw.choices(waiting, [len(batches) for batches in waiting])
+            handler.handle(some.pop(0))
+
+    def begin_later(cursor: Any) -> None:
+        store_next()
+        begin(cursor)
+
+    def execute_later(cursor: Any, *arguments: Any) -> None:
+        store_next()
+        execute(cursor, *arguments)
+
+    monkeypatch.setattr(database.session, "begin", begin_later)
+    if not url.startswith("sqlite"):  # in SQLite, nobody can write during another transaction
+        monkeypatch.setattr(database.session, "execute", execute_later)
+    for name in "abcdef":
+        sent = stream(draw, 300)
+        left = [batches(name, sent, part, size) for part, size in ((0, 30), (1, 6))]
+        while any(left):
+            Alarms(database).compute()
+    Alarms(database).compute()
+    worker.close()
+    alarm_oracle.check(url)
+
+
+def batches(name: str, sent: list[bytes], part: int, size: int) -> list[Batch]:
+    """The messages of one of two partitions, in batches of `size`."""
+    numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(sent, 1)]
+    some = [raw for raw in numbered if partition_of(raw.data, 2) == part]
+    starts = range(0, len(some), size)
+    after = [0, *(some[start - 1].seq for start in starts[1:])]
+    return [
+        Batch(name, part, last, some[start : start + size])
+        for start, last in zip(starts, after, strict=True)
+    ]
+
+
 def of_stream(found: list[tuple[Any, ...]], name: str) -> list[tuple[Any, ...]]:
     return [row[1:] for row in found if row[0] == name]
 

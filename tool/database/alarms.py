@@ -9,13 +9,18 @@ from tool.database.errors import Moved
 from tool.database.literals import names, plain
 from wire.tables import AlarmRow, AlarmStateRow, OutboxRow, columns
 
-BEHIND = """
-SELECT p.stream, p.part, p.seq, COALESCE(a.seq, 0) FROM positions p
+STREAMS = """
+SELECT p.stream, MAX(p.seq) FROM positions p
 LEFT JOIN alarm_positions a
     ON a.stream = p.stream AND a.part = p.part AND a.model = ? AND a.version = ?
-WHERE p.seq > COALESCE(a.seq, 0)"""
+WHERE p.seq > COALESCE(a.seq, 0) GROUP BY p.stream ORDER BY p.stream"""
 
-# One statement, so that the result is a consistent snapshot without gaps.
+BEHIND = """
+SELECT p.part, p.seq, COALESCE(a.seq, 0) FROM positions p
+LEFT JOIN alarm_positions a
+    ON a.stream = p.stream AND a.part = p.part AND a.model = ? AND a.version = ?
+WHERE p.stream = ? AND p.seq > COALESCE(a.seq, 0)"""
+
 INPUTS = """
 SELECT p.seq, p.pat_id, p.date_admission, p.measured_at, 'prediction', p.probability, NULL,
     p.created_at, w.seq
@@ -65,10 +70,17 @@ class Part(NamedTuple):
     """A partition whose alarms are computed up to message `done`, of messages stored up to
     `stored`."""
 
-    stream: str
     part: int
     stored: int
     done: int
+
+
+class Step(NamedTuple):
+    """The inputs of the next messages, up to `last`, in order; and the partitions behind."""
+
+    parts: list[Part]
+    last: int
+    inputs: list[Input]
 
 
 @dataclass
@@ -91,16 +103,24 @@ class AlarmTables:
     def __init__(self, database: Database) -> None:
         self._session = database.session
 
-    def behind(self, model: str, version: str) -> list[Part]:
-        """The partitions with stored messages for which this model's alarms are not computed
-        yet."""
-        return [Part(*row) for row in self._read(BEHIND, (model, version))]
+    def streams(self, model: str, version: str) -> list[tuple[str, int]]:
+        """The streams that the alarms do not include completely, each with its last message."""
+        return [(stream, last) for stream, last in self._read(STREAMS, (model, version))]
 
-    def inputs(self, stream: str, after: int, last: int, model: str, version: str) -> list[Input]:
-        """The inputs of the messages in (after, last] for the alarms of a model, in order."""
-        some = (stream, after, last)
-        values = (*some, model, version, *some, model, *some)
-        return sorted(Input(*row) for row in self._read(INPUTS, values))
+    def next_step(self, stream: str, model: str, version: str, size: int) -> Step | None:
+        """The next inputs of a model's alarms, from at most `size` messages; None at the end."""
+        # In one snapshot. Otherwise the inputs could include messages that a partition stored
+        # after its position was read, and not those that it stored just before them.
+        with self._session.snapshot() as cursor:
+            parts = [Part(*row) for row in self._rows(cursor, BEHIND, (model, version, stream))]
+            if not parts:
+                return None
+            after = min(part.done for part in parts)
+            last = min(after + size, max(part.stored for part in parts))
+            some = (stream, after, last)
+            values = (*some, model, version, *some, model, *some)
+            inputs = sorted(Input(*row) for row in self._rows(cursor, INPUTS, values))
+        return Step(parts, last, inputs)
 
     def states(
         self, stream: str, model: str, version: str, patients: Iterable[int]
@@ -159,5 +179,8 @@ class AlarmTables:
 
     def _read(self, statement: str, values: Sequence[Any]) -> list[Any]:
         with self._session.transaction() as cursor:
-            self._session.execute(cursor, statement, values)
-            return [tuple(plain(row)) for row in cursor.fetchall()]
+            return self._rows(cursor, statement, values)
+
+    def _rows(self, cursor: Any, statement: str, values: Sequence[Any]) -> list[Any]:
+        self._session.execute(cursor, statement, values)
+        return [tuple(plain(row)) for row in cursor.fetchall()]

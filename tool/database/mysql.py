@@ -36,6 +36,9 @@ class MySQLSession(Session):
     def begin(self, cursor: Any) -> None:
         pass  # the first statement starts the transaction
 
+    def begin_snapshot(self, cursor: Any) -> None:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
     def translate(self, error: Exception) -> DatabaseError:
         text = f"MySQL {urlsplit(self.url).hostname}: {error}"
         return (

@@ -40,6 +40,10 @@ class Session:
         """Starts a transaction that writes."""
         raise NotImplementedError
 
+    def begin_snapshot(self, cursor: Any) -> None:
+        """Makes all statements of the transaction read the tables as they are at the first one."""
+        raise NotImplementedError
+
     def translate(self, error: Exception) -> DatabaseError:
         """Returns PermanentFailure or Unavailable for an error of the driver."""
         raise NotImplementedError
@@ -95,6 +99,13 @@ class Session:
             if isinstance(error, self.errors):
                 raise self.translate(error) from error
             raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Any]:
+        """A transaction whose statements all read the same state of the tables."""
+        with self.transaction() as cursor:
+            self.begin_snapshot(cursor)
+            yield cursor
 
     def execute(self, cursor: Any, statement: str, values: Sequence[Any] = ()) -> None:
         """Executes a statement with `?` for each value."""

@@ -24,6 +24,9 @@ class SQLiteSession(Session):
         # A transaction that starts with a read cannot always be upgraded to a write transaction.
         cursor.execute("BEGIN IMMEDIATE")
 
+    def begin_snapshot(self, cursor: Any) -> None:
+        pass  # nobody else can write after `begin`
+
     def translate(self, error: Exception) -> DatabaseError:
         text = f"SQLite {sqlite_path(self.url)}: {error}"
         # A damaged file ("database disk image is malformed", "file is not a database") raises a
