@@ -36,19 +36,29 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m backtest",
         description=__doc__,
-        epilog="The last line of standard output is a JSON object with all figures.",
+        epilog="The last line of the standard output is a JSON object with all figures.",
     )
     add = found.add_argument
     add("folder", type=Path, help="folder with the CSVs and outcome.csv")
-    add("models", nargs="+", type=Version.parse, help="NAME/VERSION; the first is the champion")
+    add(
+        "models",
+        nargs="+",
+        type=Version.parse,
+        help="NAME/VERSION of each model; the first is the champion",
+    )
     add("--database", help="evaluate the predictions in this database, without a replay")
-    add("--stream", help="stream in the database; default: the one with the latest commit")
-    add("--resamples", type=int, default=100, help="number of bootstrap samples (%(default)s)")
+    add("--stream", help="stream in the database (default: the stream with the latest commit)")
+    add(
+        "--resamples",
+        type=int,
+        default=100,
+        help="number of bootstrap samples (default: %(default)s)",
+    )
     add(
         "--to",
         type=Path,
         default=Path("reports/backtest"),
-        help="folder of the report (%(default)s)",
+        help="folder of the report (default: %(default)s)",
     )
     add(
         "--recalibrate",
@@ -72,33 +82,48 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_event(group: Any) -> None:
     add = group.add_argument
-    add("--outcome", default="died_in_hospital", help="column of outcome.csv (%(default)s)")
-    add("--after", help="column with the hours from admission to the event, if known")
+    add(
+        "--outcome",
+        default="died_in_hospital",
+        help="column of outcome.csv with the event (default: %(default)s)",
+    )
+    add(
+        "--after",
+        help="column of outcome.csv with the hours from admission to the event, if they are known",
+    )
     add(
         "--within",
         type=int,
         metavar="HOURS",
-        help="the event counts within this many hours; default: at any time",
+        help="count the event only if it happens within these hours (default: at any time)",
     )
 
 
 def _add_alarm(group: Any) -> None:
     add = group.add_argument
-    add("--at", type=float, help="threshold (0.3)")
-    add("--clear", type=float, help="probability below which an alarm clears; default: --at")
-    add("--for-hours", type=float, help="hours at the threshold or above before an alarm (0)")
-    add("--silence-hours", type=float, help="hours without another alarm after an alarm (6)")
+    add("--at", type=float, help="probability that raises an alarm (default: 0.3)")
+    add("--clear", type=float, help="probability below which an alarm is cleared (default: --at)")
+    add(
+        "--for-hours",
+        type=float,
+        help="hours that the probability must have been at or above --at (default: 0)",
+    )
+    add(
+        "--silence-hours",
+        type=float,
+        help="hours after an alarm during which the stay gets no other alarm (default: 6)",
+    )
     add(
         "--again-hours",
         type=float,
-        help="hours after which an active alarm rings again; default: never",
+        help="hours after which an active alarm is raised again (default: never)",
     )
     add(
         "--window-hours",
         type=float,
         nargs=2,
         metavar=("FROM", "TO"),
-        help="an alarm is true if the event follows within this range of hours (0 48)",
+        help="an alarm is true if the event follows between these hours after it (default: 0 48)",
     )
     add(
         "--alarms-per-patient-day",
@@ -109,8 +134,8 @@ def _add_alarm(group: Any) -> None:
 
 
 def policy_of(chosen: Any, version: Version) -> Policy:
-    """The alarm rule: the command line's if an option is set, else that of the model's manifest,
-    else the default; within the hours that the model has learned."""
+    """The alarm rule: that of the command line if an option is set, or else that of the model's
+    manifest, or else the default. It applies within the hours that the model has learned."""
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name in Policy.__struct_fields__

@@ -25,7 +25,7 @@ from wire.alarms import Policy
 
 @dataclass(frozen=True)
 class Burden:
-    """The figures of one policy; shares are NaN without a denominator."""
+    """The figures of one policy; a share is NaN if its denominator is 0."""
 
     threshold: float
     alarms: int
@@ -86,8 +86,8 @@ def _burden(predictions: Predictions, policy: Policy) -> Burden:
 
 
 def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
-    """Thresholds in descending order: `count` quantiles, evenly spaced, of the highest probability
-    of each stay."""
+    """Thresholds in descending order: `count` evenly spaced quantiles of the stays' highest
+    probabilities."""
     highest = np.sort([path.probability.max() for path in paths if len(path.probability)])
     if not len(highest):
         return []
@@ -97,8 +97,8 @@ def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
 
 
 def curve(stays: Sequence[StayPath], policy: Policy, at: Iterable[float]) -> list[Burden]:
-    """The burden at each threshold. `clear` is scaled with the threshold; the other members of the
-    policy stay the same."""
+    """The burden at each threshold. The policy's `clear` is scaled with the threshold; its other
+    members stay the same."""
     predictions = Predictions.of(stays)
     found = []
     for threshold in at:
@@ -109,6 +109,6 @@ def curve(stays: Sequence[StayPath], policy: Policy, at: Iterable[float]) -> lis
 
 
 def within_budget(points: Iterable[Burden], per_patient_day: float) -> Burden | None:
-    """The point with the highest sensitivity among those within the budget."""
+    """The point with the highest sensitivity among the points within the budget."""
     fitting = [point for point in points if point.per_patient_day <= per_patient_day]
     return max(fitting, key=lambda point: (point.sensitivity, -point.alarms), default=None)

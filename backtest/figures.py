@@ -1,5 +1,5 @@
-"""Computes all figures of a backtest: of each model, and of each challenger compared with the
-champion.
+"""Computes all figures of a backtest: those of each model, and those of each challenger compared
+with the champion.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ BANDS = ((0.0, 6.0), (6.0, 24.0), (24.0, 48.0), (48.0, 96.0), (96.0, 168.0), (16
 SHOWN = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept")
 SEED = 1
 
-# Outcome, probability and weight of rows, in descending order of probability.
+# The outcome, the probability and the weight of each row, in descending order of probability.
 Weighed = tuple[Integers, Floats, Floats]
 
 
@@ -52,7 +52,8 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A challenger's gain over the champion on the same readings; positive is better."""
+    """A challenger's gain over the champion on the same readings; a positive gain means that the
+    challenger is better."""
 
     challenger: str
     readings: int
@@ -61,7 +62,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The verdict, from the interval of the gain in AUROC."""
+        """The verdict, which the interval of the gain in AUROC determines."""
         if self.auroc.low > 0:
             return "better"
         return "worse" if self.auroc.high < 0 else "no clear difference"
@@ -124,7 +125,8 @@ def compare(champion: History, challenger: History, resamples: int) -> Compariso
 
 
 def _gains(one: Scores, other: Scores, resamples: int) -> list[Figure]:
-    """Gains of `other` in AUROC and Brier score, with intervals from the same bootstraps."""
+    """The gains of `other` over `one` in AUROC and Brier score, with intervals from the same
+    bootstraps."""
     orders = [np.argsort(-scores.probability, kind="stable") for scores in (one, other)]
     exact = [
         (s.y[o], s.probability[o], s.weights[o]) for s, o in zip((one, other), orders, strict=True)
@@ -135,7 +137,7 @@ def _gains(one: Scores, other: Scores, resamples: int) -> list[Figure]:
         auroc, brier = METRICS["auroc"], METRICS["brier"]
         return auroc(*challenger) - auroc(*champion), brier(*champion) - brier(*challenger)
 
-    # The same seed draws the same patients for both.
+    # The same seed draws the same patients for both models.
     weights = zip(*(each.redrawn(resamples, SEED) for each in cells), strict=True)
     drawn = [
         gains(*((each.y, each.p, w) for each, w in zip(cells, pair, strict=True)))

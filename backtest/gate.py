@@ -1,4 +1,4 @@
-"""Checks bounds of figures, so that a backtest can fail a build."""
+"""Checks figures against bounds, so that a backtest can fail a build."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ class Bound(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Bound":
-        """Parses `figure=value`. Raises ValueError for any other form.
+        """Parses `figure=value`. Raises ValueError for text of another form.
 
         >>> Bound.parse("auroc=.74")
         Bound(figure='auroc', value=0.74)
@@ -30,7 +30,7 @@ class Bound(NamedTuple):
 def failed(
     figures: dict[str, Any], at_least: Sequence[Bound], at_most: Sequence[Bound]
 ) -> list[str]:
-    """Returns one line per figure that is out of its bounds or not estimable."""
+    """Returns one line for each figure that is out of its bounds or not estimable."""
     lines = []
     for bounds, word, sign in ((at_least, "least", 1), (at_most, "most", -1)):
         for bound in bounds:

@@ -33,7 +33,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Version":
-        """Parses `name/version`. Raises ValueError for any other form."""
+        """Parses `name/version`. Raises ValueError for text of another form."""
         model, slash, version = text.partition("/")
         if not (model and slash and version) or "/" in version:
             raise ValueError(f"{text!r} is not NAME/VERSION")
@@ -42,12 +42,11 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """One model's predictions before the event, with outcomes, in the order of the stream.
-
-    rows: seq, pat_id, date_admission, hours (since the stay's first reading), probability, y,
-    event_at (hours, NaN without a time), those columns of ABOUT that exist; index 0, 1, … .
-    stays: observed (hours), event, event_at, by KEY.
-    excluded: readings that are not evaluated, by reason.
+    """One model's predictions before the event, with outcomes, in the order of the stream. rows:
+    seq, pat_id, date_admission, hours (since the stay's first reading), probability, y, event_at
+    (hours; NaN if the time is unknown), and those columns of ABOUT that exist; index 0, 1, … .
+    stays: observed (hours), event, event_at, by KEY. excluded: the number of readings that are not
+    evaluated, by reason.
     """
 
     version: Version
@@ -56,12 +55,12 @@ class History:
     excluded: Counter[str]
 
     def scores(self, hours: tuple[float, float] = (0.0, np.inf)) -> Scores:
-        """The rows of these hours of the stay, low <= hours < high; each stay weighs 1."""
+        """The rows with low <= hours < high; each stay has weight 1."""
         chosen = (self.rows["hours"] >= hours[0]) & (self.rows["hours"] < hours[1])
         return scores_of(self.rows[chosen])
 
     def paths(self) -> list[StayPath]:
-        """A path for each stay with a known outcome, predicted or not."""
+        """A path for each stay with a known outcome, whether or not it has predictions."""
         found = dict(list(self.rows.groupby(KEY, sort=False)))
         nothing = self.rows[:0]
         paths = []
@@ -109,7 +108,8 @@ def predictions(url: str, password: str, stream: str, version: Version) -> pd.Da
         raise NoHistory(f"stream {stream}: {version} has no prediction")
     for column in ("date_admission", "measured_at"):
         rows[column] = pd.to_datetime(rows[column]).dt.as_unit("s")
-    # The event's time counts from the admission, but the stay's hours from its first reading.
+    # The event's time is relative to the admission, but the hours are relative to the stay's first
+    # reading.
     rows["since_admission"] = (rows["measured_at"] - rows["date_admission"]) / HOUR
     first = rows.groupby(KEY)["measured_at"].transform("min")
     rows["hours"] = (rows["measured_at"] - first) / HOUR
@@ -117,7 +117,7 @@ def predictions(url: str, password: str, stream: str, version: Version) -> pd.Da
 
 
 def ages(url: str, password: str, stream: str) -> "pd.Series[float]":
-    """Years at admission, by KEY."""
+    """The ages at admission in years, by KEY."""
     statement = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
     rows = _select(url, password, statement, (stream,))
     rows["date_admission"] = pd.to_datetime(rows["date_admission"]).dt.as_unit("s")

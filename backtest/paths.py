@@ -1,4 +1,4 @@
-"""The alarms of all stays of a history, by the rule of `wire.alarms` in one pass."""
+"""Computes the alarms of all stays of a history in one pass, by the rule of `wire.alarms`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,10 @@ HOUR = 3600
 class StayPath:
     """One stay's predictions of one model, in the order of the stream.
 
-    hours: time of each prediction, in hours since the stay's first reading. observed: hours from
-    the first to the last reading. event: whether it happened. event_at: its time, in hours since
-    the first reading; NaN if unknown. ended: whether the stay is over, so no event can follow.
+    hours: the time of each prediction, in hours since the stay's first reading. observed: hours
+    from the first to the last reading. event: whether the event happened. event_at: the time of the
+    event, in hours since the first reading; NaN if unknown. ended: whether the stay is over, so
+    that no event can follow.
     """
 
     hours: Floats
@@ -33,7 +34,8 @@ class StayPath:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of all stays: the first of each stay, then the second of each, and so on.
+    """The predictions of all stays: the first prediction of each stay, then the second prediction
+    of each stay, and so on.
 
     order: indices of the stays, by descending number of predictions. ends: for each k, the index
     after the last of the k-th predictions. clock, first: for each prediction, the latest and the
@@ -49,7 +51,7 @@ class Predictions:
 
     @classmethod
     def of(cls, stays: Sequence[StayPath]) -> "Predictions":
-        """The predictions of these stays, which may differ in number."""
+        """Arranges the predictions of these stays. A stay may have any number of predictions."""
         lengths = np.array([len(stay.hours) for stay in stays], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable")
         numbers = np.arange(lengths.max(initial=0))
@@ -69,9 +71,8 @@ class Predictions:
         return cls(stays, order, ends, clock, first, probability)
 
     def alarms(self, policy: Policy) -> list[list[float]]:
-        """The times at which the model rings in each stay, including repetitions, in hours.
-
-        Applies `wire.alarms.step` to the k-th prediction of all stays at once.
+        """The times of each stay's alarms, including repeated ones, in hours. Applies the rule of
+        `wire.alarms.step` to the k-th predictions of all stays at once.
         """
         rung: list[list[float]] = [[] for _ in self.stays]
         rule = _Rule(policy, len(self.stays))
@@ -85,7 +86,7 @@ class Predictions:
 
 
 class _Rule:
-    """The rule and its state for all stays. Times are seconds, NaN for never."""
+    """The rule and its state for all stays. Times are in seconds; NaN means never."""
 
     def __init__(self, policy: Policy, stays: int) -> None:
         self._at = policy.at
@@ -101,7 +102,8 @@ class _Rule:
 
     def step(self, clock: Integers, passed: Integers, probability: Floats) -> Integers:
         """Applies one prediction to each of the first `len(clock)` stays; returns the indices of
-        the stays whose alarm rings. passed: the time since the stay's first prediction."""
+        the stays whose alarm is raised, or raised again. passed: the time since the stay's first
+        prediction."""
         count = len(clock)
         since, rung_at = self._since[:count], self._rung_at[:count]
         raised = self._raised[:count]
@@ -109,7 +111,7 @@ class _Rule:
         since[~above] = np.nan
         begins = above & np.isnan(since)
         since[begins] = clock[begins]
-        # A comparison with NaN is false, so a stay that has never rung is not silent.
+        # A comparison with NaN is false, so a stay that has had no alarm is not silent.
         silent = clock - rung_at < self._silence
         rises = ~raised & above & (clock - since >= self._persistence) & ~silent
         repeats = raised & above & (clock - rung_at >= self._again)

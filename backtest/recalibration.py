@@ -9,12 +9,13 @@ from training.evaluation import Judge
 from training.recalibrate import Kind, Recalibration, fit
 from training.rows import Rows
 
-#: Splits the stays by admission: the first half, and the rest without patients of the first half.
+#: The first half of the stays by admission, and the rest without the patients of the first half.
 PARTS = Split(by="time", test_share=0.5)
 
 
 def recalibration(history: History, kind: Kind, resamples: int, digest: str) -> Recalibration:
-    """Recalibrates. Raises DataError if a part lacks an outcome or the line is not estimable."""
+    """Fits the calibration to the first part, and evaluates it on the rest. Raises DataError if one
+    of the outcomes is missing in a part, or if the calibration is not estimable."""
     table = history.rows
     whole = Rows(table[["probability"]].to_numpy(), table["y"].to_numpy(), table)
     past, now = (scores_of(part.about) for part in rows.split(whole, PARTS))

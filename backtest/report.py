@@ -1,4 +1,4 @@
-"""The report of a backtest: a page with plots, and the same figures as JSON."""
+"""Writes the report of a backtest: a page with plots, and the same figures as JSON."""
 
 import math
 from pathlib import Path
@@ -19,7 +19,7 @@ from training.thresholds import net_benefit
 from wire.alarms import Policy
 
 COLOURS = (MAIN, "#b4531f", "#3d7a3d", "#7a4d9e")
-# Published pairs of alarms per patient-day and sensitivity.
+# Published figures: alarms per patient-day, and sensitivity.
 PUBLISHED = {"circEWS 2020": (1.2, 0.90), "AAM 2016": (1 / 35, 0.254)}
 
 
@@ -51,9 +51,8 @@ def write(backtest: Backtest, replay: dict[str, Any], folder: Path) -> Path:
 def side_by_side(
     models: list[ModelFigures], tables: str
 ) -> list[tuple[str, list[tuple[str, Line]]]]:
-    """The lines of all models, grouped by the name of the line: (name, [(model, line), …]).
-
-    tables: the attribute of ModelFigures that holds the lines.
+    """The lines of all models, grouped by the name of the line: (name, [(model, line), …]). tables:
+    the attribute of ModelFigures that contains the lines.
     """
     found: dict[str, list[tuple[str, Line]]] = {}
     for model in models:
@@ -63,7 +62,7 @@ def side_by_side(
 
 
 def as_json(backtest: Backtest, replay: dict[str, Any]) -> dict[str, Any]:
-    """All figures as plain JSON; null means not estimable."""
+    """All figures as plain JSON; null means that a figure is not estimable."""
     return {
         "stream": backtest.stream,
         "label": backtest.label,
@@ -139,20 +138,21 @@ def rule(policy: Policy) -> str:
     """An alarm rule in words.
 
     >>> rule(Policy(at=0.2, clear=0.15, for_hours=1, silence_hours=6))
-    'at 0.2 for 1 h; ends below 0.15; then silent for 6 h'
+    'after 1 h at 0.2 or above; cleared below 0.15; no other alarm for 6 h'
     """
-    parts = [f"at {policy.at:g}" + (f" for {policy.for_hours:g} h" if policy.for_hours else "")]
+    lasting = f"after {policy.for_hours:g} h " if policy.for_hours else ""
+    parts = [f"{lasting}at {policy.at:g} or above"]
     if policy.clear is not None and policy.clear != policy.at:
-        parts.append(f"ends below {policy.clear:g}")
+        parts.append(f"cleared below {policy.clear:g}")
     if policy.again_hours is not None:
-        parts.append(f"again after {policy.again_hours:g} h")
+        parts.append(f"raised again after {policy.again_hours:g} h")
     if policy.silence_hours:
-        parts.append(f"then silent for {policy.silence_hours:g} h")
+        parts.append(f"no other alarm for {policy.silence_hours:g} h")
     return "; ".join(parts)
 
 
 def share(value: float) -> str:
-    """A share in percent; a dash if not estimable.
+    """A share in percent; a dash if it is not estimable.
 
     >>> share(0.123), share(float("nan"))
     ('12.3 %', '–')
@@ -161,13 +161,13 @@ def share(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A number with two digits after the point; a dash if not estimable."""
+    """A number with two decimals; a dash if it is not estimable."""
     return f"{value:,.2f}" if math.isfinite(value) else "–"
 
 
 @mpl.rc_context(STYLE)
 def burden_plot(backtest: Backtest) -> str:
-    """Event sensitivity against alarms per patient-day, with published points."""
+    """Plots the event sensitivity against alarms per patient-day, with published points."""
     canvas, axes = _canvas()
     widest = max(1.5, 1.5 * backtest.per_patient_day)
     for colour, model in zip(COLOURS, backtest.models, strict=False):
@@ -181,7 +181,7 @@ def burden_plot(backtest: Backtest) -> str:
         )
     for name, (alarms, sensitivity) in PUBLISHED.items():
         axes.plot(alarms, sensitivity, "x", color=INK)
-        # Away from the curves, which often pass a point near the left edge.
+        # The label is away from the curves, which often pass a point near the left edge.
         axes.annotate(
             name,
             (alarms, sensitivity),
@@ -200,7 +200,7 @@ def burden_plot(backtest: Backtest) -> str:
 
 @mpl.rc_context(STYLE)
 def calibration_plot(backtest: Backtest) -> str:
-    """Observed share against predicted probability, by tenths of the readings."""
+    """Plots the observed share against the predicted probability, by tenths of the readings."""
     canvas, axes = _canvas()
     top = 0.05
     for colour, model in zip(COLOURS, backtest.models, strict=False):
@@ -213,7 +213,7 @@ def calibration_plot(backtest: Backtest) -> str:
 
 @mpl.rc_context(STYLE)
 def decision_plot(backtest: Backtest) -> str:
-    """Net benefit over thresholds (Vickers and Elkin 2006)."""
+    """Plots the net benefit at each threshold (Vickers and Elkin 2006)."""
     canvas, axes = _canvas()
     at = np.linspace(0.01, 0.5, 50)
     for colour, model in zip(COLOURS, backtest.models, strict=False):
@@ -228,8 +228,8 @@ def decision_plot(backtest: Backtest) -> str:
 
 @mpl.rc_context(STYLE)
 def lead_plot(backtest: Backtest) -> str:
-    """The share of the detected events with at least each lead time, in hours from the first true
-    alarm to the event."""
+    """Plots, for each lead time, the share of the detected events with at least this lead time. The
+    lead time is in hours from the first true alarm to the event."""
     canvas, axes = _canvas()
     for colour, model in zip(COLOURS, backtest.models, strict=False):
         leads = np.sort(np.array(model.alarms.lead_hours))

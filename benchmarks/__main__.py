@@ -4,8 +4,9 @@ Each figure has a raw limit of this machine, measured in the same run. After eac
 pipeline, the tables are compared with those that pandas computes from the CSVs.
 
 DATABASE_URL=mysql://USER:PASSWORD@HOST[:PORT]/ names a server whose user may create databases
-(icu_benchmark_..., dropped afterwards). Without it, MariaDB or MySQL from PATH is started in a
-temporary folder, as durable as in production; if there is none, SQLite is measured.
+(icu_benchmark_..., dropped afterwards). Without DATABASE_URL, MariaDB or MySQL from PATH is started
+in a temporary folder, with the durability settings of production; if there is neither, SQLite is
+measured.
 """
 
 import argparse
@@ -49,15 +50,15 @@ BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "end-to-end": (end_to_end.run, "30 % and 100 % predicted, 1 and 2 workers"),
     "history": (
         end_to_end.history,
-        "30 % and 100 % predicted, 2 workers, with 1 and 10 million readings stored before",
+        "30 % and 100 % predicted, 2 workers, after 1 and 10 million readings",
     ),
     "patients": (end_to_end.patients, "30 % predicted, 2 workers, 50 and 20,000 patients"),
     "sqlite": (end_to_end.sqlite, "30 % and 100 % predicted, 2 workers, into SQLite"),
-    "scale": (scale.run, "1, 2 and 4 tools at 4 partitions"),
+    "scale": (scale.run, "1, 2 and 4 tools, 4 partitions"),
     "latency": (latency.run, "from receipt to commit at 1 to 10,000 messages/s"),
     "page": (page.run, "a replay with the ward page open"),
     "startup": (startup.run, "start to first prediction"),
-    "naive": (naive.run, "a naive implementation, for comparison"),
+    "naive": (naive.run, "a naive implementation of the pipeline, for comparison"),
     "merge": (merge.run, "merging CSVs of 0.1, 1 and 10 million rows"),
     "memory": (end_to_end.memory, "resident memory over 10 million messages"),
     "gateway": (gateway.run, "from HL7 to the gateway's log, and to the prediction"),
@@ -107,7 +108,7 @@ def _measure(bench: Bench, name: str, results: list[Result], failures: list[str]
     except (CannotMeasure, Wrong) as error:
         bench.say(f"  {error}")
         failures.append(f"{name}: {str(error).splitlines()[0]}")
-    except Exception as error:  # the other figures are still useful
+    except Exception as error:  # the figures of the other benchmarks are still useful
         traceback.print_exc()
         failures.append(f"{name}: {type(error).__name__}: {error}")
 
@@ -124,8 +125,8 @@ def _report(folder: Path, about: dict[str, Any], results: list[Result]) -> None:
     others = [result.details.get("others_cpu_share", 0.0) for result in results]
     if max(others, default=0.0) > 0.1:
         text += (
-            f"\n\nOther programs took up to {max(others):.0%} of the machine meanwhile: "
-            "the figures are too low, and the ratios uncertain."
+            f"\n\nMeanwhile, other programs took up to {max(others):.0%} of the machine's CPU time:"
+            " the figures are too low, and the ratios are uncertain."
         )
     print(text)
     (folder / "benchmarks.md").write_text(text + "\n")
@@ -161,9 +162,11 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="names of benchmarks; default: all"
+        "names", nargs="*", metavar="NAME", help="names of the benchmarks to run (default: all)"
     )
-    parser.add_argument("--quick", action="store_true", help="small inputs: three minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="use small inputs, which takes about three minutes"
+    )
     parser.add_argument(
         "--to", type=Path, default=ROOT / "reports", metavar="FOLDER", help="default: reports"
     )

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: inputs, the database server, X, and the type of a result."""
+"""What all benchmarks share: the inputs, the database server, X, and the type of a result."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ class Bench:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     def ward(self, patients: int, rows: int, staying: float) -> Ward:
-        """CSVs of this size; written once per run."""
+        """The CSVs of this size; they are written once per run."""
         key = (patients, rows, staying)
         if key not in self._wards:
             folder = self.folder / f"ward-{patients}-{rows}-{staying:g}"
@@ -73,7 +73,7 @@ class Bench:
     def pipeline(
         self, patient_data: Path, database_url: str, server: Server | None = None, **settings: str
     ) -> Iterator[Pipeline]:
-        """The programs, with only the formula as model unless `settings` name another."""
+        """Yields the programs. The formula is the only model, unless `settings` name another."""
         self._runs += 1
         settings = {"MODELS": str(self._formula())} | settings
         folder = self.folder / f"run-{self._runs}"
@@ -92,7 +92,7 @@ class Bench:
 
     @property
     def x(self) -> float:
-        """X: rows/s of bare `executemany` into `readings`. Measured on first use."""
+        """X: the rows per second of a bare `executemany` into `readings`. Measured on first use."""
         if self._x is None:
             self._x = self.bare_insert(self.server)
         return self._x
@@ -114,7 +114,7 @@ class BareInsert:
 
 
 def executemany(server: Server, rows: int) -> BareInsert:
-    """The median of three runs, with 1,000 rows per call and a commit after each."""
+    """The median rate of three runs, with 1,000 rows per call and a commit after each call."""
     speeds = []
     own, other = 0.0, 0.0
     for _ in range(3):
@@ -147,7 +147,7 @@ def executemany(server: Server, rows: int) -> BareInsert:
 
 
 def readings(start: int, count: int) -> list[tuple[Any, ...]]:
-    """Rows of `readings` as a ward of 2,000 patients sends them."""
+    """Rows of `readings` in the order in which a ward of 2,000 patients sends them."""
     return [
         (
             "bare",
@@ -169,7 +169,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def rate(work: Callable[[], int], least: float = 1.0) -> float:
-    """The rate of `work` per second; repeats it for at least `least` seconds."""
+    """The number of times per second that `work` can run. Repeats it for at least `least`
+    seconds."""
     done = 0
     start = time.perf_counter()
     while (passed := time.perf_counter() - start) < least:

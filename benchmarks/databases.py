@@ -1,6 +1,5 @@
-"""The database server of a run: the one at DATABASE_URL, or MariaDB or MySQL from PATH, or SQLite.
-
-Each benchmark gets an empty database of its own.
+"""The database server of a run: that at DATABASE_URL, or MariaDB or MySQL from PATH, or SQLite.
+Each benchmark gets its own empty database.
 """
 
 import os
@@ -20,7 +19,7 @@ from benchmarks.processes import listener
 from embedded.stack import free_port
 from tool.database import connect as tool_database
 
-# As in tooldb/mysqld.cnf.
+# The settings of tooldb/mysqld.cnf.
 DURABLE = (
     "--innodb-flush-log-at-trx-commit=1",
     "--innodb-buffer-pool-size=512M",
@@ -35,7 +34,7 @@ class CannotMeasure(Exception):
 
 
 class Server:
-    """Creates databases. pid: the server's process, if visible."""
+    """Creates databases. pid: the server's process, if it is visible."""
 
     name: str
     pid: int | None = None
@@ -102,7 +101,8 @@ class MySQLServer(Server):
 
 @contextmanager
 def server(folder: Path, url: str | None) -> Iterator[Server]:
-    """The server at `url`, else one started in `folder`, else SQLite files there."""
+    """The server at `url`, or else a server that is started in `folder`, or else SQLite files in
+    `folder`."""
     if url and not url.startswith("mysql://"):
         yield SQLiteFiles(folder)
     elif url:
@@ -155,7 +155,7 @@ def _started(folder: Path, program: str) -> Iterator[Server]:
             ],
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches only the benchmarks, which stop it
+            start_new_session=True,  # Ctrl-C only reaches the benchmarks, which stop the server
         )
     try:
         url = f"mysql://benchmark:benchmark@127.0.0.1:{port}/"
@@ -187,9 +187,8 @@ def _with_tables(url: str) -> str:
 
 
 def open_database(url: str) -> Any:
-    """A plain PEP 249 connection, by mysql-connector's C extension where there is one.
-
-    Its placeholder is `mark(url)`.
+    """A plain PEP 249 connection, through mysql-connector's C extension if it is installed. Its
+    placeholder is `mark(url)`.
     """
     if url.startswith("sqlite:///"):
         connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)

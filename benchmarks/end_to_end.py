@@ -15,8 +15,8 @@ SHIPPED = ROOT / "models"
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """Measures 30 % and 100 % predicted with 1 and 2 workers, by the formula; and 100 % with 2
-    workers by the models as shipped, on a quarter of the rows."""
+    """Measures 30 % and 100 % predicted by the formula, with 1 and 2 workers. Also measures 100 %
+    predicted by the models as shipped, with 2 workers and a quarter of the rows."""
     for staying in (0.3, 1.0):
         for workers in (1, 2):
             yield through(bench, bench.ward(PATIENTS, rows(bench), staying), workers)
@@ -24,7 +24,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def patients(bench: Bench) -> Iterator[Result]:
-    """Measures few patients with many readings each, and many patients with few."""
+    """Measures few patients with many readings each, and many patients with few readings each."""
     for count in (50, 20_000):
         yield through(bench, bench.ward(count, rows(bench), 0.3), workers=2)
 
@@ -53,7 +53,7 @@ def sqlite(bench: Bench) -> Iterator[Result]:
 
 
 def memory(bench: Bench) -> Iterator[Result]:
-    """Measures the resident memory after a tenth of many messages, and at the end."""
+    """Measures the resident memory while many messages are processed: after each tenth of them."""
     ward = bench.ward(20_000, 100_000 if bench.quick else 10_000_000, 0.3)
     marks: dict[int, dict[str, int]] = {}
 
@@ -82,7 +82,7 @@ def memory(bench: Bench) -> Iterator[Result]:
             marks[10][program] / 1e6,
             "MB",
             first[program] / 1e6,
-            "its own after a tenth of them",
+            "the same program after a tenth of the messages",
             {
                 "megabytes_by_tenth": {t: round(m[program] / 1e6, 1) for t, m in marks.items()},
                 "correct": correct,
@@ -105,7 +105,7 @@ def through(
     limit: float | None = None,
     models: Path | None = None,
 ) -> Result:
-    """Runs the pipeline over all of `ward`, and checks the tables."""
+    """Runs the pipeline on all messages of `ward`, and checks the tables."""
     limit = limit or bench.x
     server = server or bench.server
     target = url or server.fresh("pipeline")
@@ -123,7 +123,7 @@ def through(
         f"{ward.staying * 100:.0f} % predicted",
         f"{workers} worker{'s' * (workers > 1)}",
         *([f"{ward.patients:,} patients"] if ward.patients != PATIENTS else []),
-        *([f"{stored:,} stored before"] if stored else []),
+        *([f"after {stored:,} readings"] if stored else []),
         *(["SQLite"] if kind == "sqlite" else []),
         *(["models as shipped"] if models else []),
     ]

@@ -1,4 +1,5 @@
-"""Measures the gateway: HL7 over MLLP into the log, beside bare writes of the same bytes."""
+"""Measures the gateway: HL7 over MLLP into the log. The raw limit is bare writes of the same
+bytes."""
 
 import argparse
 import asyncio
@@ -50,7 +51,7 @@ def memory(bench: Bench) -> Iterator[Result]:
     yield Result(
         "gateway memory",
         f"memory of gateway after {count:,} messages of 10 OBX",
-        *(last, "MB", first, "after a tenth of them"),
+        *(last, "MB", first, "after a tenth of the messages"),
         {"mb_by_messages": found},
     )
 
@@ -131,7 +132,7 @@ def _gateway(bench: Bench, url: str = "", *others: str) -> Iterator[tuple[Pipeli
 
 
 def _frames(count: int, observations: int, number: int, seed: int = 1) -> list[bytes]:
-    """Admissions of a sender's beds, and readings."""
+    """The admissions of a sender's beds, and the readings."""
     options: argparse.Namespace = parser().parse_args(
         ["--messages", str(count), "--observations", str(observations), "--seed", str(seed)]
     )
@@ -165,7 +166,7 @@ def _exchange(sender: socket.socket, frame: bytes) -> None:
 
 
 async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> list[float]:
-    """Milliseconds from the sending of each reading until its prediction is in the database."""
+    """The milliseconds from the sending of each reading until its prediction is in the database."""
     sent: dict[bytes, float] = {}
     seen: dict[int, float] = {}
     over = asyncio.Event()
@@ -198,7 +199,7 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
                 look(cursor, max(seen, default=0) - READINGS_PER_SECOND)
                 connection.commit()
                 await asyncio.sleep(LOOK)
-            look(cursor, 0)  # includes predictions stored more than a second after later ones
+            look(cursor, 0)  # includes those stored more than 1 s late
 
     await asyncio.gather(send(), watch())
     with closing(sqlite3.connect(pipeline.environ["GATEWAY_LOG"])) as log:

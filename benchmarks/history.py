@@ -6,9 +6,9 @@ from benchmarks.databases import mark, open_database
 
 
 def fill_history(url: str, rows: int, patients: int, first_patient: int) -> None:
-    """Stores `rows` readings of an earlier stream, with stays and vitals, of the same patients two
-    years before. The server itself generates them in the order of the patients, which is the order
-    of both indexes and therefore fast.
+    """Stores `rows` readings of an earlier stream, with stays and vitals: the same patients, two
+    years before. The server itself generates the rows in the order of the patients, which is fast
+    because both indexes have this order.
     """
     sqlite = url.startswith("sqlite")
     divide = "/" if sqlite else "DIV"
@@ -48,7 +48,8 @@ def fill_history(url: str, rows: int, patients: int, first_patient: int) -> None
 
 
 def _fill_stays(cursor: Any, each_patient: str, each: int, last: int) -> None:
-    """Stores a stay and its vitals for each patient, from `each` readings up to message `last`."""
+    """Stores a stay and its vitals for each patient, as if from `each` readings up to message
+    `last`."""
     cursor.execute(
         "INSERT INTO stays (stream, pat_id, date_admission, age)"
         f" SELECT '0history', p, '2148-01-01', 60 {each_patient}"

@@ -34,7 +34,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def _one_row(bench: Bench) -> dict[str, float]:
-    """Measures the milliseconds to store one row on the same machine."""
+    """Measures the milliseconds that the machine takes to store one row."""
     url = bench.server.fresh("bare")
     connection = open_database(url)
     cursor = connection.cursor()

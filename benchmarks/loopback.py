@@ -1,4 +1,4 @@
-"""Measures raw bytes over loopback, the limit of a stream.
+"""Measures how fast raw bytes go over loopback, which is the limit of a stream.
 
 `python -m benchmarks.loopback FILE TIMES` listens on a free port, which it prints, and sends the
 file TIMES times to its first client.

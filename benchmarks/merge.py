@@ -1,4 +1,4 @@
-"""Measures time and memory of merging the CSVs, in a child process as in hospital."""
+"""Measures the time and the memory of merging the CSVs, in a child process as in hospital."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ sys.exit(code)
 
 def run(bench: Bench) -> Iterator[Result]:
     for rows in (100_000,) if bench.quick else (100_000, 1_000_000, 10_000_000):
-        # The CSVs that other benchmarks of the same run use, if there are any.
+        # Uses the CSVs that other benchmarks of the same run have written, if there are any.
         ward = bench.ward(20_000 if rows == 10_000_000 else 2_000, rows, 0.3)
         for name in ("all_data.csv", "all_data.json"):
             (ward.folder / name).unlink(missing_ok=True)
@@ -45,15 +45,14 @@ def run(bench: Bench) -> Iterator[Result]:
             peak / 1e6,
             "MB",
             limit_peak / 1e6,
-            "the same",
+            "pandas.read_csv of signal.csv alone",
             details,
         )
 
 
 def _run(arguments: list[str], **settings: str) -> tuple[float, int]:
-    """Returns the seconds and the peak bytes of a Python process."""
-    # Started by a small process, because a child's peak is at least its parent's memory at the
-    # fork.
+    """Runs Python with these arguments; returns the seconds and the peak memory in bytes."""
+    # A small process starts it, because a child's peak is at least its parent's memory at the fork.
     done = subprocess.run(
         [sys.executable, "-c", WATCH, sys.executable, *arguments],
         cwd=ROOT,

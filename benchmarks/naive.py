@@ -1,7 +1,7 @@
 """A naive implementation: one job, one insert, one query of all rows and one model call per
 message.
 
-`python -m benchmarks.naive REDIS_URL DATABASE_URL MODEL_URL` is a worker; it ends when the queue
+`python -m benchmarks.naive REDIS_URL DATABASE_URL MODEL_URL` runs a worker that ends when the queue
 is empty. It is faster than typical implementations: it does not fork per job, keeps its
 connections, and does not store the prediction.
 """
@@ -30,7 +30,7 @@ ADMISSION = "2150-01-01"
 
 
 class Service:
-    """The resources of the job, created once per worker."""
+    """The connections and clients that the job uses, created once per worker."""
 
     def __init__(self, database_url: str, model_url: str) -> None:
         self._connection = open_database(database_url)
@@ -95,7 +95,7 @@ def work(redis_url: str, database_url: str, model_url: str) -> None:
 
 def run(bench: Bench) -> Iterator[Result]:
     """Measures the naive implementation with two workers, at 1,000 and at 18,000 stored rows per
-    patient; all readings are predicted."""
+    patient. All readings are predicted."""
     for each, jobs in ((1_000, 200),) if bench.quick else ((1_000, 2_000), (18_000, 500)):
         yield _measure(bench, each, jobs)
 
@@ -140,7 +140,7 @@ def _measure(bench: Bench, each: int, jobs: int) -> Result:
     if found != each * PATIENTS + jobs:
         raise AssertionError(f"the naive baseline stored {found} rows")
     bench.server.drop("naive")
-    # Excludes the queueing, which another process could do at the same time.
+    # The time excludes the queueing, which another process could do at the same time.
     return Result(
         f"naive {each}",
         f"naive baseline at {each:,} rows per patient, {WORKERS} workers",
@@ -174,7 +174,7 @@ def _fill(url: str, each: int) -> None:
 
 
 def _message(seq: int) -> dict[str, Any]:
-    turn = seq // 4 // PATIENTS  # an hour in which each patient has a reading of each parameter
+    turn = seq // 4 // PATIENTS  # the hour, in which each patient has a reading of each parameter
     return {
         "seq": seq,
         "pat_id": FIRST_PATIENT + seq // 4 % PATIENTS,

@@ -18,7 +18,7 @@ from benchmarks.databases import mark, open_database
 from benchmarks.ward import Ward
 
 SAMPLE = 10_000
-WINDOW_SAMPLE = 300  # rows of another model, because each feature is computed separately
+WINDOW_SAMPLE = 300  # fewer rows for models with windows, whose features are computed one by one
 FORMULA = "formula"
 FEATURES = [
     "age",
@@ -29,7 +29,7 @@ FEATURES = [
 
 
 class Wrong(Exception):
-    """The tables differ from the expected ones."""
+    """The tables differ from those that pandas computes."""
 
 
 class Stored:
@@ -57,7 +57,7 @@ class Stored:
         return {model: int(count) for model, count in self._cursor.fetchall()}
 
     def features(self, model: str) -> list[str]:
-        """The names of the features of a model with one version."""
+        """The names of the features of a model. The table must have only one version of it."""
         self._execute("SELECT features FROM models WHERE model = ?", [model])
         [(features,)] = self._cursor.fetchall()
         return [feature["name"] for feature in json.loads(features)]
@@ -96,7 +96,7 @@ def check(ward: Ward, url: str, stream: str, partitions: int) -> str:
 def _check(ward: Ward, stored: Stored, partitions: int) -> str:
     admission = pd.read_csv(ward.folder / "admission.csv", sep=";").set_index("pat_id")
     signal = pd.read_csv(ward.folder / "signal.csv", sep=";", dtype={"day": "category"})
-    signal.index = pd.RangeIndex(1, len(signal) + 1, name="seq")  # the file is in stream order
+    signal.index = pd.RangeIndex(1, len(signal) + 1, name="seq")  # in the stream's order
     staying = admission.index[admission["date_discharge"].isna()]
     in_icu = int(signal["pat_id"].isin(staying).sum())
     models = _check_counts(stored, signal, in_icu)
@@ -147,7 +147,7 @@ def _check_counts(stored: Stored, signal: pd.DataFrame, in_icu: int) -> list[str
 
 
 def _with_stays(rows: pd.DataFrame, admission: pd.DataFrame, ages: Path) -> pd.DataFrame:
-    """The readings with the day of admission, their time and the age."""
+    """The readings, each with its day of admission, its time and the patient's age."""
     age = pd.read_csv(ages, sep=";").set_index("pat_id")["age"].astype(float)
     hours = pd.to_timedelta(rows["hour"], unit="h")
     return rows.assign(
@@ -177,7 +177,7 @@ def _check_predictions(
 
 
 def _some_patients(signal: pd.DataFrame) -> pd.DataFrame:
-    """All readings of random patients: at least 20, and enough for twice the sample."""
+    """All readings of random patients: at least 20 patients, and enough for twice the sample."""
     patients = signal["pat_id"].drop_duplicates().sample(frac=1, random_state=1)
     each = len(signal) / len(patients)
     chosen = patients[: max(20, int(2 * SAMPLE / each) + 1)]
@@ -206,7 +206,7 @@ def _features(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _windows(stored: "pd.Series[str]", names: list[str], rows: pd.DataFrame) -> None:
-    """Compares min, max, mean and std over windows, like heart_rate__max__6h, one by one."""
+    """Compares min, max, mean and std over windows, for example heart_rate__max__6h, one by one."""
     for seq, text in zip(stored.index.tolist(), stored.tolist(), strict=True):
         known = rows[(rows["pat_id"] == rows.at[seq, "pat_id"]) & (rows.index <= seq)]
         for name, found in zip(names, json.loads(text), strict=True):

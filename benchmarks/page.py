@@ -1,4 +1,4 @@
-"""Measures the cost of an open ward page for a replay: pairs of runs with and without the page."""
+"""Measures what an open ward page costs a replay, by pairs of runs with and without the page."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from benchmarks.end_to_end import SHIPPED
 
 CHROMIUM = os.environ.get("CHROMIUM", "chromium")
 PATIENTS = 200
-START_SECONDS = 4  # until Chromium has drawn the empty page
+START_SECONDS = 4  # seconds until Chromium has drawn the empty page
 READ = "import sys, urllib.request as u; a = u.urlopen(sys.argv[1])\nwhile a.read1(65536): pass"
 TO_BE_SEEN = re.compile(r'data-live="([^"]*)" data-since="([^"]*)"')
 
@@ -28,7 +28,8 @@ Opened = Callable[[str, Path], AbstractContextManager[object]]
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """Runs as `make replay` does: into SQLite, with the models as shipped, behind the front."""
+    """Runs the programs as `make replay` does: with SQLite, the models as shipped, and the
+    front."""
     shown: dict[str, tuple[str, Opened]] = {
         "read": ("read by a client elsewhere", _read),
     }
@@ -74,7 +75,7 @@ def _closed(url: str, folder: Path) -> AbstractContextManager[object]:
 
 @contextmanager
 def _read(url: str, folder: Path) -> Iterator[None]:
-    """Reads the page and all its events, without using them."""
+    """Reads the page and all its events, and discards them."""
     with urllib.request.urlopen(url) as answer:  # noqa: S310
         found = TO_BE_SEEN.search(answer.read().decode())
     if found is None:

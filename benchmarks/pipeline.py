@@ -16,13 +16,14 @@ from embedded.stack import PORTS, environment, free_port
 from wire import keys
 
 START_SECONDS = 60.0
-MERGE_SECONDS = 300.0  # hospital merges its CSVs before it is ready
+MERGE_SECONDS = 300.0  # seconds; hospital merges its CSVs before it is ready
 LOOK = 0.02  # seconds between two reads of the positions
 
 
 @dataclass
 class Usage:
-    """The usage from the first batch to the last commit. CPU in seconds, memory in bytes."""
+    """The resource usage from the first batch to the last commit. CPU in seconds, memory in
+    bytes."""
 
     messages: int
     seconds: float
@@ -132,14 +133,14 @@ class Pipeline(Programs):
         )
 
     def wait_for_model(self, seconds: float = 30) -> None:
-        """Waits until no prediction is pending, because a busy model API may have been late."""
+        """Waits until no prediction is pending. A busy model API may have been late."""
         connection = open_database(self.environ["DATABASE_URL"])
         cursor = connection.cursor()
 
         def nothing_waits() -> bool:
             cursor.execute("SELECT COUNT(*) FROM pending")
             waiting = cursor.fetchone()[0]
-            connection.commit()  # or the next check would see the same state
+            connection.commit()  # otherwise the next check would see the same state
             return not waiting
 
         self.wait(nothing_waits, "predictions wait for their model", seconds)

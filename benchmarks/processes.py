@@ -7,7 +7,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and all its threads; 0 if it has ended."""
+    """Seconds of user and system time of a process and all its threads; 0 if it has ended."""
     try:
         fields = _stat(pid)
     except OSError:
@@ -16,7 +16,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def group(leader: int) -> list[int]:
-    """The members of a process group."""
+    """The ids of the processes in a process group."""
     members = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -58,7 +58,7 @@ def memory(pid: int, peak: bool = True) -> int:
 
 
 def machine_cpu_seconds() -> float:
-    """The busy time of all cores together since the machine started."""
+    """The busy seconds of all cores together since the machine started."""
     user, nice, system, _, _, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     )
@@ -76,5 +76,6 @@ def describe_machine() -> dict[str, object]:
 
 
 def _stat(pid: int) -> list[str]:
-    # The fields after the program's name, which may contain anything: state, parent, group, ...
+    # The fields after the program's name, which may contain any character: state, parent, group,
+    # ...
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from benchmarks.bench import Result
 
-# The plot's row height, left end of the bars and width of the bars.
+# The plot's row height, and the left end and the width of the bars.
 HEIGHT, LEFT, WIDE = 22, 420, 420
 COLOURS = {
     "hospital": "#8ecae6",
@@ -33,7 +33,7 @@ class Goal:
     unit: str = ""
 
     def met(self, value: float) -> bool:
-        # Goals with a unit of their own are times and memory, where less is better.
+        # Goals with a unit are times and memory, for which less is better.
         better = operator.le if self.unit else operator.ge
         return bool(better(value, self.least))
 
@@ -62,18 +62,20 @@ GOALS = (
     Goal("30 % predicted, 2 workers, against X", _ratio(e2e(30, 2)), 0.7, 1.0),
     Goal("100 % predicted, 2 workers, against X", _ratio(e2e(100, 2)), 0.4, 0.6),
     Goal(
-        "the same with 10,000,000 stored before, against none",
+        "100 % predicted, 2 workers, after 10,000,000 readings, against none",
         _against(e2e(100, 2, 10_000_000), e2e(100, 2)),
         0.9,
         1.0,
     ),
     Goal(
-        "the same against the naive baseline at 1,000 rows per patient",
+        "100 % predicted, 2 workers, against the naive baseline at 1,000 rows per patient",
         _against(e2e(100, 2), "naive 1000"),
         100,
         500,
     ),
-    Goal("100 % predicted, 2 workers against 1", _against(e2e(100, 2), e2e(100, 1)), 1.5, 1.8),
+    Goal(
+        "100 % predicted, 2 workers, against 1 worker", _against(e2e(100, 2), e2e(100, 1)), 1.5, 1.8
+    ),
     Goal("latency p99 at 1,000 messages/s", _figure("latency 1000 p99"), 100, 30, "ms"),
     Goal("replay with the ward page open, against without", _ratio("page read"), 0.95, 1.0),
     Goal("hospital alone, messages/s", _figure("hospital"), 300_000, 1_000_000),
@@ -161,9 +163,10 @@ def write_svg(path: Path, title: str, results: list[Result]) -> None:
 
 
 def _ratios(y: float, shown: list[Result]) -> tuple[float, list[str]]:
-    """Plots a bar per result from `y` on; returns the end of the last one, and the shapes."""
+    """Plots a bar per result, downwards from `y`; returns the end of the last bar, and the
+    shapes."""
     widest = max([1.0, *(min(result.ratio or 0, 2.0) for result in shown)])
-    caption = "Figure against its raw limit, measured in the same run (bar: ratio)"
+    caption = "Each figure against its raw limit, which was measured in the same run (bar: ratio)"
     lines = [text(10, 52, caption, 13)]
     for result in shown:
         ratio = result.ratio or 0
@@ -181,7 +184,8 @@ def _ratios(y: float, shown: list[Result]) -> tuple[float, list[str]]:
 
 
 def _cpu(y: float, runs: list[Result]) -> tuple[float, list[str]]:
-    """Plots a bar per run from `y` on, by program; returns the legend's end, and the shapes."""
+    """Plots a bar per run, downwards from `y`, divided by program; returns the end of the legend,
+    and the shapes."""
     lines = [text(10, y, "CPU time of a message, end to end, µs, by program", 13)]
     y += 14
     most = max(sum(result.details["cpu_us_per_message"].values()) for result in runs) or 1

@@ -14,7 +14,7 @@ PARTITIONS = 4
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """Measures each number of tools on the same input; the formula predicts every reading."""
+    """Measures each number of tools on the same input. The formula predicts for every reading."""
     ward = bench.ward(PATIENTS, rows(bench), 1.0)
     first: float | None = None
     for tools in (1, 2, 4):

@@ -61,7 +61,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 def _hospital(bench: Bench, pipeline: Pipeline) -> Iterator[Result]:
     port, total = int(pipeline.environ["HOSPITAL_PORT"]), pipeline.messages
-    receive(port)  # once to warm up
+    receive(port)  # the first run only warms up
     got = 0
 
     def read() -> None:

@@ -15,7 +15,7 @@ SLOWEST = "import gunicorn.app.wsgiapp, modelapi.wsgi"
 
 def run(bench: Bench) -> Iterator[Result]:
     """Starts all programs at once, as `make run` does, with CSVs that were never merged."""
-    ward = bench.ward(100, 9_999, 1.0)  # a folder that no other benchmark uses
+    ward = bench.ward(100, 9_999, 1.0)  # no other benchmark uses this folder
     for name in ("all_data.csv", "all_data.json"):
         (ward.folder / name).unlink(missing_ok=True)
     url = bench.server.fresh("startup")

@@ -16,7 +16,7 @@ FIRST_DAY = date(2150, 1, 1)
 FIRST_PATIENT = 100_001
 ROWS = 200_000  # rows formatted at a time
 
-# parameter: (mean, SD between patients, SD within one, decimals, lowest, highest)
+# parameter: (mean, SD between patients, SD within a patient, decimals, lowest, highest)
 PARAMETERS = {
     "blood_pressure": (122.0, 17.0, 13.7, 0, 40, 250),
     "respiration_rate": (19.5, 4.3, 2.7, 0, 4, 60),
@@ -27,9 +27,8 @@ PARAMETERS = {
 
 @dataclass(frozen=True)
 class Ward:
-    """A folder with CSVs. `staying` is the share of patients whose stay has no end.
-
-    In hindsight mode these are the ones that get predictions.
+    """A folder with CSVs. staying: the share of the patients whose stay has no end. In hindsight
+    mode only these patients get predictions.
     """
 
     folder: Path
@@ -39,7 +38,7 @@ class Ward:
 
 
 def write(folder: Path, patients: int, rows: int, staying: float, seed: int = 1) -> Ward:
-    """Writes age.csv, admission.csv and signal.csv; about 3 million rows in a second or two."""
+    """Writes age.csv, admission.csv and signal.csv, about 3 million rows in one or two seconds."""
     random = np.random.default_rng([seed, patients, rows, round(staying * 1000)])
     folder.mkdir(parents=True, exist_ok=True)
     ids = np.arange(patients) + FIRST_PATIENT
@@ -66,9 +65,8 @@ def write(folder: Path, patients: int, rows: int, staying: float, seed: int = 1)
 def _write_signal(
     path: Path, ids: Integers, counts: Integers, start: Integers, random: np.random.Generator
 ) -> None:
-    """Writes the readings in the order of the stream.
-
-    counts: readings of each patient. start: the hour of the first one.
+    """Writes the readings in the order of the stream. counts: the number of readings of each
+    patient. start: the hour of each patient's first reading.
     """
     patients, rows = len(ids), int(counts.sum())
     first = np.cumsum(counts) - counts
@@ -92,7 +90,7 @@ def _write_signal(
             _, _, within, decimals, low, high = levels[kind].T
             value = own[who, kind] + random.standard_normal(len(some)) * within
             tenths = np.round(np.clip(value, low, high) * 10**decimals) * 10 ** (1 - decimals)
-            # A parameter and its value as one number, so that each text is formatted once.
+            # A parameter and its value become one number, so that each text is formatted once.
             codes, pieces = np.unique(kind * 100_000 + tenths.astype(int), return_inverse=True)
             names = [_cells(*divmod(code, 100_000)) for code in codes.tolist()]
             file.writelines(

@@ -1,1 +1,1 @@
-"""The web pages: live, read-only views of ward, patients, pipeline and models."""
+"""The web pages: live views of the ward, patients, pipeline and models."""

@@ -39,7 +39,7 @@ def main() -> int:
                 port=settings.port,
                 access_log=None,
                 print=lambda _: log.info("http://%s:%d/", settings.host, settings.port),
-                # The connections of open pages never end by themselves.
+                # Short, because the connections of open pages never end by themselves.
                 shutdown_timeout=1,
             )
     except OSError as error:

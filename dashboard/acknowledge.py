@@ -1,6 +1,6 @@
 """POST /patients/N/acknowledge: sends an acknowledgement to the gateway as a message of the stream.
 
-Only with ACKNOWLEDGE_URL; without it the pages are read-only.
+This requires ACKNOWLEDGE_URL; without it the pages are read-only.
 """
 
 import msgspec
@@ -19,7 +19,7 @@ async def acknowledge(request: web.Request) -> web.Response:
     """Sends the acknowledgement in a patient page's form, and redirects to the page."""
     acknowledger = request.app.get(ACKNOWLEDGER)
     if acknowledger is None:
-        raise web.HTTPNotFound(text="Acknowledging is not turned on here.")
+        raise web.HTTPNotFound(text="Acknowledging is not enabled on this server.")
     message = _message(request, await read_form(request))
     try:
         decode(msgspec.json.encode(message))
@@ -33,11 +33,11 @@ async def acknowledge(request: web.Request) -> web.Response:
 
 
 def _message(request: web.Request, form: dict[str, str]) -> Fields:
-    """The message, with the current time of the stream that the source sends."""
+    """Makes the message, with the current time of the stream that the source sends."""
     poller = request.app[POLLER]
     clock, champion = poller.state.clock(None), poller.state.models.champion
     if clock is None or champion is None:
-        raise web.HTTPNotFound(text="No stream is being sent.")
+        raise web.HTTPNotFound(text="The source is not sending a stream.")
     pat_id = number(request.match_info["pat_id"])
     try:
         stay = StayKey(pat_id, day(form.get("stay", "")))

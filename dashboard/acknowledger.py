@@ -22,7 +22,7 @@ class Acknowledger:
         self._token_file = token_file
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        """Raises NotSent."""
+        """Posts the message. Raises NotSent."""
         try:
             headers = {}
             if self._token_file:

@@ -21,7 +21,7 @@ REASONS = 3
 
 @dataclass(frozen=True)
 class WardAlarms:
-    """The active alarms. per_day: alarms per patient-day over the last 24 h."""
+    """The active alarms of a ward. per_day: alarms per patient-day over the last 24 h."""
 
     on: Mapping[StayKey, Alarm]
     rule: Policy | None = None
@@ -34,7 +34,7 @@ NO_ALARMS = WardAlarms({})
 def read_alarms(
     database: Database, clock: StreamClock, model: ModelKey | None, stays: Iterable[Summary]
 ) -> WardAlarms:
-    """The alarms of `model`; `stays` are those in the ICU."""
+    """Reads the alarms of `model`. stays: the stays in the ICU."""
     rule = database.alarm_rule(model) if model else None
     if model is None or rule is None:
         return NO_ALARMS
@@ -48,7 +48,7 @@ def read_alarms(
 
 
 def ward_sentence(alarms: WardAlarms) -> str:
-    """The alarms of the ward in words; empty for a model without a rule."""
+    """The alarms of the ward in words; empty for a model without an alarm rule."""
     if alarms.rule is None:
         return ""
     count = len(alarms.on)
@@ -59,20 +59,21 @@ def ward_sentence(alarms: WardAlarms) -> str:
 
 
 def rule_sentence(rule: Policy, model: ModelInfo) -> str:
-    """
+    """The alarm rule in words.
+
     >>> info = ModelInfo(ModelKey("m", "1"))
     >>> rule_sentence(Policy(at=0.25, clear=0.2, for_hours=1, silence_hours=6), info)
-    'An alarm rings at 25 % for 1 h, at most once in 6 h, and ends below 20 %.'
+    'An alarm is raised after 1 h at 25 % or above, at most once in 6 h, and is cleared below 20 %.'
     """
-    lasting = f" for {rule.for_hours:g} h" if rule.for_hours else ""
+    lasting = f" after {rule.for_hours:g} h" if rule.for_hours else ""
     once = f", at most once in {rule.silence_hours:g} h," if rule.silence_hours else ""
-    end = model.value(rule.at if rule.clear is None else rule.clear)
     at = f"{model.value(rule.at)} {model.unit}"
-    return f"An alarm rings at {at}{lasting}{once} and ends below {end} {model.unit}."
+    clear = f"{model.value(rule.at if rule.clear is None else rule.clear)} {model.unit}"
+    return f"An alarm is raised{lasting} at {at} or above{once} and is cleared below {clear}."
 
 
 def bed_alarm(alarm: Alarm | None, now: datetime) -> Fields:
-    """The fields of a bed."""
+    """The alarm fields of a bed."""
     if alarm is None:
         return {"alarm": "", "alarm.since": "", "alarm.by": ""}
     since = f"since {formats.clock(alarm.raised_at)}, {formats.age(hours(alarm.raised_at, now))}"
@@ -92,7 +93,8 @@ def _by(alarm: Alarm, now: datetime) -> str:
 
 
 def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[str, Any]:
-    """The fields of a patient page. alarm.marks: seconds since 1970 and kind of each event."""
+    """The alarm fields of a patient page. alarm.marks: the time (seconds since 1970) and the kind
+    of each event."""
     rule, events = patient.rule, patient.alarms
     fields: dict[str, Any] = {"alarm": "", "alarm.text": "", "alarm.by": "", "alarm.why": ""}
     fields["alarm.rule"] = rule_sentence(rule, model) if rule else "This model raises no alarms."
@@ -108,8 +110,10 @@ def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[s
     fields["alarm.why"] = _reasons(why, model)
     if patient.alarm is None:
         end = events[-1].at
-        past = f"No alarm now. The last one began on {formats.moment(last.at)}, when {reached},"
-        return fields | {"alarm.text": f"{past} and ended on {formats.moment(end)}."}
+        past = (
+            f"No alarm is active. The last was raised on {formats.moment(last.at)}, when {reached},"
+        )
+        return fields | {"alarm.text": f"{past} and was cleared on {formats.moment(end)}."}
     now = patient.clock.of(patient.stay.key.pat_id)
     by = _by(patient.alarm, now)
     return fields | {
@@ -120,9 +124,9 @@ def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[s
 
 
 def _reasons(why: Why | None, model: ModelInfo) -> str:
-    """The features that raised the probability of the alarm most."""
+    """The features that raised the probability most when the alarm was raised."""
     if why is None or why.explanation is None:
         return ""
     found = reasons(why.explanation, why.prediction.features, model)
     texts = [reason.text.rpartition(": ")[0] for reason in found if reason.raises][:REASONS]
-    return f"Then the main reasons were: {'; '.join(texts)}." if texts else ""
+    return f"The main reasons at that time were: {'; '.join(texts)}." if texts else ""

@@ -31,7 +31,7 @@ STATIC = Path(__file__).parent / "static"
 ANSWER_SECONDS = 2.0
 PAT_ID = r"-?\d{1,19}"
 
-# Forbids inline scripts and other origins, in case HTML gets into a name or a reason.
+# Inline scripts and other origins are forbidden, in case a name or a reason contains HTML.
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -51,7 +51,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def create_app(settings: Settings) -> web.Application:
-    """The dashboard, with its poller."""
+    """Returns the dashboard as an application that runs its poller."""
     names = {"localhost", "dashboard", *settings.allowed_hosts}
     app = web.Application(middlewares=[hosts.only(names), _errors])
     app[PAGES] = Pages()
@@ -103,7 +103,7 @@ def _redis(settings: Settings) -> Redis:
     password = settings.redis_password_file.secret or None
     retry = Retry(NoBackoff(), 1)
     if settings.redis_url.startswith("unix://"):
-        # The path is literal, because it may contain `#`, `?` and `%`.
+        # The path of the URL is not decoded, because it may contain `#`, `?` and `%`.
         return Redis(
             unix_socket_path=settings.redis_url.removeprefix("unix://"),
             password=password,
@@ -146,7 +146,7 @@ def _problem(request: web.Request, status: int, text: str) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """200 while the dashboard runs; the pages show the state of the other services."""
+    """Answers 200 while the dashboard runs; the pages show the state of the other services."""
     services = request.app[POLLER].judge.board.services.values()
     return web.json_response(
         {"status": "ok", "services": {service.name: service.state for service in services}}
@@ -154,7 +154,7 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """The metrics, for Prometheus."""
+    """Returns the metrics in Prometheus' format."""
     return web.Response(
         body=generate_latest(), headers={"Content-Type": "text/plain; version=0.0.4"}
     )

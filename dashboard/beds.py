@@ -11,7 +11,7 @@ from dashboard.topic import Fields
 from dashboard.ward import Bed, Ranked, Ward
 from wire.vitals import Vital
 
-# Risk curves have whole coordinates; this is the coordinate of probability 1.
+# The coordinate of probability 1 in risk curves, whose coordinates are whole numbers.
 RISK_UNITS = 100_000
 
 
@@ -116,7 +116,7 @@ def _vital_fields(bed: Bed, sign: Vital, now: datetime) -> dict[str, str]:
 
 
 def mark_text(sign: Vital, mark: str) -> str:
-    """The mark of a value, with its threshold."""
+    """The mark of a value beyond a threshold, with the threshold."""
     if mark == "low":
         return f"low ≤{sign.low:g}"
     return f"high ≥{sign.high:g}" if mark == "high" else ""

@@ -2,9 +2,9 @@
 
 from wire.vitals import VITALS, Vital, vital
 
-# The number of columns that fit; the patient page shows all vitals.
+# Maximum number of vitals on the ward page; the patient page shows all vitals.
 COLUMNS = 7
-# Hours after which a prediction is stale, the same as for hourly vitals.
+# Hours after which a prediction is stale, as for hourly vitals.
 PREDICTION_HOLDS = 2.0
 OTHERS_SHOWN = 30
 

@@ -26,7 +26,7 @@ class Reader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """A transaction in which all reads see the same state. Raises DatabaseDown."""
+        """Opens a transaction in which all reads see the same state. Raises DatabaseDown."""
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -42,7 +42,7 @@ class Reader:
             raise
 
     def close(self) -> None:
-        """Closes the connection, which may be broken."""
+        """Closes the connection, which may already be broken."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(*database.ERRORS):
@@ -68,7 +68,7 @@ class Reader:
 
 
 def _without_address(error: Exception) -> str:
-    """The reason without the database's address, which pages must not show."""
+    """The error's reason without the database's address, which pages must not show."""
     if isinstance(error, mysql.connector.Error) and error.msg:
         text = str(error.msg)
     elif isinstance(error, sqlite3.Error):

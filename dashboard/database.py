@@ -30,7 +30,7 @@ from wire.vitals import VITALS
 
 # Maximum number of readings in a stay's curves; older ones are left out.
 STAY_LIMIT = 20_000
-# Maximum numbers of keys, and of stays with a time, in one statement.
+# Maximum number of keys, and maximum number of (stay, time) pairs, in one statement.
 CHUNK, MOMENTS = 500, 100
 
 
@@ -95,7 +95,7 @@ class Database(Reader):
     def risks(
         self, stream: str, model: ModelKey, summaries: Sequence[Summary]
     ) -> dict[StayKey, Risk]:
-        """The model's probability at the last time of each stay, if there is one."""
+        """The model's probability for the last reading of each stay that has one."""
         found: dict[StayKey, Risk] = {}
         for start in range(0, len(summaries), MOMENTS):
             chunk = [each for each in summaries[start : start + MOMENTS] if each.last_at]
@@ -110,7 +110,8 @@ class Database(Reader):
             ]
             for pat_id, admitted, probability, at, seq in self.rows(sql, *model, stream, *wanted):
                 key = StayKey(pat_id, day(admitted))
-                # Of several at the same time the last one counts, because it used all values.
+                # Of several predictions for the same time the last one counts, because it used all
+                # values.
                 if key not in found or found[key].seq < seq:
                     found[key] = Risk(probability, moment(at), seq)
         return found
@@ -151,12 +152,12 @@ class Database(Reader):
         return [Rejected(*row) for row in self.rows(queries.REJECTED_OF, pat_id, stream)]
 
     def rejected_after(self, stream: str, seq: int, to: int, limit: int) -> list[tuple[int, str]]:
-        """Number and reason of the next rejected messages after `seq`."""
+        """The message number and the reason of the next rejected messages after `seq`."""
         rows = self.rows(queries.REJECTED_AFTER, stream, seq, to, limit)
         return [(position, reason) for position, reason in rows]
 
     def alarm_rule(self, model: ModelKey) -> Policy | None:
-        """The alarm rule of the model; None without one."""
+        """The alarm rule of the model; None if it has none."""
         found = [alarm for (alarm,) in self.rows(queries.ALARM_RULE, *model) if alarm is not None]
         return msgspec.json.decode(found[0], type=Policy) if found else None
 
@@ -168,13 +169,13 @@ class Database(Reader):
         }
 
     def alarm_of(self, stream: str, key: StayKey, model: ModelKey) -> Alarm | None:
-        """The active alarm of a stay; None without one."""
+        """The active alarm of a stay; None if it has none."""
         for at, author, quiet in self.rows(queries.ALARM_OF, *_text(key), *model, stream):
             return Alarm(moment(at), author, quiet and moment(quiet))
         return None
 
     def rings(self, stream: str, model: ModelKey, after: datetime) -> int:
-        """How often a model's alarms rang after a time."""
+        """The number of a model's alarms after a time, including repeated ones."""
         return int(self.rows(queries.RINGS, stream, *model, after.isoformat(" "))[0][0])
 
     def discharged_after(
@@ -209,5 +210,5 @@ def _stay(row: Row) -> Stay:
 
 
 def _text(key: StayKey) -> Sequence[Any]:
-    """The key as arguments. SQLite has no dates, so the tables hold them as ISO text."""
+    """The key as arguments of a query. SQLite has no dates, so its tables contain ISO text."""
     return (key.pat_id, key.admitted.isoformat())

@@ -1,4 +1,4 @@
-"""The page of drift: each figure of the last stream days against its band in training."""
+"""The drift page: compares each figure of the last stream days with its band from training."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -27,13 +27,14 @@ FIGURES = {
     "observed_expected": "observed / expected events",
     "brier": "Brier score",
 }
-# Training does not know how often a rule rings.
+# Training does not know how often a rule raises an alarm.
 WITHOUT_BAND = ("alarms",)
 PERCENT = ("known", "risk", "rejected")
 
 
 def state(row: DriftRow) -> str:
-    """`outside` or `within` the band, `few` stays, or `none` without a value."""
+    """`outside` or `within` the band, `few` if there are too few stays, or `none` without a
+    value."""
     if row.value is None:
         return "none"
     if row.low is None or row.high is None:
@@ -42,7 +43,7 @@ def state(row: DriftRow) -> str:
 
 
 async def drift(request: web.Request) -> web.Response:
-    """The figures of every model with a reference."""
+    """Shows the drift figures of every model that has a reference."""
     poller = await ready(request)
     stream = stream_of(request, poller)
     name = stream or poller.state.current or ""
@@ -96,7 +97,7 @@ def _rows(points: list[DriftRow]) -> Iterator[Fields]:
 def _band(row: DriftRow) -> str:
     if row.low is not None:
         return f"{_text(row.figure, row.low)} to {_text(row.figure, row.high)}"
-    return "none" if row.figure in WITHOUT_BAND else "too few stays to tell"
+    return "none" if row.figure in WITHOUT_BAND else "too few stays"
 
 
 def _text(figure: str, value: float | None) -> str:
@@ -106,7 +107,7 @@ def _text(figure: str, value: float | None) -> str:
 
 
 def _curve(points: Sequence[DriftRow], last: str) -> Fields:
-    """Paths of the value and of the band over the last DAYS days, on the same axis."""
+    """The paths of the value and of the band over the last DAYS days, on the same axis."""
     known = [point for point in points if point.value is not None]
     numbers: list[float] = [
         number for point in known for number in (point.value, point.low, point.high)

@@ -1,7 +1,6 @@
-"""Sends the updates of a page as server-sent events; a browser can resume.
-
-An event's id is `<epoch>-<version>`; the epoch is one run of the dashboard. A browser with an id of
-this run gets the changes since then; any other browser gets everything.
+"""Sends the updates of a page as server-sent events; a browser can resume after a lost connection.
+An event's id is `<epoch>-<version>`; the epoch is one run of the dashboard. A browser that sends an
+id of this run gets the changes since that event; any other browser gets everything.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from dashboard.poller import Poller
 from dashboard.sessions import LoginDown, SessionEnded
 from dashboard.topic import Topic
 
-# Seconds between heartbeats, which carry the age of the last finished round.
+# Seconds between heartbeats, which contain the age of the last finished round.
 BEAT_SECONDS = 4.0
 # Seconds between checks of the session.
 CHECK_SECONDS = 10.0
@@ -47,7 +46,8 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
     response.headers["X-Accel-Buffering"] = "no"
     pack = None
     if "gzip" in request.headers.get("Accept-Encoding", ""):
-        # Flushed after each event. The window is small, because similar text is close together.
+        # The compressor is flushed after each event. Its window is small, because similar text is
+        # close together.
         response.headers["Content-Encoding"] = "gzip"
         pack = zlib.compressobj(6, wbits=16 + 13, memLevel=6)
     await response.prepare(request)
@@ -61,7 +61,8 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
     checked = clock()
     # nginx sends the user's name if users must log in.
     login = request.app.get(LOGIN) if request.headers.get("X-User") else None
-    # A disconnect is not an error. Without the login service, nginx rejects the next request.
+    # A disconnect is not an error. If the login service does not answer, nginx rejects the
+    # browser's next request.
     with suppress(ConnectionResetError, LoginDown):
         await send(RETRY + _beat(poller))
         while True:

@@ -1,4 +1,5 @@
-"""Requests explanations from the model API, one at a time and independent of the rounds."""
+"""Requests explanations from the model API, one at a time and independently of the poller's
+rounds."""
 
 import asyncio
 import time
@@ -12,7 +13,7 @@ from dashboard.rows import Prediction
 from dashboard.views import PatientView
 
 CACHE = 256
-# Pause after a failure; it doubles up to the longest.
+# Seconds to pause after a failure. The pause doubles with each failure, up to the longest.
 RETRY_SECONDS, RETRY_LONGEST = 2.0, 60.0
 LOOK_SECONDS = 0.2
 

@@ -4,7 +4,7 @@ from datetime import date, datetime
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# A hyphen is too short as a minus sign.
+# A hyphen would be too short for a minus sign.
 MINUS = "\N{MINUS SIGN}"
 
 

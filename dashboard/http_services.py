@@ -16,7 +16,7 @@ ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
 @dataclass(frozen=True)
 class Health:
-    """The answer of a service to GET /health; `error` is the reason when it is not healthy."""
+    """The answer of a service to GET /health. error: the reason if the service is not healthy."""
 
     error: str | None
     answer: dict[str, Any]
@@ -24,7 +24,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Models:
-    """The models in use; `error` is the reason when the model API did not answer."""
+    """The models in use. error: the reason if the model API did not answer."""
 
     champion: ModelKey | None = None
     shadows: tuple[ModelKey, ...] = ()
@@ -33,9 +33,8 @@ class Models:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The contribution of each feature to one prediction; `base` is the value without them.
-
-    If `error` is set, there is no answer and the rest is empty.
+    """The contribution of each feature to one prediction. base: the value without the
+    contributions. If `error` is set, there is no answer and all other members are empty.
     """
 
     base: float | None = None
@@ -79,12 +78,12 @@ class Services:
             return Health("does not answer", {})
 
     def _headers(self) -> dict[str, str]:
-        """Headers with the token for the model API. Reads the file each time, because tokens are
-        renewed."""
+        """The headers with the token for the model API. Reads the file for each request, because
+        tokens are renewed."""
         return {"Authorization": f"Bearer {self._model_token.secret}"} if self._model_token else {}
 
     async def models(self) -> Models:
-        """Champion and shadows, or the error."""
+        """Requests the champion and the shadows; returns them, or the error."""
         try:
             async with self._session.get(
                 f"{self._model_url}/api/model", headers=self._headers()
@@ -110,7 +109,7 @@ class Services:
             return None
 
     async def explain(self, model: ModelKey, features: dict[str, float | None]) -> Explanation:
-        """The contribution of each feature to a prediction, or the error."""
+        """Requests the contribution of each feature to a prediction; returns them, or the error."""
         inputs = [
             {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
             for name, value in features.items()
@@ -137,7 +136,7 @@ class Services:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    """The JSON object in `text`; empty for anything else."""
+    """The JSON object in `text`; an empty object if there is none."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Derives the states of services and streams from the observations of each round."""
+"""Derives the state of the services and of the streams from the observations of each round."""
 
 from datetime import datetime
 from typing import Any
@@ -52,7 +52,7 @@ class Judge:
     def status(
         self, stream: str | None, state: State, error: str | None, round_age: float
     ) -> StreamStatus:
-        """The status of a stream; None is the current one."""
+        """The status of a stream. name: None for the current stream."""
         observed, name, clock = self._observed, stream or state.current, state.clock(stream)
         answer: dict[str, Any] = observed.hospital.answer if observed else {}
         sent = name == state.current

@@ -18,7 +18,7 @@ from dashboard.ward import Ranked, Ward
 
 PAGE = 100
 SHOWS = {
-    "": "everybody in the ICU",
+    "": "all patients in the ICU",
     "alarm": "with an alarm",
     "none": "without a risk",
     "old": "with an old risk",
@@ -28,9 +28,8 @@ COMPARED = 2_000
 
 
 async def patients(request: web.Request) -> web.Response:
-    """All patients in the ICU, or those whose number, name or place contains ?q=.
-
-    Redirects to the patient whose number or identifier is exactly ?q=.
+    """Shows all patients in the ICU, or those whose number, name or place contains the text of ?q=.
+    Redirects to a patient whose number or identifier is exactly this text.
     """
     poller = await ready(request)
     stream = stream_of(request, poller)
@@ -90,8 +89,8 @@ def _matches(stay: Stay, wanted: str) -> bool:
 async def _search(
     poller: Poller, stream: str, wanted: str, ward: Ward | None
 ) -> tuple[int | None, list[Stay]]:
-    """The patient whose number or identifier is exactly `wanted`, or the discharged ones that
-    contain it.
+    """The stays of the patient whose number or identifier is exactly `wanted`, or else of the
+    discharged patients whose number or identifier contains it.
     """
     digits = wanted.removeprefix("-")
     is_number = digits.isascii() and digits.isdecimal() and len(digits) < 20
@@ -110,7 +109,7 @@ async def _search(
 
 
 async def models(request: web.Request) -> web.Response:
-    """Shows champion and shadows, and their agreement on the patients in the ICU."""
+    """Shows the champion and the shadows, and how well they agree on the patients in the ICU."""
     poller = await ready(request)
     used = poller.state.models
     ward = poller.shelf.ward(None).ward
@@ -146,8 +145,8 @@ def _described(poller: Poller, key: ModelKey, role: str, agreement: Fields) -> F
 async def _agreement(
     poller: Poller, champion: ModelKey, shadow: ModelKey, ward: Ward | None
 ) -> Fields:
-    """The mean absolute difference and the rank correlation, on the readings of the latest risks of
-    at most COMPARED patients."""
+    """The mean absolute difference and the rank correlation between two models, for the readings
+    with the latest risk of at most COMPARED patients."""
     if ward is None:
         return {}
     seqs = [each.risk.seq for each in ward.ranked[:COMPARED] if each.risk]
@@ -206,7 +205,7 @@ async def model(request: web.Request) -> web.Response:
 
 
 def _metrics(info: ModelInfo) -> list[tuple[str, str, str, str]]:
-    """The metrics of the model's evaluation: (data set, metric, value, interval)."""
+    """The metrics of the model's evaluation, as (data set, metric, value, interval)."""
     return [
         (
             where,

@@ -10,13 +10,13 @@ from dashboard.services import is_live
 from dashboard.topic import Content
 
 RATE_SECONDS = 10.0
-# The same as in the alert for a silent sender.
+# The same time as in the alert SenderSilent.
 SILENT_SECONDS = 900.0
 CODES_SHOWN = 20
 
 
 class Sender(msgspec.Struct):
-    """clock_difference: seconds that its clock is ahead of the gateway's."""
+    """clock_difference: seconds by which the sender's clock is ahead of the gateway's."""
 
     sender: str
     messages: int
@@ -33,7 +33,7 @@ class Gateway(msgspec.Struct):
 
 
 class LiveWard:
-    """The gateway's elements of the pipeline page; none if hospital sends the stream."""
+    """The elements of the pipeline page about the gateway; none if hospital sends the stream."""
 
     def __init__(self) -> None:
         self._totals: deque[tuple[float, int]] = deque()
@@ -61,7 +61,7 @@ class LiveWard:
         return content
 
     def _rate(self, at: float, gateway: Gateway) -> float:
-        """Messages per second over the last seconds."""
+        """Messages per second over the last RATE_SECONDS."""
         total = sum(sender.messages for sender in gateway.senders)
         if self._totals and self._totals[-1][1] > total:  # the gateway was restarted
             self._totals.clear()

@@ -7,11 +7,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 ROUND = Gauge(
     "icu_dashboard_last_round_timestamp_seconds",
-    "Start of the last successful round, in seconds since 1970",
+    "Start of the last round that read the database, in seconds since 1970",
 )
 DURATION = Histogram(
     "icu_dashboard_round_seconds",
-    "Duration of a round",
+    "Duration of a round, in which the dashboard reads the database and updates the pages",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 FAILED = Counter("icu_dashboard_failed_rounds_total", "Rounds that could not read the database")

@@ -12,11 +12,10 @@ STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model's description.
-
-    event: the predicted event, in words. maximum: the highest number of points of a score, whose
-    `probability` is points / maximum, not a probability. usual: the share of its test patients with
-    the event. top: the end of the risk axis, fixed for the model.
+    """A model's description. event: the predicted event, in words. maximum: for a score, the
+    highest number of points; its `probability` is points / maximum and not a probability. usual:
+    the share of the test patients who had the event. top: the end of the risk axis, which is fixed
+    for each model.
     """
 
     key: ModelKey
@@ -31,7 +30,8 @@ class ModelInfo:
 
     @classmethod
     def from_metadata(cls, key: ModelKey, answer: dict[str, Any]) -> Self:
-        """Parses the model API's metadata. Raises KeyError or TypeError for an invalid document."""
+        """Parses the model API's metadata of a model. Raises KeyError or TypeError for an invalid
+        document."""
         parameters = answer["parameters"]
         event = str(parameters["probability"])
         score = re.fullmatch(r"score / (\d+)", event)
@@ -90,7 +90,7 @@ class ModelInfo:
 
     @property
     def axis(self) -> str:
-        """The end of the axis, in words."""
+        """The end of the risk axis, in words."""
         return f"{self.value(self.top)} {self.unit}"
 
     @property

@@ -20,7 +20,7 @@ FIRST_ROUND_SECONDS = 8.0
 
 
 async def ready(request: web.Request) -> Poller:
-    """The poller, after its first round or FIRST_ROUND_SECONDS."""
+    """Returns the poller after its first round, or after FIRST_ROUND_SECONDS."""
     poller = request.app[POLLER]
     with suppress(TimeoutError):
         await asyncio.wait_for(poller.polled.wait(), FIRST_ROUND_SECONDS)
@@ -39,7 +39,7 @@ def render(
     **values: object,
 ) -> web.Response:
     """Renders the template `name`.html. query: the query string that selects the stream."""
-    # From nginx, if users must log in.
+    # nginx sends this header if users must log in.
     user = request.headers.get("X-User", "")
     common = {"page": page, "live": live, "since": since, "query": query, "user": user}
     html = request.app[PAGES].page(name, **common, **values)
@@ -51,7 +51,7 @@ def render(
 
 
 def stream_of(request: web.Request, poller: Poller) -> str | None:
-    """The stream in ?stream=; None for the current one. Raises HTTPNotFound."""
+    """The stream that ?stream= names; None for the current stream. Raises HTTPNotFound."""
     name = request.query.get("stream", "")
     if not name:
         return None
@@ -61,9 +61,8 @@ def stream_of(request: web.Request, poller: Poller) -> str | None:
 
 
 async def view_of(poller: Poller, key: ViewKey) -> View:
-    """The view of a page, which is kept up to date while the page is open.
-
-    Raises DatabaseDown and TooManyPages.
+    """Returns the view of a page, which is kept up to date while the page is open. Raises
+    DatabaseDown and TooManyPages.
     """
     view = poller.shelf.views.get(key)
     if view is None:
@@ -105,7 +104,7 @@ def _entries(content: dict[str, dict[str, object]], name: str) -> dict[str, Fiel
 
 
 async def pipeline(request: web.Request) -> web.Response:
-    """Shows the flow of messages."""
+    """Shows the services and the flow of messages."""
     poller = await ready(request)
     content = poller.pipeline.content
     return render(
@@ -124,13 +123,13 @@ async def pipeline(request: web.Request) -> web.Response:
 
 
 async def pipeline_figures(request: web.Request) -> web.Response:
-    """The content of the pipeline page as JSON."""
+    """Returns the content of the pipeline page as JSON."""
     poller = await ready(request)
     return web.json_response(poller.pipeline.content, headers={"Cache-Control": "no-store"})
 
 
 async def patient(request: web.Request) -> web.Response:
-    """Shows one stay of a patient: the newest, or the one that began on ?stay=YYYY-MM-DD."""
+    """Shows one stay of a patient: the newest stay, or the stay that began on ?stay=YYYY-MM-DD."""
     poller = await ready(request)
     stream = stream_of(request, poller)
     pat_id = number(request.match_info["pat_id"])
@@ -145,7 +144,7 @@ async def patient(request: web.Request) -> web.Response:
     return render(
         request,
         "patient",
-        # Without a version, so that the first event includes the curves.
+        # No version, so that the first event includes the curves.
         live=f"page=patient&pat_id={stay.key.pat_id}&stay={stay.key.admitted.isoformat()}"
         f"&stream={name}",
         query=f"?stream={stream}" if stream else "",
@@ -157,7 +156,7 @@ async def patient(request: web.Request) -> web.Response:
         vital=_entries(content, "vital"),
         feature=_entries(content, "feature"),
         rejected=_entries(content, "rejected"),
-        # A message joins the stream that is sent now.
+        # Only in the current stream, because an acknowledgement becomes a message of that stream.
         acknowledging=ACKNOWLEDGER in request.app and name == poller.state.current,
     )
 
@@ -184,7 +183,7 @@ async def live(request: web.Request) -> web.StreamResponse:
             if key.stay not in [stay.key for stay in stays]:
                 raise web.HTTPNotFound(text="This stream has no such stay.")
     else:
-        raise web.HTTPNotFound(text="/events has page=ward, pipeline or patient.")
+        raise web.HTTPNotFound(text="/events requires page=ward, page=pipeline or page=patient.")
     view = await view_of(poller, key)
     view.readers += 1
     try:
@@ -199,11 +198,11 @@ def _stay_key(request: web.Request) -> StayKey:
     try:
         return StayKey(pat_id, date.fromisoformat(request.query.get("stay", "")))
     except ValueError:
-        raise web.HTTPNotFound(text="page=patient needs pat_id and stay=YYYY-MM-DD.") from None
+        raise web.HTTPNotFound(text="page=patient requires pat_id and stay=YYYY-MM-DD.") from None
 
 
 def number(text: str) -> int:
     """Parses a patient's number. Raises HTTPNotFound for one that the database cannot hold."""
     if re.fullmatch(r"-?[0-9]{1,19}", text) and -(2**63) <= int(text) < 2**63:
         return int(text)
-    raise web.HTTPNotFound(text=f"“{text[:40]}” is not a patient's number.")
+    raise web.HTTPNotFound(text=f"“{text[:40]}” is not a patient number.")

@@ -22,10 +22,9 @@ from wire.alarms import Policy
 
 @dataclass(frozen=True)
 class Patient:
-    """The data of a patient page.
-
-    latest: the newest prediction with a probability, or else the newest one. alarm: the active
-    alarm. alarms: the events of all alarms. raised: the prediction that raised the last alarm.
+    """The data of a patient page. latest: the newest prediction with a probability, or else the
+    newest prediction. alarm: the active alarm. alarms: the events of all alarms. raised: the
+    prediction that raised the last alarm.
     """
 
     clock: StreamClock
@@ -47,7 +46,7 @@ class Patient:
 
 
 class PatientReader:
-    """Reads one stay; reads the readings again only when there are new ones."""
+    """Reads one stay. Reads its readings again only if there are new ones."""
 
     def __init__(self, database: Database, key: StayKey) -> None:
         self._database = database
@@ -98,9 +97,8 @@ class PatientReader:
 
 @dataclass(frozen=True)
 class Why:
-    """The last explanation of a stay, and the prediction that it explains.
-
-    error: the reason why there is no newer one.
+    """The last explanation of a stay, and the prediction that it explains. error: the reason why
+    there is no newer explanation.
     """
 
     prediction: Prediction

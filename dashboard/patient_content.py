@@ -23,7 +23,7 @@ CHANGE_DELTA = timedelta(hours=CHANGE_HOURS)
 
 
 def patient_content(patient: Patient, model: ModelInfo, whys: Mapping[str, Why]) -> Content:
-    """The elements of the page; `points` is only the data of the curves. whys: by the names in
+    """The elements of the page. points: the data of the curves. whys: the reasons, by the names in
     `Patient.explained`.
     """
     why = whys.get("latest")
@@ -128,7 +128,7 @@ def _hour(patient: Patient) -> str:
 
 
 def _why(latest: Prediction | None, model: ModelInfo, why: Why | None) -> dict[str, Any]:
-    """The reasons as sentences, or a sentence on why there are none yet."""
+    """The reasons as sentences, or a sentence that says why there are none yet."""
     fields: dict[str, Any] = {"why": [], "why.state": "", "why.at": "", "method": ""}
     if latest is None or latest.probability is None:
         return fields
@@ -147,8 +147,8 @@ def _why(latest: Prediction | None, model: ModelInfo, why: Why | None) -> dict[s
 
 
 def _points(readings: list[Reading], shown: set[str]) -> Fields:
-    """By message number: seconds since 1970 of the stream's clock, parameter, value and
-    probability. The parameter is None if it is not shown.
+    """For each message number: the time (seconds since 1970 on the stream's clock), the parameter,
+    the value and the probability. The parameter is None if it is not shown.
     """
     return {
         str(reading.seq): [
@@ -163,7 +163,7 @@ def _points(readings: list[Reading], shown: set[str]) -> Fields:
 
 
 def _features(latest: Prediction | None, why: Why | None) -> Content:
-    """The features of the explained prediction, or else of the latest one."""
+    """The features of the explained prediction, or else of the latest prediction."""
     explanation = why.explanation if why else None
     basis = why.prediction if why and explanation else latest
     if basis is None:
@@ -182,8 +182,8 @@ def _features(latest: Prediction | None, why: Why | None) -> Content:
 
 
 def _feature(name: str, value: str, share: float | None, widest: float = math.inf) -> Fields:
-    """A row with a bar from the middle (x = 100 of 200), to the left if the feature lowers the
-    risk.
+    """A row with a bar. The bar begins in the middle (x = 100 of 200) and goes to the left if the
+    feature lowers the risk.
     """
     length = 0 if share is None else round(100 * min(1.0, abs(share) / widest))
     sign = "+" if share is not None and share > 0 else ""

@@ -16,10 +16,10 @@ from dashboard.topic import Content, Fields
 
 # Seconds that rates and latencies cover.
 WINDOW = 60.0
-# Seconds that the throughput curve covers, and between its points.
+# Seconds that the throughput curve covers, and seconds between its points.
 HISTORY = 600.0
 HISTORY_STEP = 5.0
-# Reasons may contain values, so only this many different ones are counted separately.
+# Maximum number of reasons that are counted separately, because reasons may contain values.
 REASONS_KEPT = 1_000
 REASONS_SHOWN = 12
 OTHER = "other reasons"
@@ -28,10 +28,10 @@ REJECTED_CHUNK = 5_000
 
 
 def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, int]) -> int:
-    """The message up to which every partition has stored all its messages.
-
-    taken, parts: the buffer's position, read before `positions`. A partition that has stored its
-    last queued message is as far as the buffer, however old that message is.
+    """The message up to which every partition has stored all its messages. taken: the last message
+    that the buffer has queued. parts: the last message that it has queued for each partition. Both
+    must be read before `positions`. A partition that has stored its last queued message counts as
+    stored up to `taken`, however old that message is.
     """
     reached = []
     for position in positions:
@@ -76,7 +76,7 @@ def quantile(buckets: Mapping[int, int], q: float) -> int | None:
 
 @dataclass(frozen=True)
 class Sample:
-    """The pipeline at one time. at: seconds of a monotonic clock."""
+    """The pipeline's counts at one time. at: seconds of a monotonic clock."""
 
     at: float
     stream: str | None
@@ -86,7 +86,7 @@ class Sample:
 
 
 class Throughput:
-    """The figures of the last minute, and at larger steps of the last ten minutes."""
+    """Keeps the samples of the last minute and, at larger steps, of the last ten minutes."""
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque()
@@ -103,7 +103,7 @@ class Throughput:
             self._history.append(sample)
 
     def rate(self, name: str, over: float = 10.0) -> float | None:
-        """Messages per second (`taken` or `stored`) over the last `over` seconds."""
+        """Messages per second over the last `over` seconds. name: `taken` or `stored`."""
         known = [each for each in self._samples if getattr(each, name) is not None]
         if not known:
             return None
@@ -114,14 +114,15 @@ class Throughput:
         return float(max(0, getattr(last, name) - getattr(first, name)) / (last.at - first.at))
 
     def latency(self) -> dict[int, int]:
-        """Messages of the last minute by latency in milliseconds."""
+        """The number of messages of the last minute, by latency in milliseconds."""
         if len(self._samples) < 2:
             return {}
         first, last = self._samples[0].latency, self._samples[-1].latency
         return {bucket: n - first.get(bucket, 0) for bucket, n in last.items()}
 
     def lines(self) -> tuple[str, str, float]:
-        """SVG paths of the received and stored rates (0 to 100), and the rate at 100."""
+        """The SVG paths of the received and the stored rate, scaled to 0 to 100, and the rate at
+        100."""
         rates: dict[str, list[tuple[float, float]]] = {"taken": [], "stored": []}
         for before, after in pairwise(self._history):
             for name, line in rates.items():
@@ -148,9 +149,8 @@ def figures(
     pending: int | None,
     rejected: RejectedCount,
 ) -> Fields:
-    """The figures of the pipeline page as text; a dash for unknown ones.
-
-    stored: the last stored message. now: the newest stored time of the stream.
+    """The figures of the pipeline page as text; a dash stands for an unknown figure. stored: the
+    last stored message. now: the newest stored time of the stream.
     """
     latency = throughput.latency()
     counted = sum(rejected.counts.values())
@@ -209,7 +209,7 @@ def _lag_time(lag: int | None, newest: datetime | None, now: datetime | None) ->
 
 
 def rejected_content(rejected: RejectedCount) -> Content:
-    """The most frequent reasons. Keys are ranks, so that a new order does not move rows."""
+    """The most frequent reasons. The keys are ranks, so that a new order does not move rows."""
     shown = rejected.counts.most_common(REASONS_SHOWN)
     rest = sum(rejected.counts.values()) - sum(n for _, n in shown)
     if rest:

@@ -32,8 +32,8 @@ log = logging.getLogger("dashboard")
 
 T = TypeVar("T")
 
-# Pause between rounds: a multiple of the time spent in the database, so that the load stays small,
-# within limits that keep the pages current.
+# The pause between rounds is a multiple of the time that the round took in the database, so that
+# the load stays small. The limits, in seconds, keep the pages current.
 REST, REST_LONGEST, REST_FACTOR = 1.0, 3.0, 9
 MODELS_SECONDS = 5.0
 # The lists of the pipeline page.
@@ -120,14 +120,14 @@ class Poller:
 
     @property
     def model(self) -> ModelInfo:
-        """The champion's description, without details until it is known."""
+        """The champion's description; until it is known, one without details."""
         key = self.state.models.champion or ModelKey("no model", "")
         return self.descriptions.get(key) or ModelInfo(key)
 
     async def poll(self) -> None:
         """Runs one round."""
         began = self._clock()
-        # Read before the database, so that the database is at least as new.
+        # The other services are read before the database, so that the database is at least as new.
         queues, hospital, model_api = await asyncio.gather(
             self._queues.read(), self._services.hospital(), self._services.model_api()
         )
@@ -206,7 +206,7 @@ class Poller:
         view.publish(self._status(view), self.model, self._version)
 
     async def query(self, work: Callable[[Database], T]) -> T:
-        """Runs `work` in a snapshot. Raises DatabaseDown, also on a timeout."""
+        """Runs `work` in a snapshot. Raises DatabaseDown, for example after a timeout."""
 
         def run() -> T:
             with self._database.snapshot():

@@ -1,13 +1,13 @@
 """The SQL of the dashboard. Every query uses an index; none scans a table.
 
 The cost of a query depends on the size of the ward and the length of a stay, not on the stored
-history; tests count the steps. `?` is the placeholder of an argument.
+history; tests count the database's steps. `?` is the placeholder of an argument.
 """
 
 from wire.tables import columns
 from wire.vitals import VITALS
 
-# If there are more, the pages say so.
+# Limits of the queries. If there are more rows, the pages say so.
 WARD_LIMIT = 20_000
 DISCHARGED_LIMIT = 40
 OTHERS_LIMIT = 30
@@ -50,7 +50,7 @@ ORDER BY date_discharge DESC, date_admission DESC, pat_id DESC LIMIT {DISCHARGED
 STAYS_OF = f"""
 SELECT {STAY} FROM stays s WHERE pat_id = ? AND stream = ? ORDER BY date_admission DESC"""
 
-# Reads all stays of the stream, so it is only used for a search.
+# This query reads all stays of the stream, so it is only used for a search.
 NAMED = f"""
 SELECT {STAY} FROM stays s WHERE stream = ? AND identifier = ? ORDER BY date_admission DESC
 LIMIT {SEARCH_LIMIT}"""
@@ -70,8 +70,8 @@ ANSWERS = """
 SELECT seq, probability FROM predictions
 WHERE stream = ? AND model = ? AND version = ? AND seq IN ({marks})"""
 
-# The predictions for the readings of several stays at one time each. They cannot be found by
-# `vitals.seq`, which is the last message of a batch and not the stay's own reading.
+# The predictions for readings of several stays, each at one time. `vitals.seq` cannot be used to
+# find them, because it is the last message of a batch and not the stay's own reading.
 RISKS = """
 SELECT r.pat_id, r.date_admission, p.probability, r.measured_at, r.seq FROM readings r
 JOIN predictions p
@@ -87,7 +87,7 @@ WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at >
     AND p.probability IS NOT NULL
 ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"""
 
-# Newest first, so that the limit drops the oldest.
+# Newest first, so that the limit omits the oldest.
 READINGS = """
 SELECT r.seq, r.measured_at, r.parameter, r.value, p.model, p.probability, p.reason
 FROM readings r
@@ -118,7 +118,7 @@ SELECT COUNT(*) FROM (
 
 ALARM_RULE = "SELECT alarm FROM models WHERE model = ? AND version = ?"
 
-# This column has a number only for a stay with an alarm.
+# `raised_seq` is null for a stay without an active alarm.
 ALARMS_ON = """
 SELECT pat_id, date_admission, raised_at, acknowledged_by, quiet_until FROM alarm_state
 WHERE stream = ? AND model = ? AND version = ? AND raised_seq > 0"""
@@ -138,7 +138,7 @@ JOIN vitals v
     ON v.pat_id = d.pat_id AND v.date_admission = d.date_admission AND v.stream = d.stream
 WHERE d.stream = ? AND d.happened_at > ? GROUP BY d.pat_id, d.date_admission"""
 
-# Newest first, so that the limit leaves out the oldest.
+# Newest first, so that the limit omits the oldest.
 ALARM_EVENTS = f"""
 SELECT seq, kind, happened_at, probability, author FROM alarms
 WHERE pat_id = ? AND date_admission = ? AND stream = ? AND model = ? AND version = ?

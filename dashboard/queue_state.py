@@ -14,10 +14,8 @@ from wire.keys import LATENCY, LEASE, POSITION, queue_name
 
 @dataclass(frozen=True)
 class QueueState:
-    """The state of Redis at one time. If `error` is set, Redis did not answer and the rest is
-    empty.
-
-    taken: the last message that the buffer queued. newest: the time of that message.
+    """The state of Redis at one time. If `error` is set, Redis did not answer and all other members
+    are empty. taken: the last message that the buffer queued. newest: the time of that message.
     """
 
     error: str | None = None
@@ -86,7 +84,7 @@ class Queues:
 
 
 def _position(stored: bytes | None) -> Position | None:
-    """The buffer's position; None if it is missing or unreadable."""
+    """The buffer's position; None if Redis has none or it is unreadable."""
     try:
         return msgspec.json.decode(stored or b"", type=Position)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -29,13 +29,13 @@ class State:
     pending: int | None = None
 
     def clock(self, stream: str | None) -> StreamClock | None:
-        """The clock of a stream; None for the current one."""
+        """The clock of a stream. name: None for the current stream."""
         name = stream or self.current
         return self.clocks.get(name) if name else None
 
 
 class RoundReader:
-    """Reads the data of all pages; runs in the database's thread."""
+    """Reads the data of all pages. It runs in the database's thread."""
 
     def __init__(self, database: Database, shelf: Shelf) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class RoundReader:
     def _clocks(
         self, current: str | None, by_stream: dict[str, list[Position]], queues: QueueState
     ) -> dict[str, StreamClock]:
-        """The clocks of the streams that pages show."""
+        """The clocks of the streams that open pages show."""
         wanted = {current, *(key.stream for key in self._shelf.views)}
         found = {
             stream: read_clock(self._database, stream, positions, queues)
@@ -88,7 +88,8 @@ class RoundReader:
 
 
 def _current(hospital: Health, streams: dict[str, datetime], before: str | None) -> str | None:
-    """The stream that the source sends; if unknown, the previous one, else the newest."""
+    """The stream that the source sends; if that is unknown, the previous current stream, or else
+    the newest stored stream."""
     answer = hospital.answer.get("stream")
     if isinstance(answer, str) and answer:
         return answer

@@ -1,4 +1,4 @@
-"""Renders the pages. A list entry has one template, for the first load and for updates."""
+"""Renders the pages. The same template renders a list entry for the first load and for updates."""
 
 from pathlib import Path
 

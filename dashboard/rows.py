@@ -31,7 +31,8 @@ class Position(NamedTuple):
 
 
 class Stay(NamedTuple):
-    """A stay. Age in years; `identifier` is the patient's name on the pages, if not the number."""
+    """A stay. age: in years. identifier: the name that the pages show instead of the patient's
+    number, if there is one."""
 
     key: StayKey
     age: float | None
@@ -45,7 +46,8 @@ class Stay(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The readings of a stay in the ICU: their number, the first and the last time."""
+    """A stay in the ICU, with the number of its readings and the times of the first and the last
+    one."""
 
     stay: Stay
     n: int
@@ -63,7 +65,7 @@ class Latest(NamedTuple):
 
 
 class Risk(NamedTuple):
-    """A prediction of the champion: probability, time and number of the reading."""
+    """A prediction of the champion: its probability, and the time and the number of the reading."""
 
     probability: float
     at: datetime
@@ -71,7 +73,8 @@ class Risk(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A reading and the champion's prediction. predicted: whether there is one, even if pending."""
+    """A reading and the champion's prediction. predicted: whether there is a prediction, even if it
+    is pending."""
 
     seq: int
     at: datetime
@@ -136,5 +139,5 @@ def hours(start: datetime | date, to: datetime) -> float:
 
 
 def earlier(at: datetime, by: timedelta) -> datetime:
-    """The time `by` before `at`, or the first possible one."""
+    """The time `by` before `at`, or the first possible time if that is later."""
     return at - by if at - FIRST_MOMENT > by else FIRST_MOMENT

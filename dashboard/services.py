@@ -12,10 +12,10 @@ from dashboard.topic import Content
 # Seconds without a stored message, while messages wait, after which the tool counts as down.
 STALL_SECONDS = 10.0
 ROLES = {
-    "hospital": "sends the messages",
-    "buffer": "batches them",
+    "hospital": "sends messages",
+    "buffer": "queues messages in batches",
     "redis": "holds the queues",
-    "tool": "stores them and asks for predictions",
+    "tool": "stores messages and requests predictions",
     "database": "stores everything",
     "modelapi": "predicts",
 }
@@ -24,8 +24,7 @@ WORDS = {"up": "up", "down": "down", "waiting": "waiting", "unknown": "not known
 
 @dataclass
 class Service:
-    """The state of a service, since when, and the number of observed restarts.
-
+    """The state of a service, since when it is in this state, and the number of observed restarts.
     state: up, down, waiting (up and idle) or unknown.
     """
 
@@ -55,9 +54,8 @@ class Service:
 @dataclass(frozen=True)
 class Observation:
     """The observations of one round. stored: the last stored message of the current stream.
-
-    stored_for: seconds without a newly stored message. waits_for: seconds that messages have been
-    waiting.
+    stored_for: seconds since the last new message was stored. waits_for: seconds for which messages
+    have been waiting.
     """
 
     queues: QueueState
@@ -102,7 +100,7 @@ class Board:
         queues = observed.queues
         source = self.services["hospital"]
         if is_live(observed.hospital.answer):
-            source.name, source.role = "gateway", "receives the messages"
+            source.name, source.role = "gateway", "receives messages"
         self._observe("hospital", at, observed.hospital.error)
         self._observe("redis", at, queues.error, queues.run_id)
         self._observe("database", at, observed.error)
@@ -126,7 +124,7 @@ class Board:
         self.services[name].record("down" if error else "up", error or "", at, identity)
 
     def content(self, at: float) -> Content:
-        """The services as elements of the pipeline page."""
+        """Formats the services as elements of the pipeline page."""
         return {
             f"service:{service.name}": {
                 "name": service.name,
@@ -142,7 +140,7 @@ class Board:
 
 
 def is_live(answer: Mapping[str, Any]) -> bool:
-    """Whether the source is the gateway of a live ward, by its answer to GET /health."""
+    """Whether the source is the gateway of a live ward, according to its answer to GET /health."""
     return "senders" in answer
 
 
@@ -151,7 +149,7 @@ def _tool_error(observed: Observation) -> str | None:
         return "no worker is registered"
     stalled = min(observed.waits_for, observed.stored_for) > STALL_SECONDS
     if observed.waits and observed.error is None and stalled:
-        return "messages wait but none is stored"
+        return "messages are waiting, but none is stored"
     return None
 
 

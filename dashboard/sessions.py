@@ -1,5 +1,5 @@
-"""Checks that the session of an open stream of events is still valid; nginx checked it at the
-start."""
+"""Checks that the session of an open event stream is still valid. nginx checks it only when the
+stream is opened."""
 
 import aiohttp
 from aiohttp import web

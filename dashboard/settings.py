@@ -25,28 +25,29 @@ class Settings(msgspec.Struct, frozen=True):
     database_password_file: Annotated[SecretFile, "file with the database's password"] = (
         SecretFile()
     )
-    redis_url: Annotated[RedisUrl, "the Redis that holds the queues"] = RedisUrl(
+    redis_url: Annotated[RedisUrl, "address of Redis, which holds the queues"] = RedisUrl(
         "redis://127.0.0.1:6379/0"
     )
     redis_password_file: Annotated[SecretFile, "file with the password of Redis"] = SecretFile()
-    hospital_url: Annotated[HttpUrl, "the source of the stream; STREAM_URL also works"] = HttpUrl(
-        "http://127.0.0.1:8080"
+    hospital_url: Annotated[HttpUrl, "address of the stream's source; STREAM_URL also works"] = (
+        HttpUrl("http://127.0.0.1:8080")
     )
-    model_url: Annotated[HttpUrl, "the model API"] = HttpUrl("http://127.0.0.1:5000")
+    model_url: Annotated[HttpUrl, "address of the model API"] = HttpUrl("http://127.0.0.1:5000")
     model_token_file: Annotated[SecretFile, "file with the token for the model API"] = SecretFile()
     acknowledge_url: Annotated[
-        HttpUrl, "a gateway that alarms are acknowledged to; pages are read-only without it"
+        HttpUrl, "address of the gateway that gets acknowledgements; without it pages are read-only"
     ] = HttpUrl("")
-    acknowledge_token_file: Annotated[str, "file with the token for that gateway"] = ""
+    acknowledge_token_file: Annotated[str, "file with the token for this gateway"] = ""
     login_url: Annotated[
-        HttpUrl, "the login service, if nginx uses one: live updates then end with the session"
+        HttpUrl,
+        "address of the login service, if nginx uses it; then live updates end with the session",
     ] = HttpUrl("")
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="DASHBOARD_HOST", default="127.0.0.1"
     )
     port: Annotated[Port, "port to listen on"] = msgspec.field(name="DASHBOARD_PORT", default=5002)
     allowed_hosts: Annotated[
-        HostNames, "allowed host names of requests, besides localhost, dashboard and IP addresses"
+        HostNames, "allowed host names in requests, besides localhost, dashboard and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

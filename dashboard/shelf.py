@@ -6,17 +6,17 @@ from dashboard.database import Database
 from dashboard.rendering import Pages
 from dashboard.views import PatientView, View, ViewKey, WardView
 
-# Seconds that a page is kept up to date after it is closed.
+# Seconds for which a page is kept up to date after it is closed.
 KEEP_SECONDS = 60.0
 LIMIT = 50
 
 
 class TooManyPages(Exception):
-    """Too many different pages are open to keep them up to date."""
+    """Too many different pages are open; they cannot all be kept up to date."""
 
 
 class Shelf:
-    """All views, always including the ward of the current stream."""
+    """All views that are kept up to date; the ward of the current stream always is."""
 
     def __init__(self, database: Database, pages: Pages) -> None:
         self._database, self._pages = database, pages
@@ -24,7 +24,7 @@ class Shelf:
         self.views: dict[ViewKey, View] = {main: WardView(main, database, pages)}
 
     def ward(self, stream: str | None) -> WardView:
-        """The ward view of a stream, which must exist."""
+        """The ward view of a stream. The view must exist."""
         view = self.views[ViewKey(stream, None)]
         assert isinstance(view, WardView)
         return view

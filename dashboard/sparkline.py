@@ -12,12 +12,13 @@ HEIGHT = 100
 
 def window(hours_now: float, height: int = HEIGHT) -> str:
     """The viewBox of the 24 hours that end at `hours_now` (hours since admission)."""
-    # Some room on the right, so that the newest point is not cut in half.
+    # The margin on the right keeps the newest point from being cut in half.
     return f"{hours_now - HOURS:g} -4 {HOURS + 0.6:g} {height + 8}"
 
 
 def path(points: Iterable[tuple[float, float]], gap: float) -> str:
-    """SVG path of (x, y) points in order of x; broken where x jumps by more than `gap`.
+    """The SVG path of (x, y) points in order of x. The path is interrupted where x jumps by more
+    than `gap`.
 
     >>> path([(0, 10), (1, 12.4), (9, 50)], gap=2)
     'M0 10L1 12M9 50h0'
@@ -32,14 +33,14 @@ def path(points: Iterable[tuple[float, float]], gap: float) -> str:
         parts.append(f"{'L' if joined else 'M'}{x:g} {y:.0f}")
         alone = not joined
         last = x
-    # A single point is a line of length 0, which round line ends make a dot.
+    # A single point becomes a line of length 0, which round line ends draw as a dot.
     if alone:
         parts.append("h0")
     return "".join(parts)
 
 
 def scaled(value: float, low: float, high: float) -> float:
-    """The coordinate of a value on an axis of HEIGHT with 0 at the top, clipped to it.
+    """The coordinate of a value on an axis of length HEIGHT with 0 at the top; clipped to the axis.
 
     >>> scaled(60, 60, 190), scaled(125, 60, 190), scaled(500, 60, 190)
     (100.0, 50.0, 0.0)

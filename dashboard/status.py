@@ -7,8 +7,8 @@ from dashboard import formats
 from dashboard.services import Service
 from dashboard.topic import Fields
 
-# Seconds without a new message after which values are not current, or the time of a few messages of
-# a slow replay if that is longer.
+# Seconds without a new message after which values are not current. In a slow replay, the time that
+# a few messages take, if that is longer.
 QUIET_SECONDS = 30.0
 QUIET_MESSAGES = 5
 # Age in seconds of the last finished round above which the page is late.
@@ -19,11 +19,9 @@ FAST = 60.0
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """The status of a stream.
-
-    now: its newest stored time. quiet: seconds since a new message was stored. round_age: seconds
-    since the dashboard's last finished round. sent: the source sends this stream now. pace: seconds
-    of the stream's clock per second of real time.
+    """The status of a stream. now: its newest stored time. quiet: seconds since the last new
+    message was stored. round_age: seconds since the dashboard's last finished round. sent: whether
+    the source is sending this stream. pace: seconds of the stream's clock per second of real time.
     """
 
     stream: str | None
@@ -43,7 +41,7 @@ class StreamStatus:
 
     @property
     def state(self) -> str:
-        """live, ended, quiet, empty, earlier (another stream is current), late, or lost."""
+        """One of live, ended, quiet, empty, earlier (another stream is current), late and lost."""
         if self.error is not None:
             return "lost"
         if self.round_age > LATE_SECONDS:
@@ -68,15 +66,15 @@ WORDS = {
 }
 SENTENCES = {
     "late": "The dashboard has not updated for more than 5 seconds. "
-    "These values are the last known ones and not current.",
-    "earlier": "This stream is not being sent now. Its values are the last stored ones.",
+    "These are the last known values; they are not current.",
+    "earlier": "This stream is not being sent now. These are its last stored values.",
     "quiet": "No new message is being stored. These values are not current.",
     "ended": "The stream has ended. This is the ward at its last message.",
 }
 
 
 def status_fields(status: StreamStatus, services: list[Service], layout: str) -> Fields:
-    """The fields. layout: a text that changes when a page must be reloaded.
+    """The status as fields. layout: a text that changes when a page must be reloaded.
 
     `notice` contains no changing number, because a screen reader reads it again at each change.
     """
@@ -88,7 +86,7 @@ def status_fields(status: StreamStatus, services: list[Service], layout: str) ->
         "word": WORDS[status.state],
         "day": formats.day(now) if now else "no time yet",
         "clock": formats.clock(now) if now else "--:--",
-        "pace": "Replay: faster than shown" if fast else "",
+        "pace": "Replay: faster than real time" if fast else "",
         "stream": status.stream or "",
         "synthetic": "Synthetic ward: these patients are not real." if status.synthetic else "",
         "notice": _notice(status, services),
@@ -102,14 +100,14 @@ def _notice(status: StreamStatus, services: list[Service]) -> str:
     if state == "lost":
         sentences.append(
             f"The database cannot be read: {status.error}. "
-            "These values are the last known ones and not current."
+            "These are the last known values; they are not current."
         )
     elif state == "empty":
         sentences.append(_empty(status, services))
     elif state in SENTENCES:
         sentences.append(SENTENCES[state])
     if "modelapi" in down:
-        sentences.append("The model API does not answer: risks are not updated.")
+        sentences.append("The model API does not answer, so risks are not updated.")
     sentences += [
         f"{name.capitalize()} is down: {service.note.rstrip('.')}."
         for name, service in down.items()

@@ -11,10 +11,9 @@ from dashboard.rows import Position
 
 @dataclass(frozen=True)
 class StreamClock:
-    """A stream's newest stored time, and the time up to which each partition's vitals are stored.
-
-    A value's age is relative to the time of its own partition: at full speed vitals are written
-    every few seconds, and this delay must not make values look old.
+    """A stream's newest stored time, and the time up to which each partition's vitals are stored. A
+    value's age is relative to the time of its own partition, because in a fast replay vitals are
+    written only every few seconds, and this delay must not make values look old.
     """
 
     stream: str
@@ -40,11 +39,11 @@ def read_clock(
     queued = queues.parts if queues.stream == stream else {}
     reached: dict[int, datetime] = {}
     for position in positions:
-        # All of the partition's messages are stored, however old the last one is.
+        # Then all of the partition's messages are stored, however old the last one is.
         complete = position.part in queued and position.vitals_seq >= queued[position.part]
         at = now if complete else database.newest(stream, position.vitals_seq)
         reached[position.part] = at or now
     partitions = queues.partitions if queued else len(positions)
-    # Other positions are older than a change of the number of partitions.
+    # Positions of other partitions are from before a change of the number of partitions.
     parts = tuple(reached.get(part, now) for part in range(partitions))
     return StreamClock(stream, now, parts)

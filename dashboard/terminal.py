@@ -32,7 +32,7 @@ FIGURES = (
 
 
 def text(content: Content) -> str:
-    """Formats the pipeline page's content as lines."""
+    """Formats the pipeline page's content as lines of text."""
     page, figures = content["page"], content["figures"]
     lines = [f"ICU Stream · {page['word']} · {page['day']} {page['clock']} stream time"]
     if page["notice"]:
@@ -64,7 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dashboard.terminal", description="Shows the pipeline's figures."
     )
-    parser.add_argument("--watch", action="store_true", help="repeat until Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="repeat until Ctrl-C is pressed")
     watch = parser.parse_args().watch
     port = os.environ.get("DASHBOARD_PORT") or "5002"
     url = (os.environ.get("DASHBOARD_URL") or f"http://127.0.0.1:{port}").rstrip("/")

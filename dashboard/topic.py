@@ -1,8 +1,8 @@
 """The content of one page: elements with fields, each with the version of its last change.
 
 A browser sends its version and gets all changes since then. The same mechanism serves a first
-visit, a live update, a slow browser and a reconnect after hours, without state per browser and
-without a log of events.
+visit, a live update, a slow browser and a reconnect after hours. It needs neither state per browser
+nor a log of events.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ Content = Mapping[str, Fields]
 
 Renderer = Callable[[str, Fields], str]
 
-# Most browsers are at the newest version or one behind; older versions come from reconnects.
+# Most browsers have the newest version or the one before; those that reconnect have older versions.
 ANSWERS_KEPT = 32
 
 
@@ -81,10 +81,9 @@ class Topic:
             self.update(self.content | {element: fields}, version)
 
     def since(self, version: int) -> dict[str, Any]:
-        """The changes after `version`.
-
-        Keys: `html` of new elements, `set` with the changed fields of the other elements, and
-        `order` of all elements; each only if there is a change.
+        """The changes after `version`, under three keys, each only if there is a change: `html` has
+        the new elements, `set` the changed fields of the other elements, and `order` the order of
+        all elements.
         """
         answer: dict[str, Any] = {}
         for element, fields in self._fields.items():
@@ -100,7 +99,7 @@ class Topic:
         return answer
 
     def answer(self, version: int) -> bytes:
-        """`since` as JSON, cached for all browsers at the same version."""
+        """The result of `since` as JSON, cached for all browsers at the same version."""
         found = self._answers.get(version)
         if found is None:
             if len(self._answers) >= ANSWERS_KEPT:

@@ -21,7 +21,7 @@ from wire.vitals import Vital
 
 
 class ViewKey(NamedTuple):
-    """A page: its stream (None: the current one) and its stay (None: the ward)."""
+    """Identifies a page. stream: None for the current stream. stay: None for the ward page."""
 
     stream: str | None
     stay: StayKey | None
@@ -29,9 +29,8 @@ class ViewKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """The context of a round: the champion, and the clocks of the streams.
-
-    answered: pending predictions may have been filled in since the last round.
+    """The context of a round: the current stream, the champion, and the clocks of the streams.
+    answered: whether pending predictions may have been filled in since the last round.
     """
 
     current: str | None
@@ -55,12 +54,12 @@ class View:
         self.clock: StreamClock | None = None
 
     def touch(self) -> None:
-        """Keeps the page on the shelf for a while."""
+        """Keeps the page up to date for a while longer."""
         self.wanted = time.monotonic()
 
     @property
     def query(self) -> str:
-        """The query string that selects the stream; empty for the current one."""
+        """The query string that selects the stream; empty for the current stream."""
         return f"?stream={self.key.stream}" if self.key.stream else ""
 
     @property
@@ -99,7 +98,7 @@ class WardView(View):
 
     def read(self, current: Round) -> None:
         clock = current.clock(self.key.stream)
-        # One assignment, because pages may be published at the same time.
+        # A single assignment, because pages may be published at the same time.
         self.ward = self._reader.read(clock, current.model, current.answered) if clock else None
         self.clock = clock
 

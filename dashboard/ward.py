@@ -25,7 +25,7 @@ from wire.vitals import Vital
 DAY = timedelta(hours=24)
 # Hours over which the change of a risk is measured.
 CHANGE_HOURS = 6
-# Number of beds with curves, which fit on a wall display. The list of all patients shows the
+# Number of beds with curves: as many as fit on a wall display. The list of all patients shows the
 # others.
 SHOWN = 120
 BED_READINGS = 5_000
@@ -47,9 +47,8 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Bed:
-    """A stay with its latest values, and the curves of its last 24 hours.
-
-    without: the reason why the newest reading has no probability.
+    """A stay with its latest values and the curves of its last 24 hours. without: the reason why
+    the newest reading has no probability.
     """
 
     stay: Stay
@@ -63,8 +62,8 @@ class Bed:
 
     @property
     def change(self) -> float | None:
-        """The change since the newest prediction that is at least CHANGE_HOURS older; None without
-        one.
+        """The change since the newest prediction that is at least CHANGE_HOURS older; None if there
+        is no such prediction.
         """
         if self.risk is None:
             return None
@@ -75,7 +74,7 @@ class Bed:
 
 @dataclass(frozen=True)
 class Ward:
-    """The ward at one time. full: the database has more patients than `ranked`."""
+    """The ward at one time. full: whether the ICU has more patients than `ranked` contains."""
 
     clock: StreamClock
     ranked: list[Ranked]
@@ -101,16 +100,16 @@ class _Memory:
 
 
 class WardReader:
-    """Reads the ward; reads only the stays that have changed since the last call."""
+    """Reads the ward. After the first call, reads only the stays that have changed since the last
+    call."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._memory = _Memory(("", None))
 
     def read(self, clock: StreamClock, model: ModelKey | None, model_answered: bool) -> Ward:
-        """The ward, with the predictions of `model`.
-
-        model_answered: pending predictions may have been filled in since the last call.
+        """Reads the ward, with the predictions of `model`. model_answered: whether pending
+        predictions may have been filled in since the last call.
         """
         if self._memory.of != (clock.stream, model):
             self._memory = _Memory((clock.stream, model))
@@ -134,7 +133,8 @@ class WardReader:
     def _rank(
         self, stream: str, model: ModelKey | None, summaries: list[Summary], model_answered: bool
     ) -> None:
-        """Updates the risks: in bulk for predictions at the last times, else one by one."""
+        """Updates the risks. Reads the predictions for the stays' last readings in bulk, and all
+        others one by one."""
         before, unread = self._memory.ranked, self._memory.unread
         ranked: dict[StayKey, Ranked] = {}
         changed: list[Summary] = []
@@ -204,8 +204,8 @@ def _by_risk(ranked: Ranked) -> tuple[bool, float, int]:
 
 
 def risk_history(readings: Iterable[Reading]) -> list[tuple[datetime, float]]:
-    """The probabilities in order of time. Of several at the same time the last one counts, because
-    it used all values."""
+    """The probabilities in order of time. Of several predictions for the same time the last one
+    counts, because it used all values."""
     by_time: dict[datetime, float] = {}
     for reading in sorted(readings, key=lambda reading: reading.seq):
         if reading.probability is not None:

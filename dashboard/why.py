@@ -27,7 +27,7 @@ _AGGREGATIONS = {
 
 @dataclass(frozen=True)
 class Reason:
-    """The contribution of one feature. raises: it raises the risk."""
+    """The contribution of one feature, in words. raises: whether it raises the risk."""
 
     text: str
     raises: bool
@@ -37,7 +37,7 @@ class Reason:
 def reasons(
     explanation: Explanation, features: dict[str, float | None], model: ModelInfo
 ) -> list[Reason]:
-    """The features with the largest contributions, as sentences, in order."""
+    """The features with the largest contributions, as sentences, largest first."""
     ordered = sorted(explanation.contributions.items(), key=lambda item: -abs(item[1]))
     return [
         Reason(sentence(name, features.get(name), share > 0, model), share > 0, share)
@@ -47,7 +47,7 @@ def reasons(
 
 
 def sentence(name: str, value: float | None, raises: bool, model: ModelInfo) -> str:
-    """One feature in words.
+    """The contribution of one feature as a sentence.
 
     >>> from dashboard.rows import ModelKey
     >>> info = ModelInfo(ModelKey("m", "1"), references={"blood_pressure__mean__48h": 118.0})
@@ -79,7 +79,7 @@ def _usual(name: str, shown: str, value: float, digits: int | None, model: Model
 
 
 def _subject(name: str) -> tuple[str, str, int | None]:
-    """A feature's subject, its unit, and the digits of its values."""
+    """A feature's name in words, its unit, and the number of digits of its values."""
     try:
         parameter, aggregation, window = read_name(name)
     except ValueError:

@@ -1,5 +1,5 @@
-"""The commands: python -m modelapi list | check | seal | promote | rollback | shadow | alarm | … |
-token."""
+"""The command line of the models: python -m modelapi list | check | seal | promote | rollback |
+shadow | alarm | … | token."""
 
 import argparse
 import getpass
@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m modelapi", description="Models and tokens.")
+    parser = argparse.ArgumentParser(
+        prog="python -m modelapi", description="Models in use, and tokens."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="list all models and their roles")
     commands.add_parser("history", help="list all changes of the models in use")
@@ -73,12 +75,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_token(token: argparse.ArgumentParser) -> None:
     token.add_argument("--subject", default="tool", help="subject of the token (default: tool)")
-    token.add_argument("--days", default="365", help="days until it expires (365)")
+    token.add_argument("--days", default="365", help="days until the token expires (default: 365)")
     token.add_argument(
         "--scope",
         choices=SCOPES,
         default="infer",
-        help="infer: ask models; admin: also load and unload them (default: infer)",
+        help="infer: request predictions; admin: also load and unload models (default: infer)",
     )
     token.add_argument(
         "--key",
@@ -91,7 +93,7 @@ def _add_token(token: argparse.ArgumentParser) -> None:
 def _add_alarm(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Sets a new alarm rule, which applies from now on. Omitted options keep their"
-        " values. Times are hours of the stream. Without options, prints the current rule."
+        " values. Times are in hours of the stream. Without options, prints the current rule."
     )
     parser.add_argument("model", metavar="NAME")
     parser.add_argument("version", metavar="VERSION")
@@ -99,7 +101,7 @@ def _add_alarm(parser: argparse.ArgumentParser) -> None:
         ("--at", "the probability that raises an alarm"),
         ("--clear", "an alarm ends below this probability"),
         ("--for-hours", "hours that the probability must have been at or above --at"),
-        ("--silence-hours", "hours after an alarm during which the stay gets no other"),
+        ("--silence-hours", "hours after an alarm during which the stay gets no other alarm"),
         ("--again-hours", "hours after which an active alarm rings again; 0: never"),
     ):
         metavar = "HOURS" if option.endswith("-hours") else "P"
@@ -109,7 +111,7 @@ def _add_alarm(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("FROM", "TO"),
-        help="an alarm is true when the event follows within these hours",
+        help="an alarm is true if the event follows between these hours after it",
     )
 
 
@@ -135,7 +137,7 @@ def _change(asked: argparse.Namespace, settings: Settings) -> None:
         _list(repository, states.read()[1])
     elif asked.command == "history":
         for change in states.history():
-            # An actor is text of a token, which may contain a line break.
+            # The actor's name comes from a token, so it may contain a line break.
             fields = [change.at, change.actor, change.action, change.model]
             if change.action == "alarm":
                 fields.append(_rule(change.state.alarms[change.model]))
@@ -186,8 +188,8 @@ def _rule(policy: Policy) -> str:
 
 
 def _verify(repository: Repository, ref: Ref) -> Model:
-    """Loads a version as the server does, so that only a version that can be served is put in
-    use.
+    """Loads a version as the server does, because a version that cannot be served must not be put
+    in use.
     """
     if ref not in repository.refs():
         raise ValueError(f"{repository.root}: has no model {ref}")

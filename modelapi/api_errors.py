@@ -20,7 +20,7 @@ QUOTED = 300
 
 
 class ApiError(Exception):
-    """A request that cannot be answered; becomes a problem document."""
+    """A request that cannot be answered. The answer is a problem document."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     headers: Mapping[str, str] = {}
@@ -31,7 +31,7 @@ class ApiError(Exception):
 
 
 class BadInput(ApiError):
-    """Input of the wrong shape or value; names the field, and the row of a list."""
+    """Input of the wrong shape or value; the message names the field and, in a list, the row."""
 
     status = HTTPStatus.BAD_REQUEST
 
@@ -49,7 +49,7 @@ class UnknownModel(ApiError):
 
 
 class WrongMediaType(ApiError):
-    """The body's media type or encoding is not one of the route's."""
+    """The route does not accept the body's media type or encoding."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
@@ -67,7 +67,7 @@ class NotServing(ApiError):
 
 
 class Busy(ApiError):
-    """Too many requests of this kind are waiting; a later one may succeed."""
+    """Too many requests of this kind are waiting; a later request may succeed."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers: Mapping[str, str] = {"Retry-After": "2"}
@@ -94,13 +94,13 @@ class InsufficientScope(Forbidden):
 
 
 class Misdirected(ApiError):
-    """The Host header has a name that is not this service's."""
+    """The Host header contains a name that does not belong to this service."""
 
     status = HTTPStatus.MISDIRECTED_REQUEST
 
 
 class Unauthorized(ApiError):
-    """No valid token; each kind has a name and a message of its own."""
+    """The request has no valid token; each subclass has a name and a message of its own."""
 
     status = HTTPStatus.UNAUTHORIZED
     headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
@@ -164,7 +164,7 @@ def register(app: Flask) -> None:
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(error.valid_methods)
         if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            # The rest of the body stays unread, so the connection cannot be used again.
+            # The connection is closed, because the rest of the body stays unread.
             response.headers["Connection"] = "close"
         return response
 

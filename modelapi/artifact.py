@@ -65,10 +65,11 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """manifest.json: the description of a model.
 
-    significant_digits: features are rounded to this number of digits, by `modelapi.rounding`,
-    before the model gets them; unset: no rounding. learned_hours: hours from a stay's first reading
-    to the latest training rows; later predictions are extrapolated. alarm: the alarm rule; unset:
-    no alarms. reference: the training data by day, for drift; unset: no drift figures.
+    significant_digits: the number of digits to which `modelapi.rounding` rounds the features before
+    the model gets them; unset: no rounding. learned_hours: hours from a stay's first reading to the
+    latest training rows; later predictions are extrapolated. alarm: the alarm rule; unset: no
+    alarms. reference: figures of the training data by stay-day, with which drift compares; unset:
+    no drift figures.
     """
 
     format: Literal[1] = 1
@@ -97,14 +98,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 raise ValueError(f"{kind} {name!r}: letters, digits, '.', '_' and '-', at most 64")
         names = [feature.name for feature in self.features]
         if not names or len(set(names)) < len(names):
-            raise ValueError("features: at least one, each once")
+            raise ValueError("features: at least one is required, and their names must differ")
         if not self.outputs or self.outputs[0] != Output(
             "probability", "FP64", self.outputs[0].description
         ):
             raise ValueError("outputs: the first must be the FP64 output 'probability'")
         taken = [output.name for output in self.outputs] + ["model", "version"]
         if len(set(taken)) < len(taken):
-            raise ValueError("outputs: each name once, and none may be 'model' or 'version'")
+            raise ValueError("outputs: names must differ, and none may be 'model' or 'version'")
         for required in (MODEL_FILES[self.kind], "golden.json"):
             if required not in self.files:
                 raise ValueError(f"files: {required} is missing")
@@ -140,7 +141,7 @@ def manifest_digest(folder: Path) -> str:
 def read_artifact(folder: Path) -> Artifact:
     """Reads and checks `models/<name>/<version>`. Raises ArtifactError.
 
-    Each file is read once, so that the checked bytes are the ones that are used.
+    Each file is read once, so that the bytes in use are the bytes that were checked.
     """
     content = _read(folder / "manifest.json")
     manifest = _decode(content, Manifest, folder / "manifest.json")

@@ -1,4 +1,5 @@
-"""Rejects requests that another site makes a browser send, as `wire.hosts.only` does elsewhere."""
+"""Rejects requests that another site makes a browser send. `wire.hosts.only` does the same in the
+other services."""
 
 from collections.abc import Collection
 
@@ -9,12 +10,12 @@ from wire.hosts import SAFE, from_other_site, is_ours, misdirected
 
 
 def from_browser() -> bool:
-    """Whether the request has a browser's headers."""
+    """Whether the request has headers that only browsers send."""
     return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
 
 
 def public_host() -> str:
-    """The host and port that the client asked for, also behind a proxy."""
+    """The host and port that the client requested, also behind a proxy."""
     return request.headers.get("X-Forwarded-Host") or request.host
 
 

@@ -1,4 +1,4 @@
-"""Which models are in use, and the changes that one can make."""
+"""Which models are in use, and how to change them."""
 
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +29,7 @@ class State:
 
 @dataclass(frozen=True)
 class Change:
-    """A row of the audit log; state is the state after the change."""
+    """A row of the audit log. state: the state after the change."""
 
     id: int
     at: str
@@ -48,7 +48,7 @@ def promote(state: State, ref: Ref) -> State:
 
 
 def shadow(state: State, ref: Ref) -> State:
-    """Runs a version as a shadow, also beside other versions of the same model."""
+    """Runs a version as a shadow; other versions of the same model may be in use too."""
     if ref == state.champion:
         raise StateError(f"{ref} is the champion")
     rest = [other for other in state.shadows if other != ref]
@@ -69,7 +69,7 @@ def load(state: State, model: str) -> State:
 
 
 def unload(state: State, model: str) -> State:
-    """Stops serving a model. Raises for a model that is in use."""
+    """Stops serving a model. Raises StateError for a model that is in use."""
     if model in [ref.model for ref in state.active]:
         raise StateError(f"{model} is in use; first promote another model, or end its shadow")
     return replace(state, unloaded=(*_less(state, model), model))

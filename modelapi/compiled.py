@@ -1,6 +1,6 @@
 """The compiled form of trained models: curves and trees in one table.
 
-log odds = intercept + the sum over features of a curve + the sum over trees of a leaf.
+log odds = intercept + the sum of one curve per feature + the sum of one leaf per tree.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from modelapi.curves import Curve
 from modelapi.predictor import EXPLAINED_ROWS, Explanation, Rows, logistic
 from modelapi.trees import Trees
 
-# Number of rows per block, whose masks fit into the processor's cache.
+# Number of rows per block. The masks of a block fit into the processor's cache.
 _BLOCK = 128
 
 
@@ -25,9 +25,9 @@ class Compiled:
     """A sum of curves and trees.
 
     The edges of a feature's curve and splits divide its values into slots; the last slot is for a
-    missing value. Each table has a row per slot, feature by feature: `origins` (slots,), `masks`
-    (slots, trees); `powers` is (degree + 1, slots). `starts` is each feature's first slot. leaves:
-    shape (trees, leaves). reference: shape (features,), NaN where missing.
+    missing value. The tables have one entry per slot, feature by feature. origins: shape (slots,).
+    masks: shape (slots, trees). powers: shape (degree + 1, slots). starts: each feature's first
+    slot. leaves: shape (trees, leaves). reference: shape (features,), NaN where missing.
     """
 
     intercept: float
@@ -66,7 +66,7 @@ class Compiled:
             contributions[i] += self._shapley(row, allowed[0])
         base = self.intercept + curves[0].sum() + self._leaf_values(slots[:1]).sum()
         return Explanation(
-            method="exact Shapley values, against the reference values",
+            method="exact Shapley values against the reference",
             scale="log odds",
             base=np.full(len(contributions), base),
             contributions=contributions,
@@ -94,7 +94,7 @@ class Compiled:
         values = np.empty((len(slots), trees))
         for i in range(0, len(slots), _BLOCK):
             masks = self.masks.take(slots[i : i + _BLOCK], axis=0, mode="clip")
-            # One bit is left; its position is the number of the leaf.
+            # One bit remains; its position is the number of the leaf.
             leaf = np.bitwise_count(np.bitwise_and.reduce(masks, axis=1) - 1)
             values[i : i + _BLOCK] = self.leaves.ravel()[first + leaf]
         return values
@@ -108,19 +108,21 @@ class Compiled:
         return trees, features
 
     def _allowed(self, slots: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether a pair's feature allows a row to reach a leaf, shape (rows, pairs, leaves)."""
+        """Whether the feature of each pair allows each row to reach each leaf, shape (rows, pairs,
+        leaves)."""
         trees, features = self._pairs
         masks = self.masks[slots[:, features], trees]
         bits = np.arange(self.leaves.shape[1], dtype=self.masks.dtype)
         return (masks[..., np.newaxis] >> bits & 1).astype(bool)
 
     def _shapley(self, row: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Rows:
-        """The contributions of the features through the trees, shape (features,). Both arguments
-        have the shape (pairs, leaves).
+        """The contributions of the features to the sum of the trees, shape (features,). Both
+        arguments have the shape (pairs, leaves).
 
-        A coalition reaches a leaf when all features that only the row allows have the row's value,
-        and all that only the reference allows have the reference's. The Shapley weight depends only
-        on their numbers (Sundararajan and Najmi 2020, Laberge and Pequignot 2022).
+        A coalition reaches a leaf if two conditions hold: every feature that only allows the leaf
+        with the row's value has the row's value, and every feature that only allows it with the
+        reference's value has the reference's value. The Shapley weight depends only on the numbers
+        of these features (Sundararajan and Najmi 2020, Laberge and Pequignot 2022).
         """
         trees, features = self._pairs
         result = np.zeros(len(self.edges))
@@ -147,7 +149,7 @@ _WEIGHTS = np.array(
 
 
 def assemble(intercept: float, curves: Sequence[Curve], trees: Trees, reference: Rows) -> Compiled:
-    """One table of a curve per feature and of trees."""
+    """Combines one curve per feature and the trees into one table."""
     edges, origins, powers, masks = [], [], [], []
     degree = max(curve.powers.shape[1] for curve in curves)
     for feature, curve in enumerate(curves):

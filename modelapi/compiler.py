@@ -17,7 +17,7 @@ def compile_estimator(estimator: Any, reference: Rows) -> Compiled | None:
     - a pipeline of splines (see `curves`),
     - a StackingClassifier with LogisticRegression over decision functions of these;
 
-    Returns None for any other estimator.
+    Returns None for all other estimators.
     """
     summed = _Sum(len(reference))
     if not summed.add(estimator, 1.0):
@@ -26,7 +26,7 @@ def compile_estimator(estimator: Any, reference: Rows) -> Compiled | None:
 
 
 class _Sum:
-    """The weighted sum of parts."""
+    """A weighted sum of parts."""
 
     def __init__(self, features: int) -> None:
         self.intercept = 0.0
@@ -42,7 +42,7 @@ class _Sum:
         if kind == "CalibratedClassifierCV":
             return self._add_calibrated(estimator, weight)
         kind = "trees" if kind == "HistGradientBoostingClassifier" else "curves"
-        if kind in self._parts:  # there is at most one of each kind
+        if kind in self._parts:  # at most one part of each kind is supported
             return False
         self._parts.add(kind)
         return (

@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from modelapi.api_errors import BadInput, TooLarge, WrongMediaType
 from modelapi.browsers import from_browser
 
-# Level 1: on localhost and in a data centre, time costs more than bytes.
+# Level 1, because on localhost and in a data centre time costs more than bytes.
 _LEVEL = 1
 _WORTH_IT = 4096
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -24,9 +24,8 @@ class Decoder(Protocol):
 
 
 def request_body(*media_types: str) -> bytes:
-    """The unpacked body. Programs may leave out Content-Type, browsers may not.
-
-    Raises WrongMediaType; BadInput for a broken body; TooLarge, packed or unpacked.
+    """The unpacked body. Programs may omit Content-Type, browsers may not. Raises WrongMediaType,
+    BadInput for a damaged body, and TooLarge if the packed or the unpacked body is too large.
     """
     unnamed = request.mimetype == "" and not from_browser()
     if not unnamed and request.mimetype not in media_types:
@@ -53,12 +52,13 @@ def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     if not unpacker.eof:
         raise BadInput(f"The body is not {encoding}: it ends too early.")
     if unpacker.unused_data:
-        raise BadInput(f"The body is not {encoding}: data follow its end.")
+        raise BadInput(f"The body is not {encoding}: there are data after its end.")
     return unpacked
 
 
 def as_utf8(text: bytes) -> bytes:
-    """A JSON text in UTF-8; it may be in UTF-16 or UTF-32, or begin with a byte order mark.
+    """Converts a JSON text to UTF-8; the text may be in UTF-16 or UTF-32, or begin with a byte
+    order mark.
 
     >>> as_utf8('{"age": 63}'.encode("utf-16"))
     b'{"age": 63}'

@@ -67,7 +67,7 @@ def from_pipeline(pipeline: Any) -> tuple[float, list[Curve]] | None:
     curves = []
     for i, feature_ranks in enumerate(_ranks(ranks)):
         basis = splines.bsplines_[i]
-        # Without a bias the last spline is omitted, which equals a weight of 0.
+        # Without a bias, scikit-learn omits the last spline. This equals a weight of 0.
         whole = np.zeros(basis.c.shape[1])
         whole[: per_feature.shape[1]] = per_feature[i]
         spline = PPoly.from_spline(BSpline(basis.t, basis.c @ whole, basis.k))
@@ -97,9 +97,8 @@ def _covered(ranks: Any, imputer: Any, splines: Any, indicator: Any, count: int)
 
 @dataclass(frozen=True)
 class _Ranks:
-    """A feature's distinct quantiles, and the ranks at, just below and just above each.
-
-    The three differ where quantiles coincide.
+    """A feature's distinct quantiles, and for each the ranks at, just below and just above it. The
+    three ranks differ where quantiles coincide.
     """
 
     quantiles: Values
@@ -121,16 +120,18 @@ def _ranks(transformer: Any) -> Iterator[_Ranks]:
 
 
 def _compose(spline: PPoly, ranks: _Ranks, missing: float) -> Curve:
-    """The spline of the ranks, as Taylor series at each edge with the rank's slope."""
+    """The spline as a function of the value: at each edge, its Taylor series in the rank, scaled by
+    the rank's slope."""
     pieces = np.array(list(_pieces(spline.x, ranks)))
-    # Neighbours may be so close that a piece is empty; then the later one counts.
+    # Edges may be so close that a piece is empty; then the next piece applies.
     edges, rank, slope = pieces[np.append(np.diff(pieces[:, 0]) > 0, True)].T
     powers = [spline(rank, nu=m) * slope**m / math.factorial(m) for m in range(spline.c.shape[0])]
     return Curve(edges, np.stack(powers, axis=1), missing)
 
 
 def _pieces(knots: Values, ranks: _Ranks) -> Iterator[tuple[float, float, float]]:
-    """(edge, rank, slope): from the edge on, the rank of a value is rank + slope (value - edge)."""
+    """Triples (edge, rank, slope): from the edge on, the rank of a value is rank + slope * (value -
+    edge)."""
     quantiles, below, above = (
         each.tolist() for each in (ranks.quantiles, ranks.below, ranks.above)
     )

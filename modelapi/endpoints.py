@@ -45,7 +45,8 @@ def health() -> Response:
 
 @blueprint.get("/api/model")
 def declaration() -> Response:
-    """Champion and shadows with their features; with `model` or `version`, that model alone."""
+    """Returns the champion and the shadows with their features. If the query has `model` or
+    `version`, returns that model alone."""
     if request.args.keys() & {"model", "version"}:
         return answer(registry().declared(_asked_for()))
     serving = registry().serving
@@ -58,11 +59,10 @@ def declaration() -> Response:
 
 @blueprint.post("/api/model")
 def predict() -> Response:
-    """Predicts one row or a list of rows.
-
-    If the request names no model, the champion answers. If the rows do not fit the champion, the
-    model in use with most of the first row's fields answers. So programs that send the four
-    features of the first version work with any champion.
+    """Predicts for one row or a list of rows. If the request names no model, the champion answers.
+    If the rows do not fit the champion, the model in use that reads most of the first row's fields
+    answers. So programs that send the four features of the project's first version work with any
+    champion.
     """
     start = perf_counter_ns()
     model = _asked_for()

@@ -18,11 +18,11 @@ class Feature(wire.features.Feature, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fill is not None and self.required:
-            raise ValueError(f"feature {self.name!r}: a required feature has no fill")
+            raise ValueError(f"feature {self.name!r}: a required feature must not have a fill")
 
 
 def unit_of(feature: wire.features.Feature) -> str | None:
-    """The unit of a feature's value; None if it has none or it is unknown."""
+    """The unit of a feature's value; None if the value has no unit or the unit is unknown."""
     if feature.parameter is None:
         return "years"
     if feature.aggregation == "age":

@@ -11,13 +11,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-# One numpy thread per worker, because threads of several workers would compete for the cores. Must
-# be set before numpy is imported.
+# One numpy thread per worker, because the threads of several workers would compete for the cores.
+# These variables must be set before numpy is imported.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 # The workers share their metrics in this folder. It is emptied at the start, but not when gunicorn
-# reads this file again after SIGHUP, because then prometheus_client already uses the folder.
+# reads this file again after SIGHUP, because prometheus_client is using the folder by then.
 metrics = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="icu-modelapi-")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
 if "prometheus_client" not in sys.modules:
@@ -53,7 +53,7 @@ bind = f"{settings.host}:{settings.port}"
 workers = settings.workers
 worker_class = "gthread"
 threads = 4
-# Because the tool and nginx keep connections open between batches.
+# Longer than the default, because the tool and nginx keep connections open between batches.
 keepalive = 75
 timeout = 60
 graceful_timeout = 10
@@ -118,7 +118,7 @@ def on_exit(_: object) -> None:
 
 
 def on_starting(_: object) -> None:
-    """Reports a port in use with one line, without gunicorn's retries for five seconds."""
+    """Reports a port in use in one line; gunicorn itself would retry for five seconds."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,7 +1,6 @@
-"""The Open Inference Protocol, version 2, over HTTP, with its extensions for binary tensors,
-model configuration and statistics, and an additional verb for explanations.
-
-modelapi.model_repository implements the model repository extension.
+"""The Open Inference Protocol, version 2, over HTTP, with its extensions for binary tensors, model
+configuration and statistics, and an additional verb for explanations. `modelapi.model_repository`
+implements the model repository extension.
 """
 
 from collections.abc import Callable
@@ -126,7 +125,8 @@ def infer(name: str, version: str | None = None) -> Response:
 @blueprint.post("/models/<name>/explain")
 @blueprint.post("/models/<name>/versions/<version>/explain")
 def explain(name: str, version: str | None = None) -> Response:
-    """Returns a base and the features' contributions; their sum is the row's value on the scale."""
+    """Returns, for each row, a base and the features' contributions; their sum is the row's value
+    on the scale."""
     return _inference(registry().find(name, version), _explained)
 
 
@@ -187,7 +187,7 @@ def _inference(
 @blueprint.get("/models/<name>/stats")
 @blueprint.get("/models/<name>/versions/<version>/stats")
 def model_statistics(name: str | None = None, version: str | None = None) -> Response:
-    """Returns the counts of all workers since the server started."""
+    """Returns the request counts of all workers since the server started."""
     if name is None:
         refs = registry().repository.refs()
     elif version is None:

@@ -17,11 +17,10 @@ _HUGE = 1e300
 
 @dataclass(frozen=True)
 class Linear:
-    """log odds = intercept + the sum over features of coefficient · value, or of `missing` if the
-    value is missing (NaN in `missing`: the value must not be missing).
-
-    coefficients, missing, reference: shape (features,). Contributions are relative to `reference`,
-    where NaN means missing.
+    """log odds = intercept + the sum of one term per feature. The term is coefficient · value, or
+    the entry in `missing` if the value is missing; if that entry is NaN, the value must not be
+    missing. coefficients, missing, reference: shape (features,). Contributions are relative to
+    `reference`, where NaN means missing.
     """
 
     intercept: float
@@ -37,7 +36,7 @@ class Linear:
         return np.where(np.isnan(rows), self.missing, terms)
 
     def probability(self, rows: Rows) -> Rows:
-        # A sum along a row and not a matrix product, so that a row's result is the same to the last
+        # A sum along the row, not a matrix product, so that a row's result is the same to the last
         # bit in every batch.
         return logistic(self.intercept + self.terms(rows).sum(axis=1))
 
@@ -45,10 +44,11 @@ class Linear:
         return {"probability": self.probability(rows)}
 
     def explain(self, rows: Rows) -> Explanation:
-        # Without a reference and without a term for missing, contributions are relative to 0.
+        # If a feature has neither a reference nor a term for a missing value, its contribution is
+        # relative to 0.
         reference = np.nan_to_num(self.terms(self.reference[np.newaxis, :])[0])
         return Explanation(
-            method="exact terms of the linear model, against the reference values",
+            method="exact terms of the linear model against the reference",
             scale="log odds",
             base=np.full(len(rows), self.intercept + reference.sum()),
             contributions=self.terms(rows) - reference,
@@ -77,7 +77,7 @@ def from_json(content: bytes, features: Sequence[Feature]) -> Linear:
     """Reads the model in linear.json. Raises ValueError if it does not fit the features."""
     document = msgspec.json.decode(content, type=LinearFile)
     if [term.feature for term in document.terms] != [feature.name for feature in features]:
-        raise ValueError("terms: must be the manifest's features, in its order")
+        raise ValueError("terms: these must be the manifest's features, in the manifest's order")
     return Linear(
         document.intercept,
         np.array([term.coefficient for term in document.terms]),
@@ -104,8 +104,8 @@ def fuse(pipeline: Any, features: Sequence[Feature]) -> Linear | None:
     if regression.coef_.shape[0] != 1:
         return None
 
-    # Each column of the matrix in the pipeline depends on one feature, its source: slope · value +
-    # offset if there is a value, else absent.
+    # Each column of the pipeline's matrix depends on one feature, its source. The column is slope ·
+    # value + offset if the value is present, and `absent` otherwise.
     count = len(features)
     source, slope, offset = np.arange(count), np.ones(count), np.zeros(count)
     absent = np.full(count, np.nan)

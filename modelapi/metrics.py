@@ -12,7 +12,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 REQUESTS = Counter(
-    "icu_modelapi_requests_total", "Requests answered, by endpoint and status", ["route", "status"]
+    "icu_modelapi_requests_total", "Answered requests, by endpoint and status", ["route", "status"]
 )
 REQUEST_SECONDS = Histogram(
     "icu_modelapi_request_seconds", "Duration of a request", buckets=SECONDS
@@ -20,7 +20,7 @@ REQUEST_SECONDS = Histogram(
 ROWS = Counter("icu_modelapi_rows_total", "Rows predicted", ["model", "version"])
 PREDICT_SECONDS = Histogram(
     "icu_modelapi_predict_seconds",
-    "Duration of the model's computation for a request, without reading and writing JSON",
+    "Time that a model takes to compute the outputs of a request, without reading or writing JSON",
     ["model", "version"],
     buckets=SECONDS,
 )

@@ -18,14 +18,16 @@ blueprint = Blueprint("metrics", __name__)
 
 
 class Champion(Collector):
-    """A metric for the models in use; empty if there is none."""
+    """A metric whose labels name the champion; empty if there is no champion."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(
-            "icu_modelapi_champion_info", "The model in use", labels=["model", "version"]
+            "icu_modelapi_champion_info",
+            "The champion, named by the labels",
+            labels=["model", "version"],
         )
         try:
             ref = self._registry.serving.champion.ref
@@ -41,7 +43,7 @@ def metrics() -> Response:
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    else:  # a single process, as with `flask run` and in tests
+    else:  # a single process, for example `flask run` or a test
         registry.register(REGISTRY)
     registry.register(Champion(current_app.extensions["registry"]))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

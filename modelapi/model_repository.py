@@ -26,14 +26,14 @@ blueprint = Blueprint("model_repository", __name__, url_prefix="/v2/repository")
 
 
 class IndexRequest(msgspec.Struct):
-    """ready: list only versions that are served."""
+    """The request to list the repository. ready: list only versions that are served."""
 
     ready: bool = False
 
 
 @blueprint.post("/index")
 def index() -> Response:
-    """Lists all versions in the repository, with the reason if one is not served."""
+    """Lists all versions in the repository, with the reason for each version that is not served."""
     asked = _read(IndexRequest)
     listed = []
     for ref in registry().repository.refs():
@@ -50,7 +50,8 @@ def index() -> Response:
 
 
 class RepositoryRequest(msgspec.Struct):
-    """parameters: for load, a configuration and files, which clients must not send."""
+    """The request to load or unload a model. parameters: a configuration and files, which clients
+    must not send."""
 
     parameters: dict[str, Any] | None = None
 

@@ -15,9 +15,8 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation of predictions: base + the sum of a row's contributions = the row's value on
-    `scale`.
-    base: shape (rows,); contributions: shape (rows, features).
+    """The explanation of predictions. For each row, the base plus the sum of the contributions is
+    the row's value on `scale`. base: shape (rows,); contributions: shape (rows, features).
     """
 
     method: str
@@ -35,11 +34,11 @@ class Predictor(Protocol):
         ...
 
     def outputs(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
-        """The outputs by name, each of shape (rows,)."""
+        """Computes the outputs, by name, each of shape (rows,)."""
         ...
 
     def explain(self, rows: Rows) -> Explanation:
-        """The contribution of each feature."""
+        """Computes the contribution of each feature to each row's value."""
         ...
 
 

@@ -21,9 +21,8 @@ RETRY_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Serving:
-    """The models in use at one time; immutable, and replaced as a whole.
-
-    declaration: the body of GET /api/model. etag: its fingerprint.
+    """The models in use. The object is immutable and replaced as a whole. declaration: the body of
+    GET /api/model. etag: the declaration's fingerprint.
     """
 
     champion: Model
@@ -33,7 +32,7 @@ class Serving:
 
 
 def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: State) -> Serving:
-    """These models in use, with their declaration. change: the number of the last change."""
+    """Makes a `Serving` of these models. change: the number of the last change."""
     body = msgspec.json.encode(
         {
             "change": change,
@@ -45,8 +44,9 @@ def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: Sta
 
 
 def alarm_of(model: Model, state: State | None) -> Policy | None:
-    """The current alarm rule: the last one that was set, else that of the manifest; within the
-    hours that the model has learned.
+    """The model's current alarm rule: the rule that was set last, or else the rule in the manifest.
+
+    It applies within the hours that the model has learned.
     """
     rules = state.alarms if state else {}
     rule = rules.get(str(model.ref)) or model.manifest.alarm or None
@@ -109,12 +109,14 @@ class Registry:
 
     def refresh(self) -> None:
         """Applies a change of the state; on failure keeps the old models and logs the reason."""
-        # A slow database must not delay requests, which need the other lock.
+        # Reading the state needs only this lock, so that a slow database does not delay requests,
+        # which need the other lock.
         with self._refreshing:
             try:
                 change, state = self.states.read()
             except StateError as error:
-                # The reason may differ from one attempt to the next: only the first is logged.
+                # Only the first reason is logged, because it may differ from one attempt to the
+                # next.
                 if not self._unreadable:
                     self._keep(str(error))
                 self._unreadable = True
@@ -152,9 +154,8 @@ class Registry:
             return None
 
     def find(self, name: str, version: str | None = None) -> Model:
-        """Returns a model by name and version; loads it if necessary.
-
-        Without a version: the one in use, else the highest. Raises UnknownModel, NotServing.
+        """Returns a model by name and version; loads it if necessary. Without a version, returns
+        the version in use, or else the highest version. Raises UnknownModel, NotServing.
         """
         if version is None:
             if self._serving is not None:
@@ -183,9 +184,8 @@ class Registry:
         return versions
 
     def load(self, ref: Ref) -> Model:
-        """A verified model, from memory if possible. Raises ArtifactError.
-
-        A failure is cached for a few seconds, so that an invalid artifact costs little.
+        """Returns a verified model, from memory if possible. Raises ArtifactError. A failure is
+        cached for a few seconds, so that requests for an invalid artifact cost little.
         """
         with self._lock:
             if ref in self._loaded:
@@ -202,7 +202,8 @@ class Registry:
             return model
 
     def _reload(self, state: State) -> None:
-        """Drops unloaded models, and reloads those that were replaced on disk if they are valid."""
+        """Drops models that were unloaded, and reloads models that were replaced on disk, if the
+        new files are valid."""
         for ref, model in list(self._loaded.items()):
             if ref.model in state.unloaded:
                 del self._loaded[ref]
@@ -211,7 +212,7 @@ class Registry:
                 if manifest_digest(self.repository.folder(ref)) != model.digest:
                     self._loaded[ref] = self.repository.load(ref)
             except ArtifactError as error:
-                log.error("%s: the previously loaded one is kept: %s", ref, error)
+                log.error("%s: the previously loaded model stays in use: %s", ref, error)
 
     def _keep(self, reason: str) -> None:
         if reason == self._reason:

@@ -14,7 +14,7 @@ from modelapi.predictor import Explanation, Predictor, Rows, log_odds, logistic
 from modelapi.rounding import significant
 
 GOLDEN_TOLERANCE = 1e-9
-TINY = 1e-9  # keeps log odds finite
+TINY = 1e-9  # so that log odds are finite
 
 
 class Model:
@@ -35,7 +35,7 @@ class Model:
         ]
 
     def predict(self, rows: Rows) -> dict[str, NDArray[np.generic]]:
-        """Outputs by name, each of shape (rows,), for rows of shape (rows, features)."""
+        """Computes the outputs, by name, each of shape (rows,). rows: shape (rows, features)."""
         outputs = self.predictor.outputs(self._prepared(rows))
         if line := self.manifest.calibration:
             raw = np.clip(outputs["probability"].astype(np.float64), TINY, 1 - TINY)
@@ -43,7 +43,7 @@ class Model:
         return outputs
 
     def explain(self, rows: Rows) -> Explanation:
-        """The contribution of each feature to each row's value."""
+        """Computes the contribution of each feature to each row's value."""
         found = self.predictor.explain(self._prepared(rows))
         line = self.manifest.calibration
         if not line or found.scale != "log odds":

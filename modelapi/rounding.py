@@ -8,16 +8,15 @@ Rows = NDArray[np.float64]
 #: Number of significant bits to keep: 30 of 53, which is 9 decimal digits.
 BITS = 30
 _SPLITTER = 2.0 ** (53 - BITS) + 1
-#: Doubles of this size are 2**-30 apart.
+#: Adjacent doubles of this size differ by 2**-30.
 _GRID = 1.5 * 2.0 ** (52 - BITS)
 #: Larger values are not rounded, because the arithmetic would overflow or lose bits.
 LARGEST = 2.0**60
 
 
 def significant(rows: Rows) -> Rows:
-    """The values rounded to 9 significant digits, and to 9 decimal places; NaN stays NaN.
-
-    Exactly: to 30 significant bits (Veltkamp 1968), then to multiples of 2**-30.
+    """Rounds the values to 9 significant digits, and to 9 decimal places; NaN stays NaN. In detail,
+    it rounds to 30 significant bits (Veltkamp 1968), then to multiples of 2**-30.
 
     Sums of the same readings in another order differ in the last bits, and a slope of 0 may be
     computed as 1e-17 or -1e-17. After rounding, both are on the same side of every split that a

@@ -1,7 +1,6 @@
-"""The JSON of POST /api/model: rows of features to an array, and outputs to rows.
-
-Errors name the field and the row. They are worded from the decoder's error, without a second
-parse of the body.
+"""Converts the JSON of POST /api/model: rows of features to an array, and outputs to rows. Errors
+name the field and the row. Their text is made from the decoder's error, without a second parse of
+the body.
 """
 
 import functools
@@ -27,7 +26,7 @@ _KINDS = {"object": "an object", "array": "a list", "str": "a text", "bool": "a 
 
 
 def _row_type(names: tuple[str, ...], member: Any) -> Any:
-    """An object with these members: msgspec reads and writes it at the speed of C."""
+    """A msgspec struct with these members, because msgspec decodes and encodes structs in C."""
     fields = {f"member_{i}": name for i, name in enumerate(names)}
     return msgspec.defstruct(
         "Row",
@@ -53,10 +52,9 @@ def _prediction_type(outputs: tuple[str, ...]) -> Any:
 
 
 def read_rows(body: bytes, model: Model) -> tuple[Rows, bool]:
-    """An object, or a list of objects, of feature values; null for missing.
-
-    Returns the values, shape (rows, features), and whether the body is a list.
-    Raises BadInput naming the field, and the row (from 0) of a list; TooLarge.
+    """Reads an object of feature values, or a list of such objects; null is a missing value.
+    Returns the values, shape (rows, features), and whether the body is a list. Raises TooLarge, and
+    BadInput, which names the field and, in a list, the row (counted from 0).
     """
     text = as_utf8(body)
     many = text.lstrip()[:1] == b"["
@@ -76,7 +74,7 @@ def read_rows(body: bytes, model: Model) -> tuple[Rows, bool]:
 
 
 def best_match(body: bytes, models: Sequence[Model]) -> Model:
-    """The model that has most of the first row's fields; the first of several."""
+    """The model that reads most of the first row's fields; of several such models, the first."""
     text = as_utf8(body)
     start = max(text.find(b"{"), 0)
     row = text[start : start + _FIRST_ROW_BYTES].partition(b"}")[0]
@@ -85,7 +83,7 @@ def best_match(body: bytes, models: Sequence[Model]) -> Model:
 
 
 def write_rows(outputs: dict[str, NDArray[Any]], model: Model, many: bool) -> bytes:
-    """The outputs as an object per row, which also names the model."""
+    """Encodes the outputs as one object per row, which also names the model."""
     prediction = _prediction_type(tuple(outputs))
     columns = [values.tolist() for values in outputs.values()]
     rows = list(map(prediction, *columns, repeat(model.ref.model), repeat(model.ref.version)))
@@ -103,7 +101,7 @@ def require(rows: Rows, model: Model, many: bool = True) -> None:
 
 
 def _misfit(error: str, model: Model) -> BadInput:
-    """Words msgspec's error, such as "Expected `float | null`, got `str` - at `$[5].age`"."""
+    """Rephrases msgspec's error, such as "Expected `float | null`, got `str` - at `$[5].age`"."""
     reason, _, path = error.partition(" - at `$")
     place = re.match(r"(?:\[(\d+)\])?\.?(.*)`", path, re.DOTALL)
     row = int(place[1]) if place and place[1] else None
@@ -127,7 +125,8 @@ def _quoted(reason: str) -> str:
 
 
 def _not_finite(text: bytes, reason: str, many: bool) -> BadInput | None:
-    """Names the field of NaN or Infinity, which JSON does not have and some clients send."""
+    """Names the field that contains NaN or Infinity, which are not JSON but which some clients
+    send."""
     at = re.search(r"byte (\d+)\)", reason)
     word = at and _NUMBER_WORD.search(text, max(0, int(at[1]) - 512), int(at[1]) + 9)
     if not at or not word:

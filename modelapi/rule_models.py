@@ -46,7 +46,8 @@ QSOFA = ScorecardFile(
     ),
 )
 
-# Scored by hand with the printed chart: values in the order of the parts, score, missing parts.
+# Rows scored by hand with the printed chart: values in the order of the parts, score, missing
+# parts.
 NEWS2_GOLDEN: tuple[tuple[tuple[float | None, ...], int, str], ...] = (
     ((16, 97, 0.21, 120, 72, 15, 36.8), 0, ""),
     ((25, 91, 0.4, 90, 131, 14, 35.0), 20, ""),
@@ -71,7 +72,7 @@ MANIFESTS: tuple[tuple[dict[str, Any], ScorecardFile, Any], ...] = (
             "title": "NEWS2, National Early Warning Score of the Royal College of Physicians",
             "created": "2017-12-19T00:00:00Z",
             "thresholds": {"urgent": 5 / 20, "emergency": 7 / 20},
-            # Raised at the score of an emergency, cleared below the score that is urgent.
+            # The alarm is raised at the score of an emergency and cleared below the urgent score.
             "alarm": {"at": 7 / 20, "clear": 5 / 20, "silence_hours": 6.0},
             "limits": [LIMIT, "Missing observations count 0 points.", "Made for wards, not ICUs."],
         },

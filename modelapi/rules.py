@@ -16,11 +16,9 @@ from modelapi.predictor import EXPLAINED_ROWS, Explanation, Rows
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Points for one feature.
-
-    A value, first rounded half up to `decimals` as on a chart, is in the first band whose upper
-    bound (inclusive) it does not exceed, or else in the last. `points` has one more entry than
-    `bounds`.
+    """Points for one feature. A value is rounded half up to `decimals`, as on a chart. It belongs
+    to the first band whose upper bound it does not exceed, or else to the last band. `points` has
+    one more entry than `bounds`.
     """
 
     feature: str
@@ -35,7 +33,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
     def score(self, values: Rows) -> Rows:
-        """The points of each value, 0 if missing; both of shape (rows,)."""
+        """The points of each value; 0 for a missing value. Values and points have the shape
+        (rows,)."""
         steps = 10**self.decimals
         with np.errstate(over="ignore"):
             charted = np.floor(values * steps + 0.5)
@@ -56,7 +55,8 @@ class ScorecardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Scorecard:
-    """A score served as a model: probability (score / maximum), score and missing parts."""
+    """Serves a score as a model, with the outputs probability (score / maximum), score and
+    missing."""
 
     parts: tuple[Part, ...]
     maximum: int
@@ -92,5 +92,5 @@ def from_json(content: bytes, features: Sequence[Feature]) -> Scorecard:
     """Reads the score in scorecard.json. Raises ValueError if it does not fit the features."""
     document = msgspec.json.decode(content, type=ScorecardFile)
     if [part.feature for part in document.parts] != [feature.name for feature in features]:
-        raise ValueError("parts: must be the manifest's features, in its order")
+        raise ValueError("parts: these must be the manifest's features, in the manifest's order")
     return Scorecard(document.parts, document.maximum)

@@ -22,15 +22,14 @@ from modelapi.settings import Settings
 from modelapi.state_table import open_states
 from modelapi.statistics import Statistics
 
-# In compose, nginx and Prometheus call the service `modelapi`.
+# In compose, nginx and Prometheus reach this service under the name `modelapi`.
 NAMES = ("localhost", "modelapi")
 
 
 def create_app(config: Settings | None = None, counts: Statistics | None = None) -> Flask:
-    """The model API as a WSGI application, with its champion loaded. counts: its statistics.
-
-    A champion that cannot be served is not an error here: /health reports it.
-    Raises TokenKeyError for an invalid token key.
+    """Returns the model API as a WSGI application, with its champion loaded. counts: the request
+    statistics. If the champion cannot be served, this does not raise; /health reports it. Raises
+    TokenKeyError for an invalid token key.
     """
     settings = config or Settings()
     app = Flask(__name__, static_folder=None)
@@ -39,7 +38,7 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     app.extensions["registry"] = registry
     app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)
-    metrics_endpoint.register(app)  # before tokens, to also count requests without a valid token
+    metrics_endpoint.register(app)  # before tokens, to count all requests
     browsers.register(app, {*NAMES, *settings.allowed_hosts})
     content.register(app)
     if settings.token_key_file:

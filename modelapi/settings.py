@@ -29,16 +29,18 @@ class MySQLUrl(Url):
 class Settings(msgspec.Struct, frozen=True):
     """Read from the environment by `wire.settings.read`."""
 
-    models: Annotated[Folder, "the folder of models"] = Folder("models")
-    model_state: Annotated[Path, "file with the models in use and the history"] = Path(
+    models: Annotated[Folder, "folder with the models"] = Folder("models")
+    model_state: Annotated[Path, "file with the models in use and their history"] = Path(
         "var/models.sqlite"
     )
-    model_state_url: Annotated[MySQLUrl, "MySQL instead of the file, for several replicas"] = (
+    model_state_url: Annotated[MySQLUrl, "MySQL instead of this file, for several replicas"] = (
         MySQLUrl()
     )
-    model_state_password_file: Annotated[SecretFile, "file with its password"] = SecretFile()
+    model_state_password_file: Annotated[SecretFile, "file with the password of this database"] = (
+        SecretFile()
+    )
     token_key_file: Annotated[
-        File, "file with a secret or public key; requests then need a token"
+        File, "file with a secret or public key; with it, requests need a token"
     ] = msgspec.field(name="MODEL_TOKEN_KEY_FILE", default=File())
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="MODELAPI_HOST", default="127.0.0.1"
@@ -54,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True):
         "worker processes",
     ] = msgspec.field(name="MODELAPI_WORKERS", default=2)
     allowed_hosts: Annotated[
-        HostNames, "allowed host names of requests, besides localhost, modelapi and IP addresses"
+        HostNames, "allowed host names in requests, besides localhost, modelapi and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

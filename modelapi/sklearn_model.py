@@ -20,7 +20,7 @@ from modelapi.predictor import EXPLAINED_ROWS, Explanation, Predictor, Rows, log
 log = logging.getLogger("modelapi")
 
 PERMUTATIONS = 8
-# Rows that explanations of one request may evaluate.
+# Maximum number of rows that the model evaluates for the explanations of one request.
 EVALUATIONS = 50_000
 EPSILON = 1e-12
 TOLERANCE = 1e-9
@@ -56,9 +56,9 @@ class Estimator:
         """Shapley values of the log odds against one baseline row, by permutation sampling.
 
         Features are switched from the reference to the row's value one by one, in random orders and
-        their reverses; a feature's contribution is the mean change by its switch (Castro et al.
-        2009; antithetic pairs: Mitchell et al. 2022; a single baseline: Sundararajan and Najmi
-        2020). Contributions of each order have the exact sum, and so have their means.
+        their reverses. A feature's contribution is the mean change when it is switched (Castro et
+        al. 2009; antithetic pairs: Mitchell et al. 2022; a single baseline: Sundararajan and Najmi
+        2020). The contributions in each order have the exact sum, and so have their means.
         """
         count, width = rows.shape
         contributions = np.zeros((count, width))
@@ -74,7 +74,7 @@ class Estimator:
                 values = self._log_odds(path.reshape(-1, width)).reshape(count, width + 1)
                 contributions[:, turn] += np.diff(values, axis=1)
         return Explanation(
-            method=f"Shapley values against the reference values, {2 * PERMUTATIONS} permutations",
+            method=f"Shapley values against the reference, {2 * PERMUTATIONS} permutations",
             scale="log odds",
             base=np.full(count, base),
             contributions=contributions / (2 * PERMUTATIONS),
@@ -87,11 +87,9 @@ class Estimator:
 def from_joblib(
     content: bytes, features: Sequence[Feature], made_with: Mapping[str, str]
 ) -> Predictor:
-    """Loads an estimator from verified bytes; returns a fused or compiled form if there is one and
-    it agrees with predict_proba within TOLERANCE.
-
-    Raises ValueError if the scikit-learn version differs, or if the estimator does not fit the
-    features.
+    """Loads an estimator from verified bytes. Returns its fused or compiled form if there is one
+    that agrees with predict_proba within TOLERANCE, or else the estimator. Raises ValueError if the
+    scikit-learn version differs, or if the estimator does not fit the features.
     """
     wanted, present = made_with.get("scikit-learn"), version("scikit-learn")
     if wanted != present:
@@ -127,9 +125,8 @@ def from_joblib(
 
 def _difference(form: Linear | Compiled, served: Estimator, features: Sequence[Feature]) -> float:
     """The greatest difference between the two forms on random rows, in which a third of the
-    optional values are missing.
-
-    Half of the rows have values at which the compiled form changes, and their next neighbours.
+    optional values are missing. Half of the rows contain values at which the compiled form changes,
+    and the adjacent floats.
     """
     draw = np.random.default_rng(0)
     low, high = np.array([feature.range or (0.0, 200.0) for feature in features]).T

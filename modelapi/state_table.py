@@ -1,4 +1,5 @@
-"""The models in use in a table of MySQL: one champion for all replicas of the model API."""
+"""Stores the models in use in a MySQL table, so that all replicas of the model API have one
+champion."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ CREATE TABLE IF NOT EXISTS model_changes (
 
 
 def open_states(settings: Settings) -> States:
-    """Opens the table if one is configured, else the file."""
+    """Opens the table if a database is configured, or else the file."""
     default = Path(settings.models) / "default.json"
     if settings.model_state_url:
         return StateTable(settings.model_state_url, settings.model_state_password_file, default)
@@ -35,7 +36,7 @@ def open_states(settings: Settings) -> States:
 
 
 class StateTable(States):
-    """In table `model_changes`, which it creates. Thread-safe."""
+    """The states in table `model_changes`, which this class creates. Thread-safe."""
 
     def __init__(self, url: str, password_file: SecretFile, default: Path) -> None:
         super().__init__(default)
@@ -70,7 +71,7 @@ class StateTable(States):
                 yield lambda row: cursor.execute(insert, row)
                 connection.commit()
         except IntegrityError:
-            # The id is one more than that of the change that this one was computed from.
+            # The id is one more than the id of the change from which this change was computed.
             raise StateError(
                 "another change was made at the same time; check the state and retry"
             ) from None

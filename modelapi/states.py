@@ -32,21 +32,23 @@ CREATE TABLE IF NOT EXISTS changes (
 
 
 class States:
-    """The state and its history. Any number of processes may use it."""
+    """The state and its history. Any number of processes may use them."""
 
     def __init__(self, default: Path) -> None:
         self.default = default
 
     def rows(self, order: str) -> list[Row]:
-        """The changes in this order; none before the first. Raises StateError."""
+        """The rows of the changes in this SQL order; none before the first change. Raises
+        StateError."""
         raise NotImplementedError
 
     def appending(self) -> AbstractContextManager[Callable[[Row], object]]:
-        """Yields a function that adds a change. Raises StateError, also for an id that is taken."""
+        """Yields a function that adds a change. Raises StateError, for example if the id is already
+        taken."""
         raise NotImplementedError
 
     def read(self) -> tuple[int, State]:
-        """Number of the last change (0: none yet) and the state."""
+        """The number of the last change (0: none yet) and the state."""
         last = self._changes("ORDER BY id DESC LIMIT 1")
         return (last[0].id, last[0].state) if last else (0, self._default())
 
@@ -107,7 +109,7 @@ def _row(number: int, actor: str, action: str, model: str, state: State) -> Row:
 
 
 class StateFile(States):
-    """In an SQLite file: all processes of one host."""
+    """The states in an SQLite file, for all processes of one host."""
 
     def __init__(self, path: Path, default: Path) -> None:
         super().__init__(default)
@@ -116,7 +118,7 @@ class StateFile(States):
     def rows(self, order: str) -> list[Row]:
         if not self.path.exists():
             return []
-        # A new connection each time, which is cheap and works if the file was replaced.
+        # Each call opens a new connection, which is cheap and works even if the file was replaced.
         try:
             with closing(sqlite3.connect(self.path, timeout=5)) as connection:
                 return connection.execute(f"SELECT {FIELDS} FROM changes {order}").fetchall()

@@ -23,7 +23,7 @@ MODELS = 1024
 
 
 class Counts(ctypes.Structure):
-    """One model's row; *_ns are nanoseconds, last_ms is milliseconds since 1970."""
+    """One model's row. *_ns: nanoseconds. last_ms: milliseconds since 1970."""
 
     _fields_ = [
         ("name", ctypes.c_char * 132),
@@ -50,8 +50,8 @@ class Statistics:
         self._thread_lock = threading.Lock()
 
     def succeeded(self, ref: Ref, rows: int, times: tuple[int, int, int, int]) -> None:
-        """Counts an answered request. Times in ns: at the start, after reading the input, after
-        computing the outputs, after writing the answer.
+        """Counts an answered request. times: in ns, at the start, after reading the input, after
+        computing the outputs, and after writing the answer.
         """
         start, read, computed, written = times
         with self._row(ref) as counts:
@@ -106,7 +106,7 @@ class Statistics:
                     if counts.name in (name, b""):
                         break
                 else:
-                    counts = Counts()  # no free row: the model is not counted
+                    counts = Counts()  # there is no free row, so the model is not counted
                 counts.name = name
                 yield counts
             finally:
@@ -115,5 +115,6 @@ class Statistics:
 
 @functools.cache
 def shared() -> Statistics:
-    """The table that this process shares with those forked from it after the first call."""
+    """The table that this process shares with the processes that are forked from it after the first
+    call."""
     return Statistics()

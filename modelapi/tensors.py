@@ -1,7 +1,7 @@
 """Tensors of the Open Inference Protocol, as JSON and in the binary extension.
 
-An inference request has one tensor per feature, of shape [rows] or [rows, 1], or one tensor
-`features` of shape [rows, features], its columns in the manifest's order.
+An inference request has either one tensor per feature, of shape [rows] or [rows, 1], or one tensor
+`features` of shape [rows, features], whose columns are in the manifest's order.
 """
 
 import re
@@ -32,7 +32,7 @@ _NOT_FINITE = "must be finite; null or NaN where missing"
 
 
 class TensorParameters(msgspec.Struct):
-    """Parameters of an input that have a meaning here."""
+    """The parameters of an input that this server uses."""
 
     binary_data_size: Annotated[int, Meta(ge=0)] | None = None
     shared_memory_region: Raw = Raw()
@@ -49,7 +49,7 @@ class Tensor(msgspec.Struct):
 
 
 class OutputParameters(msgspec.Struct):
-    """Parameters of an output that have a meaning here."""
+    """The parameters of an output that this server uses."""
 
     binary_data: bool | None = None
     classification: Raw = Raw()
@@ -57,14 +57,14 @@ class OutputParameters(msgspec.Struct):
 
 
 class Requested(msgspec.Struct):
-    """An output that the client asks for."""
+    """An output that the client requests."""
 
     name: str
     parameters: OutputParameters | None = None
 
 
 class RequestParameters(msgspec.Struct):
-    """Parameters of a request that have a meaning here."""
+    """The parameters of a request that this server uses."""
 
     binary_data_output: bool | None = None
 
@@ -87,7 +87,8 @@ _DATA = re.compile(rb'"data"\s*:\s*\[[^"{}]*')
 
 
 def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest, memoryview]:
-    """Splits a body into request and binary part; json_length is the header with the position."""
+    """Splits a body into the request and the binary part. json_length: the header with the length
+    of the JSON part."""
     length = len(body)
     if json_length is not None:
         if not re.fullmatch(r"[0-9]{1,10}", json_length) or int(json_length) > length:
@@ -111,14 +112,14 @@ def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest
 
 
 def _as_json(data: re.Match[bytes]) -> bytes:
-    """A tensor's values in JSON. Accepts NaN, and Infinity, which is then out of range."""
+    """Makes a tensor's values valid JSON: NaN becomes null, and Infinity a number that a later
+    check rejects as out of range."""
     return data[0].replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
 
 
 def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str]) -> Rows:
-    """The request's values, shape (rows, features), NaN where missing.
-
-    Raises BadInput naming the tensor, or TooLarge.
+    """The request's values, shape (rows, features), NaN where missing. Raises TooLarge, and
+    BadInput, which names the tensor.
     """
     if [tensor.name for tensor in request.inputs] == [MATRIX] and MATRIX not in names:
         return _matrix(request.inputs[0], binary, len(names))
@@ -145,7 +146,7 @@ def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str
 
 
 def _matrix(tensor: Tensor, binary: memoryview, width: int) -> Rows:
-    """The one tensor `features`, row by row."""
+    """The values of the tensor `features`, shape (rows, features)."""
     if len(tensor.shape) != 2 or tensor.shape[1] != width:
         raise BadInput(f"shape must be [rows, {width}], not {tensor.shape}", tensor.name)
     require_size(tensor.shape[0], width)
@@ -158,13 +159,13 @@ def _matrix(tensor: Tensor, binary: memoryview, width: int) -> Rows:
 def _values(
     tensor: Tensor, binary: memoryview, width: int
 ) -> tuple[NDArray[np.float64], memoryview]:
-    """The tensor's values, and the rest of the binary part."""
+    """The tensor's values, and what remains of the binary part."""
     parameters = tensor.parameters or TensorParameters()
     if bytes(parameters.shared_memory_region):
         raise BadInput("shared memory is not supported", tensor.name)
     if tensor.datatype not in NUMBERS:
         raise BadInput(
-            f"datatype must be FP64, or another number, not {tensor.datatype!r}", tensor.name
+            f"datatype must be FP64 or another numeric type, not {tensor.datatype!r}", tensor.name
         )
     size = parameters.binary_data_size
     if size is None:
@@ -191,10 +192,11 @@ def _from_json(tensor: Tensor, width: int) -> NDArray[np.float64]:
     content = bytes(tensor.data)
     if not content.startswith(b"["):
         raise BadInput("data must be a list, unless binary_data_size is given", tensor.name)
-    # Counted before decoding, so that data longer than the shape does not use memory.
+    # The values are counted before decoding, so that data longer than the shape does not use
+    # memory.
     count = content.count(b",") + 1 if content.strip(b"[] \t\r\n") else 0
     if count != tensor.shape[0] * width:
-        raise BadInput(f"has {count} values, its shape is {tensor.shape}", tensor.name)
+        raise BadInput(f"has {count} values, but its shape is {tensor.shape}", tensor.name)
     try:
         if content[1:].lstrip().startswith(b"["):
             lists = _nested.decode(content)
@@ -211,9 +213,8 @@ def _from_json(tensor: Tensor, width: int) -> NDArray[np.float64]:
 def write_response(
     document: dict[str, Any], outputs: dict[str, NDArray[Any]], request: InferenceRequest
 ) -> tuple[bytes, int | None]:
-    """Adds the requested outputs to `document` and encodes it.
-
-    Returns the body and, if it has a binary part, the length of its JSON part.
+    """Adds the requested outputs to `document` and encodes it. Returns the body and, if the body
+    has a binary part, the length of its JSON part.
     """
     by_default = bool(request.parameters and request.parameters.binary_data_output)
     tensors, parts = [], []
@@ -245,7 +246,7 @@ def write_response(
 
 
 def datatype(values: NDArray[Any]) -> str:
-    """The protocol's name of an output's type."""
+    """The protocol's name for an output's type."""
     return {"f": "FP64", "i": "INT64"}.get(values.dtype.kind, "BYTES")
 
 

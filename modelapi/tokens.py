@@ -1,4 +1,4 @@
-"""Requires a bearer token on every route but OPEN, once a key is configured."""
+"""Requires a bearer token on every route except those in OPEN, if a key is configured."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ OPEN = {"/health", "/metrics"}
 
 
 def token_of(header: str | None, key: Key, algorithm: str) -> Token:
-    """The token of a request's Authorization header. Raises one of the API's four errors."""
+    """The token in a request's Authorization header. Raises one of the four errors for tokens."""
     try:
         return read_token(header, key, algorithm)
     except NoToken:
@@ -32,7 +32,7 @@ def token_of(header: str | None, key: Key, algorithm: str) -> Token:
 
 
 def register(app: Flask, path: Path) -> None:
-    """Checks tokens by the key in a file. Raises TokenKeyError for an unusable key."""
+    """Checks tokens with the key in a file. Raises TokenKeyError for an unusable key."""
     key, algorithm = read_key(path)
 
     @app.before_request

@@ -1,7 +1,7 @@
 """The trees of a compiled model, as bit masks.
 
-Each leaf of a tree is one bit. The mask of a feature's value has the leaves that it can lead to;
-the conjunction of the masks of all features is the one leaf that the row reaches (as in
+Each leaf of a tree is one bit. The mask of a feature's value contains the leaves that the value can
+lead to. The bitwise AND of the masks of all features is the one leaf that the row reaches (as in
 QuickScorer, Lucchese et al. 2015).
 """
 
@@ -18,7 +18,8 @@ LEAVES = 64
 
 @dataclass(frozen=True)
 class Condition:
-    """The leaves below one split: a value up to `threshold` leads to `left`, another to `right`."""
+    """The leaves below one split: a value up to `threshold` leads to `left`, a greater value to
+    `right`."""
 
     tree: int
     feature: int
@@ -30,8 +31,9 @@ class Condition:
 
 @dataclass(frozen=True)
 class Trees:
-    """conditions: all splits. leaves: values, shape (trees, leaves of the widest tree). full: the
-    mask of all leaves of each tree, in the smallest integer type that holds it.
+    """conditions: all splits. leaves: the values of the leaves, shape (trees, leaves of the widest
+    tree). full: for each tree, the mask of all its leaves, in the smallest integer type that holds
+    it.
     """
 
     intercept: float
@@ -40,7 +42,7 @@ class Trees:
     full: NDArray[Any]
 
     def thresholds(self, feature: int) -> Values:
-        """The lowest values that lead to the right, ascending."""
+        """For each split on the feature, the lowest value that leads to the right, ascending."""
         found = {each.threshold for each in self.conditions if each.feature == feature}
         limits = np.nextafter(sorted(found), np.inf)
         return limits[np.isfinite(limits)]

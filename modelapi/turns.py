@@ -11,7 +11,8 @@ class Turns:
     """Lets one thread work at a time, and a limited number of threads wait.
 
     An explanation may take a thousand times as long as a prediction. At most two of a worker's four
-    threads are busy with explanations; the others are free for predictions.
+    threads are busy with explanations (one computes, one waits); the others are free for
+    predictions.
     """
 
     def __init__(self, waiting: int) -> None:
@@ -22,7 +23,7 @@ class Turns:
     def take(self) -> Iterator[None]:
         """Raises Busy if too many threads are waiting."""
         if not self._admitted.acquire(blocking=False):
-            raise Busy("Other explanations are waiting; try again later.")
+            raise Busy("Other explanations are being computed; try again later.")
         try:
             with self._turn:
                 yield

@@ -17,8 +17,8 @@ DEFAULT = Path("training/configs/icu-mortality.toml")
 def main() -> int:
     chosen = _arguments()
     logs.set_up("training")
-    # Must be set before scikit-learn loads OpenMP, because its threads spin while they wait, which
-    # triples the time when another program needs a core.
+    # OpenMP's threads spin while they wait, which triples the time when another program needs a
+    # core. This variable must be set before scikit-learn loads OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     commands = {
         "import": _import,
@@ -43,17 +43,23 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     importing = commands.add_parser("import", help="write the pipeline's CSVs from a data set")
     importing.add_argument("format", help=", ".join(FORMATS))
-    importing.add_argument("source", type=Path, help="the published folder or archive")
+    importing.add_argument(
+        "source", type=Path, help="folder or archive of the data set, as published"
+    )
     importing.add_argument("target", type=Path, help="folder for the CSVs")
     new = commands.add_parser("new", help="write a config to start from")
     new.add_argument("config", type=Path, help="the TOML file to write; its name is the model's")
     training = commands.add_parser("train", help="train, evaluate and write a model")
     training.add_argument(
-        "config", type=Path, nargs="?", default=DEFAULT, help=f"a TOML file ({DEFAULT})"
+        "config",
+        type=Path,
+        nargs="?",
+        default=DEFAULT,
+        help=f"the config, a TOML file (default: {DEFAULT})",
     )
     evaluating = commands.add_parser("evaluate", help="evaluate a finished model on your patients")
     evaluating.add_argument("model", help="NAME/VERSION")
-    evaluating.add_argument("folder", type=Path, help="the CSVs and outcome.csv")
+    evaluating.add_argument("folder", type=Path, help="folder with the CSVs and outcome.csv")
     evaluating.add_argument("--models", type=Path, default=Path("models"), help="(models)")
     evaluating.add_argument("--reports", type=Path, default=Path("reports"), help="(reports)")
     evaluating.add_argument(
@@ -62,11 +68,13 @@ def _arguments() -> argparse.Namespace:
     evaluating.add_argument(
         "--stream",
         default="",
-        help="stream in the database; default: the one with the latest commit",
+        help="stream in the database (default: the stream with the latest commit)",
     )
-    evaluating.add_argument("--label", help="column of outcome.csv, if the model does not name one")
     evaluating.add_argument(
-        "--hour", type=int, help="hour of the stay at which to compute most figures"
+        "--label", help="column of outcome.csv with the outcome, if the model does not name one"
+    )
+    evaluating.add_argument(
+        "--hour", type=int, help="hour of the stay at which most figures are computed"
     )
     evaluating.add_argument("--resamples", type=int, default=500, help="bootstraps (500)")
     writing = evaluating.add_mutually_exclusive_group()
@@ -76,7 +84,7 @@ def _arguments() -> argparse.Namespace:
     writing.add_argument(
         "--reference",
         action="store_true",
-        help="write a version with a reference for drift from these data",
+        help="write a version with a drift reference from these data",
     )
     exporting = commands.add_parser("export", help="write stored tables as CSV or Parquet")
     exporting.add_argument("folder", type=Path, help="folder for one file per table")
@@ -84,9 +92,11 @@ def _arguments() -> argparse.Namespace:
     exporting.add_argument(
         "--database",
         default=os.environ.get("DATABASE_URL") or "sqlite:///var/icu.sqlite",
-        help="database address; default: DATABASE_URL, or the file of `make run`",
+        help="address of the database (default: DATABASE_URL, or else the file of `make run`)",
     )
-    exporting.add_argument("--stream", default="", help="default: the one with the latest commit")
+    exporting.add_argument(
+        "--stream", default="", help="default: the stream with the latest commit"
+    )
     return parser.parse_args()
 
 

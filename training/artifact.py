@@ -77,7 +77,7 @@ def write(result: Result, version: str) -> Path:
 
 
 def _reference(result: Result) -> Reference:
-    """The reference over all stays of the data; the risk is that of the test rows, which the model
+    """The reference over all stays of the data. Its risk comes from the test rows, which the model
     did not see.
     """
     question, hours = result.question, result.config.data.hours
@@ -128,7 +128,7 @@ def _figure(figure: Figure) -> Mapping[str, float]:
 
 
 def _dump(model: Any) -> bytes:
-    # Drops the folds, because they identify rows of the data.
+    # The estimator's folds are dropped, because they identify rows of the data.
     if "cv" in model.get_params(deep=False):
         model.set_params(cv=None)
     content = io.BytesIO()
@@ -137,7 +137,8 @@ def _dump(model: Any) -> bytes:
 
 
 def _golden(result: Result, features: list[dict[str, Any]]) -> bytes:
-    """Synthetic rows: each value is drawn independently from the training values."""
+    """Makes synthetic rows: each value is drawn independently from the training values of its
+    feature."""
     draw = np.random.default_rng(result.config.model.seed)
     x = np.column_stack([draw.choice(column, GOLDEN_ROWS) for column in result.final.x.T])
     names = [feature["name"] for feature in features]

@@ -17,7 +17,7 @@ from training.rows import Rows, usable
 from wire.features import Feature
 
 Floats = NDArray[np.float64]
-#: A function that returns the training and the test rows with other features.
+#: A function that returns the training rows and the test rows with the given features.
 WithFeatures = Callable[[list[Feature]], tuple[Rows, Rows]]
 
 
@@ -30,15 +30,13 @@ def judge_baselines(
     judge: Judge,
 ) -> Iterator[Line]:
     """Evaluates the base rate, the named models of the repository, and a model of last values only.
-
-    ours: the evaluated model's scores of the same test rows.
-
-    Brier scores are after recalibration on the training rows, because a score is not a probability.
+    ours: the evaluated model's scores of the same test rows. Brier scores are computed after
+    recalibration on the training rows, because a score is not a probability.
     """
     train, test = rows([])
     rate = Scores(test.y, np.full(len(test.y), train.y.mean()), test.patients)
     base = judge.line(
-        "Base rate", rate, (*RANKING, "brier"), "the event rate of the training rows for every row"
+        "Base rate", rate, (*RANKING, "brier"), "the event rate of the training rows, for every row"
     )
     base.figures["auroc_gain"] = judge.gain(ours, rate)
     yield base
@@ -66,7 +64,7 @@ def judge_baselines(
 
 
 class Served:
-    """A model of the repository, such as the first version's formula or NEWS2."""
+    """A model of the repository, such as the formula of the first version or NEWS2."""
 
     def __init__(self, repository: Path, name: str) -> None:
         """Loads NAME/VERSION. Raises ArtifactError if it cannot be served."""
@@ -83,8 +81,8 @@ class Served:
     def predict(self, x: Floats, typical: Floats) -> tuple[Floats, int]:
         """The output for each row, and the number of rows without a required value.
 
-        In service these get no prediction. Here `typical` replaces the value, so that all models
-        are evaluated on the same rows.
+        In service such rows get no prediction. Here `typical` replaces the value, so that all
+        models are evaluated on the same rows.
         """
         absent = np.isnan(x) & self._model.required
         outputs = self._model.predict(np.where(absent, typical, x))

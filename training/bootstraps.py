@@ -1,6 +1,7 @@
 """Bootstraps of whole patients.
 
-A bootstrap changes only the weights of the rows, so each patient's rows are counted once, by cells.
+A bootstrap changes only the weights of the rows, so the rows of each patient are counted per cell,
+once for all bootstraps.
 """
 
 from collections.abc import Iterator
@@ -16,17 +17,16 @@ from training.progress import progress
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Rows whose log odds round to the same hundredth are in one cell. On 164,000 readings this moves
-#: the ends of an interval by at most 1 % of its width.
+#: Rows whose log odds round to the same hundredth are in one cell. With 164,000 readings, this
+#: rounding moves the ends of an interval by at most 1 % of its width.
 CELLS = 100
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Groups of rows with the same outcome and almost the same probability, highest first.
-
-    y and p: of each cell. weight: of each patient's rows in each cell,
-    shape (patients, cells).
+    """Groups of rows with the same outcome and almost the same probability, highest first. y, p:
+    the outcome and the probability of each cell. weight: the weight of each patient's rows in each
+    cell, shape (patients, cells).
     """
 
     y: Integers
@@ -35,12 +35,12 @@ class Cells:
 
     @classmethod
     def of(cls, y: Integers, p: Floats, patients: Integers, weight: Floats) -> "Cells":
-        """The cells of rows; scores that are not probabilities are grouped by their value."""
+        """Groups rows into cells. Scores that are not probabilities are grouped by their value."""
         probabilities = p.min() >= 0 and p.max() <= 1
         level = np.rint(log_odds(p) * CELLS) if probabilities else p
         _, level = np.unique(-level, return_inverse=True)
         cells, cell = np.unique(2 * level + y, return_inverse=True)
-        # Both outcomes of a level have the same probability, so they are ties in a ranking.
+        # The two cells of a level have the same probability, so that they are ties in a ranking.
         middle = np.bincount(level, p) / np.bincount(level)
         _, patient = np.unique(patients, return_inverse=True)
         shape = (patient.max() + 1, len(cells))
@@ -54,14 +54,15 @@ class Cells:
 
 
 def redrawn(patients: Integers, weight: Floats, resamples: int, seed: int) -> Iterator[Floats]:
-    """The rows' weights in each bootstrap: how often the row's patient was drawn."""
+    """The rows' weights in each bootstrap: the row's weight times the number of times that its
+    patient was drawn."""
     _, patient = np.unique(patients, return_inverse=True)
     for count in _counts(patient.max() + 1, resamples, seed):
         yield weight * count[patient]
 
 
 def _counts(patients: int, resamples: int, seed: int) -> Iterator[Integers]:
-    """How often each patient is drawn, the same for each use of a seed."""
+    """The number of times that each patient is drawn; the same seed gives the same draws."""
     draw = np.random.default_rng(seed)
     for _ in progress(range(resamples), "bootstraps"):
         yield np.bincount(draw.integers(patients, size=patients), minlength=patients)

@@ -20,13 +20,13 @@ class ByStay:
 
     stay: Integers  # number of each reading's stay
     at: Integers  # seconds since midnight of the day of admission
-    clock: Integers  # greatest `at` of the stay up to this reading
+    clock: Integers  # the stay's clock: the greatest `at` up to this reading
     start: Integers  # index of the stay's first reading
     value: Floats
     parameters: dict[str, Integers]  # parameter -> indices of its readings
-    stays: pd.MultiIndex  # (pat_id, date_admission) by number of the stay
+    stays: pd.MultiIndex  # (pat_id, date_admission) of each stay
     asked: Integers  # indices of the readings that get features
-    target: Integers  # their rows in the result
+    target: Integers  # the rows of these readings in the result
 
     @classmethod
     def of(cls, readings: pd.DataFrame, rows: Flags | None) -> ByStay:

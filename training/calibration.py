@@ -9,14 +9,14 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 TINY = 1e-9  # keeps log odds finite
-LARGEST_SHIFT = 60.0  # above 41.4, the greatest difference of two results of log_odds()
+LARGEST_SHIFT = 60.0  # above 41.4, the greatest difference between two results of log_odds()
 NEWTON_STEPS = 100
 CONVERGED = 1e-10
 NOT_ESTIMABLE = (np.nan, np.nan)
 
 
 def log_odds(p: Floats) -> Floats:
-    """Log odds of probabilities, finite also for 0 and 1."""
+    """Log odds of probabilities; finite even for 0 and 1."""
     result: Floats = logit(np.clip(p, TINY, 1 - TINY))
     return result
 
@@ -25,7 +25,7 @@ def shift(y: Integers, p: Floats, w: Floats) -> float:
     """Calibration in the large: the constant that must be added to the log odds so that the mean
     probability equals the observed rate.
 
-    0 is ideal; above 0 the predictions are too low. NaN without both outcomes.
+    0 is ideal; above 0 the predictions are too low. NaN if only one outcome occurs.
     """
     x, events = log_odds(p), float(w @ y)
     if not 0 < events < w.sum():
@@ -34,7 +34,8 @@ def shift(y: Integers, p: Floats, w: Floats) -> float:
     def excess(constant: float) -> float:
         return float(w @ expit(x + constant)) - events
 
-    # The shift of most models is small, and a narrow bracket takes half as many steps.
+    # A narrow bracket is tried first: it takes half as many steps, and the shift of most models is
+    # small.
     narrow = excess(-1.0) < 0 < excess(1.0)
     bound = 1.0 if narrow else LARGEST_SHIFT
     return float(brentq(excess, -bound, bound, xtol=1e-12))
@@ -54,7 +55,7 @@ def line(y: Integers, p: Floats, w: Floats) -> tuple[float, float]:
     centre = float(np.average(x, weights=w))
     spread = float(np.sqrt(np.average((x - centre) ** 2, weights=w)))
     design = np.column_stack([np.ones(len(x)), (x - centre) / spread])
-    # Probabilities that are already calibrated are the solution.
+    # (0, 1) is the solution if the probabilities are already calibrated.
     solution = _most_likely(design, y, w, np.array([centre, spread]))
     if solution is None:
         return NOT_ESTIMABLE
@@ -63,14 +64,14 @@ def line(y: Integers, p: Floats, w: Floats) -> tuple[float, float]:
 
 
 def separated(x0: Floats, x1: Floats) -> bool:
-    """Whether a threshold separates the two groups; both may have values equal to it."""
+    """Whether a threshold separates the two groups; values of both groups may be equal to the
+    threshold."""
     return bool(x0.max() <= x1.min() or x1.max() <= x0.min())
 
 
 def _most_likely(design: Floats, y: Integers, w: Floats, theta: Floats) -> Floats | None:
     """Logistic regression by Newton's method; a step is halved until the likelihood increases.
-
-    theta: the start. None if it does not converge.
+    theta: the coefficients to start from. Returns None if the method does not converge.
     """
     likelihood = _log_likelihood(design @ theta, y, w)
     for _ in range(NEWTON_STEPS):
@@ -100,8 +101,8 @@ def _log_likelihood(x: Floats, y: Integers, w: Floats) -> float:
 
 
 def bins(y: Integers, p: Floats, count: int = 10) -> list[tuple[float, float, float, float]]:
-    """Tenths of the rows by probability: mean probability, observed rate and its 95 % interval
-    (Wilson 1927).
+    """For each tenth of the rows by probability: the mean probability, and the observed rate with
+    its 95 % interval (Wilson 1927).
     """
     result = []
     for part in np.array_split(np.argsort(p, kind="stable"), count):

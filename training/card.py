@@ -16,7 +16,7 @@ KINDS = {
 
 
 def model_card(result: Result, version: str, created: date) -> str:
-    """The card as Markdown: texts from the config, and figures from the run."""
+    """The card as Markdown, with the texts of the config and the figures of the run."""
     config = result.config
     left_out = [f"{count:,} × {reason}" for reason, count in result.left_out.items()]
     left_out += config.card.left_out

@@ -16,7 +16,7 @@ Integers = NDArray[np.int64]
 
 
 class Channel:
-    """The readings of one parameter, and the number of them that each requested row includes."""
+    """The readings of one parameter, and which of them each requested row includes."""
 
     def __init__(self, readings: ByStay, parameter: str) -> None:
         self.readings = readings
@@ -33,7 +33,8 @@ class Channel:
         self.clock = readings.clock[readings.asked]
 
     def running(self, aggregations: set[str]) -> dict[str, Floats]:
-        """The aggregations over all readings so far, one value per requested row."""
+        """The aggregations over all readings up to the requested row, one value per requested
+        row."""
         found = self._so_far(aggregations)
         seen = self.end > self.begin
         newest_seen = (self.end - 1)[seen]
@@ -43,12 +44,13 @@ class Channel:
             columns[aggregation][seen] = values[newest_seen]
         if "count" in aggregations:
             columns["count"] = (self.end - self.begin).astype(np.float64)
-        if "age" in columns:  # until here, the time of the last reading in seconds
+        if "age" in columns:  # so far the time of the last reading, in seconds
             columns["age"] = (self.clock - columns["age"]) / HOUR
         return columns
 
     def _so_far(self, aggregations: set[str]) -> dict[str, Any]:
-        """The aggregations as of each reading of the parameter; `age` is the time of `last`."""
+        """The aggregations as of each reading of the parameter. In this result, `age` is the time
+        of `last`."""
         place = np.arange(len(self.places))
         new = np.append(True, self.stay[1:] != self.stay[:-1])[: len(place)]
         start = np.maximum.accumulate(np.where(new, place, 0))
@@ -59,7 +61,7 @@ class Channel:
         older = new | (oldest < np.append(0, oldest[:-1])[: len(place)])
         first = np.maximum.accumulate(np.where(older, place, 0))
 
-        # Sums of deviations from the stay's first value, which is one of the values, so that
+        # The sums are sums of deviations from the stay's first value. It is one of the values, so
         # cancellation loses at most a factor n. groupby's cumsum is compensated (Kahan).
         value = self.value - self.value[start]
         hours = (self.at - self.at[start]) / HOUR
@@ -98,7 +100,8 @@ class Channel:
         computed once, directly from its readings, without cancellation errors.
         """
         stay = self.readings.stay[self.readings.asked]
-        # One ascending number per (stay, time), with a gap of a window between two stays.
+        # `key` is one number per (stay, time). It ascends, and the gap between two stays is as long
+        # as a window.
         early = int(min(self.at.min(initial=0), self.clock.min(initial=0)))
         late = int(max(self.at.max(initial=0), self.clock.max(initial=0)))
         room = late - early + hours * HOUR + 1
@@ -126,7 +129,7 @@ class Channel:
             for name, values in aggregate(at[members], value[members], n, aggregations).items():
                 columns[name][chosen] = values
         found = {name: columns[name][which] for name in aggregations}
-        if "age" in aggregations:  # until here, the time of the last reading in seconds
+        if "age" in aggregations:  # so far the time of the last reading, in seconds
             found["age"] = (self.clock - found["age"]) / HOUR
         return found
 

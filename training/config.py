@@ -9,7 +9,7 @@ import msgspec
 from wire.alarms import Policy
 from wire.features import Feature
 
-#: The value of data.database that stands for the address in DATABASE_URL.
+#: If data.database has this value, the address is in DATABASE_URL.
 ENVIRONMENT = "environment"
 
 Hours = Annotated[int, msgspec.Meta(gt=0)]
@@ -19,17 +19,13 @@ Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The data. folder: the CSVs and outcome.csv. parameters: those the model may use; empty for
-    all.
-
-    database: a database of the pipeline with the readings; then only outcome.csv is read from
-    `folder`. sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or `environment` for DATABASE_URL.
-    stream: the name of the stream in it; by default the one with the latest commit.
-
-    sample_hours: for each of these hours, a stay has one row: its last reading since the previous
-    hour in the list. Hours count from the stay's first reading. every_hour_to: all hours up to this
-    one, instead of a list.
-
+    """The data. folder: the folder with the CSVs and outcome.csv. parameters: the parameters that
+    the model may use; empty for all. database: a database of the pipeline with the readings; then
+    only outcome.csv is read from `folder`. Its address is sqlite:///PATH,
+    mysql://USER@HOST[:PORT]/DATABASE, or `environment` for DATABASE_URL. stream: the name of the
+    stream in the database; by default the stream with the latest commit. sample_hours: for each of
+    these hours, a stay has one row: its last reading since the previous hour in the list. Hours
+    count from the stay's first reading. every_hour_to: all hours up to this one, instead of a list.
     more_hours: rows of these hours are used for training but not for evaluation.
     """
 
@@ -43,18 +39,18 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def hours(self) -> tuple[int, ...]:
-        """The hours that are evaluated."""
+        """The hours at which the model is evaluated."""
         if self.every_hour_to is None:
             return self.sample_hours
         return tuple(range(1, self.every_hour_to + 1))
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """column: a column of outcome.csv with yes or no. event: the event in words.
-
-    With within_hours, a row has the event if it happens at most that many hours after the row.
-    after_column has its time (hours since the midnight of the day of admission). Rows after the
-    event are left out, except those up to keep_hours_after, which also have the event.
+    """column: a column of outcome.csv with yes or no. event: the event in words. within_hours: if
+    set, a row has the event if the event happens at most this number of hours after the row.
+    after_column: the column with the time of the event, in hours since the midnight of the day of
+    admission. keep_hours_after: rows after the event are left out, except during this number of
+    hours; these rows have the event too.
     """
 
     column: str
@@ -65,10 +61,9 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """by cohort: train and test are values of the column `cohort` of outcome.csv.
-
-    by time: the last test_share of the stays are for testing, without patients of earlier stays. by
-    patient: about test_share of the patients are for testing, chosen by a hash of their number.
+    """by = cohort: train and test are values of the column `cohort` of outcome.csv. by = time: the
+    last test_share of the stays are for testing, without patients of earlier stays. by = patient:
+    about test_share of the patients are for testing, chosen by a hash of their number.
     """
 
     by: Literal["time", "cohort", "patient"] = "time"
@@ -86,7 +81,8 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """names: single features. required: without a value of these there is no prediction."""
+    """names: single features. required: if one of these features is missing, there is no
+    prediction."""
 
     names: tuple[str, ...] = ("age",)
     required: tuple[str, ...] = ("age",)
@@ -107,18 +103,18 @@ class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     @property
     def choices(self) -> "list[Trees]":
-        """Each combination of the values."""
+        """All combinations of the values."""
         fields = msgspec.structs.asdict(self)
         lists = [value if isinstance(value, tuple) else (value,) for value in fields.values()]
         return [Trees(**dict(zip(fields, values, strict=True))) for values in product(*lists)]
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """name, version: of the artifact; the default version is the next free number.
+    """name, version: those of the artifact; the default version is the next free number.
 
     removal: the share of channels that are removed at random from a copy of each training row, so
-    that the model depends less on missing values. fit_on: `all` fits the artifact to training and
-    test rows; `train` uses the evaluated model itself.
+    that the model depends less on missing values. fit_on: with `all`, the artifact is fitted to
+    training and test rows; with `train`, it is the evaluated model itself.
     """
 
     name: str
@@ -134,11 +130,11 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """hour: most figures are computed at this hour, which must be one of sample_hours.
 
-    baselines: served models to compare with, as NAME/VERSION. scores: columns of outcome.csv with
-    a severity score, to compare with on the same rows. folds: number of parts, by patient, of an
+    baselines: served models to compare with, as NAME/VERSION. scores: columns of outcome.csv with a
+    severity score that is evaluated on the same rows. folds: number of parts, by patient, of an
     additional cross-validation over all rows; 0 for none. learning: shares of the training
-    patients, for the learning curve. flagged, sensitivity: thresholds are chosen on the training
-    side to flag these shares of rows, and to find these shares of events. utility: whether to
+    patients, for the learning curve. flagged, sensitivity: shares of rows to flag, and shares of
+    events to find; for each, a threshold is chosen on the training side. utility: whether to
     compute the score of the PhysioNet 2019 challenge, for a label with a time.
     """
 
@@ -162,7 +158,7 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The parts of the model card that a person writes; Markdown."""
+    """The parts of the model card that a person writes, in Markdown."""
 
     summary: str
     developer: str

@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "new.toml"
 
 
 class ConfigError(Exception):
-    """The file is invalid; the message has the file, and one line per setting."""
+    """The config is invalid; the message contains the file, and one line for each invalid setting."""
 
 
 def load(path: Path) -> Config:

@@ -23,8 +23,8 @@ STAYS = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
 IDENTIFIERS = (
     "SELECT DISTINCT identifier, pat_id FROM stays WHERE stream = ? AND identifier IS NOT NULL"
 )
-# In the order of the primary key, so that the database does not sort and sends the first row at
-# once.
+# The order is that of the primary key, so that the database does not sort and sends the first row
+# at once.
 READINGS = (
     "SELECT seq, pat_id, date_admission, measured_at, parameter, value FROM readings"
     " WHERE stream = ? ORDER BY stream, seq"
@@ -38,7 +38,7 @@ class DatabaseFailure(Exception):
 class Settings(msgspec.Struct, frozen=True):
     """The pipeline's database settings."""
 
-    database_url: Annotated[DatabaseUrl, "the pipeline's database"] = DatabaseUrl("")
+    database_url: Annotated[DatabaseUrl, "address of the pipeline's database"] = DatabaseUrl("")
     database_password_file: Annotated[SecretFile, "its password"] = SecretFile("")
 
 
@@ -58,12 +58,11 @@ class Stored:
 
 
 def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) -> Stored:
-    """Reads a consistent snapshot of one stream; by default the one with the latest commit.
+    """Reads a consistent snapshot of one stream; by default of the stream with the latest commit.
 
     url: sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or ENVIRONMENT for DATABASE_URL. The
-        password is in the file that DATABASE_PASSWORD_FILE names, or in DATABASE_URL.
-
-    Takes about 45 bytes per reading, and twice that at its peak. Raises DatabaseFailure.
+    password is in the file that DATABASE_PASSWORD_FILE names, or in DATABASE_URL. The result takes
+    about 45 bytes of memory per reading, and reading it twice as much. Raises DatabaseFailure.
     """
     with snapshot(url, environ) as (cursor, mark):
 
@@ -83,9 +82,8 @@ def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) ->
 
 
 def newest_stream(cursor: Any, stream: str, url: str) -> str:
-    """`stream` if it is stored; if empty, the one with the latest commit.
-
-    Raises DatabaseFailure.
+    """Returns `stream` if it is stored; if it is empty, the stream with the latest commit. Raises
+    DatabaseFailure.
     """
     cursor.execute(LAST_STREAM)
     streams = [name for (name,) in cursor.fetchall()]
@@ -98,7 +96,8 @@ def newest_stream(cursor: Any, stream: str, url: str) -> str:
 
 @contextmanager
 def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[tuple[Any, str]]:
-    """A cursor in a snapshot, while the pipeline keeps storing, and its placeholder."""
+    """Yields a cursor whose statements see one snapshot, even while the pipeline stores readings,
+    and its placeholder."""
     url, password = _address(url, environ)
     connection: database.Connection | None = None
     try:
@@ -120,7 +119,7 @@ def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[tupl
 
 
 def _address(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The address and the password."""
+    """The address of the database, and its password."""
     given = dict(environ) if url == ENVIRONMENT else {**environ, "DATABASE_URL": url}
     try:
         found = settings.read(Settings, given)
@@ -140,7 +139,7 @@ def _ages(rows: list[tuple[Any, ...]]) -> "pd.Series[float]":
 
 
 def _readings(cursor: Any) -> pd.DataFrame:
-    """The rows as columns, converted in parts, because Python objects take ten times the memory."""
+    """Converts the rows to columns, in parts, because Python objects take ten times the memory."""
     codes: dict[str, int] = {}
     parts: dict[str, list[Any]] = {
         name: [] for name in ("seq", *KEY, "measured_at", "parameter", "value")

@@ -23,9 +23,9 @@ Floats = NDArray[np.float64]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A model and the data to evaluate it on. label, hour: take precedence over the manifest's.
-
-    database: where the readings are, as in a config; then only outcome.csv is read from `folder`.
+    """A model and the data to evaluate it on. label, hour: if set, they replace those in the
+    manifest. database: the database with the readings, as in a config; then only outcome.csv is
+    read from `folder`.
     """
 
     model: str
@@ -41,7 +41,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Evaluation:
-    """warnings: shown at the top. recalibrated: the figures before and after."""
+    """warnings: shown at the top of the report. recalibrated: the figures before and after
+    recalibration."""
 
     model: Model
     question: Question
@@ -56,8 +57,7 @@ class Evaluation:
 
 def run(request: Request) -> Evaluation:
     """Computes all figures of the report for a model of the repository on the data of a folder.
-
-    Raises ArtifactError or DataError, one line each.
+    Raises ArtifactError or DataError with a one-line message.
     """
     name, _, version = request.model.partition("/")
     model = Repository(request.models).load(Ref(name, version))
@@ -98,7 +98,7 @@ def run(request: Request) -> Evaluation:
 
 
 def predictor(model: Model) -> Any:
-    """The model's probability for each row, as in service."""
+    """Returns a function that computes the model's probability for each row, as in service."""
 
     def predict(x: Floats) -> Floats:
         return model.predict(x)["probability"].astype(np.float64)
@@ -117,7 +117,8 @@ def _label(request: Request, trained: dict[str, Any]) -> Label:
 
 
 def _hour(request: Request, trained: dict[str, Any], test: Rows) -> int:
-    """The requested hour for most figures, else that of training, else the last with rows."""
+    """The hour for most figures: the requested hour, or else that of training, or else the last
+    hour with rows."""
     if not len(test.y):
         raise DataError(f"{request.folder}: no row at the model's sample hours")
     there = sorted(test.about["hour"].unique())
@@ -136,5 +137,5 @@ def _warnings(model: Model, digest: str) -> list[str]:
     seen |= set(str(trained.get("recalibrated", {}).get("sha256", "")).split("-"))
     found = []
     if parts & seen:
-        found.append("The model was trained on the same data, so the figures are too good.")
+        found.append("The model was trained on these data, so the figures are too good.")
     return found + list(model.manifest.limits)

@@ -14,7 +14,7 @@ Integers = NDArray[np.int64]
 
 #: With fewer patients with the event, or fewer without it, calibration is not estimable.
 FEWEST_PATIENTS = 10
-#: If a larger share of the bootstraps has no value, there is no interval.
+#: A figure has no interval if a larger share of its bootstraps has no value.
 MOST_WITHOUT = 0.025
 NEEDS_PATIENTS = ("calibration_slope", "calibration_intercept")
 
@@ -98,8 +98,8 @@ class Scores:
 
 
 Metric = Callable[[Integers, Floats, Floats], float]
-# Metrics take rows in descending order of probability, with weights, so that a bootstrap only
-# changes the weights and needs no sorting.
+# The metrics take rows in descending order of probability, and weights. So a bootstrap only changes
+# the weights, and does not have to sort.
 
 
 def auroc(y: Integers, p: Floats, w: Floats) -> float:
@@ -132,18 +132,20 @@ def prevalence(y: Integers, p: Floats, w: Floats) -> float:
 
 
 def brier_of_base_rate(y: Integers, p: Floats, w: Floats) -> float:
-    """Brier score of always predicting the prevalence."""
+    """Brier score of a model that always predicts the prevalence."""
     rate = prevalence(y, p, w)
     return rate * (1 - rate)
 
 
 def slope(y: Integers, p: Floats, w: Floats) -> float:
-    """Calibration slope: 1 is ideal, below 1 means too extreme, above 1 too moderate."""
+    """Calibration slope: 1 is ideal; below 1 the predictions are too extreme, above 1 too
+    moderate."""
     return calibration.line(y, p, w)[1]
 
 
 def _at_thresholds(y: Integers, p: Floats, w: Floats) -> tuple[Floats, Floats]:
-    """Weights of true and false positives at each distinct threshold, from none to all."""
+    """The weights of true and of false positives at each distinct threshold, from the highest
+    threshold to the lowest."""
     edges = np.append(p[1:] != p[:-1], True)
     true = np.cumsum(w * y)[edges]
     false = np.cumsum(w * (1 - y))[edges]
@@ -171,8 +173,8 @@ def evaluate(
 ) -> dict[str, Figure]:
     """The metrics with intervals from `resamples` bootstraps of whole patients.
 
-    Not estimable are metrics that need both outcomes if one is missing, and calibration with fewer
-    than FEWEST_PATIENTS patients with the event or without it.
+    Metrics that need both outcomes are not estimable if one is missing. Calibration is not
+    estimable if fewer than FEWEST_PATIENTS patients have the event, or fewer than that do not.
     """
     possible = [name for name in metrics if _estimable(scores, name)]
     order = np.argsort(-scores.probability, kind="stable")
@@ -203,7 +205,7 @@ def _estimable(scores: Scores, metric: str) -> bool:
 
 
 def figure(value: float, drawn: list[float]) -> Figure:
-    """A figure from its value and its bootstraps."""
+    """Makes a figure from its value and the values in its bootstraps."""
     values = np.array(drawn)
     known = values[np.isfinite(values)]
     if np.isnan(value) or len(known) < (1 - MOST_WITHOUT) * len(values) or not len(known):
@@ -214,7 +216,7 @@ def figure(value: float, drawn: list[float]) -> Figure:
 def auroc_gain(one: Scores, other: Scores, resamples: int, seed: int) -> Figure:
     """The AUROC of `one` minus that of `other`, on the same rows.
 
-    Both use the same bootstraps, so that the difficulty of a sample cancels.
+    Both are computed on the same bootstraps, so that the difficulty of a sample cancels.
     """
     orders = [np.argsort(-scores.probability, kind="stable") for scores in (one, other)]
 
@@ -234,7 +236,7 @@ def auroc_gain(one: Scores, other: Scores, resamples: int, seed: int) -> Figure:
 
 @dataclass(frozen=True)
 class Judge:
-    """Computes lines, all with the same number of bootstraps and the same seed."""
+    """Computes lines of figures, all with the same number of bootstraps and the same seed."""
 
     resamples: int
     seed: int
@@ -242,10 +244,10 @@ class Judge:
     def line(
         self, name: str, scores: Scores, metrics: tuple[str, ...] = tuple(METRICS), note: str = ""
     ) -> Line:
-        """Evaluates `scores` under a name."""
+        """Evaluates `scores`; returns a line with this name."""
         figures = evaluate(scores, self.resamples, self.seed, metrics)
         return Line(name, len(scores.y), int(scores.y.sum()), figures, note)
 
     def gain(self, one: Scores, other: Scores) -> Figure:
-        """The `auroc_gain` of one over the other."""
+        """The `auroc_gain` of `one` over `other`."""
         return auroc_gain(one, other, self.resamples, self.seed)

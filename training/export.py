@@ -29,11 +29,10 @@ log = logging.getLogger("training")
 
 
 def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tuple[Path, int]]:
-    """Yields each written file with the number of its rows.
-
-    url: as for `training.database.read`. stream: empty for the one with the latest commit.
-    file_format: csv or parquet. Dates and times are text, as in `wire.tables`. In csv, a text that
-    a spreadsheet would run begins with `'`. Raises DatabaseFailure and OSError.
+    """Writes the tables; yields each file with the number of its rows. url: as for
+    `training.database.read`. stream: empty for the stream with the latest commit. file_format: csv
+    or parquet. Dates and times are text, as in `wire.tables`. In csv, `'` is put before a text that
+    a spreadsheet would run as a formula. Raises DatabaseFailure and OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with snapshot(url) as (cursor, mark):

@@ -1,7 +1,7 @@
 """Features of many stays at once, from tables of readings.
 
-Computes the features that `tool.features` defines, but over whole columns instead of reading by
-reading, with arithmetic of its own. tests/unit/test_feature_agreement.py compares the results.
+Computes the same features as `tool.features`, but over whole columns instead of reading by reading,
+and with arithmetic of its own. tests/unit/test_feature_agreement.py compares the results.
 """
 
 from __future__ import annotations
@@ -32,11 +32,9 @@ def bulk_features(
 
     readings: `seq, pat_id, date_admission, measured_at, parameter, value` of one stream, in any
         order; times in whole seconds, values finite (ValueError).
-    ages: years by (pat_id, date_admission).
-    rows: the readings to compute features for (see `last_rows`), all if None. The others still
-    count as earlier readings.
-
-    Returns a row per chosen reading, with its index label, and a column per feature.
+    ages: years by (pat_id, date_admission). rows: flags the readings for which to compute features
+    (see `last_rows`); None for all. The others still count as earlier readings. Returns one row per
+    chosen reading, with its index label, and one column per feature.
     """
     features = list(features)
     ordered = ByStay.of(readings, rows)
@@ -64,10 +62,9 @@ def bulk_features(
 
 
 def last_rows(readings: pd.DataFrame, hours: float | None = None) -> Flags:
-    """Selects each stay's last reading, or the last one known `hours` after its first midnight.
-
-    A late reading that arrived when the stay's clock was past `hours` was not known then. A stay
-    without a reading by then has no row.
+    """Flags each stay's last reading, or the last reading that was known `hours` after the midnight
+    of admission. A late reading that arrived when the stay's clock was past `hours` was not known
+    then. A stay without a reading by then has none.
     """
     ordered = ByStay.of(readings, None)
     known = np.arange(len(readings))

@@ -25,7 +25,7 @@ AGE_BANDS = {
     "age 80 and over": (80, 200),
 }
 SEXES = {"0": "female", "1": "male", "f": "female", "m": "male"}
-#: Subgroups with fewer rows, or with fewer patients with the event, are left out.
+#: A subgroup is left out if it has fewer rows, or fewer patients with the event.
 FEWEST_EVENTS = 20
 FEWEST_ROWS = 100
 KNOWN = ("predicted", "prevalence", "calibration_intercept", "auroc", "brier")
@@ -40,9 +40,8 @@ def judge_subgroups(
     judge: Judge,
     metrics: tuple[str, ...] = tuple(METRICS),
 ) -> Iterator[Line]:
-    """Figures of the subgroups by age, sex and unit that are large enough.
-
-    about: one row per score; a subgroup needs its column there.
+    """Figures of the subgroups by age, sex and unit, if they are large enough. about: one row per
+    score, with the columns by which to group; a column that is missing gives no subgroups.
     """
     for name, group in _subgroups(about):
         part = scores.where(group)
@@ -70,13 +69,15 @@ def _subgroups(about: pd.DataFrame) -> Iterator[tuple[str, Flags]]:
 
 
 def absent(rows: Rows, features: list[Feature], parameter: str) -> Flags:
-    """The rows without any value of the parameter; its counts may be 0."""
+    """Flags the rows in which all features of the parameter are missing, except for counts, which
+    are 0."""
     own = [f.parameter == parameter and f.aggregation != "count" for f in features]
     return np.asarray(np.isnan(rows.x[:, own]).all(axis=1))
 
 
 def judge_known(rows: Rows, scores: Scores, features: list[Feature], judge: Judge) -> list[Line]:
-    """Figures of the rows with and of those without each channel; small groups are left out."""
+    """For each channel, the figures of the rows with it and of the rows without it; small groups
+    are left out."""
     lines = []
     for parameter in channels(features):
         without = absent(rows, features, parameter)
@@ -111,9 +112,8 @@ def judge_removal(
 def judge_channels(
     model: Model, train: Rows, test: Rows, features: list[Feature], judge: Judge
 ) -> tuple[list[Line], list[Line]]:
-    """Figures of models without one channel, and of models with only one channel and age.
-
-    The models are uncalibrated gradient boosting, because each line needs a fit.
+    """Figures of models without one channel, and of models with only one channel and age. Because
+    each line needs its own fit, the models are uncalibrated gradient boosting.
     """
 
     def line(name: str, used: list[Feature]) -> Line:
@@ -147,7 +147,7 @@ def learning_curve(
     shares: tuple[float, ...],
     judge: Judge,
 ) -> Iterator[Line]:
-    """Figures of models that were trained on a share of the training patients."""
+    """Figures of models that were trained on shares of the training patients."""
     patients = np.random.default_rng(model.seed).permutation(np.unique(train.patients))
     for share in progress(shares, "learning curve"):
         chosen = patients[: max(1, round(share * len(patients)))]
@@ -160,7 +160,8 @@ def learning_curve(
 
 
 def score_lines(names: tuple[str, ...], test: Rows, ours: Scores, judge: Judge) -> Iterator[Line]:
-    """Figures of severity scores of the source, such as SAPS-I, on the rows that have them."""
+    """Figures of severity scores that the data set contains, such as SAPS-I, on the rows that have
+    them."""
     for name in names:
         values = test.about[name].map(_number).to_numpy(np.float64)
         known = ~np.isnan(values)

@@ -21,7 +21,7 @@ from wire.features import Feature
 Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
 
-#: Number of stays with a prediction at every reading, as in service.
+#: Maximum number of test stays that are evaluated at every reading, as in service.
 CONTINUOUS_STAYS = 1000
 #: Hours with figures of their own.
 MOST_HOURS = 24
@@ -29,10 +29,9 @@ MOST_HOURS = 24
 
 @dataclass
 class Judgement:
-    """test: rows of all sample hours.
-
-    scores: of these rows. here: the scores at the report's hour. headline, hours, subgroups, known,
-    stress: lines of figures. points: figures of thresholds.
+    """test: the test rows of all sample hours. scores: the scores of these rows. here: the scores
+    at the report's hour. headline, hours, subgroups, known, stress: lines of figures. points: the
+    figures of each threshold.
     """
 
     test: Rows
@@ -53,9 +52,8 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Question:
-    """The data and settings of an evaluation.
-
-    hours: the evaluated sample hours. hour: the one at which most figures are computed.
+    """The data and the settings of an evaluation. hours: the evaluated sample hours. hour: the
+    sample hour at which most figures are computed.
     """
 
     stream: Stream
@@ -69,7 +67,7 @@ class Question:
 
     @property
     def judge(self) -> Judge:
-        """The Judge with these resamples and this seed."""
+        """The Judge with the resamples and the seed of this question."""
         return Judge(self.resamples, self.seed)
 
 
@@ -110,8 +108,9 @@ def _every_reading(question: Question, predict: Predict, test: Rows) -> Line:
     """Computes the figures at every reading of some test stays, as in service.
 
     The weights depend on the label. For a label of the stay, each stay has the same weight. For an
-    event within some hours, each hour of a stay has the same weight, because a stay that ends with
-    the event has fewer hours, which would otherwise weigh more.
+    event within a number of hours, each hour of a stay has the same weight. With one weight per
+    stay, the hours of a stay that ends with the event would weigh more, because there are fewer of
+    them.
     """
     stream, label = question.stream, question.label
     stays = test.about[KEY].drop_duplicates()

@@ -1,6 +1,6 @@
 """The models: logistic regression, gradient boosting, and their blend.
 
-They only use scikit-learn's own classes, so that a server needs no code from here.
+They only use scikit-learn's own classes, so that a server needs no code from this module.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from training.rows import Rows
 from wire.features import Feature
 
 FOLDS = 5
-BLOCK = 20_000  # rows predicted at a time, which limits the memory
+BLOCK = 20_000  # rows that are predicted at a time; limits the memory
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 Floats = NDArray[np.float64]
@@ -34,10 +34,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fitted:
-    """An estimator and the calibration of its log odds.
-
-    crossed: for each row of the fit, the probability by models that did not see its patient; only
-    for boosting.
+    """An estimator and the calibration of its log odds. crossed: only for boosting; for each fitted
+    row, the probability by models that did not see the row's patient.
     """
 
     estimator: Any
@@ -54,7 +52,7 @@ class Fitted:
 
 
 def folds(rows: Rows, seed: int, count: int = FOLDS) -> list[Fold]:
-    """Splits by patient, with events spread evenly."""
+    """Splits by patient, so that the events are spread evenly over the parts."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return list(splitter.split(rows.x, rows.y, rows.patients))
 
@@ -64,12 +62,12 @@ def fit(model: Model, rows: Rows, features: list[Feature]) -> Fitted:
 
     - logistic: linear in the features, with indicators of missing values. It is fitted by
       likelihood, so it needs no calibration, and is served as one vector.
-    - boosting: gradient boosted trees; their log odds go through a line (Platt 1999) that is
-      fitted to cross-fitted scores, folds by patient.
-    - blend: logistic regression over the log odds of a logistic regression on splines and of
+    - boosting: gradient boosted trees. A line that is fitted to cross-fitted scores, with folds by
+    patient, transforms their log odds (Platt 1999). - blend: logistic regression over the log odds
+    of a logistic regression on splines and of
       gradient boosting (stacking, Wolpert 1992). Its slope and intercept are the calibration.
 
-    model.trees must be one choice, see `tune`.
+    model.trees must be a single choice, see `tune`.
     """
     if model.kind == "logistic":
         return Fitted(linear().fit(rows.x, rows.y))
@@ -117,8 +115,8 @@ def cross_fitted(
 def tune(
     model: Model, rows: Rows, features: list[Feature]
 ) -> tuple[Trees, list[tuple[Trees, float]]]:
-    """The choice of trees with the least cross-validated log loss, and the loss of each choice;
-    without computing any if there is only one choice."""
+    """Returns the choice of trees with the least cross-validated log loss, and the loss of each
+    choice. If there is only one choice, no loss is computed."""
     choices = model.trees.choices
     if len(choices) == 1:
         return choices[0], []
@@ -158,7 +156,7 @@ def splines(seed: int) -> Pipeline:
 
 
 def boosting(rows: Rows, model: Model) -> HistGradientBoostingClassifier:
-    """Small trees, with a share of the features available to each split."""
+    """Small trees; only a share of the features is available to each split."""
     # A leaf has at least as many rows as 30 average patients, because the rows of one patient are
     # similar.
     rows_per_stay = max(1, len(rows.y) // len(np.unique(rows.patients)))

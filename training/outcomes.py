@@ -1,4 +1,4 @@
-"""outcome.csv: the outcome of each stay, read by the rules of the other CSVs."""
+"""Reads outcome.csv, the outcome of each stay, by the same rules as the other CSVs."""
 
 import logging
 import os
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 YES = frozenset(["1", "yes", "y", "true", "t", "ja", "oui", "dead", "died"])
 NO = frozenset(["0", "no", "n", "false", "f", "nein", "non", "alive", "survived"])
-NAMED = 3  # examples in a message
-#: A file with a smaller share of matching rows is rejected, because it belongs to other stays.
+NAMED = 3  # maximum number of examples in a message
+#: A file is rejected if a smaller share of its rows matches, because it then belongs to other
+#: stays.
 FEWEST_MATCHES = 0.5
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The file at `path`: its columns by (pat_id, date_admission); the label is 0 or 1.
-
-    left_out: unused rows, by reason. digest: SHA-256 of the file.
+    """The content of the file at `path`. table: its columns by (pat_id, date_admission); the label
+    is 0 or 1. left_out: the number of unused rows, by reason. digest: SHA-256 of the file.
     """
 
     path: Path
@@ -72,11 +72,10 @@ class _Rows:
 
 
 def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = None) -> Outcomes:
-    """Reads outcome.csv with hospital's own rules for dates, ids, numbers and missing cells.
-
-    A label is 0 or 1, or one of the words in NO and YES. identifiers: pat_id by identifier.
-    Rejected rows are counted by reason, and logged with examples. Raises DataError if the file or a
-    column is missing.
+    """Reads outcome.csv with hospital's rules for dates, ids, numbers and missing cells. A label is
+    0 or 1, or one of the words in NO and YES. identifiers: the pat_id of each identifier. Rejected
+    rows are counted by reason, and logged with examples. Raises DataError if the file or a column
+    is missing.
     """
     path = folder / "outcome.csv"
     numeric = {label.column: yes_or_no}
@@ -101,10 +100,9 @@ def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = Non
 
 
 def match(outcomes: Outcomes, stream: Stream) -> Outcomes:
-    """The outcomes of the stream's stays; counts the unmatched ones on both sides.
-
-    Raises DataError if fewer than half of the outcomes belong to a stay of the stream, because then
-    ids or dates of the file differ.
+    """Returns the outcomes of the stream's stays; counts the outcomes without a stay and the stays
+    without an outcome. Raises DataError if fewer than half of the outcomes belong to a stay of the
+    stream, because then the ids or dates of the file differ from those of the stream.
     """
     days = stream.readings["date_admission"].dt.normalize()
     stays = pd.MultiIndex.from_arrays([stream.readings["pat_id"], days]).unique()

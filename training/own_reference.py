@@ -1,4 +1,4 @@
-"""Writes a model with a reference for drift from your own patients, as a new version."""
+"""Writes a model with a drift reference from your own patients, as a new version."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from wire.drift import Reference
 
 
 def reference_of(evaluation: Evaluation) -> Reference:
-    """The reference over the evaluated stays; the risk is that of the model's predictions."""
+    """The reference over the evaluated stays. Its risk comes from the model's predictions for
+    them."""
     question = evaluation.question
     return reference(
         question.stream,

@@ -23,7 +23,7 @@ STYLE: Any = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
-    "svg.fonttype": "none",  # keeps text as text
+    "svg.fonttype": "none",  # writes text as text instead of paths
     "svg.hashsalt": "icu-stream",  # makes the bytes reproducible
 }
 
@@ -59,7 +59,8 @@ def precision_recall(scores: Scores, area: Figure) -> str:
 def calibration(
     scores: Scores, tenths: Sequence[tuple[float, ...]], slope: Figure, intercept: Figure
 ) -> str:
-    """Observed rate against predicted probability, by tenths, with a histogram below."""
+    """The observed rate against the predicted probability, by tenths of the rows, with a histogram
+    below."""
     bins = np.array(tenths)
     canvas = Canvas(figsize=(3.25, 3.25), layout="constrained")
     axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=[5, 1])
@@ -79,7 +80,7 @@ def calibration(
 
 @mpl.rc_context(STYLE)
 def by_hour(lines: Sequence[Line], metric: str, name: str, target: float | None) -> str:
-    """A figure over the hours of the stay, with its interval. The lines' names are the hours."""
+    """One figure at each hour of the stay, with its interval. lines: named by the hours."""
     canvas, axes = _canvas()
     hours = [int(line.name) for line in lines]
     figures = [line.figures[metric] for line in lines]
@@ -95,7 +96,7 @@ def by_hour(lines: Sequence[Line], metric: str, name: str, target: float | None)
 
 @mpl.rc_context(STYLE)
 def forest(lines: Sequence[Line], target: float) -> str:
-    """AUROCs with intervals, and a value for comparison."""
+    """The AUROC of each line with its interval, and a value for comparison."""
     canvas = Canvas(figsize=(9.6, 0.7 + 0.27 * len(lines)), layout="constrained")
     axes = canvas.subplots()
     for place, line in enumerate(lines):
@@ -144,7 +145,7 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
 
 
 def svg(canvas: Canvas) -> str:
-    """The plot as an SVG element."""
+    """Returns the plot as an SVG element."""
     file = io.StringIO()
     canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()

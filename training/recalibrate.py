@@ -41,8 +41,8 @@ class Recalibration(NamedTuple):
 def recalibrate(evaluation: Evaluation, models: Path, kind: Kind) -> Path:
     """Fits the intercept, or intercept and slope, on half of the patients; writes a new version.
 
-    The evaluation includes the figures of the other half, before and after.
-    Raises DataError if the calibration is not estimable.
+    Adds to the evaluation the figures of the other half before and after recalibration. Raises
+    DataError if the calibration is not estimable.
     """
     predict = predictor(evaluation.model)
     past, now = (
@@ -60,9 +60,8 @@ def recalibrate(evaluation: Evaluation, models: Path, kind: Kind) -> Path:
 def fit(
     ref: Ref, past: Scores, now: Scores, kind: Kind, judge: Judge, digest: str
 ) -> Recalibration:
-    """Fits the calibration on `past` and evaluates it on `now`, which are other patients.
-
-    Raises DataError if it is not estimable.
+    """Fits the calibration on `past` and evaluates it on `now`, which has other patients. Raises
+    DataError if the calibration is not estimable.
     """
     y, p, weight = past.y, past.probability, past.weights
     if kind == "intercept":
@@ -73,7 +72,7 @@ def fit(
         raise DataError("recalibration is not estimable: too few events, or separated outcomes")
     moved = logistic(intercept + slope * calibration.log_odds(now.probability))
     after = Scores(now.y, moved, now.patients, now.weight)
-    note = "patients that the calibration was not fitted to"
+    note = "Patients that the calibration was not fitted to"
     return Recalibration(
         ref,
         intercept,
@@ -141,7 +140,7 @@ def _moved(row: Any, intercept: float, slope: float) -> float:
 def _section(found: Recalibration, version: str) -> bytes:
     lines = [
         f"\n## Recalibration (version {version})\n",
-        f"Version {found.ref.version}, its log odds recalibrated on other data "
+        f"This is version {found.ref.version} with log odds that were recalibrated on other data "
         f"(SHA-256 {found.digest}). The figures above are those of that version. On "
         f"{found.before.rows:,} rows of patients that the recalibration did not use:\n",
         "| | " + " | ".join(name.replace("_", " ") for name in METRICS) + " |",

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Figure = Callable[[Floats], Floats]
 
 BINS = 10
-#: Resampled days at a time, which limits the memory.
+#: Number of days that are resampled at a time; limits the memory.
 CHUNK = 500
 DAY = ["pat_id", "date_admission", "day"]
 
@@ -26,9 +26,8 @@ DAY = ["pat_id", "date_admission", "day"]
 def reference(
     stream: Stream, parameters: list[str], rows: Rows, scores: Scores, outcome: str, hours: float
 ) -> Reference:
-    """The reference of a model with these parameters.
-
-    rows, scores: predictions for patients that it was not fitted to.
+    """The reference of a model that reads these parameters. rows, scores: predictions for patients
+    that the model was not fitted to.
     """
     days, readings = stay_days(stream.readings, parameters)
     channels = {
@@ -47,8 +46,8 @@ def reference(
 def stay_days(
     readings: pd.DataFrame, parameters: list[str]
 ) -> "tuple[pd.Series[int], pd.DataFrame]":
-    """The number of each included stay-day, by (stay, day); and the readings of these stay-days,
-    with that number in a column `number`."""
+    """Numbers the included stay-days. Returns their numbers by (stay, day), and their readings with
+    the number in a column `number`."""
     readings = readings[readings["parameter"].isin(parameters)]
     readings = readings.assign(day=readings["measured_at"].dt.floor("D"))
     at = readings.groupby(DAY)["measured_at"]
@@ -59,7 +58,7 @@ def stay_days(
 
 
 def channel(readings: pd.DataFrame, days: int, seed: int) -> Channel:
-    """The reference of one parameter over `days` stay-days."""
+    """The reference of one parameter. days: the number of all stay-days."""
     value, number = readings["value"].to_numpy(np.float64), readings["number"].to_numpy(np.int64)
     each = 1 / np.bincount(number)[number]
     edges = _edges(value, each)
@@ -88,7 +87,7 @@ def channel(readings: pd.DataFrame, days: int, seed: int) -> Channel:
 
 
 def _edges(value: Floats, weight: Floats) -> Floats:
-    """The edges of at most BINS bins with about the same weight; equal values are in the same
+    """The edges of at most BINS bins that have about the same weight; equal values are in the same
     bin.
     """
     order = np.argsort(value)
@@ -104,9 +103,8 @@ def _mean(means: Floats) -> Floats:
 
 
 def _expected(days: Floats, figure: Figure, seed: int) -> Expected:
-    """The figure over all stay-days, and its range over resampled days.
-
-    days: one row per stay-day. The draws for fewer stays are the first draws for more stays.
+    """The figure over all stay-days, and its range over resampled stay-days. days: one row per
+    stay-day. A sample of fewer stay-days consists of the first draws of a larger sample.
     """
     draw = np.random.default_rng(seed)
     sizes = np.array([n for n in STAYS if n <= len(days)])

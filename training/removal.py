@@ -16,7 +16,7 @@ def channels(features: list[Feature]) -> list[str]:
 
 
 def removed(x: Floats, features: list[Feature], parameter: str, rows: "NDArray[np.bool_]") -> None:
-    """Removes one parameter from the chosen rows in place, as if it were not charted."""
+    """Removes one parameter from the chosen rows in place, as if it had not been charted."""
     for column, feature in enumerate(features):
         if feature.parameter == parameter:
             without = 0.0 if feature.aggregation == "count" else feature.fill
@@ -33,7 +33,7 @@ def removed_at_random(x: Floats, features: list[Feature], share: float, seed: in
 
 
 def with_removed(rows: Rows, features: list[Feature], share: float, seed: int) -> Rows:
-    """The rows, and if share is above 0 a copy of each row with channels removed at random."""
+    """The rows and, if `share` is above 0, a copy of each row with channels removed at random."""
     if not share:
         return rows
     copy = removed_at_random(rows.x, features, share, seed)

@@ -20,7 +20,7 @@ from training.rows import Rows
 from training.train import Result
 from wire.features import Feature
 
-#: With more channels, the table of patients would be too long.
+#: With more channels, the table of the patients omits them, because it would be too long.
 MOST_CHANNELS = 8
 TITLES = {
     "auroc": "AUROC",
@@ -43,7 +43,7 @@ TEMPLATES = Environment(
 
 
 def metrics(lines: Sequence[Line]) -> list[str]:
-    """The metrics of the lines, without duplicates."""
+    """The names of all metrics in the lines, without duplicates."""
     return list(dict.fromkeys(name for line in lines for name in line.figures))
 
 
@@ -111,7 +111,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
 def who(
     train: Rows, test: Rows, hour: int, features: list[Feature]
 ) -> Iterable[tuple[str, list[str]]]:
-    """One line per trait of the patients: its name, and its text for each side."""
+    """Yields one line per trait of the patients: the trait's name, and a text for each side."""
     sides = [train.at(hour), test.at(hour)]
     yield "patients", [f"{len(np.unique(side.patients)):,}" for side in sides]
     yield "rows", [f"{len(side.y):,}" for side in sides]
@@ -148,7 +148,7 @@ def _method(result: Result) -> Iterable[str]:
     config = result.config
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     versions = ", ".join(f"{name} {version}" for name, version in libraries().items())
-    yield f"Kind: {config.model.kind}. Seed {config.model.seed}. Made {made} with {versions}."
+    yield f"Kind: {config.model.kind}. Seed {config.model.seed}. Trained on {made} with {versions}."
     if config.model.removal:
         yield (
             f"Trained on each row twice: as charted, and with {config.model.removal:.0%} of the "

@@ -1,4 +1,5 @@
-"""Rows to train and test on: features of a stay at one moment, and its outcome."""
+"""Rows to train and test on. A row has the features of a stay at one moment, and the stay's
+outcome."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,8 +17,8 @@ from training.features import bulk_features
 from training.stream import HOUR, DataError, Stream
 from wire.features import Feature
 
-#: A feature is not used if fewer stays of the training set have it. (HistGradientBoosting of
-#: scikit-learn 1.9.1 crashes on a column without any value.)
+#: A feature is not used if fewer stays of the training set than this have it. (HistGradientBoosting
+#: of scikit-learn 1.9.1 crashes on a column without any value.)
 FEWEST_STAYS = 50
 
 
@@ -25,9 +26,9 @@ FEWEST_STAYS = 50
 class Rows:
     """Rows of one model's features with their labels.
 
-    x: shape (rows, features), rounded as in service, NaN if missing.
-    about: pat_id, date_admission, hour (of sample_hours; 0 for a reading that is not a sample),
-        age, the columns of outcome.csv, and with a horizon, `ahead`: the hours to the event.
+    x: shape (rows, features), rounded as in service, NaN if missing. about: pat_id, date_admission,
+    hour (of sample_hours; 0 for a reading that is not a sample), age, the columns of outcome.csv,
+    and, if the label has a horizon, `ahead`: the hours to the event.
     """
 
     x: NDArray[np.float64]
@@ -53,8 +54,8 @@ def sample(stream: Stream, hours: tuple[int, ...], more: tuple[int, ...] = ()) -
     """The sample hour of each selected reading, by the reading's index label.
 
     For each hour, selects a stay's last reading since the previous hour in the list. A stay without
-    a reading in between has no row, because it may be over. `more`: hours sampled in the same way
-    in a list of their own; a reading becomes a row at most once.
+    a reading in between has no row, because it may be over. more: a second list of hours, sampled
+    in the same way; a reading becomes a row at most once.
     """
     rows = _last_before(stream, hours)
     if more:
@@ -80,10 +81,10 @@ def assemble(
     features: list[Feature],
     hours: "pd.Series[int]",
 ) -> Rows:
-    """Features and labels of the readings in `hours`, the result of `sample`.
-
-    Excludes readings of stays without a known outcome. With a horizon, also excludes readings at or
-    after the event, or, if label.keep_hours_after is set, only those later than that after it.
+    """Computes the features and labels of the sampled readings. hours: the result of `sample`.
+    Excludes readings of stays without a known outcome. If the label has a horizon, also excludes
+    readings at or after the event; with label.keep_hours_after, only readings later than this
+    number of hours after it.
     """
     keys = pd.MultiIndex.from_frame(stream.readings.loc[hours.index, KEY])
     hours = hours[keys.isin(outcomes.index)]
@@ -109,7 +110,7 @@ def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:
     """Splits the rows for training and testing, by cohort, time or patient. No patient is on both
     sides.
 
-    Raises DataError if a side would lack an outcome.
+    Raises DataError if one of the two outcomes is missing on a side.
     """
     if how.by == "cohort":
         if "cohort" not in rows.about:
@@ -133,13 +134,13 @@ def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:
 
 
 def _hashed(pat_id: int) -> float:
-    """A number from 0 to 1 that depends only on the patient."""
+    """A pseudo-random number from 0 to 1 that depends only on the patient."""
     return int.from_bytes(hashlib.sha256(str(pat_id).encode()).digest()[:4]) / 2**32
 
 
 def usable(rows: Rows, features: list[Feature]) -> tuple[list[Feature], list[Feature]]:
-    """Splits the features: those that enough stays of `rows` have and whose values differ, and the
-    others.
+    """Splits the features into two lists: those that enough stays of `rows` have and whose values
+    differ, and the others.
     """
     stays = rows.about.groupby(KEY, sort=False).ngroup().to_numpy()
     kept: list[Feature] = []
@@ -159,14 +160,14 @@ def select(rows: Rows, features: list[Feature], kept: list[Feature]) -> Rows:
 
 
 def predictable(rows: Rows, features: list[Feature], required: Iterable[str]) -> Rows:
-    """The rows that get a prediction in service: those without missing required features."""
+    """The rows that would get a prediction in service, because no required feature is missing."""
     names = set(required)
     columns = [feature.name in names for feature in features]
     return rows.where(~np.isnan(rows.x[:, columns]).any(axis=1))
 
 
 def together(one: Rows, other: Rows) -> Rows:
-    """Both sets of rows together."""
+    """Joins two sets of rows."""
     return Rows(
         np.vstack([one.x, other.x]),
         np.append(one.y, other.y),

@@ -31,11 +31,10 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Stream:
-    """readings: seq, pat_id, date_admission, measured_at, parameter, value, in stream order.
-
-    ages: years by (pat_id, date_admission). left_out: unused readings, by reason. digest: SHA-256
-    of the readings; source: a description of their origin. identifiers: pat_id by identifier, if
-    the source has identifiers.
+    """readings: seq, pat_id, date_admission, measured_at, parameter, value, in the order of the
+    stream. ages: years by (pat_id, date_admission). left_out: the number of unused readings, by
+    reason. digest: SHA-256 of the readings. source: where the readings come from, in words.
+    identifiers: the pat_id of each identifier, if the source has identifiers.
     """
 
     readings: pd.DataFrame
@@ -47,7 +46,7 @@ class Stream:
 
     @property
     def elapsed_hours(self) -> "pd.Series[float]":
-        """Hours from the first reading of its stay to each reading."""
+        """For each reading, the hours since the first reading of its stay."""
         measured = self.readings["measured_at"]
         first = measured.groupby([self.readings[key] for key in KEY]).transform("min")
         passed: pd.Series[float] = (measured - first) / HOUR
@@ -55,9 +54,8 @@ class Stream:
 
 
 def read(data: Data) -> Stream:
-    """Reads the folder's CSVs or the database, without implausible values.
-
-    Raises DataError with the error of hospital or the database.
+    """Reads the folder's CSVs or the database, without implausible values. Raises DataError with
+    hospital's or the database's error.
     """
     identifiers: dict[str, int] = {}
     left_out: dict[str, int] = {}
@@ -88,7 +86,7 @@ def read(data: Data) -> Stream:
 
 
 def _plausible(readings: pd.DataFrame, left_out: dict[str, int]) -> pd.DataFrame:
-    """The plausible readings, by the ranges that the tool uses; counts the others."""
+    """The readings within the plausible ranges that the tool uses; counts the others."""
     value, parameter = readings["value"], readings["parameter"]
     keep = np.ones(len(readings), dtype=bool)
     for name in parameter.cat.categories:
@@ -105,7 +103,8 @@ def _plausible(readings: pd.DataFrame, left_out: dict[str, int]) -> pd.DataFrame
 
 
 def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], str, dict[str, int]]":
-    """Readings, ages, digest and identifiers of the CSVs, merged as for the stream."""
+    """The readings, ages, digest and identifiers of the CSVs, which are merged as for the
+    stream."""
     merge = subprocess.run(
         [sys.executable, "-m", "hospital.preprocessing"],
         env={**os.environ, "PATIENT_DATA": str(folder), "LOG_LEVEL": "ERROR"},
@@ -145,7 +144,7 @@ def _merge(folder: Path) -> "tuple[pd.DataFrame, pd.Series[float], str, dict[str
 
 
 def _digest(stored: Stored) -> str:
-    """SHA-256 of a stream from a database, the same for every kind of database."""
+    """SHA-256 of a stream in a database; it is the same for every kind of database."""
     digest = hashlib.sha256()
     names: Any = stored.readings["parameter"].cat
     digest.update("\n".join(names.categories).encode())

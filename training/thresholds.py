@@ -15,8 +15,8 @@ class OperatingPoint:
     """The figures of acting at or above a threshold, as shares of rows.
 
     ppv is NaN if no row is flagged. net_benefit, of_acting_on_all: per row, true positives minus
-    false positives times the odds of the threshold (Vickers and Elkin 2006); for acting on nobody
-    it is 0.
+    false positives times the odds of the threshold (Vickers and Elkin 2006). Acting on nobody has a
+    net benefit of 0.
     """
 
     threshold: float
@@ -55,7 +55,7 @@ def operating_point(scores: Scores, threshold: float, resamples: int, seed: int)
 
 
 def net_benefit(scores: Scores, thresholds: Floats) -> tuple[Floats, Floats]:
-    """Net benefit at each threshold, of the model and of acting on all."""
+    """The net benefit at each threshold: of the model, and of acting on all."""
     order = np.argsort(scores.probability)
     p, y, w = scores.probability[order], scores.y[order], scores.weights[order]
     first = np.searchsorted(p, thresholds, side="left")
@@ -73,8 +73,8 @@ def net_benefit(scores: Scores, thresholds: Floats) -> tuple[Floats, Floats]:
 def balanced_threshold(scores: Scores) -> float:
     """The threshold that flags as many rows as there are events.
 
-    At this threshold sensitivity equals positive predictive value, and the smaller of the two,
-    which was event 1 of the PhysioNet 2012 challenge, is about maximal.
+    At this threshold, sensitivity equals positive predictive value. The smaller of the two, which
+    was the score of event 1 of the PhysioNet 2012 challenge, is about maximal.
     """
     events = int(scores.y.sum())
     return float(np.sort(scores.probability)[::-1][max(events - 1, 0)])

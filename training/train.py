@@ -1,4 +1,5 @@
-"""Runs one training: rows, models and figures, without writing artifact, report and card."""
+"""Runs one training: makes rows, models and figures. Other modules write the artifact, the report
+and the card."""
 
 import logging
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
-#: The folder of the baselines, independent of the output folder.
+#: The folder with the baseline models, which is independent of the output folder.
 BASELINES = Path("models")
 #: Number of parts for cross-fitting when thresholds are chosen.
 THRESHOLD_FOLDS = 3
@@ -36,11 +37,10 @@ THRESHOLD_FOLDS = 3
 
 @dataclass
 class Result:
-    """The result of a training run, for report, card and manifest.
-
-    train: the rows that the evaluated model was fitted to. judgement: its figures on the test rows.
-    model: the model of the artifact. final: the rows that it was fitted to. tried: the combinations
-    of trees with their cross-validated log loss.
+    """The result of a training run, for the report, the card and the manifest. train: the rows that
+    the evaluated model was fitted to. judgement: the evaluated model's figures on the test rows.
+    model: the model of the artifact. final: the rows that the artifact's model was fitted to.
+    tried: the combinations of trees, with their cross-validated log loss.
     """
 
     config: Config
@@ -70,7 +70,8 @@ class Result:
 
 
 def run(config: Config) -> Result:
-    """Trains on one part and evaluates on the other; with `fit_on = "all"`, then trains on both.
+    """Trains on one part and evaluates on the other; with `fit_on = "all"`, then trains the
+    artifact's model on both.
 
     Raises DataError or ArtifactError, with a one-line message, for invalid data or baselines.
     """
@@ -109,7 +110,8 @@ def run(config: Config) -> Result:
 
 @dataclass(frozen=True)
 class _Read:
-    """The rows of the config's data. hours: the sample hour of each, by the reading's label."""
+    """The rows that the config's data give. hours: the sample hour of each row, by the reading's
+    index label."""
 
     question: Question
     train: Rows
@@ -227,7 +229,7 @@ def _other_ways(
             part = Rows(both.x[past], both.y[past], both.about.iloc[past])
             probability[now] = models.fit(model, part, features).predict(both.x[now])
         crossed = Scores(both.y, probability, both.patients)
-        name = f"Both in {config.report.folds}-fold cross-validation by patient"
+        name = f"Both parts in {config.report.folds}-fold cross-validation by patient"
         at_hour = (both.about["hour"] == hour).to_numpy()
         yield question.judge.line(f"{name}, at {hour} h", crossed.where(at_hour))
         if len(hours) > 1:
@@ -238,7 +240,7 @@ def _other_ways(
 def _thresholds(
     config: Config, model: Model, fitted: Fitted, train: Rows, features: list[Feature]
 ) -> dict[str, float]:
-    """The thresholds by name, chosen on cross-fitted predictions of the training rows."""
+    """The thresholds by name. They are chosen on cross-fitted predictions of the training rows."""
     probability = fitted.crossed
     if probability is None:
         probability = np.empty(len(train.y))

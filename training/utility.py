@@ -1,8 +1,8 @@
 """The utility score of the PhysioNet/Computing in Cardiology Challenge 2019 (Reyna et al. 2020).
 
-An alarm has the highest utility six hours before the event, none from three hours after it on, and
-a small cost without an event or more than twelve hours ahead. Between six hours before the event
-and three hours after it, a missing alarm has a cost that grows to 2.
+An alarm has the highest utility six hours before the event, and none from three hours after it. It
+has a small cost if there is no event, or if the event is more than twelve hours ahead. From six
+hours before the event to three hours after it, a missing alarm has a cost, which grows to 2.
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ THRESHOLDS = 200
 
 
 def row_utilities(after_event: Floats, alarm: Flags) -> Floats:
-    """The utility of each row. after_event: hours since the event, negative before it, NaN without
-    an event.
+    """The utility of each row. after_event: hours since the event; negative before the event, NaN
+    if there is none.
 
     >>> row_utilities(np.array([-6.0, -6.0, np.nan]), np.array([True, False, True])).tolist()
     [1.0, 0.0, -0.05]
@@ -62,5 +62,5 @@ def evaluate(rows: Rows, scores: Scores, threshold: float, judge: Judge) -> Figu
 
 
 def after_event(rows: Rows) -> Floats:
-    """Hours since the event for each row, negative before it, NaN without one."""
+    """For each row, the hours since the event; negative before the event, NaN if there is none."""
     return np.asarray(-rows.about["ahead"].to_numpy(np.float64))

@@ -10,17 +10,17 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-HOUR = 3600  # seconds; times are compared as whole seconds, so edges are exact
-ELEMENTS = 1 << 21  # readings of concatenated windows per block, which limits the memory
+HOUR = 3600  # in seconds; times are compared in whole seconds, so edges are exact
+ELEMENTS = 1 << 21  # readings of concatenated windows per block; limits the memory
 
 
 def windows(
     bounds: Integers, arrival: Integers | None
 ) -> Iterator[tuple[Integers, Integers, Integers]]:
-    """Yields non-empty windows in blocks: their numbers, members and sizes.
-
-    bounds: start and end of each window in order of time, and the number of readings that had
-    arrived. arrival: each reading's position in order of arrival, if that differs.
+    """Yields the windows that are not empty, in blocks: their numbers, their readings and their
+    sizes. bounds: for each window, its start and its end in order of time, and the number of
+    readings that had arrived. arrival: each reading's position in the order of arrival, if that
+    order differs.
     """
     begin, end, come = bounds
     chosen = np.flatnonzero(end > begin)
@@ -77,7 +77,7 @@ def aggregate(
 
 
 def _centred(numbers: Floats, start: Integers, n: Integers) -> tuple[Floats, Floats]:
-    """Each window's mean, and the deviations from it."""
+    """The mean of each window, and the deviations from it."""
     first = numbers[start]
     rest = numbers - np.repeat(first, n)
     mean = np.add.reduceat(rest, start) / n

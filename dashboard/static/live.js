@@ -2,7 +2,7 @@
 // The scripts of single pages listen to the event "live".
 
 const body = document.body;
-const LOST_AFTER = 12_000; // the server sends a heartbeat every 4 s
+const LOST_AFTER = 12_000; // ms without an event; the server sends a heartbeat every 4 s
 
 // element key -> field -> [function that shows a value]
 const shown = new Map();
@@ -70,8 +70,8 @@ function removeOthers(order) {
   }
 }
 
-// The order of a list does not change while the pointer or the focus is in it, and for a while
-// after a touch or a scroll.
+// The order of a list does not change while the pointer or the focus is in the list, and for a
+// while after a touch or a scroll.
 const HELD_AFTER = 10_000;
 const held = new Map();
 const heldText = document.getElementById("held");
@@ -97,7 +97,7 @@ for (const type of ["touchstart", "touchmove", "wheel", "scroll"]) {
 }
 
 function showHeld() {
-  if (heldText) heldText.textContent = held.size ? "The order is held while you read." : "";
+  if (heldText) heldText.textContent = held.size ? "The order does not change while you read." : "";
 }
 
 function arrange(list, wanted) {
@@ -106,7 +106,8 @@ function arrange(list, wanted) {
   for (const key of keys) {
     const entry = entries.get(key);
     if (!entry) continue;
-    // This entry moved down: put it at the end, so that the others need not move.
+    // If the next entry is wanted here, this one moved down: move it to the end, so that the others
+    // need not move.
     if (entry !== at && entry === at?.nextElementSibling) {
       list.append(at);
       at = entry;
@@ -190,7 +191,7 @@ ward?.addEventListener("click", (event) => {
   try {
     localStorage.setItem(PINS, JSON.stringify([...pins].slice(-200)));
   } catch {
-    // Without storage, the pins last as long as the page.
+    // Without storage, the pins last only as long as the page is open.
   }
   showPin(entry);
   arrange(ward, wardOrder);
@@ -199,7 +200,7 @@ ward?.addEventListener("click", (event) => {
 function apply(update) {
   const layout = update.set?.page?.layout;
   if (layout !== undefined && layout !== body.dataset.layout) {
-    location.reload(); // another stream or model, or other columns
+    location.reload(); // the stream, the model or the columns have changed
     return;
   }
   if (update.html) insert(update.html);
@@ -218,11 +219,11 @@ let since = body.dataset.since; // the last event that is shown
 let waiting = []; // [event id, update]
 let resting;
 
-// The age of the shown data: a heartbeat carries the age of the dashboard's last finished round.
+// The age of the shown data. A heartbeat contains the age of the dashboard's last finished round.
 const LATE = 5; // seconds
 const asof = document.getElementById("asof");
 let freshAt = null;
-let beat = null; // the same for a round that is not shown yet
+let beat = null; // the same time for a round that is not shown yet
 
 function showAge() {
   if (asof === null || freshAt === null) return;
@@ -256,7 +257,7 @@ function showWaiting() {
   }
   if (beat !== null) [freshAt, beat] = [beat, null];
   showAge();
-  body.getBoundingClientRect(); // includes the layout in the measured time
+  body.getBoundingClientRect(); // forces the layout, so that the measured time includes it
   const rest = Math.min(REST_FACTOR * (performance.now() - start), REST_MAX);
   resting = setTimeout(showWaiting, rest);
 }
@@ -264,7 +265,7 @@ function showWaiting() {
 // The connection.
 
 let source;
-let next; // runs after a timeout
+let next; // the timer that `unless` sets
 
 function say(state, text) {
   if (body.dataset.link === state) return;
@@ -286,7 +287,7 @@ function lost() {
   say("lost", "This page has lost its connection to the dashboard. These values are not current.");
 }
 
-// A connection may die silently.
+// A connection may die without an error event.
 function again() {
   lost();
   source.close();
@@ -295,7 +296,7 @@ function again() {
 
 function open() {
   unless(LOST_AFTER, again);
-  waiting = []; // sent again, after `since`
+  waiting = []; // the server sends these events again, because they are later than `since`
   source = new EventSource(`/events?${body.dataset.live}&since=${since}`);
   source.onmessage = (event) => {
     heard();
@@ -305,7 +306,7 @@ function open() {
     heard();
     fresh(JSON.parse(event.data));
   });
-  // The session is over: the page leads to the log-in.
+  // The session has ended: a reload shows the log-in page.
   source.addEventListener("ended", () => location.reload());
   source.onerror = () => {
     lost();
@@ -346,7 +347,7 @@ if (body.dataset.live) {
     pause.setAttribute("aria-pressed", pausing);
     if (pausing) {
       close();
-      say("paused", "Paused: these values do not change, and are not current.");
+      say("paused", "Paused: these values are not updated and not current.");
     } else {
       open();
     }

@@ -4,12 +4,14 @@ import uPlot from "/static/vendor/uplot/uPlot.esm.js";
 
 const POINTS_KEPT = 20_000;
 const HOUR = 3600;
-const RISK = null; // a key that no parameter's name equals
+const RISK = null; // a key that differs from every parameter's name
 
 const box = document.getElementById("curves");
 const table = document.getElementById("readings");
 const points = new Map(); // seq -> [time, parameter or null, value, probability]
-let axes = []; // [parameter, label, unit, digits, low, high, hours that a value holds, source]
+// Each axis: [parameter, label, unit, digits, low, high, hours for which a value is current, source
+// of the limits].
+let axes = [];
 let riskAxis = ["Risk", "%", 100, 1]; // [label, unit, factor, top as a probability]
 let alarmMarks = []; // [time, kind of the alarm's event], oldest first
 let alarmAt = null; // the probability that raises an alarm
@@ -32,7 +34,7 @@ function text(value, digits) {
   return (digits === null ? String(Number(value.toPrecision(4))) : value.toFixed(digits)).replace("-", "\u2212");
 }
 
-// The series of a chart: times and values, with null where the line must break.
+// The series of a chart: times and values, with null where the line is interrupted.
 function series(parameter, holds) {
   const at = new Map();
   for (const seq of [...points.keys()].sort((a, b) => a - b)) {
@@ -95,7 +97,8 @@ function limits(u, low, high) {
   ctx.restore();
 }
 
-// On the risk curve: a band while an alarm is on, a triangle where it rang, a line where it was seen.
+// Marks on the risk curve: a band while an alarm is active, a triangle where it was raised, a
+// dashed line where it was acknowledged.
 function drawAlarms(u) {
   const { ctx, bbox } = u;
   const x = (time) => u.valToPos(time, "x", true);
@@ -126,7 +129,7 @@ function drawAlarms(u) {
   ctx.restore();
 }
 
-// [from, to] of each alarm; one that is on lasts to the end of the axis.
+// The [from, to] of each alarm; an active alarm extends to the end of the axis.
 function bands(end) {
   const found = [];
   for (const [time, kind] of alarmMarks) {
@@ -179,7 +182,7 @@ function build() {
       const note = document.createElement("span");
       if (parameter === RISK) {
         const end = `axis to ${Number((top * riskAxis[2]).toPrecision(3))} ${unit}`;
-        note.textContent = rings === null ? end : `${end}; alarm at ${Number(rings.toPrecision(3))} ${unit}; ▼ rang, shaded while on, dashed when acknowledged`;
+        note.textContent = rings === null ? end : `${end}; alarm at ${Number(rings.toPrecision(3))} ${unit}; ▼ raised, shaded while active, dashed when acknowledged`;
       }
       else if (marks.length) note.textContent = `marked ${marks.join(" or ")} (${threshold})`;
       caption.append(name, " ", note, " ", readout);
@@ -243,7 +246,7 @@ function pointed(u, digits) {
   return value === null || value === undefined ? "" : `${text(value, digits)} at ${moment(u.data[0][index])}`;
 }
 
-// The curve in words, for screen readers.
+// The curve described in words, for screen readers.
 function describe() {
   for (const { parameter, label, unit, digits, plot, place } of charts) {
     const values = plot.data[1].filter((value) => value !== null);
@@ -325,7 +328,7 @@ document.addEventListener("live", ({ detail }) => {
   if (details?.open) tabulate();
 });
 
-// Buttons as an alternative to dragging.
+// Buttons, as an alternative to dragging.
 const buttons = [...document.querySelectorAll(".zoom [data-hours]")];
 
 function press(pressed) {

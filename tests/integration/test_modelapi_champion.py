@@ -171,7 +171,7 @@ def test_a_loaded_model_survives_damage_of_its_files(
     run(models, state, "shadow qsofa 2016")
     registry.refresh()
     assert in_use(registry) == ("formula/1", "qsofa/2016")
-    assert "formula/1: the previously loaded one is kept" in caplog.text
+    assert "formula/1: the previously loaded model stays in use" in caplog.text
 
 
 def test_a_model_replaced_on_disk_is_loaded_with_the_next_change(

@@ -88,9 +88,9 @@ class TestPhysioNet2012:
             ("132540", "2019-04-26", "01:00", "ph", "7.4"),
         ]
         assert dict(report.dropped) == {
-            "-1, the source's sign for missing": 2,
+            "-1, which means missing in the source": 2,
             "cuff pressure in the same minute as the invasive one": 1,
-            "record without a parameter name": 1,
+            "line without a parameter name": 1,
             "line that is not hh:mm,parameter,number": 1,
             "stay without a line in the Outcomes files": 1,
         }
@@ -186,7 +186,12 @@ NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
         write(tmp_path / "in" / "p100001.psv", early)
         report = convert("physionet2019", tmp_path / "in", tmp_path)
         assert read(tmp_path, "outcome.csv")[0]["sepsis_after_hours"] == "6"
-        assert report.converted["label set from the first row on: onset by six hours later"] == 1
+        assert (
+            report.converted[
+                "label set from the first row on: the onset is at most six hours later"
+            ]
+            == 1
+        )
 
     def test_hours_and_names_and_the_time_of_onset_are_converted(self, tmp_path: Path) -> None:
         write(tmp_path / "in" / "training_setB" / "p100001.psv", self.SEPTIC)
@@ -210,7 +215,7 @@ NaN|NaN|36.8|NaN|NaN|NaN|NaN|NaN|2.1|100|1|1|0|-0.03|2|0
         # The label is set from hour 25 on. The challenge sets it six hours before the onset.
         assert (outcome["sepsis"], outcome["sepsis_after_hours"]) == ("1", "31")
         assert (outcome["unit"], outcome["cohort"]) == ("medical", "training_setB")
-        assert report.dropped["NaN, the source's sign for missing"] == 4 + 7 + 8
+        assert report.dropped["NaN, which means missing in the source"] == 4 + 7 + 8
 
     def test_a_stay_without_sepsis_has_no_time_of_onset(self, tmp_path: Path) -> None:
         row = "80|97|NaN|120|80|NaN|18|NaN|NaN|50|0|NaN|NaN|-0.03|1|0"

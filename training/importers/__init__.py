@@ -4,8 +4,8 @@ An importer is a module with the name of its format and one function,
 
     records(source: Path, report: Report) -> Iterator[Stay | Reading]
 
-which reads the source as a stream, yields stays and readings in any order, and counts in `report`
-everything that it converts or drops.
+The function reads the source as a stream, yields stays and readings in any order, and counts in
+`report` everything that it converts or drops.
 """
 
 from training.importers.records import ImportFailure, Reading, Report, Stay

@@ -11,16 +11,17 @@ from training.importers.records import ImportFailure
 from training.importers.tables import hidden
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-#: A stay's file has some kilobytes; a larger file is rejected before it fills the memory.
+#: A stay's file has a few kilobytes. A file larger than this limit is rejected before it fills the
+#: memory.
 LARGEST = 16_000_000
 
 
 def members(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
     """Yields path and text of each file below `source` that ends in `suffix`.
 
-    `source` is a folder, an archive, or a folder of archives. Archives are read sequentially and
-    never unpacked to disk, folders in order of name. A file that occurs twice, with the same name
-    and folder name, is read once. Hidden files and `__MACOSX` are skipped.
+    `source` is a folder, an archive, or a folder of archives. Folders are read in order of name.
+    Archives are read sequentially and never unpacked to disk. If two files have the same name and
+    the same folder name, only the first is read. Hidden files and `__MACOSX` are skipped.
     """
     seen: set[tuple[str, str]] = set()
     for name, text in _all_members(source, suffix):

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-#: Each bucket is sorted in memory: MIMIC-IV's 40 million vital signs make about 10 MB per file.
+#: The number of files. Each must fit into memory: MIMIC-IV's 40 million vital signs make about 10
+#: MB per file.
 BUCKETS = 128
 
 
 def by_stay(rows: Iterable[tuple[int, object, object, object]]) -> Iterator[list[list[str]]]:
-    """Yields all rows as texts, in lists; all rows of a stay are in the same list. rows: each
-    starts with the number of its stay. They are read once, as a stream.
+    """Yields all rows as texts, in lists; all rows of a stay are in the same list. rows: each row
+    starts with the number of its stay. The rows are read once, as a stream.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{number:03}") for number in range(BUCKETS)]

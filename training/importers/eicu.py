@@ -25,8 +25,8 @@ from training.importers.records import (
 from training.importers.tables import Row, find, read, whole
 from wire.vitals import canonical
 
-#: Columns of the monitor's tables, with the precedence of this source within one minute: arterial
-#: line, charted arterial line, cuff, charted cuff.
+#: The columns of the monitor's tables, with the precedence of each source within one minute:
+#: arterial line, charted arterial line, cuff, charted cuff.
 PERIODIC = {
     "TEMPERATURE": ("temperature", 0),
     "SAO2": ("spo2", 0),
@@ -41,7 +41,7 @@ APERIODIC = {
     "NONINVASIVEDIASTOLIC": ("blood_pressure_diastolic", 2),
     "NONINVASIVEMEAN": ("blood_pressure_mean", 2),
 }
-#: nurseCharting by label and name, as the concepts of eicu-code group them.
+#: The rows of nurseCharting by label and name, grouped as in the concepts of eicu-code.
 CHARTED = {
     ("Glasgow coma score", "GCS Total"): ("gcs", 0),
     ("Score (Glasgow Coma Scale)", "Value"): ("gcs", 1),
@@ -77,7 +77,8 @@ LABS = {
     **{name: name for name in ("albumin", "creatinine", "glucose", "lactate", "pH")},
     **{name: name for name in ("magnesium", "potassium", "sodium")},
 }
-#: Charting may start before the stay does: readings from this time before it belong to the stay.
+#: Charting may start before the stay. Readings that are at most this time before the stay belong to
+#: it.
 LEAD_IN = timedelta(hours=1)
 
 
@@ -94,8 +95,8 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
     report.notes += [
         "stays and discharges are those of the ICU, not of the hospital",
         "pat_id is uniquepid without its hyphen: 002-10009 is 200010009",
-        "the source has no dates: admission days are invented (a day of 2019 by hospital stay), so "
-        "the order of a patient's hospital stays is too; times of the day are as in the source",
+        "the source has no dates: admission days are invented (a day of 2019 by hospital stay), "
+        "and so is the order of a patient's hospital stays; times of the day are as in the source",
         "readings of the hour before a stay began are kept",
         "died_after_hours is the time of discharge from the hospital, for patients who died",
     ]
@@ -118,7 +119,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
 
 
 def _stay(row: Row, report: Report) -> tuple[int, IcuStay, Stay]:
-    """Raises ValueError for an unreadable cell."""
+    """Converts a row to a stay. Raises ValueError for an unreadable cell."""
     hospital, _, number = row["UNIQUEPID"].partition("-")
     pat_id = whole(hospital) * 10**8 + whole(number)
     # The offsets are minutes since the admission to the unit.
@@ -153,7 +154,8 @@ def _age(text: str, report: Report) -> float | None:
 
 
 def _events(source: Path, report: Report) -> Iterator[tuple[int, int, str, str]]:
-    """Stay, offset in minutes, `parameter/place` and value of each usable cell."""
+    """Yields the stay, the offset in minutes, `parameter/place` and the value of each usable
+    cell."""
     tables: dict[str, tuple[str, Callable[[Row], Iterator[tuple[str, str]]]]] = {
         "vitalPeriodic": ("OBSERVATIONOFFSET", partial(_of_columns, PERIODIC)),
         "vitalAperiodic": ("OBSERVATIONOFFSET", partial(_of_columns, APERIODIC)),
@@ -230,6 +232,6 @@ def _readings(
             if parameter == "fio2" and value > 1:
                 report.converted["FiO2 in percent, written as a fraction"] += 1
                 value = round(value / 100, 4)
-            # The pipeline's stays start at midnight.
+            # In the pipeline, a stay starts at midnight.
             at = max(at, stay.begin.replace(hour=0, minute=0))
             yield Reading(stay.pat_id, at.date(), 60 * at.hour + at.minute, parameter, value)

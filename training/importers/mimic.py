@@ -16,10 +16,11 @@ from training.importers.buckets import by_stay
 from training.importers.records import Reading, Report, Stay, reported_age
 from training.importers.tables import Row, find, read, time, whole
 
-#: Parameter -> itemids, as mimic-code's concepts group them (vitals_first_day, vitalsign). Six
-#: digits: MetaVision (MIMIC-IV and a part of III); fewer: CareVue (III). If several sources have a
-#: value in the same minute, the first one counts: arterial line, second arterial line, cuff; the
-#: observed rate before that of the ventilator.
+#: Parameter -> itemids, grouped as in mimic-code's concepts (vitals_first_day, vitalsign). Itemids
+#: of six digits are from MetaVision (MIMIC-IV and a part of MIMIC-III), shorter ones from CareVue
+#: (MIMIC-III). If several sources have a value in the same minute, the first in the list counts:
+#: arterial line, second arterial line, cuff; for the respiration rate, the observed rate before the
+#: ventilator's.
 SOURCES: dict[str, tuple[tuple[int, ...], ...]] = {
     "blood_pressure": ((220050, 51), (225309, 6701), (220179, 455, 442)),
     "respiration_rate": ((220210, 618), (224690, 615)),
@@ -27,7 +28,7 @@ SOURCES: dict[str, tuple[tuple[int, ...], ...]] = {
     "heart_rate": ((220045, 211),),
     "spo2": ((220277, 646),),
 }
-#: itemid -> parameter, and the precedence of its source.
+#: itemid -> (parameter, precedence of the source).
 ITEMS = {
     item: (parameter, place)
     for parameter, sources in SOURCES.items()
@@ -35,7 +36,8 @@ ITEMS = {
     for item in items
 }
 _FAHRENHEIT = {223761, 678}
-# Charting may start before the bed is booked: readings from this time before the stay belong to it.
+# Charting may start before the bed is booked. Readings that are at most this time before the stay
+# belong to it.
 LEAD_IN = timedelta(hours=1)
 
 
@@ -55,7 +57,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
     report.notes += [
         "pat_id is subject_id; stays and discharges are those of the ICU",
         "readings of the hour before a stay began are kept",
-        "dates are as in the source: shifted into the future, by a different amount per patient",
+        "dates are as in the source, which shifts them into the future, differently per patient",
     ]
     stays: dict[int, IcuStay] = {}
     for stay_id, stay, row in _stays(source, report):
@@ -98,7 +100,7 @@ def _stay(row: Row, patient: Row, admission: Row, report: Report) -> tuple[IcuSt
     died, to_the_minute = _death(patient, admission)
     in_icu = False
     if died and end:
-        # If the hour of death is unknown, only the day counts.
+        # If only the day of death is known, it must be before the last day in the ICU.
         in_icu = died <= end if to_the_minute else died.date() < end.date()
     outcome = {
         "died_in_hospital": admission.get("HOSPITAL_EXPIRE_FLAG"),
@@ -131,7 +133,8 @@ def _hours(begin: datetime, end: datetime) -> int:
 
 
 def _age(patient: Row, at: datetime) -> float:
-    """Years at `at`: by birth in MIMIC-III, by the anchor year in MIMIC-IV."""
+    """The age in years at the time `at`: from the date of birth in MIMIC-III, from the anchor year
+    in MIMIC-IV."""
     if "DOB" in patient:
         born = time(patient["DOB"])
         return float(at.year - born.year - ((at.month, at.day) < (born.month, born.day)))
@@ -147,7 +150,7 @@ def _tell_items(source: Path, report: Report) -> None:
 
 
 def _events(source: Path, report: Report) -> Iterator[tuple[int, str, int, str]]:
-    """The usable events: stay, time, item and value."""
+    """Yields the stay, the time, the item and the value of each usable event."""
     left_out: Counter[str] = Counter()
     for row in read(source, "CHARTEVENTS"):
         try:
@@ -206,7 +209,7 @@ def _readings(
             if at < stay.begin:
                 report.converted["event in the hour before the stay (kept)"] += 1
             if at.date() < stay.begin.date():
-                # The pipeline's stays start at midnight.
+                # In the pipeline, a stay starts at midnight.
                 report.converted[
                     "event before the day of admission, written as its first minute"
                 ] += 1

@@ -40,7 +40,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
         "the source has no dates: admission days are invented (a day of 2019 by RecordID)",
         "the hour of a reading is the hour of the stay (hour 0 = the first after admission)",
         "spo2 is SaO2: saturation of arterial blood samples, not pulse oximetry",
-        "date_discharge is admission + length of stay in the hospital, not in the ICU",
+        "date_discharge is the admission plus the length of stay in the hospital, not in the ICU",
         "died_after_hours is known to the day only, and includes deaths after discharge",
     ]
     for name, text in members(source, ".txt"):
@@ -110,7 +110,7 @@ def _stay(
 
 
 def _rows(text: str, path: PurePosixPath, report: Report) -> Iterator[tuple[int, str, float]]:
-    """Yields (minutes since admission, parameter, value) of the accepted lines."""
+    """Yields (minutes since admission, parameter, value) of each accepted line."""
     lines = csv.reader(text.splitlines())
     if next(lines, None) != ["Time", "Parameter", "Value"]:
         raise ImportFailure(f"{path}: the first line is not 'Time,Parameter,Value'")
@@ -123,9 +123,9 @@ def _rows(text: str, path: PurePosixPath, report: Report) -> Iterator[tuple[int,
             report.dropped["line that is not hh:mm,parameter,number"] += 1
             continue
         if not name:
-            report.dropped["record without a parameter name"] += 1
+            report.dropped["line without a parameter name"] += 1
         elif value == -1:
-            report.dropped["-1, the source's sign for missing"] += 1
+            report.dropped["-1, which means missing in the source"] += 1
         else:
             yield minute, name, value
 

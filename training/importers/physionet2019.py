@@ -23,7 +23,8 @@ from training.importers.records import (
 )
 from wire.vitals import canonical
 
-#: O2Sat is measured by pulse oximetry; the saturation of arterial samples keeps its own name.
+#: O2Sat is measured by pulse oximetry, so it becomes spo2; the saturation of arterial blood samples
+#: keeps its own name.
 NAMES = {"SaO2": "sao2", "ICULOS": "icu_hours"}
 _SEXES: dict[float | None, str] = {0.0: "female", 1.0: "male"}
 #: Columns that describe the stay or its label and are not readings.
@@ -37,7 +38,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
         "the source has no dates: admission days are invented (a day of 2019 by patient number)",
         "the hour of a reading is the hour of the stay (hour 0 = ICULOS 1)",
         "icu_hours is ICULOS, so that each hour of the record has a reading",
-        "sepsis_after_hours counts from hour 0 and is the onset, six hours after the first label",
+        "sepsis_after_hours is the onset, counted from hour 0: six hours after the first label",
     ]
     for name, text in members(source, ".psv"):
         if not name.stem[1:].isdigit():
@@ -54,7 +55,9 @@ def _stay(path: PurePosixPath, text: str, report: Report) -> Iterator[Stay | Rea
     hours = [int(float(row["ICULOS"])) - 1 for row in rows]
     labelled = [hour for hour, row in zip(hours, rows, strict=True) if _number(row, "SepsisLabel")]
     if labelled and labelled[0] == hours[0]:
-        report.converted["label set from the first row on: onset by six hours later"] += 1
+        report.converted[
+            "label set from the first row on: the onset is at most six hours later"
+        ] += 1
     age = _number(rows[0], "Age")
     yield Stay(
         pat_id,
@@ -72,12 +75,12 @@ def _stay(path: PurePosixPath, text: str, report: Report) -> Iterator[Stay | Rea
     for hour, row in zip(hours, rows, strict=True):
         day = admission + timedelta(days=hour // 24)
         for column in row:
-            # Gender does not change, so it is sent once.
+            # Gender does not change, so it is written once.
             if column in _DESCRIPTION or (column == "Gender" and hour != hours[0]):
                 continue
             value = _number(row, column)
             if value is None:
-                report.dropped["NaN, the source's sign for missing"] += 1
+                report.dropped["NaN, which means missing in the source"] += 1
             else:
                 parameter = NAMES.get(column) or canonical(column.lower())
                 yield Reading(pat_id, day, hour % 24 * 60, parameter, value)

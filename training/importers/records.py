@@ -1,4 +1,4 @@
-"""The records that importers yield, and the report of what they leave out."""
+"""The records that importers yield, and the report of the data that they convert or drop."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class ImportFailure(Exception):
 
 
 class Stay(NamedTuple):
-    """One stay; `outcome` has the columns of outcome.csv without the key."""
+    """One stay. outcome: the columns of outcome.csv without the key."""
 
     pat_id: int
     date_admission: date
@@ -75,7 +75,7 @@ def invented_admission(pat_id: int) -> date:
 
 
 def reported_age(years: float, report: Report) -> float:
-    """Returns an age in years, with 91.4 for all ages above 89."""
+    """Returns an age in years; 91.4 for every age above 89."""
     if years <= 89:
         return years
     report.converted["age above 89, written as 91.4"] += 1

@@ -35,10 +35,10 @@ def find(source: Path, name: str) -> Path | None:
 
 
 def read(source: Path, name: str) -> Iterator[Row]:
-    """Yields a table's rows, with column names in upper case, and spellings of NULL as empty texts.
-
-    UTF-8 with or without a byte order mark; bytes that are not UTF-8 are read as Latin-1. Raises
-    ImportFailure, with file and line, for a file that is missing or cut short.
+    """Yields a table's rows. Column names become upper case, and spellings of NULL become empty
+    texts. The text is UTF-8 with or without a byte order mark; bytes that are not UTF-8 are read as
+    Latin-1. Raises ImportFailure, with the file and the line, for a file that is missing or
+    truncated.
     """
     path = find(source, name)
     if path is None:
@@ -71,7 +71,8 @@ def _lines(file: io.BufferedIOBase | gzip.GzipFile) -> Iterator[str]:
 
 
 def whole(text: str) -> int:
-    """Parses a whole number, also in pandas' spelling with a decimal point. Raises ValueError.
+    """Parses a whole number; pandas' spelling with a decimal point is accepted too. Raises
+    ValueError.
 
     >>> whole("30001.0")
     30001
@@ -83,9 +84,8 @@ def whole(text: str) -> int:
 
 
 def time(text: str) -> datetime:
-    """Parses a time to the minute; a time zone is dropped.
-
-    With whole minutes, two pressures can be simultaneous.
+    """Parses a time to the minute; a time zone is dropped. Seconds are dropped too, so that two
+    pressures can be simultaneous.
 
     >>> time("2164-10-23 21:09:30 UTC")
     datetime.datetime(2164, 10, 23, 21, 9)

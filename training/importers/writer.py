@@ -19,14 +19,15 @@ def convert(format_name: str, source: Path, target: Path) -> Report:
     """Writes age.csv, admission.csv, signal.csv, outcome.csv and import.json to `target`.
 
     Returns the report, which is also in import.json. Raises ImportFailure for an unknown format and
-    for a source in another format.
+    for a source that is in another format.
     """
     if format_name not in FORMATS:
         raise ImportFailure(f"FORMAT={format_name}: not one of {', '.join(FORMATS)}")
     importer = importlib.import_module(f"training.importers.{format_name}")
     report = Report()
     target.mkdir(parents=True, exist_ok=True)
-    # A failed import does not change the files of an earlier one.
+    # The files are written elsewhere first, so that a failed import does not change those of an
+    # earlier import.
     with tempfile.TemporaryDirectory(dir=target, prefix=".import-") as unfinished:
         folder = Path(unfinished)
         _write(importer.records(source, report), folder, report)
@@ -58,7 +59,8 @@ def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> N
             if isinstance(record, Reading):
                 pat_id, day, minute, parameter, value = record
                 report.readings[parameter] += 1
-                # Includes the minute, so that two equal values in an hour are not duplicates.
+                # The key includes the minute, so that two equal values in an hour are not
+                # duplicates.
                 signals.writerow(
                     [pat_id, day, f"{minute // 60:02}:{minute % 60:02}", parameter, value]
                 )
