@@ -135,7 +135,7 @@ class TestEvaluate:
     ) -> None:
         _, models = trained
         request = evaluate.Request(model="small/1", folder=ward, models=models, resamples=20)
-        assert "trained on the same data" in evaluate.run(request).warnings[0]
+        assert "trained on these data" in evaluate.run(request).warnings[0]
 
     def test_a_recalibrated_version_is_calibrated_on_other_patients(
         self, trained: tuple[train.Result, Path], ward: Path

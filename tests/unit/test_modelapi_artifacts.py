@@ -125,7 +125,7 @@ def test_a_manifest_that_is_not_json_is_rejected(models: Path) -> None:
 
 def test_a_scorecard_with_other_features_is_rejected(models: Path) -> None:
     edit(models / "qsofa" / "2016", "scorecard.json", lambda card: card["parts"].reverse())
-    assert "parts: must be the manifest's features" in refused(models, "qsofa", "2016")
+    assert "parts: these must be the manifest's features" in refused(models, "qsofa", "2016")
 
 
 def test_a_linear_model_needs_neither_pickle_nor_library_versions(models: Path) -> None:
