@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "new.toml"
 
 
 class ConfigError(Exception):
-    """The config is invalid; the message contains the file, and one line for each invalid setting."""
+    """The config is invalid; the message names the file, with one line for each bad setting."""
 
 
 def load(path: Path) -> Config:
