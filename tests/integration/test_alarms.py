@@ -1,4 +1,4 @@
-"""The alarms of stored predictions, on SQLite and MySQL, against pandas."""
+"""Compares the alarms of stored predictions with pandas, on SQLite and MySQL."""
 
 import random
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from wire.batches import Batch, RawMessage, partition_of
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
-# The probability is the mean heart rate / 1000.
+# The probability is the mean heart rate divided by 1000.
 RULE = Policy(at=0.08, clear=0.075, for_hours=0.5, silence_hours=2, again_hours=3)
 SHADOW = Policy(at=0.085)
 DECLARATION = Declaration(
@@ -55,7 +55,7 @@ def alarms(url: str, version: str = "1") -> list[tuple[Any, ...]]:
 
 
 def at(hour: float, value: float = 80.0, **more: Any) -> bytes:
-    """A reading of the heart rate, whose mean determines the probability."""
+    """A message with a heart rate. The mean heart rate determines the probability."""
     whole = int(hour)
     return message(value, hour=whole, minute=round((hour - whole) * 60), **more)
 
@@ -118,7 +118,7 @@ def test_an_acknowledgement_of_another_model_changes_nothing(
     assert alarms(url) == [(2, "raise", 2)]
 
 
-def test_a_discharge_clears_and_a_reopened_stay_rings_again(
+def test_a_discharge_clears_the_alarm_and_a_reopened_stay_can_have_one_again(
     url: str, database: Database, handler: DataHandler
 ) -> None:
     again = other("admission", age=63.2, day="2150-03-01", hour=21)
@@ -205,7 +205,8 @@ def test_the_same_stream_gives_the_same_alarms_after_any_faults(
     numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(sent, 1)]
     parts = {part: [r for r in numbered if partition_of(r.data, 2) == part] for part in (0, 1)}
     client = Client()
-    # First in order without faults, then in random order with outages and kills.
+    # The first run is in order and without faults; the others are in random order, with outages and
+    # kills.
     for name, disturbed in (("calm", False), ("rough", True)):
         after, left = {0: 0, 1: 0}, {part: list(some) for part, some in parts.items()}
         handlers = {part: handler_of(database, DECLARATION, client) for part in parts}
@@ -286,7 +287,7 @@ def of_stream(found: list[tuple[Any, ...]], name: str) -> list[tuple[Any, ...]]:
 
 
 def compute_and_kill(draw: random.Random, database: Database) -> None:
-    """Starts to compute alarms, and is killed in the middle of a transaction."""
+    """Starts to compute alarms, and is killed during a transaction."""
     left = draw.randrange(6)
     execute = database.session.insert
 

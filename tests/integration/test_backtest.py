@@ -1,4 +1,4 @@
-"""The backtest compared with scikit-learn and with known results, on synthetic tables."""
+"""Compares the backtest with scikit-learn and with known results, on synthetic tables."""
 
 import json
 import sqlite3
@@ -148,7 +148,7 @@ def test_a_model_against_itself_differs_by_exactly_0(
     assert comparison["verdict"] == "no clear difference"
 
 
-def test_a_better_model_is_recognised(
+def test_a_better_model_is_reported_as_better(
     ward: tuple[Path, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, found = run(ward[0], capsys, ["weak/1", "good/1", "none/1"], "--resamples", "20")
@@ -191,7 +191,7 @@ def test_subgroups_come_from_the_columns_of_outcome_csv(
     ("options", "threshold"),
     [([], 0.2), (["--for-hours", "1"], 0.3), (["--at", "0.4"], 0.4)],
 )
-def test_alarms_are_by_the_model_s_own_rule_unless_one_is_given(
+def test_alarms_use_the_models_own_rule_by_default(
     ward: tuple[Path, pd.DataFrame],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -215,7 +215,7 @@ def test_recalibration_is_fitted_to_the_first_stays_and_evaluated_on_the_others(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Makes log odds that are 2 too high and twice as steep. The last column is the true line of
+    """Makes log odds that are too high by 2 and twice as steep. The last column is the true line of
     the first half.
     """
     folder, table = ward
@@ -287,6 +287,6 @@ def test_a_backtest_without_data_fails_with_one_line(
 
 
 @pytest.mark.parametrize("text", ["icu", "icu/", "/1", "icu/1/2", ""])
-def test_a_version_is_a_name_and_a_version(text: str) -> None:
+def test_a_model_is_given_as_name_and_version(text: str) -> None:
     with pytest.raises(ValueError, match="NAME/VERSION"):
         Version.parse(text)

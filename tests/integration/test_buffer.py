@@ -1,4 +1,4 @@
-"""The buffer between a faulty stream and a real Redis."""
+"""Tests the buffer between a faulty stream and a real Redis."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ class TestEventParser:
         messages = ['{"a":1}', "x" * LIMIT, self.LONG, '{"b":2}', self.LONG, '{"c":3}']
         text = b"".join(event(seq, data) for seq, data in enumerate(messages, 1))
         text = BOM * bom + text.replace(b"\n", line_end.encode())
-        # Splits next to line ends find more faults than random splits.
+        # The splits are next to line ends, because they find more faults than random splits.
         ends = [at for at, byte in enumerate(text) if byte in b"\r\n"]
         cuts += [max(0, ends[index % len(ends)] + off) for index, off in near]
         parser = EventParser(LIMIT + 50)
@@ -67,7 +67,7 @@ class TestEventParser:
             with pytest.raises(Rejected):
                 decode(each.data)
 
-    def test_a_split_line_end_after_a_too_long_event_loses_nothing(self) -> None:
+    def test_a_split_line_end_after_an_event_that_is_too_long_loses_nothing(self) -> None:
         parser = EventParser(LIMIT)
         parser.feed(b"id: 5eed0001-1\r\ndata: " + b"x" * 2 * LIMIT + b"\r\n\r")
         [second] = parser.feed(b"\nid: 5eed0001-2\r\ndata: {}\r\n\r\n")[-1:]
@@ -78,10 +78,10 @@ class TestEventParser:
         text = BOM + BOM + b"data: 1\n\n" + BOM + b"data: 2\n\n" + b"data: 3\n\n"
         parser = EventParser()
         found = parser.feed(text[:cut]) + parser.feed(text[cut:])
-        # A line that starts with a byte order mark is an unknown field.
+        # A later line that starts with a byte order mark is an unknown field.
         assert [each.data for each in found] == [b"3"]
 
-    def test_a_too_long_event_takes_bounded_memory(self) -> None:
+    def test_an_event_that_is_too_long_takes_bounded_memory(self) -> None:
         parser = EventParser(LIMIT)
         parser.feed(b"id: 5eed0001-1\ndata: ")
         for _ in range(1000):
@@ -101,7 +101,7 @@ def redis(tmp_path: Path) -> Iterator[Any]:
 
 @asynccontextmanager
 async def buffering(redis: Any, body: bytes, stream: str = "5eed0001") -> AsyncIterator[None]:
-    """A buffer on a source that answers every request with `body`."""
+    """Runs a buffer on a source that answers every request with `body`."""
 
     async def sub(request: web.Request) -> web.Response:
         return web.Response(
@@ -128,7 +128,7 @@ async def following(redis: Any, sub: Handler) -> AsyncIterator[None]:
 
 
 class Pruned:
-    """A source that only keeps its newest messages, like the gateway."""
+    """A source that keeps only its newest messages, like the gateway."""
 
     def __init__(self, oldest: int, last: int) -> None:
         self.oldest, self.last = oldest, last
@@ -223,7 +223,7 @@ def test_reading_stops_at_an_event_id_without_a_number(
     assert all(len(record.message) < 300 for record in caplog.records)
 
 
-def test_pauses_grow_for_a_peer_that_recovers_and_fails_at_once(
+def test_pauses_grow_if_a_peer_fails_again_after_each_recovery(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pauses: list[float] = []
@@ -252,7 +252,7 @@ def test_pauses_grow_for_a_peer_that_recovers_and_fails_at_once(
         {"icu:position": b"[]"},
     ],
 )
-def test_a_damaged_position_starts_the_stream_from_what_is_stored(
+def test_after_a_damaged_position_reading_starts_after_the_stored_messages(
     redis: Any, harm: dict[str, bytes]
 ) -> None:
     redis.mset(harm)
@@ -265,7 +265,7 @@ def test_a_damaged_position_starts_the_stream_from_what_is_stored(
     asyncio.run(run())
 
 
-def test_foreign_jobs_in_a_queue_are_ignored(redis: Any) -> None:
+def test_jobs_of_other_programs_in_a_queue_are_ignored(redis: Any) -> None:
     position = b'{"stream":"5eed0001","seq":1,"parts":{"0":1},"partitions":2}'
     redis.set("icu:position", position)
     redis.rpush("rq:queue:tool-0", "somebody", "some-body-else-s-job")
@@ -278,7 +278,7 @@ def test_foreign_jobs_in_a_queue_are_ignored(redis: Any) -> None:
     asyncio.run(run())
 
 
-def test_a_source_with_a_short_log_loses_only_what_it_dropped(
+def test_a_source_with_a_short_log_loses_only_the_messages_that_it_dropped(
     redis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     position = b'{"stream":"5eed0001","seq":2,"parts":{"0":2,"1":2},"partitions":2}'
@@ -297,7 +297,7 @@ def test_a_source_with_a_short_log_loses_only_what_it_dropped(
     assert lost == [(3, 5)]
 
 
-def test_the_position_holds_the_time_of_the_newest_message(redis: Any) -> None:
+def test_the_position_has_the_time_of_the_newest_message(redis: Any) -> None:
     async def run() -> None:
         async with buffering(redis, event(1, MEASURED) + event(2, "not JSON") + END):
             await until(lambda: len(queued(redis)) == 2)

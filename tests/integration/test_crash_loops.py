@@ -1,4 +1,4 @@
-"""A program that dies at each start ends the run with one line and exit code 1."""
+"""Tests that a program that dies at each start ends the run with one line and exit code 1."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def test_the_tool_ends_when_a_process_dies_at_each_start(tmp_path: Path, process
     assert "exit code 3" in last
 
 
-# Programs of `make run` in their own folders and on their own ports; one of them ends at once.
+# The programs of `make run` have folders and ports of their own; one program ends at once.
 RUN = """
 import sys
 from pathlib import Path
@@ -78,7 +78,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_ends_when_a_program_dies_at_its_start(
     ward: Path, tmp_path: Path, command: str, program: str
 ) -> None:
-    """Also checks that only the owner can read the files of the programs."""
+    """The test also checks that only the owner can read the files of the programs."""
     done = run(tmp_path, command, program, ward)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The dashboard without a browser: its queries, their cost, and the updates of pages."""
+"""Tests the dashboard without a browser: its queries, their cost, and the updates of pages."""
 
 import asyncio
 import doctest
@@ -93,7 +93,7 @@ def clock_of(reads: Database) -> StreamClock:
 
 
 def fields_of(found: ward.Ward) -> dict[int, dict[str, Any]]:
-    """The fields of the beds, by patient."""
+    """The fields of each bed, by patient."""
     return {
         bed.stay.key.pat_id: dict(bed_fields(bed, found, INFO, found.signs, ""))
         for bed in found.beds
@@ -164,7 +164,7 @@ class TestWard:
         assert fields[3]["risk.state"] == "stale"
 
     @pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
-    def test_a_day_at_the_end_of_the_calendar_does_not_break_the_page(
+    def test_a_day_at_the_end_of_the_calendar_does_not_fail_the_page(
         self, made: seeded_ward.Ward, reads: Database, day: str
     ) -> None:
         fill(made, 2, 3)
@@ -223,8 +223,8 @@ class TestWard:
     def test_the_highest_risk_of_1200_patients_is_first(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
-        """The first admitted patients have the highest risk, and one patient's newest reading is
-        late.
+        """The patients who were admitted first have the highest risk; one patient's newest reading
+        is late.
         """
         risks = {pat_id: round(0.9 - pat_id / 2000, 6) for pat_id in range(1, 1201)}
         for pat_id, risk in risks.items():
@@ -239,7 +239,7 @@ class TestWard:
         assert [each.risk.probability for each in found.ranked if each.risk] == list(risks.values())
         assert len(found.beds) == ward.SHOWN
 
-    def test_ages_of_values_use_the_clock_of_their_partition(
+    def test_the_age_of_a_value_depends_on_the_clock_of_its_partition(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
         fill(made, 4, 3)
@@ -254,7 +254,7 @@ class TestWard:
         assert states == {pat_id: "stale" if part else "current" for pat_id, part in parts.items()}
 
 
-# The queries of every round, with their arguments.
+# The queries that every round runs, with their arguments.
 LATER = (START + timedelta(days=8)).isoformat(" ")
 QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "newest": (queries.NEWEST, (STREAM, 10**9)),
@@ -307,7 +307,7 @@ def steps(path: Path, sql: str, arguments: tuple[object, ...]) -> int:
 
 @pytest.fixture(scope="module")
 def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two databases with the same ward; the second has twenty times as much history."""
+    """Two databases with the same ward. The second has twenty times as much history."""
     found = []
     for discharged in (45, 900):
         path = tmp_path_factory.mktemp("history") / "icu.sqlite"
@@ -322,7 +322,7 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def add_past_alarm(made: seeded_ward.Ward, pat_id: int) -> None:
-    """Writes an alarm that a discharge ended, as the tool does."""
+    """Writes an alarm that a discharge has cleared, as the tool does."""
     of = (STREAM, made.seq, *KEY, pat_id, f"{START:%Y-%m-%d}")
     at = f"{START}"
     made.execute(
@@ -368,7 +368,7 @@ class TestRejected:
         at = START
         ahead, behind = Position(STREAM, 0, 90, 90, at), Position(STREAM, 1, 40, 40, at)
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 80}) == 40
-        # The partition has stored its last message, so there is nothing to wait for.
+        # The partition has stored its last message, so the count does not wait for it.
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 40}) == 100
         assert safe_seq([ahead, behind], None, {}) == 40
 
@@ -400,7 +400,7 @@ class TestTopic:
     def test_a_reconnected_browser_sees_the_same_as_a_connected_one(
         self, contents: list[Content], visits: list[int]
     ) -> None:
-        """A browser that requests only some of the versions ends with the same content."""
+        """A browser that requests only some of the versions must end with the same content."""
         topic = Topic({"bed": lambda key, fields: json.dumps([key, dict(fields)])})
         shown: dict[str, dict[str, Any]] = {}
         known = 0
@@ -459,7 +459,7 @@ class Answers:
 
 
 class Rounds:
-    """A poller with a clock that the test controls."""
+    """A poller whose clock the test controls."""
 
     def __init__(self, reads: Database) -> None:
         self.answers = Answers()
@@ -558,7 +558,7 @@ class TestMissing:
     def test_invalid_answers_do_not_fail_the_round(
         self, rounds: Rounds, made: seeded_ward.Ward
     ) -> None:
-        """A live source instead of hospital may have another health report."""
+        """A live source may have another health report than hospital."""
         rounds.after(0)
         rounds.answers.well = Health(None, {"stream": STREAM, "messages": "many", "rate": "slow"})
         made.add_reading(1, START, START + timedelta(hours=4), "spo2", 97.0)
@@ -582,7 +582,7 @@ class TestMissing:
         page = rounds.after(1)
         assert (page["state"], page["stream"], rounds.beds) == ("empty", "new", [])
 
-    def test_a_hanging_round_marks_the_pages_as_late(self, rounds: Rounds) -> None:
+    def test_pages_are_marked_as_late_while_a_round_takes_too_long(self, rounds: Rounds) -> None:
         rounds.after(0)
         rounds.now += LATE_SECONDS + 1
         assert rounds.poller._status(rounds.ward)["state"] == "late"
@@ -745,7 +745,7 @@ def test_events_of_another_run_restart_with_everything(
 
 
 async def _with_app(path: Path, ask: Callable[[TestClient[Any, Any]], Awaitable[T]]) -> T:
-    """The result of `ask` for a dashboard with only a database."""
+    """Starts a dashboard with only a database; returns the result of `ask`."""
     nowhere = "http://127.0.0.1:9"
     settings = Settings(
         database_url=DatabaseUrl(f"sqlite:///{path}"),
@@ -767,7 +767,7 @@ def test_events_do_not_answer_head(made: seeded_ward.Ward, path: Path) -> None:
     assert asyncio.run(_with_app(path, ask)) == 405
 
 
-def test_closed_pages_make_room(made: seeded_ward.Ward, path: Path) -> None:
+def test_a_closed_page_frees_its_place_for_another(made: seeded_ward.Ward, path: Path) -> None:
     fill(made, LIMIT + 5, 1)
 
     async def ask(client: TestClient[Any, Any]) -> list[int]:
@@ -780,7 +780,7 @@ def test_closed_pages_make_room(made: seeded_ward.Ward, path: Path) -> None:
     assert asyncio.run(_with_app(path, ask)) == [200] * (LIMIT + 5)
 
 
-def test_parameter_names_do_not_collide(
+def test_similar_parameter_names_have_different_keys(
     made: seeded_ward.Ward, reads: Database, path: Path
 ) -> None:
     names = ["risk", "constructor", "toString", "__proto__", "age", "page", "0.value", "heart_rate"]
@@ -831,7 +831,9 @@ class TestFigures:
         assert len(throughput._history) <= 120
 
 
-def test_a_whole_patient_is_read(made: seeded_ward.Ward, reads: Database) -> None:
+def test_all_readings_and_predictions_of_a_patient_are_read(
+    made: seeded_ward.Ward, reads: Database
+) -> None:
     fill(made, 2, 40)
     made.reject("value: not a number", '{"pat_id":2,"value":"<script>"}', pat_id=2)
     made.commit()
@@ -865,6 +867,6 @@ def test_a_whole_patient_is_read(made: seeded_ward.Ward, reads: Database) -> Non
         ("DATABASE_PASSWORD_FILE", "/nowhere"),
     ],
 )
-def test_a_bad_setting_is_named_with_its_value(key: str, value: str) -> None:
+def test_an_invalid_setting_is_reported_with_its_value(key: str, value: str) -> None:
     with pytest.raises(SettingError, match=f"{key}={value}"):
         read(Settings, {key: value})

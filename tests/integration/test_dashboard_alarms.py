@@ -1,4 +1,4 @@
-"""Alarms on the pages, and acknowledgements from a page to a gateway."""
+"""Tests the alarms on the pages, and acknowledgements that a page sends to a gateway."""
 
 import asyncio
 import re
@@ -111,7 +111,7 @@ def test_the_ward_shows_active_alarms_and_the_burden(reads: Database) -> None:
     shown = beds(found)
     assert {pat_id: fields["alarm"] for pat_id, fields in shown.items()} == {1: "on", 2: "", 3: ""}
     assert "07:00" in shown[1]["alarm.since"]
-    # Two alarms in three patients' three hours.
+    # There are two alarms, and three patients with three hours each.
     assert found.alarms.per_day == pytest.approx(2 / (3 * 3 / 24))
     assert ward_sentence(found.alarms).startswith("1 alarm now, 5.3 ")
 
@@ -124,7 +124,9 @@ def test_the_ward_shows_who_acknowledged(path: Path, reads: Database) -> None:
     assert "13:00" in fields["alarm.by"]
 
 
-def test_a_discharged_stay_counts_until_its_discharge(path: Path, reads: Database) -> None:
+def test_a_discharged_stay_counts_for_the_burden_until_its_discharge(
+    path: Path, reads: Database
+) -> None:
     with seeded_ward.ward(path) as made:
         made.execute("UPDATE stays SET date_discharge = ? WHERE pat_id = 2", DAY)
         at = f"{DAY} 08:00:00"
@@ -166,7 +168,7 @@ def test_a_patient_page_shows_the_last_alarm_after_its_end(reads: Database) -> N
 
 
 class Gateway:
-    """A gateway that keeps the messages that it receives."""
+    """A stub gateway, which keeps the messages that it receives."""
 
     def __init__(self, status: int = 201) -> None:
         self.status = status
@@ -187,7 +189,7 @@ def post(
     form: dict[str, str] | bytes,
     headers: dict[str, str] = OWN,
 ) -> tuple[int, str]:
-    """Status and page of the patient after the form was posted."""
+    """Posts the form; returns the status, and the patient's page."""
 
     async def run() -> tuple[int, str]:
         application = web.Application()
@@ -237,7 +239,7 @@ def test_the_list_of_patients_marks_alarms_and_can_show_only_these(path: Path) -
     assert re.findall(r'<tr data-state.*?href="/patients/(\d+)', ringing, re.DOTALL) == ["1"]
 
 
-def test_an_acknowledgement_becomes_a_message_at_the_stream_s_time(path: Path) -> None:
+def test_an_acknowledgement_becomes_a_message_with_the_streams_time(path: Path) -> None:
     gateway = Gateway()
     status, page = post(path, gateway, FORM)
     assert status == 303
@@ -254,7 +256,7 @@ def test_an_acknowledgement_becomes_a_message_at_the_stream_s_time(path: Path) -
     ]
 
 
-def test_without_the_setting_the_pages_are_read_only(path: Path) -> None:
+def test_without_a_gateway_the_pages_are_read_only(path: Path) -> None:
     status, page = post(path, None, FORM)
     assert status == 404
     assert '<form class="acknowledge"' not in page

@@ -1,4 +1,4 @@
-"""The dashboard behind a log-in: its button, and open pages whose session ends."""
+"""Tests the dashboard behind a log-in: the button, and open pages when their session ends."""
 
 import asyncio
 import re
@@ -50,7 +50,7 @@ def ward(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def served(ward: Path, file: Path, hours: str = "12") -> AsyncIterator[tuple[Client, Client]]:
-    """The clients of dashboard and login service."""
+    """Clients of the dashboard and of the login service."""
     store = Store(file)
     people = login.app.create_app(read(login.settings.Settings, {"SESSION_HOURS": hours}), store)
     jar = aiohttp.DummyCookieJar()

@@ -1,4 +1,6 @@
-"""The dashboard's queries on MariaDB: the same rows as on SQLite, and no scans."""
+"""Tests that the dashboard's queries return the same rows on MariaDB as on SQLite,
+without scans.
+"""
 
 import sqlite3
 from contextlib import closing
@@ -40,7 +42,7 @@ def copy(source: Path, server: int, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def histories(mariadb_server: int, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Databases `small` and `large` with the same ward; `large` has more history."""
+    """The databases `small` and `large` have the same ward; `large` has more history."""
     for name, discharged in (("small", 45), ("large", 450)):
         path = tmp_path_factory.mktemp(name) / "icu.sqlite"
         with seeded_ward.ward(path) as made:
@@ -68,7 +70,7 @@ def test_a_query_reads_no_more_rows_when_more_is_stored(name: str, histories: in
         with closing(as_root(histories, database=database)) as connection:
             reads.append(handler_reads(connection.cursor(), *QUERIES[name]))
     small, large = reads
-    # For a list of names the server reads either one range or a row for each name.
+    # For a list of names, the server reads either one range or one row per name.
     assert large <= small * 1.1 + len(VITALS)
 
 

@@ -1,4 +1,4 @@
-"""The dashboard as a client of a model API that requires tokens."""
+"""Tests the dashboard as a client of a model API that requires tokens."""
 
 import asyncio
 import threading

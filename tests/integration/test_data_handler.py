@@ -1,4 +1,4 @@
-"""A worker's handler on SQLite and MySQL, with batches in order and out of order."""
+"""Tests the handler of a worker on SQLite and MySQL, with batches in order and out of order."""
 
 import random
 import re
@@ -39,7 +39,7 @@ def database(url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def other(url: str) -> Iterator[Database]:
-    """A connection for a second worker."""
+    """A connection to the database for a second worker."""
     opened = connect(url)
     yield opened
     opened.close()
@@ -117,7 +117,7 @@ def test_a_worker_with_outdated_memory_reads_the_database_again(
     zombie, successor = handler_of(database), handler_of(other)
     zombie.handle(FIRST)
     successor.handle(SECOND)
-    # Its memory has the position before SECOND and the stay at that time.
+    # The memory of the worker has the position before SECOND, and the stay as it was then.
     with pytest.raises(Moved):
         zombie.handle(SECOND)
     zombie.handle(SECOND)
@@ -134,7 +134,7 @@ def failing(database: Database) -> DataHandler:
 
 
 def backlogged(handler: DataHandler) -> DataHandler:
-    """A handler with more batches waiting."""
+    """A handler for which more batches wait."""
     handler.backlog = True
     return handler
 
@@ -153,11 +153,11 @@ def test_vitals_behind_the_readings_are_completed_by_the_next_worker(
     undisturbed: list[Any],
 ) -> None:
     killed = handler_of(database)
-    backlogged(killed).handle(FIRST)  # the first batch is always written
+    backlogged(killed).handle(FIRST)  # a worker always writes the vitals of its first batch
     killed.handle(SECOND)
     assert rows(url, "SELECT n, seq FROM vitals WHERE stream = 's'") == [(2, 2)]
     assert rows(url, BEHIND) == [(0,)]
-    # The killed worker leaves only the tables.
+    # Only the tables remain of the killed worker.
     successor = handler_of(other)
     backlogged(successor).handle(batch(4, message(60.0)))
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(5, 80.0, 5)]
@@ -165,7 +165,7 @@ def test_vitals_behind_the_readings_are_completed_by_the_next_worker(
     successor.complete()
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(6, 90.0, 6)]
     assert rows(url, BEHIND) == []
-    # The worker was only stopped, so its memory is outdated.
+    # The worker was stopped but not killed, so its memory is outdated.
     with pytest.raises(Moved):
         killed.complete()
     killed.complete()
@@ -258,7 +258,7 @@ def test_vitals_equal_the_readings_after_any_history_of_workers(
         part = chance.choice([part for part in at if at[part] < len(sent[part])])
         begin, end = at[part], at[part] + chance.randrange(1, 20)
         if begin and chance.random() < 0.2:
-            begin = max(0, begin - 5)  # some are delivered again
+            begin = max(0, begin - 5)  # some batches are delivered again
         after = sent[part][begin - 1].seq if begin else 0
         again = Batch("s", part, after, sent[part][begin:end])
         try:
@@ -275,7 +275,7 @@ def test_vitals_equal_the_readings_after_any_history_of_workers(
             workers[part].backlog = chance.random() < 0.8
             workers[part].handle(again)
         except Moved:
-            continue  # Redis delivers it again
+            continue  # Redis delivers the batch again
         at[part] = min(end, len(sent[part]))
     for worker in workers.values():
         with suppress(Moved):
@@ -296,7 +296,7 @@ def test_vitals_equal_the_readings_after_any_history_of_workers(
 
 
 class FailsOnce:
-    """A database whose commit fails once, before or after it is executed."""
+    """A database of which one commit fails, before or after it is executed."""
 
     def __init__(self, database: Database, after: bool) -> None:
         self._commit, self._after, self._done = database.commit, after, False

@@ -1,4 +1,4 @@
-"""The tool's database interface, on SQLite and on a real MySQL server."""
+"""Tests the tool's database interface, on SQLite and on a real MySQL server."""
 
 import random
 import sqlite3
@@ -164,7 +164,9 @@ class TestOneTransaction:
     def test_invalid_rows_raise_a_permanent_error(
         self, database: Database, unusable: tuple[Any, ...]
     ) -> None:
-        """With Unavailable, they would be retried forever and block all later batches."""
+        """If these errors were Unavailable, the rows would be retried forever and block all later
+        batches.
+        """
         database.commit(batch(0, 1))
         with pytest.raises(PermanentFailure):
             database.commit(batch(1, 2, readings=[unusable]))
@@ -199,7 +201,7 @@ class TestOneTransaction:
 
 
 class TestRejectedAndPending:
-    def test_catching_up_keeps_newer_vitals(self, url: str, database: Database) -> None:
+    def test_completing_the_vitals_keeps_newer_vitals(self, url: str, database: Database) -> None:
         database.commit(batch(0, 2, vitals=[vital(2, 81.5)], complete=True))
         assert database.behind("s") == ({}, [], 0)
         database.commit(batch(2, 5))
@@ -210,7 +212,7 @@ class TestRejectedAndPending:
             2,
             5,
             6,
-        ]  # from the message of the partition that is furthest behind
+        ]  # starts after the position of the partition that is furthest behind
         # Another worker continued while this one was reading.
         database.commit(batch(5, 7, vitals=[vital(7, 70.0)], complete=True))
         database.catch_up("s", behind, [vital(6, 60.0)])
@@ -219,7 +221,9 @@ class TestRejectedAndPending:
         database.catch_up("s", behind._replace(positions={0: 8}), [vital(8, 80.0)])
         assert rows(url, "SELECT n, mean, seq FROM vitals") == [(8, 80.0, 8)]
 
-    def test_a_replayed_message_leaves_rejected_once(self, url: str, database: Database) -> None:
+    def test_a_replayed_message_is_removed_from_rejected_once(
+        self, url: str, database: Database
+    ) -> None:
         row = RejectedRow("s", 1, 17, "100% wrong_reason: x", "{}", NOW)
         database.commit(batch(0, 1, readings=[], rejected=[row]))
         assert database.rejected("100% wrong_") == [row]
@@ -258,7 +262,7 @@ class TestRejectedAndPending:
         assert [row.seq for row, _ in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
-    def test_models_are_stored(self, database: Database) -> None:
+    def test_stored_models_are_read_back(self, database: Database) -> None:
         for names in (("a 1 champion", "b 1 shadow"), ("a 1 shadow", "b 2 champion")):
             database.remember_models([ModelRow(*name.split(), "[]", NOW, None) for name in names])
         roles = {(row.model, row.version): row.role for row in database.models()}
@@ -266,9 +270,11 @@ class TestRejectedAndPending:
 
 
 class TestUnavailable:
-    """Errors that are not about the rows raise Unavailable, and a later retry works."""
+    """Tests that errors that are not about the rows raise Unavailable, and that a later retry
+    works.
+    """
 
-    def test_rows_locked_for_too_long(
+    def test_rows_that_are_locked_for_too_long_are_an_error(
         self, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         database.commit(batch(0, 1))
@@ -286,14 +292,14 @@ class TestUnavailable:
         database.commit(batch(1, 2))
         assert database.position("s", 0) == 2
 
-    def test_no_server(self, tmp_path: Path) -> None:
+    def test_a_missing_server_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(Unavailable):
             connect(f"mysql://root@127.0.0.1:{free_port()}/tooldb").position("s", 0)
         (tmp_path / "icu.sqlite").mkdir()
         with pytest.raises(Unavailable):
             connect(f"sqlite:///{tmp_path}/icu.sqlite").position("s", 0)
 
-    def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_full_disk_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         database = connect(f"sqlite:///{tmp_path}/icu.sqlite")
         database.create_tables()
         database.commit(batch(0, 1))
@@ -330,7 +336,7 @@ class TestMySQLAlone:
         database.commit(batch(1, 2))
         assert database.position("s", 0) == 2
 
-    def test_a_read_only_server(self, url: str, database: Database) -> None:
+    def test_a_read_only_server_is_an_error(self, url: str, database: Database) -> None:
         database.commit(batch(0, 1))
         self.harmed(url, "SET GLOBAL super_read_only = 1")
         try:
@@ -340,11 +346,11 @@ class TestMySQLAlone:
             self.harmed(url, "SET GLOBAL read_only = 0")
         database.commit(batch(1, 2))
 
-    def test_a_deadlock_victim(self, url: str, database: Database) -> None:
+    def test_the_victim_of_a_deadlock_can_retry(self, url: str, database: Database) -> None:
         database.commit(batch(0, 1, vitals=[vital(1, 1.0)]))
         other = open_mysql(url)
         cursor = other.cursor()
-        # Larger than the tool's transaction, so that MySQL aborts the tool's.
+        # This transaction is larger than the tool's, so MySQL aborts the tool's.
         cursor.execute("SET SESSION cte_max_recursion_depth = 5000")
         cursor.execute(
             "INSERT INTO pending WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL"
@@ -389,7 +395,7 @@ def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that waits only a second for a lock."""
+    """A connection that waits for a lock for only one second."""
     made = database.session.connect
 
     def connect_impatiently() -> Any:

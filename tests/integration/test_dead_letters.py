@@ -1,4 +1,4 @@
-"""`python -m tool replay` counts only the messages that it has replayed."""
+"""Tests that `python -m tool replay` counts only the messages that it has replayed."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ def row(seq: int) -> RejectedRow:
 
 
 class Rejected:
-    """A database that returns other rejected messages at each query."""
+    """A database that returns different rejected messages at each query."""
 
     def __init__(self, *answers: list[int]) -> None:
         self._answers = list(answers)

@@ -1,4 +1,4 @@
-"""The declaration that the tools publish, with a real Redis and database."""
+"""Tests the declaration that the tools publish, with a real Redis and a real database."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,7 +43,7 @@ class Replicas:
 
 
 class Tools:
-    """Two tools that take turns to publish; workers see each change."""
+    """Two tools that publish in turn. Workers see each change."""
 
     def __init__(self, redis: Any, database: Database, replicas: Replicas) -> None:
         client: Any = replicas
@@ -84,7 +84,7 @@ def test_a_replica_that_lacks_a_model_does_not_flip_the_declaration(
 def test_a_declaration_that_no_replica_confirms_is_replaced(
     redis: Any, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Simulates the loss of the model API's state, whose changes then count from 1 again."""
+    """The model API has lost its state, so it numbers its changes from 1 again."""
     replicas = Replicas(NEW)
     tools = Tools(redis, database, replicas)
     tools.rounds(2)
@@ -116,7 +116,7 @@ def test_after_a_loss_of_redis_the_tables_are_used_until_the_model_api_answers(
     restored = worker.changed()
     assert restored is not None
     assert restored.champion == OLD.champion
-    # The next change gets the same number as one that was lost with the state file.
+    # The next change has the same number as a change that was lost with the state file.
     other = Declaration(NEW.champion, change=0)
     tools = Tools(redis, database, Replicas(other))
     tools.rounds(2)

@@ -1,4 +1,6 @@
-"""The drift task on the tables: the days with figures, and the figures compared with pandas."""
+"""Tests the task of drift on the tables: which days have figures; compares the figures
+with pandas.
+"""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -56,7 +58,7 @@ class Declared:
 
 
 class Ward:
-    """A database with readings every hour, whose partitions are moved by hand."""
+    """A database with hourly readings. The test moves the positions of its partitions."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -103,14 +105,14 @@ class Ward:
             self.database.session.execute(cursor, statement, values)
 
     def commit(self, part: int, day: float, at: str = "2026-01-01 00:00:00") -> None:
-        """Sets partition `part` to have stored all its messages of the first `day` days."""
+        """Moves the position of a partition to the end of the first `day` days."""
         seq = int(day * 24 * STAYS) - part
         self.compute_alarms(part, seq)
         self.run("DELETE FROM positions WHERE part = ?", part)
         self.run("INSERT INTO positions VALUES ('s', ?, ?, ?, ?)", part, seq, seq, at)
 
     def compute_alarms(self, part: int, seq: int) -> None:
-        """The alarms of the partition include the messages up to `seq`."""
+        """Marks the alarms of a partition as computed up to message `seq`."""
         self.run("DELETE FROM alarm_positions WHERE part = ?", part)
         statement = "INSERT INTO alarm_positions (stream, part, model, version, seq)"
         self.run(f"{statement} VALUES ('s', ?, 'risk', '1', ?)", part, seq)
@@ -180,7 +182,7 @@ def test_alarms_are_counted_per_patient_day(ward: Ward) -> None:
     assert found["2020-01-02", "alarms"] == (STAYS, pytest.approx(2 / patient_days), None, None)
 
 
-def test_a_day_waits_for_the_partition_that_is_behind(ward: Ward) -> None:
+def test_a_day_has_no_figures_until_all_partitions_have_stored_it(ward: Ward) -> None:
     ward.commit(0, 3.5)
     ward.commit(1, 1.5)
     task = ward.task()
@@ -191,7 +193,7 @@ def test_a_day_waits_for_the_partition_that_is_behind(ward: Ward) -> None:
     assert ward.days() == ["2020-01-01", "2020-01-02"]
 
 
-def test_a_day_waits_for_its_alarms(ward: Ward) -> None:
+def test_a_day_has_no_figures_until_its_alarms_are_computed(ward: Ward) -> None:
     for part in range(PARTS):
         ward.commit(part, 3.5)
     ward.compute_alarms(1, int(1.5 * 24 * STAYS))
@@ -203,14 +205,14 @@ def test_a_day_waits_for_its_alarms(ward: Ward) -> None:
     assert ward.days()[-1] == "2020-01-03"
 
 
-def test_an_idle_partition_delays_no_day(ward: Ward) -> None:
+def test_an_idle_partition_does_not_delay_the_figures(ward: Ward) -> None:
     ward.commit(0, 3.5, "2026-01-01 02:00:00")
     ward.commit(1, 1.5, "2026-01-01 00:00:00")
     ward.task().update()
     assert ward.days()[-1] == "2020-01-03"
 
 
-def test_a_restart_leaves_the_same_rows(ward: Ward) -> None:
+def test_a_restart_gives_the_same_rows(ward: Ward) -> None:
     task = ward.task()
     for day in (1.2, 2.5, 3.1, 4.0):
         for part in range(PARTS):

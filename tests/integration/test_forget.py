@@ -1,4 +1,4 @@
-"""`python -m tool forget` deletes all rows of the given stays, and no other row."""
+"""Tests that `python -m tool forget` deletes all rows of the given stays, and no other row."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from wire.database import connect as open_database
 from wire.database import placeholder
 from wire.tables import KEYS, TABLES, columns
 
-# stream, pat_id, date_admission, date_discharge, first number, readings
+# stream, pat_id, date_admission, date_discharge, number of the first message, count of readings
 STAYS = (
     ("a", 1, "2150-01-01", "2150-01-05", 1, 1_100),
     ("a", 1, "2150-02-01", None, 3_001, 3),
@@ -35,7 +35,9 @@ pytestmark = pytest.mark.timeout(120, func_only=True)
 
 
 def rows(table: str) -> list[dict[str, Any]]:
-    """Rows of every stay: one per reading if the key has a number, else one."""
+    """Inserts rows for every stay: one per reading if the key of the table has a number, otherwise
+    one.
+    """
     found = []
     for stream, pat_id, admission, discharge, first, count in STAYS:
         numbered = {"seq", "of_seq"} & set(KEYS[table])
@@ -46,7 +48,8 @@ def rows(table: str) -> list[dict[str, Any]]:
             row |= {"date_admission": admission} if "date_admission" in row else {}
             row |= {"date_discharge": discharge} if "date_discharge" in row else {}
             if table == "withdrawn":
-                # Rejected messages, with numbers 500 above those of the remaining readings.
+                # The rejected messages, whose numbers are 500 higher than those of the remaining
+                # readings.
                 row |= {"of_seq": 10_000 + seq, "seq": 20_000 + seq}
             found.append(row)
     unique = {tuple(row[key] for key in KEYS[table]): row for row in found}
@@ -120,7 +123,7 @@ def run(url: str, *arguments: str, redis: str = "redis://127.0.0.1:1/0", **setti
 
 
 def stay_of(row: dict[str, Any]) -> tuple[str, int]:
-    """The stream and number of the stay's first reading."""
+    """The stream, and the number of the stay's first reading."""
     seq = row.get("of_seq", row.get("seq", 0)) % 10_000
     first = max(stay[4] for stay in STAYS if stay[0] == row["stream"] and stay[4] <= max(seq, 1))
     return row["stream"], first
@@ -146,12 +149,12 @@ def test_stays_discharged_before_a_day_are_forgotten(
             return stay_of(row) not in {("a", 1), ("b", 1)}
 
         assert keys(url, table) == left(table, kept), table
-    # Patient 1 of stream a has another stay, so rejected messages stay as well.
+    # Patient 1 of stream a has another stay, so the patient's rejected messages remain.
     assert keys(url, "rejected") == left("rejected", lambda row: row["stream"] == "a")
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
-def test_a_stream_is_forgotten_and_its_positions_stay(
+def test_a_stream_is_forgotten_but_its_positions_remain(
     new_database: Callable[[str], str], kind: str
 ) -> None:
     url = new_database(kind)
@@ -208,7 +211,7 @@ def test_capacity_measures_rows_and_bytes_of_each_table(
         assert 0.8 < whole[1] / Path(url.removeprefix("sqlite:///")).stat().st_size < 1
 
 
-def test_the_space_is_returned_to_the_disk(new_database: Callable[[str], str]) -> None:
+def test_forgetting_frees_space_on_the_disk(new_database: Callable[[str], str]) -> None:
     url = new_database("sqlite")
     fill(url)
     file = Path(url.removeprefix("sqlite:///"))

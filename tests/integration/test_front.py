@@ -1,4 +1,4 @@
-"""The front of `make run` as a real program, before an echo server."""
+"""Tests the front of `make run` as a real program in front of an echo server."""
 
 import asyncio
 import gzip
@@ -47,7 +47,7 @@ async def wait_for_ever(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def front() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of a front that has the echo server in place of both programs."""
+    """A client of the front. The echo server takes the place of both web programs."""
     behind = web.Application()
     behind.router.add_get("/events", wait_for_ever)
     behind.router.add_route("*", "/{path:.*}", echo)
@@ -117,7 +117,7 @@ def test_a_compressed_body_is_forwarded_unchanged(encoding: str) -> None:
     status, seen = through_front(question)
     assert status == 200
     assert seen["path"] == "/api/model?a=%2F"
-    # The echo server decompresses it, like the model API.
+    # The echo server decompresses the body, like the model API.
     assert seen["body"] == ('{"age": 63}' if encoding == "gzip" else "?")
     assert ["content-encoding", encoding] in seen["headers"]
     assert ["content-length", str(len(body))] in seen["headers"]

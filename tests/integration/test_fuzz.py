@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fuzz.seams import SEAMS
 
-# Numbers of inputs that take about a second each, and a result that each run must contain, so that
+# For each seam, a number of inputs that takes about a second, and a result that must occur, so that
 # not all inputs are rejected early.
 SMALL = {
     "events": (8_000, "events"),

@@ -1,4 +1,4 @@
-"""A real buffer and a real Redis behind a real gateway."""
+"""Tests a real buffer and a real Redis behind a real gateway."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ def redis(tmp_path: Path) -> Iterator[Any]:
 
 
 async def buffered(running: Running, redis: Any, reached: Callable[[], bool]) -> None:
-    """Runs a buffer behind the gateway until `reached`."""
+    """Runs a buffer behind the gateway until the condition `reached` is true."""
     task = asyncio.create_task(
         Buffer(Settings(stream_url=HttpUrl(f"{running.url}/sub")), redis).run()
     )
@@ -62,8 +62,8 @@ def test_a_buffer_that_comes_after_keep_days_reports_the_lost_messages(
             await send_all(running.mllp, readings(first))
             await buffered(running, redis, lambda: last in queued(redis))
 
-    # An admission and five readings, then five more, which the gateway removes before the buffer
-    # reads them.
+    # The gateway gets an admission and five readings, and then five more readings, which it removes
+    # before the buffer reads them.
     asyncio.run(run(0, 6))
 
     async def unseen() -> None:

@@ -1,4 +1,4 @@
-"""An error in the gateway's own code stops neither the sender nor the other messages."""
+"""Tests that an error in the gateway's own code stops neither the sender nor other messages."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Damaged messages: each is parsed or rejected, and each frame is answered."""
+"""Tests that each damaged message is parsed or rejected, and that each frame is answered."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""HL7 with corrections, cancelled moves, merges, late results and both changes of the clock.
+"""Sends HL7 with corrections, cancelled moves, merges, late results and both changes of the clock.
 
 The resulting tables and features equal those that pandas computes from the corrected history.
 """
@@ -38,11 +38,11 @@ def test_tables_and_features_equal_pandas_on_the_corrected_history(
     new_database: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With at_once = 1, merges are still running when later messages arrive."""
+    """With at_once = 1, merges are not complete when later messages arrive."""
     monkeypatch.setattr(pending, "AT_ONCE", at_once)
     history = History(seed)
     history.play(120)
-    last = len(history.present())  # the readings whose features are compared
+    last = len(history.present())  # the readings of which the features are compared
 
     async def send() -> None:
         async with gateway(tmp_path / "log") as running:

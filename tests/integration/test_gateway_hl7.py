@@ -1,4 +1,4 @@
-"""HL7 over MLLP to a real gateway: its answers and its log."""
+"""Tests the answers and the log of a real gateway that receives HL7 over MLLP."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from tests.support.hl7_corpus import adt, corpus, obx
 
 
 def after(log: Path, *messages: bytes, **environ: str) -> list[dict]:
-    """The events of messages that are sent one after the other."""
+    """Sends messages one after the other; returns their events."""
 
     async def run() -> list[str]:
         async with gateway(log, **environ) as running:
@@ -23,7 +23,7 @@ def after(log: Path, *messages: bytes, **environ: str) -> list[dict]:
 
 
 def readings(found: list[dict]) -> dict[int, list[tuple[str, str, float]]]:
-    """Time, parameter and value of each reading that is not withdrawn, by patient."""
+    """The time, the parameter and the value of each reading that is not withdrawn, by patient."""
     gone = {event["of"] for event in found if event["type"] == "withdrawal"}
     left: dict[int, list[tuple[str, str, float]]] = {}
     for seq, event in enumerate(found, 1):
@@ -83,9 +83,7 @@ def test_the_answer_has_the_control_id_and_the_requested_mode(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("control", ["7\x1c", "7\x0b", "\x1c7"])
-def test_an_answer_is_one_frame_whatever_the_control_id_contains(
-    tmp_path: Path, control: str
-) -> None:
+def test_an_answer_is_one_frame_for_any_control_id(tmp_path: Path, control: str) -> None:
     frames = [wrap(oru(obx(), control=control)), wrap(oru(obx(), control="8"))]
 
     async def run() -> list[bytes]:
@@ -127,7 +125,7 @@ def test_a_full_disk_is_answered_with_ae_and_the_repeat_is_stored_once(tmp_path:
         async with gateway(tmp_path / "log") as running:
             import sqlite3
 
-            # Another writer locks the file, which looks like a write error to the gateway.
+            # Another writer locks the file, so that the gateway cannot write to it.
             other = sqlite3.connect(running.log, isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
             first = await send_all(running.mllp, [oru(obx())])
@@ -167,7 +165,7 @@ def test_codes_and_units_are_converted_to_those_of_the_pipeline(
     assert (name, number) == (parameter, pytest.approx(expected, rel=1e-11))
 
 
-def test_an_offset_in_the_field_precedes_the_header_and_the_setting(tmp_path: Path) -> None:
+def test_an_offset_in_the_field_takes_precedence_over_header_and_setting(tmp_path: Path) -> None:
     header = oru(obx(at="20261127100000", value="1")).replace(b"120000||", b"120000-0500||", 1)
     found = after(
         tmp_path / "log",

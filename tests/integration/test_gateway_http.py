@@ -1,4 +1,4 @@
-"""JSON, FHIR and the stream of a real gateway."""
+"""Tests JSON, FHIR and the stream of a real gateway."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def coded(code: str) -> dict[str, Any]:
 
 
 def pressure(id: str = "o1", status: str = "final", kpa: float = 16) -> dict[str, Any]:
-    """A blood pressure with two components, one of them without a value."""
+    """A blood pressure with two components, of which one has no value."""
     return {
         "resourceType": "Observation",
         "id": id,
@@ -128,7 +128,7 @@ def test_fhir_corrections_withdraw_and_a_bundle_sent_twice_counts_once(tmp_path:
         *("admission", "reading", "admission", "reading", "withdrawal", "reading", "withdrawal"),
         "reading",
     ]
-    # The Bundle's patient is the same as the HL7 patient with this identifier.
+    # The patient of the Bundle is the HL7 patient with the same identifier.
     assert found[-1]["pat_id"] == found[1]["pat_id"] != found[3]["pat_id"]
 
 
@@ -180,7 +180,8 @@ def test_a_page_of_another_site_cannot_send_messages(
         async with gateway(tmp_path / "log") as running:
             found = []
             for path in ("/messages", "/fhir"):
-                # A form or a text of a page, which the browser sends without asking the server.
+                # A page can send a form or a text, because the browser does not ask the server
+                # before.
                 data = json.dumps(READING)
                 plain = {"Content-Type": "text/plain"} | headers
                 async with running.http.post(
@@ -227,7 +228,7 @@ def test_a_body_that_cannot_be_read_is_an_error_and_not_stored(
             async with running.http.post(running.url + path, data=body, headers=headers) as answer:
                 found = answer.status
             before = Log(tmp_path / "log").committed
-            # The server still answers, on this or a new connection.
+            # The server still answers, on this connection or on a new one.
             return found, before, (await post(running, "/messages", READING))[0]
 
     assert asyncio.run(run()) == (status, 0, 201)
@@ -245,7 +246,7 @@ def test_an_id_cannot_add_a_header(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_token_is_required_with_a_key(tmp_path: Path) -> None:
+def test_a_token_is_required_if_a_key_is_set(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("k" * 32)
 
@@ -269,7 +270,7 @@ def test_a_token_is_required_with_a_key(tmp_path: Path) -> None:
     ],
     ids=["too short", "OpenSSH", "byte order mark", "JWK"],
 )
-def test_an_invalid_token_key_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_token_key_is_reported_in_one_line(tmp_path: Path, content: bytes) -> None:
     key = tmp_path / "key"
     key.write_bytes(content)
     ended = subprocess.run(

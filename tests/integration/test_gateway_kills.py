@@ -1,4 +1,4 @@
-"""After kills or lost disk writes, no message is lost or doubled."""
+"""Tests that no message is lost or doubled after kills or lost disk writes."""
 
 import asyncio
 import random
@@ -15,16 +15,16 @@ from tests.support.hl7_corpus import corpus
 def test_tables_are_equal_after_kills(tmp_path: Path) -> None:
     outcome = run(12, tmp_path, seed=1)
     assert outcome.equal
-    assert outcome.kills > 2  # a fast sender ends before the last kill
+    assert outcome.kills > 2  # a fast sender may end before the last kill
 
 
 def test_a_log_whose_last_writes_are_lost_holds_the_first_messages(tmp_path: Path) -> None:
-    """The log after a power loss, with a WAL that ends at a random byte."""
+    """After a power loss, the WAL of the log may end at any byte."""
     log, copy = tmp_path / "log", tmp_path / "copy"
 
     async def fill() -> None:
         async with gateway(log) as running:
-            for message in corpus():  # each message in its own transaction
+            for message in corpus():  # each message has a transaction of its own
                 assert await send_all(running.mllp, [message]) == ["AA"]
             for suffix in ("", "-wal"):
                 shutil.copy(f"{log}{suffix}", f"{tmp_path}/lost{suffix}")

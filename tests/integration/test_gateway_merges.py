@@ -1,5 +1,4 @@
-"""Merges and cancelled admissions of patients with many readings, while other senders are
-served."""
+"""Tests merges and cancelled admissions of patients with many readings."""
 
 import asyncio
 import sqlite3
@@ -17,12 +16,12 @@ from gateway.ward import Ward
 from tests.support.gateway import all_moved, code, events, gateway, oru, send, send_all
 from tests.support.hl7_corpus import adt, merge, obx
 
-# Tasks of up to AT_ONCE readings are complete within their message.
+# A task with at most AT_ONCE readings is complete when its message is stored.
 MANY = 4 * pending.AT_ONCE
 
 
 def history(patient: str, count: int = MANY) -> list[bytes]:
-    """An admission, and messages of 100 readings each."""
+    """An admission, and messages with 100 readings each."""
     messages = [adt("A01", patient)]
     for minute in range(count // 100):
         at = f"2026112710{minute:02}00"
@@ -32,7 +31,7 @@ def history(patient: str, count: int = MANY) -> list[bytes]:
 
 
 def left(found: list[dict]) -> list[tuple[int, str, float]]:
-    """Patient, time and value of each reading that is not withdrawn."""
+    """The patient, the time and the value of each reading that is not withdrawn."""
     gone = {event["of"] for event in found if event["type"] == "withdrawal"}
     return sorted(
         (event["pat_id"], f"{event['hour']:02}:{event['minute']:02}", event["value"])
@@ -75,7 +74,7 @@ def test_a_merge_continues_after_a_restart(tmp_path: Path) -> None:
             await all_moved(running.log)
 
     asyncio.run(fill())
-    with closing(Log(tmp_path / "log")) as log:  # ends after the merge's own transaction
+    with closing(Log(tmp_path / "log")) as log:  # stops after the transaction of the merge
         ward = Ward(log, ("ICU",), keep_identifiers=False)
         survivor, prior = Person((("H", "P1"),)), Person((("H", "P5"),))
         log.begin()
@@ -120,7 +119,9 @@ def test_messages_during_a_merge_have_the_same_result_as_after_it(
 
     during = asyncio.run(run("during", *messages))
     cancelled = asyncio.run(run("during_2", *messages, *cancel))
-    monkeypatch.setattr(pending, "AT_ONCE", 10**9)  # each task is complete within its message
+    monkeypatch.setattr(
+        pending, "AT_ONCE", 10**9
+    )  # each task is complete when its message is stored
     assert during == asyncio.run(run("after", *messages))
     assert len(during) == MANY
     assert cancelled == asyncio.run(run("after_2", *messages, *cancel))

@@ -1,4 +1,4 @@
-"""The pipeline page of a live ward, from the answers of a real gateway."""
+"""Tests the pipeline page of a live ward with the answers of a real gateway."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from tests.support.hl7_corpus import obx
 
 
 def asked(log: Path, *messages: bytes) -> tuple[Health, Health]:
-    """The gateway's health before and after the messages."""
+    """The health reports of a gateway before and after messages."""
 
     async def run() -> tuple[Health, Health]:
         async with gateway(log) as running, aiohttp.ClientSession() as session:

@@ -1,4 +1,6 @@
-"""Unmodified public senders, and a real gateway. Others: tests/support/gateway_senders.mjs."""
+"""Tests a real gateway with unmodified public clients; see also
+tests/support/gateway_senders.mjs.
+"""
 
 import asyncio
 import sys

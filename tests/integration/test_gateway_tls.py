@@ -1,4 +1,4 @@
-"""HL7 over TLS, with and without certificates of senders."""
+"""Tests HL7 over TLS, with and without certificates of senders."""
 
 import asyncio
 import datetime
@@ -16,7 +16,7 @@ from tests.support.hl7_corpus import obx
 
 
 class Pair(NamedTuple):
-    """Files with a self-signed certificate and its key."""
+    """Writes a self-signed certificate and its key; returns the paths of the two files."""
 
     certificate: Path
     key: Path
@@ -51,7 +51,7 @@ def pair(folder: Path, name: str) -> Pair:
 
 
 async def answer(port: int, server: Pair, client: Pair | None) -> str:
-    """MSA-1, or an empty text if the gateway closes the connection without an answer."""
+    """Returns MSA-1, or an empty text if the gateway closes the connection without an answer."""
     context = ssl.create_default_context(cafile=str(server.certificate))
     if client is not None:
         context.load_cert_chain(client.certificate, client.key)

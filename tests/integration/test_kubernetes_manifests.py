@@ -1,5 +1,4 @@
-"""deploy/kubernetes is valid for current clusters, and has the same services as
-docker-compose.yml."""
+"""Tests that deploy/kubernetes is valid for current clusters and agrees with docker-compose.yml."""
 
 import json
 import os
@@ -21,11 +20,12 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.35", "1.36", "1.37")
 OVERLAYS = ["base", *(f"overlays/{path.name}" for path in (KUBERNETES / "overlays").iterdir())]
 COMPONENTS = [path.name for path in (KUBERNETES / "components").iterdir()]
-# Resources of operators, whose schemas are not part of Kubernetes.
+# The schemas of these resources belong to operators and are not part of Kubernetes.
 CUSTOM = {"ScaledObject", "PodMonitor", "PrometheusRule"}
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-# A cluster has an Ingress with a log-in, secrets.sh and its own Prometheus in place of these.
+# In a cluster, an Ingress with a log-in, secrets.sh and the cluster's Prometheus replace these
+# services.
 ELSEWHERE = {"tls", "certificate", "login", "secrets", "prometheus"}
 SERVICES = sorted(COMPOSE.keys() - ELSEWHERE)
 
@@ -46,7 +46,7 @@ def kustomize(folder: Path) -> Resources:
 
 @pytest.fixture(scope="module")
 def with_component(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Resources]:
-    """The base with one component."""
+    """Renders the base with one component."""
 
     @cache
     def render(component: str) -> Resources:
@@ -76,7 +76,9 @@ def validate(resources: Resources) -> None:
 
 @cache
 def validate_once(text: str) -> None:
-    """Cached, because most kustomizations share resources, and a check takes 0.1 s."""
+    """The result is cached, because most kustomizations share resources, and a check
+    takes 0.1 s.
+    """
     for version in VERSIONS:
         kubernetes_validate.validate(json.loads(text), version, strict=True)
 
@@ -112,7 +114,7 @@ def container_of(resources: Resources, service: str) -> Any:
 
 
 def by_default(value: str) -> str:
-    """The value in compose if no variable is set."""
+    """The value that compose uses if no variable is set."""
     return re.sub(r"\$\{\w+(?::?([-+])([^}]*))?\}", lambda m: m[2] if m[1] == "-" else "", value)
 
 
@@ -141,7 +143,8 @@ def test_a_service_has_the_settings_of_compose(service: str, resources: Resource
     assert container.get("args") == COMPOSE[service].get("command")
     [settings] = container["envFrom"]
     assert settings["configMapRef"]["name"].startswith("settings-")
-    # HOSPITAL_PORT and others would be set to the addresses of Services.
+    # With service links, Kubernetes would set HOSPITAL_PORT and others to the addresses of
+    # Services.
     assert pod_of(resources, service)["enableServiceLinks"] is False
 
 
@@ -214,8 +217,10 @@ def test_a_service_is_as_confined_as_in_compose(service: str, resources: Resourc
     assert sysctls == {name: str(value) for name, value in expected.items()}
 
 
-def test_every_pod_is_closed_and_has_an_opening_for_each_client(resources: Resources) -> None:
-    """Each address in a setting is a Service whose policy admits this client."""
+def test_every_pod_admits_only_its_own_clients(resources: Resources) -> None:
+    """Checks that each address in a setting is a Service, and that the policy of this Service
+    admits the client.
+    """
     policies = {name: item["spec"] for (kind, name), item in resources.items() if kind == POLICY}
     everything = {"matchLabels": {"app.kubernetes.io/part-of": "icu-stream"}}
     assert policies["cell"]["podSelector"] == everything

@@ -1,4 +1,4 @@
-"""Leases on partitions, with a real Redis."""
+"""Tests the leases on partitions, with a real Redis."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Tool:
-    """A tool that works on its leased partitions; its jobs end within a round."""
+    """A tool that works on the partitions that it has leased. Its jobs end within a round."""
 
     def __init__(self, redis: Any) -> None:
         self.leases = Leases(redis)
@@ -57,7 +57,7 @@ def test_a_partition_never_has_two_tools_and_all_get_the_same_number(
 
 
 class Wiped:
-    """A Redis that loses its data before its nth command."""
+    """A Redis that loses all data before its nth command."""
 
     def __init__(self, redis: Any, nth: int) -> None:
         self._redis = redis
@@ -92,7 +92,7 @@ def test_after_a_loss_in_redis_each_tool_takes_back_its_own_partitions(redis: An
 
 
 def test_a_tool_respects_the_lease_of_another(redis: Any) -> None:
-    """Simulates a pause that is longer than the lease."""
+    """Simulates a tool that pauses for longer than its lease."""
     redis.flushall()
     paused, other = Tool(redis), Tool(redis)
     paused.round(2)

@@ -1,4 +1,4 @@
-"""The login service behind nginx: passwords, sessions, lockout, audit log, and an OIDC proxy."""
+"""Tests the login service behind nginx: passwords, sessions, lockout, audit log and OIDC proxy."""
 
 import asyncio
 import doctest
@@ -58,7 +58,7 @@ def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A user file with one user, ada."""
+    """A login file with one user, ada."""
     return with_user(tmp_path / "login.sqlite")
 
 
@@ -73,7 +73,7 @@ async def serving(file: Path, **environ: str) -> AsyncIterator[Client]:
     settings = read(Settings, environ)
     store = Store(file)
     try:
-        # Cookies are sent by hand.
+        # The tests send the cookies themselves.
         jar = aiohttp.DummyCookieJar()
         async with TestClient(TestServer(create_app(settings, store)), cookie_jar=jar) as client:
             yield client
@@ -97,7 +97,7 @@ async def log_in(
     next: str = "/",
     **headers: str,
 ) -> tuple[int, Any, str]:
-    """Status, headers and the cookies as a Cookie header."""
+    """Sends a request; returns the status, the headers, and the cookies as a Cookie header."""
     form = {"user": user, "password": password, "next": next}
     sent = {"X-Forwarded-For": address} | headers
     async with client.post("/login", data=form, headers=sent, allow_redirects=False) as answer:
@@ -134,7 +134,7 @@ def test_a_password_opens_a_session_and_log_out_ends_it(file: Path) -> None:
         async with client.post("/logout", headers=sent, allow_redirects=False) as answer:
             assert answer.status == 303
             assert "Max-Age=0" in answer.headers["Set-Cookie"]
-        # The cookie is now invalid; another browser's session continues.
+        # The cookie is invalid now, but the session of another browser continues.
         assert await check(client, cookie) == (401, "")
         assert await check(client, other) == (204, "ada")
 
@@ -153,7 +153,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(file: Path, proto: str)
     assert cookie.startswith("__Host-") == (proto == "https")
 
 
-def test_a_session_ends_with_its_password_its_user_and_its_time(file: Path) -> None:
+def test_a_session_ends_when_password_or_user_change_or_its_time_is_over(file: Path) -> None:
     async def question(client: Client) -> None:
         cookie = (await log_in(client))[2]
         assert await check(client, cookie) == (204, "ada")
@@ -183,9 +183,9 @@ def test_a_forged_session_is_rejected(file: Path, tmp_path: Path, forge: str) ->
     async def question(client: Client) -> None:
         assert await check(client, mine) == (204, "ada")
         assert await check(client, f"{name}={forged}") == (401, "")
-        # Signed with the key of another installation.
+        # This cookie is signed with the key of another installation.
         assert await check(client, theirs) == (401, "")
-        # A cookie set without TLS does not count with it.
+        # A cookie that was set without TLS is not valid with TLS.
         assert await check(client, mine, **{"X-Forwarded-Proto": "https"}) == (401, "")
 
     ask(file, question)
@@ -218,7 +218,7 @@ def test_a_user_is_locked_after_failures_from_anywhere(file: Path) -> None:
         return (await log_in(client))[0]
 
     assert ask(file, after_a_restart) == 429
-    # The operator unlocks a user by giving a password.
+    # The operator unlocks a user by setting a password.
     done = run("add", "Ada", stdin=f"{SECRET}\n", LOGIN_FILE=str(file))
     assert (done.returncode, done.stdout) == (0, "ada: password changed\n")
     assert ask(file, after_a_restart) == 303
@@ -268,7 +268,7 @@ def test_attempts_and_checks_are_counted(file: Path) -> None:
     }
 
 
-def test_successes_and_few_failures_lock_nobody(file: Path) -> None:
+def test_successful_log_ins_and_few_failures_lock_nobody(file: Path) -> None:
     async def question(client: Client) -> None:
         for _ in range(3):
             for _ in range(login.passwords.USER_FAILURES - 1):
@@ -289,7 +289,7 @@ def test_a_page_of_another_site_cannot_log_anybody_in(file: Path) -> None:
             {"Sec-Fetch-Site": "same-site"},
         ):
             assert (await log_in(client, **own, **headers))[0] == 403
-        # The header that a browser sends for a page whose policy hides its address.
+        # A browser sends this header if the policy of a page hides its address.
         hidden = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}
         for headers in ({"Origin": "http://ward.example.org"}, hidden, {}):
             assert (await log_in(client, **own, **headers))[0] == 303
@@ -392,7 +392,7 @@ def test_the_audit_is_append_only(file: Path, statement: str) -> None:
     assert audit(file) == before != []
 
 
-def test_nobody_passes_while_nothing_can_be_recorded(file: Path) -> None:
+def test_no_request_is_admitted_while_the_audit_cannot_be_written(file: Path) -> None:
     async def question(client: Client) -> None:
         cookie = (await log_in(client))[2]
         with closing(sqlite3.connect(file, isolation_level=None)) as db:
@@ -422,7 +422,7 @@ def test_a_program_with_a_token_passes_if_tokens_are_checked(
 
 
 async def oauth2_proxy(request: web.Request) -> web.Response:
-    """Answers like oauth2-proxy with --set-xauthrequest."""
+    """A server that answers like oauth2-proxy with --set-xauthrequest."""
     cookie = request.headers.get("Cookie", "")
     assert "Authorization" not in request.headers
     if cookie == "_oauth2_proxy=ada":
@@ -434,7 +434,7 @@ async def oauth2_proxy(request: web.Request) -> web.Response:
     return web.Response(status=401)
 
 
-def test_an_oidc_proxy_decides_instead_of_the_file(file: Path) -> None:
+def test_an_oidc_proxy_replaces_the_built_in_users(file: Path) -> None:
     async def run() -> None:
         app = web.Application()
         app.router.add_get("/oauth2/auth", oauth2_proxy)
@@ -475,7 +475,7 @@ def test_an_oidc_proxy_decides_instead_of_the_file(file: Path) -> None:
 def test_login_does_not_start_without_users_if_published(
     tmp_path: Path, settings: dict[str, str], refused: bool
 ) -> None:
-    # A used port also ends the program, but with another reason.
+    # The program also ends if its port is taken, but with another reason.
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run(LOGIN_FILE=str(tmp_path / "new.sqlite"), LOGIN_PORT=port, **settings)

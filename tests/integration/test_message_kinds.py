@@ -1,4 +1,4 @@
-"""Each kind of message in a worker's handler, on SQLite and MySQL."""
+"""Tests each kind of message in the handler of a worker, on SQLite and MySQL."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def handler(database: Database) -> DataHandler:
 
 
 def features(url: str, seq: int) -> dict[str, float | None]:
-    """The features of the champion's prediction."""
+    """The features of the newest prediction of the champion."""
     where = f"WHERE seq = {seq} AND version = '2'"
     return dict(rows(url, f"SELECT feature, value FROM prediction_features {where}"))  # type: ignore[arg-type]
 
@@ -73,7 +73,7 @@ def test_minutes_and_seconds_are_stored_and_bound_the_windows(
     times = rows(url, "SELECT CAST(measured_at AS CHAR(19)) FROM readings ORDER BY seq")
     assert [text[11:] for (text,) in times] == ["01:00:00", "01:00:01", "07:00:00"]
     assert features(url, 3)["heart_rate__max__6h"] == 91.0
-    # After a reload from the tables, with the same window.
+    # After a reload from the tables, the window is the same.
     late = message(60.0, hour=6, minute=59, second=59)
     handler_of(database, DECLARATION).handle(batch(3, late))
     assert features(url, 4)["heart_rate__max__6h"] == 91.0
@@ -102,7 +102,7 @@ def test_an_admission_reopens_a_discharged_stay(
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one batch", "batches"])
-def test_a_withdrawn_reading_leaves_statistics_and_windows(
+def test_a_withdrawn_reading_is_removed_from_statistics_and_windows(
     url: str, handler: DataHandler, split: bool
 ) -> None:
     sent = [
@@ -116,7 +116,7 @@ def test_a_withdrawn_reading_leaves_statistics_and_windows(
     assert rows(url, READINGS) == [(1, 80.0), (4, 70.0)]
     assert rows(url, WITHDRAWN) == [(3, 2, "heart_rate", 200.0)]
     assert rows(url, VITALS) == [("heart_rate", 2, 75.0, 70.0)]
-    # The prediction of the withdrawn reading stays, and the clock has gone back.
+    # The prediction for the withdrawn reading remains, and the clock has gone back.
     assert features(url, 2)["heart_rate__mean"] == 140.0
     after = features(url, 4)
     assert (after["heart_rate__mean"], after["heart_rate__count"]) == (75.0, 2)
@@ -177,7 +177,8 @@ def test_a_withdrawal_without_its_reading_is_rejected(
 def test_a_repeated_withdrawn_reading_stays_withdrawn(
     url: str, database: Database, handler: DataHandler
 ) -> None:
-    # Readings after a discharge get no predictions, whose keys would also prevent duplicates.
+    # Readings after a discharge get no predictions. The keys of predictions would also prevent
+    # duplicates.
     sent = [message(80.0), discharge(), message(90.0), other("withdrawal", of=3), message(82.0)]
     sent += [other("outcome", name="died", value=1, day="2150-03-01")]
     sent += [other("acknowledgement", author="ab", day="2150-03-01")]
@@ -209,7 +210,7 @@ def test_a_rejected_withdrawal_is_replayed_after_its_reading(
     assert rows(url, "SELECT seq FROM rejected") == []
 
 
-def test_a_catch_up_beside_a_withdrawal_starts_again(
+def test_completing_the_vitals_starts_again_after_a_withdrawal(
     url: str, database: Database, handler: DataHandler
 ) -> None:
     handler.handle(batch(0, message(80.0)))
@@ -222,7 +223,7 @@ def test_a_catch_up_beside_a_withdrawal_starts_again(
     database.catch_up("s", database.behind("s"), [])
 
 
-def test_outcomes_and_acknowledgements_are_stored_and_open_no_stay(
+def test_outcomes_and_acknowledgements_are_stored_without_opening_a_stay(
     url: str, handler: DataHandler
 ) -> None:
     at = {"day": "2150-03-01", "hour": 7, "minute": 30}
@@ -261,7 +262,7 @@ def test_two_versions_of_a_model_run_side_by_side(url: str, database: Database) 
 
 
 def stream(chance: random.Random, length: int) -> dict[int, bytes]:
-    """Readings, late or not, corrections, discharges and admissions of six stays."""
+    """Readings, of which some are late, corrections, discharges and admissions of six stays."""
     sent: dict[int, bytes] = {}
     readings: dict[int, dict[str, Any]] = {}
     for seq in range(1, length + 1):
@@ -318,13 +319,14 @@ def patient(data: bytes) -> int:
     [*(("sqlite", seed) for seed in range(12)), *(("mysql", seed) for seed in (12, 13, 14))],
     indirect=["url"],
 )
-def test_any_history_leaves_the_rows_that_pandas_computes(
+def test_any_history_gives_the_rows_that_pandas_computes(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", chance.choice([1, 4, 1000]))
     monkeypatch.setattr("tool.stays.VITALS_EVERY", chance.choice([0.0, 1000.0]))
-    # Each failure costs a new connection, which takes MySQL 50 times as long.
+    # There are fewer failures on MySQL, because each costs a new connection, which takes 50 times
+    # as long.
     sent = stream(chance, 160 if url.startswith("sqlite") else 60)
     remember(database, DECLARATION)
     parts: dict[int, list[RawMessage]] = {0: [], 1: []}
@@ -332,8 +334,8 @@ def test_any_history_leaves_the_rows_that_pandas_computes(
         parts[patient(data) % 2].append(RawMessage(seq, 0.0, data))
     drive(database, chance, parts, monkeypatch)
     compare(url, Expected(sent))
-    # After a change of the number of partitions and a wipe of Redis, all messages are sent again in
-    # other batches.
+    # As after a change of the number of partitions and a wipe of Redis, all messages are sent
+    # again, in other batches.
     whole = [RawMessage(seq, 0.0, data) for seq, data in sent.items()]
     handler_of(database, DECLARATION).handle(Batch("s", 2, 0, whole))
     compare(url, Expected(sent))
@@ -345,9 +347,7 @@ def drive(
     parts: dict[int, list[RawMessage]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stores all messages, with workers that are killed, replaced, and cut off from the
-    database.
-    """
+    """Stores all messages, with workers that are killed and replaced and that lose the database."""
     commit = database.commit
 
     def failing_commit(changes: Changes) -> None:
@@ -374,7 +374,7 @@ def drive(
                 workers[part].handle(Batch("s", part, after, parts[part][begin:end]))
                 done[part] = min(end, len(parts[part]))
             except (Moved, Unavailable):
-                pass  # Redis delivers it again
+                pass  # Redis delivers the batch again
     for worker in workers.values():
         with suppress(Moved):
             worker.complete()
@@ -382,12 +382,12 @@ def drive(
 
 
 def numbers(features: dict[str, float | None]) -> dict[str, float]:
-    """The features with NaN where a value is missing."""
+    """The features, with NaN for a missing value."""
     return {name: math.nan if value is None else value for name, value in features.items()}
 
 
 def compare(url: str, expected: Expected) -> None:
-    """Compares all tables with those of the oracle."""
+    """Compares all tables with the tables of the oracle."""
     readings = expected.readings
     wanted = list(zip(readings["seq"], readings["value"], readings["text"], strict=True))
     at = "CAST(measured_at AS CHAR(19))"

@@ -1,4 +1,4 @@
-"""Upgrades a database of version 1, with its rows, on SQLite, MySQL and MariaDB.
+"""Tests the upgrade of a database of version 1 with rows, on SQLite, MySQL and MariaDB.
 
 The dumps in version_1/ are from the tool before its tables had versions: two streams, a discharge,
 rejected messages, pending predictions, and names that differ in case.
@@ -105,14 +105,14 @@ def shape(url: str) -> list[Any]:
 
 
 def without_features(before: Rows, names: dict[str, str]) -> Rows:
-    """The rows with features in the format that is used since version 5."""
+    """The rows, with features in the format that is used since version 5."""
     place = names["predictions"].split(", ").index("`features`")
     predictions = [(*row[:place], *row[place + 1 :]) for row in before["predictions"]]
     return before | {"predictions": predictions}
 
 
 def values(before: Rows) -> list[tuple[Any, ...]]:
-    """Each value of each prediction of version 1, whose features are objects."""
+    """Each value of each prediction of version 1, in which features are objects."""
     found = [
         (*row[:4], name, value)
         for row in before["predictions"]
@@ -227,7 +227,8 @@ def test_an_upgrade_resumes_after_a_kill_at_any_statement(
     monkeypatch.setattr(op, "execute", failing)
     upgrade(old())
     total = 10_000 - left
-    # Inside the second step, and around the exchange of the table of predictions.
+    # These points are inside the second step, and before and after the table of predictions is
+    # replaced.
     first = len(OLD_TABLES) + 1
     for statements in (*range(first, first + 5), total - 8, total - 7, total - 5, total - 1):
         url = old()
@@ -269,13 +270,13 @@ def test_features_that_the_model_no_longer_reads_keep_their_names(
     assert [json.loads(text) for (text,) in kept] == [json.loads(row[7]) for row in predicted]
     shown = rows(url, f"SELECT {VALUES}")
     assert sorted(shown, key=str) == [row for row in values(before) if row[2] == "risk shadow"]
-    # The model could not be asked with these features.
+    # With these features, the model could not be asked.
     assert rows(url, "SELECT 1 FROM pending") == []
     reasons = rows(url, "SELECT DISTINCT reason FROM predictions WHERE seq IN (8, 10)")
     assert {reason for (reason,) in reasons} == {None, "the model reads other features now"}
 
 
-def test_new_and_upgraded_tables_hold_the_columns_of_the_program(
+def test_new_and_upgraded_tables_have_the_columns_of_the_program(
     empty: Callable[[], str], old: Callable[[], str]
 ) -> None:
     new, upgraded = empty(), old()
@@ -284,7 +285,7 @@ def test_new_and_upgraded_tables_hold_the_columns_of_the_program(
         for table in TABLES:
             names = ", ".join(f"`{name}`" for name in columns(table))
             rows(url, f"SELECT {names} FROM {table}")
-            # A positional INSERT of a row type relies on this order.
+            # An INSERT without column names relies on this order.
             if is_sqlite(url):
                 found = [row[1] for row in rows(url, f"PRAGMA table_info({table})")]
             else:
@@ -314,7 +315,7 @@ def migrate(url: str) -> "subprocess.Popen[str]":
 
 
 def ended(program: "subprocess.Popen[str]") -> tuple[int, str]:
-    """The program's exit status and what it wrote to stderr."""
+    """Runs the program; returns its exit status and the text that it has written to stderr."""
     _, errors = program.communicate(timeout=60)
     return program.returncode, errors
 
@@ -344,7 +345,9 @@ def test_tables_of_another_program_are_an_error(empty: Callable[[], str]) -> Non
 class TestServers:
     LOOSE = "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
 
-    def test_an_upgrade_makes_texts_differ_by_case(self, old: Callable[[], str]) -> None:
+    def test_after_an_upgrade_texts_that_differ_in_case_are_different(
+        self, old: Callable[[], str]
+    ) -> None:
         url = old()
         rows(url, "DELETE FROM vitals WHERE parameter = 'HR'")
         for table in OLD_TABLES:
@@ -371,7 +374,7 @@ class TestServers:
         with pytest.raises(PermanentFailure, match=r"readings\.parameter"):
             upgrade(url)
 
-    def test_a_user_without_the_right_to_change_tables_gets_one_line(
+    def test_a_user_who_cannot_change_tables_gets_an_error_of_one_line(
         self, old: Callable[[], str]
     ) -> None:
         url = old()

@@ -1,4 +1,6 @@
-"""The tool's requests for predictions, to our model API and to servers with fewer features."""
+"""Tests the tool's requests for predictions, to this model API and to servers with fewer
+features.
+"""
 
 import json
 import threading
@@ -52,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Suppresses the log of requests."""
+        """Logs no requests."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Champion and shadows: promotion, rollback, the audit log, and the switch of all workers."""
+"""Tests champion and shadows: promotion, rollback, the audit log, and the switch of all workers."""
 
 import json
 import math
@@ -66,12 +66,12 @@ def run_refused(models: Path, state: Path, line: str) -> str:
     return err
 
 
-def test_promotion_and_rollback(models: Path, state: Path, registry: Registry) -> None:
+def test_a_promotion_can_be_rolled_back(models: Path, state: Path, registry: Registry) -> None:
     assert in_use(registry) == ("formula/1",)
     assert run(models, state, "promote plain 1") == "champion plain/1, shadows formula/1\n"
     registry.refresh()
     assert in_use(registry) == ("plain/1", "formula/1")
-    # Two versions of one model run side by side.
+    # Here, two versions of the same model are in use.
     both = "champion plain/2, shadows plain/1, formula/1\n"
     assert run(models, state, "promote plain 2") == both
     registry.refresh()
@@ -164,7 +164,7 @@ def test_an_invalid_shadow_does_not_block_a_promotion(
     assert "shadow news2/2017 cannot be served" in caplog.text
 
 
-def test_a_loaded_model_survives_damage_of_its_files(
+def test_a_loaded_model_keeps_serving_after_its_files_are_damaged(
     models: Path, state: Path, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     (models / "formula" / "1" / "manifest.json").write_text("{}")
@@ -226,8 +226,10 @@ def test_without_a_version_the_one_in_use_or_the_newest_answers(
     assert registry.find("plain").ref == Ref("plain", "1")
 
 
-def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: Path) -> None:
-    """Changes the champion back and forth under load; each answer must come from one model only."""
+def test_every_worker_follows_a_promotion_and_no_prediction_is_missing(
+    models: Path, state: Path
+) -> None:
+    """Changes the champion back and forth under load. Each answer must come from one model only."""
     rows = [{"age": 50.0}] * 50
     expected = {"1": 1 / (1 + 2.718281828459045**1.5), "2": 1 / (1 + 2.718281828459045**2.5)}
     run(models, state, "promote plain 1")
@@ -246,7 +248,7 @@ def test_every_worker_follows_and_no_prediction_is_missing(models: Path, state: 
         try:
             for version in ("2", "1", "2"):
                 run(models, state, f"promote plain {version}")
-                # Each new connection may reach either worker, so many in a row must agree.
+                # A new connection may reach either worker, so many connections in a row must agree.
                 until(lambda version=version: champions(url) == {version})  # type: ignore[misc]
         finally:
             stop.set()
@@ -268,7 +270,7 @@ def champions(url: str) -> set[str]:
 
 
 def test_the_original_fields_are_answered_by_the_model_that_has_them(tmp_path: Path) -> None:
-    """The shipped state: the trained model is the champion, the formula a shadow."""
+    """In the shipped state, the trained model is the champion, and the formula is a shadow."""
     client = create_app(Settings(ROOT / "models", tmp_path / "s.sqlite")).test_client()
     declared = client.get("/api/model").json
     champion, shadow = declared["champion"], declared["shadows"][0]

@@ -1,4 +1,4 @@
-"""The API description is valid, matches the API, and can be read offline."""
+"""Tests that the description of the API is valid, matches the API, and can be read offline."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_the_api_matches_its_description(url: str, tmp_path: Path) -> None:
-    """schemathesis finds no answer that violates the description."""
+    """schemathesis must find no answer that violates the description."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
     limits = ["--max-examples", "5", "--generation-database", "none", "--seed", "1"]
     done = subprocess.run(
@@ -55,12 +55,12 @@ def test_every_route_is_described(tmp_path: Path) -> None:
     app = create_app(Settings(models, tmp_path / "s.sqlite"))
     document = app.test_client().get("/openapi.json").json
     assert document is not None
-    # Inference is described per model, with its features.
+    # Inference is described for each model, with the model's features.
     routes = {
         (str(rule).replace("<name>", "formula").replace("<version>", "1"), method.lower())
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-    } - {("/metrics", "get")}  # for Prometheus, inside only
+    } - {("/metrics", "get")}  # only for Prometheus, within the network of the services
     described = {
         (path.format(model="formula", version="1"), method)
         for path, item in document["paths"].items()

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol of a real server, used by third-party clients."""
+"""Tests the Open Inference Protocol of a real server with third-party clients."""
 
 import gzip
 import json
@@ -90,7 +90,9 @@ class TestTritonClient:
         assert client.is_model_ready("formula", "1")
         assert not client.is_model_ready("nobody")
 
-    def test_metadata_and_configuration(self, client: triton.InferenceServerClient) -> None:
+    def test_metadata_and_configuration_describe_the_model(
+        self, client: triton.InferenceServerClient
+    ) -> None:
         assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
         metadata = client.get_model_metadata("formula")
         assert [tensor["name"] for tensor in metadata["inputs"]] == list(ROW)
@@ -110,7 +112,9 @@ class TestTritonClient:
         binary_in: bool,
         outputs: bool | None,
     ) -> None:
-        """NaN works in both directions: as bytes, and bare in this client's JSON."""
+        """NaN works in both directions, as bytes and in JSON, where this client writes it without
+        quotes.
+        """
         row = {**ROW, "standard_deviation_temperature": np.nan}
         asked = outputs if outputs is None else [
             triton.InferRequestedOutput("probability", binary_data=outputs)
@@ -131,7 +135,7 @@ class TestTritonClient:
         assert ("data" in response["outputs"][0]) == (outputs is False)
 
     @pytest.mark.parametrize("binary", [True, False])
-    def test_outputs_of_every_datatype(
+    def test_outputs_of_every_datatype_are_returned(
         self, client: triton.InferenceServerClient, binary: bool
     ) -> None:
         asked = [
@@ -176,14 +180,14 @@ class TestTritonClient:
         with pytest.raises(InferenceServerException, match="from the repository"):
             client.load_model("qsofa", config="{}")
 
-    def test_statistics(self, client: triton.InferenceServerClient) -> None:
+    def test_statistics_are_listed_per_model(self, client: triton.InferenceServerClient) -> None:
         [stats] = client.get_inference_statistics("news2", "2017")["model_stats"]
         assert (stats["name"], stats["version"]) == ("news2", "2017")
         assert len(client.get_inference_statistics()["model_stats"]) == 5
 
 
 def test_statistics_count_over_all_workers(url: str) -> None:
-    """Each connection is new, so both workers serve some of it."""
+    """Each connection is new, so both workers serve some requests."""
 
     def counted() -> dict[str, Any]:
         [stats] = fetch(f"{url}/v2/models/plain/versions/1/stats")[1]["model_stats"]
@@ -253,7 +257,7 @@ class TestMLServerTypes:
         ({"parameters": {"binary_data_output": 1}}, "parameters.binary_data_output"),
     ],
 )
-def test_a_request_that_does_not_fit_is_an_error_of_that_member(
+def test_the_error_for_an_invalid_request_names_the_member(
     flask: FlaskClient, change: dict[str, Any], field: str
 ) -> None:
     refused(flask, {**document(ROW), **change}, field)
@@ -286,7 +290,7 @@ def test_a_request_that_does_not_fit_is_an_error_of_that_member(
         ({"parameters": {"shared_memory_region": "x"}}, "age"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_an_error_of_that_tensor(
+def test_the_error_for_an_invalid_tensor_names_the_tensor(
     flask: FlaskClient, change: dict[str, Any], field: str
 ) -> None:
     asked = document(ROW)
@@ -314,7 +318,7 @@ def refused(flask: FlaskClient, asked: Any, field: str) -> None:
         ("8", "right", b"", "inputs[0].parameters.binary_data_size"),
     ],
 )
-def test_a_binary_part_that_does_not_fit_is_an_error(
+def test_a_binary_part_of_the_wrong_size_is_an_error(
     flask: FlaskClient, size: Any, header: str | None, extra: bytes, field: str | None
 ) -> None:
     asked = {
@@ -409,10 +413,12 @@ def test_all_shipped_models_answer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("datatype", ["FP64", "FP32"])
-def test_one_matrix_of_all_features(
+def test_one_matrix_of_all_features_is_accepted(
     client: triton.InferenceServerClient, binary: bool, datatype: str
 ) -> None:
-    """A matrix in the manifest's order gives the same result as one tensor per feature."""
+    """A matrix with the columns in the order of the manifest gives the same result as one tensor
+    per feature.
+    """
     dtype = np.float64 if datatype == "FP64" else np.float32
     rows = np.array([list(ROW.values()), [50, 120, 16, np.nan], [80, 90, 30, 1.5]], dtype)
     matrix = triton.InferInput("features", list(rows.shape), datatype)

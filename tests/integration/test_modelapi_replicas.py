@@ -1,4 +1,4 @@
-"""Two replicas of the model API with their state in one table of a real MariaDB."""
+"""Tests two replicas of the model API that share their state in a table of a real MariaDB."""
 
 import itertools
 import os
@@ -48,7 +48,7 @@ def run(models: Path, url: str, line: str) -> str:
 
 
 class InTurns:
-    """A client of both replicas, like a tool behind a load balancer."""
+    """A client that reaches both replicas, like a tool behind a load balancer."""
 
     def __init__(self, urls: list[str]) -> None:
         self._clients = itertools.cycle([ModelClient(url, 5.0) for url in urls])
@@ -57,12 +57,12 @@ class InTurns:
         return next(self._clients).declaration()
 
 
-def test_a_promotion_and_a_rollback_reach_both_replicas_and_never_flip(
+def test_a_promotion_and_a_rollback_reach_both_replicas_and_remain(
     models: Path, url: str, tmp_path: Path, new_database: Callable[[str], str]
 ) -> None:
     database = connect(new_database("sqlite"))
     database.create_tables()
-    database.close()  # SQLite connections belong to one thread, so the other thread opens its own
+    database.close()  # an SQLite connection belongs to one thread, so each thread opens its own
     seen: list[str] = []
     answers: list[Any] = []
     stop = threading.Event()
@@ -121,7 +121,9 @@ def test_a_promotion_and_a_rollback_reach_both_replicas_and_never_flip(
 
 
 def champions(replicas: list[str]) -> set[str]:
-    """The champion's version, requested so often that each worker of each replica has answered."""
+    """The version of the champion, requested so often that each worker of each replica has
+    answered.
+    """
     return {
         fetch(f"{url}/api/model")[1]["champion"]["version"] for url in replicas for _ in range(20)
     }

@@ -1,4 +1,4 @@
-"""A failed start is reported in one line."""
+"""Tests that a failed start is reported in one line."""
 
 import os
 import socket
@@ -41,21 +41,21 @@ def start(**environment: str) -> tuple[int, list[str]]:
         ("MODEL_TOKEN_KEY_FILE", "/nowhere"),
     ],
 )
-def test_a_bad_setting_is_one_line(key: str, value: str) -> None:
+def test_an_invalid_setting_is_reported_in_one_line(key: str, value: str) -> None:
     code, [line] = start(**{key: value})
     assert code == 1
     assert line.startswith(f"{key}={value}: ")
 
 
 @pytest.mark.parametrize("content", [b"short", b"\xff\xfe not UTF-8"])
-def test_an_invalid_token_key_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_token_key_is_reported_in_one_line(tmp_path: Path, content: bytes) -> None:
     key = tmp_path / "key"
     key.write_bytes(content)
     code, [line] = start(MODEL_TOKEN_KEY_FILE=str(key))
     assert (code, line) == (1, f"{key}: a secret needs at least 32 bytes")
 
 
-def test_a_port_already_taken_is_one_line() -> None:
+def test_a_port_that_is_taken_is_reported_in_one_line() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

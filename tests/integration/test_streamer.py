@@ -1,4 +1,4 @@
-"""Hospital's stream over HTTP, its pacing, and the program around it."""
+"""Tests hospital's stream over HTTP, its pacing, and the whole program."""
 
 import asyncio
 import csv
@@ -40,8 +40,9 @@ ODD_NAMES = ["blood_pressure", 'say "ah"', "back\\slash", "température", "line\
 
 
 def rows(count: int) -> Iterator[dict[str, str]]:
-    """Messages of five stays, one without age and one without discharge; each 7th message is a
-    discharge."""
+    """Messages of five stays, of which one has no age and one no discharge. Each 7th message is a
+    discharge.
+    """
     for number in range(count):
         pat_id = number % 5
         row = {
@@ -83,7 +84,7 @@ def write_all_data(folder: Path, count: int, every: int = 10) -> str:
 
 
 def expected_messages(folder: Path, mode: str) -> list[dict[str, Any]]:
-    """The expected messages of all_data.csv in a mode, read with the csv module."""
+    """The messages that are expected from all_data.csv in a mode, read with the csv module."""
     messages = []
     with (folder / "all_data.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter=";", quoting=csv.QUOTE_NONE):
@@ -107,7 +108,9 @@ def expected_messages(folder: Path, mode: str) -> list[dict[str, Any]]:
 
 
 def parse(body: str) -> list[tuple[str, dict[str, Any]]]:
-    """The events of a whole stream as (id, message); checks that it ends with the end event."""
+    """Returns the events of a whole stream as (id, message), and checks that it ends with the end
+    event.
+    """
     *events, end, rest = body.split("\n\n")
     assert rest == ""
     parsed = []
@@ -155,7 +158,7 @@ async def until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
 
 
 class TestStream:
-    def test_every_message_in_order_with_ids(
+    def test_every_message_is_sent_in_order_with_its_id(
         self, replay: Replay, mode: str, tmp_path: Path
     ) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
@@ -174,7 +177,7 @@ class TestStream:
         with_client(scenario, replay, mode)
 
     @pytest.mark.parametrize("block", [64, 1000])
-    def test_resumes_after_any_last_event_id(
+    def test_the_stream_resumes_after_any_last_event_id(
         self, replay: Replay, monkeypatch: pytest.MonkeyPatch, block: int
     ) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
@@ -188,7 +191,9 @@ class TestStream:
         with_client(scenario, replay)
 
     @pytest.mark.parametrize("event_id", ["", "00000000-150", "A-1", "synthetic-{stream}-1"])
-    def test_restarts_for_a_client_of_another_stream(self, replay: Replay, event_id: str) -> None:
+    def test_a_client_of_another_stream_gets_the_whole_stream(
+        self, replay: Replay, event_id: str
+    ) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             known = event_id.format(stream=replay.stream)
             response = await client.get("/sub", headers={"Last-Event-ID": known})
@@ -210,7 +215,7 @@ class TestStream:
             "{stream}-١",
         ],
     )
-    def test_rejects_an_impossible_last_event_id(self, replay: Replay, event_id: str) -> None:
+    def test_an_impossible_last_event_id_is_rejected(self, replay: Replay, event_id: str) -> None:
         event_id = event_id.format(stream=replay.stream)
 
         async def scenario(client: TestClient[Any, Any]) -> None:
@@ -223,7 +228,7 @@ class TestStream:
 
         with_client(scenario, replay)
 
-    def test_no_messages(self, tmp_path: Path) -> None:
+    def test_an_empty_stream_has_only_the_end_event(self, tmp_path: Path) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             assert parse(await (await client.get("/sub")).text()) == []
 
@@ -231,7 +236,9 @@ class TestStream:
         with Replay(tmp_path, "live") as replay:
             with_client(scenario, replay)
 
-    def test_a_file_replaced_on_disk_does_not_disturb(self, replay: Replay, tmp_path: Path) -> None:
+    def test_replacing_the_file_does_not_affect_a_running_replay(
+        self, replay: Replay, tmp_path: Path
+    ) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             before = await (await client.get("/sub")).text()
             (tmp_path / "new").write_text("type;nothing\n")
@@ -272,7 +279,7 @@ class TestSubscribers:
         headers = {"Last-Event-ID": f"{EndlessReplay.stream}-{after}"}
         return await client.get("/sub", headers=headers)
 
-    def test_a_stalled_subscriber_takes_no_memory_and_blocks_no_others(self) -> None:
+    def test_a_stalled_subscriber_takes_no_memory_and_does_not_block_others(self) -> None:
         endless = EndlessReplay()
 
         async def scenario(client: TestClient[Any, Any]) -> None:
@@ -280,7 +287,8 @@ class TestSubscribers:
             reader = await self.follow(client, 2)
             for _ in range(1000):
                 await reader.content.readexactly(100_000)
-            # 100 MB were sent, but to the stalled subscriber only what sockets and buffers hold.
+            # 100 MB were sent in total, but the stalled subscriber was sent only as much as sockets
+            # and buffers hold.
             assert endless.taken[2] > 400_000
             assert endless.taken[1] < 60_000
             assert await subscribers(client) == 2
@@ -344,7 +352,7 @@ class TestSubscribers:
 
 
 class TestOtherRequests:
-    def test_health(self, replay: Replay, mode: str) -> None:
+    def test_health_describes_the_stream(self, replay: Replay, mode: str) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             response = await client.get("/health")
             assert (response.status, await response.json()) == (
@@ -363,7 +371,7 @@ class TestOtherRequests:
 
         with_client(scenario, replay, mode)
 
-    def test_while_preparing(self) -> None:
+    def test_requests_get_503_while_the_stream_is_prepared(self) -> None:
         async def scenario(client: TestClient[Any, Any]) -> None:
             response = await client.get("/health")
             assert (response.status, await response.json()) == (503, {"status": "preparing"})
@@ -416,7 +424,7 @@ class VirtualTime(asyncio.SelectorEventLoop):
 
 
 class RecordedResponse:
-    """Records the time and text of each write, which takes `pauses[number]` seconds."""
+    """Records the time and the text of each write. Write number n takes `pauses[n]` seconds."""
 
     def __init__(self, pauses: dict[int, float]) -> None:
         self.writes: list[tuple[float, str]] = []
@@ -435,7 +443,7 @@ class TestPace:
     def sent(
         self, folder: Path, rate: float, count: int, pauses: dict[int, float] | None = None
     ) -> list[tuple[float, str]]:
-        """(second, text) of each write of a whole replay, without the event of the end."""
+        """The (second, text) of each write of a whole replay, without the end event."""
         write_all_data(folder, count)
         response = RecordedResponse(pauses or {})
 
@@ -449,11 +457,11 @@ class TestPace:
         return response.writes[:-1]
 
     @pytest.mark.parametrize("rate", [0.5, 3, 50, 999])
-    def test_is_exact_on_average(self, tmp_path: Path, rate: float) -> None:
+    def test_the_rate_is_exact_on_average(self, tmp_path: Path, rate: float) -> None:
         told = 0
         for second, text in self.sent(tmp_path, rate, 2000):
             told += text.count("id: ")
-            # Never early, and late by at most one tick.
+            # No message is early, and none is late by more than one tick.
             assert told <= second * rate + 1 + 1e-6
             assert told >= (second - 0.01) * rate
         assert told == 2000
@@ -464,12 +472,14 @@ class TestPace:
         assert len(writes) < 100
         assert writes[-1][0] == pytest.approx(0.2, abs=0.01)
 
-    def test_no_drift_after_a_reader_paused(self, tmp_path: Path) -> None:
+    def test_the_rate_is_exact_after_a_reader_has_paused(self, tmp_path: Path) -> None:
         writes = self.sent(tmp_path, 10, 500, pauses={100: 20.0})
-        assert max(text.count("id: ") for _, text in writes) > 50  # the overdue messages, at once
+        assert (
+            max(text.count("id: ") for _, text in writes) > 50
+        )  # the overdue messages are sent at once
         assert writes[-1][0] == pytest.approx(49.9, abs=0.01)
 
-    def test_a_comment_breaks_long_silence(self, tmp_path: Path) -> None:
+    def test_a_comment_is_sent_after_a_long_silence(self, tmp_path: Path) -> None:
         writes = self.sent(tmp_path, 0.04, 3)
         seconds = [second for second, _ in writes]
         comments = [second for second, text in writes if text == ": keep-alive\n\n"]
@@ -478,7 +488,7 @@ class TestPace:
 
 
 class TestSettings:
-    def test_defaults(self) -> None:
+    def test_settings_have_their_documented_defaults(self) -> None:
         assert read(Settings, {"HOSPITAL_PORT": ""}) == Settings()
 
     @pytest.mark.parametrize(
@@ -487,7 +497,7 @@ class TestSettings:
         + [("HOSPITAL_PORT", value) for value in ("http", "-1", "65536", "9" * 5000, "8O80")]
         + [("REPLAY_MODE", "foresight"), ("LOG_LEVEL", "LOUD")],
     )
-    def test_a_bad_value_is_named(self, key: str, value: str) -> None:
+    def test_an_invalid_setting_is_reported_with_its_name(self, key: str, value: str) -> None:
         with pytest.raises(SettingError) as refused:
             read(Settings, {key: value})
         assert key in str(refused.value)
@@ -496,7 +506,7 @@ class TestSettings:
 
 @contextmanager
 def hospital(**environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The real program, on a free port by default; killed at the end if it still runs."""
+    """The real program, by default on a free port. It is killed at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "hospital"],
         cwd=ROOT,
@@ -551,7 +561,9 @@ def failure(**environment: str) -> list[str]:
 
 class TestProgram:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_streams_until_stopped(self, tmp_path: Path, number: signal.Signals) -> None:
+    def test_the_program_serves_the_stream_until_it_is_stopped(
+        self, tmp_path: Path, number: signal.Signals
+    ) -> None:
         write_inputs(tmp_path)
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0.1") as process:
             url = address(process)
@@ -565,10 +577,10 @@ class TestProgram:
             assert "disconnected (messages: 1)" in told
             assert "Traceback" not in told
 
-    def test_stops_at_once_while_preparing(self, tmp_path: Path) -> None:
+    def test_the_program_stops_at_once_while_it_prepares_the_stream(self, tmp_path: Path) -> None:
         write_inputs(tmp_path)
         (tmp_path / "signal.csv").unlink()
-        os.mkfifo(tmp_path / "signal.csv")  # reading this pipe blocks forever
+        os.mkfifo(tmp_path / "signal.csv")  # reading from this pipe blocks forever
         with hospital(PATIENT_DATA=str(tmp_path)) as process:
             url = address(process)
             with pytest.raises(urllib.error.HTTPError, match="503") as refused:
@@ -579,7 +591,7 @@ class TestProgram:
             assert process.returncode == 0
             assert "Traceback" not in told
 
-    def test_survives_invalid_requests(self, tmp_path: Path) -> None:
+    def test_invalid_requests_do_not_stop_the_program(self, tmp_path: Path) -> None:
         write_inputs(tmp_path)
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0") as process:
             url = address(process)
@@ -604,7 +616,7 @@ class TestProgram:
             assert told.count("WARNING aiohttp.server: malformed request from 127.0.0.1") == 2
             assert "Traceback" not in told
 
-    def test_memory_stays_small(self, tmp_path: Path) -> None:
+    def test_the_program_takes_little_memory(self, tmp_path: Path) -> None:
         write_inputs(tmp_path, readings=300_000)
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0") as process:
             url = address(process)
@@ -616,7 +628,7 @@ class TestProgram:
             peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
             assert int(peak.split()[1]) < 60_000  # kB
 
-    def test_writes_a_synthetic_ward_if_there_are_no_data(self, tmp_path: Path) -> None:
+    def test_without_data_a_synthetic_ward_is_written(self, tmp_path: Path) -> None:
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0") as process:
             url = address(process)
             read_until(process, f"no CSVs in {tmp_path}: writing a synthetic ward to {tmp_path}")
@@ -648,7 +660,9 @@ class TestProgram:
     @pytest.mark.parametrize(
         "name", ["Signal.csv", "signal.csv.gz", "vitals.CSV", "export.zip", "ward.xlsx", "a.py"]
     )
-    def test_writes_no_synthetic_ward_beside_other_files(self, tmp_path: Path, name: str) -> None:
+    def test_no_synthetic_ward_is_written_beside_other_files(
+        self, tmp_path: Path, name: str
+    ) -> None:
         (tmp_path / name).write_text("")
         (line,) = failure(PATIENT_DATA=str(tmp_path))
         assert line.startswith(f"hospital: PATIENT_DATA={tmp_path}: ")
@@ -668,7 +682,7 @@ class TestProgram:
                 assert replay.synthetic == (files_left > 0)
                 assert replay.stream.startswith("synthetic-") == replay.synthetic
 
-    def test_one_file_missing_is_an_error(self, tmp_path: Path) -> None:
+    def test_a_missing_csv_is_an_error(self, tmp_path: Path) -> None:
         write_inputs(tmp_path)
         (tmp_path / "age.csv").unlink()
         lines = failure(PATIENT_DATA=str(tmp_path))
@@ -676,15 +690,15 @@ class TestProgram:
         assert str(tmp_path / "age.csv") in lines[0]
         assert lines[1] == "hospital: no stream: hospital.preprocessing failed (exit code 1)"
 
-    def test_no_folder(self, tmp_path: Path) -> None:
+    def test_a_missing_folder_is_an_error(self, tmp_path: Path) -> None:
         (line,) = failure(PATIENT_DATA=str(tmp_path / "missing"))
         assert line == f"hospital: PATIENT_DATA={tmp_path}/missing: there is no such folder"
 
-    def test_bad_setting(self) -> None:
+    def test_an_invalid_setting_is_an_error(self) -> None:
         (line,) = failure(REPLAY_RATE="fast")
         assert line.startswith("hospital: REPLAY_RATE=fast: ")
 
-    def test_port_taken(self) -> None:
+    def test_a_port_that_is_taken_is_an_error(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             (line,) = failure(HOSPITAL_PORT=port)

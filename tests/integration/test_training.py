@@ -1,4 +1,4 @@
-"""Training: rows, splits, figures, and one small run from CSVs to a served artifact."""
+"""Tests training: rows, splits, figures, and one small run from CSVs to a served artifact."""
 
 import io
 import json
@@ -160,7 +160,7 @@ def rows(stream: Stream, outcomes: pd.DataFrame) -> Rows:
 
 @pytest.fixture(scope="module")
 def made(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Result, Path, Path]:
-    """A whole training run: result, artifact folder and report."""
+    """Runs a whole training; returns the result, the folder of the artifact and the report."""
     out = tmp_path_factory.mktemp("out")
     path = out / "config.toml"
     path.write_text(toml(ward, out))
@@ -184,7 +184,7 @@ class TestRows:
             24: [23.0],
         }
         assert chosen.groupby("sample").size().to_dict() == {1: 320, 8: 320, 24: 320}
-        # At hour 0 the heart rate follows the pressure, so the row has both.
+        # At hour 0, the heart rate comes after the pressure, so the row has both.
         assert set(chosen.loc[chosen["sample"] == 1, "parameter"]) == {"heart_rate"}
 
     def test_a_stay_without_readings_in_between_has_no_row(self, stream: Stream) -> None:
@@ -194,7 +194,7 @@ class TestRows:
         plain, more = sample(stream, (24,)), sample(stream, (24,), (12, 50))
         assert more.value_counts().to_dict() == {24: 320, 12: 320, 50: 320}
         pd.testing.assert_series_equal(more[more == 24], plain)
-        # The stay ends at hour 30, so its last reading before hour 40 is that of hour 30.
+        # The stay ends at hour 30, so the last reading before hour 40 is that of hour 30.
         assert set(sample(stream, (30,), (40,)).unique()) == {30}
 
     def test_rows_do_not_depend_on_later_readings(
@@ -207,7 +207,7 @@ class TestRows:
         again = assemble(past, outcomes, DIED, PRESSURES, hours)
         np.testing.assert_array_equal(again.x, rows.x)
 
-    def test_features_and_labels_against_pandas(
+    def test_features_and_labels_equal_those_of_pandas(
         self, stream: Stream, outcomes: pd.DataFrame
     ) -> None:
         rows = assemble(stream, outcomes, DIED, PRESSURES, sample(stream, (24,)))
@@ -228,7 +228,7 @@ class TestRows:
         outcomes = outcome_file.read(ward, soon).table
         rows = assemble(stream, outcomes, soon, PRESSURES, hours)
         died = rows.about["died"].to_numpy()
-        # The event is 40 hours after admission: 33 hours away at 7:00, 17 at 23:00.
+        # The event is 40 hours after admission: 33 hours after 7:00, and 17 hours after 23:00.
         at = rows.about["hour"].to_numpy()
         assert (rows.y[at == 8] == 0).all()
         assert (rows.y[at == 24] == died[at == 24]).all()
@@ -250,7 +250,7 @@ class TestRows:
         with pytest.raises(DataError, match=r"age\.csv"):
             read_stream(Data(folder=tmp_path))
 
-    def test_a_missing_label_is_named(self, ward: Path) -> None:
+    def test_the_error_for_a_missing_label_names_its_column(self, ward: Path) -> None:
         with pytest.raises(DataError, match=r"outcome\.csv has no column sepsis"):
             outcome_file.read(ward, Label(column="sepsis", event="sepsis"))
 
@@ -260,7 +260,7 @@ class TestSplit:
         past, now = split(rows, Split(by="time", test_share=0.4))
         assert past.about["date_admission"].max() < now.about["date_admission"].min()
         assert not set(past.patients) & set(now.patients)
-        # Patients with a second stay are only on the first side.
+        # Patients with a second stay are only in the training rows.
         assert len(past.y) + len(now.y) < len(rows.y)
 
     def test_a_split_by_cohort_separates_patients_too(self, rows: Rows) -> None:
@@ -288,7 +288,7 @@ class TestFigures:
         y = (draw.random(900) < 1 / (1 + np.exp(-truth))).astype(np.int64)
         p = np.round(
             1 / (1 + np.exp(-(0.5 + 2 * truth))), 2
-        )  # with ties, and too extreme and too high on purpose
+        )  # has ties, and is too extreme and too high on purpose
         return Scores(y, p, np.arange(900) // 3, draw.uniform(0.5, 2, 900))
 
     def test_ranking_equals_scikit_learn(self, scores: Scores) -> None:
@@ -311,7 +311,7 @@ class TestFigures:
         y = (draw.random(200) < 0.3).astype(np.int64)
         p = np.clip(0.3 + 0.2 * y + draw.normal(0, 0.2, 200), 0.01, 0.99)
         once = evaluate(Scores(y, p, np.arange(200)), 200, 0)["auroc"]
-        # Ten copies of each patient's row contain no more information.
+        # Ten copies of each patient's row contain no more information than one.
         copied = Scores(np.repeat(y, 10), np.repeat(p, 10), np.repeat(np.arange(200), 10))
         ten = evaluate(copied, 200, 0)["auroc"]
         assert ten.value == pytest.approx(once.value)
@@ -326,12 +326,13 @@ class TestFigures:
         ours, theirs = (evaluate(one, 200, 0, ("auroc",))["auroc"] for one in (scores, worse))
         assert gain.value == pytest.approx(ours.value - theirs.value)
         assert gain.low < gain.value < gain.high
-        # The interval of the difference is much narrower than the two intervals suggest.
+        # The interval of the difference is much narrower than the intervals of the two figures
+        # suggest.
         assert gain.high - gain.low < 0.6 * (ours.high - ours.low)
         same = auroc_gain(scores, scores, 50, 0)
         assert (same.low, same.value, same.high) == (0, 0, 0)
 
-    def test_operating_points(self) -> None:
+    def test_operating_points_have_the_figures_of_a_worked_case(self) -> None:
         scores = Scores(
             np.array([1, 1, 0, 1, 0, 0]), np.array([0.9, 0.8, 0.7, 0.3, 0.2, 0.1]), np.arange(6)
         )
@@ -339,7 +340,7 @@ class TestFigures:
         point = operating_point(scores, 0.7, 20, 0)
         rates = [point.sensitivity, point.ppv, point.specificity, point.flagged]
         assert [rate.value for rate in rates] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 2])
-        # Of six rows two are hits and one is a false alarm, which weighs 0.7 : 0.3.
+        # Of six rows, two are hits and one is a false alarm, with the weights 0.7 and 0.3.
         assert point.net_benefit.value == pytest.approx(2 / 6 - 1 / 6 * 7 / 3)
         assert point.of_acting_on_all.value == pytest.approx(3 / 6 - 3 / 6 * 7 / 3)
 
@@ -362,7 +363,9 @@ class TestFigures:
 
 class TestModels:
     @pytest.mark.parametrize("kind", ["logistic", "boosting", "blend"])
-    def test_it_learns_is_calibrated_and_is_reproducible(self, kind: str, rows: Rows) -> None:
+    def test_a_trained_model_is_predictive_calibrated_and_reproducible(
+        self, kind: str, rows: Rows
+    ) -> None:
         past, now = split(rows, Split(by="cohort", train=("a",), test=("b",)))
         settings = Model(name="m", title="M", kind=kind, seed=3, trees=SMALL)  # type: ignore[arg-type]
         model = models.fit(settings, past, PRESSURES)
@@ -378,7 +381,8 @@ class TestModels:
         past, now = split(rows, Split(by="cohort", train=("a",), test=("b",)))
         areas = []
         for seed in range(8):
-            # Per patient, so that a patient's rows are correlated, as in real data.
+            # The outcome is drawn per patient, so that the rows of a patient are correlated, as in
+            # real data.
             draw = np.random.default_rng(seed)
             fate = {patient: draw.random() < 0.25 for patient in np.unique(rows.patients)}
             lots = [np.array([int(fate[n]) for n in part.patients]) for part in (past, now)]
@@ -389,7 +393,7 @@ class TestModels:
 
 
 class TestRun:
-    """One run from CSVs to artifact and report."""
+    """Tests one run from the CSVs to the artifact and the report."""
 
     def test_the_artifact_is_served_as_it_was_trained(
         self, made: tuple[train.Result, Path, Path]
@@ -410,7 +414,7 @@ class TestRun:
         assert roc.high is not None
         assert roc.low <= roc.value <= roc.high
 
-    def test_the_last_bits_of_a_feature_change_no_prediction(
+    def test_the_last_bits_of_a_feature_do_not_change_the_prediction(
         self, made: tuple[train.Result, Path, Path]
     ) -> None:
         result, folder, _ = made
@@ -432,7 +436,9 @@ class TestRun:
         assert not rows & {tuple(row["features"].values()) for row in golden}
         assert any(None in row["features"].values() for row in golden)
 
-    def test_figures_are_from_unseen_patients(self, made: tuple[train.Result, Path, Path]) -> None:
+    def test_figures_are_computed_on_unseen_patients(
+        self, made: tuple[train.Result, Path, Path]
+    ) -> None:
         result, _, _ = made
         assert not set(result.train.patients) & set(result.judgement.test.patients)
         assert result.headline[0].figures["auroc"].value > 0.9
@@ -441,7 +447,7 @@ class TestRun:
             f"{len(result.judgement.here.y)} rows lacked a required value; "
             "without any value: rmean_respiration_rate"
         )
-        # It requires a value that no row has, so its AUROC is that of chance.
+        # This score requires a value that no row has, so its AUROC is that of chance.
         ours = result.headline[0].figures["auroc"].value
         gain = formula.figures["auroc_gain"]
         assert gain.value == pytest.approx(ours - formula.figures["auroc"].value)
@@ -452,7 +458,7 @@ class TestRun:
         assert [line.name for line in result.without] == [
             *("everything", "without blood_pressure", "without heart_rate", "without age"),
         ]
-        # Only the pressure is predictive in this ward.
+        # In this ward, only the pressure is predictive.
         without = {line.name: line.figures["auroc"].value for line in result.without}
         assert without["without blood_pressure"] < 0.65
         assert without["without heart_rate"] > 0.9
@@ -569,7 +575,7 @@ class TestCommand:
         (('names = ["age", ', 'names = ["'), "TOML|Expected|Unclosed|Cannot"),
     ],
 )
-def test_configs_are_checked_as_a_whole(
+def test_contradictions_in_a_config_are_errors(
     change: tuple[str, str], complaint: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "c.toml"
@@ -661,19 +667,21 @@ def model() -> Any:
 
 
 class TestShipped:
-    """The shipped model."""
+    """Tests the shipped model."""
 
-    def test_its_card_states_its_limits(self, model: Any) -> None:
+    def test_the_card_of_the_shipped_model_states_its_limits(self, model: Any) -> None:
         limits = " ".join(model.manifest.limits)
         assert "not a medical device" in limits
         assert "extrapolated" in limits
 
-    def test_its_features_do_not_need_the_training_data(self, model: Any) -> None:
+    def test_the_features_of_the_shipped_model_have_windows_and_are_not_counts(
+        self, model: Any
+    ) -> None:
         for feature in model.manifest.features:
             assert feature.name == "age" or feature.window_hours
             assert feature.aggregation not in ("count", "age")
 
-    def test_it_orders_two_clear_cases(self, model: Any) -> None:
+    def test_the_shipped_model_orders_two_clear_cases(self, model: Any) -> None:
         def row(**values: float) -> list[float]:
             found = []
             for feature in model.manifest.features:

@@ -1,4 +1,4 @@
-"""Training from the database gives the same rows as from the CSVs, and clear errors."""
+"""Tests that training from the database gives the same rows as from the CSVs, and clear errors."""
 
 import json
 import os
@@ -56,7 +56,7 @@ SOON = Label(column="died", event="d", after_column="died_after_hours", within_h
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ward with edge cases: long fractions, equal times, no age, extreme values."""
+    """The CSVs of a ward with edge cases: long fractions, equal times, no age, extreme values."""
     folder = tmp_path_factory.mktemp("ward") / "csv"
     write_ward(folder, stays=120)
     ages = (folder / "age.csv").read_text().splitlines()
@@ -85,14 +85,14 @@ def url(
     from_files: Stream,
     new_database: Callable[[str], str],
 ) -> str:
-    """A database in which the tool's code has stored the ward in live mode, and then another
+    """A database in which the tool's code has stored the ward, in live mode, and then another
     stream.
     """
     found = new_database(request.param)
     opened = connect(found)
     opened.create_tables()
     store(opened, ward, "live")
-    time.sleep(0.005)  # the commit times of the streams have a resolution of milliseconds
+    time.sleep(0.005)  # commit times have a resolution of milliseconds
     store(opened, ward, "hindsight")
     opened.close()
     return found
@@ -106,9 +106,7 @@ def handler_of(opened: Database) -> DataHandler:
 
 
 def store(opened: Database, folder: Path, mode: str) -> None:
-    """Stores all of hospital's messages with the tool's handler, in batches of several
-    partitions.
-    """
+    """Stores hospital's messages with the tool's handler, in batches for several partitions."""
     handler = handler_of(opened)
     with Replay(folder, mode) as replay:
         messages: list[list[tuple[int, float, bytes]]] = [[] for _ in range(PARTITIONS)]
@@ -136,7 +134,7 @@ def from_database(url: str, ward: Path) -> Stream:
 
 
 def comparable(row: tuple[Any, ...]) -> str:
-    """The cells as text, with all numbers as floats, because CSV does not distinguish 67 and
+    """The cells as texts, with all numbers as floats, because a CSV does not distinguish 67 from
     67.0.
     """
     cells = []
@@ -148,7 +146,7 @@ def comparable(row: tuple[Any, ...]) -> str:
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
-def test_an_export_holds_the_rows_of_the_tables(
+def test_an_export_has_the_rows_of_the_tables(
     url: str, ward: Path, tmp_path: Path, file_format: str
 ) -> None:
     stream = stream_of(ward, "live")
@@ -206,7 +204,7 @@ def test_an_export_of_an_unknown_stream_is_an_error(url: str, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_every_reading_equals_that_of_the_files(from_files: Stream, from_database: Stream) -> None:
+def test_every_reading_equals_that_from_the_csvs(from_files: Stream, from_database: Stream) -> None:
     assert len(from_files.readings) == 120 * 40 + 5
     found, wanted = (
         one.readings.assign(parameter=one.readings["parameter"].astype(str))
@@ -222,7 +220,7 @@ def test_every_reading_equals_that_of_the_files(from_files: Stream, from_databas
 
 
 @pytest.mark.parametrize("label", [DIED, SOON], ids=["ever", "soon"])
-def test_features_and_labels_equal_those_of_the_files(
+def test_features_and_labels_equal_those_from_the_csvs(
     ward: Path, from_files: Stream, from_database: Stream, label: Label
 ) -> None:
     outcomes = outcome_file.read(ward, label).table
@@ -240,7 +238,8 @@ def test_features_and_labels_equal_those_of_the_files(
 def test_the_default_stream_has_the_latest_commit(
     url: str, ward: Path, from_database: Stream
 ) -> None:
-    # In hindsight there are no discharge messages: other numbers, the same readings in order.
+    # In hindsight mode there are no discharges, so the messages have other numbers; the readings
+    # are the same.
     stored = database.read(url)
     assert stored.stream == stream_of(ward, "hindsight")
     assert list(stored.readings["seq"].head(1)) == [1]
@@ -277,7 +276,7 @@ def test_a_read_is_one_snapshot_while_the_tool_stores(url: str) -> None:
     opened.close()
     with database.snapshot(url) as (cursor, _):
         assert rows(cursor) == (before[0] + 1, before[1] + 1)
-    # Listed first, because it has the latest commit.
+    # The stream `another` is listed first, because it has the latest commit.
     with pytest.raises(DatabaseFailure, match="no stream 'none' is stored, only another, "):
         database.read(url, "none")
 
@@ -299,7 +298,7 @@ class TestComplaints:
         with pytest.raises(DataError, match=r"icu\.sqlite: no stream is stored$"):
             read_stream(Data(folder=ward, database=found))
 
-    def test_missing_tables_are_an_error(self, mariadb_server: int) -> None:
+    def test_missing_tables_or_databases_are_an_error(self, mariadb_server: int) -> None:
         with pytest.raises(DatabaseFailure, match="the pipeline's tables are not in this"):
             database.read(f"mysql://root@127.0.0.1:{mariadb_server}/mysql")
         with pytest.raises(DatabaseFailure, match="Unknown database 'none'"):
@@ -314,9 +313,7 @@ class TestComplaints:
             ("", "^data.database: environment, but DATABASE_URL is not set$"),
         ],
     )
-    def test_an_error_of_the_address_does_not_reveal_the_password(
-        self, url: str, complaint: str
-    ) -> None:
+    def test_an_address_error_does_not_reveal_the_password(self, url: str, complaint: str) -> None:
         with pytest.raises(DatabaseFailure, match=complaint) as error:
             database.read("environment", environ={"DATABASE_URL": url})
         assert "secret" not in str(error.value)
@@ -373,7 +370,7 @@ def test_the_command_trains_from_the_database_in_the_environment(
     opened.create_tables()
     store(opened, ward, "live")
     opened.close()
-    # The folder only contains outcome.csv.
+    # The folder contains only outcome.csv.
     (tmp_path / "labels").mkdir()
     shutil.copy(ward / "outcome.csv", tmp_path / "labels")
     path = tmp_path / "c.toml"

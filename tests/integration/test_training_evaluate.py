@@ -1,4 +1,6 @@
-"""Real-world outcome.csv files, finished models on other patients, and labels with a time."""
+"""Tests outcome.csv as hospitals write it, finished models on other patients, and labels with a
+time.
+"""
 
 import json
 import shutil
@@ -42,7 +44,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Result, Path]:
-    """A model trained on cohort a, and the folder of artifacts."""
+    """Trains a model on cohort a; returns it and the folder of the artifacts."""
     out = tmp_path_factory.mktemp("out")
     text = toml(ward, out, kind="logistic").replace(
         'by = "time"\ntest_share = 0.4', 'by = "cohort"\ntrain = ["a"]\ntest = ["b"]'
@@ -130,7 +132,7 @@ class TestEvaluate:
         tables = json.loads(page.with_suffix(".json").read_text())
         assert tables["headline"][0]["rows"] == found.judgement.headline[0].rows
 
-    def test_training_data_cause_a_warning(
+    def test_evaluating_on_the_training_data_causes_a_warning(
         self, trained: tuple[train.Result, Path], ward: Path
     ) -> None:
         _, models = trained
@@ -174,7 +176,7 @@ class TestEvaluate:
         assert isinstance(old, Reference)
         assert isinstance(new, Reference)
         assert new.channels.keys() == old.channels.keys()
-        # The last prediction of each day, up to the last sample hour.
+        # Each day counts with its last prediction, up to the last sample hour.
         about = found.rows.about.assign(p=second.predict(found.rows.x)["probability"])
         day = [about["pat_id"], about["date_admission"], (about["hour"] - 1) // 24]
         last = about.sort_values("hour").groupby(day)["p"].last()
@@ -207,7 +209,9 @@ class TestTimedLabels:
         assert (last[SOON], last[kept]) == (1, -3)
 
     def test_every_hour_has_the_same_weight(self, ward: Path) -> None:
-        """Stays that end with the event have fewer readings, which must not weigh more."""
+        """Stays that end with the event have fewer readings, but these must not have more
+        weight.
+        """
         stream = read_stream(Data(folder=ward))
         table = outcome_file.read(ward, SOON).table
         table = table.assign(died_after_hours=table["died_after_hours"] - 30)
@@ -226,7 +230,7 @@ class TestTimedLabels:
         line = judge(question, predict, test, "constant", {}).headline[2]
         assert line.figures["prevalence"].value == pytest.approx(truth)
 
-    def test_utility_equals_that_of_the_challenge(self) -> None:
+    def test_the_utility_equals_that_of_the_2019_challenge(self) -> None:
         """The expected values are computed by hand from Reyna et al. 2020, figure 2."""
         after = np.array([-20.0, -12, -9, -6, 0, 3, 4, np.nan, np.nan])
         alarm = np.array([True, True, True, True, True, True, True, True, False])

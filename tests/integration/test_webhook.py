@@ -1,4 +1,4 @@
-"""The webhook sends each alarm event once and in order to a real HTTP server."""
+"""Tests that the webhook sends each alarm event once and in order to a real HTTP server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ EXPECTED = [(2, "raise"), (4, "again"), (5, "clear"), (7, "raise"), (8, "clear")
 
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
-    """A database with alarms of model m, version 1, to be sent."""
+    """A database with alarms of model m, version 1, that are not sent yet."""
     opened = connect(url)
     opened.remember_models(model_rows(DECLARATION)[:1])
     sent = (at(7), at(8), acknowledgement(8), at(11), at(12, 20.0))

@@ -1,4 +1,4 @@
-"""Hostile and damaged jobs in the queue of a running tool."""
+"""Tests hostile and damaged jobs in the queue of a running tool."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from wire.keys import DECLARATION, STORE_JOB, batch_key
 
 pytestmark = pytest.mark.timeout(90)
 QUEUE = "rq:queue:tool-0"
-# A module that writes a file when it is imported, and when its function is called.
+# This module writes a file when it is imported and when its function is called.
 EVIL = """
 import pathlib
 MARK = pathlib.Path(__file__).with_name("executed")
@@ -50,7 +50,7 @@ class Pickled:
 
 
 class Tool:
-    """`python -m tool` with one worker, on the test's Redis and an SQLite database."""
+    """`python -m tool` with one worker, on a Redis of the test and an SQLite database."""
 
     def __init__(self, redis: Any, folder: Path) -> None:
         self.redis = redis
@@ -130,11 +130,11 @@ def tool(redis: Any, tmp_path: Path) -> Iterator[Tool]:
 
 
 def call(function: object, *arguments: object, instance: object = None) -> bytes:
-    """A job's data as RQ's JSON serializer writes it."""
+    """The data of a job as RQ's JSON serializer writes them."""
     return json.dumps([function, instance, arguments, {}]).encode()
 
 
-def test_a_job_can_run_only_the_two_functions(tool: Tool) -> None:
+def test_a_job_can_run_only_the_two_functions_of_the_tool(tool: Tool) -> None:
     command = f"touch {tool.mark}"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -157,7 +157,7 @@ def test_a_job_can_run_only_the_two_functions(tool: Tool) -> None:
         ]
         for number, (data, fields) in enumerate(jobs):
             tool.put(f"evil-0-{number}-1", data, **fields)
-        # Its key is missing, so the job ends.
+        # The key of the job's batch is missing, so the job ends.
         tool.put("fine", call(STORE_JOB, "icu:batch:none"), success_callback_name="evil.run")
         tool.store(message(90.0), after=1)
         tool.wait(lambda: tool.stored() == [1, 2])
@@ -180,7 +180,7 @@ def test_a_damaged_job_does_not_stop_the_worker(tool: Tool) -> None:
     tool.put("empty-0-1-1", b"")
     tool.redis.set("rq:job:text-0-1-1", "not a hash")
     tool.redis.rpush(QUEUE, "text-0-1-1", "lost-0-1-1", b"\xff\xfe", "a b", "a:b", "")
-    # The jobs that a killed worker leaves.
+    # The jobs that a killed worker leaves behind.
     tool.redis.rpush(f"{QUEUE}:intermediate", "somebody-else", b"\xff", "a b", "origin-0-1-1")
     tool.redis.zadd("rq:wip:tool-0", {"stranger:1": 2e9, b"\xff:1": 2e9})
     tool.store(message(90.0), after=1)
@@ -191,7 +191,7 @@ def test_a_damaged_job_does_not_stop_the_worker(tool: Tool) -> None:
 
 
 def test_a_job_takes_few_commands_and_rq_info_counts_it(tool: Tool) -> None:
-    """RQ's own worker sends 63 commands per job."""
+    """RQ's own worker would send 63 commands per job."""
     [worker] = Worker.all(connection=tool.redis)
     jobs, before, done = 100, commands(tool.redis), worker.successful_job_count
     for number in range(jobs):
@@ -213,7 +213,7 @@ def test_rq_info_shows_a_running_job_and_keeps_a_failed_one(tool: Tool) -> None:
         tool.store(message(90.0), after=1)
         tool.wait(lambda: queue.started_job_registry.get_job_ids(cleanup=False) == ["s-0-2-1"])
         assert refreshed(worker).get_state() == WorkerStatus.BUSY
-        queue.started_job_registry.cleanup()  # as `rq` does; the job must stay listed
+        queue.started_job_registry.cleanup()  # as `rq info` does; the job must stay in the list
         assert queue.started_job_registry.get_job_ids(cleanup=False) == ["s-0-2-1"]
         database.rollback()
     tool.wait(lambda: tool.stored() == [1, 2])
