@@ -31,16 +31,18 @@ class Source(Protocol):
 class Replay:
     """The source that reads the messages from all_data.csv, in one replay mode.
 
-    stream: a fingerprint of the input and the mode, with the prefix `synthetic-` for a synthetic
-    ward. rejected: the number of rejected rows of each file. Any number of readers can read events
-    at the same time. The file is opened once, so replacing it on disk does not affect a running
-    replay. Raises OSError, ValueError or KeyError if all_data.json is missing or invalid.
+    stream: a fingerprint of the input, the mode and the number of the replay, with the prefix
+    `synthetic-` for a synthetic ward. rejected: the number of rejected rows of each file. Any
+    number of readers can read events at the same time. The file is opened once, so replacing it on
+    disk does not affect a running replay. Raises OSError, ValueError or KeyError if all_data.json
+    is missing or invalid.
     """
 
-    def __init__(self, folder: Path, mode: str) -> None:
+    def __init__(self, folder: Path, mode: str, number: int = 1) -> None:
         index = json.loads((folder / "all_data.json").read_text(encoding="utf-8"))
         live = mode == "live"
-        fingerprint = hashlib.sha256((index["sha256"] + mode).encode()).hexdigest()[:8]
+        again = str(number) if number > 1 else ""
+        fingerprint = hashlib.sha256((index["sha256"] + mode + again).encode()).hexdigest()[:8]
         self.synthetic: bool = index.get("synthetic", False)
         self.stream = f"synthetic-{fingerprint}" if self.synthetic else fingerprint
         self.end: int = index["messages"] - (0 if live else index["discharges"])

@@ -93,7 +93,7 @@ async def prepare(settings: Settings) -> Replay:
     inputs = await patient_data(settings)
     folder = Path(await run("hospital.preprocessing", PATIENT_DATA=str(inputs)))
     try:
-        return Replay(folder, settings.replay_mode)
+        return Replay(folder, settings.replay_mode, settings.replay_number)
     except (OSError, ValueError, KeyError) as error:
         raise CannotServe(f"{folder / 'all_data.json'} cannot be used: {error}") from error
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from wire.settings import HostNames, LogFormat, LogLevel, Port, Rate
+from wire.settings import HostNames, LogFormat, LogLevel, Port, Positive, Rate
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -25,6 +25,9 @@ class Settings(msgspec.Struct, frozen=True):
         Literal["live", "hindsight"],
         "live: discharges are sent when they happen; hindsight: readings include them",
     ] = "live"
+    replay_number: Annotated[
+        Positive, "a number that was not used before replays the same input again"
+    ] = 1
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="HOSPITAL_HOST", default="127.0.0.1"
     )

@@ -140,6 +140,18 @@ def replay(tmp_path: Path, mode: str) -> Iterator[Replay]:
         yield opened
 
 
+def test_another_number_replays_the_same_messages_as_another_stream(tmp_path: Path) -> None:
+    write_all_data(tmp_path, 20)
+    streams, messages = [], []
+    for number in (1, 2, 3):
+        with Replay(tmp_path, "live", number) as replay:
+            streams.append(replay.stream)
+            events = [event for some in replay.events(0) for event in some]
+            messages.append([event.partition("data:")[2] for event in events])
+    assert len(set(streams)) == 3
+    assert messages[0] == messages[1] == messages[2]
+
+
 Scenario = Callable[[TestClient[Any, Any]], Coroutine[Any, Any, None]]
 
 
