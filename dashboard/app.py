@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from dashboard import drift, lists, pages
+from dashboard import drift, lists, model_pages, pages
 from dashboard.acknowledge import acknowledge
 from dashboard.acknowledger import Acknowledger
 from dashboard.connection import DatabaseDown
@@ -64,8 +64,8 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_get("/pipeline", pages.pipeline)
     app.router.add_get("/pipeline.json", pages.pipeline_figures)
     app.router.add_get("/drift", drift.drift)
-    app.router.add_get("/models", lists.models)
-    app.router.add_get("/models/{name}/{version}", lists.model)
+    app.router.add_get("/models", model_pages.models)
+    app.router.add_get("/models/{name}/{version}", model_pages.model)
     app.router.add_get("/events", pages.live, allow_head=False)
     app.router.add_get("/health", health)
     app.router.add_get("/metrics", metrics)

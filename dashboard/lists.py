@@ -1,18 +1,13 @@
-"""The pages without live updates: all patients, and the models."""
-
-from itertools import chain
-from statistics import fmean
+"""The list of all patients, which has no live updates."""
 
 from aiohttp import web
 
 from dashboard import formats
 from dashboard.beds import discharged_fields, listed_fields
 from dashboard.database import Database
-from dashboard.model_info import ModelInfo
 from dashboard.pages import ready, render, stream_of, view_of
 from dashboard.poller import Poller
-from dashboard.rows import ModelKey, Stay
-from dashboard.topic import Fields
+from dashboard.rows import Stay
 from dashboard.views import ViewKey, WardView
 from dashboard.ward import Ranked, Ward
 
@@ -23,8 +18,6 @@ SHOWS = {
     "none": "without a risk",
     "old": "with an old risk",
 }
-# Maximum number of stays on which a shadow is compared with the champion.
-COMPARED = 2_000
 
 
 async def patients(request: web.Request) -> web.Response:
@@ -106,116 +99,3 @@ async def _search(
         return exact.pop(), []
     discharged = ward.discharged if ward else []
     return None, [stay for stay in discharged if _matches(stay, wanted.casefold())]
-
-
-async def models(request: web.Request) -> web.Response:
-    """Shows the champion and the shadows, and how well they agree on the patients in the ICU."""
-    poller = await ready(request)
-    used = poller.state.models
-    ward = poller.shelf.ward(None).ward
-    rows: list[Fields] = []
-    if used.champion is not None:
-        rows = [_described(poller, used.champion, "champion", {})]
-        for shadow in used.shadows:
-            agreement = await _agreement(poller, used.champion, shadow, ward)
-            rows.append(_described(poller, shadow, "shadow", agreement))
-    return render(
-        request,
-        "models",
-        page=poller.shelf.ward(None).topic.content.get("page"),
-        rows=rows,
-        error=used.error,
-    )
-
-
-def _described(poller: Poller, key: ModelKey, role: str, agreement: Fields) -> Fields:
-    info = poller.descriptions.get(key) or ModelInfo(key)
-    return {
-        "name": key.name,
-        "version": key.version,
-        "role": role,
-        "title": info.title or "not described",
-        "sentence": info.sentence,
-        "n": agreement.get("n", ""),
-        "difference": agreement.get("difference", ""),
-        "order": agreement.get("order", ""),
-    }
-
-
-async def _agreement(
-    poller: Poller, champion: ModelKey, shadow: ModelKey, ward: Ward | None
-) -> Fields:
-    """The mean absolute difference and the rank correlation between two models, for the readings
-    with the latest risk of at most COMPARED patients."""
-    if ward is None:
-        return {}
-    seqs = [each.risk.seq for each in ward.ranked[:COMPARED] if each.risk]
-    stream = ward.clock.stream
-
-    def read(database: Database) -> list[tuple[float, float]]:
-        first, second = (database.answers(stream, key, seqs) for key in (champion, shadow))
-        return [(first[seq], second[seq]) for seq in first.keys() & second.keys()]
-
-    pairs = await poller.query(read)
-    if len(pairs) < 2:
-        return {"n": str(len(pairs))}
-    return {
-        "n": formats.count(len(pairs)),
-        "difference": formats.percent(fmean(abs(a - b) for a, b in pairs)),
-        "order": _same_order(pairs),
-    }
-
-
-def _same_order(pairs: list[tuple[float, float]]) -> str:
-    """Spearman's rank correlation, without a correction for ties.
-
-    >>> _same_order([(0.1, 0.2), (0.2, 0.3), (0.3, 0.9)])
-    '1.00'
-    """
-    n = len(pairs)
-    ranks = []
-    for column in zip(*pairs, strict=True):
-        order = sorted(range(n), key=column.__getitem__)
-        rank = [0] * n
-        for position, index in enumerate(order):
-            rank[index] = position
-        ranks.append(rank)
-    squares = sum((a - b) ** 2 for a, b in zip(*ranks, strict=True))
-    return formats.number(1 - 6 * squares / (n * (n * n - 1)), 2)
-
-
-async def model(request: web.Request) -> web.Response:
-    """Shows the description of a model."""
-    poller = await ready(request)
-    key = ModelKey(request.match_info["name"][:64], request.match_info["version"][:64])
-    info = poller.descriptions.get(key)
-    if info is None:
-        used = poller.state.models
-        if key not in chain([used.champion], used.shadows):
-            raise web.HTTPNotFound(text=f"No model {key.name} {key.version} is in use.")
-        info = ModelInfo(key)
-    return render(
-        request,
-        "model",
-        page=poller.shelf.ward(None).topic.content.get("page"),
-        model=info,
-        metrics=_metrics(info),
-        thresholds={name: info.value(value) for name, value in info.thresholds.items()},
-    )
-
-
-def _metrics(info: ModelInfo) -> list[tuple[str, str, str, str]]:
-    """The metrics of the model's evaluation, as (data set, metric, value, interval)."""
-    return [
-        (
-            where,
-            name.replace("_", " "),
-            formats.number(figure["value"]),
-            f"{formats.number(figure['low'])} to {formats.number(figure['high'])}"
-            if "low" in figure and "high" in figure
-            else "",
-        )
-        for where, figures in info.metrics.items()
-        for name, figure in figures.items()
-        if isinstance(figure, dict) and isinstance(figure.get("value"), int | float)
-    ]

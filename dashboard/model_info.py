@@ -11,6 +11,16 @@ STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """The predicted event among the outcomes. hours: since a stay's first reading; its last
+    prediction before then is compared with its outcome.
+    """
+
+    name: str
+    hours: float
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A model's description. event: the predicted event, in words. maximum: for a score, the
     highest number of points; its `probability` is points / maximum and not a probability. usual:
@@ -27,6 +37,7 @@ class ModelInfo:
     thresholds: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     references: dict[str, float] = field(default_factory=dict)
+    outcome: Outcome | None = None
 
     @classmethod
     def from_metadata(cls, key: ModelKey, answer: dict[str, Any]) -> Self:
@@ -36,6 +47,7 @@ class ModelInfo:
         event = str(parameters["probability"])
         score = re.fullmatch(r"score / (\d+)", event)
         metrics = parameters.get("metrics") or {}
+        outcome = parameters.get("outcome")
         usual = next(
             (m["prevalence"]["value"] for m in metrics.values() if "prevalence" in m), None
         )
@@ -52,6 +64,7 @@ class ModelInfo:
             },
             metrics,
             {str(name): float(at) for name, at in (parameters.get("references") or {}).items()},
+            Outcome(str(outcome["name"]), float(outcome["hours"])) if outcome else None,
         )
 
     @property

@@ -53,6 +53,7 @@ def metadata(name: str, version: str | None = None) -> Response:
     """
     model = registry().find(name, version)
     manifest = model.manifest
+    reference = manifest.reference
     return answer(
         {
             "name": name,
@@ -73,6 +74,9 @@ def metadata(name: str, version: str | None = None) -> Response:
                     for feature in manifest.features
                     if feature.reference is not None
                 },
+                "outcome": {"name": reference.outcome, "hours": reference.hours}
+                if reference
+                else None,
                 "metrics": manifest.metrics,
             },
         }

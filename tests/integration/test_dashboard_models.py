@@ -1,0 +1,180 @@
+"""The page of the models: agreement and calibration, against pandas on the tables."""
+
+import asyncio
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from werkzeug.serving import make_server
+
+from dashboard.app import create_app
+from dashboard.keys import POLLER
+from dashboard.settings import Settings
+from modelapi.server import create_app as create_modelapi
+from modelapi.settings import Settings as ModelapiSettings
+from tests.support import seeded_ward
+from tests.support.modelapi_server import MODELS, add_linear, copy_models
+from tests.support.seeded_ward import START, STREAM
+from wire.settings import DatabaseUrl, HttpUrl, RedisUrl
+
+CHAMPION, SHADOW = "linear", "formula"
+STAYS, HOURS = 90, 60
+
+
+@pytest.fixture
+def model_url(tmp_path: Path) -> Iterator[str]:
+    """A model API whose champion names its outcome, and whose shadow does not."""
+    models = copy_models(tmp_path / "models", SHADOW)
+    shipped = json.loads((MODELS / "icu-mortality" / "1" / "manifest.json").read_text())
+    add_linear(models, CHAMPION, "1", -4.0, reference=shipped["reference"])
+    state = {
+        "champion": {"model": CHAMPION, "version": "1"},
+        "shadows": [{"model": SHADOW, "version": "1"}],
+    }
+    (models / "default.json").write_text(json.dumps(state))
+    app = create_modelapi(ModelapiSettings(models, tmp_path / "s.sqlite"))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def fill(path: Path) -> None:
+    """Stays with a reading every 6 h; most have an outcome, some two, some no early prediction."""
+    draw = np.random.default_rng(5)
+    with seeded_ward.ward(path) as made:
+        for pat_id in range(1, STAYS + 1):
+            made.add_stay(pat_id, START)
+            for hour in range(0, HOURS, 6):
+                at = START + timedelta(hours=hour)
+                p = float(draw.beta(1, 4))
+                unknown = pat_id % 30 == 0 and hour < 48
+                seq = made.add_reading(
+                    *(pat_id, START, at, "heart_rate", 80.0, None if unknown else p),
+                    model=CHAMPION,
+                )
+                # Many equal values, as scores have.
+                other = round(min(0.9, p + draw.normal(0, 0.1)), 1)
+                made.execute(
+                    f"INSERT INTO predictions VALUES ({', '.join('?' * 13)})",
+                    *(STREAM, seq, SHADOW, "1", pat_id, f"{START:%Y-%m-%d}", f"{at}"),
+                    *("[]", abs(other), None, f"{at}", None, None),
+                )
+        for pat_id in (*range(1, STAYS - 9), 4, 8):
+            died = float(draw.random() < 0.3)
+            made.seq += 1
+            made.execute(
+                "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?)",
+                *(STREAM, made.seq, pat_id, f"{START:%Y-%m-%d}", "died_in_hospital", died),
+                f"{START + timedelta(days=4)}",
+            )
+        made.commit()
+
+
+def tables(path: Path, name: str) -> pd.DataFrame:
+    with closing(sqlite3.connect(path)) as connection:
+        return pd.read_sql(f"SELECT * FROM {name} ORDER BY seq", connection)
+
+
+def get(path: Path, model_url: str, address: str) -> str:
+    """A page of the dashboard, once it has the descriptions of the models."""
+    settings = Settings(
+        database_url=DatabaseUrl(f"sqlite:///{path}"),
+        redis_url=RedisUrl(f"unix://{path}.sock"),
+        hospital_url=HttpUrl("http://127.0.0.1:9"),
+        model_url=HttpUrl(model_url),
+    )
+
+    async def ask() -> str:
+        async with TestClient(TestServer(create_app(settings))) as client:
+            assert client.app is not None
+            async with asyncio.timeout(60):
+                while len(client.app[POLLER].descriptions) < 2:
+                    await asyncio.sleep(0.05)
+            async with client.get(address) as answer:
+                assert answer.status == 200
+                return await answer.text()
+
+    return asyncio.run(ask())
+
+
+def cells(html: str) -> list[list[str]]:
+    """The texts of the cells of all rows of tables."""
+    rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+    return [
+        [
+            unescape(re.sub(r"<.*?>", "", cell)).strip()
+            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
+        ]
+        for row in rows
+    ]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+
+
+def test_agreement_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None:
+    path = tmp_path / "icu.sqlite"
+    fill(path)
+    wide = tables(path, "predictions").pivot_table(
+        "probability", ["pat_id", "measured_at"], "model"
+    )
+    last = wide.dropna(subset=[CHAMPION]).groupby("pat_id").tail(1)
+    [row] = [row for row in cells(get(path, model_url, "/models")) if row[1:2] == ["shadow"]]
+    n, difference, order = row[-3:]
+    assert int(n) == len(last) == STAYS
+    assert difference == f"{percent((last[CHAMPION] - last[SHADOW]).abs().mean())} %"
+    expected = last[CHAMPION].corr(last[SHADOW], method="spearman")
+    assert float(order) == pytest.approx(expected, abs=0.005)
+
+
+def test_calibration_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None:
+    path = tmp_path / "icu.sqlite"
+    fill(path)
+    found = tables(path, "predictions").query("model == @CHAMPION").dropna(subset=["probability"])
+    early = found[pd.to_datetime(found["measured_at"]) < START + timedelta(hours=48)]
+    outcome = tables(path, "outcomes").groupby("pat_id")["value"].last()
+    pairs = pd.DataFrame(
+        {"p": early.groupby("pat_id")["probability"].last(), "y": outcome}
+    ).dropna()
+    assert 70 < len(pairs) < len(outcome)
+    html = get(path, model_url, "/models")
+    [section] = re.findall(r'<section aria-labelledby="calibration1">(.*?)</section>', html, re.S)
+    assert CHAMPION in section
+    text = unescape(re.sub(r"<.*?>", "", section))
+    numbers = re.findall(r"\d+\.?\d*", text[text.index("On ") :])
+    n, newest, observed, expected, ratio, brier = numbers[:6]
+    assert (int(n), int(newest)) == (len(pairs), 500)
+    assert int(observed) == pairs["y"].sum()
+    assert float(expected) == pytest.approx(pairs["p"].sum(), abs=0.05)
+    assert float(ratio) == pytest.approx(pairs["y"].sum() / pairs["p"].sum(), abs=0.005)
+    assert float(brier) == pytest.approx(((pairs["p"] - pairs["y"]) ** 2).mean(), abs=5e-5)
+    shown = cells(section)[1:]
+    assert [int(row[1]) for row in shown] == [
+        len(pairs) * (i + 1) // 5 - len(pairs) * i // 5 for i in range(5)
+    ]
+    start = 0
+    for row in shown:
+        part = pairs.sort_values("p").iloc[start : start + int(row[1])]
+        start += len(part)
+        assert row[0] == f"{percent(part['p'].min())} to {percent(part['p'].max())} %"
+        assert row[2:] == [
+            f"{percent(part['p'].mean())} %",
+            f"{part['y'].sum():.0f}",
+            f"{percent(part['y'].mean())} %",
+        ]
+    assert start == len(pairs)
