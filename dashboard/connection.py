@@ -36,7 +36,7 @@ class Reader:
             self._run("COMMIT")
         except database.ERRORS as error:
             self.close()
-            raise DatabaseDown(_without_address(error)) from error
+            raise DatabaseDown(_reason(error)) from error
         except BaseException:
             self.close()
             raise
@@ -67,12 +67,16 @@ class Reader:
             cursor.close()
 
 
-def _without_address(error: Exception) -> str:
-    """The error's reason without the database's address, which pages must not show."""
+def _reason(error: Exception) -> str:
     if isinstance(error, mysql.connector.Error) and error.msg:
         text = str(error.msg)
     elif isinstance(error, sqlite3.Error):
         text = str(error)
     else:
         text = str(error) or type(error).__name__
+    return without_address(text)
+
+
+def without_address(text: str) -> str:
+    """An error without the database's address, which pages must not show."""
     return re.sub(r"'[^']*@?[^']*:\d+'|'[^']*'@'[^']*'", "", text).strip()

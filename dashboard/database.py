@@ -61,6 +61,7 @@ class Database(Reader):
                 int(row[6]),
                 None if row[7] is None else moment(row[7]),
                 None if row[8] is None else moment(row[8]),
+                int(row[9]),
             )
             for row in self.rows(queries.WARD, stream)
         ]  # fmt: skip
@@ -81,7 +82,10 @@ class Database(Reader):
         """The latest values of a stay: all known vitals, and at most OTHERS_LIMIT + 1 others."""
         arguments = (*_text(key), stream, *VITALS)
         rows = self.rows(queries.VITALS_OF, *arguments) + self.rows(queries.OTHERS_OF, *arguments)
-        return {row[0]: Latest(row[1], moment(row[2]), row[3], moment(row[4])) for row in rows}
+        return {
+            parameter: Latest(n, moment(first), value, moment(at), seq)
+            for parameter, n, first, value, at, seq in rows
+        }
 
     def answers(self, stream: str, model: ModelKey, seqs: Sequence[int]) -> dict[int, float]:
         """The model's probabilities for these readings, by seq."""

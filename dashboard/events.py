@@ -14,7 +14,7 @@ from dashboard.poller import Poller
 from dashboard.sessions import LoginDown, SessionEnded
 from dashboard.topic import Topic
 
-# Seconds between heartbeats, which contain the age of the last finished round.
+# Seconds between heartbeats.
 BEAT_SECONDS = 4.0
 # Seconds between checks of the session.
 CHECK_SECONDS = 10.0
@@ -31,8 +31,9 @@ def version_of(event_id: str, epoch: str) -> int:
     return int(version) if run == epoch and version.isdecimal() and len(version) < 16 else 0
 
 
-def _beat(poller: Poller) -> bytes:
-    return b'event: beat\ndata: {"age":%.1f}\n\n' % poller.round_age
+def _beat(poller: Poller, topic: Topic) -> bytes:
+    """The time, and the time when the topic's content was read, both of the poller's clock."""
+    return b'event: beat\ndata: {"now":%.2f,"read":%.2f}\n\n' % (poller.clock(), topic.read_at)
 
 
 async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.StreamResponse:
@@ -64,7 +65,7 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
     # A disconnect is not an error. If the login service does not answer, nginx rejects the
     # browser's next request.
     with suppress(ConnectionResetError, LoginDown):
-        await send(RETRY + _beat(poller))
+        event = RETRY
         while True:
             if login is not None and clock() - checked > CHECK_SECONDS:
                 try:
@@ -74,9 +75,12 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
                     break
                 checked = clock()
             # While `send` waits for a slow browser, changes gather into one event.
-            if await topic.changed(version, BEAT_SECONDS):
+            if topic.version > version:
                 answer = topic.answer(version)
                 version = topic.version
-                await send(b"id: %s-%d\ndata: %s\n\n" % (epoch.encode(), version, answer))
-            await send(_beat(poller))
+                event += b"id: %s-%d\ndata: %s\n\n" % (epoch.encode(), version, answer)
+            # The heartbeat is made before `send`, whose wait is part of the data's age.
+            await send(event + _beat(poller, topic))
+            event = b""
+            await topic.changed(version, BEAT_SECONDS)
     return response

@@ -50,9 +50,9 @@ class Judge:
         return at - before[1]
 
     def status(
-        self, stream: str | None, state: State, error: str | None, round_age: float
+        self, stream: str | None, state: State, error: str | None, age: float
     ) -> StreamStatus:
-        """The status of a stream. name: None for the current stream."""
+        """The status of a stream; None is the current one. age: seconds since its data was read."""
         observed, name, clock = self._observed, stream or state.current, state.clock(stream)
         answer: dict[str, Any] = observed.hospital.answer if observed else {}
         sent = name == state.current
@@ -63,7 +63,7 @@ class Judge:
             observed.stored_for if observed else 0.0,
             rate_of(answer),
             observed.ended if observed else False,
-            round_age,
+            age,
             sent,
             synthetic(name, answer),
             self._pace() if sent else 0.0,

@@ -53,7 +53,7 @@ class PatientReader:
         self.key = key
         self._of: tuple[str, ModelKey | None] | None = None
         self._readings: list[Reading] = []
-        self._count = -1
+        self._extent: tuple[int, int] | None = None
 
     def read(
         self, clock: StreamClock, model: ModelKey | None, model_answered: bool
@@ -65,10 +65,13 @@ class PatientReader:
         if stay is None:
             return None
         vitals = self._database.vitals_of(stream, self.key)
-        count = sum(latest.n for latest in vitals.values())
-        if (self._of, self._count) != ((stream, model), count) or model_answered:
+        extent = (
+            sum(latest.n for latest in vitals.values()),
+            max((latest.seq for latest in vitals.values()), default=0),
+        )
+        if (self._of, self._extent) != ((stream, model), extent) or model_answered:
             self._readings = self._database.readings(stream, self.key, model)
-            self._of, self._count = (stream, model), count
+            self._of, self._extent = (stream, model), extent
         rejected = self._database.rejected_of(stream, self.key.pat_id)
         latest = self._latest(stream, model)
         patient = Patient(clock, stay, vitals, self._readings, latest, rejected)

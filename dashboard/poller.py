@@ -56,7 +56,7 @@ class Poller:
         self._database = database
         self._queues = queues
         self._services = services
-        self._clock = clock
+        self.clock = clock
         # An SQLite connection belongs to one thread.
         self._thread = ThreadPoolExecutor(1, "database")
         self._throughput = Throughput()
@@ -107,16 +107,15 @@ class Poller:
         """Marks the pages as late while a round takes too long."""
         while True:
             await asyncio.sleep(1)
-            if self.polled.is_set() and self.round_age > LATE_SECONDS:
+            if self.polled.is_set() and self._age(None) > LATE_SECONDS:
                 self._version += 1
                 for view in self.shelf.views.values():
                     view.topic.set("page", self._status(view), self._version)
                 self.pipeline.set("page", self._status(None), self._version)
 
-    @property
-    def round_age(self) -> float:
-        """Seconds since the start of the last finished round: the age of the data."""
-        return self._clock() - self._round_at
+    def _age(self, view: View | None) -> float:
+        """Seconds since the data of a page was read; None is the pipeline page."""
+        return self.clock() - (view.read_at if view else self._round_at)
 
     @property
     def model(self) -> ModelInfo:
@@ -126,7 +125,7 @@ class Poller:
 
     async def poll(self) -> None:
         """Runs one round."""
-        began = self._clock()
+        began = self.clock()
         # The other services are read before the database, so that the database is at least as new.
         queues, hospital, model_api = await asyncio.gather(
             self._queues.read(), self._services.hospital(), self._services.model_api()
@@ -135,7 +134,7 @@ class Poller:
         started = time.monotonic()
         try:
             self.state = await self._in_thread(
-                lambda: self._reader.read(self.state, queues, hospital, self._models)
+                lambda: self._reader.read(began, self.state, queues, hospital, self._models)
             )
             self._error, self._round_at = None, began
         except DatabaseDown as error:
@@ -145,11 +144,11 @@ class Poller:
             metrics.FAILED.inc()
         self._read_seconds = time.monotonic() - started
         metrics.DURATION.observe(self._read_seconds)
-        at = self._clock()
+        at = self.clock()
         self.judge.observe(at, self.state, self._error, queues, hospital, model_api)
         self._publish(at, queues, hospital)
         if self._error is None:
-            metrics.ROUND.set(time.time() - (self._clock() - began))
+            metrics.ROUND.set(time.time() - (self.clock() - began))
         self.polled.set()
 
     async def _read_models(self, at: float, model_api: Health) -> None:
@@ -166,7 +165,7 @@ class Poller:
     def _status(self, view: View | None) -> Fields:
         """The fields of every page."""
         stream = view.key.stream if view else None
-        status = self.judge.status(stream, self.state, self._error, self.round_age)
+        status = self.judge.status(stream, self.state, self._error, self._age(view))
         layout = [status.stream or "-", *(sign.name for sign in (view.signs if view else []))]
         if view is not None:
             layout += (*self.model.key, self.model.unit)
@@ -193,7 +192,7 @@ class Poller:
         pipeline |= self.judge.board.content(at)
         pipeline |= rejected_content(rejected)
         pipeline |= self._live_ward.content(source, at, time.time())
-        self.pipeline.update(pipeline, self._version)
+        self.pipeline.update(pipeline, self._version, self._round_at)
         self.shelf.drop_unwanted()
         metrics.READERS.set(sum(view.readers for view in self.shelf.views.values()))
         ward = self.shelf.ward(None).ward
@@ -223,12 +222,14 @@ class Poller:
         Raises DatabaseDown.
         """
         name = view.key.stream or self.state.current or ""
+        began = self.clock()
 
         def read(database: Database) -> None:
             positions = [each for each in database.positions() if each.stream == name]
             clock = read_clock(database, name, positions, QueueState())
             clocks = {name: clock} if clock else {}
-            view.read(Round(self.state.current, clocks, self.state.models.champion, False))
+            champion = self.state.models.champion
+            view.read(Round(began, self.state.current, clocks, champion, False))
 
         await self.query(read)
         if view.clock is not None:

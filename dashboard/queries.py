@@ -33,7 +33,7 @@ SELECT MAX(measured_at) FROM (
 STAY = "s.pat_id, s.date_admission, s.age, s.date_discharge, s.identifier, s.place"
 
 WARD = f"""
-SELECT {STAY}, COALESCE(SUM(v.n), 0), MIN(v.first_at), MAX(v.last_at)
+SELECT {STAY}, COALESCE(SUM(v.n), 0), MIN(v.first_at), MAX(v.last_at), COALESCE(MAX(v.seq), 0)
 FROM (
     SELECT * FROM stays WHERE stream = ? AND date_discharge IS NULL
     ORDER BY date_admission DESC, pat_id DESC LIMIT {WARD_LIMIT + 1}
@@ -58,11 +58,11 @@ LIMIT {SEARCH_LIMIT}"""
 _KNOWN = ", ".join("?" * len(VITALS))
 
 VITALS_OF = f"""
-SELECT parameter, n, first_at, `last_value`, last_at FROM vitals
+SELECT parameter, n, first_at, `last_value`, last_at, seq FROM vitals
 WHERE pat_id = ? AND date_admission = ? AND stream = ? AND parameter IN ({_KNOWN})"""
 
 OTHERS_OF = f"""
-SELECT parameter, n, first_at, `last_value`, last_at FROM vitals
+SELECT parameter, n, first_at, `last_value`, last_at, seq FROM vitals
 WHERE pat_id = ? AND date_admission = ? AND stream = ? AND parameter NOT IN ({_KNOWN})
 ORDER BY parameter LIMIT {OTHERS_LIMIT + 1}"""
 
@@ -72,11 +72,12 @@ WHERE stream = ? AND model = ? AND version = ? AND seq IN ({marks})"""
 
 # The predictions for readings of several stays, each at one time. `vitals.seq` cannot be used to
 # find them, because it is the last message of a batch and not the stay's own reading.
+# The plus sign and CROSS JOIN make SQLite start from the stays; else it reads the whole stream.
 RISKS = """
 SELECT r.pat_id, r.date_admission, p.probability, r.measured_at, r.seq FROM readings r
-JOIN predictions p
+CROSS JOIN predictions p
     ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
-WHERE r.stream = ? AND p.probability IS NOT NULL AND ({moments})"""
+WHERE +r.stream = ? AND p.probability IS NOT NULL AND ({moments})"""
 MOMENT = "r.pat_id = ? AND r.date_admission = ? AND r.measured_at = ?"
 
 RISK = """
@@ -117,6 +118,21 @@ SELECT COUNT(*) FROM (
 ) AS waiting"""
 
 ALARM_RULE = "SELECT alarm FROM models WHERE model = ? AND version = ?"
+
+OUTCOMES = """
+SELECT pat_id, date_admission, value FROM outcomes
+WHERE stream = ? AND name = ? ORDER BY seq DESC LIMIT ?"""
+
+FIRST_OF = """
+SELECT MIN(measured_at) FROM readings WHERE pat_id = ? AND date_admission = ? AND stream = ?"""
+
+RISK_BEFORE = """
+SELECT p.probability FROM readings r
+JOIN predictions p
+    ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
+WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at < ?
+    AND p.probability IS NOT NULL
+ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"""
 
 # `raised_seq` is null for a stay without an active alarm.
 ALARMS_ON = """

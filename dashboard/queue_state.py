@@ -9,13 +9,16 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from wire.batches import Position
-from wire.keys import LATENCY, LEASE, POSITION, queue_name
+from wire.keys import LATENCY, LEASE, OUTAGE, POSITION, queue_name
 
 
 @dataclass(frozen=True)
 class QueueState:
-    """The state of Redis at one time. If `error` is set, Redis did not answer and all other members
-    are empty. taken: the last message that the buffer queued. newest: the time of that message.
+    """The state of Redis at one time. If `error` is set, Redis did not answer and the rest is
+    empty.
+
+    taken: the last message that the buffer queued. newest: the time of that message. outage: the
+    error for which the tool waits for the database.
     """
 
     error: str | None = None
@@ -30,6 +33,7 @@ class QueueState:
     latency: Mapping[int, int] = field(default_factory=dict)
     buffer: str | None = None
     workers: frozenset[str] = frozenset()
+    outage: str | None = None
 
 
 class Queues:
@@ -58,11 +62,13 @@ class Queues:
         tools = sorted(name for name in queues if name.startswith(prefix))
         pipe = self._redis.pipeline(transaction=False)
         pipe.hgetall(f"{LATENCY}:{position.stream if position else None}")
+        outages = [f"{OUTAGE}:{name.decode().rpartition(':')[2]}" for name in tools]
+        pipe.mget(outages or OUTAGE)
         for name in tools:
             pipe.llen(name)
         for name in workers:
             pipe.hmget(name, "birth", "death")
-        latency, *rest = await pipe.execute()
+        latency, errors, *rest = await pipe.execute()
         lives = zip(workers, rest[len(tools) :], strict=True)
         return QueueState(
             run_id=str(info["run_id"]),
@@ -80,6 +86,7 @@ class Queues:
                 for name, (birth, death) in lives
                 if birth and not death
             ),
+            outage=next((error.decode(errors="replace") for error in errors if error), None),
         )
 
 

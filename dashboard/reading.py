@@ -43,8 +43,10 @@ class RoundReader:
         self._pending: int | None = None
         self.rejected = RejectedCount()
 
-    def read(self, before: State, queues: QueueState, hospital: Health, models: Models) -> State:
-        """Reads everything in one snapshot. Raises DatabaseDown."""
+    def read(
+        self, at: float, before: State, queues: QueueState, hospital: Health, models: Models
+    ) -> State:
+        """Reads everything in one snapshot. at: the start of the round. Raises DatabaseDown."""
         with self._database.snapshot():
             by_stream: dict[str, list[Position]] = {}
             for position in self._database.positions():
@@ -63,7 +65,7 @@ class RoundReader:
             self._pending = pending
             if current and positions:
                 self._count_rejected(current, positions, queues)
-            this = Round(current, clocks, models.champion, answered)
+            this = Round(at, current, clocks, models.champion, answered)
             for view in list(self._shelf.views.values()):
                 view.read(this)
             stored = max((position.seq for position in positions), default=None)

@@ -46,22 +46,27 @@ class Stay(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A stay in the ICU, with the number of its readings and the times of the first and the last
-    one."""
+    """The readings of a stay in the ICU: their number, the first and the last time.
+
+    seq: the message up to which they are summarized. It also changes when a correction replaces a
+    reading by another one at the same time.
+    """
 
     stay: Stay
     n: int
     first_at: datetime | None
     last_at: datetime | None
+    seq: int
 
 
 class Latest(NamedTuple):
-    """The latest value of one parameter of a stay, and the number of its readings."""
+    """The latest value of one parameter of a stay, and the number of its readings up to `seq`."""
 
     n: int
     first_at: datetime
     value: float
     at: datetime
+    seq: int
 
 
 class Risk(NamedTuple):

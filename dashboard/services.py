@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dashboard import formats
+from dashboard.connection import without_address
 from dashboard.http_services import Health
 from dashboard.queue_state import QueueState
 from dashboard.topic import Content
 
 # Seconds without a stored message, while messages wait, after which the tool counts as down.
 STALL_SECONDS = 10.0
+# The start of the tool's note while it waits for the database.
+STUCK = "cannot store: "
 ROLES = {
     "hospital": "sends messages",
     "buffer": "queues messages in batches",
@@ -24,8 +27,9 @@ WORDS = {"up": "up", "down": "down", "waiting": "waiting", "unknown": "not known
 
 @dataclass
 class Service:
-    """The state of a service, since when it is in this state, and the number of observed restarts.
-    state: up, down, waiting (up and idle) or unknown.
+    """The state of a service, since when, and the number of observed restarts.
+
+    state: up, down, waiting (up, with nothing to do or for the database) or unknown.
     """
 
     name: str
@@ -113,6 +117,9 @@ class Board:
             self._observe("buffer", at, error, queues.buffer)
             identity = " ".join(sorted(queues.workers)) or None
             self._observe("tool", at, _tool_error(observed), identity)
+            if queues.workers and queues.outage and observed.waits:
+                error = without_address(queues.outage)
+                self.services["tool"].record("waiting", f"{STUCK}{error}", at, identity)
         if observed.ended:
             for name in ("buffer", "tool"):
                 if self.services[name].state == "up":

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dashboard import formats
-from dashboard.services import Service
+from dashboard.services import STUCK, Service
 from dashboard.topic import Fields
 
 # Seconds without a new message after which values are not current. In a slow replay, the time that
 # a few messages take, if that is longer.
 QUIET_SECONDS = 30.0
 QUIET_MESSAGES = 5
-# Age in seconds of the last finished round above which the page is late.
+# Age in seconds of its data above which a page is late.
 LATE_SECONDS = 5.0
 # A replay faster than this multiple of real time gets a hint.
 FAST = 60.0
@@ -19,9 +19,11 @@ FAST = 60.0
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """The status of a stream. now: its newest stored time. quiet: seconds since the last new
-    message was stored. round_age: seconds since the dashboard's last finished round. sent: whether
-    the source is sending this stream. pace: seconds of the stream's clock per second of real time.
+    """The status of a stream.
+
+    now: its newest stored time. quiet: seconds since a new message was stored. age: seconds since
+    the page's data was read. sent: the source sends this stream now. pace: seconds of the stream's
+    clock per second of real time.
     """
 
     stream: str | None
@@ -30,7 +32,7 @@ class StreamStatus:
     quiet: float = 0.0
     rate: float | None = None
     ended: bool = False
-    round_age: float = 0.0
+    age: float = 0.0
     sent: bool = True
     synthetic: bool = False
     pace: float = 0.0
@@ -44,7 +46,7 @@ class StreamStatus:
         """One of live, ended, quiet, empty, earlier (another stream is current), late and lost."""
         if self.error is not None:
             return "lost"
-        if self.round_age > LATE_SECONDS:
+        if self.age > LATE_SECONDS:
             return "late"
         if not self.sent:
             return "earlier"
@@ -107,7 +109,10 @@ def _notice(status: StreamStatus, services: list[Service]) -> str:
     elif state in SENTENCES:
         sentences.append(SENTENCES[state])
     if "modelapi" in down:
-        sentences.append("The model API does not answer, so risks are not updated.")
+        sentences.append("The model API does not answer: risks are not updated.")
+    tool = next((each for each in services if each.name == "tool"), None)
+    if tool and tool.note.startswith(STUCK) and "database" not in down:
+        sentences.append(f"The tool {tool.note.rstrip('.')}.")
     sentences += [
         f"{name.capitalize()} is down: {service.note.rstrip('.')}."
         for name, service in down.items()

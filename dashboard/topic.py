@@ -21,7 +21,7 @@ ANSWERS_KEPT = 32
 
 
 class Topic:
-    """The content of one page, in order.
+    """The content of one page, in order. read_at: the time of its data, by the poller's clock.
 
     An element `ward:17` is an entry of the page's list `ward`. `renderers` has, for each list, the
     function that renders a new entry. An element without a colon is always on the page.
@@ -35,6 +35,7 @@ class Topic:
         self._changed = asyncio.Event()
         self._answers: dict[int, bytes] = {}
         self.version = 0
+        self.read_at = 0.0
 
     @property
     def content(self) -> dict[str, dict[str, Value]]:
@@ -43,8 +44,9 @@ class Topic:
             for element, fields in self._fields.items()
         }
 
-    def update(self, content: Content, version: int) -> None:
+    def update(self, content: Content, version: int, read_at: float) -> None:
         """Replaces the content and its order. `version` must be greater than all earlier ones."""
+        self.read_at = read_at
         order = list(self._fields)
         changed = False
         fields: dict[str, dict[str, tuple[Value, int]]] = {}
@@ -78,7 +80,7 @@ class Topic:
     def set(self, element: str, fields: Fields, version: int) -> None:
         """Replaces the fields of one element, if the topic has it."""
         if element in self._fields:
-            self.update(self.content | {element: fields}, version)
+            self.update(self.content | {element: fields}, version, self.read_at)
 
     def since(self, version: int) -> dict[str, Any]:
         """The changes after `version`, under three keys, each only if there is a change: `html` has

@@ -29,10 +29,13 @@ class ViewKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """The context of a round: the current stream, the champion, and the clocks of the streams.
-    answered: whether pending predictions may have been filled in since the last round.
+    """The context of a round: the champion, and the clocks of the streams.
+
+    at: its start, in seconds of the poller's clock. answered: pending predictions may have been
+    filled in since the last round.
     """
 
+    at: float
     current: str | None
     clocks: dict[str, StreamClock]
     model: ModelKey | None
@@ -44,7 +47,9 @@ class Round:
 
 
 class View:
-    """One page. readers: open connections. wanted: time of the last request."""
+    """One page. readers: open connections. wanted: time of the last request. read_at: time of its
+    data, in seconds of the poller's clock.
+    """
 
     def __init__(self, key: ViewKey, topic: Topic) -> None:
         self.key = key
@@ -52,6 +57,7 @@ class View:
         self.readers = 0
         self.wanted = time.monotonic()
         self.clock: StreamClock | None = None
+        self.read_at = 0.0
 
     def touch(self) -> None:
         """Keeps the page up to date for a while longer."""
@@ -100,7 +106,7 @@ class WardView(View):
         clock = current.clock(self.key.stream)
         # A single assignment, because pages may be published at the same time.
         self.ward = self._reader.read(clock, current.model, current.answered) if clock else None
-        self.clock = clock
+        self.clock, self.read_at = clock, current.at
 
     def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
         ward, signs = self.ward, self.signs
@@ -115,7 +121,7 @@ class WardView(View):
                 key = f"gone:{stay.key.pat_id}-{stay.key.admitted:%Y%m%d}"
                 content[key] = discharged_fields(stay, self.query)
         self.shown, self.model = signs, model
-        self.topic.update(content, version)
+        self.topic.update(content, version, self.read_at)
 
 
 def _heading(ward: Ward | None, model: ModelInfo, signs: list[Vital], query: str) -> Fields:
@@ -150,10 +156,10 @@ class PatientView(View):
     def read(self, current: Round) -> None:
         clock = current.clock(self.key.stream)
         self.patient = self._reader.read(clock, current.model, current.answered) if clock else None
-        self.clock = clock
+        self.clock, self.read_at = clock, current.at
 
     def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
         content: dict[str, Fields] = {"page": status}
         if self.patient is not None:
             content |= patient_content(self.patient, model, self.whys)
-        self.topic.update(content, version)
+        self.topic.update(content, version, self.read_at)

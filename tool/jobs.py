@@ -19,11 +19,14 @@ from tool.leftovers import queue_again, unfinished
 from tool.poison import CRASHES, Attempts, Poison
 from tool.result import Result
 from wire.batches import Batch
+from wire.keys import OUTAGE
 
 log = logging.getLogger("tool")
 
 # Seconds that a batch waits while another worker processes the batches before it.
 EARLY_WAIT = 3.0
+# Seconds after which the error of an outage expires; longer than one attempt takes.
+OUTAGE_SECONDS = 30
 
 T = TypeVar("T")
 
@@ -166,13 +169,16 @@ class Jobs:
         )
         result: T = retrying(self._with_declaration, action)
         if retrying.statistics["attempt_number"] > 1:
+            self._redis.delete(f"{OUTAGE}:{self._queue.name}")
             metrics.RECONNECTS.labels("database").inc()
             log.info("database: available again")
         return result
 
     def _report_outage(self, state: RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
-            log.warning("database: %s; waiting for it", state.outcome.exception())
+        error = state.outcome.exception() if state.outcome else None
+        if state.attempt_number == 1:
+            log.warning("database: %s; waiting for it", error)
+        self._redis.set(f"{OUTAGE}:{self._queue.name}", str(error), ex=OUTAGE_SECONDS)
         # If the worker is killed while it waits, the message is not the cause.
         self.attempts.excuse()
 

@@ -219,27 +219,41 @@ let since = body.dataset.since; // the last event that is shown
 let waiting = []; // [event id, update]
 let resting;
 
-// The age of the shown data. A heartbeat contains the age of the dashboard's last finished round.
+// The age of the shown data. A heartbeat carries two times of the dashboard's clock: now, and when
+// the data was read. The browser's clock is ahead of it by the smallest difference seen, because a
+// heartbeat may arrive late but not early. The estimate may rise slowly, because clocks drift.
 const LATE = 5; // seconds
+const DRIFT = 0.001;
 const asof = document.getElementById("asof");
+let ahead = Infinity;
+let beatenAt = 0;
 let freshAt = null;
-let beat = null; // the same time for a round that is not shown yet
+let beat = null; // the same for data that is not shown yet
+
+const seconds = () => performance.now() / 1000;
 
 function showAge() {
   if (asof === null || freshAt === null) return;
-  const age = Math.max(0, Math.round((performance.now() - freshAt) / 1000));
-  asof.textContent = age < 60 ? `as of ${age} s ago` : `as of ${Math.round(age / 60)} min ago`;
+  const age = Math.max(0, Math.round(seconds() - freshAt));
+  const minutes = age < 60 ? "" : `${Math.floor(age / 60)} min `;
+  asof.textContent = `as of ${minutes}${age % 60} s ago`;
   body.toggleAttribute("data-late", age > LATE);
 }
 
-function fresh({ age }) {
-  const at = performance.now() - 1000 * age;
+function fresh({ now, read }) {
+  const here = seconds();
+  ahead = Math.min(ahead + DRIFT * (here - beatenAt), here - now);
+  beatenAt = here;
+  const at = read + ahead;
   if (waiting.length) beat = at;
   else freshAt = at;
   showAge();
 }
 
-setInterval(showAge, 1000);
+setInterval(() => {
+  checkClock();
+  showAge();
+}, 1000);
 
 function show(id, update) {
   waiting.push([id, update]);
@@ -278,9 +292,24 @@ function unless(heardWithin, then) {
   next = setTimeout(then, heardWithin);
 }
 
+// performance.now() may stop while the computer sleeps. A jump of the clock against it means that, or
+// that the clock was set; in both cases the age is measured again on a new connection.
+const JUMP = 2_000;
+let clocks = Date.now() - performance.now();
+
+function checkClock() {
+  const difference = Date.now() - performance.now();
+  const jumped = Math.abs(difference - clocks) > JUMP;
+  clocks = difference;
+  if (jumped && source && source.readyState !== EventSource.CLOSED) again();
+  return jumped;
+}
+
 function heard() {
+  if (checkClock()) return false;
   unless(LOST_AFTER, again);
   say("open", "");
+  return true;
 }
 
 function lost() {
@@ -298,13 +327,12 @@ function open() {
   unless(LOST_AFTER, again);
   waiting = []; // the server sends these events again, because they are later than `since`
   source = new EventSource(`/events?${body.dataset.live}&since=${since}`);
+  source.onopen = () => (ahead = Infinity);
   source.onmessage = (event) => {
-    heard();
-    show(event.lastEventId, JSON.parse(event.data));
+    if (heard()) show(event.lastEventId, JSON.parse(event.data));
   };
   source.addEventListener("beat", (event) => {
-    heard();
-    fresh(JSON.parse(event.data));
+    if (heard()) fresh(JSON.parse(event.data));
   });
   // The session has ended: a reload shows the log-in page.
   source.addEventListener("ended", () => location.reload());
@@ -317,7 +345,7 @@ function open() {
 }
 
 function close() {
-  source.close();
+  source?.close();
   waiting = [];
   clearTimeout(next);
 }
@@ -338,9 +366,17 @@ if (ward) {
   if (pins.size) arrange(ward, wardOrder);
 }
 
+// A browser opens at most six connections to a server, so a hidden page closes its own.
+function connect() {
+  if (document.hidden) close();
+  else if (body.dataset.link !== "paused") open();
+  showAge();
+}
+
 if (body.dataset.live) {
   register(body);
-  open();
+  connect();
+  document.addEventListener("visibilitychange", connect);
   const pause = document.getElementById("pause");
   pause?.addEventListener("click", () => {
     const pausing = pause.getAttribute("aria-pressed") === "false";

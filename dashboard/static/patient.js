@@ -78,11 +78,14 @@ function visible() {
 const em = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function limits(u, low, high) {
+// A dashed line at each threshold, with its value and source.
+function limits(u, low, high, source) {
   const { ctx, bbox } = u;
   ctx.save();
-  ctx.strokeStyle = colour("--alarm");
-  ctx.globalAlpha = 0.7;
+  ctx.strokeStyle = ctx.fillStyle = colour("--alarm");
+  const height = 0.7 * em() * devicePixelRatio;
+  ctx.font = `${height}px "Atkinson Hyperlegible Next", sans-serif`;
+  ctx.textBaseline = "top";
   const thin = 0.08 * em() * devicePixelRatio;
   ctx.setLineDash([4 * thin, 4 * thin]);
   ctx.lineWidth = thin;
@@ -92,7 +95,12 @@ function limits(u, low, high) {
     ctx.beginPath();
     ctx.moveTo(bbox.left, y);
     ctx.lineTo(bbox.left + bbox.width, y);
+    ctx.globalAlpha = 0.7;
     ctx.stroke();
+    ctx.globalAlpha = 1;
+    const above = y - 1.2 * height;
+    const words = `${source} ${limit === low ? "≤" : "≥"} ${Number(limit.toPrecision(3))}`;
+    ctx.fillText(words, bbox.left + 0.3 * height, above > bbox.top ? above : y + 0.2 * height);
   }
   ctx.restore();
 }
@@ -208,7 +216,7 @@ function build() {
           hooks: {
             setScale: [(u, key) => key === "x" && follow(u)],
             setCursor: [(u) => (readout.textContent = pointed(u, digits))],
-            draw: [(u) => limits(u, low, high), ...(parameter === RISK ? [drawAlarms] : [])],
+            draw: [(u) => limits(u, low, high, parameter === RISK ? "alarm" : threshold || "marked"), ...(parameter === RISK ? [drawAlarms] : [])],
           },
         },
         series(parameter, holds),

@@ -3,6 +3,7 @@
 import asyncio
 import doctest
 import json
+import random
 import re
 import sqlite3
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 import aiohttp
+import pandas as pd
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -22,11 +24,12 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from dashboard import (
+    calibration,
     columns,
     events,
     formats,
-    lists,
     model_info,
+    model_pages,
     pipeline,
     queries,
     sparkline,
@@ -101,7 +104,8 @@ def fields_of(found: ward.Ward) -> dict[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "module", [formats, sparkline, model_info, pipeline, events, columns, why, lists]
+    "module",
+    [formats, sparkline, model_info, pipeline, events, columns, why, model_pages, calibration],
 )
 def test_docstring_examples_pass(module: Any) -> None:
     found = doctest.testmod(module)
@@ -194,6 +198,32 @@ class TestWard:
         values = {b.stay.key.pat_id: b.vitals["heart_rate"].value for b in before.beds}
         assert {b.stay.key.pat_id: b.vitals["heart_rate"].value for b in after.beds} == values
 
+    def test_a_corrected_value_replaces_the_old_one(
+        self, made: seeded_ward.Ward, reads: Database
+    ) -> None:
+        """A correction is a withdrawal and a reading at the same time, in one batch."""
+        fill(made, 2, 3)
+        ward_reader, key = WardReader(reads), StayKey(1, START.date())
+        patient_reader = PatientReader(reads, key)
+        read_ward(reads, ward_reader)
+        with reads.snapshot():
+            patient_reader.read(clock_of(reads), KEY, False)
+        at = START + timedelta(hours=2)
+        of = (1, "heart_rate", at.isoformat(" "))
+        made.execute(
+            "DELETE FROM readings WHERE pat_id = ? AND parameter = ? AND measured_at = ?", *of
+        )
+        made.execute("UPDATE vitals SET n = n - 1 WHERE pat_id = ? AND parameter = ?", *of[:2])
+        made.add_reading(1, START, at, "heart_rate", 151.0, 0.87)
+        made.commit()
+        found = {bed.stay.key: bed for bed in read_ward(reads, ward_reader).beds}
+        assert found[key].vitals["heart_rate"].value == 151.0
+        assert [point[1] for point in found[key].history][-1] == 0.87
+        with reads.snapshot():
+            patient = patient_reader.read(clock_of(reads), KEY, False)
+        assert patient is not None
+        assert patient.readings[-1].value == 151.0
+
     def test_a_pending_prediction_appears_when_it_is_filled_in(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
@@ -220,25 +250,6 @@ class TestWard:
         bed = read_ward(reads, WardReader(reads)).beds[0]
         assert bed.change == pytest.approx(0.30 - 0.50)
 
-    def test_the_highest_risk_of_1200_patients_is_first(
-        self, made: seeded_ward.Ward, reads: Database
-    ) -> None:
-        """The patients who were admitted first have the highest risk; one patient's newest reading
-        is late.
-        """
-        risks = {pat_id: round(0.9 - pat_id / 2000, 6) for pat_id in range(1, 1201)}
-        for pat_id, risk in risks.items():
-            admitted = START + timedelta(days=pat_id // 100)
-            made.add_stay(pat_id, admitted)
-            made.add_reading(pat_id, admitted, admitted, "heart_rate", 80.0, risk)
-        late = START - timedelta(hours=2)
-        made.add_reading(3, START, late, "heart_rate", 80.0, 0.001)
-        made.commit()
-        found = read_ward(reads, WardReader(reads))
-        assert [each.stay.key.pat_id for each in found.ranked] == list(range(1, 1201))
-        assert [each.risk.probability for each in found.ranked if each.risk] == list(risks.values())
-        assert len(found.beds) == ward.SHOWN
-
     def test_the_age_of_a_value_depends_on_the_clock_of_its_partition(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
@@ -263,10 +274,21 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "stays_of": (queries.STAYS_OF, (2, STREAM)),
     "vitals_of": (queries.VITALS_OF, (2, f"{START:%Y-%m-%d}", STREAM, *VITALS)),
     "others_of": (queries.OTHERS_OF, (2, f"{START:%Y-%m-%d}", STREAM, *VITALS)),
+    "outcomes": (queries.OUTCOMES, (STREAM, "death", 500)),
+    "first_of": (queries.FIRST_OF, (2, f"{START:%Y-%m-%d}", STREAM)),
+    "risk_before": (
+        queries.RISK_BEFORE,
+        (*KEY, 2, f"{START:%Y-%m-%d}", STREAM, LATER),
+    ),
     "answers": (queries.ANSWERS.format(marks="?, ?"), (STREAM, *KEY, 5, 6)),
     "risks": (
-        queries.RISKS.format(moments=queries.MOMENT),
-        (*KEY, STREAM, 2, f"{START:%Y-%m-%d}", START.isoformat(" ")),
+        queries.RISKS.format(moments=" OR ".join([queries.MOMENT] * 2)),
+        (
+            *KEY,
+            STREAM,
+            *(2, f"{START:%Y-%m-%d}", f"{START}"),
+            *(3, f"{START:%Y-%m-%d}", f"{START}"),
+        ),
     ),
     "risk": (
         queries.RISK,
@@ -405,7 +427,7 @@ class TestTopic:
         shown: dict[str, dict[str, Any]] = {}
         known = 0
         for version, content in enumerate(contents, 1):
-            topic.update(content, version)
+            topic.update(content, version, float(version))
             if version in visits or version == len(contents):
                 answer = topic.since(known)
                 for key, html in answer.get("html", {}).items():
@@ -419,16 +441,16 @@ class TestTopic:
 
     def test_an_element_may_have_the_name_of_a_list(self) -> None:
         topic = Topic({"bed": lambda key, fields: "<li>"})
-        topic.update({"bed": {"count": 1}, "bed:1": {"a": 1}}, 1)
+        topic.update({"bed": {"count": 1}, "bed:1": {"a": 1}}, 1, 0.0)
         assert topic.since(0)["set"] == {"bed": {"count": 1}}
         assert topic.since(0)["html"] == {"bed:1": "<li>"}
 
     def test_only_changes_are_sent(self) -> None:
         topic = Topic()
-        topic.update({"x": {"a": 1, "b": 1}, "y": {"a": 1}}, 1)
-        topic.update({"x": {"a": 1, "b": 2}, "y": {"a": 1}}, 2)
+        topic.update({"x": {"a": 1, "b": 1}, "y": {"a": 1}}, 1, 0.0)
+        topic.update({"x": {"a": 1, "b": 2}, "y": {"a": 1}}, 2, 0.0)
         assert topic.since(1) == {"set": {"x": {"b": 2}}}
-        topic.update({"x": {"a": 1, "b": 2}, "y": {"a": 1}}, 3)
+        topic.update({"x": {"a": 1, "b": 2}, "y": {"a": 1}}, 3, 0.0)
         assert topic.version == 2
 
 
@@ -716,6 +738,60 @@ def test_the_drift_page_marks_figures_outside_their_band(
     states = re.findall(r'<tr data-drift="(\w+)">', page)
     assert states == ["outside", "within", "none"]
     assert page.count("<b>outside</b>") == 1
+
+
+def test_1200_patients_are_in_the_order_of_pandas(made: seeded_ward.Ward, path: Path) -> None:
+    """Some have equal risks, some no risk or an old one, and some newest readings are late."""
+    draw = random.Random(12)
+    for pat_id in range(1, 1301):
+        admitted = START + timedelta(days=pat_id % 9)
+        gone = admitted + timedelta(days=9) if pat_id % 13 == 0 else None
+        made.add_stay(pat_id, admitted, discharged=gone)
+        for hour in draw.sample(range(40), 3):
+            risk = None if draw.random() < 0.2 else round(draw.random(), 2)
+            at = admitted + timedelta(hours=hour)
+            made.add_reading(pat_id, admitted, at, "heart_rate", 80.0, risk)
+    made.commit()
+    frames = {
+        name: pd.read_sql(f"SELECT * FROM {name}", made.connection)
+        for name in ("stays", "readings", "predictions")
+    }
+    inside = frames["stays"].query("date_discharge.isna()").set_index("pat_id").index
+    readings = frames["readings"].merge(frames["predictions"][["seq", "probability"]], on="seq")
+    readings["at"] = pd.to_datetime(readings["measured_at"])
+    last = readings.groupby("pat_id")["at"].transform("max")
+    recent = readings[readings["at"] > last - pd.Timedelta(hours=24)].dropna()
+    risks = recent.sort_values(["at", "seq"]).groupby("pat_id")["probability"].last()
+    order = (
+        risks.reindex(inside)
+        .rename_axis("pat_id")
+        .reset_index()
+        .sort_values(["probability", "pat_id"], ascending=[False, True], na_position="last")
+    )
+    expected = order["pat_id"].astype(str).tolist()
+    assert len(expected) == 1200
+    assert order["probability"].isna().any()
+
+    async def ask(client: TestClient[Any, Any]) -> tuple[str, list[str]]:
+        async with client.get("/") as answer:
+            ward_page = await answer.text()
+        listed: list[str] = []
+        for number in range(1, 13):
+            async with client.get(f"/patients?page={number}") as answer:
+                found = re.findall(r'<th scope="row"><a [^>]*>(\d+)</a>', await answer.text())
+                listed += found
+        return ward_page, listed
+
+    async def until_read(client: TestClient[Any, Any]) -> tuple[str, list[str]]:
+        async with asyncio.timeout(60):
+            while (found := await ask(client))[1] != expected:
+                await asyncio.sleep(0.5)
+        return found
+
+    page, listed = asyncio.run(_with_app(path, until_read))
+    assert listed == expected
+    assert re.findall(r"<h2><a [^>]*>(\d+)</a>", page) == expected[: ward.SHOWN]
+    assert '<b data-text="count">1\N{NO-BREAK SPACE}200</b>' in page
 
 
 @pytest.mark.parametrize("page", ["ward", "pipeline", f"patient&{STAY}"])

@@ -3,6 +3,7 @@
 import getpass
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
@@ -79,34 +80,75 @@ def _answers(client: Redis) -> bool:
         return False
 
 
+class MariaDB:
+    """A MariaDB with its data in `folder`; root needs no password."""
+
+    def __init__(self, folder: Path) -> None:
+        install, program = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
+        if install is None or program is None:
+            _missing("no MariaDB")
+        self.port = free_port()
+        self._log = folder / "log"
+        options = ["--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
+        subprocess.run(
+            [install, *options, "--auth-root-authentication-method=normal"],
+            check=True,
+            capture_output=True,
+        )
+        self._command = [
+            *(program, *options, f"--socket={folder}/sock", f"--port={self.port}"),
+            *("--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"),
+            "--innodb-log-file-size=16M",
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the server and waits until it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        _wait(self.port, 60)
+
+    def send(self, number: int) -> None:
+        """Sends a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kills the server with SIGKILL."""
+        self.send(signal.SIGKILL)
+        self.stop()
+
+    def stop(self) -> None:
+        """Stops the server, if it runs."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+
+
 @contextmanager
 def mariadb_server(folder: Path) -> Iterator[int]:
-    """The port of a MariaDB server with its data in `folder`; root needs no password."""
-    install, program = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
-    if install is None or program is None:
-        _missing("no MariaDB")
-    port = free_port()
-    options = ["--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
-    subprocess.run(
-        [install, *options, "--auth-root-authentication-method=normal"],
-        check=True,
-        capture_output=True,
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(program, *options, f"--socket={folder}/sock", f"--port={port}"),
-                *("--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
+    """The port of a MariaDB with its data in `folder`; root needs no password."""
+    server = MariaDB(folder)
     try:
-        _wait(port, 60)
-        yield port
+        server.start()
+        yield server.port
     finally:
-        process.terminate()
-        process.wait(30)
+        server.stop()
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """Mounts an empty file system of this size on `folder`. Skips without the right to mount."""
+    folder.mkdir()
+    size = f"size={megabytes}m"
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], **QUIET
+    ).returncode:
+        _missing("no right to mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 QUIET: dict[str, Any] = {"capture_output": True, "check": False}
