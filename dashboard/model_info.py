@@ -25,7 +25,7 @@ class ModelInfo:
     """A model's description. event: the predicted event, in words. maximum: for a score, the
     highest number of points; its `probability` is points / maximum and not a probability. usual:
     the share of the test patients who had the event. top: the end of the risk axis, which is fixed
-    for each model.
+    for each model. learned_hours: a prediction from later in a stay is extrapolated.
     """
 
     key: ModelKey
@@ -38,6 +38,7 @@ class ModelInfo:
     metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     references: dict[str, float] = field(default_factory=dict)
     outcome: Outcome | None = None
+    learned_hours: float | None = None
 
     @classmethod
     def from_metadata(cls, key: ModelKey, answer: dict[str, Any]) -> Self:
@@ -65,6 +66,7 @@ class ModelInfo:
             metrics,
             {str(name): float(at) for name, at in (parameters.get("references") or {}).items()},
             Outcome(str(outcome["name"]), float(outcome["hours"])) if outcome else None,
+            parameters.get("learned_hours"),
         )
 
     @property

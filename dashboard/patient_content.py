@@ -82,6 +82,7 @@ def _header(patient: Patient, model: ModelInfo, shown: list[Vital]) -> dict[str,
         "discharged": formats.day(stay.discharged) if stay.discharged else "in the ICU",
         "gone": f"Discharged on {formats.day(stay.discharged)}." if stay.discharged else "",
         "hour": _hour(patient),
+        "risk.learned": _learned(patient, model),
         "risk.none": why_none(patient.readings, latest.model if latest else None),
         "model": model.sentence,
         "rejected": formats.count(len(patient.rejected)),
@@ -117,8 +118,23 @@ def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
     }
 
 
+def _learned(patient: Patient, model: ModelInfo) -> str:
+    """A note if the risk is from later in the stay than the model has learned."""
+    first, history = _first(patient), risk_history(patient.readings)
+    if model.learned_hours is None or first is None or not history:
+        return ""
+    if hours(first, history[-1][0]) < model.learned_hours:
+        return ""
+    return f"Outside what the model learned: the first {model.learned_hours:g} h of a stay."
+
+
+def _first(patient: Patient) -> datetime | None:
+    """The time of the stay's first reading."""
+    return min((latest.first_at for latest in patient.vitals.values()), default=None)
+
+
 def _hour(patient: Patient) -> str:
-    first = min((latest.first_at for latest in patient.vitals.values()), default=None)
+    first = _first(patient)
     if first is None:
         return "no reading yet"
     if patient.stay.discharged is not None:

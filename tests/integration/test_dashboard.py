@@ -1,6 +1,7 @@
 """Tests the dashboard without a browser: its queries, their cost, and the updates of pages."""
 
 import asyncio
+import dataclasses
 import doctest
 import json
 import random
@@ -879,6 +880,27 @@ def test_similar_parameter_names_have_different_keys(
             return len(await page.text())
 
     assert asyncio.run(_with_app(path, ask)) < 100_000
+
+
+def test_a_risk_beyond_the_learned_hours_has_a_note(
+    made: seeded_ward.Ward, reads: Database
+) -> None:
+    for pat_id, last in ((1, 47), (2, 48)):
+        made.add_stay(pat_id, START)
+        for hour in (0, last):
+            at = START + timedelta(hours=hour)
+            made.add_reading(pat_id, START, at, "heart_rate", 80.0, 0.25)
+    made.commit()
+    notes = []
+    for pat_id in (1, 2):
+        with reads.snapshot():
+            reader = PatientReader(reads, StayKey(pat_id, START.date()))
+            patient = reader.read(clock_of(reads), KEY, False)
+        assert patient is not None
+        for learned in (48.0, None):
+            info = dataclasses.replace(INFO, learned_hours=learned)
+            notes.append(bool(patient_content(patient, info, {})["patient"]["risk.learned"]))
+    assert notes == [False, False, True, False]
 
 
 class TestFigures:
