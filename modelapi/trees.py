@@ -84,7 +84,7 @@ def from_boosting(model: Any) -> Trees | None:
         leaves.append(values)
     widest = max(map(len, leaves))
     padded = np.array([values + [0.0] * (widest - len(values)) for values in leaves])
-    kind = next(bits for bits in (16, 32, 64) if widest <= bits)
+    kind = next(bits for bits in (8, 16, 32, 64) if widest <= bits)
     full = np.array([(1 << len(values)) - 1 for values in leaves], dtype=f"uint{kind}")
     return Trees(float(model._baseline_prediction.item()), tuple(conditions), padded, full)
 

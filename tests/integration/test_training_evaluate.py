@@ -29,6 +29,7 @@ from training import (
 )
 from training import outcomes as outcome_file
 from training.config import Data
+from training.importers import convert
 from training.judgement import Question, judge
 from training.stream import DataError
 from training.stream import read as read_stream
@@ -105,6 +106,39 @@ class TestOutcomes:
         }
 
 
+def write_mimic(folder: Path, stays: int, deaths: int) -> None:
+    """Tables of MIMIC-IV with two days of a heart rate and a pressure per stay."""
+    start = pd.Timestamp("2150-01-01 08:00:00")
+    number = np.arange(stays)
+    died = number < deaths
+    tables = {
+        "patients": {"subject_id": number, "gender": "F", "anchor_age": 60 + number % 20}
+        | {"anchor_year": 2150, "anchor_year_group": "2008 - 2010", "dod": ""},
+        "admissions": {"subject_id": number, "hadm_id": number + 1000}
+        | {
+            "deathtime": np.where(died, "2150-01-09 10:00:00", ""),
+            "hospital_expire_flag": died * 1,
+        },
+        "icustays": {"subject_id": number, "hadm_id": number + 1000, "stay_id": number + 5000}
+        | {"first_careunit": "MICU", "intime": start, "outtime": start + pd.Timedelta(days=3)},
+        "d_items": {"itemid": [220045], "label": ["Heart Rate"]},
+    }
+    draw = np.random.default_rng(11)
+    hour, stay = np.tile(np.arange(48), stays), np.repeat(number, 48)
+    for item, level in ((220045, 85.0), (220050, 118.0)):
+        tables[f"chartevents {item}"] = {
+            "stay_id": stay + 5000,
+            "charttime": start + pd.to_timedelta(hour, unit="h"),
+            "itemid": item,
+            "valuenum": (level + draw.normal(0, 9, len(stay))).round(1),
+        }
+    events = [pd.DataFrame(tables.pop(f"chartevents {item}")) for item in (220045, 220050)]
+    folder.mkdir()
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False)
+    pd.concat(events).to_csv(folder / "chartevents.csv", index=False)
+
+
 class TestEvaluate:
     def test_evaluation_of_a_finished_model_equals_its_report(
         self, trained: tuple[train.Result, Path], ward: Path, tmp_path: Path
@@ -131,6 +165,22 @@ class TestEvaluate:
         page = report.write_evaluation(found, tmp_path)
         tables = json.loads(page.with_suffix(".json").read_text())
         assert tables["headline"][0]["rows"] == found.judgement.headline[0].rows
+
+    def test_the_calibration_of_few_deaths_of_mimic_is_not_estimable(self, tmp_path: Path) -> None:
+        source = tmp_path / "mimiciv"
+        write_mimic(source, stays=60, deaths=6)
+        convert("mimic", source, tmp_path / "ward")
+        found = evaluate.run(
+            evaluate.Request(model="icu-mortality/2", folder=tmp_path / "ward", resamples=20)
+        )
+        assert found.judgement.headline[0].events == 6
+        for line in found.judgement.headline:
+            for metric, figure in line.figures.items():
+                assert figure.estimable != metric.startswith("calibration"), (line.name, metric)
+        tables = json.loads(
+            report.write_evaluation(found, tmp_path).with_suffix(".json").read_text()
+        )
+        assert tables["headline"][0]["figures"]["calibration_slope"]["value"] is None
 
     def test_evaluating_on_the_training_data_causes_a_warning(
         self, trained: tuple[train.Result, Path], ward: Path

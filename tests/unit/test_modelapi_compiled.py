@@ -74,6 +74,7 @@ ESTIMATORS = {
     "splines": splines,
     "cubic splines": lambda: splines(3),
     "boosting": boosting,
+    "8 leaves": lambda: boosting(8),
     "31 leaves": lambda: boosting(31),
     "64 leaves": lambda: boosting(64),
     "calibrated": lambda: CalibratedClassifierCV(boosting(), cv=3, ensemble=False),
