@@ -6,6 +6,13 @@ from tool.database.changes import Changes
 from tool.database.errors import Moved, PermanentFailure
 from tool.database.session import Session
 
+MOVE = (
+    "UPDATE positions SET seq = ?, committed_at = ?,"
+    " vitals_seq = CASE WHEN ? THEN ? ELSE vitals_seq END"
+    " WHERE stream = ? AND part = ? AND seq = ?"
+)
+WITHDRAWN = "FROM withdrawn WHERE stream = ? AND of_seq BETWEEN ? AND ?"
+
 
 def write(session: Session, cursor: Any, changes: Changes) -> None:
     """Writes the changes in the current transaction. Raises Moved if the partition is no longer at
@@ -14,11 +21,11 @@ def write(session: Session, cursor: Any, changes: Changes) -> None:
     """
     if changes.part is None:
         _take_from_rejected(session, cursor, changes)
-    else:
-        _move(session, cursor, changes, changes.part)
-    session.insert(cursor, "readings", changes.readings)
-    if changes.readings:
         _check_withdrawn(session, cursor, changes)
+    elif not _move_at_once(session, cursor, changes):
+        _move(session, cursor, changes, changes.part)
+        _check_withdrawn(session, cursor, changes)
+    session.insert(cursor, "readings", changes.readings)
     if changes.withdrawn:
         session.execute_each(
             cursor,
@@ -55,30 +62,39 @@ def _take_from_rejected(session: Session, cursor: Any, changes: Changes) -> None
 
 def _check_withdrawn(session: Session, cursor: Any, changes: Changes) -> None:
     """Raises PermanentFailure for a repeated reading that is already withdrawn."""
-    first, last = changes.readings[0].seq, changes.readings[-1].seq
-    session.execute(
-        cursor,
-        "SELECT of_seq FROM withdrawn WHERE stream = ? AND of_seq BETWEEN ? AND ?",
-        (changes.stream, first, last),
-    )
+    if not changes.readings:
+        return
+    session.execute(cursor, f"SELECT of_seq {WITHDRAWN}", _range(changes))
     withdrawn = {seq for (seq,) in cursor.fetchall()}
     for row in changes.readings if withdrawn else ():
         if row.seq in withdrawn:
             raise PermanentFailure(f"message {row.seq} was withdrawn")
 
 
-def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
-    # This statement is the first, so that of two workers of one partition the second waits here.
-    session.execute(
-        cursor,
-        "UPDATE positions SET seq = ?, committed_at = ?,"
-        " vitals_seq = CASE WHEN ? THEN ? ELSE vitals_seq END"
-        " WHERE stream = ? AND part = ? AND seq = ?",
-        (
-            *(changes.last, changes.now, changes.complete, changes.last),
-            *(changes.stream, part, changes.after),
-        ),
+def _range(changes: Changes) -> tuple[str, int, int]:
+    return changes.stream, changes.readings[0].seq, changes.readings[-1].seq
+
+
+def _move_at_once(session: Session, cursor: Any, changes: Changes) -> bool:
+    """Moves the partition's position in the statement that also checks for withdrawals, which are
+    rare. Returns False if it did not move."""
+    if not changes.readings:
+        return False
+    statement = f"{MOVE} AND NOT EXISTS (SELECT 1 {WITHDRAWN})"
+    session.execute(cursor, statement, (*_moved(changes), *_range(changes)))
+    return bool(cursor.rowcount == 1)
+
+
+def _moved(changes: Changes) -> tuple[object, ...]:
+    return (
+        *(changes.last, changes.now, changes.complete, changes.last),
+        *(changes.stream, changes.part, changes.after),
     )
+
+
+def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
+    # Before all other writes, so that two workers of one partition wait for each other here.
+    session.execute(cursor, MOVE, _moved(changes))
     if cursor.rowcount == 1:
         return
     if changes.after:
