@@ -2,6 +2,7 @@
 other services."""
 
 from collections.abc import Collection
+from functools import lru_cache, partial
 
 from flask import Flask, request
 
@@ -24,10 +25,12 @@ def register(app: Flask, names: Collection[str]) -> None:
     sites, unless they only read.
     """
 
+    known = lru_cache(maxsize=64)(partial(is_ours, names=frozenset(names)))
+
     @app.before_request
     def check() -> None:
         host = request.headers.get("Host", "")
-        if not is_ours(host, names):
+        if not known(host):
             raise Misdirected(misdirected(host))
         unsafe = request.method not in SAFE and from_browser()
         if unsafe and from_other_site(dict(request.headers), public_host()):

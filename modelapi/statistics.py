@@ -16,6 +16,8 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prometheus_client import Counter, Histogram
+
 from modelapi.artifact import Ref
 from modelapi.metrics import PREDICT_SECONDS, ROWS
 
@@ -48,6 +50,7 @@ class Statistics:
         os.truncate(self._file, size)
         self._table = (Counts * MODELS).from_buffer(mmap.mmap(self._file, size))
         self._thread_lock = threading.Lock()
+        self._rows: dict[Ref, Counts] = {}
 
     def succeeded(self, ref: Ref, rows: int, times: tuple[int, int, int, int]) -> None:
         """Counts an answered request. times: in ns, at the start, after reading the input, after
@@ -62,8 +65,9 @@ class Statistics:
             counts.infer_ns += computed - read
             counts.output_ns += written - computed
             counts.last_ms = time.time_ns() // 1_000_000
-        ROWS.labels(ref.model, ref.version).inc(rows)
-        PREDICT_SECONDS.labels(ref.model, ref.version).observe((computed - read) / 1e9)
+        counter, seconds = _metrics(ref)
+        counter.inc(rows)
+        seconds.observe((computed - read) / 1e9)
 
     def failed(self, ref: Ref, start: int) -> None:
         """Counts a failed request that began at `start` (ns)."""
@@ -98,19 +102,29 @@ class Statistics:
 
     @contextmanager
     def _row(self, ref: Ref) -> Iterator[Counts]:
-        name = str(ref).encode()
         with self._thread_lock:
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             try:
-                for counts in self._table:
-                    if counts.name in (name, b""):
-                        break
-                else:
-                    counts = Counts()  # there is no free row, so the model is not counted
-                counts.name = name
+                counts = self._rows.get(ref)
+                if counts is None:
+                    counts = self._rows[ref] = self._find(str(ref).encode())
                 yield counts
             finally:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    def _find(self, name: bytes) -> Counts:
+        """The model's row, which stays where it is; without a free row, one that is not shared."""
+        for counts in self._table:
+            if counts.name in (name, b""):
+                counts.name = name
+                return counts
+        return Counts()
+
+
+@functools.lru_cache(maxsize=MODELS)
+def _metrics(ref: Ref) -> tuple[Counter, Histogram]:
+    names = ref.model, ref.version
+    return ROWS.labels(*names), PREDICT_SECONDS.labels(*names)
 
 
 @functools.cache
