@@ -8,7 +8,7 @@ from typing import Any
 
 from backtest.history import Version
 from embedded import replay as embedded
-from embedded.programs import PIPELINE, Programs
+from embedded.programs import Programs
 from embedded.stack import PORTS, environment, free_port, make_private, prepare
 from modelapi.artifact import Ref
 from modelapi.champion import State
@@ -40,5 +40,4 @@ def replay(data: Path, versions: Sequence[Version]) -> tuple[str, dict[str, Any]
     states = StateFile(Path(own["MODEL_STATE"]), Path("models/default.json"))
     states.change("promote", str(champion), "backtest", lambda _: State(champion, tuple(shadows)))
     with Programs(FOLDER, environ) as programs:
-        programs.start(*PIPELINE)
-        return url, embedded.follow(programs)
+        return url, embedded.run(programs)

@@ -113,6 +113,15 @@ class Programs:
         """The health report of hospital; empty if it does not answer."""
         return get_json(f"http://127.0.0.1:{self.environ['HOSPITAL_PORT']}/health")
 
+    def tool_is_ready(self) -> bool:
+        """Whether each partition has a worker, and the tool knows the models in use."""
+        try:
+            parts = range(int(self.environ.get("PARTITIONS", 2)))
+            workers = [self.redis.scard(f"rq:workers:{keys.queue_name(part)}") for part in parts]
+            return all(workers) and bool(self.redis.exists(keys.DECLARATION))
+        except RedisError:
+            return False
+
     def position(self) -> dict[str, Any]:
         """The buffer's position; empty if there is none."""
         try:
@@ -159,15 +168,19 @@ class Programs:
 
     def work(self) -> dict[str, float]:
         """The seconds that the tool's workers have spent on each kind of work."""
+        return self.tool_metric("icu_tool_work_seconds_total", "kind")
+
+    def tool_metric(self, name: str, label: str) -> dict[str, float]:
+        """The values of a metric of the tool, by one of its labels."""
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.environ['TOOL_METRICS_PORT']}/metrics", timeout=5
         ) as answer:
             families = text_string_to_metric_families(answer.read().decode())
             return {
-                sample.labels["kind"]: sample.value
+                sample.labels[label]: sample.value
                 for family in families
                 for sample in family.samples
-                if sample.name == "icu_tool_work_seconds_total"
+                if sample.name == name
             }
 
     def latency(self, stream: str) -> dict[str, float]:

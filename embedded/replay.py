@@ -30,7 +30,8 @@ def replay() -> int:
     programs.
 
     The last line on stdout is a JSON object with messages, rejected_rows (of the CSVs), stored,
-    predictions, rejected, seconds, messages_per_s, latency_ms (p50 and p99, from the buffer's
+    predictions, rejected, start_s (the seconds until the CSVs are merged and the workers and models
+    are ready), seconds (from then on), messages_per_s, latency_ms (p50 and p99, from the buffer's
     receipt of a message to the commit of its batch) and work_s (the seconds that all workers
     together have spent on database, features, model and queue, where queue includes waiting).
     """
@@ -49,8 +50,7 @@ def replay() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Programs(FOLDER, environ) as programs:
-            programs.start(*PIPELINE, "dashboard", "front")
-            result = follow(programs)
+            result = run(programs, "dashboard", "front")
     except KeyboardInterrupt:
         print("\nstopped; the rows stored so far remain in the database", file=sys.stderr)
         return 130
@@ -59,9 +59,15 @@ def replay() -> int:
     return 0
 
 
-def follow(programs: Programs) -> dict[str, Any]:
-    """Waits until all messages are stored and predicted; returns the figures."""
-    health = _wait_for_stream(programs)
+def run(programs: Programs, *others: str) -> dict[str, Any]:
+    """Starts the pipeline and other programs, and waits until all messages are stored and
+    predicted; returns the figures."""
+    began = time.monotonic()
+    # The buffer starts last, so that no message waits for a program that is starting.
+    programs.start(*(name for name in PIPELINE if name != "buffer"), *others)
+    health = _wait_until_ready(programs)
+    starting = time.monotonic() - began
+    programs.start("buffer")
     stream, total = health["stream"], health["messages"]
     environ = programs.environ
     database = connect(environ["DATABASE_URL"], _secret(environ.get("DATABASE_PASSWORD_FILE")))
@@ -86,6 +92,7 @@ def follow(programs: Programs) -> dict[str, Any]:
         "messages": total,
         "rejected_rows": health["rejected_rows"],
         **{name: database.count(table, stream) for name, table in COUNTED.items()},
+        "start_s": round(starting, 3),
         "seconds": round(seconds, 3),
         "messages_per_s": round(total / seconds, 1),
         "latency_ms": {name: latency[name] for name in ("p50", "p99")},
@@ -93,9 +100,9 @@ def follow(programs: Programs) -> dict[str, Any]:
     }
 
 
-def _wait_for_stream(programs: Programs) -> dict[str, Any]:
-    """Waits for the merge; returns hospital's health report. Raises CannotRun if the stream is
-    empty.
+def _wait_until_ready(programs: Programs) -> dict[str, Any]:
+    """Waits for the merge, the workers and the models; returns hospital's health report. Raises
+    CannotRun if the stream is empty.
     """
     health: dict[str, Any] = {}
     while "messages" not in health:
@@ -106,6 +113,9 @@ def _wait_for_stream(programs: Programs) -> dict[str, Any]:
         rejected_rows = health["rejected_rows"]
         where = f"; {rejected_rows:,} rows are rejected, see {_rejected_csv(programs.environ)}"
         raise CannotRun(f"the CSVs have no message{where if rejected_rows else ''}")
+    while not programs.tool_is_ready():
+        _check(programs)
+        time.sleep(0.05)
     return health
 
 
@@ -125,7 +135,8 @@ def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
         f"{result['messages']:,} messages in {result['seconds']:.1f} s: "
         f"{result['stored']:,} stored, "
         f"{result['rejected']:,} rejected, {result['predictions']:,} predictions "
-        f"({result['messages_per_s']:,.0f} messages/s); "
+        f"({result['messages_per_s']:,.0f} messages/s) after a start of "
+        f"{result['start_s']:.1f} s; "
         f"rows in {without_password(environ['DATABASE_URL'])}"
     )
     total = sum(result["work_s"].values())

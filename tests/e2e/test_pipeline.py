@@ -106,6 +106,7 @@ def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
     assert summary["stored"] == len(stored) > 1000
     assert summary["rejected"] == 0
     assert summary["messages"] > summary["stored"] >= summary["predictions"] > 0
+    assert summary["start_s"] > 0
     assert summary["latency_ms"].keys() == {"p50", "p99"}
     assert summary["work_s"].keys() == {"database", "features", "model", "queue"}
     assert min(summary["work_s"].values()) > 0
