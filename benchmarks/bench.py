@@ -44,7 +44,11 @@ class Result:
     def ratio(self) -> float | None:
         if not self.raw or not self.figure:
             return None
-        return self.raw / self.figure if self.unit in ("ms", "s", "MB") else self.figure / self.raw
+        return (
+            self.raw / self.figure
+            if self.unit in ("µs", "ms", "s", "MB")
+            else self.figure / self.raw
+        )
 
 
 class Bench:

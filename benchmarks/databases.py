@@ -210,3 +210,22 @@ def open_database(url: str) -> Any:
 
 def mark(url: str) -> str:
     return "?" if url.startswith("sqlite") else "%s"
+
+
+def prediction_bytes(url: str, stream: str) -> float | None:
+    """Bytes of table `predictions` per predicted reading; None for SQLite."""
+    if url.startswith("sqlite:///"):
+        return None
+    connection = open_database(url)
+    cursor = connection.cursor()
+    cursor.execute("ANALYZE TABLE predictions")
+    cursor.fetchall()
+    cursor.execute(
+        "SELECT data_length FROM information_schema.tables"
+        " WHERE table_schema = DATABASE() AND table_name = 'predictions'"
+    )
+    (size,) = cursor.fetchone()
+    cursor.execute("SELECT COUNT(DISTINCT seq) FROM predictions WHERE stream = %s", [stream])
+    (readings,) = cursor.fetchone()
+    connection.close()
+    return float(size) / float(readings)

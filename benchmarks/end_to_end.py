@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks import oracle
 from benchmarks.bench import Bench, Result
-from benchmarks.databases import Server, SQLiteFiles
+from benchmarks.databases import Server, SQLiteFiles, prediction_bytes
 from benchmarks.history import fill_history
 from benchmarks.ward import FIRST_PATIENT, Ward
 from embedded.stack import ROOT
@@ -20,7 +20,14 @@ def run(bench: Bench) -> Iterator[Result]:
     for staying in (0.3, 1.0):
         for workers in (1, 2):
             yield through(bench, bench.ward(PATIENTS, rows(bench), staying), workers)
-    yield through(bench, bench.ward(PATIENTS, rows(bench) // 4, 1.0), 2, models=SHIPPED)
+    shipped = through(bench, bench.ward(PATIENTS, rows(bench) // 4, 1.0), 2, models=SHIPPED)
+    yield shipped
+    if size := shipped.details["prediction_bytes"]:
+        yield Result(
+            "prediction bytes",
+            "stored for the predictions of a reading by all models as shipped",
+            *(size / 1e3, "kB", None, ""),
+        )
 
 
 def patients(bench: Bench) -> Iterator[Result]:
@@ -50,6 +57,8 @@ def sqlite(bench: Bench) -> Iterator[Result]:
     for staying in (0.3, 1.0):
         ward = bench.ward(PATIENTS, rows(bench), staying)
         yield through(bench, ward, 2, server=server, limit=limit)
+    ward = bench.ward(PATIENTS, rows(bench) // 4, 1.0)
+    yield through(bench, ward, 2, server=server, limit=limit, models=SHIPPED)
 
 
 def memory(bench: Bench) -> Iterator[Result]:
@@ -116,6 +125,7 @@ def through(
         pipeline.wait_for_model()
         latency = pipeline.latency(pipeline.stream)
     correct = oracle.check(ward, target, pipeline.stream, workers)
+    size = prediction_bytes(target, pipeline.stream) if models else None
     if url is None:
         server.drop("pipeline")
     kind = "sqlite" if isinstance(server, SQLiteFiles) else "server"
@@ -135,5 +145,5 @@ def through(
         "messages/s",
         limit,
         "bare executemany into SQLite" if kind == "sqlite" else "X: bare executemany",
-        usage.details() | {"latency_ms": latency, "correct": correct},
+        usage.details() | {"latency_ms": latency, "correct": correct, "prediction_bytes": size},
     )

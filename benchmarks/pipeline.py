@@ -13,7 +13,6 @@ from benchmarks import processes
 from benchmarks.databases import CannotMeasure, Server, open_database
 from embedded.programs import Programs, get_json
 from embedded.stack import PORTS, environment, free_port
-from wire import keys
 
 START_SECONDS = 60.0
 MERGE_SECONDS = 300.0  # seconds; hospital merges its CSVs before it is ready
@@ -92,9 +91,7 @@ class Pipeline(Programs):
         return bool(get_json(f"{self.environ['MODEL_URL']}/health"))
 
     def _tool_ready(self) -> bool:
-        parts = range(int(self.environ.get("PARTITIONS", 2)))
-        workers = [self.redis.scard(f"rq:workers:{keys.queue_name(part)}") for part in parts]
-        return all(workers) and bool(self.redis.exists(keys.DECLARATION))
+        return self.tool_is_ready()
 
     def _hospital_ready(self) -> bool:
         health = self.health()

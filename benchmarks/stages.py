@@ -14,7 +14,7 @@ from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from benchmarks import tool_stages
+from benchmarks import request_cpu, tool_stages
 from benchmarks.bench import Bench, Result, rate, seconds
 from benchmarks.loopback import receive, sender
 from benchmarks.pipeline import Pipeline
@@ -56,6 +56,7 @@ def run(bench: Bench) -> Iterator[Result]:
         yield from tool_stages.insert(bench, url)
         pipeline.ready("modelapi")
         yield from tool_stages.model(pipeline)
+        yield request_cpu.measure(pipeline)
     bench.server.drop("stages")
 
 

@@ -1,0 +1,78 @@
+"""Compares the CPU time of a request to the model API for one row with that of a bare Flask route,
+both under the model API's gunicorn settings."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import urllib3
+
+from benchmarks import processes
+from benchmarks.bench import Result
+from benchmarks.pipeline import Pipeline
+from embedded.stack import ROOT, free_port
+from tool import inference
+
+REQUESTS = 2_000
+ROW = [(60.0, 120.0, 18.0, 0.4)]  # of the formula
+
+
+def measure(pipeline: Pipeline) -> Result:
+    with _bare_flask(pipeline) as (url, pids):
+        bare = _cpu_per_request(url, pids)
+    url = pipeline.environ["MODEL_URL"]
+    own = _cpu_per_request(url, lambda: pipeline.pids("modelapi"))
+    return Result(
+        "model cpu",
+        "model API, 1 row, CPU of a request",
+        own * 1e6,
+        "µs",
+        bare * 1e6,
+        "a bare Flask route",
+    )
+
+
+@contextmanager
+def _bare_flask(pipeline: Pipeline) -> Iterator[tuple[str, Callable[[], list[int]]]]:
+    port = free_port()
+    command = "-m gunicorn --config modelapi/gunicorn.conf.py benchmarks.bare_flask:app"
+    with (pipeline.folder / "bare.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command.split()],
+            cwd=ROOT,
+            env=pipeline.environ | {"MODELAPI_PORT": str(port)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        pipeline.wait(lambda: _answers(url), "the bare route did not start")
+        yield url, lambda: processes.group(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return urllib3.request("POST", f"{url}/", retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def _cpu_per_request(url: str, pids: Callable[[], list[int]]) -> float:
+    """Seconds of CPU time of all processes, over a kept connection."""
+    body, headers = inference.request(ROW)
+    path = url + inference.path("formula", "1")
+    with urllib3.PoolManager(retries=False) as pool:
+
+        def ask(times: int) -> None:
+            for _ in range(times):
+                assert pool.request("POST", path, body=body, headers=headers).status == 200
+
+        ask(REQUESTS // 10)
+        before = sum(map(processes.cpu_seconds, pids()))
+        ask(REQUESTS)
+        return (sum(map(processes.cpu_seconds, pids())) - before) / REQUESTS
