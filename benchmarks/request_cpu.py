@@ -57,7 +57,7 @@ def _bare_flask(pipeline: Pipeline) -> Iterator[tuple[str, Callable[[], list[int
 
 def _answers(url: str) -> bool:
     try:
-        return urllib3.request("POST", f"{url}/", retries=False).status == 200
+        return urllib3.request("POST", f"{url}/ready", retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
 
