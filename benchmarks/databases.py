@@ -212,20 +212,15 @@ def mark(url: str) -> str:
     return "?" if url.startswith("sqlite") else "%s"
 
 
-def prediction_bytes(url: str, stream: str) -> float | None:
-    """Bytes of table `predictions` per predicted reading; None for SQLite."""
-    if url.startswith("sqlite:///"):
-        return None
+def feature_bytes(url: str, stream: str) -> float:
+    """The average bytes of the features of a prediction, of the model with the most."""
     connection = open_database(url)
     cursor = connection.cursor()
-    cursor.execute("ANALYZE TABLE predictions")
-    cursor.fetchall()
     cursor.execute(
-        "SELECT data_length FROM information_schema.tables"
-        " WHERE table_schema = DATABASE() AND table_name = 'predictions'"
+        "SELECT AVG(LENGTH(features)) AS bytes FROM predictions"
+        f" WHERE stream = {mark(url)} GROUP BY model, version ORDER BY bytes DESC LIMIT 1",
+        (stream,),
     )
-    (size,) = cursor.fetchone()
-    cursor.execute("SELECT COUNT(DISTINCT seq) FROM predictions WHERE stream = %s", [stream])
-    (readings,) = cursor.fetchone()
+    (found,) = cursor.fetchone()
     connection.close()
-    return float(size) / float(readings)
+    return float(found)

@@ -96,7 +96,7 @@ GOALS = (
     Goal("RQ jobs that do nothing, against bare commands", _ratio("rq"), 0.15, 0.25),
     Goal("model API, 1,000 rows, against predict_proba", _ratio("model 1000"), 0.5, 0.7),
     Goal("model API, 1 row, against the CPU of a bare Flask route", _ratio("model cpu"), 0.7, 0.86),
-    Goal("stored for the predictions of a reading", _figure("prediction bytes"), 0.8, 0.5, "kB"),
+    Goal("features of a prediction of the champion", _figure("feature bytes"), 0.8, 0.5, "kB"),
     Goal("replay with the ward page open, against without", _ratio("page read"), 0.95, 1.0),
     Goal("hospital alone, messages/s", _figure("hospital"), 300_000, 1_000_000),
     Goal("memory of hospital", _figure("memory hospital"), 150, 100, "MB"),
