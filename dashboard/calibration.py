@@ -11,9 +11,11 @@ from dashboard.model_info import STEPS, Outcome
 from dashboard.rows import ModelKey, day, moment
 from dashboard.topic import Fields
 
-# The number of stays that are compared, the newest first. Each needs a query.
+# Maximum number of stays that are compared: the newest ones. The limit exists because each stay
+# needs a query.
 NEWEST = 500
-# Groups of stays with similar predictions: at most GROUPS, of at least GROUP_STAYS each.
+# The stays are divided into at most GROUPS groups with similar predictions, of at least GROUP_STAYS
+# stays each.
 GROUPS, GROUP_STAYS = 5, 10
 
 # A stay's prediction and outcome.
@@ -21,12 +23,13 @@ Pair = tuple[float, float]
 
 
 def read_pairs(database: Database, stream: str, model: ModelKey, outcome: Outcome) -> list[Pair]:
-    """Of each of the newest stays with this outcome, the last prediction of its first
-    `outcome.hours`, and the outcome. Leaves out stays without a prediction by then.
+    """Reads a pair for each of the newest stays with this outcome: the last prediction in the
+    stay's first `outcome.hours` hours, and the outcome. Leaves out stays without a prediction in
+    these hours.
     """
     seen: set[tuple[int, str]] = set()
     pairs = []
-    # Of several outcomes of a stay the last one counts.
+    # The rows are newest first: of several outcomes of a stay, the last one counts.
     for pat_id, admitted, value in database.rows(
         queries.OUTCOMES, stream, outcome.name, 2 * NEWEST
     ):
@@ -81,7 +84,7 @@ def calibration_fields(key: ModelKey, outcome: Outcome, pairs: Sequence[Pair]) -
 
 
 def _groups(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:
-    """The pairs in order of their predictions, in groups of nearly the same size.
+    """Sorts the pairs by prediction and divides them into groups of nearly the same size.
 
     >>> [len(group) for group in _groups([(i / 100, 0.0) for i in range(47)])]
     [11, 12, 12, 12]

@@ -78,5 +78,5 @@ def _reason(error: Exception) -> str:
 
 
 def without_address(text: str) -> str:
-    """An error without the database's address, which pages must not show."""
+    """The text of an error without the database's address, which pages must not show."""
     return re.sub(r"'[^']*@?[^']*:\d+'|'[^']*'@'[^']*'", "", text).strip()

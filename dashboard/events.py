@@ -32,7 +32,8 @@ def version_of(event_id: str, epoch: str) -> int:
 
 
 def _beat(poller: Poller, topic: Topic) -> bytes:
-    """The time, and the time when the topic's content was read, both of the poller's clock."""
+    """A heartbeat with two times of the poller's clock: now, and when the topic's content was
+    read."""
     return b'event: beat\ndata: {"now":%.2f,"read":%.2f}\n\n' % (poller.clock(), topic.read_at)
 
 
@@ -79,7 +80,8 @@ async def stream(request: web.Request, poller: Poller, topic: Topic) -> web.Stre
                 answer = topic.answer(version)
                 version = topic.version
                 event += b"id: %s-%d\ndata: %s\n\n" % (epoch.encode(), version, answer)
-            # The heartbeat is made before `send`, whose wait is part of the data's age.
+            # The heartbeat is made before `send`, because the time that `send` waits is part of the
+            # data's age.
             await send(event + _beat(poller, topic))
             event = b""
             await topic.changed(version, BEAT_SECONDS)

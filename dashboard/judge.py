@@ -52,7 +52,8 @@ class Judge:
     def status(
         self, stream: str | None, state: State, error: str | None, age: float
     ) -> StreamStatus:
-        """The status of a stream; None is the current one. age: seconds since its data was read."""
+        """The status of a stream. name: None for the current stream. age: seconds since the
+        stream's data was read."""
         observed, name, clock = self._observed, stream or state.current, state.clock(stream)
         answer: dict[str, Any] = observed.hospital.answer if observed else {}
         sent = name == state.current

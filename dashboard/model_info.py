@@ -12,8 +12,8 @@ STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Outcome:
-    """The predicted event among the outcomes. hours: since a stay's first reading; its last
-    prediction before then is compared with its outcome.
+    """The outcome that a model predicts. hours: the last prediction in this time after a stay's
+    first reading is compared with the outcome.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""The pages of the models in use: their agreement, their calibration, their descriptions."""
+"""The pages of the models in use: how well they agree, their calibration, and their
+descriptions."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence

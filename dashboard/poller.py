@@ -114,7 +114,7 @@ class Poller:
                 self.pipeline.set("page", self._status(None), self._version)
 
     def _age(self, view: View | None) -> float:
-        """Seconds since the data of a page was read; None is the pipeline page."""
+        """Seconds since the data of a page was read. view: None for the pipeline page."""
         return self.clock() - (view.read_at if view else self._round_at)
 
     @property

@@ -14,11 +14,9 @@ from wire.keys import LATENCY, LEASE, OUTAGE, POSITION, queue_name
 
 @dataclass(frozen=True)
 class QueueState:
-    """The state of Redis at one time. If `error` is set, Redis did not answer and the rest is
-    empty.
-
-    taken: the last message that the buffer queued. newest: the time of that message. outage: the
-    error for which the tool waits for the database.
+    """The state of Redis at one time. If `error` is set, Redis did not answer and all other members
+    are empty. taken: the last message that the buffer queued. newest: the time of that message.
+    outage: the error because of which the tool is waiting for the database.
     """
 
     error: str | None = None

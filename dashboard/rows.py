@@ -46,10 +46,9 @@ class Stay(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The readings of a stay in the ICU: their number, the first and the last time.
-
-    seq: the message up to which they are summarized. It also changes when a correction replaces a
-    reading by another one at the same time.
+    """A stay in the ICU, with the number of its readings and the times of the first and the last
+    one. seq: the last message that is counted. It also changes if a correction replaces a reading
+    by another reading of the same time.
     """
 
     stay: Stay

@@ -12,7 +12,7 @@ from dashboard.topic import Content
 
 # Seconds without a stored message, while messages wait, after which the tool counts as down.
 STALL_SECONDS = 10.0
-# The start of the tool's note while it waits for the database.
+# The tool's note begins with this text while the tool waits for the database.
 STUCK = "cannot store: "
 ROLES = {
     "hospital": "sends messages",
@@ -27,9 +27,8 @@ WORDS = {"up": "up", "down": "down", "waiting": "waiting", "unknown": "not known
 
 @dataclass
 class Service:
-    """The state of a service, since when, and the number of observed restarts.
-
-    state: up, down, waiting (up, with nothing to do or for the database) or unknown.
+    """The state of a service, since when it is in this state, and the number of observed restarts.
+    state: up, down, waiting (up, but idle or waiting for the database) or unknown.
     """
 
     name: str

@@ -11,7 +11,7 @@ from dashboard.topic import Fields
 # a few messages take, if that is longer.
 QUIET_SECONDS = 30.0
 QUIET_MESSAGES = 5
-# Age in seconds of its data above which a page is late.
+# A page is late if its data is older than this number of seconds.
 LATE_SECONDS = 5.0
 # A replay faster than this multiple of real time gets a hint.
 FAST = 60.0
@@ -21,9 +21,9 @@ FAST = 60.0
 class StreamStatus:
     """The status of a stream.
 
-    now: its newest stored time. quiet: seconds since a new message was stored. age: seconds since
-    the page's data was read. sent: the source sends this stream now. pace: seconds of the stream's
-    clock per second of real time.
+    now: its newest stored time. quiet: seconds since the last new message was stored. age: seconds
+    since the page's data was read. sent: whether the source is sending this stream. pace: seconds
+    of the stream's clock per second of real time.
     """
 
     stream: str | None

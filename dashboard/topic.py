@@ -21,7 +21,8 @@ ANSWERS_KEPT = 32
 
 
 class Topic:
-    """The content of one page, in order. read_at: the time of its data, by the poller's clock.
+    """The content of one page, in order. read_at: the time when its data was read, in seconds of
+    the poller's clock.
 
     An element `ward:17` is an entry of the page's list `ward`. `renderers` has, for each list, the
     function that renders a new entry. An element without a colon is always on the page.

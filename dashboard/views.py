@@ -29,9 +29,8 @@ class ViewKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """The context of a round: the champion, and the clocks of the streams.
-
-    at: its start, in seconds of the poller's clock. answered: pending predictions may have been
+    """The context of a round: the champion, and the clocks of the streams. at: the start of the
+    round, in seconds of the poller's clock. answered: whether pending predictions may have been
     filled in since the last round.
     """
 
@@ -47,8 +46,8 @@ class Round:
 
 
 class View:
-    """One page. readers: open connections. wanted: time of the last request. read_at: time of its
-    data, in seconds of the poller's clock.
+    """One page. readers: the number of open connections. wanted: the time of the last request.
+    read_at: the time when the page's data was read, in seconds of the poller's clock.
     """
 
     def __init__(self, key: ViewKey, topic: Topic) -> None:

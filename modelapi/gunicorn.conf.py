@@ -89,13 +89,14 @@ ending = threading.Event()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Runs in each worker when it has started: one of them logs the summary of all."""
+    """Runs in each worker when it has started. One of the workers logs the summary of all
+    workers."""
     worker.summary = threading.Thread(target=log_summary, name="summary", daemon=True)
     worker.summary.start()
 
 
 def worker_exit(_: object, worker: Any) -> None:
-    """Runs in each worker before it ends; one that failed to start has no summary."""
+    """Runs in each worker before it ends. A worker that failed to start has no summary."""
     ending.set()
     if hasattr(worker, "summary"):
         worker.summary.join(1)
@@ -106,7 +107,7 @@ def log_summary() -> None:
     MultiProcessCollector(registry, metrics)  # type: ignore[no-untyped-call]
     counts = {"icu_modelapi_rows_total": "rows predicted"}
     with (Path(metrics) / "summary.lock").open("w") as lock:
-        # The next worker continues when the holder ends.
+        # When the worker that holds the lock ends, the next one continues.
         fcntl.flock(lock, fcntl.LOCK_EX)
         with Summary(logging.getLogger("modelapi"), counts, registry=registry):
             ending.wait()

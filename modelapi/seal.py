@@ -25,7 +25,7 @@ from modelapi.repository import Model, Repository, predictor_of
 from modelapi.sklearn_model import libraries
 from wire.vitals import vital
 
-# Aggregations with the unit of the vital itself.
+# Aggregations that have the same unit as the vital.
 VALUES = {"last", "first", "min", "max", "mean"}
 
 
@@ -37,11 +37,10 @@ class Row(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def seal(folder: Path) -> Model:
-    """Completes the version in `folder`, and returns the model as it will be served.
-
-    Fills in the digests, the golden rows, and each member of the manifest that follows from the
-    folder, its files, or the name of a feature. Opens the model's file. Raises ArtifactError, and
-    changes nothing, if the version would not be served or is already sealed.
+    """Completes the version in `folder`, and returns the model as it will be served. Fills in the
+    digests, the golden rows, and each member of the manifest that the folder, its files, or the
+    name of a feature determines. Opens the model's file. Raises ArtifactError, and changes nothing,
+    if the version would not be served or is already sealed.
     """
     path, ref = folder / "manifest.json", Ref(folder.parent.name, folder.name)
     try:
@@ -63,7 +62,7 @@ def seal(folder: Path) -> Model:
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise ArtifactError(f"{path}: {error}") from None
     files["golden.json"] = pretty(_answered(Artifact(checked, "", files, rows), folder))
-    # Loaded as the server does, before anything changes.
+    # The version is loaded as by the server before anything changes.
     with tempfile.TemporaryDirectory(prefix=".seal-", dir=folder.parent) as root:
         sealed = write_artifact(Path(root), msgspec.to_builtins(checked), files)
         try:
@@ -77,7 +76,7 @@ def seal(folder: Path) -> Model:
 
 
 def _implied(ref: Ref, files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
-    """The members of the manifest that follow from the folder and its files."""
+    """The members of the manifest that the folder and its files determine."""
     kinds = [kind for kind, name in MODEL_FILES.items() if name in files]
     if len(kinds) != 1:
         names = ", ".join(MODEL_FILES.values())
@@ -94,7 +93,8 @@ def _implied(ref: Ref, files: Mapping[str, bytes], folder: Path) -> dict[str, An
 
 
 def _features(declared: object) -> list[Feature]:
-    """The features; each may be its name alone. Raises ValueError with all errors."""
+    """The declared features. An entry may be the feature's name alone. Raises ValueError with all
+    errors."""
     if not isinstance(declared, list) or not declared:
         raise ValueError("features: expected a list of names or objects")
     found, errors = [], []
@@ -127,7 +127,8 @@ def _rows(files: Mapping[str, bytes], features: list[Feature]) -> tuple[GoldenRo
 
 
 def _ordinary(features: list[Feature]) -> list[dict[str, float | None]]:
-    """A row of low, of middle and of high values, and one with all that may be missing."""
+    """Three rows, with low, middle and high values, and a row in which all optional values are
+    missing."""
     values = {feature.name: _values(feature) for feature in features}
     rows: list[dict[str, float | None]] = [
         {name: three[place] for name, three in values.items()} for place in range(3)
@@ -146,7 +147,7 @@ def _values(feature: Feature) -> tuple[float, float, float]:
 
 
 def _answered(artifact: Artifact, folder: Path) -> list[GoldenRow]:
-    """The golden rows, with the model's outputs where they have none. Raises ArtifactError."""
+    """The golden rows. Those without outputs get the model's outputs. Raises ArtifactError."""
     model = Model(artifact, predictor_of(artifact, folder))
     rows = np.array([list(row.features.values()) for row in artifact.golden], dtype=np.float64)
     try:

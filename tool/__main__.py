@@ -77,7 +77,7 @@ def _forget(settings: Settings, asked: argparse.Namespace) -> int:
     deleted = ", ".join(f"{count:,} {table}" for table, count in sorted(done.items()) if count)
     logging.getLogger("tool").info("forgot %s", deleted or "nothing")
     print(f"deleted: {deleted or 'nothing'}")
-    # After a regular run the database fills the space with new rows.
+    # With --expired, which runs regularly, the database fills the space with new rows.
     if not deleted or asked.expired:
         return 0
     try:
@@ -138,12 +138,14 @@ def _parser() -> argparse.ArgumentParser:
         "backfill",
         help="add the predictions of a version for readings that are already stored",
         description="Adds the predictions of a version of a model for the readings that were "
-        "stored before it was in use, while the tool runs. An interrupted run is continued by the "
-        "next one.",
+        "stored before it was in use, while the tool runs. If a run is interrupted, the next run "
+        "continues it.",
     )
     late.add_argument("model", metavar="NAME")
     late.add_argument("version", metavar="VERSION")
-    commands.add_parser("capacity", help="measure the space of each table, and per reading")
+    commands.add_parser(
+        "capacity", help="measure the space of each table, in total and per reading"
+    )
     return parser
 
 

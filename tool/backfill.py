@@ -1,10 +1,10 @@
 """Adds the predictions of a version of a model for readings that were stored before it was in use:
 `python -m tool backfill NAME VERSION`.
 
-The readings of each stay are folded again in the order of the stream, as the worker did. A reading
-gets a prediction where another model has one, because a worker asks all models at the same
-readings. A stored reading is never predicted again by the running tool, so both can write at the
-same time. After an interruption, the next run adds the missing rows.
+Computes the features of each stay again, reading by reading in the order of the stream, as the
+worker did. A reading gets a prediction if another model has one for it, because a worker asks all
+models at the same readings. The running tool never predicts for a stored reading again, so both can
+write at the same time. After an interruption, the next run adds the missing rows.
 """
 
 import logging
@@ -37,7 +37,7 @@ log = logging.getLogger("tool")
 
 # Predictions per transaction.
 PORTION = 1_000
-# Seconds until an unavailable model ends the backfill.
+# The backfill ends if the model is unavailable for this number of seconds.
 PATIENCE = 60.0
 LOG_EVERY = 10.0
 
@@ -47,8 +47,8 @@ Row = tuple[ReadingRow, list[Value]]
 def backfill(database: Database, client: ModelClient, model: Model) -> int:
     """Adds the missing predictions of the model; returns their number.
 
-    Raises DatabaseError, also if the model reads other features than its stored version, and
-    ModelUnavailable. Rows that are already added stay.
+    Raises ModelUnavailable, and DatabaseError, for example if the version's features differ from
+    those that are stored. After an error, the added rows stay.
     """
     tables = BackfillTables(database)
     [row] = model_rows(Declaration(model))
@@ -56,7 +56,8 @@ def backfill(database: Database, client: ModelClient, model: Model) -> int:
         raise PermanentFailure(
             f"{model.model} {model.version} has other features than before: needs a new version"
         )
-    # Without the alarm rule, so that no alarms are computed before the rows are complete.
+    # The model is added without its alarm rule, so that no alarms are computed before the rows are
+    # complete.
     tables.add_model(replace(row, role="retired", alarm=None))
     withdrawn = tables.withdrawn()
     stays = tables.stays()
@@ -79,7 +80,7 @@ def _missing(
     stay: StayRow,
     withdrawn: Sequence[WithdrawnRow],
 ) -> Iterator[list[PredictionRow]]:
-    """The missing predictions of a stay, in portions."""
+    """Yields the missing predictions of a stay, in portions."""
     readings = tables.readings((stay.stream, stay.pat_id, stay.date_admission))
     numbers = [row.seq for row in readings] + [row.of_seq for row in withdrawn]
     made = tables.made(stay.stream, numbers, model.model, model.version)
@@ -105,7 +106,7 @@ def _walk(
     withdrawn: Sequence[WithdrawnRow],
     features: FeatureSet,
 ) -> Iterator[tuple[ReadingRow, list[Value]]]:
-    """Each reading with the features of the stay at that time, in the order of the stream."""
+    """Yields each reading in the order of the stream, with the stay's features at that point."""
     gone = {row.of_seq: row.seq for row in withdrawn}
     rows = sorted([*readings, *map(_reading, withdrawn)], key=lambda row: row.seq)
     left = sorted(gone.values())
@@ -113,7 +114,8 @@ def _walk(
     state = Stay(features.windows, age=stay.age)
     for place, row in enumerate(rows):
         if left and left[0] < row.seq:
-            # A reading cannot be subtracted, so the remaining ones are folded again.
+            # A reading cannot be subtracted from the statistics, so the stay is computed again from
+            # the remaining readings.
             state = Stay(features.windows, age=stay.age)
             for earlier in rows[:place]:
                 if gone.get(earlier.seq, row.seq) >= row.seq:
@@ -141,7 +143,7 @@ def _answers(
 
 
 def _ask(client: ModelClient, model: Model, rows: Sequence[list[Value]]) -> list[float | str]:
-    """Asks until the model answers. Bisects rows that it rejects."""
+    """Retries until the model answers. Bisects rows that the model rejects."""
     if not rows:
         return []
     retrying = Retrying(

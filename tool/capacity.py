@@ -15,7 +15,7 @@ OF_MYSQL = (
 
 
 class Space(NamedTuple):
-    """Rows and bytes of a table, with its indexes."""
+    """The number of rows of a table, and its bytes with its indexes."""
 
     table: str
     rows: int
@@ -29,7 +29,7 @@ def measure(session: Session) -> list[Space]:
     with session.transaction() as cursor:
         for table in TABLES:
             if not is_sqlite(session.url):
-                # The server updates its figures only now and then.
+                # The server itself updates its figures only occasionally.
                 cursor.execute(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {table}")
                 cursor.fetchall()
             session.execute(cursor, statement, (table,))
@@ -40,7 +40,7 @@ def measure(session: Session) -> list[Space]:
 
 
 def report(spaces: list[Space]) -> str:
-    """A table of the spaces, in bytes and per reading."""
+    """The spaces as a text table, in bytes and in bytes per reading."""
     readings = next(space.rows for space in spaces if space.table == "readings")
     whole = Space("all", sum(space.rows for space in spaces), sum(space.bytes for space in spaces))
     lines = [f"{'table':<20}{'rows':>14}{'bytes':>18}{'bytes/reading':>15}"]

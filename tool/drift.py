@@ -37,7 +37,7 @@ class Drift:
         self._seq = 0
         # The last day with figures, and the message after which later days begin.
         self._done, self._begun = "", 0
-        # The figures of that day, by model, version, parameter and name.
+        # The figures of the last day, by model, version, parameter and name.
         self._before: dict[tuple[str, ...], Figure] = {}
 
     def update(self) -> None:

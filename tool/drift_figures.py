@@ -9,11 +9,12 @@ from wire.drift import SPAN_HOURS, Channel, Expected, Reference, psi
 
 #: The number of last stays whose outcomes are compared; with fewer stays there is no band.
 OUTCOMES = 200
-#: Standard errors on each side of a band. Of a calibrated model's ratios, 2 % are outside; of its
-#: Brier scores 0.01 %, because a shift of all probabilities only shows in the ratio.
+#: Standard errors on each side of a band. Of a calibrated model's ratios, 2 % are outside the band;
+#: of its Brier scores, 0.01 %, because only the ratio shows a shift of all probabilities.
 Z_RATIO = 2.326
 Z_BRIER = 3.891
-#: If all probabilities are equal, the Brier score follows from the number of events up to this.
+#: Least half width of a band. If all probabilities are equal, the number of events determines the
+#: Brier score, except for rounding.
 ROUNDING = 1e-9
 #: A larger share of rejected messages raises an alert.
 REJECTED = 0.05
@@ -33,7 +34,7 @@ class Figure(NamedTuple):
 
     @property
     def side(self) -> int:
-        """1 if the value is above the band, -1 if it is below, else 0."""
+        """1 if the value is above the band, -1 if it is below the band, or else 0."""
         if self.value is None or self.low is None or self.high is None:
             return 0
         return int(self.value > self.high) - int(self.value < self.low)

@@ -68,7 +68,7 @@ def forget(session: Session, where: str, *values: str) -> Counter[str]:
 def forget_expired(session: Session, days: int) -> Counter[str]:
     """Deletes stays that were discharged more than `days` before the last reading of their stream.
 
-    The stream's own clock counts, because a replay may be years old. Raises DatabaseError.
+    The stream's own clock is used, because a replay's times may be years ago. Raises DatabaseError.
     """
     with session.transaction() as cursor:
         session.execute(cursor, "SELECT stream, MAX(last_at) FROM vitals GROUP BY stream")

@@ -25,7 +25,7 @@ log = logging.getLogger("tool")
 
 # Seconds that a batch waits while another worker processes the batches before it.
 EARLY_WAIT = 3.0
-# Seconds after which the error of an outage expires; longer than one attempt takes.
+# Seconds after which the reported error of an outage expires; longer than one attempt takes.
 OUTAGE_SECONDS = 30
 
 T = TypeVar("T")

@@ -121,7 +121,7 @@ class ModelClient:
         return declaration
 
     def describe(self, model: str, version: str) -> Model:
-        """The declaration of one version, which need not be in use. Raises ModelUnavailable."""
+        """The declaration of one version, even if it is not in use. Raises ModelUnavailable."""
         path = f"/api/model?model={quote(model)}&version={quote(version)}"
         response = self._ask("GET", path, b"", {})
         try:

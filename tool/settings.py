@@ -44,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True):
     alarm_webhook_token_file: Annotated[str, "file with the token for that URL"] = ""
     partitions: Annotated[Positive, "number of partitions"] = 2
     retention_days: Annotated[
-        Days, "days that `forget --expired` keeps a stay after its discharge; 0: for ever"
+        Days, "days for which `forget --expired` keeps a stay after its discharge; 0: for ever"
     ] = 0
     metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(

@@ -45,7 +45,7 @@ def write_new(path: Path) -> None:
 
 
 def _shape_errors(kind: Any, document: dict[str, Any], place: str) -> Iterator[str]:
-    """The errors of each section and setting; msgspec alone stops at the first one."""
+    """The errors of each section and setting; msgspec by itself stops at the first error."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     hints = get_type_hints(kind, include_extras=True)
     yield from (f"{place}{name}: no such setting" for name in document.keys() - fields.keys())
@@ -70,7 +70,7 @@ def _path(kind: type, value: Any) -> Any:
 
 
 def check(config: Config) -> Iterator[str]:
-    """One line per wrong combination of settings."""
+    """Yields one line per wrong combination of settings."""
     yield from _check_database(config.data)
     for grid in config.features.grid:
         for aggregation in grid.aggregations:

@@ -23,7 +23,7 @@ Predict = Callable[[Floats], Floats]
 
 #: Maximum number of test stays that are evaluated at every reading, as in service.
 CONTINUOUS_STAYS = 1000
-#: Hours with figures of their own.
+#: Maximum number of hours that have their own line of figures.
 MOST_HOURS = 24
 
 
@@ -89,7 +89,7 @@ def judge(
     if "utility" in thresholds:
         figure = utility.evaluate(test, scores, thresholds["utility"], judge)
         result.headline[min(1, len(result.headline) - 1)].figures["utility"] = figure
-    # The last hour is always among them.
+    # The last hour is always included.
     for at in question.hours[:: -math.ceil(len(question.hours) / MOST_HOURS)][::-1]:
         part = scores.where((test.about["hour"] == at).to_numpy())
         if part.both:

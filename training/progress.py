@@ -7,12 +7,12 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-# Seconds until the bar appears, so that a short step has none.
+# Seconds until the bar appears, so that a short step shows none.
 DELAY = 2.0
 
 
 def progress(items: Iterable[T], step: str, total: int | None = None) -> Iterable[T]:
-    """Yields the items; without a terminal it shows nothing."""
+    """Yields the items, and shows a progress bar if the output is a terminal."""
     bar: Iterable[T] = tqdm(
         items, step, total, leave=False, delay=DELAY, disable=None, dynamic_ncols=True
     )

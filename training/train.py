@@ -155,7 +155,7 @@ def _read(config: Config) -> _Read:
 
 
 def _check_size(train: Rows, features: list[Feature]) -> None:
-    """Raises DataError if there are too few stays to train a model."""
+    """Raises DataError if there are too few stays for training a model."""
     stays = train.about.assign(event=train.y).groupby(KEY)["event"].max()
     if not features:
         raise DataError(

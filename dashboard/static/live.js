@@ -219,16 +219,17 @@ let since = body.dataset.since; // the last event that is shown
 let waiting = []; // [event id, update]
 let resting;
 
-// The age of the shown data. A heartbeat carries two times of the dashboard's clock: now, and when
-// the data was read. The browser's clock is ahead of it by the smallest difference seen, because a
-// heartbeat may arrive late but not early. The estimate may rise slowly, because clocks drift.
+// The age of the shown data. A heartbeat contains two times of the dashboard's clock: now, and when
+// the data was read. The smallest difference seen is how far the browser's clock is ahead of the
+// dashboard's, because a heartbeat may arrive late but not early. This estimate may rise slowly,
+// because clocks drift.
 const LATE = 5; // seconds
 const DRIFT = 0.001;
 const asof = document.getElementById("asof");
 let ahead = Infinity;
 let beatenAt = 0;
 let freshAt = null;
-let beat = null; // the same for data that is not shown yet
+let beat = null; // the same time for data that is not shown yet
 
 const seconds = () => performance.now() / 1000;
 
@@ -292,8 +293,9 @@ function unless(heardWithin, then) {
   next = setTimeout(then, heardWithin);
 }
 
-// performance.now() may stop while the computer sleeps. A jump of the clock against it means that, or
-// that the clock was set; in both cases the age is measured again on a new connection.
+// performance.now() may stop while the computer sleeps. If Date.now() jumps relative to it, the
+// computer has slept or its clock was set; in both cases the age is measured again on a new
+// connection.
 const JUMP = 2_000;
 let clocks = Date.now() - performance.now();
 

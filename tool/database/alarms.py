@@ -76,7 +76,8 @@ class Part(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The inputs of the next messages, up to `last`, in order; and the partitions behind."""
+    """inputs: those of the next messages, up to `last`, in order. parts: the partitions that are
+    behind."""
 
     parts: list[Part]
     last: int
@@ -104,13 +105,13 @@ class AlarmTables:
         self._session = database.session
 
     def streams(self, model: str, version: str) -> list[tuple[str, int]]:
-        """The streams that the alarms do not include completely, each with its last message."""
+        """The streams whose alarms are not computed completely, each with its last message."""
         return [(stream, last) for stream, last in self._read(STREAMS, (model, version))]
 
     def next_step(self, stream: str, model: str, version: str, size: int) -> Step | None:
         """The next inputs of a model's alarms, from at most `size` messages; None at the end."""
-        # In one snapshot. Otherwise the inputs could include messages that a partition stored
-        # after its position was read, and not those that it stored just before them.
+        # All is read in one snapshot. Otherwise the inputs could include messages that a partition
+        # stored after its position was read, without those that it stored just before.
         with self._session.snapshot() as cursor:
             parts = [Part(*row) for row in self._rows(cursor, BEHIND, (model, version, stream))]
             if not parts:

@@ -15,8 +15,8 @@ CHUNK = 500
 
 
 class Made(NamedTuple):
-    """The predictions of a stay: message number → when the first one was made, and the numbers for
-    which the backfilled version has one.
+    """The stored predictions of a stay. at: for each message number, when the first prediction was
+    made. done: the numbers for which the backfilled version has a prediction.
     """
 
     at: dict[int, str]
@@ -61,7 +61,7 @@ class BackfillTables:
         return made
 
     def add_model(self, row: ModelRow) -> None:
-        """Stores a model, unless it is stored."""
+        """Stores a model, unless it is already stored."""
         with self._session.transaction() as cursor:
             self._session.execute(
                 cursor,
@@ -72,7 +72,7 @@ class BackfillTables:
                 self._session.insert(cursor, "models", [row])
 
     def add(self, rows: Sequence[PredictionRow]) -> None:
-        """Stores predictions. Of two backfills at the same time, both store the same row."""
+        """Stores predictions. Two backfills at the same time store the same rows."""
         with self._session.transaction() as cursor:
             self._session.replace(cursor, "predictions", rows)
 

@@ -41,7 +41,7 @@ class Session:
         raise NotImplementedError
 
     def begin_snapshot(self, cursor: Any) -> None:
-        """Makes all statements of the transaction read the tables as they are at the first one."""
+        """Starts a transaction whose statements all read the tables as of its first statement."""
         raise NotImplementedError
 
     def translate(self, error: Exception) -> DatabaseError:

@@ -25,7 +25,7 @@ class SQLiteSession(Session):
         cursor.execute("BEGIN IMMEDIATE")
 
     def begin_snapshot(self, cursor: Any) -> None:
-        pass  # nobody else can write after `begin`
+        pass  # no other connection can write after `begin`
 
     def translate(self, error: Exception) -> DatabaseError:
         text = f"SQLite {sqlite_path(self.url)}: {error}"

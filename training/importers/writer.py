@@ -81,7 +81,8 @@ def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> N
 
 
 def _changes(ages: Mapping[date, float]) -> Iterator[tuple[date, float]]:
-    """The age in the first stay, and in each later stay with another age than the one before."""
+    """Yields the age in the first stay, and in each later stay in which the age differs from that
+    of the stay before."""
     before = None
     for day, age in sorted(ages.items()):
         if age != before:

@@ -5,7 +5,7 @@ from alembic import op
 revision = "0006"
 down_revision = "0005"
 
-# One row per reading and other version of a model.
+# One row per reading and per version that is not the champion.
 VIEW = """
 SELECT c.stream, c.seq, c.pat_id, c.date_admission, c.measured_at,
     c.model AS champion, c.version AS champion_version, c.probability AS champion_probability,

@@ -1,6 +1,5 @@
-"""Version 7: the alarm states have the time of the stay's first prediction.
-
-For earlier stays it is that of their first reading.
+"""Version 7: the alarm states contain the time of the stay's first prediction. For stays that are
+already stored, it is the time of the first reading.
 """
 
 from alembic import op
