@@ -135,12 +135,18 @@ class Database(Reader):
     ) -> list[Reading]:
         """A stay's readings later than `after`, in order of time."""
         asked = (*(model or ("", "")), *_text(key), after.isoformat(" "), stream, limit)
-        return [
-            Reading(seq, moment(at), parameter, value, predicted is not None, probability, reason)
-            for seq, at, parameter, value, predicted, probability, reason in reversed(
-                self.rows(queries.READINGS, *asked)
-            )
-        ]
+        return [_reading(row) for row in reversed(self.rows(queries.READINGS, *asked))]
+
+    def readings_since(
+        self, stream: str, key: StayKey, model: ModelKey | None, seq: int
+    ) -> list[Reading]:
+        """A stay's readings of messages after `seq`."""
+        asked = (*(model or ("", "")), *_text(key), stream, seq)
+        return [_reading(row) for row in self.rows(queries.READINGS_SINCE, *asked)]
+
+    def number_of_readings(self, stream: str, key: StayKey) -> int:
+        """The number of a stay's readings."""
+        return int(self.rows(queries.NUMBER_OF_READINGS, *_text(key), stream)[0][0])
 
     def prediction(self, stream: str, seq: int, model: ModelKey) -> Prediction | None:
         """The prediction that a model made from one reading."""
@@ -205,6 +211,11 @@ class Database(Reader):
     def pending(self, stream: str) -> int:
         """The number of pending predictions, up to PENDING_LIMIT + 1."""
         return int(self.rows(queries.PENDING, stream)[0][0])
+
+
+def _reading(row: Row) -> Reading:
+    seq, at, parameter, value, predicted, probability, reason = row
+    return Reading(seq, moment(at), parameter, value, predicted is not None, probability, reason)
 
 
 def _stay(row: Row) -> Stay:

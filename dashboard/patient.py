@@ -16,6 +16,7 @@ from dashboard.rows import (
     Stay,
     StayKey,
 )
+from dashboard.stay_readings import Point, StayReadings
 from dashboard.stream_clock import StreamClock
 from wire.alarms import Policy
 
@@ -31,6 +32,7 @@ class Patient:
     stay: Stay
     vitals: dict[str, Latest]
     readings: list[Reading]
+    points: dict[str, Point]
     latest: Prediction | None
     rejected: list[Rejected]
     rule: Policy | None = None
@@ -46,14 +48,12 @@ class Patient:
 
 
 class PatientReader:
-    """Reads one stay. Reads its readings again only if there are new ones."""
+    """Reads one stay."""
 
     def __init__(self, database: Database, key: StayKey) -> None:
         self._database = database
         self.key = key
-        self._of: tuple[str, ModelKey | None] | None = None
-        self._readings: list[Reading] = []
-        self._extent: tuple[int, int] | None = None
+        self._readings = StayReadings(database, key)
 
     def read(
         self, clock: StreamClock, model: ModelKey | None, model_answered: bool
@@ -65,16 +65,11 @@ class PatientReader:
         if stay is None:
             return None
         vitals = self._database.vitals_of(stream, self.key)
-        extent = (
-            sum(latest.n for latest in vitals.values()),
-            max((latest.seq for latest in vitals.values()), default=0),
-        )
-        if (self._of, self._extent) != ((stream, model), extent) or model_answered:
-            self._readings = self._database.readings(stream, self.key, model)
-            self._of, self._extent = (stream, model), extent
+        readings = self._readings
+        readings.update(stream, model, model_answered)
         rejected = self._database.rejected_of(stream, self.key.pat_id)
         latest = self._latest(stream, model)
-        patient = Patient(clock, stay, vitals, self._readings, latest, rejected)
+        patient = Patient(clock, stay, vitals, readings.all, readings.points, latest, rejected)
         return self._with_alarms(patient, model) if model else patient
 
     def _with_alarms(self, patient: Patient, model: ModelKey) -> Patient:
@@ -90,7 +85,7 @@ class PatientReader:
         )
 
     def _latest(self, stream: str, model: ModelKey | None) -> Prediction | None:
-        asked = [reading for reading in self._readings if reading.predicted]
+        asked = [reading for reading in self._readings.all if reading.predicted]
         answered = [reading for reading in asked if reading.probability is not None]
         if not asked or model is None:
             return None

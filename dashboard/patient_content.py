@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from dashboard import formats
@@ -12,7 +12,7 @@ from dashboard.columns import PREDICTION_HOLDS, in_order, limits
 from dashboard.database import STAY_LIMIT
 from dashboard.model_info import ModelInfo
 from dashboard.patient import Patient, Why
-from dashboard.rows import Prediction, Reading, earlier, hours
+from dashboard.rows import Prediction, earlier, hours
 from dashboard.topic import Content, Fields
 from dashboard.ward import CHANGE_HOURS, risk_history, why_none
 from dashboard.why import reasons
@@ -34,7 +34,7 @@ def patient_content(patient: Patient, model: ModelInfo, whys: Mapping[str, Why])
             **_why(patient.latest, model, why),
             **patient_alarm(patient, model, whys.get("alarm")),
         },
-        "points": _points(patient.readings, {sign.name for sign in shown}),
+        "points": _points(patient, {sign.name for sign in shown}),
     }
     now = patient.clock.of(patient.stay.key.pat_id)
     for index, sign in enumerate(shown):
@@ -162,19 +162,14 @@ def _why(latest: Prediction | None, model: ModelInfo, why: Why | None) -> dict[s
     }
 
 
-def _points(readings: list[Reading], shown: set[str]) -> Fields:
-    """For each message number: the time (seconds since 1970 on the stream's clock), the parameter,
-    the value and the probability. The parameter is None if it is not shown.
-    """
+def _points(patient: Patient, shown: set[str]) -> Fields:
+    """The points of the curves. The parameter is None if it is not shown."""
+    if patient.vitals.keys() <= shown:
+        return patient.points
     return {
-        str(reading.seq): [
-            int(reading.at.replace(tzinfo=UTC).timestamp()),
-            reading.parameter if reading.parameter in shown else None,
-            reading.value,
-            reading.probability,
-        ]
-        for reading in readings
-        if reading.parameter in shown or reading.probability is not None
+        seq: [at, parameter if parameter in shown else None, value, probability]
+        for seq, (at, parameter, value, probability) in patient.points.items()
+        if parameter in shown or probability is not None
     }
 
 

@@ -97,6 +97,17 @@ LEFT JOIN predictions p
 WHERE r.pat_id = ? AND r.date_admission = ? AND r.measured_at > ? AND r.stream = ?
 ORDER BY r.measured_at DESC, r.seq DESC LIMIT ?"""
 
+# The plus sign makes SQLite search by stay.
+READINGS_SINCE = """
+SELECT r.seq, r.measured_at, r.parameter, r.value, p.model, p.probability, p.reason
+FROM readings r
+LEFT JOIN predictions p
+    ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
+WHERE r.pat_id = ? AND r.date_admission = ? AND +r.stream = ? AND r.seq > ?"""
+
+NUMBER_OF_READINGS = """
+SELECT COUNT(*) FROM readings WHERE pat_id = ? AND date_admission = ? AND stream = ?"""
+
 PREDICTION = """
 SELECT measured_at, probability, reason FROM predictions
 WHERE stream = ? AND seq = ? AND model = ? AND version = ?"""

@@ -54,6 +54,7 @@ from dashboard.services import STALL_SECONDS, Service
 from dashboard.settings import Settings
 from dashboard.shelf import LIMIT
 from dashboard.status import LATE_SECONDS
+from dashboard.stay_readings import StayReadings
 from dashboard.stream_clock import StreamClock
 from dashboard.topic import Content, Topic
 from dashboard.views import WardView
@@ -299,6 +300,11 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
         queries.READINGS,
         (*KEY, 2, f"{START:%Y-%m-%d}", START.isoformat(" "), STREAM, 1000),
     ),
+    "readings_since": (
+        queries.READINGS_SINCE,
+        (*KEY, 2, f"{START:%Y-%m-%d}", STREAM, 0),
+    ),
+    "number_of_readings": (queries.NUMBER_OF_READINGS, (2, f"{START:%Y-%m-%d}", STREAM)),
     "prediction": (queries.PREDICTION, (STREAM, 5, *KEY)),
     "features": (queries.FEATURES, (STREAM, 5, *KEY)),
     "rejected_of": (queries.REJECTED_OF, (2, STREAM)),
@@ -370,6 +376,37 @@ def test_the_cost_of_a_query_does_not_depend_on_history(
     small, large = (steps(path, *QUERIES[name]) for path in histories)
     assert small > 0
     assert large <= small * 1.1 + 20
+
+
+def test_readings_that_are_kept_in_memory_equal_the_tables(
+    made: seeded_ward.Ward, reads: Database
+) -> None:
+    """After new, late, withdrawn and corrected readings, and after pending predictions."""
+    draw, key = random.Random(7), StayKey(1, START.date())
+    made.add_stay(1, START)
+    kept = StayReadings(reads, key)
+    for _ in range(80):
+        for _ in range(draw.randint(0, 3)):
+            kind = draw.choice(["new", "late", "withdrawn", "pending", "answered"])
+            if kind == "withdrawn":
+                made.execute("DELETE FROM readings WHERE seq = ?", draw.randint(1, made.seq + 1))
+            elif kind == "answered":
+                made.execute("UPDATE predictions SET probability = 0.5 WHERE probability IS NULL")
+            else:
+                at = START + timedelta(hours=draw.randint(0, 9) if kind == "late" else made.seq)
+                made.add_reading(1, START, at, "heart_rate", 80.0, waits=kind == "pending")
+        made.commit()
+        with reads.snapshot():
+            kept.update(STREAM, KEY, True)
+        stored = made.connection.execute(
+            "SELECT r.seq, r.value, p.probability FROM readings r JOIN predictions p USING (seq)"
+            " ORDER BY r.measured_at, r.seq"
+        ).fetchall()
+        assert [(one.seq, one.value, one.probability) for one in kept.all] == stored
+        assert {int(seq): point[2:] for seq, point in kept.points.items()} == {
+            seq: [value, probability] for seq, value, probability in stored
+        }
+    assert len(kept.all) > 30
 
 
 class TestRejected:

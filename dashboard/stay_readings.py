@@ -1,0 +1,54 @@
+"""Keeps the readings of one stay in memory, and reads only the new ones."""
+
+from datetime import UTC
+
+from dashboard.database import STAY_LIMIT, Database
+from dashboard.rows import ModelKey, Reading, StayKey
+
+# Seconds since 1970 on the stream's clock, parameter, value, probability.
+Point = list[int | str | float | None]
+
+
+class StayReadings:
+    """all: the readings in order of time, at most STAY_LIMIT. points: the same for the curves, by
+    message number.
+    """
+
+    def __init__(self, database: Database, key: StayKey) -> None:
+        self._database = database
+        self._key = key
+        self._of: tuple[str, ModelKey | None] | None = None
+        self._total = 0
+        self.all: list[Reading] = []
+        self.points: dict[str, Point] = {}
+
+    def update(self, stream: str, model: ModelKey | None, model_answered: bool) -> None:
+        """Adds the new readings. Reads all again if a reading was withdrawn, or a pending
+        prediction may have been filled in.
+        """
+        database, key, known = self._database, self._key, self.all
+        total = database.number_of_readings(stream, key)
+        waits = model_answered and any(
+            each.predicted and each.probability is None for each in known
+        )
+        if self._of == (stream, model) and not waits:
+            last = max((each.seq for each in known), default=0)
+            new = database.readings_since(stream, key, model, last)
+            complete = self._total + len(new) == total
+        else:
+            complete = False
+        if not complete:
+            known, new, self.points = [], database.readings(stream, key, model), {}
+        self._of, self._total = (stream, model), total
+        if new or not complete:
+            ordered = sorted([*known, *new], key=lambda each: (each.at, each.seq))
+            # New objects, because the page may be published at the same time.
+            points = self.points | {str(each.seq): _point(each) for each in new}
+            for each in ordered[:-STAY_LIMIT]:
+                del points[str(each.seq)]
+            self.all, self.points = ordered[-STAY_LIMIT:], points
+
+
+def _point(reading: Reading) -> Point:
+    at = int(reading.at.replace(tzinfo=UTC).timestamp())
+    return [at, reading.parameter, reading.value, reading.probability]
