@@ -129,7 +129,7 @@ def _add_alarm(group: Any) -> None:
         "--alarms-per-patient-day",
         type=float,
         default=1.0,
-        help="the best threshold may raise at most this many (%(default)s)",
+        help="alarms per patient-day that the best threshold may raise (default: %(default)s)",
     )
 
 

@@ -1,8 +1,9 @@
-"""A route that only reads the body and answers: the least that a request to Flask costs."""
+"""A route that only reads the body and answers. Its cost is the least that a request to Flask can
+cost."""
 
 from flask import Flask, Response, request
 
-ANSWER = b"x" * 200  # bytes; about as many as in the answer for one row
+ANSWER = b"x" * 200  # in bytes; about the size of the answer for one row
 
 app = Flask(__name__, static_folder=None)
 

@@ -1,4 +1,5 @@
-"""What all benchmarks share: the inputs, the database server, X, and the type of a result."""
+"""The parts that all benchmarks share: the inputs, the database server, X, and the type of a
+result."""
 
 import json
 import shutil

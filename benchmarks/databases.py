@@ -213,7 +213,8 @@ def mark(url: str) -> str:
 
 
 def feature_bytes(url: str, stream: str) -> float:
-    """The average bytes of the features of a prediction, of the model with the most."""
+    """The average number of bytes that a prediction's features take, for the model for which it is
+    greatest."""
     connection = open_database(url)
     cursor = connection.cursor()
     cursor.execute(

@@ -23,7 +23,9 @@ def run(bench: Bench) -> Iterator[Result]:
     shipped = through(bench, bench.ward(PATIENTS, rows(bench) // 4, 1.0), 2, models=SHIPPED)
     yield shipped
     size = shipped.details["feature_bytes"] / 1e3
-    yield Result("feature bytes", "features of a prediction of the champion as shipped", size, "kB")
+    yield Result(
+        "feature bytes", "stored features per prediction of the champion as shipped", size, "kB"
+    )
 
 
 def patients(bench: Bench) -> Iterator[Result]:

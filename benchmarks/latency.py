@@ -1,8 +1,8 @@
 """Measures the latency from the time when a message is due until its prediction is stored.
 
 The load is open: hospital sends by a fixed schedule, whatever the pipeline does, and a message's
-latency counts from its place in that schedule. So messages that wait behind a slow one count too
-(no coordinated omission). All latencies are kept, so the quantiles are exact.
+latency is measured from the time at which it is due. So messages that wait behind a slow one count
+too (no coordinated omission). All latencies are kept, so the quantiles are exact.
 """
 
 import re
@@ -30,7 +30,7 @@ PARTITIONS = 2
 LOOK = 0.001  # seconds between two reads of the positions
 # Hospital logs this when its schedule starts.
 CONNECTED = re.compile(r"^(\S+ \S+) .* connected: \S+ from message 1 ", re.MULTILINE)
-# Messages per second → seconds.
+# For each rate in messages per second, the duration of the run in seconds.
 PACES = {1: 30, 100: 20, 1_000: 20, 10_000: 15}
 
 
@@ -73,7 +73,7 @@ def _at(
 
 
 class Commits:
-    """Records when each partition's position moves, from a thread of its own."""
+    """Records in its own thread when each partition's position moves."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -106,7 +106,8 @@ class Commits:
                 moves.append((int(position), now))
 
     def stored(self, partitions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """When each message was stored. partitions: that of each message, in order."""
+        """The time at which each message was stored. partitions: the partition of each message, in
+        order."""
         times = np.empty(len(partitions))
         for part, moves in enumerate(self._moves):
             (seqs,) = np.nonzero(partitions == part)
@@ -127,7 +128,7 @@ def _partitions(ward: Ward) -> NDArray[np.int64]:
 
 
 def _due(pipeline: Pipeline, pace: int) -> NDArray[np.float64]:
-    """When each message is due by hospital's schedule, in seconds since 1970."""
+    """The time at which each message is due by hospital's schedule, in seconds since 1970."""
     starts = CONNECTED.findall(pipeline.log("hospital"))
     if len(starts) != 1:
         raise CannotMeasure(f"hospital's schedule started {len(starts)} times")

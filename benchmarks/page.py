@@ -1,4 +1,5 @@
-"""Measures what an open ward page costs a replay, by pairs of runs with and without the page."""
+"""Measures how much an open ward page slows a replay, by pairs of runs with and without the
+page."""
 
 import os
 import re

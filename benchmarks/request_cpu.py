@@ -63,7 +63,7 @@ def _answers(url: str) -> bool:
 
 
 def _cpu_per_request(url: str, pids: Callable[[], list[int]]) -> float:
-    """Seconds of CPU time of all processes, over a kept connection."""
+    """The seconds of CPU time per request that all processes take, over one kept connection."""
     body, headers = inference.request(ROW)
     path = url + inference.path("formula", "1")
     with urllib3.PoolManager(retries=False) as pool:

@@ -119,13 +119,13 @@ def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
 
 
 def _learned(patient: Patient, model: ModelInfo) -> str:
-    """A note if the risk is from later in the stay than the model has learned."""
+    """A note if the risk is from a time in the stay that the model has not learned."""
     first, history = _first(patient), risk_history(patient.readings)
     if model.learned_hours is None or first is None or not history:
         return ""
     if hours(first, history[-1][0]) < model.learned_hours:
         return ""
-    return f"Outside what the model learned: the first {model.learned_hours:g} h of a stay."
+    return f"The model has only learned from the first {model.learned_hours:g} h of a stay."
 
 
 def _first(patient: Patient) -> datetime | None:

@@ -27,7 +27,7 @@ def request_body(*media_types: str) -> bytes:
     """The unpacked body. Programs may omit Content-Type, browsers may not. Raises WrongMediaType,
     BadInput for a damaged body, and TooLarge if the packed or the unpacked body is too large.
     """
-    # Compared first as it is, because parsing the header takes longer than the rest.
+    # The header is first compared unparsed, because parsing it takes longer than everything else.
     if request.content_type not in media_types and not _accepted(media_types):
         raise WrongMediaType(
             f"Content-Type must be {' or '.join(media_types)}, not {request.mimetype or 'missing'}."

@@ -113,7 +113,8 @@ class Statistics:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _find(self, name: bytes) -> Counts:
-        """The model's row, which stays where it is; without a free row, one that is not shared."""
+        """The model's row, whose place does not change. If no row is free, returns a row that is
+        not shared."""
         for counts in self._table:
             if counts.name in (name, b""):
                 counts.name = name

@@ -60,7 +60,7 @@ class Drift:
             self._write(stream, day)
 
     def _resume(self, stream: str) -> None:
-        """Starts with the last day that has figures, which is computed again so that its metrics
+        """Resumes at the last day that has figures. This day is computed again, so that its metrics
         are set."""
         self._stream, self._days = stream, {}
         self._done, self._begun = self._tables.before_last(stream)

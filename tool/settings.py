@@ -58,7 +58,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def redis_of(settings: Settings) -> Redis:
-    # Longer than the 5 s that a worker waits for a job.
+    # The timeout is longer than the 5 s for which a worker waits for a job.
     password = settings.redis_password_file.secret
     return keys.connection(settings.redis_url, password, socket_timeout=8)
 

@@ -33,7 +33,7 @@ class Statistics:
     last_at: float = -inf
     hours_mean: float = 0.0
     hours_m2: float = 0.0
-    covariance: float = 0.0  # sum of products of both deviations
+    covariance: float = 0.0  # sum of the products of the deviations of time and value
     mean_low: float = 0.0  # the part of the mean that is lost in the precision of `mean`
 
     def add(self, at: float, value: float) -> None:

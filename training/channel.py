@@ -61,7 +61,7 @@ class Channel:
         older = new | (oldest < np.append(0, oldest[:-1])[: len(place)])
         first = np.maximum.accumulate(np.where(older, place, 0))
 
-        # The sums are sums of deviations from the stay's first value. It is one of the values, so
+        # The deviations from the stay's first value are summed. As this is one of the values,
         # cancellation loses at most a factor n. groupby's cumsum is compensated (Kahan).
         value = self.value - self.value[start]
         hours = (self.at - self.at[start]) / HOUR

@@ -82,7 +82,7 @@ class Scores:
     weight: Floats | None = None
 
     def where(self, chosen: NDArray[np.bool_]) -> "Scores":
-        """The chosen rows."""
+        """The rows whose flag is set."""
         weight = None if self.weight is None else self.weight[chosen]
         return Scores(self.y[chosen], self.probability[chosen], self.patients[chosen], weight)
 

@@ -128,7 +128,7 @@ def tune(
 
 
 def with_trees(model: Model, choice: Trees) -> Model:
-    """The model with one choice of trees."""
+    """The config's model with a single choice of trees."""
     return msgspec.structs.replace(model, trees=choice)
 
 

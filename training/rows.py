@@ -36,7 +36,7 @@ class Rows:
     about: pd.DataFrame
 
     def where(self, chosen: Any) -> "Rows":
-        """The chosen rows."""
+        """The rows whose flag is set."""
         flags = np.asarray(chosen, dtype=bool)
         return Rows(self.x[flags], self.y[flags], self.about[flags])
 

@@ -76,8 +76,8 @@ def _range(changes: Changes) -> tuple[str, int, int]:
 
 
 def _move_at_once(session: Session, cursor: Any, changes: Changes) -> bool:
-    """Moves the partition's position in the statement that also checks for withdrawals, which are
-    rare. Returns False if it did not move."""
+    """Moves the partition's position; the same statement checks that there are no withdrawals,
+    which are rare. Returns False if the position did not move."""
     if not changes.readings:
         return False
     statement = f"{MOVE} AND NOT EXISTS (SELECT 1 {WITHDRAWN})"
@@ -93,7 +93,8 @@ def _moved(changes: Changes) -> tuple[object, ...]:
 
 
 def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
-    # Before all other writes, so that two workers of one partition wait for each other here.
+    # This statement precedes all other writes, so that of two workers of one partition the second
+    # waits here.
     session.execute(cursor, MOVE, _moved(changes))
     if cursor.rowcount == 1:
         return
