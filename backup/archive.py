@@ -39,6 +39,10 @@ class Stack(Protocol):
         """Replaces the part. Raises BackupError."""
         ...
 
+    def record(self, saved_at: int) -> None:
+        """Stores the time of a backup for the tool's metrics, unless Redis is unavailable."""
+        ...
+
     def stopped(self) -> AbstractContextManager[object]:
         """Stops the programs that write until the context ends, and then empties the queue.
 
@@ -52,7 +56,8 @@ def save(stack: Stack, folder: Path) -> Path:
 
     Raises BackupError.
     """
-    name = datetime.now(UTC).strftime("icu-%Y%m%dT%H%M%SZ")
+    saved_at = datetime.now(UTC)
+    name = saved_at.strftime("icu-%Y%m%dT%H%M%SZ")
     part_written = folder / f".{name}.part"
     try:
         part_written.mkdir(parents=True, mode=0o700)
@@ -67,7 +72,9 @@ def save(stack: Stack, folder: Path) -> Path:
                 digests[part] = _digest(part_written / f"{part}.gz")
         contents = {"saved_at": name, "tables": stack.kind, "sha256": digests}
         (part_written / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
-        return part_written.rename(folder / name)
+        saved = part_written.rename(folder / name)
+        stack.record(int(saved_at.timestamp()))
+        return saved
     except OSError as error:
         raise BackupError(f"{error.filename or folder}: {error.strerror}") from None
     finally:

@@ -16,7 +16,10 @@ FILES = {
     "gateway": ("gateway", "/var/lib/gateway/log.sqlite"),
     "login": ("login", "/var/lib/login/login.sqlite"),
 }
-EMPTY_QUEUE = "REDISCLI_AUTH=$(cat /run/secrets/redis/password) redis-cli FLUSHALL"
+REDIS = "REDISCLI_AUTH=$(cat /run/secrets/redis/password) redis-cli"
+EMPTY_QUEUE = f"{REDIS} FLUSHALL"
+# The key of `wire.keys.BACKUP`, which needs packages that this module does not.
+RECORD = f"{REDIS} SET icu:backup"
 EXISTS = "import os, sys; print(os.path.exists(sys.argv[1]))"
 # All profiles, because a service whose profile is not in use now may have stored data before.
 COMPOSE = ("docker", "compose", "--profile", "*")
@@ -81,6 +84,9 @@ class ComposeStack:
             with process.stdin as pipe:
                 while block := content.read(BLOCK):
                     pipe.write(block)
+
+    def record(self, saved_at: int) -> None:
+        _run("exec", "-T", "redis", "sh", "-c", f"{RECORD} {saved_at}")
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

@@ -5,12 +5,15 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from redis.exceptions import RedisError
+
 from backup.archive import BLOCK, BackupError
 from embedded.stack import environment, is_running, read_dotenv
+from wire import keys
 from wire.database import is_sqlite, sqlite_path
 
 
@@ -59,6 +62,10 @@ class LocalStack:
         for ending in ("-wal", "-shm"):
             file.with_name(file.name + ending).unlink(missing_ok=True)
         new.replace(file)
+
+    def record(self, saved_at: int) -> None:
+        with suppress(RedisError):
+            keys.connection(self._environ["REDIS_URL"]).set(keys.BACKUP, saved_at)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

@@ -100,6 +100,40 @@ DRIFT = Gauge(
     ["model", "version", "kind"],
     multiprocess_mode="mostrecent",
 )
+UP = Gauge(
+    "icu_tool_peer_up",
+    "Whether Redis or the database answers the tool",
+    ["peer"],
+    multiprocess_mode="mostrecent",
+)
+REDIS_MEMORY = Gauge(
+    "icu_tool_redis_memory_bytes", "Memory in use by Redis", multiprocess_mode="mostrecent"
+)
+REDIS_MEMORY_MAX = Gauge(
+    "icu_tool_redis_memory_max_bytes",
+    "Memory that Redis may use; 0: no limit",
+    multiprocess_mode="mostrecent",
+)
+CONNECTIONS = Gauge(
+    "icu_tool_database_connections",
+    "Open connections of the database server",
+    multiprocess_mode="mostrecent",
+)
+CONNECTIONS_MAX = Gauge(
+    "icu_tool_database_connections_max",
+    "Connections that the database server allows",
+    multiprocess_mode="mostrecent",
+)
+TOKEN_EXPIRES = Gauge(
+    "icu_tool_token_expires_timestamp_seconds",
+    "When the tool's token for the model API expires; 0 if it cannot be read",
+    multiprocess_mode="mostrecent",
+)
+BACKUP = Gauge(
+    "icu_tool_last_backup_timestamp_seconds",
+    "Time of the last backup; without one, of the first start or the loss of Redis",
+    multiprocess_mode="mostrecent",
+)
 RECONNECTS = Counter(
     "icu_tool_reconnects_total", "Recoveries of a connection, by service", ["peer"]
 )

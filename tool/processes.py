@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tool import background, metrics, worker
 from tool.data_handler import DataHandler
+from tool.probes import Probes
 from tool.settings import Settings, client_of, database_of, redis_of
 from tool.webhook import Webhook
 from wire import logs
@@ -35,6 +36,12 @@ def run_in_background(started: Callable[[], None], settings: Settings) -> None:
         # The webhook has its own thread, because a receiver that does not answer must not delay the
         # other tasks.
         threading.Thread(target=send_alarms, args=(settings, stop), daemon=True).start()
+    # The probes too, because the other tasks wait while the database does not answer.
+    probes = Probes(redis_of(settings), database_of(settings).session, settings.model_token_file)
+    watching = {"probes": probes.measure}
+    threading.Thread(
+        target=background.run, args=(watching, stop, lambda: None), daemon=True
+    ).start()
     tasks = background.tasks(redis_of(settings), database_of(settings), client, webhook)
     background.run(tasks, stop, started)
 

@@ -21,6 +21,9 @@ DECLARATION = "icu:declaration"
 LATENCY = "icu:latency"
 # The ids of all tools that may be running. Written by the tool.
 TOOLS = "icu:tools"
+# The time of the last backup, in seconds since 1970. Written by backup, and by the tool if there is
+# none yet.
+BACKUP = "icu:backup"
 # Counts how often processing of a batch or a message has started. Written by the tool.
 ATTEMPTS = "icu:attempts"
 # The error for which the worker of a queue waits for the database; expires. Written by the tool.

@@ -237,6 +237,15 @@ def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: 
     check_rows(replayed)
 
 
+def test_nginx_serves_metrics_inside_only(replayed: Stack) -> None:
+    ask = (
+        "import urllib.request as r; print(r.urlopen('http://nginx:5080/metrics').read().decode())"
+    )
+    said = replayed.python("dashboard", ask)
+    assert int(re.search(r"^icu_nginx_connections (\d+)$", said, re.MULTILINE)[1]) > 0  # type: ignore[index]
+    assert replayed.get("/metrics")[0] == 404
+
+
 @pytest.mark.parametrize(
     ("service", "counted"),
     [
