@@ -187,8 +187,7 @@ def write_svg(path: Path, title: str, results: list[Result]) -> None:
 
 
 def _ratios(y: float, shown: list[Result]) -> tuple[float, list[str]]:
-    """Plots a bar per result, downwards from `y`; returns the end of the last bar, and the
-    shapes."""
+    """Plots a bar per result below `y`; returns the end of the last bar, and the shapes."""
     widest = max([1.0, *(min(result.ratio or 0, 2.0) for result in shown)])
     caption = "Each figure against its raw limit, which was measured in the same run (bar: ratio)"
     lines = [text(10, 52, caption, 13)]
@@ -208,8 +207,7 @@ def _ratios(y: float, shown: list[Result]) -> tuple[float, list[str]]:
 
 
 def _cpu(y: float, runs: list[Result]) -> tuple[float, list[str]]:
-    """Plots a bar per run, downwards from `y`, divided by program; returns the end of the legend,
-    and the shapes."""
+    """Plots a bar per run below `y`, by program; returns the legend's end, and the shapes."""
     lines = [text(10, y, "CPU time of a message, end to end, µs, by program", 13)]
     y += 14
     most = max(sum(result.details["cpu_us_per_message"].values()) for result in runs) or 1
