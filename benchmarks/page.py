@@ -35,7 +35,7 @@ def run(bench: Bench) -> Iterator[Result]:
         "read": ("read by a client elsewhere", _read),
     }
     if shutil.which(CHROMIUM):
-        shown["drawn"] = ("drawn by Chromium beside it", _drawn)
+        shown["drawn"] = ("drawn by Chromium on the same machine", _drawn)
     pairs = 1 if bench.quick else 3
     for key, (told, opened) in shown.items():
         without: list[float] = []

@@ -67,7 +67,7 @@ GOALS = (
     Goal("30 % predicted, 2 workers, against X", _ratio(e2e(30, 2)), 0.95, 1.1),
     Goal("100 % predicted, 2 workers, against X", _ratio(e2e(100, 2)), 0.65, 0.8),
     Goal(
-        "100 % predicted, 2 workers, after 10,000,000 readings, against none",
+        "100 % predicted, 2 workers, after 10,000,000 readings, against empty tables",
         _against(e2e(100, 2, 10_000_000), e2e(100, 2)),
         *(0.97, 1.0),
     ),

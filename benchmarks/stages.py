@@ -81,7 +81,7 @@ def _hospital(bench: Bench, pipeline: Pipeline) -> Iterator[Result]:
         speed,
         "messages/s",
         raw,
-        "as many bytes over loopback",
+        "the same number of bytes over loopback",
         {"messages": total, "bytes_per_message": round(got / total, 1)},
     )
 
@@ -102,7 +102,7 @@ def _reading(bench: Bench, events: list[bytes]) -> Result:
         speed,
         "messages/s",
         raw,
-        "as many bytes over loopback",
+        "the same number of bytes over loopback",
     )
 
 

@@ -102,7 +102,7 @@ def _add_alarm(parser: argparse.ArgumentParser) -> None:
         ("--clear", "an alarm ends below this probability"),
         ("--for-hours", "hours that the probability must have been at or above --at"),
         ("--silence-hours", "hours after an alarm during which the stay gets no other alarm"),
-        ("--again-hours", "hours after which an active alarm rings again; 0: never"),
+        ("--again-hours", "hours after which an active alarm is raised again; 0: never"),
     ):
         metavar = "HOURS" if option.endswith("-hours") else "P"
         parser.add_argument(option, type=float, metavar=metavar, help=text)

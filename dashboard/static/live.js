@@ -211,7 +211,7 @@ function apply(update) {
 
 // Limits the load of the browser to about 5 %: after an update the page pauses in proportion to the
 // time taken, up to REST_MAX, and then shows the accumulated updates together. Painting, which
-// cannot be measured, is assumed to take as long as the rest.
+// cannot be measured, is assumed to take as long as all measured work.
 
 const REST_FACTOR = 39;
 const REST_MAX = 2_000;
