@@ -12,7 +12,8 @@ from wire.hosts import SAFE, from_other_site, is_ours, misdirected
 
 def from_browser() -> bool:
     """Whether the request has headers that only browsers send."""
-    return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+    # Not `headers`, which raises and catches an error for a header that is absent.
+    return "HTTP_ORIGIN" in request.environ or "HTTP_SEC_FETCH_SITE" in request.environ
 
 
 def public_host() -> str:
@@ -29,7 +30,7 @@ def register(app: Flask, names: Collection[str]) -> None:
 
     @app.before_request
     def check() -> None:
-        host = request.headers.get("Host", "")
+        host = request.environ.get("HTTP_HOST", "")
         if not known(host):
             raise Misdirected(misdirected(host))
         unsafe = request.method not in SAFE and from_browser()

@@ -33,7 +33,7 @@ def request_body(*media_types: str) -> bytes:
             f"Content-Type must be {' or '.join(media_types)}, not {request.mimetype or 'missing'}."
         )
     body = request.get_data(cache=False)
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower()
     if encoding == "identity":
         return body
     if encoding not in _WINDOW:
