@@ -188,7 +188,8 @@ def _message(seq: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # Imported under its own name, so that the job finds the service that `work` created.
+    # The module is imported under its own name, so that the job finds the service that `work`
+    # created.
     from benchmarks import naive
 
     naive.work(*sys.argv[1:4])

@@ -167,7 +167,8 @@ async def _stays(poller: Poller, stream: str | None, pat_id: int) -> list[Stay]:
 
 
 async def live(request: web.Request) -> web.StreamResponse:
-    """GET /events?page=ward|pipeline|patient[&stream=…][&pat_id=…&stay=…][&since=id]"""
+    """Sends a page's updates: GET
+    /events?page=ward|pipeline|patient[&stream=…][&pat_id=…&stay=…][&since=id]"""
     poller = await ready(request)
     page = request.query.get("page")
     if page == "pipeline":

@@ -17,7 +17,7 @@ from wire.settings import (
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Read from the environment by `wire.settings.read`."""
+    """The settings, which `wire.settings.read` reads from the environment."""
 
     database_url: Annotated[DatabaseUrl, "the database; a user with SELECT is enough"] = (
         DatabaseUrl("sqlite:///var/icu.sqlite")

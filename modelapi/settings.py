@@ -27,7 +27,7 @@ class MySQLUrl(Url):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Read from the environment by `wire.settings.read`."""
+    """The settings, which `wire.settings.read` reads from the environment."""
 
     models: Annotated[Folder, "folder with the models"] = Folder("models")
     model_state: Annotated[Path, "file with the models in use and their history"] = Path(

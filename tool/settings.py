@@ -24,7 +24,7 @@ from wire.settings import (
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Read with `wire.settings.read`."""
+    """The settings, which `wire.settings.read` reads from the environment."""
 
     redis_url: Annotated[RedisUrl, "address of Redis, which holds the queues"] = RedisUrl(
         "redis://127.0.0.1:6379/0"

@@ -1,8 +1,8 @@
 """The alarm rule of a model, applied to the predictions of one stay in the order of the stream.
 
-An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared
-by the first probability below `clear`. After an alarm, no other alarm is raised in the stay for
-`silence_hours`. An active alarm rings again every `again_hours`. A prediction from outside
+An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared by
+the first probability below `clear`. After an alarm, no other alarm is raised in the stay for
+`silence_hours`. An active alarm is raised again every `again_hours`. A prediction from outside
 `learned_hours` can only clear an alarm.
 
 Durations are rounded to whole seconds, because the times of the stream are whole seconds.
@@ -67,7 +67,7 @@ Kind = Literal["raise", "again", "clear"]
 
 
 class Event(NamedTuple):
-    """Message `seq` raises an alarm, lets it ring again or clears it.
+    """Message `seq` raises an alarm, raises it again or clears it.
 
     raised: number of the message that raised the alarm. at: time in hours. probability: None if a
     discharge clears the alarm.

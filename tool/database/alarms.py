@@ -67,8 +67,8 @@ class Input(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A partition whose alarms are computed up to message `done`, of messages stored up to
-    `stored`."""
+    """A partition. done: the message up to which its alarms are computed. stored: its last
+    message."""
 
     part: int
     stored: int
