@@ -17,13 +17,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from chaos import compose, embedded, live
+from chaos import compose, embedded, live, upgrade
 from chaos.faults import Fault, all_faults, schedule
 from chaos.run import BOUND, Recovery, finished, positions, run
 from tests.support import alarm_oracle
 from tests.support.oracle import check
 from tests.support.pipeline import synthetic
 
+STACKS = ("embedded", "compose", "live", "upgrade")
 MESSAGES_A_PATIENT = 250
 
 
@@ -34,13 +35,16 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the order (1)")
-    parser.add_argument("--stack", choices=["embedded", "compose", "live"], default="embedded")
+    parser.add_argument("--stack", choices=STACKS, default=STACKS[0])
+    parser.add_argument("--old", type=Path, help="for upgrade: a checkout of the older version")
     parser.add_argument(
         "--seconds", type=float, help="inject only the faults that fit in this time (all)"
     )
     parser.add_argument("--rate", type=float, default=250, help="messages per second (250)")
     parser.add_argument("--only", help="inject only faults whose name contains this text")
     arguments = parser.parse_args()
+    if (arguments.stack == "upgrade") != bool(arguments.old):
+        parser.error("--stack upgrade needs --old, and no other stack takes it")
     # Exits normally, so that the stack is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rng = random.Random(arguments.seed)
@@ -50,12 +54,14 @@ def main() -> int:
             equal = live.run(folder, arguments.seed, 4_000, 99, print)
             print("log and tables are equal" if equal else "log or tables differ")
             return not equal
-        # The default is an upper bound for the duration of the schedule.
-        seconds = arguments.seconds or 700.0
+        # The defaults are upper bounds for the duration of the schedule.
+        seconds = arguments.seconds or (150.0 if arguments.old else 700.0)
         patients = int(seconds * arguments.rate / MESSAGES_A_PATIENT) + 12
         ward = synthetic(
             folder / "ward", "--patients", str(patients), "--days", "20", "--seed", "1"
         )
+        if arguments.stack == "upgrade":
+            return not upgrade.run(folder, ward, arguments.old, arguments.rate, print)
         (folder / "stack").mkdir()
         kind: Any = {"embedded": embedded, "compose": compose}[arguments.stack]
         starting: AbstractContextManager[Any] = kind.stack(folder / "stack", ward, arguments.rate)

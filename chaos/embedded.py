@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis import Redis
 
@@ -44,7 +44,7 @@ class EmbeddedStack(Pipeline):
         self._over = threading.Event()
         self._hold = threading.Lock()
 
-    def __enter__(self) -> "EmbeddedStack":
+    def __enter__(self) -> Self:
         # The tool reads the declaration through the proxy.
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
         super().__enter__()

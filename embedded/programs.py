@@ -37,6 +37,8 @@ class Programs:
         self.environ = dict(environ)
         Path(self.environ["REDIS_FOLDER"]).mkdir(parents=True, exist_ok=True)
         self.redis: Any = keys.connection(self.environ["REDIS_URL"])
+        # The checkouts of the programs that do not run from this one.
+        self.roots: dict[str, Path] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -54,7 +56,7 @@ class Programs:
             with (self.folder / f"{name}.log").open("ab") as output:
                 self._running[name] = subprocess.Popen(
                     ["sh", "-c", COMMANDS[program]],
-                    cwd=ROOT,
+                    cwd=self.roots.get(name, ROOT),
                     env=self.environ | (NO_METRICS if number else {}),
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from tool.acknowledge import acknowledge_all
 from tool.alarms import Alarms
-from tool.database import Database, DatabaseError
+from tool.database import Database, DatabaseError, Outdated
 from tool.database.drift import DriftTables
 from tool.declarations import Publisher, Subscriber
 from tool.drift import Drift
@@ -48,6 +48,8 @@ def run(tasks: Tasks, stop: threading.Event, started: Callable[[], None]) -> Non
             try:
                 task()
                 failing.discard(name)
+            except Outdated:
+                raise
             except (DatabaseError, RedisError, ModelUnavailable, NotAccepted) as error:
                 if name not in failing:
                     log.warning("%s: %s; retrying every second", name, error)

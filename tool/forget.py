@@ -47,7 +47,7 @@ def forget(session: Session, where: str, *values: str) -> Counter[str]:
             pass
         while _forget_readings(session, stay, "withdrawn", "of_seq", done):
             pass
-        with session.transaction() as cursor:
+        with session.writing() as cursor:
             for table in (*BY_STAY, "stays"):
                 session.execute(cursor, f"DELETE FROM {table} WHERE {STAY}", stay)
                 done[table] += cursor.rowcount
@@ -86,7 +86,7 @@ def forget_rejected(session: Session, stream: str) -> int:
     """
     done = 0
     while True:
-        with session.transaction() as cursor:
+        with session.writing() as cursor:
             session.execute(
                 cursor, "SELECT seq FROM rejected WHERE stream = ? LIMIT ?", (stream, PORTION)
             )
@@ -137,7 +137,7 @@ def _forget_readings(
     session: Session, stay: Stay, table: str, column: str, done: Counter[str]
 ) -> int:
     """Deletes a chunk of the stay's rows in `table`, and all rows derived from these readings."""
-    with session.transaction() as cursor:
+    with session.writing() as cursor:
         session.execute(
             cursor, f"SELECT {column} FROM {table} WHERE {STAY} LIMIT ?", (*stay, PORTION)
         )

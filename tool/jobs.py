@@ -13,7 +13,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 from tool import metrics
 from tool.acknowledge import acknowledge, correct
 from tool.data_handler import DataHandler, Early
-from tool.database import Database, Moved, Unavailable
+from tool.database import Database, Moved, Outdated, Unavailable
 from tool.declarations import Subscriber
 from tool.leftovers import queue_again, unfinished
 from tool.poison import CRASHES, Attempts, Poison
@@ -176,6 +176,9 @@ class Jobs:
 
     def _report_outage(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, Outdated):
+            log.error("database: %s; stopping", error)
+            raise SystemExit(1)  # the job stays in the queue for a newer tool
         if state.attempt_number == 1:
             log.warning("database: %s; waiting for it", error)
         self._redis.set(f"{OUTAGE}:{self._queue.name}", str(error), ex=OUTAGE_SECONDS)

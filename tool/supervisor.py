@@ -180,6 +180,9 @@ class Supervisor:
         for child in (*(self._workers[part] for part in parts), self._background):
             if child.keep():
                 self._supervised.restarts.inc()
+                # A process ends if a newer program has upgraded the tables.
+                with suppress(Unavailable):
+                    create_tables(self._settings)
 
     def _hand_over(self, parts: Collection[int]) -> None:
         """Stops the workers of these partitions, then releases the leases."""

@@ -70,6 +70,28 @@ def settled(pipeline: Pipeline) -> bool:
     return pipeline.done() and at_rest(pipeline.database_url)
 
 
+def test_a_running_tool_ends_when_a_newer_version_has_upgraded_the_tables(
+    ward: Path, tmp_path: Path
+) -> None:
+    with Pipeline(tmp_path, ward, REPLAY_RATE="600") as pipeline:
+        pipeline.wait(lambda: pipeline.committed() > 300)
+        path = pipeline.database_url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+            [(version,)] = connection.execute("SELECT version_num FROM alembic_version")
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+            stored = connection.execute("SELECT part, seq FROM positions ORDER BY part").fetchall()
+            pipeline.wait(lambda: pipeline.ended() == ["tool"])
+            assert "9999" in pipeline.log("tool").splitlines()[-1]
+            assert (
+                stored
+                == connection.execute("SELECT part, seq FROM positions ORDER BY part").fetchall()
+            )
+            connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+        pipeline.start("tool")
+        pipeline.wait(lambda: settled(pipeline))
+        check(ward, pipeline.database_url, "live")
+
+
 def stop_between_transactions(name: str, pipeline: Pipeline) -> None:
     """Stops a program with SIGSTOP while none of its processes holds SQLite's lock."""
     path = pipeline.database_url.removeprefix("sqlite:///")

@@ -6,7 +6,7 @@ and changes nothing if the position is not the one that the batch was computed f
 
 from tool.database.changes import Changes, VitalKey
 from tool.database.database import Database
-from tool.database.errors import DatabaseError, Moved, PermanentFailure, Unavailable
+from tool.database.errors import DatabaseError, Moved, Outdated, PermanentFailure, Unavailable
 from tool.database.mysql import MySQLSession
 from tool.database.sqlite import SQLiteSession
 from wire.database import is_sqlite
@@ -16,6 +16,7 @@ __all__ = [
     "Database",
     "DatabaseError",
     "Moved",
+    "Outdated",
     "PermanentFailure",
     "Unavailable",
     "VitalKey",

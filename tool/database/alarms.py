@@ -136,7 +136,7 @@ class AlarmTables:
     def commit(self, changes: AlarmChanges) -> None:
         """Writes the changes. Raises Moved when another process has computed these alarms."""
         session = self._session
-        with session.transaction() as cursor:
+        with session.writing() as cursor:
             for part, seq in changes.moves:
                 self._move(cursor, changes, part, seq)
             session.insert(cursor, "alarms", changes.alarms)
@@ -149,7 +149,7 @@ class AlarmTables:
 
     def sent(self, alarm: AlarmRow) -> None:
         """Records that the webhook has accepted an alarm."""
-        with self._session.transaction() as cursor:
+        with self._session.writing() as cursor:
             self._session.execute(
                 cursor,
                 "DELETE FROM outbox WHERE stream = ? AND seq = ? AND model = ? AND version = ?",

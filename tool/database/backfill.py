@@ -62,7 +62,7 @@ class BackfillTables:
 
     def add_model(self, row: ModelRow) -> None:
         """Stores a model, unless it is already stored."""
-        with self._session.transaction() as cursor:
+        with self._session.writing() as cursor:
             self._session.execute(
                 cursor,
                 "SELECT 1 FROM models WHERE model = ? AND version = ?",
@@ -73,7 +73,7 @@ class BackfillTables:
 
     def add(self, rows: Sequence[PredictionRow]) -> None:
         """Stores predictions. Two backfills at the same time store the same rows."""
-        with self._session.transaction() as cursor:
+        with self._session.writing() as cursor:
             self._session.replace(cursor, "predictions", rows)
 
     def _rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> list[list[Any]]:

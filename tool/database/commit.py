@@ -5,19 +5,23 @@ from typing import Any
 from tool.database.changes import Changes
 from tool.database.errors import Moved, PermanentFailure
 from tool.database.session import Session
+from tool.database.versions import TABLE, VERSIONS
 
 MOVE = (
     "UPDATE positions SET seq = ?, committed_at = ?,"
     " vitals_seq = CASE WHEN ? THEN ? ELSE vitals_seq END"
     " WHERE stream = ? AND part = ? AND seq = ?"
+    f" AND EXISTS (SELECT 1 FROM {TABLE} WHERE version_num = ?)"
 )
 WITHDRAWN = "FROM withdrawn WHERE stream = ? AND of_seq BETWEEN ? AND ?"
 
 
 def write(session: Session, cursor: Any, changes: Changes) -> None:
-    """Writes the changes in the current transaction. Raises Moved if the partition is no longer at
-    the position from which the changes were computed, or if a replayed message is no longer in
-    `rejected`. Raises PermanentFailure for a reading that was withdrawn.
+    """Writes the changes in the current transaction.
+
+    Raises Outdated if the tables have a newer version, Moved if the partition is no longer at the
+    position from which the changes were computed, or if a replayed message is no longer in
+    `rejected`, and PermanentFailure for a reading that was withdrawn.
     """
     if changes.part is None:
         _take_from_rejected(session, cursor, changes)
@@ -51,6 +55,7 @@ def write(session: Session, cursor: Any, changes: Changes) -> None:
 
 
 def _take_from_rejected(session: Session, cursor: Any, changes: Changes) -> None:
+    session.check_version(cursor)
     session.execute(
         cursor,
         "DELETE FROM rejected WHERE stream = ? AND seq = ?",
@@ -88,7 +93,7 @@ def _move_at_once(session: Session, cursor: Any, changes: Changes) -> bool:
 def _moved(changes: Changes) -> tuple[object, ...]:
     return (
         *(changes.last, changes.now, changes.complete, changes.last),
-        *(changes.stream, changes.part, changes.after),
+        *(changes.stream, changes.part, changes.after, VERSIONS[-1]),
     )
 
 
@@ -98,6 +103,7 @@ def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
     session.execute(cursor, MOVE, _moved(changes))
     if cursor.rowcount == 1:
         return
+    session.check_version(cursor)
     if changes.after:
         raise Moved
     try:

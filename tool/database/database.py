@@ -149,7 +149,7 @@ class Database:
         `vitals_seq`. Raises Moved if a reading was withdrawn after `behind` was read, because the
         rows may include it.
         """
-        with self.session.transaction() as cursor:
+        with self.session.writing() as cursor:
             # The update waits for a running batch of these partitions, and blocks later batches.
             for part, seq in sorted(behind.positions.items()):
                 self.session.execute(
@@ -173,7 +173,7 @@ class Database:
 
     def remember_models(self, rows: Sequence[ModelRow]) -> None:
         """Stores the models in use; all others are retired."""
-        with self.session.transaction() as cursor:
+        with self.session.writing() as cursor:
             self.session.execute(
                 cursor, "UPDATE models SET role = 'retired' WHERE role <> 'retired'"
             )
@@ -203,7 +203,7 @@ class Database:
 
     def fill_in(self, rows: Sequence[PredictionRow]) -> None:
         """Stores the answers to pending predictions, which are then no longer pending."""
-        with self.session.transaction() as cursor:
+        with self.session.writing() as cursor:
             self.session.replace(cursor, "predictions", rows)
             self.session.execute_each(
                 cursor,

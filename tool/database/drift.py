@@ -125,7 +125,7 @@ class DriftTables:
 
     def write(self, rows: Sequence[DriftRow]) -> None:
         """Stores a day's figures; storing them again has no further effect."""
-        with self._session.transaction() as cursor:
+        with self._session.writing() as cursor:
             self._session.replace(cursor, "drift", rows)
 
     def _rows(self, statement: str, *values: object) -> list[Any]:

@@ -9,6 +9,10 @@ class Unavailable(DatabaseError):
     """The database is unavailable or busy; a retry can succeed."""
 
 
+class Outdated(Unavailable):
+    """A newer version of the program has upgraded the tables, so this process must end."""
+
+
 class PermanentFailure(DatabaseError):
     """A retry cannot succeed, because the rows or the tables do not fit."""
 

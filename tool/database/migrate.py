@@ -8,13 +8,13 @@ from functools import partial
 from alembic import command
 from alembic.config import Config
 from mysql.connector import errorcode
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from tool.database.errors import PermanentFailure, Unavailable
 from tool.database.session import Session
-from tool.database.versions import MIGRATIONS, VERSIONS
+from tool.database.versions import MIGRATIONS, TABLE, UPGRADING, VERSIONS
 from wire.database import is_sqlite
 
 log = logging.getLogger("tool.database")
@@ -40,7 +40,9 @@ def upgrade(session: Session) -> None:
             logging.getLogger("alembic").setLevel(logging.WARNING)
             config = Config(attributes={"connection": connection})
             config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-            command.upgrade(config, "head")
+            if _version(connection) != VERSIONS[-1]:
+                with _without_writers(connection):
+                    command.upgrade(config, "head")
     except DBAPIError as error:
         if getattr(error.orig, "errno", None) in NO_RIGHT:
             raise PermanentFailure(
@@ -67,3 +69,25 @@ def _alone(connection: Connection) -> Iterator[None]:
         connection.commit()
         yield
     connection.commit()
+
+
+def _version(connection: Connection) -> str | None:
+    """The version of finished tables."""
+    if not inspect(connection).has_table(TABLE):
+        return None
+    found = connection.exec_driver_sql(f"SELECT version_num FROM {TABLE}").scalar()
+    return None if found is None else str(found)
+
+
+@contextmanager
+def _without_writers(connection: Connection) -> Iterator[None]:
+    """Keeps running tools from writing, by renaming the table that each of their transactions
+    reads.
+
+    The rename waits for their current transactions. Afterwards they wait, and end because the
+    version is a newer one. After an interruption the table keeps its second name.
+    """
+    if _version(connection) is not None:
+        connection.exec_driver_sql(f"ALTER TABLE {TABLE} RENAME TO {UPGRADING}")
+    yield
+    connection.exec_driver_sql(f"ALTER TABLE {UPGRADING} RENAME TO {TABLE}")

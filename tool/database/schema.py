@@ -4,7 +4,7 @@ from typing import Any
 
 from tool.database.errors import PermanentFailure
 from tool.database.session import Session
-from tool.database.versions import VERSIONS
+from tool.database.versions import TABLE, VERSIONS
 from wire.tables import TABLES, columns
 
 
@@ -29,11 +29,11 @@ def prepare(session: Session) -> None:
 
 
 def stored_version(session: Session) -> str | None:
-    """The version of the tables; None for unversioned tables, or if there are none."""
+    """The version of the tables; None if there are none, or unversioned or unfinished ones."""
     with session.transaction() as cursor:
-        if "alembic_version" not in session.tables(cursor):
+        if TABLE not in session.tables(cursor):
             return None
-        cursor.execute("SELECT version_num FROM alembic_version")
+        cursor.execute(f"SELECT version_num FROM {TABLE}")
         row = cursor.fetchone()
         cursor.fetchall()
     return str(row[0]) if row else None

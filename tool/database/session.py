@@ -8,8 +8,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from tool.database.errors import DatabaseError
+from tool.database.errors import DatabaseError, Outdated
 from tool.database.literals import names
+from tool.database.versions import TABLE, VERSIONS
 from wire.database import Connection, connect
 from wire.tables import KEYS, columns
 
@@ -106,6 +107,23 @@ class Session:
         with self.transaction() as cursor:
             self.begin_snapshot(cursor)
             yield cursor
+
+    @contextmanager
+    def writing(self) -> Iterator[Any]:
+        """A transaction that fails if the tables have another version than this program.
+
+        Raises DatabaseError: Unavailable while they are being upgraded, Outdated afterwards.
+        """
+        with self.transaction() as cursor:
+            self.check_version(cursor)
+            yield cursor
+
+    def check_version(self, cursor: Any) -> None:
+        """Raises Outdated if the tables have another version than this program."""
+        cursor.execute(f"SELECT version_num FROM {TABLE}")
+        versions = [version for (version,) in cursor.fetchall()]
+        if versions != VERSIONS[-1:]:
+            raise Outdated(f"the tables have version {versions} and not {VERSIONS[-1]}")
 
     def execute(self, cursor: Any, statement: str, values: Sequence[Any] = ()) -> None:
         """Executes a statement with `?` for each value."""

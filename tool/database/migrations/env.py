@@ -2,8 +2,12 @@
 
 from alembic import context
 
+from tool.database.versions import UPGRADING
+
 context.configure(
-    connection=context.config.attributes["connection"], transaction_per_migration=True
+    connection=context.config.attributes["connection"],
+    transaction_per_migration=True,
+    version_table=UPGRADING,
 )
 with context.begin_transaction():
     context.run_migrations()
