@@ -84,7 +84,7 @@ def save(stack: Stack, folder: Path) -> Path:
 def restore(stack: Stack, folder: Path) -> Iterator[str]:
     """Restores a backup; yields one line of text per part.
 
-    Raises BackupError; if the backup is damaged, before anything is changed. A part of KEPT is
+    Raises BackupError. A damaged backup is reported before anything is changed. A part of KEPT is
     restored only if the stack does not have it, because its later entries would be lost. From the
     gateway's log, the pipeline fills the tables again.
     """

@@ -1,8 +1,9 @@
-"""`python -m chaos --stack upgrade --old FOLDER`: a rolling upgrade from an older checkout.
+"""`python -m chaos --stack upgrade --old FOLDER`: tests a rolling upgrade from an older checkout.
 
-Two tools, buffer and modelapi of the older version store a stream. Each is replaced, one after the
-other, by this checkout's, first in one order, then on a new stack in the opposite order. After each
-replacement, both partitions must store new messages. In the end all rows equal those of pandas.
+Two tools, a buffer and a model API of the older version store a stream. They are replaced one after
+the other by the programs of this checkout; a second stack repeats this in the opposite order. After
+each replacement, both partitions must store new messages. In the end, all rows must equal those of
+pandas.
 """
 
 import time
@@ -17,19 +18,19 @@ from tests.support.oracle import check
 ORDERS = (("tool", "tool-2", "modelapi", "buffer"), ("buffer", "modelapi", "tool-2", "tool"))
 # A tool that is killed keeps its leases for 10 s, and a new tool needs some seconds to start.
 BOUND = 60.0
-# Both versions run side by side for this time after each replacement.
+# Seconds for which both versions run after each replacement.
 SIDE_BY_SIDE = 8.0
 
 
 class MixedStack(EmbeddedStack):
-    """Programs of two checkouts on one Redis and one database."""
+    """Programs of two checkouts that share one Redis and one database."""
 
     def __init__(self, folder: Path, patient_data: Path, old: Path, rate: float) -> None:
         super().__init__(folder, patient_data, rate)
         self.roots = dict.fromkeys(ORDERS[0], old.resolve())
 
     def replace(self, name: str) -> None:
-        """Stops a program of the older version, and starts this version's."""
+        """Replaces a program of the older version with that of this version."""
         with self._hold:
             self.stop(name)
             del self.roots[name]
@@ -39,8 +40,9 @@ class MixedStack(EmbeddedStack):
 def run(
     folder: Path, patient_data: Path, old: Path, rate: float, report: Callable[[str], None]
 ) -> bool:
-    """Whether both partitions went on in time after each replacement. Raises AssertionError for
-    wrong rows."""
+    """Returns whether both partitions stored messages in time after each replacement. Raises
+    AssertionError for wrong rows.
+    """
     in_time = True
     for order in ORDERS:
         (folder / order[0]).mkdir()
@@ -59,7 +61,9 @@ def run(
 
 
 def _moves(stack: MixedStack, report: Callable[[str], None], name: str) -> bool:
-    """Waits until both partitions have stored a new message; whether it took at most BOUND."""
+    """Waits until both partitions have stored a new message; returns whether this took at most
+    BOUND.
+    """
     stack.wait(lambda: len(positions(stack)) == 2)
     before = positions(stack)
     begun = time.monotonic()

@@ -8,7 +8,8 @@ import pytest
 
 from tests.support import servers
 
-# Set before scikit-learn loads OpenMP, whose threads otherwise spin while they wait for a core.
+# This is set before scikit-learn loads OpenMP. Otherwise its threads spin while they wait for a
+# core.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # These files take longest. They start first, so that all workers end at about the same time.

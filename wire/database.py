@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import mysql.connector
 
-# The drivers raise these when the database is unavailable or a statement fails.
+# The exceptions that the drivers raise when the database is unavailable or a statement fails.
 ERRORS = (sqlite3.Error, mysql.connector.Error, OSError)
 
 

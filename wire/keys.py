@@ -26,7 +26,8 @@ TOOLS = "icu:tools"
 BACKUP = "icu:backup"
 # Counts how often processing of a batch or a message has started. Written by the tool.
 ATTEMPTS = "icu:attempts"
-# The error for which the worker of a queue waits for the database; expires. Written by the tool.
+# The error because of which the worker of a queue waits for the database; it expires. Written by
+# the tool.
 OUTAGE = "icu:outage"
 
 # The names of the two jobs, which the buffer and `python -m tool replay` queue.

@@ -13,10 +13,10 @@ EVERY = 10.0  # seconds
 
 
 class Summary:
-    """A context in which the counts of a program's metrics are logged, unless all are 0.
+    """Within this context, a program's counts are logged every 10 s, unless all of them are 0.
 
-    counts: the name of a sample of a counter or histogram → its text in the line. current: the same
-    for gauges, whose present value is logged.
+    counts: names of samples of counters or histograms, each with its text in the log; the increase
+    since the last line is logged. current: the same for gauges; their value is logged.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Summary:
             self._write()
 
     def _totals(self) -> Counter[str]:
-        """The sums over all labels."""
+        """The value of each sample, summed over all labels."""
         names = self._counts.keys() | self._current.keys()
         found: Counter[str] = Counter()
         for metric in self._registry.collect():

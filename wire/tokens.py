@@ -58,7 +58,7 @@ class NoToken(jwt.InvalidTokenError):
 def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
     """Reads a key and determines its algorithm. private: read a private key, to sign tokens.
 
-    Raises TokenKeyError naming the file.
+    Raises TokenKeyError, which names the file.
     """
     try:
         raw = path.read_bytes()
@@ -66,8 +66,8 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
         raise TokenKeyError(f"{path}: {error.strerror}") from None
     content = raw.strip()
     if not content.startswith(b"-----BEGIN"):
-        # The unstripped text too, because strip() removes the last byte of a DER key if it looks
-        # like a line end.
+        # The unstripped bytes are checked too, because strip() removes the last byte of a DER key
+        # if it looks like a line end.
         if _is_public(raw) or _is_public(content):
             raise TokenKeyError(f"{path}: is a key, but not in plain PEM; convert it to PEM")
         if len(content) < SECRET_BYTES:

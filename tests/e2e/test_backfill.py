@@ -1,4 +1,4 @@
-"""`python -m tool backfill` beside a running pipeline, killed while it writes."""
+"""Runs `python -m tool backfill` while the pipeline runs, and kills it while it writes."""
 
 import json
 import os
@@ -22,7 +22,7 @@ MODEL = ROOT / "models" / "icu-mortality" / "1"
 
 
 def twins(folder: Path) -> Path:
-    """A folder with the same model under two names; `early` is the champion."""
+    """A folder with the same model under two names, `early` and `late`. `early` is the champion."""
     for name in ("early", "late"):
         copy = folder / name / "1"
         shutil.copytree(MODEL, copy)
@@ -63,13 +63,14 @@ def test_a_backfill_beside_the_stream_adds_each_prediction_once(tmp_path: Path) 
         pipeline.wait(lambda: rows(pipeline.database_url, some) != [])
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
-        # From now on the version is also a shadow of the running stream.
+        # From here on, the version is also a shadow for the stream that is running.
         assert command(pipeline, "modelapi", "shadow", "late", "1").wait() == 0
         pipeline.kill("hospital")
         pipeline.environ["REPLAY_RATE"] = "0"
         pipeline.start("hospital")
         pipeline.wait(lambda: pipeline.done() and at_rest(pipeline.database_url))
-        # The rest, up to the readings that were stored just before the declaration.
+        # A second backfill adds the rest, up to the readings that were stored just before the new
+        # declaration.
         assert command(pipeline, *backfill).wait() == 0
         assert predictions(pipeline, "late") == predictions(pipeline, "early")
         assert rows(pipeline.database_url, "SELECT COUNT(*) FROM pending") == [(0,)]

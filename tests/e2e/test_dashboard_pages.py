@@ -417,8 +417,8 @@ def test_a_page_replaces_a_dead_connection(browser: Any, dashboard: Dashboard) -
         cable.close()
 
 
-def test_a_page_whose_session_has_ended_loads_again(page: Any, dashboard: Dashboard) -> None:
-    """Behind nginx the second load leads to the log-in."""
+def test_a_page_reloads_when_its_session_has_ended(page: Any, dashboard: Dashboard) -> None:
+    """Behind nginx, the second load leads to the login page."""
     loads: list[str] = []
     page.on("load", lambda loaded: loads.append(loaded.url))
     ended = {"content_type": "text/event-stream", "body": "event: ended\ndata: {}\n\n"}

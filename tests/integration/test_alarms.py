@@ -103,7 +103,7 @@ def test_no_alarm_is_raised_beyond_the_learned_hours(url: str, database: Databas
     handler = handler_of(database, declaration)
     handler.handle(batch(0, at(7), at(7.5), at(10.5)))
     Alarms(database).compute()
-    # The next program begins with the state in the table.
+    # The next program starts with the state that is stored in the table.
     handler.handle(batch(3, at(13), at(13.5), at(14, 1.0), at(15, 400.0), at(16, 400.0)))
     Alarms(database).compute()
     assert alarms(url) == [(2, "raise", 2), (3, "again", 2), (6, "clear", 2)]
@@ -258,7 +258,7 @@ def test_messages_that_workers_store_meanwhile_are_not_skipped(
         execute(cursor, *arguments)
 
     monkeypatch.setattr(database.session, "begin", begin_later)
-    if not url.startswith("sqlite"):  # in SQLite, nobody can write during another transaction
+    if not url.startswith("sqlite"):  # in SQLite, nobody can write while another transaction runs
         monkeypatch.setattr(database.session, "execute", execute_later)
     for name in "abcdef":
         sent = stream(draw, 300)
@@ -271,7 +271,7 @@ def test_messages_that_workers_store_meanwhile_are_not_skipped(
 
 
 def batches(name: str, sent: list[bytes], part: int, size: int) -> list[Batch]:
-    """The messages of one of two partitions, in batches of `size`."""
+    """The messages of one of the two partitions, in batches of `size`."""
     numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(sent, 1)]
     some = [raw for raw in numbered if partition_of(raw.data, 2) == part]
     starts = range(0, len(some), size)

@@ -1,4 +1,6 @@
-"""`tool.backfill` gives a version the predictions that it would have as a shadow all along."""
+"""Tests that `tool.backfill` adds the predictions that a version would have if it had always been a
+shadow.
+"""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -26,7 +28,7 @@ SHADOW = model(
     *("2", "age", "heart_rate__mean", "heart_rate__max__6h", "spo2__last", "spo2__age"),
     *("heart_rate__trend__6h", "spo2__count"),
 )
-# Readings in and out of order, withdrawals of old and new ones, a discharge and a readmission.
+# Readings in and out of order, withdrawals of old and new readings, a discharge and a readmission.
 SENT = [
     message(80.0, hour=1),
     message(200.0, hour=20),
@@ -47,7 +49,7 @@ SENT = [
 
 
 class Choosy(Client):
-    """Rejects rows with a heart rate above 90 in the window."""
+    """A model that rejects rows with a heart rate above 90 in the window."""
 
     def predict(self, model: Model, rows: Any) -> list[float]:
         if any(heart_rate(model, row) > 90 for row in rows):
@@ -66,7 +68,7 @@ class Killed(BaseException):
 
 
 class Dying(Client):
-    """Ends the program at its second request."""
+    """A model at whose second request the program ends."""
 
     def predict(self, model: Model, rows: Any) -> list[float]:
         if self.calls:
@@ -86,8 +88,8 @@ def store(url: str, declaration: Declaration, size: int, start: int = 0) -> None
 
 
 def predictions(url: str) -> list[Any]:
-    """Each value of the shadow's predictions, numbers within the rounding of a sum. Not the time of
-    creation, which differs.
+    """Each value of the shadow's predictions, except the time of creation. Numbers may differ by
+    the rounding of a sum.
     """
     columns = "stream, seq, pat_id, date_admission, measured_at, probability, reason"
     values = "SELECT seq, feature, value FROM prediction_features WHERE version = '2'"
@@ -126,7 +128,7 @@ def test_an_interrupted_backfill_is_completed_by_the_next(
             backfill(database, Dying(), SHADOW)  # type: ignore[arg-type]
         some = len(predictions(late))
         assert 0 < some < len(predictions(live))
-        # From now on the version is also a shadow, and the stream continues.
+        # From here on, the version is also a shadow, and the stream continues.
     for url in (live, late):
         store(url, Declaration(CHAMPION, [SHADOW]), 5, start=len(SENT))
     with closing(connect(late)) as database:
@@ -134,7 +136,7 @@ def test_an_interrupted_backfill_is_completed_by_the_next(
     assert predictions(late) == predictions(live)
 
 
-def test_a_row_that_the_model_rejects_gets_the_reason(empty: Callable[[], str]) -> None:
+def test_the_prediction_of_a_rejected_row_has_the_reason(empty: Callable[[], str]) -> None:
     url = empty()
     store(url, Declaration(CHAMPION), 5)
     with closing(connect(url)) as database:

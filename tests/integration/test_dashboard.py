@@ -203,7 +203,7 @@ class TestWard:
     def test_a_corrected_value_replaces_the_old_one(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
-        """A correction is a withdrawal and a reading at the same time, in one batch."""
+        """A correction is a withdrawal and a reading for the same time, in one batch."""
         fill(made, 2, 3)
         ward_reader, key = WardReader(reads), StayKey(1, START.date())
         patient_reader = PatientReader(reads, key)
@@ -779,7 +779,9 @@ def test_the_drift_page_marks_figures_outside_their_band(
 
 
 def test_1200_patients_are_in_the_order_of_pandas(made: seeded_ward.Ward, path: Path) -> None:
-    """Some have equal risks, some no risk or an old one, and some newest readings are late."""
+    """Some patients have equal risks, no risk or an old risk, and the newest readings of some are
+    late.
+    """
     draw = random.Random(12)
     for pat_id in range(1, 1301):
         admitted = START + timedelta(days=pat_id % 9)

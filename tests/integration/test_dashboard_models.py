@@ -1,4 +1,4 @@
-"""The page of the models: agreement and calibration, against pandas on the tables."""
+"""Compares the agreement and the calibration on the page of the models with pandas."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ def fill(path: Path) -> None:
                     *(pat_id, START, at, "heart_rate", 80.0, None if unknown else p),
                     model=CHAMPION,
                 )
-                # Many equal values, as scores have.
+                # Many values are equal, as those of a score are.
                 other = round(min(0.9, p + draw.normal(0, 0.1)), 1)
                 made.execute(
                     f"INSERT INTO predictions VALUES ({', '.join('?' * 13)})",
@@ -90,7 +90,7 @@ def tables(path: Path, name: str) -> pd.DataFrame:
 
 
 def get(path: Path, model_url: str, address: str) -> str:
-    """A page of the dashboard, once it has the descriptions of the models."""
+    """Starts a dashboard, waits until it has the descriptions of the models, and returns a page."""
     settings = Settings(
         database_url=DatabaseUrl(f"sqlite:///{path}"),
         redis_url=RedisUrl(f"unix://{path}.sock"),
@@ -112,7 +112,7 @@ def get(path: Path, model_url: str, address: str) -> str:
 
 
 def cells(html: str) -> list[list[str]]:
-    """The texts of the cells of all rows of tables."""
+    """The texts of the cells, for each row of each table of a page."""
     rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
     return [
         [

@@ -229,7 +229,7 @@ def test_a_restart_gives_the_same_rows(ward: Ward) -> None:
 
 
 def test_a_restart_does_not_end_an_alert(ward: Ward) -> None:
-    # The mean prediction of every day is .195.
+    # Each day has a mean prediction of .195.
     raised = msgspec.structs.replace(REFERENCE, risk=expected(0.1, 0.0, 0.19))
     for part in range(PARTS):
         ward.commit(part, 2.5)
@@ -239,7 +239,7 @@ def test_a_restart_does_not_end_an_alert(ward: Ward) -> None:
         ward.commit(part, 3.5)
     ward.task(wider).update()
     bands = {day: row[2:] for (day, figure), row in ward.figures().items() if figure == "risk"}
-    # The second task also computes the second day again, after the alert of the first one.
+    # The second task also computes the second day again, after the alert of the first task.
     assert bands == {
         "2020-01-01": (0.0, 0.19),
         "2020-01-02": (0.0, 0.15),

@@ -161,7 +161,7 @@ def test_two_versions_of_a_model_answer_one_reading(old: Callable[[], str]) -> N
     assert found == [("1", 9), ("2", 9)]
 
 
-def test_predictions_stand_side_by_side_with_those_of_the_champion(
+def test_the_view_shows_predictions_beside_those_of_the_champion(
     old: Callable[[], str],
 ) -> None:
     url = old()
@@ -246,7 +246,9 @@ def test_an_upgrade_resumes_after_a_kill_at_any_statement(
         check_upgraded(url, names, before)
 
 
-def test_an_old_alarm_state_begins_at_the_first_reading(old: Callable[[], str]) -> None:
+def test_learned_hours_of_an_old_alarm_state_count_from_the_first_reading(
+    old: Callable[[], str],
+) -> None:
     url = old()
     upgrade(url)
     rows(url, "ALTER TABLE alarm_state DROP COLUMN first_at")

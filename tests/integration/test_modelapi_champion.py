@@ -323,7 +323,7 @@ class TestAlarmRule:
         assert RULE.items() <= found.items()
         assert found["learned_hours"] is None
 
-    def test_a_rule_ends_with_the_hours_that_the_model_learned(
+    def test_a_rule_has_the_hours_that_the_model_has_learned(
         self, models: Path, state: Path, registry: Registry
     ) -> None:
         add_linear(models, "brief", "1", -2.0, alarm=RULE, learned_hours=48.0)

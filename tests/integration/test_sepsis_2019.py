@@ -1,5 +1,7 @@
-"""The question of the PhysioNet 2019 challenge, asked by the shipped config alone: records of the
-published form go through the importer, and the utility is computed by the published formula.
+"""Tests that the shipped config alone reproduces the task of the PhysioNet 2019 challenge.
+
+The importer converts records in the published format, and the utility is computed with the
+published formula.
 """
 
 from pathlib import Path
@@ -26,7 +28,9 @@ Records = dict[int, pd.DataFrame]
 
 
 def record(number: int, septic: bool, draw: np.random.Generator) -> pd.DataFrame:
-    """Hourly values, most of them missing; some hours have none. Fever before the onset."""
+    """Hourly values, most of which are missing; some hours have none. The patient has a fever
+    before the onset.
+    """
     hours = int(draw.integers(26, 36))
     onset = int(draw.integers(3, hours)) if septic else 10_000
     ill = np.clip((np.arange(hours) - onset + 12) / 12, 0, 2)
@@ -69,7 +73,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Records]:
 
 
 def utility(labels: list[np.ndarray], predictions: list[np.ndarray]) -> float:
-    """The normalised utility, written from the supplement of Reyna et al. 2020, hour by hour."""
+    """The normalised utility, computed hour by hour as in the supplement of Reyna et al. 2020."""
 
     def total(of_stay: np.ndarray, alarms: np.ndarray) -> float:
         septic = of_stay.any()
@@ -100,7 +104,7 @@ def utility(labels: list[np.ndarray], predictions: list[np.ndarray]) -> float:
     return (observed - inaction) / (best - inaction)
 
 
-def test_the_shipped_config_asks_the_question_of_the_challenge(
+def test_the_shipped_config_reproduces_the_task_of_the_challenge(
     records: tuple[Path, Records], tmp_path: Path
 ) -> None:
     source, tables = records
@@ -119,7 +123,7 @@ def test_the_shipped_config_asks_the_question_of_the_challenge(
         table = tables[pat_id]
         label = table["SepsisLabel"].to_numpy()
         rows = rows.set_index(rows["hour"].to_numpy() - 1).sort_index()
-        # A row for each hour up to three hours after the onset, with the published label.
+        # There is one row per hour up to three hours after the onset, with the published label.
         until = min(len(label), label.argmax() + 6 + 4) if label.any() else len(label)
         assert rows.index.tolist() == list(range(until))
         assert rows["y"].tolist() == label[:until].tolist()

@@ -610,7 +610,9 @@ def test_all_errors_of_a_config_are_reported_at_once(tmp_path: Path) -> None:
     ("stays", "events", "reason"),
     [(40, 13, "30 stays to train on"), (80, 4, "stays with the event")],
 )
-def test_a_small_ward_gets_a_sentence(stays: int, events: int, reason: str, tmp_path: Path) -> None:
+def test_a_ward_with_too_few_stays_is_reported_in_one_sentence(
+    stays: int, events: int, reason: str, tmp_path: Path
+) -> None:
     for name, header in (
         ("age", "pat_id;age"),
         ("admission", "pat_id;date_admission;date_discharge"),
@@ -646,7 +648,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("screen", [Terminal, io.StringIO])
-def test_progress_is_shown_in_a_terminal_only(
+def test_progress_is_shown_only_in_a_terminal(
     screen: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = screen()

@@ -107,7 +107,9 @@ class TestOutcomes:
 
 
 def write_mimic(folder: Path, stays: int, deaths: int) -> None:
-    """Tables of MIMIC-IV with two days of a heart rate and a pressure per stay."""
+    """Tables in the format of MIMIC-IV, with a heart rate and a pressure for two days of
+    each stay.
+    """
     start = pd.Timestamp("2150-01-01 08:00:00")
     number = np.arange(stays)
     died = number < deaths

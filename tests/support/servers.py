@@ -81,7 +81,7 @@ def _answers(client: Redis) -> bool:
 
 
 class MariaDB:
-    """A MariaDB with its data in `folder`; root needs no password."""
+    """A MariaDB server with its data in `folder`; root needs no password."""
 
     def __init__(self, folder: Path) -> None:
         install, program = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
@@ -109,7 +109,7 @@ class MariaDB:
         _wait(self.port, 60)
 
     def send(self, number: int) -> None:
-        """Sends a signal."""
+        """Sends a signal to the server."""
         assert self._process is not None
         self._process.send_signal(number)
 
@@ -119,7 +119,7 @@ class MariaDB:
         self.stop()
 
     def stop(self) -> None:
-        """Stops the server, if it runs."""
+        """Stops the server if it is running."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(30)
@@ -138,7 +138,9 @@ def mariadb_server(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """Mounts an empty file system of this size on `folder`. Skips without the right to mount."""
+    """Mounts an empty file system of this size on `folder`. Skips the test without the right to
+    mount.
+    """
     folder.mkdir()
     size = f"size={megabytes}m"
     if subprocess.run(

@@ -46,7 +46,7 @@ class TestByHand:
         policy = Policy(at=0.5, again_hours=2, learned_hours=4)
         path = [(2, 0.1), (4, 0.6), (5.9, 0.6), (6, 0.6), (7, 0.1), (8, 0.6)]
         assert kinds(policy, path) == [("raise", 4), ("clear", 7)]
-        # Late predictions of an earlier hour count from then on.
+        # From then on, late predictions for an earlier hour count at this time.
         assert kinds(policy, [(2, 0.1), (0, 0.1), (4, 0.6)]) == []
         assert kinds(policy, [(3, 0.1), (6.9, 0.6)]) == [("raise", 6.9)]
 

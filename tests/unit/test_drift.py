@@ -180,7 +180,7 @@ def test_a_simulated_fault_raises_an_alert_within_3_days(
 
 
 def shifted(p: Floats, by: float, draw: np.random.Generator) -> Floats:
-    """Outcomes whose log odds are those of p, plus a constant."""
+    """Draws outcomes whose log odds are those of p plus a constant."""
     return (draw.random(p.shape) < expit(logit(p) + by)).astype(np.float64)
 
 
@@ -189,8 +189,9 @@ def outcome_figures(p: Floats, y: Floats) -> list[Figure]:
 
 
 def test_a_shift_of_the_intercept_is_found_as_often_as_by_the_best_test(ward: Ward) -> None:
-    """No test of the same size finds more of the shifts than that of the likelihood ratio (Neyman
-    and Pearson)."""
+    """No test of the same size finds more shifts than the likelihood-ratio test (Neyman and
+    Pearson).
+    """
     draw = np.random.default_rng(5)
     pool = np.array([stay.probability for stay in ward[1]])
     p = draw.choice(pool, (2, 1000, OUTCOMES))
@@ -237,7 +238,7 @@ def test_the_brier_score_finds_probabilities_that_are_too_extreme(ward: Ward) ->
 
 
 def test_too_many_events_alone_do_not_change_the_test_of_the_brier_score(ward: Ward) -> None:
-    """With equal probabilities, the Brier score follows from the number of events."""
+    """If all probabilities are equal, the Brier score depends only on the number of events."""
     p, y = np.full(OUTCOMES, 0.2), np.zeros(OUTCOMES)
     y[:100] = 1
     ratio, brier = outcome_figures(p, y)

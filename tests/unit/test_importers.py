@@ -317,7 +317,8 @@ class TestMimic:
         }
         assert report.converted["temperature in °F, written in °C"] == 1
         assert "itemid 678 (Temperature F) is read as temperature" in report.notes
-        # Born 70 years and some months before; the other one's birth was moved by 300 years.
+        # The first patient was born 70 years and some months before. The birth of the second was
+        # moved by 300 years.
         assert ages(tmp_path) == [("10", "2164-10-23", "70.0"), ("11", "2164-01-01", "91.4")]
         died, alive = read(tmp_path, "outcome.csv")
         # The time is eleven hours and twenty minutes after the second midnight.
@@ -360,7 +361,7 @@ class TestMimic:
             ("20", "2183-01-01", "09:30", "blood_pressure", "124.0"),
             ("21", "2150-06-01", "10:00", "spo2", "98.0"),
         ]
-        # 60 in 2180 is 63 in 2183.
+        # A patient of 60 in 2180 is 63 in 2183.
         assert [age for *_, age in ages(tmp_path)] == ["63.0", "91.4"]
         assert [row["died_in_hospital"] for row in read(tmp_path, "outcome.csv")] == ["", ""]
         assert "no ADMISSIONS table: died_in_hospital is empty" in report.notes
@@ -399,7 +400,7 @@ class TestMimic:
             ["2183-01-01", "63.0"],
             ["2187-03-01", "67.0"],
         ]
-        # The same ages in the stream, as hospital sends it.
+        # The messages that hospital sends have the same ages.
         stream = read_stream(Data(folder=target))
         of_20 = {
             f"{day:%Y-%m-%d}": age for (pat_id, day), age in stream.ages.items() if pat_id == 20
