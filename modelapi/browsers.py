@@ -12,7 +12,7 @@ from wire.hosts import SAFE, from_other_site, is_ours, misdirected
 
 def from_browser() -> bool:
     """Whether the request has headers that only browsers send."""
-    # Not `headers`, which raises and catches an error for a header that is absent.
+    # `headers` is not used, because for an absent header it raises and catches an error.
     return "HTTP_ORIGIN" in request.environ or "HTTP_SEC_FETCH_SITE" in request.environ
 
 

@@ -102,7 +102,7 @@ DRIFT = Gauge(
 )
 UP = Gauge(
     "icu_tool_peer_up",
-    "Whether Redis or the database answers the tool",
+    "1 if Redis or the database answers the tool, 0 if not",
     ["peer"],
     multiprocess_mode="mostrecent",
 )
@@ -126,12 +126,12 @@ CONNECTIONS_MAX = Gauge(
 )
 TOKEN_EXPIRES = Gauge(
     "icu_tool_token_expires_timestamp_seconds",
-    "When the tool's token for the model API expires; 0 if it cannot be read",
+    "Time at which the tool's token for the model API expires; 0 if it cannot be read",
     multiprocess_mode="mostrecent",
 )
 BACKUP = Gauge(
     "icu_tool_last_backup_timestamp_seconds",
-    "Time of the last backup; without one, of the first start or the loss of Redis",
+    "Time of the last backup; if none is known, time of the first start or of the loss of Redis",
     multiprocess_mode="mostrecent",
 )
 RECONNECTS = Counter(

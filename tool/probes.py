@@ -1,4 +1,4 @@
-"""Measures what the tool's metrics report about Redis, the database, the token and backups."""
+"""Measures the tool's metrics about Redis, the database, the token and the backups."""
 
 import base64
 import json
@@ -21,19 +21,19 @@ CONNECTIONS_MAX = "SHOW GLOBAL VARIABLES LIKE 'max_connections'"
 
 
 class Probes:
-    """The probes, with connections of their own. token_file: empty if there is no token."""
+    """The probes, which have their own connections. token_file: empty if there is no token."""
 
     def __init__(self, redis: Redis, session: Session, token_file: str) -> None:
         self._redis: Any = redis
         self._session = session
         self._token_file = token_file
         self._next = 0.0
-        # 0: unknown, so that every scrape has these.
+        # 0 means unknown. It is set at once, so that every scrape contains these metrics.
         for gauge in (metrics.CONNECTIONS, metrics.CONNECTIONS_MAX, metrics.TOKEN_EXPIRES):
             gauge.set(0)
 
     def measure(self) -> None:
-        """Updates the metrics, at most every 10 s. Never raises because a server is down."""
+        """Updates the metrics, at most every 10 s. Does not raise if a server is down."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + EVERY
@@ -48,7 +48,7 @@ class Probes:
 
     def _probe_redis(self) -> None:
         with self._redis.pipeline() as pipe:
-            # Without a known backup, counts from the first look.
+            # If no backup is known, its time is set to that of the first probe.
             pipe.info("memory").set(BACKUP, int(time.time()), nx=True).get(BACKUP)
             memory, _, backup = pipe.execute()
         metrics.REDIS_MEMORY.set(memory["used_memory"])
@@ -71,7 +71,8 @@ class Probes:
 
 
 def expiry(file: Path) -> float:
-    """When the token in a file expires, in seconds since 1970; 0 if it cannot be read."""
+    """The time at which the token in a file expires, in seconds since 1970; 0 if it cannot be
+    read."""
     try:
         payload = file.read_text().strip().split(".")[1]
         padded = payload + "=" * (-len(payload) % 4)

@@ -36,7 +36,8 @@ def run_in_background(started: Callable[[], None], settings: Settings) -> None:
         # The webhook has its own thread, because a receiver that does not answer must not delay the
         # other tasks.
         threading.Thread(target=send_alarms, args=(settings, stop), daemon=True).start()
-    # The probes too, because the other tasks wait while the database does not answer.
+    # The probes have their own thread, because the other tasks wait while the database does not
+    # answer.
     probes = Probes(redis_of(settings), database_of(settings).session, settings.model_token_file)
     watching = {"probes": probes.measure}
     threading.Thread(
