@@ -203,7 +203,8 @@ def _stay_key(request: web.Request) -> StayKey:
 
 
 def number(text: str) -> int:
-    """Parses a patient's number. Raises HTTPNotFound for one that the database cannot hold."""
+    """Parses a patient's number. Raises HTTPNotFound for a number that the database cannot
+    store."""
     if re.fullmatch(r"-?[0-9]{1,19}", text) and -(2**63) <= int(text) < 2**63:
         return int(text)
     raise web.HTTPNotFound(text=f"“{text[:40]}” is not a patient number.")
