@@ -100,7 +100,7 @@ def restore(stack: Stack, folder: Path) -> Iterator[str]:
                 continue
             with gzip.open(folder / f"{part}.gz") as content:
                 stack.write(part, content)  # type: ignore[arg-type]
-            yield f"restored the {part} of {contents['saved_at']}"
+            yield f"restored {part}, as saved at {contents['saved_at']}"
 
 
 def _check(stack: Stack, folder: Path) -> Any:

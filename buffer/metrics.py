@@ -21,10 +21,13 @@ CLOCK = Gauge(
 )
 ENDED = Gauge("icu_buffer_stream_ended", "1: the whole stream is read and stored; 0: it is not")
 RECONNECTS = Counter(
-    "icu_buffer_reconnects_total", "Recoveries of a peer after a failure", ["peer"]
+    "icu_buffer_reconnects_total",
+    "Recoveries after a failure of a peer: the stream or Redis",
+    ["peer"],
 )
 REWINDS = Counter(
-    "icu_buffer_rewinds_total", "Times that messages were read again because Redis lost jobs"
+    "icu_buffer_rewinds_total",
+    "Number of times that messages were read again because Redis lost jobs",
 )
 
 for peer in ("stream", "redis"):

@@ -23,7 +23,9 @@ class Interrupted(Exception):
 
 
 class Receiver:
-    """Adds the messages that it reads to `pending`. read: the number of the last one."""
+    """Adds the messages that it reads to `pending`. read: the number of the last message that was
+    read.
+    """
 
     def __init__(self, position: Position, pending: Pending, queue_max: int) -> None:
         self._position = position

@@ -24,7 +24,7 @@ LOST_AFTER = 3.0
 
 
 class JobsLost(Exception):
-    """Redis lost jobs; the position was reset to the last stored messages."""
+    """Redis has lost jobs, so the position was reset to the last stored messages."""
 
 
 class Transfer:

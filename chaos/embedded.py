@@ -25,7 +25,7 @@ RESTART_AFTER = 0.1
 
 
 class EmbeddedStack(Pipeline):
-    """The programs of the Procfile; restarts those that die, as compose does."""
+    """The stack of the programs of the Procfile. It restarts programs that die, as compose does."""
 
     programs = PROGRAMS
 

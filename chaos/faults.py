@@ -46,7 +46,7 @@ class Fault:
 
 
 def at_once(name: str, act: Callable[[], object]) -> Fault:
-    """A fault that ends immediately; the stack restarts killed programs."""
+    """Returns a fault that ends at once. If it kills a program, the stack restarts the program."""
 
     @contextmanager
     def apply() -> Iterator[None]:
@@ -59,7 +59,7 @@ def at_once(name: str, act: Callable[[], object]) -> Fault:
 def held(
     name: str, seconds: float, begin: Callable[[], object], end: Callable[[], object]
 ) -> Fault:
-    """A fault that `begin` starts and that `end` ends after `seconds`."""
+    """Returns a fault that `begin` starts and that `end` ends after `seconds`."""
 
     @contextmanager
     def apply() -> Iterator[None]:

@@ -32,7 +32,7 @@ READINGS = "SELECT pat_id, parameter, CAST(measured_at AS CHAR(19)), value FROM 
 
 
 class LiveStack(Programs):
-    """The pipeline behind a gateway; restarts the programs that die."""
+    """The pipeline behind a gateway. It restarts programs that die."""
 
     def __init__(self, folder: Path) -> None:
         ports = {key: str(free_port()) for key in (*PORTS, "GATEWAY_PORT", "MLLP_PORT")}

@@ -25,7 +25,7 @@ class Observed(Protocol):
     """A stack that can be observed during faults."""
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Returns rows of the database. Raises any exception if it does not answer."""
+        """Returns rows of the database. May raise any exception if the database does not answer."""
 
     def redis_command(self, *command: str) -> str: ...
 

@@ -1,4 +1,4 @@
-"""Parses ADT messages to facts: admissions, discharges, transfers and merges.
+"""Parses ADT messages into facts: admissions, discharges, transfers and merges.
 
 Source: HL7 2.8.2, chapter 3.
 """

@@ -1,4 +1,6 @@
-"""The HTTP application of the gateway. A door receives messages in one format: HL7, FHIR, JSON."""
+"""The HTTP application of the gateway. A door receives messages in one format: HL7, FHIR
+or JSON.
+"""
 
 import asyncio
 import logging

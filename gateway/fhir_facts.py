@@ -1,4 +1,4 @@
-"""Parses FHIR R4 resources to facts."""
+"""Parses FHIR R4 resources into facts."""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -21,7 +21,7 @@ HEAD = 4096
 class Frame(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """The bytes between VT and FS, or the beginning of a frame that is too long.
 
-    incomplete: whether the end of the frame did not arrive.
+    incomplete: true if the end of the frame has not arrived.
     """
 
     content: bytes

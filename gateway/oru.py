@@ -1,4 +1,4 @@
-"""Parses ORU messages to facts about observations.
+"""Parses ORU messages into facts about observations.
 
 Source: HL7 2.8.2, chapter 7, and table 0085 (result status).
 """

@@ -1,4 +1,4 @@
-"""Parses HL7 messages to facts, according to their type."""
+"""Parses HL7 messages into facts, according to their type."""
 
 from collections.abc import Callable
 from zoneinfo import ZoneInfo

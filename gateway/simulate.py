@@ -138,13 +138,18 @@ def parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=2575)
     add("--connections", type=int, default=4)
-    add("--messages", type=int, default=100, help="readings sent by each connection")
+    add(
+        "--messages",
+        type=int,
+        default=100,
+        help="number of messages with readings of each connection",
+    )
     add("--observations", type=int, default=5, help="OBX of each message")
-    add("--beds", type=int, default=4, help="beds of each connection")
+    add("--beds", type=int, default=4, help="number of beds of each connection")
     add("--rate", type=float, default=0.0, help="messages per second in total; 0: full speed")
     add("--seed", type=int, default=1)
     add("--split", action="store_true", help="write each message in two pieces")
-    add("--repeat", type=float, default=0.0, help="share of messages sent twice")
+    add("--repeat", type=float, default=0.0, help="share of messages that are sent twice")
     add("--corrections", type=float, default=0.0, help="share of messages that are corrected")
     add("--late", type=float, default=0.0, help="share of messages with values of an hour ago")
     add("--restart", type=int, default=0, help="number of messages after which control ids restart")

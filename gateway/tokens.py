@@ -1,4 +1,4 @@
-"""Requires bearer tokens if a key is configured; they are those of the model API."""
+"""Requires bearer tokens, like those of the model API, if a key is configured."""
 
 from pathlib import Path
 

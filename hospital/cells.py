@@ -12,7 +12,7 @@ from wire.settings import SettingError
 
 Parse = Callable[[str], float]
 
-LONGEST_NAME = 64  # characters of a parameter's name, an identifier or a place
+LONGEST_NAME = 64  # maximum length of a parameter's name, an identifier or a place
 LARGEST_NUMBER = 2**63 - 1  # the highest patient number that the tables can hold
 OPEN = 10_000_000  # the day of discharge of a patient who is still in the ICU
 # A year before FIRST_YEAR, or from NEVER on, means "no date": 2999 and 9999 stand for "not yet";

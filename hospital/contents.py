@@ -93,7 +93,7 @@ def _reject_packed(path: Path, block: bytes) -> None:
 
 
 def _beside(path: Path) -> str:
-    """Names files that may be the missing one, in compressed form or another spelling."""
+    """Names the files that could be the missing file, compressed or in another spelling."""
     try:
         names = sorted(other.name for other in path.parent.iterdir())
     except OSError:

@@ -76,7 +76,8 @@ class CsvFile:
         self._not_shape = bytes(set(range(256)) - set(self._shape))
 
     def _open(self) -> TextIO:
-        # Universal newlines. Undecodable bytes become U+FFFD, which all parsers reject.
+        # Opened with universal newlines. Bytes that cannot be decoded become U+FFFD, which all
+        # parsers reject.
         errors = FALLBACK if self.contents.encoding.startswith("utf-8") else "replace"
         try:
             return self.path.open(encoding=self.contents.encoding, errors=errors, newline=None)

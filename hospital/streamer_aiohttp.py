@@ -37,7 +37,7 @@ class Ward:
         assert task is not None
         host, port = (request.get_extra_info("peername") or ("?", "?"))[:2]
         stream, end = subscription.replay.stream, subscription.replay.end
-        pace = f"{self.rate:g} messages/s" if self.rate else "as fast as it reads"
+        pace = f"{self.rate:g} messages/s" if self.rate else "full speed"
         log.info(
             f"subscriber {host}:{port} connected: {stream} from message "
             f"{subscription.after + 1} of {end}, {pace}, {self.mode}",

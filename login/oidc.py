@@ -37,7 +37,7 @@ class OidcProxy:
                     return None
                 names = [answer.headers[name] for name in NAMES if answer.headers.get(name)]
                 if answer.status not in (200, 202, 204) or not names:
-                    raise ProxyError(f"OIDC_PROXY: {answer.status} without a user")
+                    raise ProxyError(f"OIDC_PROXY: the answer {answer.status} names no user")
                 return names[0]
         except (TimeoutError, aiohttp.ClientError) as error:
             raise ProxyError(f"OIDC_PROXY: {error}") from error

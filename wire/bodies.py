@@ -14,8 +14,8 @@ async def read_body(request: web.Request) -> bytes:
     try:
         return await request.read()
     except web.RequestPayloadError:
-        error = web.HTTPBadRequest(text="The body cannot be unpacked.\n")
-        # The rest of the body stays unread.
+        error = web.HTTPBadRequest(text="The body cannot be decompressed.\n")
+        # The connection must be closed, because the rest of the body stays unread.
         error.force_close()
         raise error from None
 

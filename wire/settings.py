@@ -172,7 +172,7 @@ def variable(field: msgspec.structs.FieldInfo) -> str:
 
 
 def describe(kind: type[msgspec.Struct]) -> str:
-    """The settings for `--help`: one line each, with the default."""
+    """The text about the settings in `--help`: one line per setting, with its default."""
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = msgspec.structs.fields(kind)
     width = max(len(variable(field)) for field in fields)

@@ -192,7 +192,7 @@ def stream(draw: random.Random, count: int) -> list[bytes]:
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL, because no code handles it."""
+    """Stands for SIGKILL: no code of the tool handles this exception."""
 
 
 @pytest.mark.parametrize("seed", range(3))

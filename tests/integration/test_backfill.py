@@ -64,7 +64,7 @@ def heart_rate(model: Model, row: Any) -> float:
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL, because no code handles it."""
+    """Stands for SIGKILL: no code of the tool handles this exception."""
 
 
 class Dying(Client):

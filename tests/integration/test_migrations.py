@@ -213,7 +213,7 @@ def test_the_documented_queries_give_one_row_per_patient_of_one_stream(
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL, because no code handles it."""
+    """Stands for SIGKILL: no code of the tool handles this exception."""
 
 
 def test_an_upgrade_resumes_after_a_kill_at_any_statement(

@@ -72,7 +72,7 @@ def test_a_promotion_and_a_rollback_reach_both_replicas_and_remain(
         client: Any = InTurns(urls)
         publisher, worker = Publisher(redis, database, client), Subscriber(redis, database)
         while not stop.is_set():
-            with suppress(ModelUnavailable):  # a timeout on a slow machine
+            with suppress(ModelUnavailable):  # on a slow machine, the request may time out
                 publisher.publish()
             time.sleep(0.02)
             if (changed := worker.changed()) is not None:
@@ -80,7 +80,7 @@ def test_a_promotion_and_a_rollback_reach_both_replicas_and_remain(
 
     def ask(replica: str) -> None:
         while not stop.is_set():
-            with suppress(OSError):  # a timeout on a slow machine
+            with suppress(OSError):  # on a slow machine, the request may time out
                 answers.append(fetch(f"{replica}/api/model", [{"age": 50.0}] * 20)[:2])
 
     with ExitStack() as stack:

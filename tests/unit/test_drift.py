@@ -103,8 +103,9 @@ def test_a_channel_gives_each_stay_day_the_same_weight(ward: Ward) -> None:
 
 
 def test_bands_equal_the_range_of_resampled_days(ward: Ward) -> None:
-    """For normally distributed figures, the range of 10,000 is about 3.9 standard errors on each
-    side."""
+    """The range of 10,000 normally distributed figures extends to about 3.9 standard errors on each
+    side.
+    """
     found, ward_stays, _ = ward
     p = np.array([stay.probability for stay in ward_stays])
     band = found.risk.band(60)

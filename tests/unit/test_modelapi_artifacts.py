@@ -248,7 +248,7 @@ def test_boosted_trees_are_served_compiled(tmp_path: Path, data: Any) -> None:
     assert np.abs(model.predict(x)["probability"] - expected).max() < 1e-12
 
 
-def test_a_differing_compiled_form_is_not_served(
+def test_a_compiled_form_that_differs_is_not_served(
     tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = data

@@ -1,6 +1,4 @@
-"""Tests explanations: they are exact for linear models, Shapley values for other models, and add
-up.
-"""
+"""Tests that explanations add up; they are exact for linear models, Shapley values for others."""
 
 import math
 from itertools import permutations
