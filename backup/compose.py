@@ -18,7 +18,8 @@ FILES = {
 }
 REDIS = "REDISCLI_AUTH=$(cat /run/secrets/redis/password) redis-cli"
 EMPTY_QUEUE = f"{REDIS} FLUSHALL"
-# The key of `wire.keys.BACKUP`, which needs packages that this module does not.
+# The value of `wire.keys.BACKUP`. It is not imported, because `wire.keys` needs packages that this
+# module does not need.
 RECORD = f"{REDIS} SET icu:backup"
 EXISTS = "import os, sys; print(os.path.exists(sys.argv[1]))"
 # All profiles, because a service whose profile is not in use now may have stored data before.

@@ -37,7 +37,7 @@ class Programs:
         self.environ = dict(environ)
         Path(self.environ["REDIS_FOLDER"]).mkdir(parents=True, exist_ok=True)
         self.redis: Any = keys.connection(self.environ["REDIS_URL"])
-        # The checkouts of the programs that do not run from this one.
+        # The other checkout from which a program runs, by the name of the program.
         self.roots: dict[str, Path] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -173,7 +173,7 @@ class Programs:
         return self.tool_metric("icu_tool_work_seconds_total", "kind")
 
     def tool_metric(self, name: str, label: str) -> dict[str, float]:
-        """The values of a metric of the tool, by one of its labels."""
+        """The values of one of the tool's metrics, by a label of the metric."""
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.environ['TOOL_METRICS_PORT']}/metrics", timeout=5
         ) as answer:

@@ -22,7 +22,7 @@ LATENCY = "icu:latency"
 # The ids of all tools that may be running. Written by the tool.
 TOOLS = "icu:tools"
 # The time of the last backup, in seconds since 1970. Written by backup, and by the tool if there is
-# none yet.
+# no time yet.
 BACKUP = "icu:backup"
 # Counts how often processing of a batch or a message has started. Written by the tool.
 ATTEMPTS = "icu:attempts"

@@ -237,7 +237,7 @@ def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: 
     check_rows(replayed)
 
 
-def test_nginx_serves_metrics_inside_only(replayed: Stack) -> None:
+def test_nginx_serves_metrics_only_to_the_other_services(replayed: Stack) -> None:
     ask = (
         "import urllib.request as r; print(r.urlopen('http://nginx:5080/metrics').read().decode())"
     )

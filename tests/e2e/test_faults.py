@@ -360,7 +360,7 @@ def test_the_number_of_partitions_can_change_during_a_stream(ward: Path, tmp_pat
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_short_fixed_schedule_of_faults(ward: Path, tmp_path: Path) -> None:
+def test_a_short_fixed_schedule_of_faults_loses_nothing(ward: Path, tmp_path: Path) -> None:
     """A short form of `make chaos`."""
     with EmbeddedStack(tmp_path, ward, rate=60) as stack:
         stack.wait(lambda: stack.committed() > 50)

@@ -1,4 +1,4 @@
-"""The notebook in docs/, from tables to a promoted model."""
+"""Runs the notebook in docs/, from tables to a promoted model."""
 
 import json
 import os
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(200)
 
 
 def store(ward: Path, url: str) -> int:
-    """Fills the tables with the ward's readings; returns their number."""
+    """Fills the tables with the readings of the ward; returns the number of readings."""
     days = {"date_admission": "%d/%m/%Y", "day": "%Y-%m-%d"}
     tables = {
         name: pd.read_csv(ward / f"{name}.csv", sep=";", index_col=0)

@@ -381,7 +381,9 @@ def test_the_cost_of_a_query_does_not_depend_on_history(
 def test_readings_that_are_kept_in_memory_equal_the_tables(
     made: seeded_ward.Ward, reads: Database
 ) -> None:
-    """After new, late, withdrawn and corrected readings, and after pending predictions."""
+    """The comparison follows new, late, withdrawn and corrected readings, and pending
+    predictions.
+    """
     draw, key = random.Random(7), StayKey(1, START.date())
     made.add_stay(1, START)
     kept = StayReadings(reads, key)

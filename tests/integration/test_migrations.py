@@ -357,7 +357,7 @@ def test_a_program_writes_nothing_to_newer_tables(empty: Callable[[], str]) -> N
         for write in writers:
             with pytest.raises(Outdated):
                 write()
-        # As during an upgrade, which may be interrupted.
+        # This is the state during an upgrade, or after an upgrade that was interrupted.
         rows(url, "ALTER TABLE alembic_version RENAME TO upgrading_version")
         for write in writers:
             with pytest.raises(Unavailable) as error:

@@ -1,4 +1,4 @@
-"""The tool's metrics of Redis, the database, the token and backups."""
+"""Tests the tool's metrics about Redis, the database, the token and backups."""
 
 import time
 from collections.abc import Callable

@@ -126,7 +126,7 @@ def circews(path: list[tuple[int, float]], threshold: float, silence: float) -> 
     return alarms
 
 
-def test_the_rule_of_circews_on_1000_random_score_paths() -> None:
+def test_the_rule_equals_that_of_circews_on_1000_random_score_paths() -> None:
     draw = random.Random(7)
     alarms = 0
     for _ in range(1000):

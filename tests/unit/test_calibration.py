@@ -108,7 +108,7 @@ def test_with_only_one_outcome_the_brier_score_remains() -> None:
     assert figures["brier"].value == pytest.approx(0.04)
 
 
-def test_bins_hold_all_rows() -> None:
+def test_the_bins_contain_all_rows() -> None:
     scores = draw_outcomes(0, 1)
     bins = calibration.bins(scores.y, scores.probability)
     assert np.mean([mean for mean, *_ in bins]) == pytest.approx(scores.probability.mean())

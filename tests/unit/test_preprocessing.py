@@ -750,7 +750,9 @@ class TestProgram:
             check=False,
         )
 
-    def test_prints_the_folder_and_a_summary(self, hospital: Hospital, tmp_path: Path) -> None:
+    def test_preprocessing_prints_the_folder_and_logs_a_summary(
+        self, hospital: Hospital, tmp_path: Path
+    ) -> None:
         hospital.write(signal=SIGNAL + ONE + ONE + "1;2019-02-15;7;x;ERR\n1;2019-02-15;7;y;!\n")
         done = self.run(tmp_path)
         assert (done.returncode, done.stdout) == (0, f"{tmp_path}\n")

@@ -16,7 +16,7 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;]+)", re.MULTILINE)
 
 
 def text(path: Path) -> str:
-    """The requirements, with those of included files."""
+    """The requirements of a file, including those of the files that it includes."""
     return re.sub(
         r"^-r (\S+)$", lambda found: text(path.parent / found[1]), path.read_text(), flags=re.M
     )
