@@ -1,0 +1,193 @@
+"""The ward page in Debian's Chromium, on stored rows that the test changes, without a pipeline."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from embedded.stack import ROOT, free_port
+from tests.support import seeded_ward
+from tests.support.seeded_ward import START
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+PATIENTS, HOURS = 25, 20
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seeded_ward.Ward]:
+    """A ward whose risks fall with the patients' numbers, and a discharged patient."""
+    with seeded_ward.ward(tmp_path_factory.mktemp("ward") / "icu.sqlite") as found:
+        found.execute("PRAGMA journal_mode = WAL")
+        for pat_id in range(1, PATIENTS + 2):
+            gone = START + timedelta(days=1) if pat_id > PATIENTS else None
+            found.add_stay(pat_id, START, discharged=gone)
+            for hour in range(HOURS):
+                at = START + timedelta(hours=hour)
+                risk = 0.9 - pat_id / 100 + hour / 1000
+                found.add_reading(pat_id, START, at, "heart_rate", 70.0 + pat_id, risk)
+        found.execute("UPDATE stays SET place = 'Bed ' || pat_id")
+        found.commit()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def url(made: seeded_ward.Ward, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port, folder = free_port(), tmp_path_factory.mktemp("dashboard")
+    [(_, _, path)] = made.connection.execute("PRAGMA database_list").fetchall()
+    environ = os.environ | {
+        "DATABASE_URL": f"sqlite:///{path}",
+        "REDIS_URL": f"unix://{folder}/none.sock",
+        "HOSPITAL_URL": "http://127.0.0.1:9",
+        "MODEL_URL": "http://127.0.0.1:9",
+        "DASHBOARD_PORT": str(port),
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dashboard"], cwd=ROOT, env=environ, stdout=log, stderr=log
+        )
+    found = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(found):
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield found
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if shutil.which(CHROMIUM) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"there is no {CHROMIUM}")
+        pytest.skip(f"there is no {CHROMIUM}")
+    with playwright.sync_playwright() as found:
+        chromium = found.chromium.launch(executable_path=CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def phone(browser: Any) -> Iterator[Any]:
+    with closing(
+        browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    ) as context:
+        yield context.new_page()
+
+
+@pytest.fixture
+def laptop(browser: Any) -> Iterator[Any]:
+    with closing(browser.new_context(viewport={"width": 1440, "height": 900})) as context:
+        yield context.new_page()
+
+
+TOUCH = """() => {
+    dispatchEvent(new TouchEvent("touchstart"));
+    return document.getElementById("held").textContent !== "";
+}"""
+
+
+def order(page: Any) -> list[str]:
+    found: list[str] = page.locator(".bed:visible h2").all_text_contents()
+    return [each.strip() for each in found]
+
+
+def wait(reached: Any, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.1)
+
+
+def test_a_tap_anywhere_on_a_card_opens_the_patient(phone: Any, url: str) -> None:
+    phone.goto(url)
+    card = phone.locator(".bed").nth(1)
+    box = card.bounding_box()
+    card.tap(position={"x": box["width"] - 10, "y": box["height"] - 10})
+    phone.wait_for_url("**/patients/2")
+
+
+def test_the_order_is_held_after_a_touch_and_then_released(
+    phone: Any, url: str, made: seeded_ward.Ward
+) -> None:
+    phone.goto(url)
+    phone.wait_for_selector("body[data-link=open]")
+    before = order(phone)
+    assert before == [str(pat_id) for pat_id in range(1, PATIENTS + 1)]
+    at = START + timedelta(hours=HOURS)
+    made.add_reading(9, START, at, "heart_rate", 79.0, 0.97)
+    made.commit()
+    # A touch holds the order for 10 s.
+    wait(lambda: phone.evaluate(TOUCH))
+    assert order(phone) == before
+    assert phone.locator(".bed", has_text="97").count()
+    wait(lambda: phone.locator("#held").inner_text() == "")
+    assert order(phone) == ["9", *(each for each in before if each != "9")]
+
+
+def test_the_lamp_and_the_notice_stay_in_view_when_scrolled(phone: Any, url: str) -> None:
+    phone.goto(url)
+    phone.mouse.wheel(0, 4000)
+    wait(lambda: phone.evaluate("scrollY") > 1000)
+    for selector in (".standing .lamp", ".notice"):
+        box = phone.locator(selector).bounding_box()
+        assert 0 <= box["y"] < 844
+
+
+def test_filter_and_pin_select_patients(laptop: Any, url: str) -> None:
+    laptop.goto(url)
+    laptop.locator("#filter").fill("bed 2")
+    assert {*order(laptop)} == {"2", *map(str, range(20, PATIENTS + 1))}
+    laptop.locator("#filter").fill("")
+    bed = laptop.locator(".bed", has=laptop.get_by_role("link", name="17", exact=True))
+    bed.locator(".pin").click()
+    assert order(laptop)[0] == "17"
+    laptop.reload()
+    assert order(laptop)[0] == "17"
+    assert laptop.locator(".bed .pin").first.get_attribute("aria-pressed") == "true"
+
+
+def test_screen_readers_get_ages_trends_and_marks_in_words(laptop: Any, url: str) -> None:
+    laptop.goto(url)
+    text = re.sub(r"\s+", " ", laptop.locator(".bed .who").first.text_content())
+    assert re.search(r"63 years, .*hour \d+", text)
+    snapshot = laptop.locator(".bed").nth(3).aria_snapshot()
+    assert "rising by" in snapshot
+    assert "▲" not in snapshot
+
+
+def test_25_patients_print_on_one_page(laptop: Any, url: str) -> None:
+    laptop.goto(url)
+    assert laptop.locator(".bed").count() == PATIENTS
+    assert len(re.findall(rb"/Type\s*/Page\b", laptop.pdf(format="A4"))) == 1
+
+
+def test_a_discharged_patient_has_a_banner_and_no_current_values(laptop: Any, url: str) -> None:
+    laptop.goto(f"{url}/patients/{PATIENTS + 1}")
+    assert laptop.locator(".banner").inner_text()
+    assert laptop.locator("tbody[data-list=vital] tr").first.get_attribute("data-state") == "last"
+    grey = "node => getComputedStyle(node.querySelector('.value')).color"
+    current = laptop.locator("#risk-head").evaluate("node => getComputedStyle(node).color")
+    assert laptop.locator("tbody[data-list=vital] tr").first.evaluate(grey) != current
