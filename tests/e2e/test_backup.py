@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from embedded.stack import ROOT
 from tests.support.oracle import at_rest, check
 from tests.support.pipeline import Pipeline, synthetic
+from wire.keys import BACKUP
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -61,6 +63,8 @@ def test_a_restored_pipeline_stores_all_rows_once(ward: Path, tmp_path: Path, em
         pipeline.wait(lambda: pipeline.committed() > 200)
         run(pipeline, "modelapi", "shadow", "news2", "2017")
         saved = save(pipeline, tmp_path / "backups")
+        recorded = datetime.fromtimestamp(int(pipeline.redis.get(BACKUP)), UTC)
+        assert saved.name == recorded.strftime("icu-%Y%m%dT%H%M%SZ")
         changes = history(pipeline)
         at_backup = pipeline.committed()
         # On a slow machine, the stream may have ended already.
