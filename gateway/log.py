@@ -105,7 +105,7 @@ class Log:
         pruned = int(read("SELECT pruned FROM log").fetchone()[0])
         self.last = int(read("SELECT MAX(last) FROM events").fetchone()[0] or pruned)
         self._lines: list[bytes] = []  # events of the current message, as JSON lines
-        self._unwritten = 0  # the number of these events
+        self._unwritten = 0  # the number of events in `_lines`
         self._new_events: list[tuple[int, int, bytes]] = []
         self._new_received: list[tuple[object, ...]] = []
         self._received = int(read("SELECT MAX(id) FROM received").fetchone()[0] or 0)

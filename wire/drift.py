@@ -25,7 +25,7 @@ STAYS = (30, 60, 120, 250, 500)
 #: Hours that the readings of a stay-day must span to be included. This leaves out most days of
 #: admission, on which few hours remain.
 SPAN_HOURS = 12
-#: Minimum share of a bin in the stability index, because the logarithm of 0 is infinite.
+#: Lower limit for the share of a bin in the stability index: the logarithm of 0 is infinite.
 LEAST = 1e-4
 
 Share = Annotated[float, Meta(ge=0, le=1)]

@@ -82,7 +82,7 @@ def test_batches_in_order_leave_the_expected_rows(undisturbed: list[Any]) -> Non
     assert rejected == []
 
 
-def test_an_early_batch_changes_nothing(
+def test_a_batch_that_arrives_too_early_changes_nothing(
     url: str,
     database: Database,
     undisturbed: list[Any],

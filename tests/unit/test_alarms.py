@@ -24,7 +24,7 @@ class TestByHand:
         expected = [("raise", 0), ("clear", 3), ("raise", 5)]
         assert kinds(Policy(at=0.5, clear=0.3), path) == expected
 
-    def test_persistence_waits_and_starts_again_below_the_threshold(self) -> None:
+    def test_persistence_starts_again_after_a_value_below_the_threshold(self) -> None:
         path = [(0, 0.6), (1, 0.6), (2, 0.4), (3, 0.6), (4, 0.6), (5, 0.6)]
         assert kinds(Policy(at=0.5, for_hours=2), path) == [("raise", 5)]
 
