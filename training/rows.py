@@ -153,6 +153,22 @@ def usable(rows: Rows, features: list[Feature]) -> tuple[list[Feature], list[Fea
     return kept, dropped
 
 
+def check_size(train: Rows, features: list[Feature], folds: int) -> None:
+    """Raises DataError if there are too few stays to train a model with cross-validation."""
+    stays = train.about.assign(event=train.y).groupby(KEY)["event"].max()
+    if not features:
+        raise DataError(
+            f"{len(stays)} stays to train on are too few: a feature is used if at least "
+            f"{FEWEST_STAYS} of them have it"
+        )
+    for outcome, count in (("with", int(stays.sum())), ("without", int((1 - stays).sum()))):
+        if count < folds:
+            raise DataError(
+                f"{count} stays {outcome} the event to train on are too few: "
+                f"cross-validation needs at least {folds}"
+            )
+
+
 def select(rows: Rows, features: list[Feature], kept: list[Feature]) -> Rows:
     """`rows` with the columns of the kept features only."""
     place = {feature.name: number for number, feature in enumerate(features)}

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from training import models, outcomes, rows, stream, utility
 from training.baselines import judge_baselines
 from training.config import Config, Model, Trees
-from training.database import KEY
 from training.evaluation import Line, Scores
 from training.groups import judge_channels, learning_curve, score_lines
 from training.judgement import Judgement, Question, judge
@@ -133,7 +132,7 @@ def _read(config: Config) -> _Read:
         rows.predictable(every, declared, config.features.required), config.split
     )
     features, dropped = rows.usable(train, declared)
-    _check_size(train, features)
+    rows.check_size(train, features, models.FOLDS)
     train, test = (rows.select(part, declared, features) for part in (train, test))
     log.info(
         "%d rows to train on, %d to test on, %d features; %s",
@@ -152,22 +151,6 @@ def _read(config: Config) -> _Read:
     left_out = readings.left_out | found.left_out
     digest = f"{readings.digest}-{found.digest}"
     return _Read(question, train, test, hours, dropped, left_out, digest)
-
-
-def _check_size(train: Rows, features: list[Feature]) -> None:
-    """Raises DataError if there are too few stays for training a model."""
-    stays = train.about.assign(event=train.y).groupby(KEY)["event"].max()
-    if not features:
-        raise DataError(
-            f"{len(stays)} stays to train on are too few: a feature is used if at least "
-            f"{rows.FEWEST_STAYS} of them have it"
-        )
-    for outcome, count in (("with", int(stays.sum())), ("without", int((1 - stays).sum()))):
-        if count < models.FOLDS:
-            raise DataError(
-                f"{count} stays {outcome} the event to train on are too few: "
-                f"cross-validation needs at least {models.FOLDS}"
-            )
 
 
 def _compare(
