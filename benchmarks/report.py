@@ -187,7 +187,9 @@ def write_svg(path: Path, title: str, results: list[Result]) -> None:
 
 
 def _ratios(y: float, shown: list[Result]) -> tuple[float, list[str]]:
-    """Plots a bar per result below `y`; returns the end of the last bar, and the shapes."""
+    """Draws one bar per result from `y` downwards. Returns the y below the last bar, and the
+    elements.
+    """
     widest = max([1.0, *(min(result.ratio or 0, 2.0) for result in shown)])
     caption = "Each figure against its raw limit, which was measured in the same run (bar: ratio)"
     lines = [text(10, 52, caption, 13)]
@@ -207,7 +209,9 @@ def _ratios(y: float, shown: list[Result]) -> tuple[float, list[str]]:
 
 
 def _cpu(y: float, runs: list[Result]) -> tuple[float, list[str]]:
-    """Plots a bar per run below `y`, by program; returns the legend's end, and the shapes."""
+    """Draws one bar per run, divided by program, and a legend. Returns the y below the legend, and
+    the elements.
+    """
     lines = [text(10, y, "CPU time of a message, end to end, µs, by program", 13)]
     y += 14
     most = max(sum(result.details["cpu_us_per_message"].values()) for result in runs) or 1

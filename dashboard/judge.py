@@ -52,7 +52,7 @@ class Judge:
     def status(
         self, stream: str | None, state: State, error: str | None, age: float
     ) -> StreamStatus:
-        """The status of a stream. name: None for the current stream. age: seconds since the
+        """The status of a stream. stream: None for the current one. age: seconds since the
         stream's data was read."""
         observed, name, clock = self._observed, stream or state.current, state.clock(stream)
         answer: dict[str, Any] = observed.hospital.answer if observed else {}

@@ -16,7 +16,7 @@ CODES_MAX = 500
 
 MESSAGES = Counter(
     "icu_gateway_messages_total",
-    "Stored messages. result: new, known (a repeat) or unread (of a type that is not used)",
+    "Messages stored, or known already. result: new, known (a repeat) or unread (type not used)",
     ["sender", "protocol", "result"],
 )
 LAST = Gauge(

@@ -18,7 +18,8 @@ from gateway.stays import Stay
 from gateway.times import Moment
 from wire.messages import Withdrawal
 
-# Readings that one transaction moves. A smaller task is complete when its message is stored.
+# Number of readings that one step moves. The transaction that stores a message also executes the
+# first step of its task, unless an earlier task is pending.
 AT_ONCE = 1_000
 # Higher than the number of any event.
 ALL = 2**62

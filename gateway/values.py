@@ -8,7 +8,7 @@ from gateway.hl7 import Delimiters, Message
 NULL = '""'
 USUAL = Delimiters()
 _NUMBER = re.compile(r"[+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?", re.ASCII)
-# A text that matches is safe to show in a reason, because a name cannot match.
+# Text that may appear in a reason: without letters, it cannot contain a person's name.
 _SHOWN = re.compile(r"[<>=~^0-9.,: +-]{1,20}", re.ASCII)
 
 

@@ -87,7 +87,9 @@ def predict() -> Response:
 
 
 def _asked_for() -> Model:
-    """The model in the query, or the champion if there is none. Raises UnknownModel, NotServing."""
+    """The model that the query names. Without `model`: the champion, or the given version of the
+    champion's model. Raises UnknownModel, NotServing.
+    """
     name, version = request.args.get("model"), request.args.get("version")
     if name is None:
         champion = registry().serving.champion

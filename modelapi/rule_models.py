@@ -113,7 +113,11 @@ def _build(root: Path, manifest: dict[str, Any], score: ScorecardFile, golden: A
     outputs = [
         {"name": "probability", "description": f"score / {score.maximum}"},
         {"name": "score", "datatype": "INT64", "description": f"points, 0 to {score.maximum}"},
-        {"name": "missing", "datatype": "BYTES", "description": "parts without a value"},
+        {
+            "name": "missing",
+            "datatype": "BYTES",
+            "description": "features without a value, comma-separated",
+        },
     ]
     files = {
         "scorecard.json": _json(score),

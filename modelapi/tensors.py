@@ -118,8 +118,9 @@ def _as_json(data: re.Match[bytes]) -> bytes:
 
 
 def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str]) -> Rows:
-    """The request's values, shape (rows, features), NaN where missing. Raises TooLarge, and
-    BadInput, which names the tensor.
+    """The request's values, shape (rows, features), NaN where missing.
+
+    Raises TooLarge, or BadInput, which names the tensor unless the body has too many bytes.
     """
     if [tensor.name for tensor in request.inputs] == [MATRIX] and MATRIX not in names:
         return _matrix(request.inputs[0], binary, len(names))

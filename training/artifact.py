@@ -77,8 +77,8 @@ def write(result: Result, version: str) -> Path:
 
 
 def _reference(result: Result) -> Reference:
-    """The reference over all stays of the data. Its risk comes from the test rows, which the model
-    did not see.
+    """The reference over all stays of the data. Its risk comes from the test rows and the evaluated
+    model, which was fitted to the training rows alone.
     """
     question, hours = result.question, result.config.data.hours
     return reference(

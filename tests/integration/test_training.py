@@ -318,7 +318,9 @@ class TestFigures:
         assert (ten.low, ten.high) == pytest.approx((once.low, once.high))
         assert once.low < once.value < once.high
 
-    def test_a_gain_uses_the_same_patients(self, scores: Scores) -> None:
+    def test_a_gain_in_auroc_compares_both_models_on_the_same_resampled_patients(
+        self, scores: Scores
+    ) -> None:
         draw = np.random.default_rng(3)
         noise = scores.probability + draw.normal(0, 0.1, 900)
         worse = Scores(scores.y, noise, scores.patients, scores.weight)

@@ -99,7 +99,9 @@ def test_the_model_api_accepts_the_features_that_it_declares(
 
 
 @given(pat_id=st.integers(-(10**17), 10**17), partitions=st.integers(1, 64))
-def test_a_replayed_message_goes_to_its_first_partition(pat_id: int, partitions: int) -> None:
+def test_a_replayed_message_goes_to_the_same_partition_as_before(
+    pat_id: int, partitions: int
+) -> None:
     """A replayed message must reach the worker that has its stay in memory."""
     message = json.dumps({"type": "reading", "pat_id": pat_id, "age": None})
     expected = partition_of(message.encode(), partitions)
@@ -111,7 +113,7 @@ def test_a_replayed_message_goes_to_its_first_partition(pat_id: int, partitions:
     "message",
     ["", "{", "{}", '{"pat_id":"7"}', '{"pat_id":7.5}', "[7]", '{"pat_id":7,"x":' + "[" * 5000],
 )
-def test_a_message_without_a_patient_goes_to_its_first_partition(message: str) -> None:
+def test_a_message_without_a_patient_goes_to_partition_0(message: str) -> None:
     assert partition_of(message, 7) == partition_of(message.encode(), 7) == 0
 
 
