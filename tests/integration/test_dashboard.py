@@ -587,10 +587,12 @@ class TestMissing:
         told = rounds.after(1)
         assert told["state"] == "lost"
         assert rounds.state("database") == "down"
+        assert rounds.ward.topic.read_at == rounds.poller.pipeline.read_at == 0.0
         assert rounds.beds == beds
         assert rounds.poller.pipeline.content["figures"]["stored.total"] == "—"
         hidden.rename(path)
         assert rounds.after(1)["state"] == "live"
+        assert rounds.ward.topic.read_at == rounds.poller.pipeline.read_at == 2.0
         assert rounds.poller.judge.board.services["database"].restarts == 1
 
     def test_a_tool_that_stores_nothing_while_messages_wait_is_down(
