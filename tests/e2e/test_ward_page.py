@@ -191,3 +191,24 @@ def test_a_discharged_patient_has_a_banner_and_no_current_values(laptop: Any, ur
     grey = "node => getComputedStyle(node.querySelector('.value')).color"
     current = laptop.locator("#risk-head").evaluate("node => getComputedStyle(node).color")
     assert laptop.locator("tbody[data-list=vital] tr").first.evaluate(grey) != current
+
+
+def test_hidden_pages_leave_the_connections_to_the_visible_one(browser: Any, url: str) -> None:
+    """A browser has six connections to a server, and each live page uses one."""
+    with closing(browser.new_context()) as context:
+        pages = [context.new_page() for _ in range(8)]
+        for page in pages:
+            page.goto(url)
+            page.wait_for_selector("body[data-link=open]")
+            # Headless Chromium shows all pages.
+            page.evaluate(HIDE, True)
+        first = pages[0]
+        wait(lambda: first.evaluate("document.body.hasAttribute('data-late')"))
+        first.evaluate(HIDE, False)
+        wait(lambda: not first.evaluate("document.body.hasAttribute('data-late')"))
+
+
+HIDE = """hidden => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
