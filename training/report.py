@@ -70,7 +70,7 @@ def write(result: Result, version: str) -> Path:
         hour=config.report.hour,
         result=result,
         judgement=judgement,
-        tiles=[ours, *everywhere[-1:]],
+        tiles=[ours, *everywhere[:1]],
         ours=Line("This model", ours.rows, ours.events, figures),
         who=list(who(result.train, judgement.test, config.report.hour, result.features)),
         data=list(_data(result)),

@@ -89,7 +89,7 @@ def run(config: Config) -> Result:
         question, fitted.predict, judged, f"Trained on {trained}, tested on {tested}", points
     )
     final = rows.together(train, test) if config.model.fit_on == "all" else train
-    judgement.headline[1:1] = _other_ways(config, question, model, train, test)
+    judgement.headline += _other_ways(config, question, model, train, test)
     log.info("computing comparisons, and training the model of the artifact")
     result = Result(
         config=config,
