@@ -1,5 +1,6 @@
 """Prepares the embedded pipeline: folders, free ports, and the environment of its programs."""
 
+import itertools
 import os
 import socket
 import sys
@@ -23,6 +24,9 @@ from modelapi.settings import Settings as ModelapiSettings
 from tool.settings import Settings as ToolSettings
 from wire.settings import read, without_password
 
+# Browsers refuse port 10080.
+FIRST_PORT = 10_100
+_ports = itertools.count()
 PORTS = (
     *("FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT", "DASHBOARD_PORT"),
     *("BUFFER_METRICS_PORT", "TOOL_METRICS_PORT"),
@@ -149,9 +153,20 @@ def is_running(environ: Mapping[str, str]) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free. No two calls of a process return the same one.
+
+    The system could give the same port again until a program uses it, so these ports are below
+    those that it hands out, and processes of neighbouring numbers begin at different ones.
+    """
+    while True:
+        port = FIRST_PORT + (os.getpid() % 22 * 1_000 + next(_ports)) % 22_000
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class Output(Printer):  # type: ignore[misc]

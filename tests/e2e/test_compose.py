@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 from cryptography.x509 import BasicConstraints, load_pem_x509_certificate
 
+from embedded.stack import free_port
 from tests.support import oracle
 
 ROOT = Path(__file__).parents[2]
@@ -141,12 +141,6 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -
         time.sleep(0.5)
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack, with a ward of its own in a folder that the containers cannot write to."""
@@ -164,8 +158,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environment = {
         "PATIENT_DATA": str(data),
         "REPLAY_RATE": "20",
-        "PORT": free_port(),
-        "TLS_PORT": free_port(),
+        "PORT": str(free_port()),
+        "TLS_PORT": str(free_port()),
         "ALLOWED_HOSTS": "wall.example.org, ward.example.org",
         # Isolated networks would prevent the oracle from connecting to the database.
         "INTERNAL_GATEWAY": "nat",

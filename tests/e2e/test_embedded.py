@@ -140,6 +140,7 @@ def test_a_replay_reports_where_rejected_rows_are(tmp_path: Path) -> None:
     environ = environment(tmp_path / "run", {"PATIENT_DATA": str(tmp_path)})
     result = {"messages": 1000, "stored": 980, "rejected": 20, "predictions": 960}
     result |= {"seconds": 2, "messages_per_s": 500, "rejected_rows": 0, "work_s": {"queue": 4.0}}
+    result |= {"start_s": 5.0}
     assert "rejected.csv" not in replay.summary(result, environ)
     said = replay.summary(result | {"rejected_rows": 1234}, environ).splitlines()[-1]
     assert "1,234" in said
@@ -184,9 +185,10 @@ def test_a_replay_without_messages_ends_with_one_line(
 ) -> None:
     health = {"stream": "5eed0001", "messages": 0, "rejected_rows": 3}
     monkeypatch.setattr(Programs, "health", lambda programs: health)
+    monkeypatch.setattr(Programs, "start", lambda programs, *names: None)
     programs = Programs(tmp_path, environment(tmp_path, {"PATIENT_DATA": str(tmp_path)}))
     with pytest.raises(CannotRun, match=f"no message; 3 .* {tmp_path}/rejected.csv"):
-        replay.follow(programs)
+        replay.run(programs)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import ClientSession, web
 
+from embedded.stack import free_port
 from gateway.app import MLLP_PORT, create_app
 from gateway.log import LogReader
 from gateway.mllp import FrameReader, wrap
@@ -120,12 +121,6 @@ async def all_moved(log: Path) -> None:
         while connection.execute("SELECT 1 FROM pending").fetchone():
             assert time.monotonic() < deadline, "readings still have to be moved"
             await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # This program imports the gateway once, starts it whenever none is running, and prints its process

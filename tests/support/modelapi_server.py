@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from embedded.stack import free_port
 from modelapi.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -113,9 +113,7 @@ def _answers(url: str) -> bool:
 @contextlib.contextmanager
 def gunicorn(models: Path, state: Path, **environment: str) -> Iterator[str]:
     """Serves `models` with two workers; yields the URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "modelapi/gunicorn.conf.py"]
     server = subprocess.Popen(
         [*command, "modelapi.wsgi:app"],
