@@ -1,9 +1,7 @@
 """The pages of the real stack, in Chromium."""
 
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -23,7 +21,6 @@ from embedded.stack import ROOT, free_port
 from tests.support.pipeline import Pipeline, synthetic
 
 playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 AXE = Path(__file__).parents[1] / "support" / "vendor" / "axe-core" / "axe.min.js"
 
 pytestmark = pytest.mark.timeout(300)
@@ -110,18 +107,6 @@ def dashboard(pipeline: Pipeline) -> Iterator[Dashboard]:
     found.start()
     yield found
     found.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"there is no {CHROMIUM}")
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as found:
-        chromium = found.chromium.launch(executable_path=CHROMIUM)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

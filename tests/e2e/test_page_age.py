@@ -6,7 +6,6 @@ Takes two minutes of both cores, so it runs only on request:
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -22,8 +21,6 @@ from tests.support.page_age import Looks, Stored, worst
 from tests.support.pipeline import Pipeline
 from tests.support.servers import MariaDB, as_root, small_disk
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 PATIENTS = int(os.environ.get("PAGE_AGE", 0))
 # More than the test takes, at RATE messages per second.
 READINGS, RATE = 300_000, 1000
@@ -65,18 +62,6 @@ def pipeline(server: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Itera
         found.start("dashboard")
         found.wait(lambda: found.committed() > 100)
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"there is no {CHROMIUM}")
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as found:
-        chromium = found.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,8 +17,6 @@ from embedded.stack import ROOT, free_port
 from tests.support import seeded_ward
 from tests.support.seeded_ward import START
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 PATIENTS, HOURS = 25, 20
 
 pytestmark = pytest.mark.timeout(180)
@@ -75,18 +72,6 @@ def answers(url: str) -> bool:
             return True
     except OSError:
         return False
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"there is no {CHROMIUM}")
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as found:
-        chromium = found.chromium.launch(executable_path=CHROMIUM)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

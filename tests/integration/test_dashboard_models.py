@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -15,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from werkzeug.serving import make_server
 
 from dashboard.app import create_app
 from dashboard.keys import POLLER
@@ -23,7 +21,7 @@ from dashboard.settings import Settings
 from modelapi.server import create_app as create_modelapi
 from modelapi.settings import Settings as ModelapiSettings
 from tests.support import seeded_ward
-from tests.support.modelapi_server import MODELS, add_linear, copy_models
+from tests.support.modelapi_server import MODELS, add_linear, copy_models, in_thread
 from tests.support.seeded_ward import START, STREAM
 from wire.settings import DatabaseUrl, HttpUrl, RedisUrl
 
@@ -43,13 +41,8 @@ def model_url(tmp_path: Path) -> Iterator[str]:
     }
     (models / "default.json").write_text(json.dumps(state))
     app = create_modelapi(ModelapiSettings(models, tmp_path / "s.sqlite"))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with in_thread(app) as url:
+        yield url
 
 
 def fill(path: Path) -> None:

@@ -1,20 +1,18 @@
 """Tests the dashboard as a client of a model API that requires tokens."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from werkzeug.serving import make_server
 
 from dashboard.http_services import Explanation, Models, Services
 from dashboard.model_info import ModelInfo
 from dashboard.rows import ModelKey
 from modelapi.server import create_app
 from modelapi.settings import Settings
-from tests.support.modelapi_server import ROW, copy_models
+from tests.support.modelapi_server import ROW, copy_models, in_thread
 from wire.settings import SecretFile
 from wire.tokens import make_token
 
@@ -28,13 +26,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "key").write_text(SECRET)
     models = copy_models(folder / "models", "formula")
     app = create_app(Settings(models, folder / "s.sqlite", token_key_file=folder / "key"))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with in_thread(app) as url:
+        yield url
 
 
 Answers = tuple[Models, ModelInfo | None, Explanation]

@@ -2,30 +2,23 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from openapi_spec_validator import validate
-from werkzeug.serving import make_server
 
 from modelapi.server import create_app
 from modelapi.settings import Settings
-from tests.support.modelapi_server import MODELS, copy_models
+from tests.support.modelapi_server import MODELS, copy_models, in_thread
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     models = copy_models(tmp_path_factory.mktemp("models"), "formula", "qsofa")
     app = create_app(Settings(models, models / "state.sqlite"))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with in_thread(app) as url:
+        yield url
 
 
 def test_the_api_matches_its_description(url: str, tmp_path: Path) -> None:

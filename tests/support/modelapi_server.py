@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from flask import Flask
+from werkzeug.serving import make_server
 
 from embedded.stack import free_port
 from modelapi.__main__ import main
@@ -108,6 +112,20 @@ def _answers(url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def in_thread(app: Flask) -> Iterator[str]:
+    """Serves an app in a thread of this process; yields the URL."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextlib.contextmanager
