@@ -58,7 +58,9 @@ class Buffer:
                     except (Interrupted, aiohttp.ClientError, TimeoutError) as error:
                         await self._stream_outage.wait(error)
                     except Superseded:
-                        log.warning("another program changed the position; reading it again")
+                        log.warning(
+                            "Redis has another lease or position; reading the position again"
+                        )
                     except JobsLost:
                         continue
                     except RedisError as error:
@@ -78,7 +80,8 @@ class Buffer:
             await asyncio.sleep(1)
 
     async def _at_end(self, session: aiohttp.ClientSession) -> bool:
-        """Whether the source still serves the stream that this buffer has read to its end."""
+        """Waits 2 s if this buffer has read the stream to its end. Returns whether the source still
+        serves that stream."""
         if self._ended is None:
             return False
         await asyncio.sleep(2)
@@ -100,7 +103,8 @@ class Buffer:
             if position is None or position.stream != stream:
                 position = await self._resume(stream)
                 if position.seq:
-                    # This connection starts at message 1, so subscribe again after the position.
+                    # This connection starts at the oldest message, so subscribe again after the
+                    # position.
                     self._queues.enqueue(position, [])
                     return
             self._stream_outage.over()

@@ -9,7 +9,7 @@ RECEIVED = Counter("icu_buffer_messages_received_total", "Messages read from the
 MISSING = Counter("icu_buffer_messages_missing_total", "Messages missing from the stream")
 BATCH = Histogram(
     "icu_buffer_batch_messages",
-    "Messages per queued job",
+    "Messages in a queued job",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000),
 )
 WAITING = Gauge("icu_buffer_waiting_messages", "Messages that are read but not stored yet")

@@ -1,4 +1,4 @@
-"""Retries with backoff while a peer fails."""
+"""Pauses between retries while a peer fails: the stream or Redis."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from buffer import metrics
 
 log = logging.getLogger("buffer")
 
-SHORTEST, LONGEST = 0.25, 5.0
+SHORTEST, LONGEST = 0.25, 5.0  # seconds between two attempts
 # Seconds without a failure after which the pause is short again.
 STEADY = 10.0
 

@@ -72,5 +72,5 @@ class Pending:
 
     @property
     def first_gathered(self) -> int | None:
-        """The oldest message that is not in a job yet."""
+        """The number of the oldest message that is not in a job yet; None if there is none."""
         return min((some[0].seq for some in self._gathered.values() if some), default=None)

@@ -97,7 +97,8 @@ class Queues:
     def enqueue(self, position: Position, batches: list[Batch]) -> None:
         """Queues the batches and updates the position in one transaction.
 
-        Raises Superseded unless this buffer holds the lease and wrote the position that Redis has.
+        Raises Superseded unless this buffer holds the lease, and Redis has the position that this
+        buffer last read or wrote.
         """
         stored = msgspec.json.encode(position)
         with self._redis.pipeline() as pipe:

@@ -36,7 +36,7 @@ class Receiver:
         self.room = asyncio.Event()
 
     async def run(self, response: aiohttp.ClientResponse, last: int | None) -> None:
-        """Reads to the end of the stream, or to message `last`.
+        """Reads to the end of the stream or, unless `last` is None, to message `last`.
 
         Stops reading while `queue_max` messages wait. Raises Interrupted.
         """

@@ -64,7 +64,7 @@ class Transfer:
         return last is None
 
     def _find_jobs(self) -> None:
-        """Counts the jobs that were queued before this connection."""
+        """Adds the jobs that were queued before this connection to the pending ones."""
         for part, last in self._position.parts.items():
             for name in self._queues.jobs(part):
                 try:
@@ -73,6 +73,7 @@ class Transfer:
                     continue  # the job belongs to another program
                 if stream == self._position.stream and last_of_job < last:
                     self._pending.under_way(part, last_of_job, count)
+            # Also if Redis has lost this job, so that the loss is noticed.
             self._pending.under_way(part, last, 1)
 
     async def _queue(self, receiving: "asyncio.Task[None]") -> None:
@@ -103,7 +104,7 @@ class Transfer:
         self._pending.settle(self._queues.committed(self._position.stream) or {})
 
     def _check(self) -> None:
-        """Renews the lease and looks for lost jobs."""
+        """Renews the lease and looks for lost jobs. Raises Superseded or JobsLost."""
         if not self._queues.take_lease():
             raise Superseded
         self._count_jobs()

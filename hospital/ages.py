@@ -29,7 +29,7 @@ Key = tuple[int, int]  # number of the patient, day of admission
 
 
 def age(text: str) -> float:
-    """Parses an age in years; returns infinity if the file says only that it is above 89."""
+    """Parses an age in years; infinity for a top-coded age (above 89). Raises RejectedCell."""
     if TOP_CODED.fullmatch(text.strip()):
         return math.inf
     years = Numbers().parse(text)
@@ -105,7 +105,9 @@ def _read(
             row = _Row(line, TOP_CODED_AGE if hidden else years, day)
             found.setdefault(pat_id, []).append(row)
     if top_coded:
-        log.info("%s: %d ages above 89 are set to %s", file.name, top_coded, TOP_CODED_AGE)
+        log.info(
+            "%s: %d top-coded ages (above 89) are set to %s", file.name, top_coded, TOP_CODED_AGE
+        )
     return {pat_id: sorted(rows) for pat_id, rows in found.items()}
 
 
@@ -114,7 +116,7 @@ def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
 
     If rows name a day of admission, their age applies to that stay. A stay that no row names has
     the age of the last named stay before it or, if there is none, of the first named stay. If no
-    row names a stay, there are as many ages as stays, and the ages increase as the dates do, the
+    row names a stay, there are as many rows as stays, and the ages increase as the dates do, the
     ages are assigned in ascending order. Otherwise all stays have the lowest age.
     """
     ages = sorted(row.years for row in rows)
@@ -133,7 +135,8 @@ def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
 
 
 def _agree(ages: list[float], stays: list[int]) -> bool:
-    """Whether the ages increase by the time between the stays. Ages above 89 always agree."""
+    """Whether the ages increase by the time between the stays. An age of TOP_CODED_AGE or more
+    always agrees."""
     return all(
         years >= TOP_CODED_AGE or abs((years - ages[0]) - (day - stays[0]) / 365.25) <= ROUNDING
         for years, day in zip(ages, stays, strict=True)

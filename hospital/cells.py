@@ -50,7 +50,9 @@ def name(text: str) -> str:
 
 
 def identifier(text: str) -> str:
-    """Parses a patient's identifier. 42231.0, as pandas writes numbers with gaps, becomes 42231."""
+    """Parses a patient's identifier. 42231.0 becomes 42231, because pandas writes whole numbers
+    as decimals in a column with empty cells. Raises RejectedCell.
+    """
     if missing(text):
         raise RejectedCell("missing")
     match = WHOLE.fullmatch(text.strip())
@@ -83,8 +85,9 @@ def patient(text: str) -> int:
 class Numbers:
     """Parses the numbers of one column. `37,6` is a decimal, but `1,234` may mean 1234 or 1.234.
 
-    An ambiguous value is read as a decimal only if other values of the column show its decimal
-    mark: call `learn` with all texts first. Without such values the decimal mark is a point.
+    An ambiguous value is accepted, as a decimal, only if other values of the column show its
+    decimal mark and none shows the other mark. If no value shows a mark, the mark is a point. Call
+    `learn` with all texts of the column first.
     """
 
     def __init__(self) -> None:

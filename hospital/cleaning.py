@@ -15,7 +15,8 @@ def clean(
     reject: Reject,
     optional: Mapping[str, tuple[float, Reject]] | None = None,
 ) -> dict[str, Array]:
-    """Returns the rows of which all cells can be parsed: one array per column, `line` and `hash`.
+    """Returns the rows in which all cells can be parsed: one array per column, and the arrays
+    `line` and `hash`.
 
     A row is rejected once, for the first of `parsers` that fails. A column in `optional` does not
     reject the row: a cell that cannot be parsed is replaced by the number and reported to the

@@ -44,7 +44,8 @@ class Block:
 class CsvFile:
     """A CSV with the required `columns`, in any order and in upper or lower case.
 
-    Raises InputError if the file cannot be read or lacks one of `columns`.
+    Raises InputError if the file cannot be read, has no header, lacks one of `columns`, or has two
+    columns of the same required or optional name.
     """
 
     def __init__(
@@ -108,7 +109,8 @@ class CsvFile:
         return max(readings, key=lambda one: (len(set(wanted).intersection(one[1])), len(one[1])))
 
     def blocks(self, columns: tuple[str, ...], reject: Reject) -> Iterator[Block]:
-        """Yields blocks of rows, in order within each block; calls `reject` for unusable lines."""
+        """Yields blocks of rows, in order within each block; calls `reject` for lines that cannot
+        be split into cells."""
         progress = Progress(f"{self.name}: reading")
         with self._open() as file:
             for _ in range(self._header_line):

@@ -25,7 +25,8 @@ from hospital.synthetic_mark import is_synthetic
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # version of the merge rules; a higher version makes hospital merge all inputs again
+# Version of the merge rules. If all_data.json has another version, hospital merges again.
+VERSION = 2
 COLUMNS = {
     "age.csv": (AGE_COLUMNS, ages.OPTIONAL_COLUMNS),
     "admission.csv": (ADMISSION_COLUMNS, stays.OPTIONAL_COLUMNS),
@@ -36,7 +37,8 @@ COLUMNS = {
 def prepare(patient_data: Path, folder: Path, date_format: str | None) -> bool:
     """Updates all_data.csv in `folder`; returns False if it was up to date.
 
-    Raises InputError or SettingError, each with a one-line message, for invalid files or settings.
+    Raises InputError for invalid files and SettingError for an invalid DATE_FORMAT, each with a
+    one-line message, and OSError if it cannot write.
     """
     Dates(date_format)  # checks the setting
     with _alone_in(folder):
@@ -61,7 +63,8 @@ def prepare(patient_data: Path, folder: Path, date_format: str | None) -> bool:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Lets only one merge at a time write to a folder, and removes the files of a killed merge."""
+    """Lets only one merge at a time write to a folder; at the end, removes unfinished files,
+    including those of a killed merge."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -111,7 +114,8 @@ def _put_in_place(folder: Path, index: dict[str, Any]) -> None:
 def _merge(
     patient_data: Path, contents: dict[str, Contents], folder: Path, date_format: str | None
 ) -> dict[str, Any]:
-    """Writes the stream and the rejected rows; returns what all_data.json says about them."""
+    """Writes the unfinished rejected.csv, patients.csv and all_data.csv; returns their entries of
+    all_data.json."""
     begun = time.monotonic()
     age, admission, signal = files = [
         CsvFile(patient_data / name, contents[name], *columns) for name, columns in COLUMNS.items()
@@ -141,8 +145,8 @@ def _merge(
 
 
 def _list_patients(folder: Path, patients: Patients) -> None:
-    """Writes patients.csv if the patients are numbered. Raises InputError if the file exists and
-    hospital did not write it.
+    """Writes patients.csv if the patients are numbered; otherwise removes an older one. Raises
+    InputError instead of replacing a file that hospital did not write.
     """
     path = folder / "patients.csv"
     try:

@@ -14,13 +14,13 @@ MESSAGES = Counter("icu_hospital_messages_sent_total", "Messages sent, summed ov
 SUBSCRIPTIONS = Counter("icu_hospital_subscriptions_total", "Subscriptions since the start")
 _subscribers = Gauge("icu_hospital_subscribers", "Connected subscribers")
 _stream = Gauge("icu_hospital_stream_messages", "Messages in the stream; 0 until it is ready")
-_rejected = Gauge("icu_hospital_rejected_rows", "Rejected rows of the CSVs", ["file"])
-_free = Gauge("icu_hospital_disk_free_bytes", "Free space on the disk that holds all_data.csv")
-_size = Gauge("icu_hospital_disk_size_bytes", "Size of the disk that holds all_data.csv")
+_rejected = Gauge("icu_hospital_rejected_rows", "Rows of rejected.csv, by input file", ["file"])
+_free = Gauge("icu_hospital_disk_free_bytes", "Free space on the disk of DERIVED_DATA")
+_size = Gauge("icu_hospital_disk_size_bytes", "Size of the disk of DERIVED_DATA")
 
 
 def exposition(replay: Replay | None, subscribers: int, derived_data: Path) -> bytes:
-    """All metrics in Prometheus' text format."""
+    """All metrics in Prometheus' text format. replay: None until the stream is ready."""
     _subscribers.set(subscribers)
     _stream.set(replay.end if replay else 0)
     for file, rows in replay.rejected.items() if replay else ():

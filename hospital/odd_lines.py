@@ -19,8 +19,8 @@ class Record:
 
 
 class OddLines:
-    """Sorts the lines of a block into `regular` (their indices), `records` (lines that are split
-    here) and `rejected`.
+    """Sorts the lines of a block into `regular` (their indices), `records` (irregular lines, split
+    into cells) and `rejected`. Blank lines are dropped.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class OddLines:
     ) -> None:
         self.regular: list[int] = []
         self.records: list[Record] = []
-        self.rejected: list[tuple[int, str, str]] = []  # index, line, reason
+        self.rejected: list[tuple[int, str, str]] = []  # index, text, reason
         self._lines = lines
         self._separator = separator
         self._width = len(names)

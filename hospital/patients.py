@@ -12,7 +12,7 @@ HEADER = ["pat_id", "identifier"]
 
 
 class Names:
-    """Numbers the texts of one column in order of first appearance; an empty cell has number 0."""
+    """Numbers texts in order of first appearance; a missing value has number 0."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {"": 0}
@@ -47,8 +47,8 @@ class Patients:
                 self._by_value.setdefault(int(text), set()).add(number)
 
     def parse(self, text: str) -> int:
-        """Returns the number of the patient in a cell. Raises RejectedCell for a patient without
-        an admission.
+        """Returns the number of the patient in a cell. Raises RejectedCell for an invalid
+        identifier or a patient without an admission.
         """
         if self.are_numbered:
             known = self._find(identifier(text))

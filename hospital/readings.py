@@ -47,7 +47,8 @@ class Readings:
 
 
 class Parameters:
-    """Numbers the parameters in order of first appearance. Any text is a name, even NULL."""
+    """Numbers the parameters in order of first appearance. NULL and NA are names here, not missing
+    values."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}

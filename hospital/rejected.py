@@ -7,7 +7,7 @@ from typing import TextIO
 
 from hospital.cells import NUMBER
 
-SHOWN = 200  # characters of a value
+SHOWN = 200  # maximum number of characters of a value
 # Excel runs a cell that starts like this as a formula. It may also split the line at another
 # separator, so the beginning of each part counts.
 FORMULA = re.compile(r"(^|[,;|\t\n\r])(\s*)(?=[=+\-@＝＋－＠\t\r])")
@@ -15,7 +15,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class Rejected:
-    """Writes rejected.csv while the files are read, and counts rows by file and reason."""
+    """Writes rejected.csv while the files are read, and counts its rows by file and reason."""
 
     def __init__(self, stream: TextIO) -> None:
         self._csv = csv.writer(stream, delimiter=";", lineterminator="\n")
@@ -42,7 +42,7 @@ class Rejected:
         self.first_line.setdefault((file, reason), line)
 
     def of(self, file: str) -> int:
-        """The number of rejected rows of one file."""
+        """The number of rejected rows of one file; a dropped cell is not a rejected row."""
         written = sum(count for (name, _), count in self.counts.items() if name == file)
         return written - self._used[file]
 

@@ -32,10 +32,10 @@ class Replay:
     """The source that reads the messages from all_data.csv, in one replay mode.
 
     stream: a fingerprint of the input, the mode and the number of the replay, with the prefix
-    `synthetic-` for a synthetic ward. rejected: the number of rejected rows of each file. Any
-    number of readers can read events at the same time. The file is opened once, so replacing it on
-    disk does not affect a running replay. Raises OSError, ValueError or KeyError if all_data.json
-    is missing or invalid.
+    `synthetic-` for a synthetic ward. rejected: for each file, the number of its rows in
+    rejected.csv. Any number of readers can read events at the same time. The file is opened once,
+    so replacing it on disk does not affect a running replay. Raises OSError, ValueError or KeyError
+    if all_data.json is missing or invalid.
     """
 
     def __init__(self, folder: Path, mode: str, number: int = 1) -> None:

@@ -66,7 +66,8 @@ async def serve(settings: Settings) -> None:
 
 
 def in_one_line(record: logging.LogRecord) -> bool:
-    """Removes the traceback of a malformed request, because it is the client's fault."""
+    """Logs a malformed request as a warning without a traceback, because it is the client's
+    fault."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, BadHttpMessage):
         record.levelno, record.levelname = logging.WARNING, "WARNING"
@@ -89,7 +90,8 @@ async def listen(runner: web.AppRunner, settings: Settings) -> None:
 
 
 async def prepare(settings: Settings) -> Replay:
-    """Updates all_data.csv if an input has changed, and opens it."""
+    """Updates all_data.csv if an input has changed, and opens it. Raises CannotServe or
+    SettingError."""
     inputs = await patient_data(settings)
     folder = Path(await run("hospital.preprocessing", PATIENT_DATA=str(inputs)))
     try:
@@ -99,10 +101,10 @@ async def prepare(settings: Settings) -> Replay:
 
 
 async def patient_data(settings: Settings) -> Path:
-    """Returns the folder with the CSVs. Writes a synthetic ward first if there are no data at all.
+    """Returns the folder with the CSVs. Writes a synthetic ward first if the folder has no data.
 
-    Raises CannotServe if the folder has other data, so that nobody takes a synthetic ward for their
-    own.
+    Raises CannotServe if the folder is missing or has other data, so that nobody mistakes a
+    synthetic ward for their own data.
     """
     folder = settings.patient_data
     if not folder.is_dir():
@@ -130,8 +132,8 @@ def holds_inputs(folder: Path) -> bool:
 async def run(module: str, *arguments: str, **environment: str) -> str:
     """Runs a module in a child process, which logs its own errors; returns the child's output.
 
-    The child has a session of its own, so that Ctrl-C reaches only hospital, which then ends the
-    child.
+    Raises CannotServe if the child fails. The child has a session of its own, so that Ctrl-C
+    reaches only hospital, which then ends the child.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,

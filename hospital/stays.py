@@ -52,20 +52,20 @@ class Stays:
 
 
 class StayFinder:
-    """Finds the stays of arrays of readings."""
+    """Finds the stay of each reading, for arrays of readings."""
 
     def __init__(self, stays: Stays) -> None:
         patients, rank = np.unique(stays.pat_id, return_inverse=True)
         self._rank_of = {pat_id: place for place, pat_id in enumerate(patients.tolist())}
         self._patients = stays.patients
         self._discharge = stays.discharge
-        # One number stands for (patient, day); they are sorted. `reach` is the last day of this
-        # stay and the patient's earlier stays: no earlier stay includes a later day.
+        # Each number stands for (patient, day), and the numbers are sorted. `_reach` has the last
+        # day of each stay and the patient's earlier stays: none of these includes a later day.
         self._starts = (rank << 32) | stays.admission
         self._reach = np.maximum.accumulate((rank << 32) | stays.discharge)
 
     def patient(self, text: str) -> int:
-        """The rank, among the admitted patients, of the patient in a CSV cell."""
+        """The rank of the patient in a cell among the admitted patients. Raises RejectedCell."""
         return self._rank_of[self._patients.parse(text)]
 
     def find(self, rank: Array, day: Array) -> Array:
@@ -100,12 +100,12 @@ class _Row(NamedTuple):
 def read_stays(
     ages: CsvFile, admissions: CsvFile, date_format: str | None, rejected: Rejected
 ) -> tuple[Stays, dict[str, int]]:
-    """Returns the stays, and the number of duplicates of each file that were dropped.
+    """Returns the stays, and the number of dropped duplicates of each file.
 
     Rows that cannot be used, or that contradict others, go to `rejected`. A discharge that is
-    unreadable or before the admission is dropped, and the stay remains open. If an admission has
-    several discharges, the latest counts, because an earlier discharge or an empty cell is from an
-    older export.
+    unreadable or on a day before the admission is dropped, and the stay remains open. If an
+    admission has several discharges, the latest counts, because an earlier discharge or an empty
+    cell is from an older export.
     """
     rows = _read_admissions(admissions, date_format, rejected)
     patients = Patients(row.patient for row in rows)
@@ -211,14 +211,14 @@ def _warn_of_missing_ages(
     if lacking:
         texts = [text for text, number in patients.numbers.items() if number in lacking]
         log.warning(
-            "%s: no age for %d patients, so no predictions for them: %s",
+            "%s: no age for %d patients, so models that need it make no predictions for them: %s",
             *(name, len(lacking), ", ".join(texts[:NAMED]) + (", …" if texts[NAMED:] else "")),
         )
 
 
 def warn_of_late_discharges(stays: Stays, of: Array, slots: Array) -> None:
-    """Warns of discharges long after the last reading. of: the stay of each reading. slots: the
-    moment of each reading.
+    """Warns of discharges long after the stay's last reading. of: the index of each reading's stay.
+    slots: the moment of each reading.
     """
     if not len(slots):
         return

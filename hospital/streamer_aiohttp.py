@@ -97,7 +97,7 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def subscribe(request: web.Request) -> web.StreamResponse:
-    """Sends all messages after `Last-Event-ID`, or all messages, and then `event: end`."""
+    """Sends the messages after `Last-Event-ID`, or all messages without it, then the end event."""
     ward = request.app[WARD]
     replay = ward.replay
     if replay is None:

@@ -131,7 +131,7 @@ def day(hour: int) -> date:
 
 
 def write(path: Path, header: str, rows: Iterable[str]) -> None:
-    """Writes the rows to an unfinished file; their number comes first, as in hospitals' exports."""
+    """Writes the rows to an unfinished file, each after its number, as in hospitals' exports."""
     with TextIOWrapper(create(unfinished(path.parent, path.name)), encoding="utf-8") as file:
         file.write(f";{header}\n")
         file.writelines(f"{number};{row}\n" for number, row in enumerate(rows))

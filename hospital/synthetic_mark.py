@@ -12,7 +12,8 @@ INPUTS = ("age.csv", "admission.csv", "signal.csv")
 
 
 def mark(folder: Path, **options: int) -> None:
-    """Writes the mark of an unfinished ward. options: those that the ward was made with."""
+    """Writes synthetic.json for the ward's unfinished files. options: the options that the ward was
+    made with."""
     digests = {}
     for name in INPUTS:
         with unfinished(folder, name).open("rb") as file:
@@ -21,8 +22,8 @@ def mark(folder: Path, **options: int) -> None:
 
 
 def is_synthetic(folder: Path, digests: Mapping[str, str]) -> bool:
-    """Whether any of the files belongs to the synthetic ward of the folder. digests: the SHA-256 of
-    each file, by name."""
+    """Whether any of the files is one of those for which synthetic.json was written. digests: the
+    SHA-256 of each file, by name."""
     try:
         known = json.loads((folder / NAME).read_text(encoding="utf-8"))["sha256"]
         return any(known.get(name) == digest for name, digest in digests.items())

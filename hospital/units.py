@@ -15,7 +15,9 @@ from wire.vitals import VITALS, canonical
 
 log = logging.getLogger(__name__)
 
-CLEARLY = 3  # a series with fewer readings is converted only if the whole file is in that unit
+# A series with fewer readings is converted only if no value of its vital in the file can be in the
+# pipeline's unit.
+CLEARLY = 3
 
 
 class Unit(NamedTuple):
@@ -54,9 +56,9 @@ def in_usual_units(
     readings to keep.
 
     A series is converted, to two decimals, if none of its values can be in the pipeline's unit and
-    at least three can only be in the other unit. Fewer than three suffice if no value in the file
-    can be in the pipeline's unit; otherwise the series is ambiguous and its readings are rejected.
-    A series with values in both units is not changed.
+    at least three can only be in the other unit. Fewer than three suffice if no value of the vital
+    in the file can be in the pipeline's unit; otherwise the series is ambiguous and its readings
+    are rejected. A series with values in both units is not changed.
     """
     kept = np.ones(len(value), bool)
     converted = value

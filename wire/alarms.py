@@ -2,8 +2,8 @@
 
 An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared by
 the first probability below `clear`. After an alarm, no other alarm is raised in the stay for
-`silence_hours`. An active alarm is raised again every `again_hours`. A prediction from outside
-`learned_hours` can only clear an alarm.
+`silence_hours`. While the probability stays at or above `at`, an active alarm is raised again every
+`again_hours`. A prediction from outside `learned_hours` can only clear an alarm.
 
 Durations are rounded to whole seconds, because the times of the stream are whole seconds.
 
@@ -27,7 +27,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     revision: 1 for the rule in the manifest; each later rule of the same version of the model has
     the next number. clear: None means `at`. again_hours: None means never. window_hours: an alarm
     is true if the event occurs between these two times after it. learned_hours: that of the
-    model's manifest; later predictions, counted from the stay's first one, raise no alarm.
+    model's manifest; predictions that are later than this after the stay's first one raise no
+    alarm. None means no limit.
     """
 
     revision: Annotated[int, Meta(ge=1)] = 1
@@ -51,8 +52,9 @@ class State(NamedTuple):
 
     clock: the latest time that the stay has reached. since: the time when the probability rose to
     the threshold or above; None while it is below. raised: number of the message that raised the
-    active alarm, if there is one. rung_at: the time of the last alarm. quiet_until: the end of the
-    silence that an acknowledgement started. first: the time of the earliest prediction so far.
+    active alarm; None if there is none. rung_at: the time when an alarm was last raised, or raised
+    again. quiet_until: the end of the silence that an acknowledgement started. first: the time of
+    the earliest prediction so far.
     """
 
     clock: float = float("-inf")
@@ -94,7 +96,7 @@ def step(
     first = at if state.first is None else min(state.first, at)
     state = state._replace(clock=clock, since=since, first=first)
     if state.raised is not None:
-        return _standing(policy, state, seq, probability)
+        return _step_active(policy, state, seq, probability)
     quiet = state.quiet_until is not None and clock < state.quiet_until
     if since is None or not _passed(since, clock, policy.for_hours) or quiet:
         return state, None
@@ -106,7 +108,7 @@ def step(
     return state, Event("raise", seq, seq, clock, probability)
 
 
-def _standing(
+def _step_active(
     policy: Policy, state: State, seq: int, probability: float
 ) -> tuple[State, Event | None]:
     raised, clock, rung_at = state.raised, state.clock, state.rung_at

@@ -19,7 +19,8 @@ class RawMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, array_like=True):
-    """Consecutive messages of one partition. after: the last message before them, 0 for none."""
+    """Consecutive messages of one partition. after: the partition's last message before them; 0 for
+    none."""
 
     stream: str
     part: int
@@ -32,7 +33,7 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 class Position(msgspec.Struct):
-    """How far the buffer has read: its last message in the stream and in each partition.
+    """The last message that the buffer has queued, in the stream and in each partition.
 
     ended: whether the whole stream is stored. clock: the time of the newest queued message on the
     stream's own clock, in seconds since 1970.

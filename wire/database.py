@@ -71,7 +71,7 @@ def _mysql(url: str, password: str, read_only: bool, timeout: int | None) -> Con
         database=unquote(parts.path.strip("/")) or "tooldb",
         autocommit=read_only,
         connection_timeout=3 if read_only else 5,
-        # A broken connection does not report an error by itself.
+        # A broken connection may not raise an error by itself.
         read_timeout=timeout,
         write_timeout=timeout,
         charset="utf8mb4",

@@ -5,9 +5,9 @@ each other. Training writes a `Reference` into the manifest. It has bands: the l
 highest value of each figure in RESAMPLES random samples of the training data's stay-days. A figure
 outside its band is an alert.
 
-    volume   readings per stay-day
-    known    share of the stay-days with a reading
-    psi      population stability index of the values; each stay-day has the weight 1
+    volume   readings of a parameter per stay-day
+    known    share of the stay-days with a reading of the parameter
+    psi      population stability index of its values; each stay-day has the weight 1
     risk     mean of the last probability of each stay-day
 """
 

@@ -24,10 +24,11 @@ TOOLS = "icu:tools"
 # The time of the last backup, in seconds since 1970. Written by backup, and by the tool if there is
 # no time yet.
 BACKUP = "icu:backup"
-# Counts how often processing of a batch or a message has started. Written by the tool.
+# Prefix of one counter per batch or message: how often its processing has started without ending.
+# Written by the tool.
 ATTEMPTS = "icu:attempts"
-# The error because of which the worker of a queue waits for the database; it expires. Written by
-# the tool.
+# Prefix of one key per queue: the error because of which its worker waits for the database; it
+# expires. Written by the tool.
 OUTAGE = "icu:outage"
 
 # The names of the two jobs, which the buffer and `python -m tool replay` queue.
@@ -83,8 +84,10 @@ class JobId(NamedTuple):
 
 
 def connection(url: str, password: str = "", **options: Any) -> Redis:
-    """Returns a client that raises after 5 seconds without an answer, and connects at its first
-    command."""
+    """Returns a client that connects at its first command. A command that gets no answer for 5
+    seconds is sent once more; after another 5 seconds it raises. options: arguments of
+    `redis.Redis`, for example another timeout.
+    """
     options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
     # redis-py would parse the path of a socket as a URL, but it may contain `#`, `?` or `%`.
     if url.startswith("unix://"):

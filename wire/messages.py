@@ -108,7 +108,10 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="outc
 class Acknowledgement(
     msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="acknowledgement"
 ):
-    """A person has seen the alarm of a stay, and silences it for `snooze_hours`."""
+    """A person has seen the active alarm of a stay, and silences it for `snooze_hours`.
+
+    model: None for the alarms of all models.
+    """
 
     pat_id: Id
     date_admission: str

@@ -14,7 +14,7 @@ def serve(
 ) -> tuple[WSGIServer, Thread]:
     """Starts a server that is reachable as localhost, by IP address and by the host names `names`.
 
-    Raises OSError.
+    Returns the server and its thread. Raises OSError if it cannot listen on the port.
     """
     server, thread = start_http_server(port, host, registry)
     server.set_app(only_wsgi(make_wsgi_app(registry), {"localhost", *names}))

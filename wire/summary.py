@@ -13,7 +13,8 @@ EVERY = 10.0  # seconds
 
 
 class Summary:
-    """Within this context, a program's counts are logged every 10 s, unless all of them are 0.
+    """Context manager that logs a program's counts every 10 s and at the end, unless none has
+    increased.
 
     counts: names of samples of counters or histograms, each with its text in the log; the increase
     since the last line is logged. current: the same for gauges; their value is logged.

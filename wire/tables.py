@@ -4,7 +4,8 @@ The rows are exempt from cyclic garbage collection (`gc=False`), because a worke
 three per message.
 
 Dates and times are ISO text, `2019-02-03` and `2019-02-03 07:25:30`, on the stream's own clock.
-`stream` is the name of the input; it is part of the key of every table that has it.
+`stream` is the name of the stream, which is part of the key of every table that has it; `seq` is
+the number of a message in the stream.
 """
 
 from typing import Any
@@ -39,7 +40,10 @@ class StayRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class VitalRow(msgspec.Struct, frozen=True, gc=False):
-    """Running statistics of one parameter of a stay, including message `seq`."""
+    """Running statistics of one parameter of a stay, over the messages up to `seq`.
+
+    The columns from n to mean_low are the fields of `tool.statistics.Statistics`.
+    """
 
     stream: str
     pat_id: int
@@ -64,9 +68,9 @@ class VitalRow(msgspec.Struct, frozen=True, gc=False):
 class PredictionRow(msgspec.Struct, frozen=True, gc=False):
     """The prediction of one version of a model for one reading.
 
-    features: a JSON array, in the order of the version's row in `models`. It is null if the
-    prediction of another version has the same features; features_model and features_version name
-    that version. probability: null while the model has not answered, or if it cannot; `reason`
+    features: a JSON array, in the order of the version's row in `models`. It is null if another
+    prediction for the reading has the array; features_model and features_version name the version
+    that made it. probability: null while the model has not answered, or if it cannot; `reason`
     says why.
     """
 
@@ -95,7 +99,7 @@ class PendingRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedRow(msgspec.Struct, frozen=True, gc=False):
-    """A rejected message, unchanged."""
+    """A rejected message. message: its text; only the beginning if it is longer than 64 KiB."""
 
     stream: str
     seq: int
@@ -116,7 +120,9 @@ class PositionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelRow(msgspec.Struct, frozen=True, gc=False):
-    """The features of one version of a model, as JSON. role: champion, shadow or retired."""
+    """The features of one version of a model, as JSON. role: champion, shadow or retired. alarm:
+    its alarm rule as JSON (`wire.alarms.Policy`); null if it has none.
+    """
 
     model: str
     version: str

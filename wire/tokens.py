@@ -123,7 +123,7 @@ def read_token(header: str | None, key: Key, algorithm: str) -> Token:
 
     A token without the claim `scope` has the scope `infer`.
 
-    Raises NoToken, or one of PyJWT's InvalidTokenError.
+    Raises NoToken if there is no bearer token, or another subclass of PyJWT's InvalidTokenError.
     """
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():

@@ -48,7 +48,7 @@ _PLAUSIBLE = {name: vital.plausible for name, vital in VITALS.items() if vital.p
 
 
 def vital(name: str) -> Vital:
-    """The vital of a parameter; for an unknown parameter, it has only a label.
+    """The vital of a parameter; for an unknown parameter, it has only a label and a name.
 
     >>> vital("blood_pressure").unit, vital("base_excess").label
     ('mmHg', 'Base excess')

@@ -526,7 +526,7 @@ class TestPatients:
             signal=SIGNAL,
         )
         assert [row[2] for row in rows] == ["91.4"] * 5 + ["89.0"]
-        assert "age.csv: 5 ages above 89 are set to 91.4" in caplog.text
+        assert "age.csv: 5 top-coded ages (above 89) are set to 91.4" in caplog.text
 
     @pytest.mark.parametrize("text", ["-1", "999", "150", "old", "", "NaN"])
     def test_patients_without_an_age_are_kept(
