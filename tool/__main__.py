@@ -118,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         "forget",
         help="delete stays and all their data",
         description="Deletes stays with their readings, statistics, predictions and rejected "
-        "messages, in chunks, and returns the space to the disk. Stop the tool first. The "
-        "positions are kept, so the pipeline does not read the deleted messages again.",
+        "messages, in chunks. Returns the space to the disk, except with --expired. Stop the tool "
+        "first. The positions are kept, so the pipeline does not read the deleted messages again.",
     )
     which = old.add_mutually_exclusive_group(required=True)
     which.add_argument("--stream", help="all stays of this stream")

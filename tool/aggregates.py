@@ -1,4 +1,6 @@
-"""Computes the aggregations of `wire.features`, from running statistics or a window's readings."""
+"""Computes the aggregations of `wire.features` from running statistics or a window's readings;
+`tool.features` computes `age`.
+"""
 
 from collections.abc import Callable
 from math import fsum, sqrt

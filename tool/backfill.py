@@ -39,7 +39,7 @@ log = logging.getLogger("tool")
 PORTION = 1_000
 # The backfill ends if the model is unavailable for this number of seconds.
 PATIENCE = 60.0
-LOG_EVERY = 10.0
+LOG_EVERY = 10.0  # seconds
 
 Row = tuple[ReadingRow, list[Value]]
 
@@ -143,7 +143,8 @@ def _answers(
 
 
 def _ask(client: ModelClient, model: Model, rows: Sequence[list[Value]]) -> list[float | str]:
-    """Retries until the model answers. Bisects rows that the model rejects."""
+    """For each row the probability, or the reason why the model rejects it. Retries for PATIENCE
+    seconds, and bisects rejected rows. Raises ModelUnavailable."""
     if not rows:
         return []
     retrying = Retrying(

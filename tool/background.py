@@ -20,7 +20,7 @@ from tool.webhook import NotAccepted
 
 log = logging.getLogger("tool")
 
-ROUND = 1.0
+ROUND = 1.0  # seconds
 
 Tasks = Mapping[str, Callable[[], None]]
 
@@ -41,7 +41,9 @@ def tasks(redis: Redis, database: Database, client: ModelClient, webhook: bool =
 
 
 def run(tasks: Tasks, stop: threading.Event, started: Callable[[], None]) -> None:
-    """Runs all tasks every second until `stop` is set. Logs the first failure of each task."""
+    """Runs all tasks, then pauses for a second, until `stop` is set. Logs a failing task once until
+    it succeeds again. started: called after each round. Raises Outdated.
+    """
     failing: set[str] = set()
     while not stop.is_set():
         for name, task in tasks.items():

@@ -1,4 +1,4 @@
-"""Processes one batch in one transaction: decode, load, walk, predict, commit."""
+"""Processes one batch: decode, load, walk, predict, and commit in one transaction."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -55,7 +55,7 @@ class DataHandler:
 
         Raises Early if earlier messages are missing, Moved if another worker has stored some
         meanwhile, and Unavailable if the database is unavailable. In these cases nothing has
-        changed.
+        changed, except that a part of a batch that was bisected may be stored.
         """
         return self._continue(batch, self._store_or_split)
 
@@ -64,9 +64,10 @@ class DataHandler:
         return self._continue(batch, partial(self._store_dead_letter, error=error))
 
     def replay(self, stream: str, seq: int, data: bytes) -> Result:
-        """Stores a rejected message as a late message. Raises Moved if it is no longer in
-        `rejected`, Unavailable if the database is unavailable, and its error if it fails again. In
-        these cases nothing has changed.
+        """Stores a rejected message as a late message. If the message is rejected again, it stays
+        in `rejected` with the new reason. Raises Moved if it is no longer in `rejected`,
+        Unavailable if the database is unavailable, and the error if its processing fails. In these
+        cases nothing has changed.
         """
         # Another worker may have changed the stream meanwhile.
         self._stays.forget(stream)

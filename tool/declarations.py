@@ -60,7 +60,7 @@ class Publisher:
             self._replace(published, answered, self._answered)
 
     def _restore(self) -> bytes | None:
-        """Restores a declaration that Redis has lost; returns it."""
+        """Restores a declaration that Redis has lost; returns it, or None if there is none."""
         declared = self._published or stored(self._database)
         if declared is not None:
             self._redis.set(DECLARATION, declared, nx=True)
@@ -124,7 +124,8 @@ class Subscriber:
         return self._declared is not None
 
     def changed(self) -> Declaration | None:
-        """The declaration if it has changed since the last call."""
+        """The declaration if it has changed since the last call; otherwise, or if it is invalid,
+        None."""
         declared = self._redis.get(DECLARATION)
         if declared is None and self._declared is None:
             declared = stored(self._database)
@@ -141,7 +142,7 @@ class Subscriber:
 
 
 def stored(database: Database) -> bytes | None:
-    """The declaration in table `models`."""
+    """The declaration in table `models`, as JSON; None if the table has no champion."""
     roles: dict[str, list[dict[str, object]]] = {"champion": [], "shadow": [], "retired": []}
     for row in database.models():
         features = msgspec.json.decode(row.features)
@@ -156,8 +157,8 @@ def stored(database: Database) -> bytes | None:
 
 
 def changed_features(known: list[ModelRow], rows: list[ModelRow]) -> str:
-    """The versions whose features differ from the stored ones. They must not change, because stored
-    predictions are read by them."""
+    """Names the versions whose features differ from the stored ones, separated by commas. They must
+    not change, because they name the values of stored predictions."""
     names = {(row.model, row.version): row.names for row in known}
     return ", ".join(
         f"{row.model} {row.version}"

@@ -1,7 +1,8 @@
 """The drift task: once per stream day, compares the day's readings and predictions with training.
 
-A day is complete when every partition that is not idle has stored a message of a later day, and the
-alarms up to these messages are computed. The day's figures do not include readings that come later.
+A day is complete when there is a reading of a later day, every partition that is not idle has
+stored its messages up to that reading, and the alarms up to it are computed. The day's figures do
+not include readings that come later.
 """
 
 import logging
@@ -41,9 +42,9 @@ class Drift:
         self._before: dict[tuple[str, ...], Figure] = {}
 
     def update(self) -> None:
-        """Reads the next messages, and writes the figures of each complete day.
+        """Reads the next readings, and writes the figures of each complete day.
 
-        Raises DatabaseError.
+        Raises DatabaseError or RedisError.
         """
         if (declaration := self._declared.changed()) is not None:
             models = (declaration.champion, *declaration.shadows)

@@ -21,8 +21,9 @@ REJECTED = 0.05
 
 
 class Figure(NamedTuple):
-    """A figure and its band. The limits of the band are None while there are too few stays.
-    parameter: empty for a figure of all readings.
+    """A figure and its band. low, high: the limits of the band; None if the figure has no band or
+    there are too few stays for one. value: None if there is nothing to compute it from. parameter:
+    empty for a figure of all readings.
     """
 
     parameter: str
@@ -62,7 +63,7 @@ class StayDay:
 
     @property
     def hours(self) -> float:
-        """The time that the readings span."""
+        """The time from the earliest to the latest reading, in hours."""
         return _hours(self.last) - _hours(self.first)
 
     @property
@@ -97,8 +98,8 @@ def risk(reference: Reference, probabilities: Sequence[float]) -> Figure:
 
 
 def alarms(count: int, days: Collection[StayDay]) -> Figure:
-    """Alarms per patient-day. This figure has no band, because training does not know how often a
-    rule raises an alarm."""
+    """Alarms per patient-day, which is 24 hours that the readings of stay-days span. This figure
+    has no band, because training does not know how often a rule raises an alarm."""
     patient_days = sum(day.hours for day in days) / 24
     return Figure(
         "", "alarms", len(days), count / patient_days if patient_days else None, None, None
@@ -112,7 +113,7 @@ def rejected(messages: int, count: int) -> Figure:
 
 def outcomes(pairs: Sequence[tuple[float, float]]) -> list[Figure]:
     """The ratio of observed to expected events, and the Brier score. pairs: (probability, outcome)
-    of each stay.
+    of each stay. Empty without pairs, or if every probability is 0 or 1.
 
     The bands are those of a calibrated model. The ratio is the most powerful test of a constant
     shift of the log odds, because the number of events is sufficient for it. The test of the Brier
@@ -146,7 +147,7 @@ def _tested(name: str, stays: int, value: float, middle: float, half: float) -> 
 
 
 def after(figure: Figure, before: Figure | None) -> Figure:
-    """The figure with the band that applies after that of the previous day.
+    """The figure, with a narrower band if it was an alert on the previous day.
 
     An alert ends when the value reaches the middle of the band, so that a value close to an edge
     does not raise an alert again and again. Meanwhile the band ends at the middle on that side.

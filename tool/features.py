@@ -1,8 +1,8 @@
 """Features of a stay as of now, updated one reading at a time.
 
 `wire.features` defines the names. An aggregation covers all readings of a parameter so far, or
-those in the window (T - 6 h, T]. T is the stay's clock: the latest time of all its readings so far,
-which a late reading does not change.
+those in a window such as (T - 6 h, T]. T is the stay's clock: the latest time of all its readings
+so far, which a late reading does not change.
 
     last, first   value with the greatest or the least (time, message number)
     min, max, mean
@@ -108,7 +108,8 @@ class Panel:
 
 
 class FeatureSet:
-    """The features of one model; `row` computes them for a stay.
+    """The features of one or more models; `row` computes them for a stay. Raises ValueError if a
+    feature is declared twice.
 
     >>> model = FeatureSet([Feature.parse("age", required=True), Feature.parse("spo2__max__6h")])
     >>> stay = Stay(model.windows, age=63.0)
@@ -133,7 +134,7 @@ class FeatureSet:
         self.windows: dict[str, int] = {}
         self._empty: list[Value] = []  # the row of a stay without readings
         self._age: list[int] = []
-        self._ages: list[tuple[int, str, float]] = []  # changes with the clock
+        self._ages: list[tuple[int, str, float]] = []  # index, parameter, hours of the window
         panels: dict[str, Panel] = {}
         for index, feature in enumerate(self.features):
             self._empty.append(0 if feature.aggregation == "count" else feature.fill)
@@ -195,8 +196,8 @@ class FeatureSet:
         return values.copy()
 
     def _refresh(self, panel: Panel, row: list[Value], edges: list[float], stay: Stay) -> float:
-        """Computes the windows that a reading has left; returns the clock at which a reading leaves
-        the next one."""
+        """Computes the windows whose readings may have changed; returns the clock at which a
+        reading next leaves a window."""
         if not panel.windows:
             return inf
         recent, clock = stay.recent[panel.parameter], stay.clock
@@ -218,7 +219,8 @@ class FeatureSet:
         return min(edges)
 
     def missing(self, row: Sequence[Value]) -> str | None:
-        """The reason why there is no prediction for `row`: its first missing required feature."""
+        """The reason why there is no prediction for `row`: its first missing required feature. None
+        if there is a prediction."""
         for index, reason in self._required:
             if row[index] is None:
                 return reason

@@ -136,7 +136,8 @@ def _stays(session: Session, where: str, values: Sequence[str]) -> list[Stay]:
 def _forget_readings(
     session: Session, stay: Stay, table: str, column: str, done: Counter[str]
 ) -> int:
-    """Deletes a chunk of the stay's rows in `table`, and all rows derived from these readings."""
+    """Deletes a chunk of the stay's rows in `table`, and all rows derived from these readings;
+    returns the number of these readings."""
     with session.writing() as cursor:
         session.execute(
             cursor, f"SELECT {column} FROM {table} WHERE {STAY} LIMIT ?", (*stay, PORTION)

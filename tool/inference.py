@@ -58,7 +58,7 @@ def request(rows: Sequence[Sequence[float | None]]) -> tuple[bytes, dict[str, st
 def probabilities(
     model: str, version: str, body: bytes, headers: Mapping[str, str]
 ) -> Sequence[float]:
-    """The numbers in an answer, in binary or in JSON. Raises ValueError."""
+    """The probabilities in an answer, in binary or in JSON. Raises ValueError."""
     length = int(headers.get(LENGTH, len(body)))
     answer = _answer.decode(body[:length])
     if (answer.model_name, answer.model_version or version) != (model, version):

@@ -30,9 +30,9 @@ class Leases:
         self._take_no_more_until = 0.0
 
     def renew(self, partitions: Collection[int]) -> list[int]:
-        """Renews all leases, and acquires free ones up to this tool's share. Call this method every
-        second. Returns the partitions to work on. A lease beyond the share is kept until `release`,
-        so that the current job can finish. Raises RedisError.
+        """Renews all leases, and acquires free ones up to this tool's share. Call this method at
+        least every second. Returns the partitions to work on. A lease beyond the share is kept
+        until `release`, so that the current job can finish. Raises RedisError.
         """
         share = self._share(len(partitions))
         holders = self._holders(partitions)

@@ -52,7 +52,7 @@ PREDICTIONS = Counter(
 )
 BATCH = Histogram(
     "icu_tool_batch_messages",
-    "Messages stored in one transaction",
+    "Messages in a stored batch",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000),
 )
 BATCH_SECONDS = Histogram(
@@ -67,7 +67,7 @@ WORK_SECONDS = Counter(
 )
 LATENCY = Histogram(
     "icu_tool_latency_seconds",
-    "Time from receipt by the buffer to commit; one observation per chunk that the buffer received",
+    "Time from receipt by the buffer to commit; one observation per batch and time of receipt",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1_800),
 )
 MODEL_SECONDS = Histogram(
@@ -96,7 +96,8 @@ CLOCK = Gauge(
 )
 DRIFT = Gauge(
     "icu_tool_drift_alerts",
-    "Figures outside their band on the last stream day, by kind: inputs, predictions, outcomes",
+    "Figures outside their band on the last complete stream day, by kind: inputs, predictions or "
+    "outcomes",
     ["model", "version", "kind"],
     multiprocess_mode="mostrecent",
 )
@@ -131,7 +132,7 @@ TOKEN_EXPIRES = Gauge(
 )
 BACKUP = Gauge(
     "icu_tool_last_backup_timestamp_seconds",
-    "Time of the last backup; if none is known, time of the first start or of the loss of Redis",
+    "Time of the last backup; if Redis has none, the time at which the tool first noticed that",
     multiprocess_mode="mostrecent",
 )
 RECONNECTS = Counter(

@@ -212,7 +212,7 @@ class ModelClient:
 def _probabilities(
     model: str, version: str, body: bytes, headers: Mapping[str, str]
 ) -> Sequence[float]:
-    """The numbers in an answer of /api/model. Raises ValueError."""
+    """The probabilities in an answer of /api/model. Raises ValueError."""
     predictions = _predictions.decode(body)
     for prediction in predictions:
         if (prediction.model, prediction.version) != (model, version):

@@ -14,8 +14,8 @@ from wire.tables import PredictionRow
 
 log = logging.getLogger("tool")
 
-AT_ONCE = 2_000
-COUNTED = 10_001
+AT_ONCE = 2_000  # maximum number of predictions per request
+COUNTED = 10_001  # maximum of the metric
 
 _rows = msgspec.json.Decoder(list[list[float | None]])
 

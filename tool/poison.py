@@ -1,8 +1,8 @@
 """Detects poison messages, which crash the worker, for example because they exhaust memory.
 
-Redis counts the attempts to process each batch. A batch that has crashed the worker `CRASHES` times
-is stored message by message, and a message that then crashes the worker `CRASHES` times becomes a
-dead letter.
+Redis counts the attempts to process each batch and, if needed, each message. A batch that has
+crashed the worker `CRASHES` times is stored message by message, and a message that then crashes the
+worker `CRASHES` times becomes a dead letter.
 """
 
 from redis.client import Pipeline, Redis
@@ -10,7 +10,7 @@ from redis.client import Pipeline, Redis
 from wire.keys import ATTEMPTS
 
 CRASHES = 3
-EXPIRES = 24 * 3600
+EXPIRES = 24 * 3600  # seconds
 
 
 class Poison(Exception):

@@ -31,8 +31,8 @@ class Statistics:
     first_at: float = inf
     last_value: float = nan
     last_at: float = -inf
-    hours_mean: float = 0.0
-    hours_m2: float = 0.0
+    hours_mean: float = 0.0  # mean of the times
+    hours_m2: float = 0.0  # sum of squared deviations of the times from their mean
     covariance: float = 0.0  # sum of the products of the deviations of time and value
     mean_low: float = 0.0  # the part of the mean that is lost in the precision of `mean`
 

@@ -60,7 +60,8 @@ class Stays:
             del self._unwritten[part]
 
     def load(self, stream: str, keys: Iterable[PatientStay]) -> dict[StayKey, KnownStay]:
-        """The stays with these keys, from memory or from the database."""
+        """The stays with these keys, from memory or from the database; new ones if they are in
+        neither."""
         if stream not in self._complete:
             self._catch_up(stream)
         found: dict[StayKey, KnownStay] = {}
@@ -124,9 +125,8 @@ class Stays:
         unwritten = self._unwritten[part]
         unwritten.update((key, known) for key, known in loaded.items() if known.touched)
         changes.stays += [known.row() for known in loaded.values() if known.changed]
-        changes.stays.sort(
-            key=attrgetter("stream", "pat_id", "date_admission")
-        )  # so that all workers take locks in the same order
+        # Sorted, so that all workers take locks in the same order.
+        changes.stays.sort(key=attrgetter("stream", "pat_id", "date_admission"))
         evicted = list(islice(self._known, max(0, len(self._known) - STAYS_IN_MEMORY)))
         if changes.complete:
             written = sorted(unwritten)
@@ -156,6 +156,5 @@ class Stays:
         for key in keys:
             known = self._known.pop(key, None)
             if known is not None and known.touched:
-                self.forget(
-                    key[0]
-                )  # the stay belongs to another partition, which this commit does not write
+                # The stay belongs to another partition, which this commit does not write.
+                self.forget(key[0])

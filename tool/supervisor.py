@@ -27,7 +27,7 @@ log = logging.getLogger("tool")
 # New interpreters do not inherit this process's connections and signal handlers.
 _spawn = multiprocessing.get_context("spawn")
 
-ROUND = 0.5
+ROUND = 0.5  # seconds
 # Number of failed starts in a row after which a process is not restarted.
 STARTS = 5
 # Seconds that a process has to finish its job.
@@ -61,7 +61,8 @@ def run(settings: Settings) -> None:
     before_sleep=before_sleep_log(log, logging.WARNING),
 )
 def prepare(settings: Settings) -> None:
-    """Creates or upgrades the tables. Waits until the database is available."""
+    """Creates or upgrades the tables. Waits until the database is available. Raises
+    PermanentFailure."""
     create_tables(settings)
 
 
@@ -180,7 +181,8 @@ class Supervisor:
         for child in (*(self._workers[part] for part in parts), self._background):
             if child.keep():
                 self._supervised.restarts.inc()
-                # A process ends if a newer program has upgraded the tables.
+                # Raises PermanentFailure if the process died because a newer program has upgraded
+                # the tables.
                 with suppress(Unavailable):
                     create_tables(self._settings)
 

@@ -18,12 +18,12 @@ from wire.tables import AlarmRow
 
 log = logging.getLogger("tool.webhook")
 
-AT_ONCE = 200
-TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)
+AT_ONCE = 200  # maximum number of alarms per query
+TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)  # seconds
 
 
 class NotAccepted(Exception):
-    """The receiver did not answer with a 2xx status."""
+    """The receiver did not answer, or not with a 2xx status."""
 
 
 class Webhook:

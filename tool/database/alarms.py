@@ -67,7 +67,7 @@ class Input(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A partition. done: the message up to which its alarms are computed. stored: its last
+    """A partition. done: the message up to which its alarms are computed. stored: its last stored
     message."""
 
     part: int

@@ -28,10 +28,11 @@ class VitalKey(NamedTuple):
 
 @dataclass
 class Changes:
-    """The rows of one batch. part: None for a replayed message. complete: after these rows are
-    written, `vitals` includes all readings of the partition. withdrawn: the readings that these
-    rows name are deleted from `readings`. emptied: the rows of `vitals` to delete, because their
-    parameters have no readings left.
+    """The rows of one batch. part: None for a replayed message. after: the partition's last message
+    before the batch. last: the last message of the batch. now: the time in these rows, in UTC.
+    complete: after these rows are written, `vitals` includes all readings of the partition.
+    withdrawn: the readings that these rows name are deleted from `readings`. emptied: the rows of
+    `vitals` to delete, because their parameters have no readings left.
     """
 
     stream: str

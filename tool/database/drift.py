@@ -115,7 +115,8 @@ class DriftTables:
     def answer_of(
         self, stream: str, model: str, version: str, pat_id: int, admitted: str, hours: float
     ) -> float | None:
-        """The stay's last probability in the first `hours` after its first reading."""
+        """The stay's last probability in the first `hours` after its first reading; None without
+        one."""
         first = self._rows(FIRST, stream, pat_id, admitted)[0][0]
         if first is None:
             return None

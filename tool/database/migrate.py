@@ -72,7 +72,7 @@ def _alone(connection: Connection) -> Iterator[None]:
 
 
 def _version(connection: Connection) -> str | None:
-    """The version of finished tables."""
+    """The version of finished tables; None if there are none."""
     if not inspect(connection).has_table(TABLE):
         return None
     found = connection.exec_driver_sql(f"SELECT version_num FROM {TABLE}").scalar()
@@ -84,8 +84,9 @@ def _without_writers(connection: Connection) -> Iterator[None]:
     """Keeps running tools from writing, by renaming the table that each of their transactions
     reads.
 
-    The rename waits for their current transactions. Afterwards they wait, and end because the
-    version is a newer one. After an interruption the table keeps its second name.
+    The rename waits for their current transactions. They retry their later transactions
+    until the tables are upgraded, and then end, because the version is newer. After an interruption
+    the table keeps its second name.
     """
     if _version(connection) is not None:
         connection.exec_driver_sql(f"ALTER TABLE {TABLE} RENAME TO {UPGRADING}")

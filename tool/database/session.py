@@ -112,7 +112,7 @@ class Session:
     def writing(self) -> Iterator[Any]:
         """A transaction that fails if the tables have another version than this program.
 
-        Raises DatabaseError: Unavailable while they are being upgraded, Outdated afterwards.
+        Raises DatabaseError: Unavailable while the tables are being upgraded, Outdated afterwards.
         """
         with self.transaction() as cursor:
             self.check_version(cursor)

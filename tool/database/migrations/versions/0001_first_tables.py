@@ -1,8 +1,8 @@
 """The tables of version 1. An unversioned database already has them and is not changed.
 
 MySQL, MariaDB and SQLite all support these types, so that a test on one of them is valid for the
-others. `stream` names the input and is part of every key, so that two replays never mix. The type
-of times is DATETIME and not TIMESTAMP, because de-identified data is in the years 2100-2200.
+others. `stream` is part of every key except that of `models`, so that two replays never mix. The
+type of times is DATETIME and not TIMESTAMP, because de-identified data is in the years 2100-2200.
 """
 
 from alembic import op
@@ -44,8 +44,8 @@ CREATE TABLE IF NOT EXISTS stays (
 # While batches queue up, the tool writes them only every few seconds; `seq` is the last message
 # that a row includes. m2 is the sum of squared deviations from the mean (Welford 1962). mean_low is
 # the part of the mean that is lost in the precision of `mean`. hours_* and covariance are
-# statistics of the time, in hours since admission. MySQL reserves `last_value` and `first_value`:
-# write them in backticks.
+# statistics of the time, in hours since midnight of the day of admission. MySQL reserves
+# `last_value` and `first_value`: write them in backticks.
 VITALS = """
 CREATE TABLE IF NOT EXISTS vitals (
     stream         VARCHAR(32)  NOT NULL,
@@ -96,7 +96,7 @@ CREATE TABLE IF NOT EXISTS pending (
     PRIMARY KEY (stream, seq, model)
 )"""
 
-# Rejected messages, unchanged, each with its reason.
+# Rejected messages, each with its reason.
 REJECTED = """
 CREATE TABLE IF NOT EXISTS rejected (
     stream         VARCHAR(32)  NOT NULL,
