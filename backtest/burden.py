@@ -25,7 +25,8 @@ from wire.alarms import Policy
 
 @dataclass(frozen=True)
 class Burden:
-    """The figures of one policy; a share is NaN if its denominator is 0."""
+    """The figures of one policy. A ratio is NaN if its denominator is 0; `median_lead` is NaN if no
+    event with a known time has a true alarm."""
 
     threshold: float
     alarms: int
@@ -87,7 +88,7 @@ def _burden(predictions: Predictions, policy: Policy) -> Burden:
 
 def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:
     """Thresholds in descending order: `count` evenly spaced quantiles of the stays' highest
-    probabilities."""
+    probabilities, without 0 and without repeats; empty if there is no prediction."""
     highest = np.sort([path.probability.max() for path in paths if len(path.probability)])
     if not len(highest):
         return []
@@ -109,6 +110,7 @@ def curve(stays: Sequence[StayPath], policy: Policy, at: Iterable[float]) -> lis
 
 
 def within_budget(points: Iterable[Burden], per_patient_day: float) -> Burden | None:
-    """The point with the highest sensitivity among the points within the budget."""
+    """The point with the highest sensitivity among those with at most `per_patient_day` alarms per
+    patient-day; of equals, the one with the fewest alarms. None if there is no such point."""
     fitting = [point for point in points if point.per_patient_day <= per_patient_day]
     return max(fitting, key=lambda point: (point.sensitivity, -point.alarms), default=None)

@@ -62,7 +62,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The verdict, which the interval of the gain in AUROC determines."""
+        """`better` or `worse` if the interval of the gain in AUROC excludes 0."""
         if self.auroc.low > 0:
             return "better"
         return "worse" if self.auroc.high < 0 else "no clear difference"
@@ -110,7 +110,8 @@ def measure(
 
 
 def compare(champion: History, challenger: History, resamples: int) -> Comparison:
-    """The challenger's gains on the readings that both models predicted, by paired bootstrap."""
+    """The challenger's gains on the readings that both models predicted, by paired bootstrap.
+    Raises NoHistory if there is no such reading."""
     both = champion.rows.merge(
         challenger.rows[["seq", "probability"]], on="seq", suffixes=("", "_other")
     )

@@ -16,7 +16,7 @@ class Bound(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Bound":
-        """Parses `figure=value`. Raises ValueError for text of another form.
+        """Parses `figure=value`. Raises ValueError for an unknown figure or text of another form.
 
         >>> Bound.parse("auroc=.74")
         Bound(figure='auroc', value=0.74)
@@ -30,7 +30,8 @@ class Bound(NamedTuple):
 def failed(
     figures: dict[str, Any], at_least: Sequence[Bound], at_most: Sequence[Bound]
 ) -> list[str]:
-    """Returns one line for each figure that is out of its bounds or not estimable."""
+    """Returns one line for each bound that its figure violates. A figure that is not estimable
+    violates each of its bounds."""
     lines = []
     for bounds, word, sign in ((at_least, "least", 1), (at_most, "most", -1)):
         for bound in bounds:

@@ -19,7 +19,7 @@ ABOUT = ("age", "sex", "unit")
 
 
 class NoHistory(Exception):
-    """The database has nothing to evaluate; the message is one line."""
+    """The stored predictions cannot be evaluated; the message is one line."""
 
 
 class Version(NamedTuple):
@@ -44,9 +44,9 @@ class Version(NamedTuple):
 class History:
     """One model's predictions before the event, with outcomes, in the order of the stream. rows:
     seq, pat_id, date_admission, hours (since the stay's first reading), probability, y, event_at
-    (hours; NaN if the time is unknown), and those columns of ABOUT that exist; index 0, 1, … .
-    stays: observed (hours), event, event_at, by KEY. excluded: the number of readings that are not
-    evaluated, by reason.
+    (on the same clock; NaN without an event or if its time is unknown), and those columns of ABOUT
+    that exist; index 0, 1, … . stays: observed (hours, at least 1), event, event_at, by KEY.
+    excluded: the number of readings that are not evaluated, by reason.
     """
 
     version: Version
@@ -60,7 +60,8 @@ class History:
         return scores_of(self.rows[chosen])
 
     def paths(self) -> list[StayPath]:
-        """A path for each stay with a known outcome, whether or not it has predictions."""
+        """A path for each stay with a known outcome and a reading before the event, even if no
+        reading has a probability."""
         found = dict(list(self.rows.groupby(KEY, sort=False)))
         nothing = self.rows[:0]
         paths = []
@@ -93,7 +94,8 @@ def newest_stream(url: str, password: str = "") -> str:
 
 
 def predictions(url: str, password: str, stream: str, version: Version) -> pd.DataFrame:
-    """A model's predictions: seq, pat_id, date_admission, hours, probability, reason.
+    """A model's predictions in the order of the stream: seq, pat_id, date_admission, measured_at,
+    probability, reason, since_admission and hours (since the stay's first reading); both in hours.
 
     Raises NoHistory if the model has none.
     """

@@ -60,8 +60,18 @@ def _arguments() -> argparse.Namespace:
     evaluating = commands.add_parser("evaluate", help="evaluate a finished model on your patients")
     evaluating.add_argument("model", help="NAME/VERSION")
     evaluating.add_argument("folder", type=Path, help="folder with the CSVs and outcome.csv")
-    evaluating.add_argument("--models", type=Path, default=Path("models"), help="(models)")
-    evaluating.add_argument("--reports", type=Path, default=Path("reports"), help="(reports)")
+    evaluating.add_argument(
+        "--models",
+        type=Path,
+        default=Path("models"),
+        help="folder of the models (default: %(default)s)",
+    )
+    evaluating.add_argument(
+        "--reports",
+        type=Path,
+        default=Path("reports"),
+        help="folder of the report (default: %(default)s)",
+    )
     evaluating.add_argument(
         "--database", help="read the readings from this database, see docs/training.md"
     )
@@ -71,12 +81,16 @@ def _arguments() -> argparse.Namespace:
         help="stream in the database (default: the stream with the latest commit)",
     )
     evaluating.add_argument(
-        "--label", help="column of outcome.csv with the outcome, if the model does not name one"
+        "--label", help="column of outcome.csv with the outcome (default: the model's)"
     )
     evaluating.add_argument(
-        "--hour", type=int, help="hour of the stay at which most figures are computed"
+        "--hour",
+        type=int,
+        help="hour of the stay at which most figures are computed (default: that of the training)",
     )
-    evaluating.add_argument("--resamples", type=int, default=500, help="bootstraps (500)")
+    evaluating.add_argument(
+        "--resamples", type=int, default=500, help="number of bootstraps (default: %(default)s)"
+    )
     writing = evaluating.add_mutually_exclusive_group()
     writing.add_argument(
         "--recalibrate", choices=("intercept", "line"), help="write a recalibrated version"
@@ -88,7 +102,9 @@ def _arguments() -> argparse.Namespace:
     )
     exporting = commands.add_parser("export", help="write stored tables as CSV or Parquet")
     exporting.add_argument("folder", type=Path, help="folder for one file per table")
-    exporting.add_argument("--format", choices=("csv", "parquet"), default="csv", help="(csv)")
+    exporting.add_argument(
+        "--format", choices=("csv", "parquet"), default="csv", help="(default: %(default)s)"
+    )
     exporting.add_argument(
         "--database",
         default=os.environ.get("DATABASE_URL") or "sqlite:///var/icu.sqlite",

@@ -77,8 +77,8 @@ def write(result: Result, version: str) -> Path:
 
 
 def _reference(result: Result) -> Reference:
-    """The reference over all stays of the data. Its risk comes from the test rows and the evaluated
-    model, which was fitted to the training rows alone.
+    """The drift reference over all stays of the data. Its `risk` comes from predictions for the
+    test rows by the evaluated model, which was fitted to the training rows only.
     """
     question, hours = result.question, result.config.data.hours
     return reference(
@@ -138,7 +138,7 @@ def _dump(model: Any) -> bytes:
 
 def _golden(result: Result, features: list[dict[str, Any]]) -> bytes:
     """Makes synthetic rows: each value is drawn independently from the training values of its
-    feature."""
+    feature. The first row lacks every value that may be missing."""
     draw = np.random.default_rng(result.config.model.seed)
     x = np.column_stack([draw.choice(column, GOLDEN_ROWS) for column in result.final.x.T])
     names = [feature["name"] for feature in features]

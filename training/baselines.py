@@ -64,7 +64,7 @@ def judge_baselines(
 
 
 class Served:
-    """A model of the repository, such as the formula of the first version or NEWS2."""
+    """A model of the repository, such as `formula/1` or `news2/2017`."""
 
     def __init__(self, repository: Path, name: str) -> None:
         """Loads NAME/VERSION. Raises ArtifactError if it cannot be served."""
@@ -79,7 +79,7 @@ class Served:
         ]
 
     def predict(self, x: Floats, typical: Floats) -> tuple[Floats, int]:
-        """The output for each row, and the number of rows without a required value.
+        """The output `probability` for each row, and the number of rows without a required value.
 
         In service such rows get no prediction. Here `typical` replaces the value, so that all
         models are evaluated on the same rows.

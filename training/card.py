@@ -1,4 +1,4 @@
-"""Writes MODEL_CARD.md, in the sections of the CHAI Applied Model Card (schema v0.1)."""
+"""Makes the text of MODEL_CARD.md, in the sections of the CHAI Applied Model Card (schema v0.1)."""
 
 from datetime import date
 
@@ -20,7 +20,9 @@ def model_card(result: Result, version: str, created: date) -> str:
     config = result.config
     left_out = [f"{count:,} × {reason}" for reason, count in result.left_out.items()]
     left_out += config.card.left_out
-    left_out += [f"feature {f.name}: too few stays have this feature" for f in result.dropped]
+    left_out += [
+        f"feature {f.name}: too few stays have it, or it has only one value" for f in result.dropped
+    ]
     text = TEMPLATES.get_template("card.md").render(
         config=config,
         metrics=metrics,

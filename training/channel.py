@@ -100,8 +100,7 @@ class Channel:
         computed once, directly from its readings, without cancellation errors.
         """
         stay = self.readings.stay[self.readings.asked]
-        # `key` is one number per (stay, time). It ascends, and the gap between two stays is as long
-        # as a window.
+        # `key` is one number per (stay, time). The keys of two stays differ by more than a window.
         early = int(min(self.at.min(initial=0), self.clock.min(initial=0)))
         late = int(max(self.at.max(initial=0), self.clock.max(initial=0)))
         room = late - early + hours * HOUR + 1

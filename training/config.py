@@ -49,8 +49,8 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """column: a column of outcome.csv with yes or no. event: the event in words. within_hours: if
     set, a row has the event if the event happens at most this number of hours after the row.
     after_column: the column with the time of the event, in hours since the midnight of the day of
-    admission. keep_hours_after: rows after the event are left out, except during this number of
-    hours; these rows have the event too.
+    admission. keep_hours_after: rows at or after the event are left out, except during this number
+    of hours; these rows have the event too.
     """
 
     column: str
@@ -113,8 +113,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """name, version: those of the artifact; the default version is the next free number.
 
     removal: the share of channels that are removed at random from a copy of each training row, so
-    that the model depends less on missing values. fit_on: with `all`, the artifact is fitted to
-    training and test rows; with `train`, it is the evaluated model itself.
+    that the model depends less on missing values; 0 for logistic. fit_on: with `all`, the artifact
+    is fitted to training and test rows; with `train`, it is the evaluated model itself.
     """
 
     name: str
@@ -128,7 +128,9 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """hour: most figures are computed at this hour, which must be one of sample_hours.
+    """hour: most figures are computed at this hour, which must be one of `data.hours`. resamples:
+    the number of bootstraps. ablation: whether to fit models without one channel, and with only
+    one.
 
     baselines: served models to compare with, as NAME/VERSION. scores: columns of outcome.csv with a
     severity score that is evaluated on the same rows. folds: number of parts, by patient, of an

@@ -14,11 +14,11 @@ TEMPLATE = Path(__file__).parent / "templates" / "new.toml"
 
 
 class ConfigError(Exception):
-    """The config is invalid; the message names the file, with one line for each bad setting."""
+    """A config cannot be read, written or used; each line of the message begins with its path."""
 
 
 def load(path: Path) -> Config:
-    """Reads and checks a config. Raises ConfigError with all errors."""
+    """Reads and checks a config. Raises ConfigError with one line per error."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -35,7 +35,7 @@ def load(path: Path) -> Config:
 
 
 def write_new(path: Path) -> None:
-    """Writes a config to start from. Raises ConfigError if the file exists."""
+    """Writes a config to start from. Raises ConfigError if the file exists or cannot be written."""
     text = TEMPLATE.read_text(encoding="utf-8")
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -70,7 +70,8 @@ def _path(kind: type, value: Any) -> Any:
 
 
 def check(config: Config) -> Iterator[str]:
-    """Yields one line per wrong combination of settings."""
+    """Yields one line per value or combination of values that has the right types but cannot be
+    used."""
     yield from _check_database(config.data)
     for grid in config.features.grid:
         for aggregation in grid.aggregations:
@@ -94,6 +95,8 @@ def check(config: Config) -> Iterator[str]:
         yield f"report.hour: {config.report.hour} is not in data.sample_hours"
     if config.report.utility and config.label.within_hours is None:
         yield "report.utility: needs label.after_column and within_hours"
+    if config.model.removal and config.model.kind == "logistic":
+        yield "model.removal: logistic does not use it"
     if config.report.folds == 1:
         yield "report.folds: must be 0 (none) or at least 2"
     if config.split.by == "cohort" and not (config.split.train and config.split.test):

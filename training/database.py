@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
     """The pipeline's database settings."""
 
     database_url: Annotated[DatabaseUrl, "address of the pipeline's database"] = DatabaseUrl("")
-    database_password_file: Annotated[SecretFile, "its password"] = SecretFile("")
+    database_password_file: Annotated[SecretFile, "file with its password"] = SecretFile("")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) ->
 
     url: sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or ENVIRONMENT for DATABASE_URL. The
     password is in the file that DATABASE_PASSWORD_FILE names, or in DATABASE_URL. The result takes
-    about 45 bytes of memory per reading, and reading it twice as much. Raises DatabaseFailure.
+    about 45 bytes of memory per reading, and this function needs up to twice as much. Raises
+    DatabaseFailure.
     """
     with snapshot(url, environ) as (cursor, mark):
 
@@ -82,8 +83,8 @@ def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) ->
 
 
 def newest_stream(cursor: Any, stream: str, url: str) -> str:
-    """Returns `stream` if it is stored; if it is empty, the stream with the latest commit. Raises
-    DatabaseFailure.
+    """Returns `stream`, or the stream with the latest commit if it is empty. Raises
+    DatabaseFailure if no such stream is stored.
     """
     cursor.execute(LAST_STREAM)
     streams = [name for (name,) in cursor.fetchall()]
@@ -97,7 +98,7 @@ def newest_stream(cursor: Any, stream: str, url: str) -> str:
 @contextmanager
 def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[tuple[Any, str]]:
     """Yields a cursor whose statements see one snapshot, even while the pipeline stores readings,
-    and its placeholder."""
+    and its placeholder for values. Raises DatabaseFailure for an error of the database."""
     url, password = _address(url, environ)
     connection: database.Connection | None = None
     try:

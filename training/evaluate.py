@@ -57,7 +57,8 @@ class Evaluation:
 
 def run(request: Request) -> Evaluation:
     """Computes all figures of the report for a model of the repository on the data of a folder.
-    Raises ArtifactError or DataError with a one-line message.
+    Raises ArtifactError or DataError with a one-line message; a database that cannot be read is a
+    DataError.
     """
     name, _, version = request.model.partition("/")
     model = Repository(request.models).load(Ref(name, version))

@@ -14,7 +14,8 @@ Integers = NDArray[np.int64]
 
 #: With fewer patients with the event, or fewer without it, calibration is not estimable.
 FEWEST_PATIENTS = 10
-#: A figure has no interval if a larger share of its bootstraps has no value.
+#: A figure has no interval if a larger share of its bootstraps has no value. Bootstraps with only
+#: one outcome are not counted, unless the figure needs only one.
 MOST_WITHOUT = 0.025
 NEEDS_PATIENTS = ("calibration_slope", "calibration_intercept")
 
@@ -164,7 +165,7 @@ METRICS: dict[str, Metric] = {
 ON_REQUEST: dict[str, Metric] = {"predicted": predicted}
 ALL_METRICS = METRICS | ON_REQUEST
 RANKING = ("auroc", "auprc")
-#: These metrics do not need an event.
+#: These metrics need only one outcome.
 WITHOUT_EVENTS = ("predicted", "prevalence", "brier", "brier_of_base_rate")
 
 

@@ -1,4 +1,5 @@
-"""Writes the tables of one stream as CSV or Parquet, from one snapshot."""
+"""Writes the stays, readings, predictions and outcomes of one stream as CSV or Parquet, from one
+snapshot."""
 
 import logging
 import time
@@ -32,7 +33,7 @@ def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tu
     """Writes the tables; yields each file with the number of its rows. url: as for
     `training.database.read`. stream: empty for the stream with the latest commit. file_format: csv
     or parquet. Dates and times are text, as in `wire.tables`. In csv, `'` is put before a text that
-    a spreadsheet would run as a formula. Raises DatabaseFailure and OSError.
+    a spreadsheet would run as a formula. Raises DatabaseFailure or OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with snapshot(url) as (cursor, mark):

@@ -69,8 +69,8 @@ def _subgroups(about: pd.DataFrame) -> Iterator[tuple[str, Flags]]:
 
 
 def absent(rows: Rows, features: list[Feature], parameter: str) -> Flags:
-    """Flags the rows in which all features of the parameter are missing, except for counts, which
-    are 0."""
+    """Flags the rows in which all features of the parameter are missing; counts, which are never
+    missing, are ignored."""
     own = [f.parameter == parameter and f.aggregation != "count" for f in features]
     return np.asarray(np.isnan(rows.x[:, own]).all(axis=1))
 

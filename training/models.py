@@ -61,10 +61,10 @@ def fit(model: Model, rows: Rows, features: list[Feature]) -> Fitted:
     """Fits one of `logistic`, `boosting`, `blend` to the rows, calibrated on other patients.
 
     - logistic: linear in the features, with indicators of missing values. It is fitted by
-      likelihood, so it needs no calibration, and is served as one vector.
-    - boosting: gradient boosted trees. A line that is fitted to cross-fitted scores, with folds by
-    patient, transforms their log odds (Platt 1999). - blend: logistic regression over the log odds
-    of a logistic regression on splines and of
+      likelihood, so it needs no calibration.
+    - boosting: gradient boosted trees. A line that was fitted to cross-fitted scores, with folds by
+      patient, transforms their log odds (Platt 1999); no line if it is not estimable.
+    - blend: logistic regression on the log odds of a logistic regression on splines and of
       gradient boosting (stacking, Wolpert 1992). Its slope and intercept are the calibration.
 
     model.trees must be a single choice, see `tune`.
@@ -156,7 +156,7 @@ def splines(seed: int) -> Pipeline:
 
 
 def boosting(rows: Rows, model: Model) -> HistGradientBoostingClassifier:
-    """Small trees; only a share of the features is available to each split."""
+    """Small trees, not fitted yet; only a share of the features is available to each split."""
     # A leaf has at least as many rows as 30 average patients, because the rows of one patient are
     # similar.
     rows_per_stay = max(1, len(rows.y) // len(np.unique(rows.patients)))

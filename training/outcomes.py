@@ -74,8 +74,8 @@ class _Rows:
 def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = None) -> Outcomes:
     """Reads outcome.csv with hospital's rules for dates, ids, numbers and missing cells. A label is
     0 or 1, or one of the words in NO and YES. identifiers: the pat_id of each identifier. Rejected
-    rows are counted by reason, and logged with examples. Raises DataError if the file or a column
-    is missing.
+    rows are counted by reason, and logged with examples. Raises DataError if the file cannot be
+    read, lacks a column, or has dates as mm/dd/YYYY without DATE_FORMAT.
     """
     path = folder / "outcome.csv"
     numeric = {label.column: yes_or_no}
@@ -138,7 +138,7 @@ def yes_or_no(text: str) -> float:
         return float(word in YES)
     number = Numbers().parse(word)
     if number not in (0, 1):
-        raise RejectedCell("neither yes or no nor 1 or 0")
+        raise RejectedCell("not yes, no, 1 or 0")
     return number
 
 

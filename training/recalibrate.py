@@ -26,7 +26,8 @@ class Recalibration(NamedTuple):
     """A calibration of the log odds, and the figures before and after on patients that it was not
     fitted to.
 
-    patients: the number of patients that it was fitted to. digest: SHA-256 of their data.
+    patients: the number of patients that it was fitted to. digest: the SHA-256 of each part of the
+    data, joined by `-`.
     """
 
     ref: Ref
@@ -41,8 +42,9 @@ class Recalibration(NamedTuple):
 def recalibrate(evaluation: Evaluation, models: Path, kind: Kind) -> Path:
     """Fits the intercept, or intercept and slope, on half of the patients; writes a new version.
 
-    Adds to the evaluation the figures of the other half before and after recalibration. Raises
-    DataError if the calibration is not estimable.
+    Adds to the evaluation the figures of the other half before and after recalibration. Returns
+    the folder of the new version. Raises DataError if the calibration is not estimable, or a half
+    has only one outcome; ArtifactError as `write` does.
     """
     predict = predictor(evaluation.model)
     past, now = (

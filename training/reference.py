@@ -26,8 +26,9 @@ DAY = ["pat_id", "date_admission", "day"]
 def reference(
     stream: Stream, parameters: list[str], rows: Rows, scores: Scores, outcome: str, hours: float
 ) -> Reference:
-    """The reference of a model that reads these parameters. rows, scores: predictions for patients
-    that the model was not fitted to.
+    """The reference of a model that reads these parameters. rows, scores: the predictions from
+    which `risk` is computed, the last one of each stay-day. outcome: the predicted column of
+    outcome.csv. hours: the last hour of a stay that the model has learned.
     """
     days, readings = stay_days(stream.readings, parameters)
     channels = {
@@ -46,8 +47,8 @@ def reference(
 def stay_days(
     readings: pd.DataFrame, parameters: list[str]
 ) -> "tuple[pd.Series[int], pd.DataFrame]":
-    """Numbers the included stay-days. Returns their numbers by (stay, day), and their readings with
-    the number in a column `number`."""
+    """Numbers the stay-days whose readings span at least SPAN_HOURS. Returns their numbers by DAY,
+    and their readings with the number in a column `number`."""
     readings = readings[readings["parameter"].isin(parameters)]
     readings = readings.assign(day=readings["measured_at"].dt.floor("D"))
     at = readings.groupby(DAY)["measured_at"]

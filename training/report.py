@@ -79,7 +79,8 @@ def write(result: Result, version: str) -> Path:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
-    """Writes evaluation-NAME-VERSION.html and its figures as JSON to the folder."""
+    """Writes evaluation-NAME-VERSION.html and, as JSON, its tables to the folder; returns the path
+    of the page."""
     ref, judgement = evaluation.model.ref, evaluation.judgement
     path = folder / f"evaluation-{ref.model}-{ref.version}.html"
     tables = {
@@ -111,7 +112,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
 def who(
     train: Rows, test: Rows, hour: int, features: list[Feature]
 ) -> Iterable[tuple[str, list[str]]]:
-    """Yields one line per trait of the patients: the trait's name, and a text for each side."""
+    """Yields one line per trait of the patients with a row at this hour: the trait's name, and its
+    texts for the training and the test rows."""
     sides = [train.at(hour), test.at(hour)]
     yield "patients", [f"{len(np.unique(side.patients)):,}" for side in sides]
     yield "rows", [f"{len(side.y):,}" for side in sides]
@@ -141,7 +143,10 @@ def _data(result: Result) -> Iterable[str]:
     yield from result.config.card.left_out
     if result.dropped:
         names = ", ".join(feature.name for feature in result.dropped)
-        yield f"{len(result.dropped)} features that too few stays have were dropped: {names}"
+        yield (
+            f"{len(result.dropped)} features were dropped, because too few stays have them or they "
+            f"have only one value: {names}"
+        )
 
 
 def _method(result: Result) -> Iterable[str]:

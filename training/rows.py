@@ -110,7 +110,8 @@ def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:
     """Splits the rows for training and testing, by cohort, time or patient. No patient is on both
     sides.
 
-    Raises DataError if one of the two outcomes is missing on a side.
+    Raises DataError if one of the two outcomes is missing on a side, or if there is no cohort to
+    split by.
     """
     if how.by == "cohort":
         if "cohort" not in rows.about:

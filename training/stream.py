@@ -54,8 +54,8 @@ class Stream:
 
 
 def read(data: Data) -> Stream:
-    """Reads the folder's CSVs or the database, without implausible values. Raises DataError with
-    hospital's or the database's error.
+    """Reads the folder's CSVs or the database, without implausible values. Raises DataError if
+    hospital or the database fails, or if no reading is left.
     """
     identifiers: dict[str, int] = {}
     left_out: dict[str, int] = {}

@@ -12,7 +12,7 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The figures of acting at or above a threshold, as shares of rows.
+    """The figures of acting at or above a threshold.
 
     ppv is NaN if no row is flagged. net_benefit, of_acting_on_all: per row, true positives minus
     false positives times the odds of the threshold (Vickers and Elkin 2006). Acting on nobody has a

@@ -563,6 +563,10 @@ class TestCommand:
     [
         (("hour = 24", "hour = 23"), "report.hour: 23 is not in data.sample_hours"),
         (("folds = 2", "folds = 1"), "report.folds: must be 0"),
+        (
+            ('kind = "blend"', 'kind = "logistic"\nremoval = 0.3'),
+            "model.removal: logistic",
+        ),
         (("[1, 8, 24]", "[8, 1, 24]"), "data.sample_hours: must ascend"),
         (
             ("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [8]"),

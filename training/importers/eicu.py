@@ -1,6 +1,6 @@
 """eICU Collaborative Research Database: ICU stays of many hospitals of the United States.
 
-Source: a folder that contains, at any depth, as .csv or .csv.gz, patient and, optionally,
+Source: a folder that contains, at any depth, as .csv or .csv.gz, patient and at least one of
 vitalPeriodic, vitalAperiodic, lab and nurseCharting. https://eicu-crd.mit.edu (Pollard et al.)
 """
 
@@ -83,7 +83,7 @@ LEAD_IN = timedelta(hours=1)
 
 
 class IcuStay(NamedTuple):
-    """The columns of table patient that assign readings to stays."""
+    """The patient and the time of a stay, which assign readings to it."""
 
     pat_id: int
     begin: datetime

@@ -128,7 +128,7 @@ def _death(patient: Row, admission: Row) -> tuple[datetime | None, bool]:
 
 
 def _hours(begin: datetime, end: datetime) -> int:
-    """Hours since midnight of the day of admission, as in the pipeline."""
+    """Hours since midnight of the day of admission, as in the pipeline, rounded up."""
     return math.ceil((end - begin.replace(hour=0, minute=0)) / timedelta(hours=1))
 
 

@@ -37,8 +37,8 @@ def find(source: Path, name: str) -> Path | None:
 def read(source: Path, name: str) -> Iterator[Row]:
     """Yields a table's rows. Column names become upper case, and spellings of NULL become empty
     texts. The text is UTF-8 with or without a byte order mark; bytes that are not UTF-8 are read as
-    Latin-1. Raises ImportFailure, with the file and the line, for a file that is missing or
-    truncated.
+    Latin-1. Raises ImportFailure if the file is missing or truncated, or if a line has more or
+    fewer cells than the header.
     """
     path = find(source, name)
     if path is None:

@@ -18,8 +18,8 @@ FORMATS = ("physionet2012", "physionet2019", "mimic", "eicu")
 def convert(format_name: str, source: Path, target: Path) -> Report:
     """Writes age.csv, admission.csv, signal.csv, outcome.csv and import.json to `target`.
 
-    Returns the report, which is also in import.json. Raises ImportFailure for an unknown format and
-    for a source that is in another format.
+    Returns the report, which is also in import.json. Raises ImportFailure for an unknown format,
+    and for a source that is damaged or in another format.
     """
     if format_name not in FORMATS:
         raise ImportFailure(f"FORMAT={format_name}: not one of {', '.join(FORMATS)}")
@@ -59,8 +59,7 @@ def _write(records: Iterable[Stay | Reading], target: Path, report: Report) -> N
             if isinstance(record, Reading):
                 pat_id, day, minute, parameter, value = record
                 report.readings[parameter] += 1
-                # The key includes the minute, so that two equal values in an hour are not
-                # duplicates.
+                # hospital drops repeated rows. The minute distinguishes equal values of one hour.
                 signals.writerow(
                     [pat_id, day, f"{minute // 60:02}:{minute % 60:02}", parameter, value]
                 )
