@@ -1,12 +1,12 @@
 """`python -m benchmarks`: measures the speed of the pipeline, and the limits of the machine.
 
-Each figure has a raw limit of this machine, measured in the same run. After each run of the whole
-pipeline, the tables are compared with those that pandas computes from the CSVs.
+Most figures have a raw limit of this machine, measured in the same run. After each complete
+replay, the tables are compared with those that pandas computes from the CSVs.
 
 DATABASE_URL=mysql://USER:PASSWORD@HOST[:PORT]/ names a server whose user may create databases
-(icu_benchmark_..., dropped afterwards). Without DATABASE_URL, MariaDB or MySQL from PATH is started
-in a temporary folder, with the durability settings of production; if there is neither, SQLite is
-measured.
+(icu_benchmark_..., dropped afterwards); any other DATABASE_URL means SQLite. Without DATABASE_URL,
+MariaDB or MySQL from PATH is started in a temporary folder, with the durability settings of
+production but no binary log; if there is neither, SQLite is measured.
 """
 
 import argparse
@@ -55,7 +55,10 @@ BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "patients": (end_to_end.patients, "30 % predicted, 2 workers, 50 and 20,000 patients"),
     "sqlite": (end_to_end.sqlite, "30 % and 100 % predicted, 2 workers, into SQLite"),
     "scale": (scale.run, "1, 2 and 4 tools, 4 partitions"),
-    "latency": (latency.run, "from receipt to commit at 1 to 10,000 messages/s"),
+    "latency": (
+        latency.run,
+        "from the due time of a message to its commit, at 1 to 10,000 messages/s",
+    ),
     "page": (page.run, "a replay with the ward page open"),
     "startup": (startup.run, "start to first prediction"),
     "naive": (naive.run, "a naive implementation of the pipeline, for comparison"),
@@ -126,7 +129,7 @@ def _report(folder: Path, about: dict[str, Any], results: list[Result]) -> None:
     if max(others, default=0.0) > 0.1:
         text += (
             f"\n\nMeanwhile, other programs took up to {max(others):.0%} of the machine's CPU time:"
-            " the figures are too low, and the ratios are uncertain."
+            " the figures are worse than on an idle machine, and the ratios are uncertain."
         )
     print(text)
     (folder / "benchmarks.md").write_text(text + "\n")

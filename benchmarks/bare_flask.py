@@ -3,7 +3,7 @@ cost."""
 
 from flask import Flask, Response, request
 
-ANSWER = b"x" * 200  # in bytes; about the size of the answer for one row
+ANSWER = b"x" * 200  # about as many bytes as the answer for one row
 
 app = Flask(__name__, static_folder=None)
 

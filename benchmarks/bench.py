@@ -78,7 +78,7 @@ class Bench:
     def pipeline(
         self, patient_data: Path, database_url: str, server: Server | None = None, **settings: str
     ) -> Iterator[Pipeline]:
-        """Yields the programs. The formula is the only model, unless `settings` name another."""
+        """Yields the programs. The formula is the only model, unless `settings` contain MODELS."""
         self._runs += 1
         settings = {"MODELS": str(self._formula())} | settings
         folder = self.folder / f"run-{self._runs}"
@@ -114,12 +114,15 @@ class Bench:
 
 @dataclass
 class BareInsert:
+    """cpu_us: the CPU time per row in microseconds, of the client and of the database server."""
+
     rows_per_s: float
     cpu_us: dict[str, float]
 
 
 def executemany(server: Server, rows: int) -> BareInsert:
-    """The median rate of three runs, with 1,000 rows per call and a commit after each call."""
+    """The median rate and the mean CPU time of three runs, with 1,000 rows per call and a commit
+    after each call."""
     speeds = []
     own, other = 0.0, 0.0
     for _ in range(3):
@@ -174,8 +177,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def rate(work: Callable[[], int], least: float = 1.0) -> float:
-    """The number of times per second that `work` can run. Repeats it for at least `least`
-    seconds."""
+    """The items per second that `work` handles; each call returns the number of its items. Repeats
+    it for at least `least` seconds."""
     done = 0
     start = time.perf_counter()
     while (passed := time.perf_counter() - start) < least:

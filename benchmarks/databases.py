@@ -1,4 +1,4 @@
-"""The database server of a run: that at DATABASE_URL, or MariaDB or MySQL from PATH, or SQLite.
+"""The database server of a run: the one at DATABASE_URL, or MariaDB or MySQL from PATH, or SQLite.
 Each benchmark gets its own empty database.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.processes import listener
 from embedded.stack import free_port
 from tool.database import connect as tool_database
 
-# The settings of tooldb/mysqld.cnf.
+# As in tooldb/mysqld.cnf, but without its binary log.
 DURABLE = (
     "--innodb-flush-log-at-trx-commit=1",
     "--innodb-buffer-pool-size=512M",
@@ -101,8 +101,8 @@ class MySQLServer(Server):
 
 @contextmanager
 def server(folder: Path, url: str | None) -> Iterator[Server]:
-    """The server at `url`, or else a server that is started in `folder`, or else SQLite files in
-    `folder`."""
+    """The MySQL server at `url`, or SQLite files in `folder` for any other URL. Without a URL, a
+    server from PATH that is started in `folder`, or else SQLite files. Raises CannotMeasure."""
     if url and not url.startswith("mysql://"):
         yield SQLiteFiles(folder)
     elif url:
@@ -173,7 +173,7 @@ def _started(folder: Path, program: str) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.wait(15)  # killed, because unwritten data are not needed
+            process.wait(15)  # then it is killed, because its data are not needed
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -1,5 +1,5 @@
-"""Measures the gateway: HL7 over MLLP into the log. The raw limit is bare writes of the same
-bytes."""
+"""Measures the gateway: HL7 over MLLP into the log, whose raw limit is bare writes of the same
+bytes, and on to the stored predictions."""
 
 import argparse
 import asyncio
@@ -132,7 +132,7 @@ def _gateway(bench: Bench, url: str = "", *others: str) -> Iterator[tuple[Pipeli
 
 
 def _frames(count: int, observations: int, number: int, seed: int = 1) -> list[bytes]:
-    """The admissions of a sender's beds, and the readings."""
+    """The MLLP frames of sender `number`: the admissions to its beds, then its readings."""
     options: argparse.Namespace = parser().parse_args(
         ["--messages", str(count), "--observations", str(observations), "--seed", str(seed)]
     )
@@ -199,7 +199,7 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
                 look(cursor, max(seen, default=0) - READINGS_PER_SECOND)
                 connection.commit()
                 await asyncio.sleep(LOOK)
-            look(cursor, 0)  # includes those stored more than 1 s late
+            look(cursor, 0)  # finds those that were stored after much later ones
 
     await asyncio.gather(send(), watch())
     with closing(sqlite3.connect(pipeline.environ["GATEWAY_LOG"])) as log:

@@ -1,8 +1,9 @@
-"""Measures the latency from the time when a message is due until its prediction is stored.
+"""Measures the latency from the time when a message is due until it is stored with its prediction.
 
 The load is open: hospital sends by a fixed schedule, whatever the pipeline does, and a message's
 latency is measured from the time at which it is due. So messages that wait behind a slow one count
-too (no coordinated omission). All latencies are kept, so the quantiles are exact.
+too (no coordinated omission). The quantiles are those of all messages, not of a sample.
+`predicted_later` counts the predictions that were stored after their message.
 """
 
 import re
@@ -106,8 +107,8 @@ class Commits:
                 moves.append((int(position), now))
 
     def stored(self, partitions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The time at which each message was stored. partitions: the partition of each message, in
-        order."""
+        """The time at which each message was stored, in seconds since 1970. partitions: the
+        partition of each message, in order."""
         times = np.empty(len(partitions))
         for part, moves in enumerate(self._moves):
             (seqs,) = np.nonzero(partitions == part)
@@ -138,7 +139,7 @@ def _due(pipeline: Pipeline, pace: int) -> NDArray[np.float64]:
 
 
 def _one_row(bench: Bench) -> dict[str, float]:
-    """Measures the milliseconds that the machine takes to store one row."""
+    """p50 and p99 of the milliseconds that the machine takes to store one row."""
     url = bench.server.fresh("bare")
     connection = open_database(url)
     cursor = connection.cursor()

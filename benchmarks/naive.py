@@ -1,5 +1,5 @@
-"""A naive implementation: one job, one insert, one query of all rows and one model call per
-message.
+"""A naive implementation: one job, one insert, one query of all rows of the stay and one model call
+per message.
 
 `python -m benchmarks.naive REDIS_URL DATABASE_URL MODEL_URL` runs a worker that ends when the queue
 is empty. It is faster than typical implementations: it does not fork per job, keeps its
@@ -140,7 +140,7 @@ def _measure(bench: Bench, each: int, jobs: int) -> Result:
     if found != each * PATIENTS + jobs:
         raise AssertionError(f"the naive baseline stored {found} rows")
     bench.server.drop("naive")
-    # The time excludes the queueing, which another process could do at the same time.
+    # Another process could queue the jobs while the workers run, so the slower of the two counts.
     return Result(
         f"naive {each}",
         f"naive baseline at {each:,} rows per patient, {WORKERS} workers",

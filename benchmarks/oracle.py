@@ -1,7 +1,7 @@
 """Checks the tables after a benchmark against the CSVs, with pandas.
 
-Checks all counts and positions, and the features, predictions and vitals of a sample. Uses no code
-of the services.
+Checks all counts and positions, and the readings, features, predictions and vitals of a sample.
+Uses no code of the services.
 """
 
 import json

@@ -37,7 +37,7 @@ def run(bench: Bench) -> Iterator[Result]:
     if shutil.which(CHROMIUM):
         shown["drawn"] = ("drawn by Chromium on the same machine", _drawn)
     pairs = 1 if bench.quick else 3
-    for key, (told, opened) in shown.items():
+    for key, (viewer, opened) in shown.items():
         without: list[float] = []
         with_page: list[float] = []
         for turn in range(pairs):
@@ -46,7 +46,7 @@ def run(bench: Bench) -> Iterator[Result]:
                 speeds.append(_replay(bench, how))
         yield Result(
             f"page {key}",
-            f"replay with the ward page open, {told}",
+            f"replay with the ward page open, {viewer}",
             statistics.median(with_page),
             "messages/s",
             statistics.median(without),

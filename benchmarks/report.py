@@ -24,7 +24,8 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal for a figure; `value` extracts the figure from the results."""
+    """A goal for a figure; `value` extracts the figure from the results. least: the bound, which
+    is a maximum for times and memory. aim: the value to work towards."""
 
     what: str
     value: Callable[[dict[str, Result]], float | None]
@@ -146,7 +147,7 @@ def goals(results: list[Result]) -> str:
         for goal in GOALS
         if (value := goal.value(found)) is not None
     ]
-    return _table(["goal", "reached", "at least", "aim", "met"], rows) if rows else ""
+    return _table(["goal", "reached", "bound", "aim", "met"], rows) if rows else ""
 
 
 def write_json(path: Path, about: dict[str, Any], results: list[Result]) -> None:

@@ -15,7 +15,7 @@ from embedded.stack import ROOT, free_port
 from tool import inference
 
 REQUESTS = 2_000
-ROW = [(60.0, 120.0, 18.0, 0.4)]  # of the formula
+ROW = [(60.0, 120.0, 18.0, 0.4)]  # the features of the formula
 
 
 def measure(pipeline: Pipeline) -> Result:

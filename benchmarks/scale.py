@@ -45,7 +45,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def _shared(pipeline: Pipeline, tools: int) -> bool:
-    """Whether each tool has as many partitions as the others."""
+    """Whether each tool has as many partitions as the others, and each partition has a worker."""
     leases = pipeline.redis.mget(map(keys.lease_key, range(PARTITIONS)))
     workers = [
         pipeline.redis.scard(f"rq:workers:{keys.queue_name(part)}") for part in range(PARTITIONS)

@@ -1,4 +1,5 @@
-"""Measures each stage up to the queue separately, and its raw limit."""
+"""Measures each stage separately, and its raw limit. The stages after the queue are in
+`tool_stages`."""
 
 import asyncio
 import logging

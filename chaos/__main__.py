@@ -34,13 +34,17 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of the random order (1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random order (default: 1)")
     parser.add_argument("--stack", choices=STACKS, default=STACKS[0])
     parser.add_argument("--old", type=Path, help="for upgrade: a checkout of the older version")
     parser.add_argument(
-        "--seconds", type=float, help="inject only as many faults as fit into this time (all)"
+        "--seconds",
+        type=float,
+        help="inject only as many faults as fit into this time (default: all)",
     )
-    parser.add_argument("--rate", type=float, default=250, help="messages per second (250)")
+    parser.add_argument(
+        "--rate", type=float, default=250, help="messages per second (default: 250)"
+    )
     parser.add_argument("--only", help="inject only faults whose name contains this text")
     arguments = parser.parse_args()
     if (arguments.stack == "upgrade") != bool(arguments.old):

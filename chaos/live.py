@@ -1,7 +1,7 @@
 """`python -m chaos --stack live`: injects faults while HL7 goes through gateway, buffer and tool.
 
 One sender repeats each message until it is acknowledged. In the end, the gateway's log must equal
-the log of a gateway without faults, and the database must equal the tables that pandas computes
+the log of a gateway without faults, and the stored readings must equal those that pandas computes
 from the corrected history.
 """
 

@@ -1,7 +1,7 @@
 """A proxy in front of the model API that can give wrong answers.
 
 `python -m chaos.model_proxy` reads PROXY_UPSTREAM, PROXY_PORT and PROXY_FAULT. The latter names a
-file with one of FAULTS; while the file is empty, requests are forwarded unchanged.
+file with one of FAULTS; while the file is missing or empty, requests are forwarded unchanged.
 """
 
 import os

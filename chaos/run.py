@@ -11,8 +11,8 @@ from chaos.faults import Fault
 
 log = logging.getLogger("chaos")
 
-BOUND = 15.0
-GIVE_UP = 90.0
+BOUND = 15.0  # seconds within which the pipeline must recover
+GIVE_UP = 90.0  # seconds after which a recovery counts as failed
 # Partitions with stored messages for which a model's alarms are not computed yet.
 WITHOUT_ALARMS = (
     "SELECT p.part FROM models m CROSS JOIN positions p LEFT JOIN alarm_positions a"
