@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="list all models and their roles")
     commands.add_parser("history", help="list all changes of the models in use")
-    commands.add_parser("rollback", help="restore the models from before the last promotion")
+    commands.add_parser("rollback", help="restore the models in use before the last promotion")
     check = commands.add_parser("check", help="check whether artifacts would be served")
     check.add_argument("folder", type=Path, nargs="+", metavar="models/NAME/VERSION")
     sealed = commands.add_parser(

@@ -31,7 +31,8 @@ class ApiError(Exception):
 
 
 class BadInput(ApiError):
-    """Input of the wrong shape or value; the message names the field and, in a list, the row."""
+    """Input of the wrong shape or value. The message names the field and, in a list, the row, if
+    they are known."""
 
     status = HTTPStatus.BAD_REQUEST
 
@@ -130,7 +131,7 @@ class ExpiredSignatureError(Unauthorized):
 
 
 class WrongTokenError(Unauthorized):
-    """The token is of a kind that this server does not accept."""
+    """The token is malformed, or of a kind that this server does not accept."""
 
     message = "Only access tokens are allowed"
 

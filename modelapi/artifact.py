@@ -112,7 +112,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A row of features, and the outputs that the model returned when it was made."""
+    """A row of features, and the outputs that the model must return for it."""
 
     features: dict[str, float | None]
     outputs: dict[str, float | str]

@@ -10,6 +10,7 @@ from modelapi.api_errors import TooLarge
 BODY = 8 * 1024 * 1024
 # Maximum bytes of a body that requests a change of the models.
 SMALL_BODY = 64 * 1024
+# Maximum number of rows.
 ROWS = 100_000
 # Maximum number of values: rows times features.
 VALUES = 1_000_000

@@ -17,10 +17,10 @@ REQUESTS = Counter(
 REQUEST_SECONDS = Histogram(
     "icu_modelapi_request_seconds", "Duration of a request", buckets=SECONDS
 )
-ROWS = Counter("icu_modelapi_rows_total", "Rows predicted", ["model", "version"])
+ROWS = Counter("icu_modelapi_rows_total", "Rows predicted or explained", ["model", "version"])
 PREDICT_SECONDS = Histogram(
     "icu_modelapi_predict_seconds",
-    "Time that a model takes to compute the outputs of a request, without reading or writing JSON",
+    "Time that a model takes to predict or explain, without reading or writing JSON",
     ["model", "version"],
     buckets=SECONDS,
 )

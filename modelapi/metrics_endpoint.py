@@ -50,7 +50,7 @@ def metrics() -> Response:
 
 
 def register(app: Flask) -> None:
-    """Makes the application count all requests and serve the counts."""
+    """Makes the application count all requests except those for /metrics, and serve the counts."""
 
     @app.before_request
     def begin() -> None:

@@ -16,7 +16,7 @@ from modelapi.limits import SMALL_BODY
 
 Shape = TypeVar("Shape")
 
-# A proxy or a browser adds one of these.
+# Headers, one of which a proxy or a browser adds.
 PASSED_ON = (
     *("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"),
     *("Origin", "Sec-Fetch-Site"),
@@ -106,7 +106,8 @@ def _change(
 
 
 def _read(shape: type[Shape]) -> Shape:
-    """The JSON body; an empty body means an empty object."""
+    """The JSON body; an empty body means an empty object. Raises BadInput, WrongMediaType or
+    TooLarge."""
     request.max_content_length = SMALL_BODY
     body = request_body("application/json")
     try:

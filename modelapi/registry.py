@@ -95,7 +95,8 @@ class Registry:
         return declared(model, self._state)
 
     def watch(self, seconds: float = 0.5) -> None:
-        """Follows the state until the process ends."""
+        """Starts a thread that applies changes of the state until the process ends. seconds: the
+        pause between two reads."""
 
         def forever() -> None:
             while True:

@@ -19,7 +19,7 @@ from modelapi.limits import require_size
 from modelapi.predictor import Rows
 from modelapi.repository import Model
 
-# The first row of a list, to choose a model by its fields.
+# Maximum number of bytes of the first row that are searched for fields, to choose a model.
 _FIRST_ROW_BYTES = 64 * 1024
 _NUMBER_WORD = re.compile(rb'"([^"\\]+)"\s*:\s*-?(NaN|Infinity)')
 _KINDS = {"object": "an object", "array": "a list", "str": "a text", "bool": "a boolean"}
@@ -54,7 +54,7 @@ def _prediction_type(outputs: tuple[str, ...]) -> Any:
 def read_rows(body: bytes, model: Model) -> tuple[Rows, bool]:
     """Reads an object of feature values, or a list of such objects; null is a missing value.
     Returns the values, shape (rows, features), and whether the body is a list. Raises TooLarge, and
-    BadInput, which names the field and, in a list, the row (counted from 0).
+    BadInput, which names the field and, in a list, the row (counted from 0), if they are known.
     """
     text = as_utf8(body)
     many = text.lstrip()[:1] == b"["
@@ -125,8 +125,8 @@ def _quoted(reason: str) -> str:
 
 
 def _not_finite(text: bytes, reason: str, many: bool) -> BadInput | None:
-    """Names the field that contains NaN or Infinity, which are not JSON but which some clients
-    send."""
+    """The error for a field that contains NaN or Infinity, which are not JSON but which some
+    clients send; None if there is no such field at the place that `reason` names."""
     at = re.search(r"byte (\d+)\)", reason)
     word = at and _NUMBER_WORD.search(text, max(0, int(at[1]) - 512), int(at[1]) + 9)
     if not at or not word:

@@ -46,8 +46,8 @@ QSOFA = ScorecardFile(
     ),
 )
 
-# Rows scored by hand with the printed chart: values in the order of the parts, score, missing
-# parts.
+# Rows scored by hand with the printed chart: values in the order of the parts, score, names of the
+# missing features.
 NEWS2_GOLDEN: tuple[tuple[tuple[float | None, ...], int, str], ...] = (
     ((16, 97, 0.21, 120, 72, 15, 36.8), 0, ""),
     ((25, 91, 0.4, 90, 131, 14, 35.0), 20, ""),

@@ -25,7 +25,7 @@ from modelapi.repository import Model, Repository, predictor_of
 from modelapi.sklearn_model import libraries
 from wire.vitals import vital
 
-# Aggregations that have the same unit as the vital.
+# Aggregations whose values lie on the scale of the vital.
 VALUES = {"last", "first", "min", "max", "mean"}
 
 

@@ -89,7 +89,7 @@ def from_joblib(
 ) -> Predictor:
     """Loads an estimator from verified bytes. Returns its fused or compiled form if there is one
     that agrees with predict_proba within TOLERANCE, or else the estimator. Raises ValueError if the
-    scikit-learn version differs, or if the estimator does not fit the features.
+    scikit-learn version differs, or if the estimator cannot be loaded or does not fit the features.
     """
     wanted, present = made_with.get("scikit-learn"), version("scikit-learn")
     if wanted != present:

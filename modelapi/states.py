@@ -59,7 +59,8 @@ class States:
     def change(
         self, action: str, model: str, actor: str, transition: Callable[[State], State]
     ) -> State:
-        """Applies `transition` to the current state and records the change, in one transaction."""
+        """Applies `transition` to the current state and records the change. Raises StateError, for
+        example if another change was made at the same time, and the errors of `transition`."""
         with self.appending() as append:
             number, state = self.read()
             state = transition(state)

@@ -21,7 +21,7 @@ from prometheus_client import Counter, Histogram
 from modelapi.artifact import Ref
 from modelapi.metrics import PREDICT_SECONDS, ROWS
 
-MODELS = 1024
+MODELS = 1024  # maximum number of versions that are counted
 
 
 class Counts(ctypes.Structure):

@@ -88,7 +88,7 @@ _DATA = re.compile(rb'"data"\s*:\s*\[[^"{}]*')
 
 def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest, memoryview]:
     """Splits a body into the request and the binary part. json_length: the header with the length
-    of the JSON part."""
+    of the JSON part; None if the whole body is JSON. Raises BadInput."""
     length = len(body)
     if json_length is not None:
         if not re.fullmatch(r"[0-9]{1,10}", json_length) or int(json_length) > length:
@@ -215,7 +215,8 @@ def write_response(
     document: dict[str, Any], outputs: dict[str, NDArray[Any]], request: InferenceRequest
 ) -> tuple[bytes, int | None]:
     """Adds the requested outputs to `document` and encodes it. Returns the body and, if the body
-    has a binary part, the length of its JSON part.
+    has a binary part, the length of its JSON part. Raises BadInput for an invalid request of an
+    output.
     """
     by_default = bool(request.parameters and request.parameters.binary_data_output)
     tensors, parts = [], []

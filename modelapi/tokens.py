@@ -18,7 +18,7 @@ OPEN = {"/health", "/metrics"}
 
 
 def token_of(header: str | None, key: Key, algorithm: str) -> Token:
-    """The token in a request's Authorization header. Raises one of the four errors for tokens."""
+    """The token in a request's Authorization header. Raises a subclass of Unauthorized."""
     try:
         return read_token(header, key, algorithm)
     except NoToken:

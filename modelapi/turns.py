@@ -21,7 +21,8 @@ class Turns:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Raises Busy if too many threads are waiting."""
+        """Waits for the turn, and holds it within the context. Raises Busy if too many threads are
+        waiting."""
         if not self._admitted.acquire(blocking=False):
             raise Busy("Other explanations are being computed; try again later.")
         try:
