@@ -21,7 +21,8 @@ REASONS = 3
 
 @dataclass(frozen=True)
 class WardAlarms:
-    """The active alarms of a ward. per_day: alarms per patient-day over the last 24 h."""
+    """The active alarms of a ward, by stay. per_day: alarms per patient-day over the last 24 h;
+    None for less than an hour of readings."""
 
     on: Mapping[StayKey, Alarm]
     rule: Policy | None = None

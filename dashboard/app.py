@@ -146,7 +146,7 @@ def _problem(request: web.Request, status: int, text: str) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """Answers 200 while the dashboard runs; the pages show the state of the other services."""
+    """Answers 200 while the dashboard runs, with the states of the other services."""
     services = request.app[POLLER].judge.board.services.values()
     return web.json_response(
         {"status": "ok", "services": {service.name: service.state for service in services}}

@@ -84,7 +84,7 @@ def _risk_fields(bed: Bed, now: datetime, x_now: float, model: ModelInfo) -> dic
 
 
 def trend(change: float | None, model: ModelInfo) -> str:
-    """The change of a risk in words, for screen readers."""
+    """The change of a risk in words, for screen readers; empty if it is unknown."""
     if change is None:
         return ""
     text = model.change(change)
@@ -116,7 +116,8 @@ def _vital_fields(bed: Bed, sign: Vital, now: datetime) -> dict[str, str]:
 
 
 def mark_text(sign: Vital, mark: str) -> str:
-    """The mark of a value beyond a threshold, with the threshold."""
+    """The mark of a value at or beyond a threshold, with the threshold; empty for any other
+    value."""
     if mark == "low":
         return f"low ≤{sign.low:g}"
     return f"high ≥{sign.high:g}" if mark == "high" else ""

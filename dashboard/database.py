@@ -49,12 +49,13 @@ class Database(Reader):
         return next((ModelKey(*row) for row in self.rows(queries.CHAMPION)), None)
 
     def newest(self, stream: str, seq: int) -> datetime | None:
-        """The stream's time at message `seq`."""
+        """The latest time of the last 100 readings up to message `seq`; None if there is no
+        reading."""
         at = self.rows(queries.NEWEST, stream, seq)[0][0]
         return None if at is None else moment(at)
 
     def ward(self, stream: str) -> list[Summary]:
-        """The stays without a discharge."""
+        """The stays without a discharge, at most WARD_LIMIT + 1."""
         return [
             Summary(
                 _stay(row[:6]),
@@ -133,14 +134,14 @@ class Database(Reader):
         after: datetime = FIRST_MOMENT,
         limit: int = STAY_LIMIT,
     ) -> list[Reading]:
-        """A stay's readings later than `after`, in order of time."""
+        """A stay's readings later than `after`, at most the newest `limit`, in order of time."""
         asked = (*(model or ("", "")), *_text(key), after.isoformat(" "), stream, limit)
         return [_reading(row) for row in reversed(self.rows(queries.READINGS, *asked))]
 
     def readings_since(
         self, stream: str, key: StayKey, model: ModelKey | None, seq: int
     ) -> list[Reading]:
-        """A stay's readings of messages after `seq`."""
+        """A stay's readings in messages after `seq`, in any order."""
         asked = (*(model or ("", "")), *_text(key), stream, seq)
         return [_reading(row) for row in self.rows(queries.READINGS_SINCE, *asked)]
 
@@ -191,7 +192,8 @@ class Database(Reader):
     def discharged_after(
         self, stream: str, after: datetime
     ) -> dict[StayKey, tuple[datetime, datetime]]:
-        """The first reading and the discharge of each stay that was discharged after a time."""
+        """The times of the first reading and of the discharge of each stay that was discharged
+        after a time."""
         return {
             StayKey(pat_id, day(admitted)): (moment(first), moment(left))
             for pat_id, admitted, first, left in self.rows(

@@ -33,8 +33,7 @@ PERCENT = ("known", "risk", "rejected")
 
 
 def state(row: DriftRow) -> str:
-    """`outside` or `within` the band, `few` if there are too few stays, or `none` without a
-    value."""
+    """`outside` or `within` the band, `few` without a band, or `none` without a value."""
     if row.value is None:
         return "none"
     if row.low is None or row.high is None:
@@ -43,7 +42,7 @@ def state(row: DriftRow) -> str:
 
 
 async def drift(request: web.Request) -> web.Response:
-    """Shows the drift figures of every model that has a reference."""
+    """Shows the drift figures of the last DAYS days, by model."""
     poller = await ready(request)
     stream = stream_of(request, poller)
     name = stream or poller.state.current or ""

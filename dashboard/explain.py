@@ -12,9 +12,10 @@ from dashboard.patient import Why
 from dashboard.rows import Prediction
 from dashboard.views import PatientView
 
-CACHE = 256
+CACHE = 256  # maximum number of explanations
 # Seconds to pause after a failure. The pause doubles with each failure, up to the longest.
 RETRY_SECONDS, RETRY_LONGEST = 2.0, 60.0
+# Seconds between two searches for a prediction to explain.
 LOOK_SECONDS = 0.2
 
 _Key = tuple[object, ...]

@@ -21,8 +21,9 @@ SHOWS = {
 
 
 async def patients(request: web.Request) -> web.Response:
-    """Shows all patients in the ICU, or those whose number, name or place contains the text of ?q=.
-    Redirects to a patient whose number or identifier is exactly this text.
+    """Shows a page (?page=) of the patients in the ICU, or of those whose number, name or place
+    contains the text of ?q=; ?show= selects a group of SHOWS. Redirects to a patient whose number
+    or identifier is exactly this text.
     """
     poller = await ready(request)
     stream = stream_of(request, poller)
@@ -82,8 +83,9 @@ def _matches(stay: Stay, wanted: str) -> bool:
 async def _search(
     poller: Poller, stream: str, wanted: str, ward: Ward | None
 ) -> tuple[int | None, list[Stay]]:
-    """The stays of the patient whose number or identifier is exactly `wanted`, or else of the
-    discharged patients whose number or identifier contains it.
+    """The number of the patient whose number or identifier is exactly `wanted`; None if there is
+    not exactly one. In this case, also the latest discharged stays whose number, identifier or
+    place contains it.
     """
     digits = wanted.removeprefix("-")
     is_number = digits.isascii() and digits.isdecimal() and len(digits) < 20

@@ -16,7 +16,9 @@ CODES_SHOWN = 20
 
 
 class Sender(msgspec.Struct):
-    """clock_difference: seconds by which the sender's clock is ahead of the gateway's."""
+    """A sender. last: the time of its last message, in seconds since 1970; None if there was none.
+    clock_difference: seconds by which the sender's clock is ahead of the gateway's.
+    """
 
     sender: str
     messages: int
@@ -39,7 +41,8 @@ class LiveWard:
         self._totals: deque[tuple[float, int]] = deque()
 
     def content(self, source: Health, at: float, now: float) -> Content:
-        """at: seconds of a monotonic clock. now: seconds since 1970."""
+        """The elements, from the source's answer. at: seconds of a monotonic clock. now: seconds
+        since 1970."""
         if not is_live(source.answer):
             return {}
         try:

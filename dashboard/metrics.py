@@ -11,9 +11,11 @@ ROUND = Gauge(
 )
 DURATION = Histogram(
     "icu_dashboard_round_seconds",
-    "Duration of a round, in which the dashboard reads the database and updates the pages",
+    "Time that a round takes to read the database",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 FAILED = Counter("icu_dashboard_failed_rounds_total", "Rounds that could not read the database")
 PATIENTS = Gauge("icu_dashboard_patients", "Patients in the ICU of the current stream")
-READERS = Gauge("icu_dashboard_open_pages", "Open connections for live updates")
+READERS = Gauge(
+    "icu_dashboard_open_pages", "Open connections for live updates of ward and patient pages"
+)

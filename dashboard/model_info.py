@@ -42,8 +42,8 @@ class ModelInfo:
 
     @classmethod
     def from_metadata(cls, key: ModelKey, answer: dict[str, Any]) -> Self:
-        """Parses the model API's metadata of a model. Raises KeyError or TypeError for an invalid
-        document."""
+        """Parses the model API's metadata of a model. Raises KeyError, TypeError, ValueError or
+        AttributeError for an invalid document."""
         parameters = answer["parameters"]
         event = str(parameters["probability"])
         score = re.fullmatch(r"score / (\d+)", event)

@@ -1,4 +1,4 @@
-"""Reads one stay: its readings, its latest prediction, its rejected messages."""
+"""Reads one stay: its readings, its latest prediction, and the patient's rejected messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -58,7 +58,9 @@ class PatientReader:
     def read(
         self, clock: StreamClock, model: ModelKey | None, model_answered: bool
     ) -> Patient | None:
-        """Returns None if the stream has no such stay."""
+        """Reads the stay, with the predictions of `model`; None if the stream has no such stay.
+        model_answered: whether pending predictions may have been filled in since the last call.
+        """
         stream = clock.stream
         stays = self._database.stays_of(stream, self.key.pat_id)
         stay = next((stay for stay in stays if stay.key == self.key), None)

@@ -62,7 +62,7 @@ class RejectedCount:
 
 
 def quantile(buckets: Mapping[int, int], q: float) -> int | None:
-    """The bucket that contains the q-quantile of the counted values.
+    """The bucket that contains the q-quantile of the counted values; None if nothing is counted.
 
     >>> quantile({10: 98, 20: 1, 500: 1}, 0.5), quantile({10: 98, 20: 1, 500: 1}, 0.995)
     (10, 500)
@@ -121,8 +121,8 @@ class Throughput:
         return {bucket: n - first.get(bucket, 0) for bucket, n in last.items()}
 
     def lines(self) -> tuple[str, str, float]:
-        """The SVG paths of the received and the stored rate, scaled to 0 to 100, and the rate at
-        100."""
+        """The SVG paths of the received and the stored rate, from y = 100 (rate 0) to y = 0, and
+        the rate at y = 0 in messages per second."""
         rates: dict[str, list[tuple[float, float]]] = {"taken": [], "stored": []}
         for before, after in pairwise(self._history):
             for name, line in rates.items():

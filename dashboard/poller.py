@@ -35,6 +35,7 @@ T = TypeVar("T")
 # The pause between rounds is a multiple of the time that the round took in the database, so that
 # the load stays small. The limits, in seconds, keep the pages current.
 REST, REST_LONGEST, REST_FACTOR = 1.0, 3.0, 9
+# Minimum seconds between two requests for the models in use.
 MODELS_SECONDS = 5.0
 # The lists of the pipeline page.
 LISTS = ("reason", "sender", "code")

@@ -7,7 +7,8 @@ history; tests count the database's steps. `?` is the placeholder of an argument
 from wire.tables import columns
 from wire.vitals import VITALS
 
-# Limits of the queries. If there are more rows, the pages say so.
+# Limits of the queries. If there are more patients, parameters or pending predictions, the pages
+# say so.
 WARD_LIMIT = 20_000
 DISCHARGED_LIMIT = 40
 OTHERS_LIMIT = 30

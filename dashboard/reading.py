@@ -29,7 +29,7 @@ class State:
     pending: int | None = None
 
     def clock(self, stream: str | None) -> StreamClock | None:
-        """The clock of a stream. name: None for the current stream."""
+        """The clock of a stream; None if it was not read. stream: None for the current stream."""
         name = stream or self.current
         return self.clocks.get(name) if name else None
 

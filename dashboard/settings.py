@@ -29,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True):
         "redis://127.0.0.1:6379/0"
     )
     redis_password_file: Annotated[SecretFile, "file with the password of Redis"] = SecretFile()
-    hospital_url: Annotated[HttpUrl, "address of the stream's source; STREAM_URL also works"] = (
+    hospital_url: Annotated[HttpUrl, "address of the stream's source, with or without /sub"] = (
         HttpUrl("http://127.0.0.1:8080")
     )
     model_url: Annotated[HttpUrl, "address of the model API"] = HttpUrl("http://127.0.0.1:5000")

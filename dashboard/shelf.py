@@ -8,6 +8,7 @@ from dashboard.views import PatientView, View, ViewKey, WardView
 
 # Seconds for which a page is kept up to date after it is closed.
 KEEP_SECONDS = 60.0
+# Maximum number of views.
 LIMIT = 50
 
 

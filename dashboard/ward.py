@@ -28,6 +28,7 @@ CHANGE_HOURS = 6
 # Number of beds with curves: as many as fit on a wall display. The list of all patients shows the
 # others.
 SHOWN = 120
+# Maximum number of readings in the curves of a bed.
 BED_READINGS = 5_000
 # Maximum seconds per round for stays whose risk needs its own query.
 RISK_SECONDS = 0.5
