@@ -23,7 +23,7 @@ echo "    ON tooldb.* TO migrator@'%';"
 
 user tool
 echo "GRANT SELECT, INSERT, UPDATE ON tooldb.* TO tool@'%';"
-for table in pending rejected readings vitals; do
+for table in outbox pending readings rejected vitals; do
     # Before the first migration, the table does not exist. MySQL grants rights on such a table only
     # together with CREATE.
     echo "GRANT CREATE, DELETE ON tooldb.$table TO tool@'%';"

@@ -429,6 +429,7 @@ def test_the_database_shell_needs_no_password_and_the_network_has_no_root(stack:
 @pytest.mark.parametrize(
     ("user", "statement", "allowed"),
     [
+        ("tool", "DELETE FROM outbox WHERE 1 = 0", True),
         ("tool", "DELETE FROM pending WHERE 1 = 0", True),
         ("tool", "DELETE FROM rejected WHERE 1 = 0", True),
         ("tool", "UPDATE stays SET age = NULL WHERE 1 = 0", True),

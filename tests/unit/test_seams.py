@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_a_service_imports_wire_and_no_other_service(service: str) -> None:
     others = {*SERVICES, "embedded", "training", "tests", "benchmarks", "chaos"} - {service}
     wrong = {str(path): imported(path) & others for path in modules}
     assert not {path: names for path, names in wrong.items() if names}
+
+
+def test_the_tool_may_delete_from_exactly_the_tables_from_which_it_deletes() -> None:
+    # `python -m tool forget` and the migrations run as the user `migrator`.
+    paths = {*(ROOT / "tool").rglob("*.py")} - {*(ROOT / "tool").rglob("versions/*.py")}
+    code = "".join(path.read_text() for path in paths if path.name != "forget.py")
+    (permitted,) = re.findall(r"for table in (.*); do", (ROOT / "tooldb/users.sh").read_text())
+    assert set(re.findall(r"DELETE FROM (\w+)", code)) == set(permitted.split())
 
 
 @pytest.fixture(scope="module")
