@@ -1,4 +1,4 @@
-"""Builds acknowledgements: AA in original mode, or CA if MSH-15 requests it.
+"""Builds acknowledgements: AA, AE or AR in original mode; CA or CE if MSH-15 requests it.
 
 Source: HL7 2.8.2, chapter 2.9.
 """

@@ -36,7 +36,7 @@ class Beds:
     ) -> Stay:
         """Opens a stay, or continues the stay that began on the same day.
 
-        by: the move that opens it.
+        by: the cause: a move, `merge` or `observation`.
         """
         known = self.stays.get(number, at[:10])
         if known is not None:

@@ -16,7 +16,7 @@ UNANSWERED = 64
 
 class Answer(NamedTuple):
     """The answer to one frame. content: called once all futures are done; returns the bytes to
-    send, or none if there is nothing to send."""
+    send, which are empty if there is nothing to send."""
 
     futures: Sequence["asyncio.Future[Any]"]
     content: Callable[[], bytes]
@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
 
     The connection is read from `admit` to `hold`, except while UNANSWERED frames wait for their
     answers or the sender does not read the answers. It is closed after `limits.silence` seconds
-    without a byte, unless it is the gateway that has to act.
+    without a byte, unless the gateway itself has stopped reading or owes an answer.
     """
 
     def __init__(

@@ -81,8 +81,8 @@ class FhirDoor:
         )
 
     async def resource(self, request: web.Request) -> web.Response:
-        """Stores one resource. POST creates it, with a new id if it has none; PUT creates or
-        replaces it."""
+        """Stores one resource. POST creates it, if necessary with an id (see `_with_id`); PUT
+        creates or replaces it."""
         await self._inbox.room()
         kind, id = request.match_info["type"], request.match_info.get("id", "")
         body = await read_body(request)
@@ -174,7 +174,8 @@ def _document(body: bytes) -> dict[str, Any]:
 
 
 def _with_id(resource: Resource, body: bytes) -> Resource:
-    """Gives a resource without an id its digest as the id, so that a repeat has the same id."""
+    """Gives a resource without an id its digest as the id, so that a repeat has the same id. A
+    Patient, and an Observation with an identifier, need no id."""
     if resource.id:
         return resource
     if isinstance(resource, Observation) and any(i.value for i in resource.identifier):

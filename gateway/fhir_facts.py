@@ -211,7 +211,8 @@ def patient_keys(patient: Patient) -> Keys:
 
 
 def _name_of(kind: str, id: str, identifiers: tuple[Identifier, ...]) -> str:
-    """The name of a resource: its id or, if it has none, its first identifier."""
+    """The name of a resource: its id or, if it has none, its first identifier. Raises Invalid if it
+    has neither."""
     if id:
         return f"{kind}/{id[:100]}"
     for identifier in identifiers:

@@ -24,7 +24,7 @@ AT_ONCE = 200
 SECONDS_AT_ONCE = 0.02
 # Number of waiting bytes at which the doors stop reading.
 WAITING = 64 << 20
-PRUNE_EVERY = 60.0
+PRUNE_EVERY = 60.0  # seconds
 
 
 class DiskFailed(Exception):
@@ -64,7 +64,7 @@ def digest(*parts: bytes) -> bytes:
 
 class Inbox:
     """Queues messages, and writes them to the log. The future that `put` returns is done when the
-    message is on disk."""
+    message is on disk or the disk has failed."""
 
     def __init__(self, store: Log, ward: Ward, keep_days: float) -> None:
         self._log = store
@@ -177,8 +177,8 @@ class Inbox:
         self._settle(batch)
 
     def _fill(self, batch: list[Waiting], move: Callable[[], None]) -> list[Logged]:
-        """Begins a transaction with the first messages of `batch`, and moves some of the readings
-        that still have to be moved.
+        """Begins a transaction with the first messages of `batch`, and calls `move` if readings
+        still have to be moved. Returns the results of these messages, in order.
         """
         started = time.perf_counter()
         self._log.begin()

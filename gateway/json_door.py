@@ -17,7 +17,7 @@ from wire.messages import Message, Rejected, decode
 # The reason codes of messages that are accepted, because they are well-formed. The tool stores them
 # in the table `rejected`.
 PASSED_ON = ("implausible",)
-LISTED_MAX = 10_000
+LISTED_MAX = 10_000  # maximum number of messages in a list
 
 Result = dict[str, Any]
 

@@ -60,7 +60,9 @@ class Received(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The numbers of the events of a message, from `first` to `last`; no events if last < first."""
+    """The number `id` of a raw message, and the numbers of its events, from `first` to `last`; it
+    has no events if last < first.
+    """
 
     id: int
     first: int

@@ -20,24 +20,33 @@ MESSAGES = Counter(
     ["sender", "protocol", "result"],
 )
 LAST = Gauge(
-    "icu_gateway_last_message_timestamp_seconds", "Time of a sender's last message", ["sender"]
+    "icu_gateway_last_message_timestamp_seconds",
+    "Time at which a sender's last message was received",
+    ["sender"],
 )
 CLOCK = Gauge(
     "icu_gateway_clock_difference_seconds",
     "Seconds that a sender's clock is ahead of the gateway's",
     ["sender"],
 )
-NACKS = Counter("icu_gateway_nacks_total", "Negative acknowledgements, by code", ["code"])
+NACKS = Counter(
+    "icu_gateway_nacks_total", "Negative acknowledgements, by HL7 code or HTTP status", ["code"]
+)
 UNKNOWN = Counter(
     "icu_gateway_unknown_codes_total",
     "Values with a code that is not in codes.csv, stored under the code's own name",
     ["system", "code"],
 )
-CONNECTIONS = Gauge("icu_gateway_connections", "Open MLLP connections")
+CONNECTIONS = Gauge(
+    "icu_gateway_connections", "Open MLLP connections, without those that wait to be read"
+)
 SUBSCRIBERS = Gauge("icu_gateway_subscribers", "Connected subscribers")
-EVENTS = Gauge("icu_gateway_stream_messages", "Messages in the stream")
+EVENTS = Gauge(
+    "icu_gateway_stream_messages",
+    "Messages of the stream so far, including those that are no longer kept",
+)
 DISK_FAILURES = Counter("icu_gateway_disk_failures_total", "Failed transactions of the log")
-FAULTS = Counter("icu_gateway_faults_total", "Stored messages that the gateway failed to process")
+FAULTS = Counter("icu_gateway_faults_total", "Errors of the gateway in processing a message")
 COMMIT = Histogram(
     "icu_gateway_commit_seconds",
     "Seconds until a transaction of the log is on disk",
@@ -82,7 +91,7 @@ def unknown_code(system: str, code: str) -> None:
 
 
 def senders() -> list[dict[str, float | int | str | None]]:
-    """The counts of each sender since the start, for GET /health."""
+    """The figures of each sender since the start, for GET /health."""
     return list(_senders.values())
 
 

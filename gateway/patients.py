@@ -7,7 +7,8 @@ from typing import NamedTuple
 from gateway.facts import Person
 from gateway.people import printable
 
-# The first number that is given to an identifier. It is above the numbers that JSON senders choose.
+# The first number that is given to an identifier. It is above the numbers that JSON senders usually
+# choose.
 FIRST_NUMBER = 1_000_000_001
 REMEMBERED = 10_000
 

@@ -78,7 +78,7 @@ class Pending:
         self._add(stay.pat_id, stay.admission, self._log.last, None)
 
     def step(self) -> None:
-        """Moves AT_ONCE readings, or a few more."""
+        """Moves the next AT_ONCE readings, or a few more."""
         left = AT_ONCE
         while self.tasks and left > 0:
             task = self.tasks[0]
@@ -93,7 +93,7 @@ class Pending:
                 self.drop_first()
 
     def drop_first(self) -> Task:
-        """Removes the first task."""
+        """Removes and returns the first task."""
         task = self.tasks.pop(0)
         self._after = 0
         self._log.connection.execute("DELETE FROM pending WHERE id = ?", (task.id,))

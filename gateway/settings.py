@@ -59,6 +59,8 @@ class Charset(Parsed, str):
 
 
 class Settings(msgspec.Struct, frozen=True):
+    """The settings, which `wire.settings.read` reads from the environment."""
+
     host: Annotated[str, "address to listen on"] = field(name="GATEWAY_HOST", default="127.0.0.1")
     port: Annotated[Port, "port of HTTP: the stream, FHIR, JSON and metrics"] = field(
         name="GATEWAY_PORT", default=8080
@@ -92,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True):
         field(name="MODEL_TOKEN_KEY_FILE", default=File(""))
     )
     allowed_hosts: Annotated[
-        HostNames, "allowed host names, besides localhost and IP addresses"
+        HostNames, "allowed host names, besides localhost, gateway and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

@@ -142,10 +142,10 @@ def parser() -> argparse.ArgumentParser:
         "--messages",
         type=int,
         default=100,
-        help="number of messages with readings of each connection",
+        help="number of messages with readings per connection",
     )
-    add("--observations", type=int, default=5, help="OBX of each message")
-    add("--beds", type=int, default=4, help="number of beds of each connection")
+    add("--observations", type=int, default=5, help="number of OBX segments per message")
+    add("--beds", type=int, default=4, help="number of beds per connection")
     add("--rate", type=float, default=0.0, help="messages per second in total; 0: full speed")
     add("--seed", type=int, default=1)
     add("--split", action="store_true", help="write each message in two pieces")

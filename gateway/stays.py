@@ -10,7 +10,9 @@ REMEMBERED = 10_000
 
 
 class Stay(msgspec.Struct, frozen=True, array_like=True):
-    """A row of `stays`. admission: the day of `since`. opened_by: the move that opened it."""
+    """A row of `stays`. admission: the day of `since`. until: None for an open stay. opened_by: a
+    move, `merge` or `observation`.
+    """
 
     pat_id: int
     admission: str
@@ -45,7 +47,7 @@ class StayTable:
         return known
 
     def get(self, pat_id: int, admission: str) -> Stay | None:
-        """The stay that began on this day."""
+        """The stay that began on this day; None if there is none."""
         return next((stay for stay in self.of(pat_id) if stay.admission == admission), None)
 
     def latest(self, pat_id: int) -> Stay | None:
@@ -60,8 +62,8 @@ class StayTable:
         return found[-1] if found else None
 
     def at(self, pat_id: int, moment: Moment) -> Stay | None:
-        """The stay at this time. Because senders' clocks differ, it may also be a stay of the same
-        day.
+        """The stay at this time; None if there is none. Because senders' clocks differ, it may also
+        be a stay of the same day.
         """
         stays = self.of(pat_id)
         for stay in reversed(stays):

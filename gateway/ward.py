@@ -54,7 +54,7 @@ class Ward:
         self._pending.step()
 
     def give_up(self) -> None:
-        """Rejects the rest of the first pending task. Called when an error has repeated."""
+        """Rejects the rest of the first pending task. Called after `step` has failed."""
         task = self._pending.drop_first()
         reason = "cannot be processed: not all readings were moved"
         self._log.reject(reason, task.pat_id, task.received)

@@ -32,8 +32,8 @@ from cryptography.x509 import load_der_x509_certificate
 # RFC 7518, 3.2: the key must be at least as long as the hash.
 SECRET_BYTES = 32
 
-# infer permits predictions, explanations and descriptions. admin also permits loading and unloading
-# models.
+# The scopes of the model API: infer permits predictions, explanations and descriptions; admin also
+# permits loading and unloading models. The gateway accepts a token with any scope.
 SCOPES = ("infer", "admin")
 
 # The bytes of a secret, or a key object of `cryptography`. PyJWT's signatures have no common type
