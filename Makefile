@@ -71,7 +71,7 @@ check: $(VENV)/test ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy $(PACKAGES)
 
-audit: $(VENV)/test ## list the known vulnerabilities of the installed packages
+audit: $(VENV)/test ## list the known vulnerabilities of the pinned packages
 	@$(BIN)/python -m pip_audit --progress-spinner off --disable-pip $(REQUIREMENTS:%.txt=-r %.lock)
 
 lock: $(VENV)/bin/python ## pin all requirements with hashes, after you change a requirements.txt

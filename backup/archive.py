@@ -13,7 +13,8 @@ from typing import IO, Any, Protocol
 CONTENTS = "backup.json"
 # Saved in this order, so that the gateway's log contains every message that the tables contain.
 PARTS = ("tables", "models", "gateway", "login")
-# These parts only grow: an existing one contains everything that the backup has, and later entries.
+# An existing one of these parts is not replaced, because its entries later than the backup would be
+# lost.
 KEPT = ("gateway", "login")
 BLOCK = 1 << 20
 
@@ -44,9 +45,10 @@ class Stack(Protocol):
         ...
 
     def stopped(self) -> AbstractContextManager[object]:
-        """Stops the programs that write until the context ends, and then empties the queue.
+        """Stops the programs that write; at the end of the context, empties the queue and starts
+        these programs again.
 
-        Raises BackupError if the user must stop them.
+        Raises BackupError if they run and the user must stop them.
         """
         ...
 

@@ -49,6 +49,8 @@ os.replace(new, file)
 
 
 class ComposeStack:
+    """The compose project of this folder."""
+
     kind = "mysql"
 
     def exists(self, part: str) -> bool:

@@ -30,7 +30,8 @@ SOURCES = {"run": "hospital", "live": "gateway"}
 
 
 def run(source: str) -> int:
-    """Runs until Ctrl-C, or until one of the programs ends. source: hospital or gateway."""
+    """Runs until Ctrl-C. source: hospital or gateway. Raises CannotRun if one of the programs
+    ends."""
     environ = environment(FOLDER, source=source)
     make_private(FOLDER)
     prepare(FOLDER, environ)

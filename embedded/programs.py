@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).proce
 COMMANDS["gateway"] = COMMANDS["hospital"].replace("hospital", "gateway")
 # The programs that are needed to store and predict a stream, in the order in which they start.
 PIPELINE = ("redis", "hospital", "modelapi", "buffer", "tool")
+# Seconds between SIGTERM and SIGKILL.
 STOP_SECONDS = 10.0
 NO_METRICS = {"BUFFER_METRICS_PORT": "0", "TOOL_METRICS_PORT": "0"}
 
@@ -186,7 +187,8 @@ class Programs:
             }
 
     def latency(self, stream: str) -> dict[str, float]:
-        """The milliseconds from the buffer's receipt of a message to the commit: p50, p99, max."""
+        """The milliseconds from the buffer's receipt of a message to the commit: p50, p99 and max;
+        NaN without messages."""
         found = self.redis.hgetall(f"{keys.LATENCY}:{stream}")
         counts = sorted((int(bucket), int(count)) for bucket, count in found.items())
         total = sum(count for _, count in counts)

@@ -24,7 +24,7 @@ from modelapi.settings import Settings as ModelapiSettings
 from tool.settings import Settings as ToolSettings
 from wire.settings import read, without_password
 
-# Browsers refuse port 10080.
+# The first of the ports that `free_port` returns. It is above 10080, which browsers refuse.
 FIRST_PORT = 10_100
 _ports = itertools.count()
 PORTS = (
@@ -156,7 +156,7 @@ def free_port() -> int:
     """A port that is free. No two calls of a process return the same one.
 
     The system could give the same port again until a program uses it, so these ports are below
-    those that it hands out, and processes of neighbouring numbers begin at different ones.
+    those that it hands out, and processes with consecutive ids begin at different ones.
     """
     while True:
         port = FIRST_PORT + (os.getpid() % 22 * 1_000 + next(_ports)) % 22_000

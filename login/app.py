@@ -101,7 +101,8 @@ class Login:
         return web.Response(status=204, headers={"X-User": user})
 
     async def check_program(self, request: web.Request) -> web.Response:
-        """Answers like `check_person`, but lets bearer tokens pass: another service checks them."""
+        """Answers like `check_person`. If MODEL_TOKEN_KEY_FILE is set, answers 204 to a request
+        with a bearer token, which another service checks."""
         scheme = request.headers.get("Authorization", "").partition(" ")[0]
         if self._tokens and scheme.lower() == "bearer":
             return web.Response(status=204)
@@ -163,7 +164,8 @@ def _page(
 
 
 def next_address(text: str) -> str:
-    """The address to redirect to: `text` if it is on this site, otherwise "/".
+    """The address to redirect to: `text` if it is on this site and not the login or logout page,
+    otherwise "/".
 
     >>> next_address("/patients/17?stay=2019-02-01"), next_address("//example.org")
     ('/patients/17?stay=2019-02-01', '/')
@@ -177,7 +179,8 @@ def next_address(text: str) -> str:
 
 
 def patient_of(uri: str) -> str:
-    """The number of the patient whose values an address shows; empty if it shows none.
+    """The number of the patient whose values an address shows; empty if it shows none. If the
+    address cannot be parsed, returns its first URI_MAX characters, so that it is recorded.
 
     >>> patient_of("/patients/17?stay=2019-02-01"), patient_of("/x/..//%70atients/17")
     ('17', '17')

@@ -11,11 +11,11 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
 from login.store import Store
 
-WINDOW = 15 * 60.0
+WINDOW = 15 * 60.0  # seconds
 # A user or an address is locked after this number of failures within the window.
 USER_FAILURES = 5
 ADDRESS_FAILURES = 20
-SHORTEST, LONGEST = 12, 1_000
+SHORTEST, LONGEST = 12, 1_000  # characters of a password
 
 # The parameters that OWASP's cheat sheet on password storage recommends for Argon2id.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
@@ -33,7 +33,8 @@ class LockedOut(Exception):
 
 
 class Passwords:
-    """Checks few passwords at a time, because a check takes 19 MiB and one core for about 30 ms."""
+    """Checks at most two passwords at a time, because a check takes 19 MiB and one core for about
+    30 ms."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
