@@ -49,7 +49,7 @@ def handler(database: Database) -> DataHandler:
 
 
 def alarms(url: str, version: str = "1") -> list[tuple[Any, ...]]:
-    """The number, kind and time of each event of model m."""
+    """Each event of model m: its message, its kind, and the message that raised the alarm."""
     where = f"WHERE model = 'm' AND version = '{version}' ORDER BY seq"
     return rows(url, f"SELECT seq, kind, raised_seq FROM alarms {where}")
 
@@ -83,7 +83,7 @@ def test_an_alarm_is_raised_acknowledged_and_cleared(
     alarm_oracle.check(url)
 
 
-def test_a_snooze_ends_and_the_alarm_rings_again(
+def test_a_snooze_ends_and_the_alarm_is_raised_again(
     url: str, database: Database, handler: DataHandler
 ) -> None:
     snooze = acknowledgement(8, snooze_hours=4.0, model="m")

@@ -215,8 +215,8 @@ def test_recalibration_is_fitted_to_the_first_stays_and_evaluated_on_the_others(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Makes log odds that are too high by 2 and twice as steep. The last column is the true line of
-    the first half.
+    """Makes log odds that are too high by 2 and twice as steep. scikit-learn fits the expected line
+    to the first half.
     """
     folder, table = ward
     copytree(ROOT / "models" / "icu-mortality" / "2", tmp_path / "models" / "icu-mortality" / "2")
@@ -265,7 +265,7 @@ def test_bounds_set_the_exit_code(
 
 
 @pytest.mark.parametrize("bound", ["beauty=1", "auroc", "auroc=high"])
-def test_an_unknown_figure_is_a_usage_error(bound: str) -> None:
+def test_an_invalid_bound_is_a_usage_error(bound: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["folder", "good/1", "--at-least", bound])
     assert stopped.value.code == 2

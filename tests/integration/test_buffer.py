@@ -259,7 +259,7 @@ def test_pauses_grow_if_a_peer_fails_again_after_each_recovery(
         {"icu:position": b"[]"},
     ],
 )
-def test_after_a_damaged_position_reading_starts_after_the_stored_messages(
+def test_after_a_damaged_position_all_messages_that_are_not_stored_are_read(
     redis: Any, harm: dict[str, bytes]
 ) -> None:
     redis.mset(harm)

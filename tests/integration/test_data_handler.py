@@ -312,7 +312,7 @@ class FailsOnce:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_commit_without_an_answer_is_retried(
+def test_a_commit_without_an_answer_can_be_retried(
     url: str,
     database: Database,
     undisturbed: list[Any],
@@ -329,7 +329,7 @@ def test_a_commit_without_an_answer_is_retried(
 
 
 class Failing(DataHandler):
-    """A processor that fails for the values 90 and 90.5."""
+    """A handler whose processing fails for the values 90 and 90.5."""
 
     def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         if any(re.search(rb'"value": 90.[05]', raw.data) for raw in messages):

@@ -395,7 +395,7 @@ def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that waits for a lock for only one second."""
+    """Makes the database wait for a lock for at most a second (SQLite: 0.2 s)."""
     made = database.session.connect
 
     def connect_impatiently() -> Any:

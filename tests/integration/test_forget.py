@@ -35,8 +35,8 @@ pytestmark = pytest.mark.timeout(120, func_only=True)
 
 
 def rows(table: str) -> list[dict[str, Any]]:
-    """Inserts rows for every stay: one per reading if the key of the table has a number, otherwise
-    one.
+    """The rows of a table for every stay: one per reading if the key of the table has a number,
+    otherwise one.
     """
     found = []
     for stream, pat_id, admission, discharge, first, count in STAYS:
@@ -48,8 +48,7 @@ def rows(table: str) -> list[dict[str, Any]]:
             row |= {"date_admission": admission} if "date_admission" in row else {}
             row |= {"date_discharge": discharge} if "date_discharge" in row else {}
             if table == "withdrawn":
-                # The rejected messages, whose numbers are 500 higher than those of the remaining
-                # readings.
+                # These numbers are not those of stored readings.
                 row |= {"of_seq": 10_000 + seq, "seq": 20_000 + seq}
             found.append(row)
     unique = {tuple(row[key] for key in KEYS[table]): row for row in found}

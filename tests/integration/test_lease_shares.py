@@ -37,7 +37,7 @@ class Tool:
     events=st.lists(st.sampled_from(["join", "leave", "round"]), max_size=12),
 )
 @example(partitions=4, events=["join", "round", "join", "round", "leave", "join", "join"])
-def test_a_partition_never_has_two_tools_and_all_get_the_same_number(
+def test_a_partition_never_has_two_tools_and_the_shares_are_even(
     redis: Any, partitions: int, events: list[str]
 ) -> None:
     redis.flushall()

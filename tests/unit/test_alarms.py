@@ -28,12 +28,12 @@ class TestByHand:
         path = [(0, 0.6), (1, 0.6), (2, 0.4), (3, 0.6), (4, 0.6), (5, 0.6)]
         assert kinds(Policy(at=0.5, for_hours=2), path) == [("raise", 5)]
 
-    def test_silence_counts_from_the_last_time_the_alarm_rang(self) -> None:
+    def test_silence_counts_from_the_last_alarm(self) -> None:
         path = [(0, 0.6), (1, 0.1), (2, 0.6), (3.9, 0.6), (4, 0.6)]
         expected = [("raise", 0), ("clear", 1), ("raise", 4)]
         assert kinds(Policy(at=0.5, silence_hours=4), path) == expected
 
-    def test_an_active_alarm_rings_again(self) -> None:
+    def test_an_active_alarm_is_raised_again(self) -> None:
         path = [(float(hour), 0.6) for hour in range(10)]
         expected = [("raise", 0), ("again", 4), ("again", 8)]
         assert kinds(Policy(at=0.5, again_hours=4), path) == expected
@@ -46,7 +46,7 @@ class TestByHand:
         policy = Policy(at=0.5, again_hours=2, learned_hours=4)
         path = [(2, 0.1), (4, 0.6), (5.9, 0.6), (6, 0.6), (7, 0.1), (8, 0.6)]
         assert kinds(policy, path) == [("raise", 4), ("clear", 7)]
-        # From then on, late predictions for an earlier hour count at this time.
+        # The hours count from the stay's earliest prediction, even if it arrives late.
         assert kinds(policy, [(2, 0.1), (0, 0.1), (4, 0.6)]) == []
         assert kinds(policy, [(3, 0.1), (6.9, 0.6)]) == [("raise", 6.9)]
 

@@ -62,7 +62,7 @@ class TestByHand:
         assert found.ppv == pytest.approx(2 / 3)
         assert found.lead_hours == ()
 
-    def test_a_share_without_a_denominator_is_nan(self) -> None:
+    def test_figures_without_a_denominator_are_nan(self) -> None:
         found = burden([], POLICY)
         for value in (found.per_patient_day, found.sensitivity, found.ppv, found.nne):
             assert math.isnan(value)
@@ -100,7 +100,7 @@ def test_a_curve_applies_the_policy_at_each_threshold() -> None:
     assert [(point.alarms, point.sensitivity) for point in found] == [(1, 1), (2, 1), (3, 1)]
 
 
-def test_thresholds_descend_from_the_highest_probability() -> None:
+def test_thresholds_descend_until_each_stay_has_an_alarm() -> None:
     draw = np.random.default_rng(3)
     stays = [path(draw.random(5).tolist()) for _ in range(200)]
     found = thresholds(stays, 20)

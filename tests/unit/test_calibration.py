@@ -98,7 +98,7 @@ def test_calibration_counts_patients_not_rows() -> None:
     assert not evaluate(part, 20, 0, FIGURES)["calibration_slope"].estimable
 
 
-def test_with_only_one_outcome_the_brier_score_remains() -> None:
+def test_with_only_one_outcome_the_brier_score_is_still_estimable() -> None:
     figures = evaluate(Scores(np.zeros(30, int), np.full(30, 0.2), np.arange(30)), 20, 0)
     assert {name for name, figure in figures.items() if figure.estimable} == {
         "prevalence",

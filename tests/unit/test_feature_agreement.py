@@ -424,7 +424,7 @@ def test_a_small_spread_far_from_zero_has_nine_correct_digits(level: float) -> N
         np.testing.assert_allclose(bulk.iloc[known - 1], np.array(expected, float), rtol=1e-9)
 
 
-def test_windows_of_every_size_are_processed_in_bounded_blocks(
+def test_the_size_of_blocks_does_not_change_the_features(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     readings, ages = random_stays(default_rng(99), 20)

@@ -1,4 +1,4 @@
-"""Tests the gateway's framing, parsing and codes with independent oracles and random input."""
+"""Tests the gateway's framing, parsing and codes, at each chunk boundary and with random input."""
 
 import contextlib
 import csv
@@ -34,7 +34,7 @@ def test_frames_do_not_depend_on_chunk_boundaries() -> None:
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
-def test_any_bytes_are_parsed_or_rejected(data: st.DataObject) -> None:
+def test_any_damaged_message_is_parsed_or_rejected(data: st.DataObject) -> None:
     message = bytearray(data.draw(st.sampled_from(corpus())))
     for _ in range(data.draw(st.integers(0, 8))):
         at = data.draw(st.integers(0, len(message)))

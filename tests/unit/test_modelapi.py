@@ -142,7 +142,7 @@ def test_an_invalid_body_is_rejected(client: FlaskClient, body: bytes) -> None:
         ("POST", "/api/model?model=..", 404),
     ],
 )
-def test_unknown_paths_get_a_problem_document(
+def test_an_unknown_path_method_or_model_gets_a_problem_document(
     client: FlaskClient, method: str, path: str, status: int
 ) -> None:
     answer = client.open(path, method=method, json=ROW if method == "POST" else None)

@@ -85,7 +85,7 @@ def test_a_binary_part_may_follow_a_json_header_in_utf_16(client: FlaskClient) -
 @pytest.mark.parametrize(
     "body", [b"\xff\xfe\x00", b"\xef\xbb\xbf", b"\x00\x00\xfe\xff\xff\xff\xff\xff"]
 )
-def test_invalid_unicode_later_in_a_body_is_an_error(client: FlaskClient, body: bytes) -> None:
+def test_a_byte_order_mark_without_valid_text_is_an_error(client: FlaskClient, body: bytes) -> None:
     answer = post(client, "/api/model?model=plain", body)
     assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
 

@@ -29,7 +29,7 @@ def pins(path: Path) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("path", ASKED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_each_lock_file_is_up_to_date_and_has_hashes(path: Path) -> None:
+def test_each_lock_file_has_all_pins_with_hashes(path: Path) -> None:
     lock = path.with_suffix(".lock")
     assert pins(path) <= pins(lock), "run `make lock`"
     requirements = re.split(r"\n(?=\S)", lock.read_text().strip())
