@@ -97,7 +97,7 @@ async def log_in(
     next: str = "/",
     **headers: str,
 ) -> tuple[int, Any, str]:
-    """Sends a request; returns the status, the headers, and the cookies as a Cookie header."""
+    """Posts the form; returns the status, the headers, and the cookies as a Cookie header."""
     form = {"user": user, "password": password, "next": next}
     sent = {"X-Forwarded-For": address} | headers
     async with client.post("/login", data=form, headers=sent, allow_redirects=False) as answer:
@@ -153,7 +153,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(file: Path, proto: str)
     assert cookie.startswith("__Host-") == (proto == "https")
 
 
-def test_a_session_ends_when_password_or_user_change_or_its_time_is_over(file: Path) -> None:
+def test_a_session_ends_when_the_password_changes_or_the_user_is_removed(file: Path) -> None:
     async def question(client: Client) -> None:
         cookie = (await log_in(client))[2]
         assert await check(client, cookie) == (204, "ada")
@@ -392,7 +392,7 @@ def test_the_audit_is_append_only(file: Path, statement: str) -> None:
     assert audit(file) == before != []
 
 
-def test_no_request_is_admitted_while_the_audit_cannot_be_written(file: Path) -> None:
+def test_no_patient_page_is_admitted_while_the_audit_cannot_be_written(file: Path) -> None:
     async def question(client: Client) -> None:
         cookie = (await log_in(client))[2]
         with closing(sqlite3.connect(file, isolation_level=None)) as db:

@@ -48,7 +48,7 @@ def handler(database: Database) -> DataHandler:
 
 
 def features(url: str, seq: int) -> dict[str, float | None]:
-    """The features of the newest prediction of the champion."""
+    """The features of the champion's prediction for message `seq`."""
     where = f"WHERE seq = {seq} AND version = '2'"
     return dict(rows(url, f"SELECT feature, value FROM prediction_features {where}"))  # type: ignore[arg-type]
 
@@ -325,8 +325,8 @@ def test_any_history_gives_the_rows_that_pandas_computes(
     chance = random.Random(seed)
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", chance.choice([1, 4, 1000]))
     monkeypatch.setattr("tool.stays.VITALS_EVERY", chance.choice([0.0, 1000.0]))
-    # There are fewer failures on MySQL, because each costs a new connection, which takes 50 times
-    # as long.
+    # The stream is shorter on MySQL, because each failure costs a new connection, which takes 50
+    # times as long there.
     sent = stream(chance, 160 if url.startswith("sqlite") else 60)
     remember(database, DECLARATION)
     parts: dict[int, list[RawMessage]] = {0: [], 1: []}

@@ -109,7 +109,7 @@ def shape(url: str) -> list[Any]:
 
 
 def without_features(before: Rows, names: dict[str, str]) -> Rows:
-    """The rows, with features in the format that is used since version 5."""
+    """The rows without the features, whose format has changed since version 1."""
     place = names["predictions"].split(", ").index("`features`")
     predictions = [(*row[:place], *row[place + 1 :]) for row in before["predictions"]]
     return before | {"predictions": predictions}
@@ -321,7 +321,7 @@ def migrate(url: str) -> "subprocess.Popen[str]":
 
 
 def ended(program: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Runs the program; returns its exit status and the text that it has written to stderr."""
+    """Waits for the program; returns its exit status and the text that it has written to stderr."""
     _, errors = program.communicate(timeout=60)
     return program.returncode, errors
 

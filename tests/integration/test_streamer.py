@@ -291,7 +291,7 @@ class TestSubscribers:
         headers = {"Last-Event-ID": f"{EndlessReplay.stream}-{after}"}
         return await client.get("/sub", headers=headers)
 
-    def test_a_stalled_subscriber_takes_no_memory_and_does_not_block_others(self) -> None:
+    def test_a_stalled_subscriber_takes_little_memory_and_does_not_block_others(self) -> None:
         endless = EndlessReplay()
 
         async def scenario(client: TestClient[Any, Any]) -> None:
@@ -500,7 +500,7 @@ class TestPace:
 
 
 class TestSettings:
-    def test_settings_have_their_documented_defaults(self) -> None:
+    def test_an_empty_variable_has_its_default(self) -> None:
         assert read(Settings, {"HOSPITAL_PORT": ""}) == Settings()
 
     @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def made(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Re
 
 
 class TestRows:
-    def test_the_stream_equals_that_of_the_tool(self, stream: Stream) -> None:
+    def test_implausible_readings_are_left_out_of_the_stream(self, stream: Stream) -> None:
         assert stream.left_out == {"temperature not between 26 (excluded) and 45 °C": 320}
         assert len(stream.readings) == 320 * 40
         assert (stream.readings["seq"].diff().dropna() > 0).all()
