@@ -46,12 +46,13 @@ class Receiver:
         async for chunk in response.content.iter_any():
             received = time.time()
             events = parser.feed(chunk)
-            for event in events:
+            for count, event in enumerate(events, 1):
                 if event.type == "end":
-                    metrics.RECEIVED.inc(len(events) - 1)
+                    metrics.RECEIVED.inc(count - 1)
                     return
                 self._take(event, received)
                 if self.read == last:
+                    metrics.RECEIVED.inc(count)
                     return
             metrics.RECEIVED.inc(len(events))
             self.arrived.set()

@@ -30,10 +30,17 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
             log.warning("%d messages are waiting for the tool; is it running?", len(jobs))
             warn_at += 60
         time.sleep(0.2)
-    # Only these messages are counted, because others may be rejected meanwhile.
-    asked = {(row.stream, row.seq) for row in rows}
-    left = sum((row.stream, row.seq) in asked for row in database.rejected(reason))
+    # Only these messages are counted, because others may be rejected meanwhile. Their reasons may
+    # have changed.
+    left = len(_rejected(database).intersection((row.stream, row.seq) for row in rows))
     return len(rows) - left, left
+
+
+def _rejected(database: Database) -> set[tuple[str, int]]:
+    """The stream and the number of each rejected message."""
+    with database.session.transaction() as cursor:
+        cursor.execute("SELECT stream, seq FROM rejected")
+        return {(stream, int(seq)) for stream, seq in cursor.fetchall()}
 
 
 def _enqueue(redis: Redis, partitions: int, row: RejectedRow) -> str:

@@ -232,7 +232,8 @@ def _check_days(date_admission: str, date_discharge: str | None, on: str) -> Non
 
 class _Clock(msgspec.Struct):
     day: str
-    hour: Annotated[int, Meta(ge=0, le=24)] = 24  # a discharge without an hour
+    type: str = ""
+    hour: Annotated[int, Meta(ge=0, le=24)] | None = None
     minute: Sixty = 0
     second: Sixty = 0
 
@@ -252,4 +253,7 @@ def stream_clock(data: bytes) -> float | None:
         days = date.fromisoformat(at.day).toordinal() - _EPOCH
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         return None
-    return days * 86_400.0 + at.hour * 3_600.0 + at.minute * 60.0 + at.second
+    hour = at.hour
+    if hour is None:
+        hour = 24 if at.type == "discharge" else 0
+    return days * 86_400.0 + hour * 3_600.0 + at.minute * 60.0 + at.second

@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
@@ -20,9 +23,12 @@ from hypothesis import strategies as st
 from buffer import metrics
 from buffer.follow import Buffer
 from buffer.outage import Outage
+from buffer.pending import Pending
+from buffer.receive import Receiver
 from buffer.settings import Settings
 from buffer.sse import BOM, CUT, KEPT, EventParser
 from tests.support import servers
+from wire.batches import Position
 from wire.messages import Rejected, decode
 from wire.settings import HttpUrl
 
@@ -302,6 +308,22 @@ def test_a_source_with_a_short_log_loses_only_the_messages_that_it_dropped(
     assert metrics.MISSING._value.get() - before == 3
     lost = [record.args for record in caplog.records if record.msg.startswith("messages %d to")]
     assert lost == [(3, 5)]
+
+
+@pytest.mark.parametrize(("last", "count"), [(2, 2), (3, 3), (None, 3)])
+def test_each_message_that_is_read_is_counted(last: int | None, count: int) -> None:
+    chunk = b"".join(event(seq, MEASURED) for seq in (1, 2, 3)) + END
+
+    async def run() -> int:
+        response: Any = SimpleNamespace(content=aiohttp.StreamReader(Mock(), 1 << 16))
+        response.content.feed_data(chunk)
+        receiver = Receiver(Position("5eed0001", 0, {}, 2), Pending("5eed0001", 2, 100), 100)
+        await receiver.run(response, last)
+        return receiver.read
+
+    before = metrics.RECEIVED._value.get()
+    assert asyncio.run(run()) == count
+    assert metrics.RECEIVED._value.get() - before == count
 
 
 def test_the_position_has_the_time_of_the_newest_message(redis: Any) -> None:

@@ -1,56 +1,64 @@
 """Tests that `python -m tool replay` counts only the messages that it has replayed."""
 
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import servers
+from tool.database import connect
 from tool.dead_letters import replay
-from wire.tables import RejectedRow
+from wire.tables import columns
+
+FAILED, INVALID = "cannot be processed: x", "temperature 378.0 is not between 26 and 45 °C"
 
 
-def row(seq: int) -> RejectedRow:
-    return RejectedRow("s", seq, 17, "cannot be processed: x", '{"pat_id":17}', "2019-02-01")
-
-
-class Rejected:
-    """A database that returns different rejected messages at each query."""
-
-    def __init__(self, *answers: list[int]) -> None:
-        self._answers = list(answers)
-
-    def rejected(self, reason: str) -> list[RejectedRow]:
-        return [row(seq) for seq in self._answers.pop(0)]
+def reject(file: Path, reasons: dict[int, str]) -> None:
+    """Replaces the rejected messages of a database: their reasons by message number."""
+    with closing(sqlite3.connect(file, timeout=30)) as connection, connection:
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS rejected ({', '.join(columns('rejected'))})"
+        )
+        connection.execute("DELETE FROM rejected")
+        connection.executemany(
+            "INSERT INTO rejected VALUES ('s', ?, 17, ?, '{\"pat_id\":17}', '2019-02-01')",
+            reasons.items(),
+        )
 
 
 @pytest.mark.parametrize(
     ("before", "after", "counted"),
     [
-        ([1, 2], [3, 4, 5, 6], (2, 0)),
-        ([1, 2], [2, 3, 4, 5], (1, 1)),
-        ([1, 2], [1, 2], (0, 2)),
-        ([], [7], (0, 0)),
+        ([1, 2], dict.fromkeys([3, 4, 5, 6], FAILED), (2, 0)),
+        ([1, 2], dict.fromkeys([2, 3, 4, 5], FAILED), (1, 1)),
+        ([1, 2], dict.fromkeys([1, 2], FAILED), (0, 2)),
+        ([1, 2], {1: INVALID}, (1, 1)),
+        ([], {7: FAILED}, (0, 0)),
     ],
 )
-def test_messages_that_are_rejected_meanwhile_are_not_counted(
-    tmp_path: Path, before: list[int], after: list[int], counted: tuple[int, int]
+def test_only_the_replayed_messages_are_counted(
+    tmp_path: Path, before: list[int], after: dict[int, str], counted: tuple[int, int]
 ) -> None:
+    file = tmp_path / "icu.sqlite"
+    reject(file, dict.fromkeys(before, FAILED))
     with servers.redis_server(tmp_path) as redis:
         ended = threading.Event()
 
         def do_all_jobs(redis: Any) -> None:
             while not ended.is_set():
-                if redis.llen("rq:queue:tool-0") == len(before):
+                if before and redis.llen("rq:queue:tool-0") == len(before):
+                    reject(file, after)
                     redis.flushall()
                 time.sleep(0.05)
 
         tool = threading.Thread(target=do_all_jobs, args=(redis,))
         tool.start()
         try:
-            database: Any = Rejected(before, after)
+            database = connect(f"sqlite:///{file}")
             assert replay(redis, database, 1, "cannot be processed: ") == counted
         finally:
             ended.set()

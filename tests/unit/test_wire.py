@@ -213,6 +213,13 @@ class TestMessages:
         assert other == one + 62
         assert stream_clock(b'{"type":"withdrawal"}') is None
 
+    @pytest.mark.parametrize(
+        ("kind", "hour"), [("admission", 0), ("outcome", 0), ("discharge", 24)]
+    )
+    def test_a_message_without_an_hour_has_the_hour_of_its_type(self, kind: str, hour: int) -> None:
+        clock = stream_clock(json.dumps({"type": kind, "day": "1970-01-02"}).encode())
+        assert clock == 86_400 + hour * 3_600
+
     @given(st.binary(max_size=200))
     def test_any_bytes_are_decoded_or_rejected(self, data: bytes) -> None:
         with suppress(Rejected):
