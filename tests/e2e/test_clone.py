@@ -28,6 +28,6 @@ def test_a_clone_with_crlf_line_ends_in_a_folder_of_any_name_runs_a_replay(tmp_p
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    # Every shipped model has passed the check of its digest, and has answered.
+    # The champion has passed the check of its digest, and has predicted for every reading.
     assert result["predictions"] >= result["stored"] > 100
     assert (clone / "var").stat().st_mode & 0o077 == 0

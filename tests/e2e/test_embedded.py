@@ -1,4 +1,4 @@
-"""Tests that `make run`, `make replay` and `make token` report errors at the start, in one line."""
+"""Tests how `make run`, `make replay` and `make token` start and end; each error is one line."""
 
 import os
 import re

@@ -233,7 +233,7 @@ def test_a_message_that_crashes_the_worker_becomes_a_dead_letter(
 
 
 def failed_jobs(pipeline: Pipeline) -> list[str]:
-    """The number of jobs that `rq info` counts as failed."""
+    """The ids of the jobs that `rq info` counts as failed."""
     return [
         job
         for part in range(2)

@@ -191,7 +191,7 @@ class TestEvaluate:
         request = evaluate.Request(model="small/1", folder=ward, models=models, resamples=20)
         assert "trained on these data" in evaluate.run(request).warnings[0]
 
-    def test_a_recalibrated_version_is_calibrated_on_other_patients(
+    def test_a_recalibrated_version_shifts_all_log_odds_by_the_same_amount(
         self, trained: tuple[train.Result, Path], ward: Path
     ) -> None:
         _, models = trained

@@ -91,8 +91,6 @@ class Cluster:
         run("docker", "cp", self._patient_data, f"{node}:/data/patient_data")
         run("docker", "exec", node, "chmod", "-R", "a+rX", "/data/patient_data")
 
-    # Shows the nodes and the pods of the cluster.
-
     def kill_node(self, node: str) -> None:
         """Kills a node as a power failure would."""
         run("docker", "kill", f"icu-{node}")

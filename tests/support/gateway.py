@@ -35,9 +35,7 @@ def hl7(kind: str, *segments: str, control: str = "1") -> bytes:
 
 
 def oru(*segments: str, control: str = "1", patient: str = "P1", bed: str = "ICU^1^1") -> bytes:
-    """An ORU message about one patient. Each OBX is `8867-4|80|/min`, optionally with further
-    fields, or a whole segment.
-    """
+    """An ORU message about one patient, with these segments after PID and PV1."""
     return hl7("ORU^R01", f"PID|||{patient}^^^H^MR", f"PV1||I|{bed}", *segments, control=control)
 
 

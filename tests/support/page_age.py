@@ -100,7 +100,7 @@ class Look:
     key: object
     position: float
 
-    def younger(self, stored: Stored) -> float:
+    def older_than_said(self, stored: Stored) -> float:
         """Seconds that the page's data is older than the page says; negative if it is younger."""
         return max(0.0, self.at - stored.outdated_since(self.key, self.position)) - self.said
 
@@ -161,5 +161,5 @@ def worst(looks: list[Look], stored: Stored) -> dict[str, float]:
     found: dict[str, float] = {}
     for look in looks:
         kind = look.page if look.page in ("ward", "pipeline") else "patient"
-        found[kind] = max(found.get(kind, -math.inf), look.younger(stored))
+        found[kind] = max(found.get(kind, -math.inf), look.older_than_said(stored))
     return found
