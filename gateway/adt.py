@@ -29,7 +29,10 @@ MERGES = ("A34", "A40")
 def moves(
     message: Message, move: Move, authority: str, clock: Clock, now: Moment
 ) -> Iterator[Fact]:
-    """Yields the move of a patient. authority: of identifiers that name no authority."""
+    """Yields the move of a patient, or an Unusable if the message names no patient.
+
+    authority: of identifiers that name no authority.
+    """
     who = person(message, next(named(message, "PID"), []), authority)
     if who is None:
         yield Unusable("an ADT message without a patient identifier")

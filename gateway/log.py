@@ -198,7 +198,7 @@ class Log:
         return Numbers(self._received, first, self.last)
 
     def prune(self, before: float) -> bool:
-        """Removes some of the messages received before a time; returns False if none are left."""
+        """Removes some of the messages received before a time; returns False if there were none."""
         read = self.connection.execute
         rows = read(
             "SELECT id, last FROM received WHERE at < ? AND id <= "

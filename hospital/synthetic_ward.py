@@ -119,7 +119,7 @@ def fates(random: Generator, count: int) -> tuple[Floats, Booleans]:
 
 
 def drawn_below(random: Generator, limits: Integers) -> Integers:
-    """Draws for each limit a whole number from 0 to below it."""
+    """Draws, for each limit, a whole number that is at least 0 and less than the limit."""
     return np.floor(random.random(len(limits)) * limits).astype(np.int64)
 
 

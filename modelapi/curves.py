@@ -130,8 +130,8 @@ def _compose(spline: PPoly, ranks: _Ranks, missing: float) -> Curve:
 
 
 def _pieces(knots: Values, ranks: _Ranks) -> Iterator[tuple[float, float, float]]:
-    """Triples (edge, rank, slope): from the edge on, the rank of a value is rank + slope * (value -
-    edge)."""
+    """Triples (edge, rank, slope): from the edge to the next one, the rank of a value is rank +
+    slope * (value - edge)."""
     quantiles, below, above = (
         each.tolist() for each in (ranks.quantiles, ranks.below, ranks.above)
     )

@@ -16,7 +16,7 @@ from modelapi.limits import SMALL_BODY
 
 Shape = TypeVar("Shape")
 
-# Headers, one of which a proxy or a browser adds.
+# A request with one of these headers comes from a browser or through a proxy.
 PASSED_ON = (
     *("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"),
     *("Origin", "Sec-Fetch-Site"),

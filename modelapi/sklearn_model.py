@@ -125,8 +125,8 @@ def from_joblib(
 
 def _difference(form: Linear | Compiled, served: Estimator, features: Sequence[Feature]) -> float:
     """The greatest difference between the two forms on random rows, in which a third of the
-    optional values are missing. Half of the rows contain values at which the compiled form changes,
-    and the adjacent floats.
+    optional values are missing. For a Compiled form, half of the rows consist of the edges at which
+    it changes, and of the next lower floats.
     """
     draw = np.random.default_rng(0)
     low, high = np.array([feature.range or (0.0, 200.0) for feature in features]).T

@@ -92,7 +92,9 @@ def from_boosting(model: Any) -> Trees | None:
 def _walk(
     nodes: Any, node: int, tree: int, leaves: list[float], conditions: list[Condition]
 ) -> int:
-    """Numbers the leaves below a node; returns their mask."""
+    """Appends the values of the leaves and the conditions below a node; returns the mask of these
+    leaves.
+    """
     if nodes["is_leaf"][node]:
         leaves.append(float(nodes["value"][node]))
         return 1 << (len(leaves) - 1)

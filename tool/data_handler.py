@@ -130,7 +130,9 @@ class DataHandler:
             # cause.
             raise
         except Exception as error:
-            log.debug("stream %s: from message %d", batch.stream, messages[0].seq, exc_info=True)
+            log.debug(
+                "stream %s: failed from message %d on", batch.stream, messages[0].seq, exc_info=True
+            )
             self._stays.forget(batch.stream)
             if len(messages) == 1:
                 return self._store_dead_letter(batch, error)

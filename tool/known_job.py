@@ -33,7 +33,7 @@ class KnownJob(Job):
 
     @property
     def func(self) -> Callable[..., None]:
-        """Raises ForeignJob."""
+        """The function that runs the job. Raises ForeignJob."""
         name = self.func_name
         if not isinstance(name, str) or name not in self.functions:
             raise ForeignJob(f"{str(name)[:100]!r} is not a job of this tool")

@@ -29,7 +29,9 @@ def prepare(session: Session) -> None:
 
 
 def stored_version(session: Session) -> str | None:
-    """The version of the tables; None if there are none, or unversioned or unfinished ones."""
+    """The version of the tables; None if there are no tables, if they have no version, or if their
+    creation did not finish.
+    """
     with session.transaction() as cursor:
         if TABLE not in session.tables(cursor):
             return None
