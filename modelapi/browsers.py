@@ -13,7 +13,8 @@ from wire.hosts import SAFE, from_other_site, is_ours, misdirected
 def from_browser() -> bool:
     """Whether the request has headers that only browsers send."""
     # `headers` is not used, because for an absent header it raises and catches an error.
-    return "HTTP_ORIGIN" in request.environ or "HTTP_SEC_FETCH_SITE" in request.environ
+    environ = request.environ
+    return "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ
 
 
 def public_host() -> str:
@@ -30,9 +31,10 @@ def register(app: Flask, names: Collection[str]) -> None:
 
     @app.before_request
     def check() -> None:
-        host = request.environ.get("HTTP_HOST", "")
+        environ = request.environ
+        host = environ.get("HTTP_HOST", "")
         if not known(host):
             raise Misdirected(misdirected(host))
-        unsafe = request.method not in SAFE and from_browser()
+        unsafe = environ["REQUEST_METHOD"].upper() not in SAFE and from_browser()
         if unsafe and from_other_site(dict(request.headers), public_host()):
             raise Forbidden("A page of another site may not send this request.")

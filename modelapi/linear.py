@@ -32,8 +32,11 @@ class Linear:
     def terms(self, rows: Rows) -> Rows:
         """The term of each feature in the log odds, shape (rows, features)."""
         with np.errstate(over="ignore"):
-            terms = np.clip(rows * self.coefficients, -_HUGE, _HUGE)
-        return np.where(np.isnan(rows), self.missing, terms)
+            terms: Rows = rows * self.coefficients
+        # In most requests no value is missing or extreme; a comparison with NaN is false.
+        if np.abs(terms).max(initial=0.0) <= _HUGE:
+            return terms
+        return np.where(np.isnan(rows), self.missing, np.clip(terms, -_HUGE, _HUGE))
 
     def probability(self, rows: Rows) -> Rows:
         # A sum along the row, not a matrix product, so that a row's result is the same to the last

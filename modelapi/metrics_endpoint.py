@@ -2,10 +2,17 @@
 
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from time import perf_counter
 
 from flask import Blueprint, Flask, Response, current_app, g, request
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    generate_latest,
+)
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -49,6 +56,11 @@ def metrics() -> Response:
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
+@lru_cache(maxsize=256)
+def _requests(endpoint: str, status: int) -> Counter:
+    return REQUESTS.labels(endpoint, status)
+
+
 def register(app: Flask) -> None:
     """Makes the application count all requests except those for /metrics, and serve the counts."""
 
@@ -58,8 +70,9 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def count(response: Response) -> Response:
-        if request.endpoint != "metrics.metrics":
-            REQUESTS.labels(request.endpoint or "none", response.status_code).inc()
+        endpoint = request.endpoint
+        if endpoint != "metrics.metrics":
+            _requests(endpoint or "none", response.status_code).inc()
             REQUEST_SECONDS.observe(perf_counter() - g.begun)
         return response
 

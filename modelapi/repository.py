@@ -57,7 +57,7 @@ class Model:
     def _prepared(self, rows: Rows) -> Rows:
         if self.manifest.significant_digits:
             rows = significant(rows)
-        if not self._fills:
+        if not self._fills or not np.isnan(rows).any():
             return rows
         rows = rows.copy()
         for column, fill in self._fills:

@@ -92,8 +92,8 @@ def write_rows(outputs: dict[str, NDArray[Any]], model: Model, many: bool) -> by
 
 def require(rows: Rows, model: Model, many: bool = True) -> None:
     """Raises BadInput for the first missing value of a required feature."""
-    absent = np.isnan(rows) & model.required
-    if absent.any():
+    missing = np.isnan(rows)
+    if missing.any() and (absent := missing & model.required).any():
         row, column = np.argwhere(absent)[0].tolist()
         raise BadInput(
             "is required and must be a number", model.names[column], row if many else None

@@ -1,6 +1,8 @@
 """The application factory."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flask import Flask
 
@@ -26,13 +28,19 @@ from modelapi.statistics import Statistics
 NAMES = ("localhost", "modelapi")
 
 
+class Application(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        # Flask would check for each function of each request whether it is a coroutine.
+        return func
+
+
 def create_app(config: Settings | None = None, counts: Statistics | None = None) -> Flask:
     """Returns the model API as a WSGI application, with its champion loaded. counts: the request
     statistics. If the champion cannot be served, this does not raise; /health reports it. Raises
     TokenKeyError for an invalid token key.
     """
     settings = config or Settings()
-    app = Flask(__name__, static_folder=None)
+    app = Application(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY
     registry = Registry(Repository(Path(settings.models)), open_states(settings))
     app.extensions["registry"] = registry

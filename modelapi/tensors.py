@@ -254,6 +254,6 @@ def datatype(values: NDArray[Any]) -> str:
 
 def _binary(values: NDArray[Any]) -> bytes:
     if datatype(values) != "BYTES":
-        return values.astype(values.dtype.newbyteorder("<")).tobytes()
+        return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
     texts = [text.encode() for text in values.ravel().tolist()]
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)
