@@ -5,6 +5,7 @@ little-endian numbers follow the JSON part of a body.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import nan
 from struct import Struct
 
@@ -34,16 +35,21 @@ def path(model: str, version: str) -> str:
 def request(rows: Sequence[Sequence[float | None]]) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a request for the probability of each row; None is a missing value."""
     width = len(rows[0])
-    pack = Struct(f"<{width}d").pack
-    matrix = b"".join(
-        [pack(*[nan if v is None else v for v in row] if None in row else row) for row in rows]
-    )
+    values = list(chain.from_iterable(rows))
+    if None in values:
+        values = [nan if value is None else value for value in values]
+    return of_matrix(Struct(f"<{len(values)}d").pack(*values), len(rows), width)
+
+
+def of_matrix(matrix: bytes, rows: int, width: int) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a request for the probability of each row. matrix: little-endian doubles,
+    row by row, NaN where missing."""
     head = msgspec.json.encode(
         {
             "inputs": [
                 {
                     "name": "features",
-                    "shape": [len(rows), width],
+                    "shape": [rows, width],
                     "datatype": "FP64",
                     "parameters": {"binary_data_size": len(matrix)},
                 }

@@ -97,7 +97,9 @@ class ModelClient:
     ) -> None:
         self._url = url
         self._timeout = urllib3.Timeout(connect=min(timeout, 1.0), read=timeout)
-        self._pool = urllib3.PoolManager(maxsize=8, retries=False)
+        # A pool of one host, because PoolManager parses the URL of each request.
+        self._pool = urllib3.connection_from_url(url, maxsize=8, retries=False)
+        self._prefix = (urllib3.util.parse_url(url).path or "").rstrip("/")
         self._token_file = token_file
         self._etag = ""
         self._only_json = False
@@ -202,8 +204,12 @@ class ModelClient:
             if self._token_file:
                 token = Path(self._token_file).read_text().strip()
                 headers = {**headers, "Authorization": f"Bearer {token}"}
-            return self._pool.request(
-                method, self._url + path, body=body or None, headers=headers, timeout=self._timeout
+            return self._pool.urlopen(
+                method,
+                self._prefix + path,
+                body=body or None,
+                headers=headers,
+                timeout=self._timeout,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ModelUnavailable(f"{self._url}: {error}") from None
