@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from tool.database.errors import PermanentFailure
@@ -19,19 +20,8 @@ def statements(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
     some: list[str] = []
     size = 0
     quoted = _Quoted()
-    for row in rows:
-        text = ",".join(
-            [
-                quoted[cell]
-                if cell.__class__ is str
-                else repr(cell)
-                if cell.__class__ is int or (cell.__class__ is float and cell - cell == 0.0)
-                else "NULL"
-                if cell is None
-                else _refuse(cell)
-                for cell in row
-            ]
-        )
+    columns = [_literals(cells, quoted) for cells in zip(*rows, strict=True)]
+    for text in map(",".join, zip(*columns, strict=True)):
         some.append(text)
         size += len(text)
         if size > STATEMENT:
@@ -39,6 +29,25 @@ def statements(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
             some, size = [], 0
     if some:
         yield f"({'),('.join(some)})"
+
+
+def _literals(cells: Sequence[Any], quoted: "_Quoted") -> Iterable[str]:
+    """The literals of a column; most columns have values of one type."""
+    types = set(map(type, cells))
+    if types == {str}:
+        return map(quoted.__getitem__, cells)
+    if types == {int} or (types == {float} and all(map(isfinite, cells))):
+        return map(repr, cells)
+    return [
+        "NULL"
+        if cell is None
+        else quoted[cell]
+        if cell.__class__ is str
+        else repr(cell)
+        if cell.__class__ is int or (cell.__class__ is float and isfinite(cell))
+        else _refuse(cell)
+        for cell in cells
+    ]
 
 
 class _Quoted(dict[str, str]):
