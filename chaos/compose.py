@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chaos.faults import Fault, at_once, held
+from chaos.faults import BOUND, Fault, at_once, held
 from embedded.stack import ROOT, free_port
 from wire.database import connect
 
@@ -178,6 +178,8 @@ class ComposeStack:
                 10.0,
                 lambda: self._exec("disk", "sh", "-c", "cat /dev/zero >/disk/ballast || true"),
                 lambda: self._exec("disk", "rm", "/disk/ballast"),
+                # If the binary log is full, MySQL looks for space only every 60 s.
+                bound=60.0 + BOUND,
             ),
         ]
 

@@ -36,13 +36,20 @@ class Stack(Protocol):
         """The faults that only this kind of stack has."""
 
 
+# Seconds within which the pipeline must recover from a fault.
+BOUND = 15.0
+
+
 @dataclass(frozen=True)
 class Fault:
-    """A fault that lasts `seconds`. The context manager of `apply` begins and ends it."""
+    """A fault that lasts `seconds`. The context manager of `apply` begins and ends it. The pipeline
+    must recover within `bound` seconds after the end.
+    """
 
     name: str
     seconds: float
     apply: Callable[[], AbstractContextManager[None]]
+    bound: float = BOUND
 
 
 def at_once(name: str, act: Callable[[], object]) -> Fault:
@@ -57,7 +64,11 @@ def at_once(name: str, act: Callable[[], object]) -> Fault:
 
 
 def held(
-    name: str, seconds: float, begin: Callable[[], object], end: Callable[[], object]
+    name: str,
+    seconds: float,
+    begin: Callable[[], object],
+    end: Callable[[], object],
+    bound: float = BOUND,
 ) -> Fault:
     """Returns a fault that `begin` starts and that `end` ends after `seconds`."""
 
@@ -69,7 +80,7 @@ def held(
         finally:
             end()
 
-    return Fault(name, seconds, apply)
+    return Fault(name, seconds, apply, bound)
 
 
 PAUSE = 20.0

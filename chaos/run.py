@@ -11,8 +11,7 @@ from chaos.faults import Fault
 
 log = logging.getLogger("chaos")
 
-BOUND = 15.0  # seconds within which the pipeline must recover
-GIVE_UP = 90.0  # seconds after which a recovery counts as failed
+GIVE_UP = 120.0  # seconds after which a recovery counts as failed
 # Partitions with stored messages for which a model's alarms are not computed yet.
 WITHOUT_ALARMS = (
     "SELECT p.part FROM models m CROSS JOIN positions p LEFT JOIN alarm_positions a"
@@ -39,13 +38,13 @@ class Recovery:
     earlier messages is pending.
     """
 
-    fault: str
+    fault: Fault
     stored: float
     predicted: float
 
     @property
     def in_time(self) -> bool:
-        return max(self.stored, self.predicted) <= BOUND
+        return max(self.stored, self.predicted) <= self.fault.bound
 
 
 def positions(stack: Observed) -> dict[int, int]:
@@ -71,12 +70,12 @@ def finished(stack: Observed) -> bool:
     )
 
 
-def recover(stack: Observed, goal: int, ended: float, name: str) -> Recovery:
+def recover(stack: Observed, goal: int, ended: float, fault: Fault) -> Recovery:
     """Waits until every partition has stored message `goal` or a later message, and no prediction
     for a message up to `goal` is pending. After GIVE_UP seconds, the times are infinite."""
     stored = _seconds(ended, lambda: min(positions(stack).values()) >= goal)
     predicted = _seconds(ended, lambda: waiting(stack, goal) == 0)
-    return Recovery(name, stored, predicted)
+    return Recovery(fault, stored, predicted)
 
 
 def _seconds(since: float, reached: Callable[[], bool]) -> float:
@@ -109,7 +108,7 @@ def run(
             time.sleep(fault.seconds)
         ended = time.monotonic()
         goal = int(max(_positions_or(stack, before).values()) + rate)
-        recovery = recover(stack, goal, ended, fault.name)
+        recovery = recover(stack, goal, ended, fault)
         recoveries.append(recovery)
         report(
             f"{fault.name:44} {recovery.stored:8.1f} {recovery.predicted:10.1f}"

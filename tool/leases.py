@@ -4,7 +4,6 @@ A lease prevents two tools from working on the same partition. Leases may overla
 example after Redis has lost data; even then the positions in the database prevent duplicate rows.
 """
 
-import secrets
 import time
 from collections.abc import Collection
 from typing import Any
@@ -21,11 +20,13 @@ PAUSE = 3.0
 
 
 class Leases:
-    """The leases of one tool."""
+    """The leases of one tool. A tool that is killed and starts again under its name has its leases
+    at once; under another name it waits until they expire.
+    """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, name: str) -> None:
         self._redis: Any = redis
-        self._tool = secrets.token_hex(8)
+        self._tool = name
         self._held: set[int] = set()
         self._take_no_more_until = 0.0
 
@@ -45,8 +46,11 @@ class Leases:
             self._redis.expire(lease_key(part), LEASE_SECONDS)
         if time.monotonic() > self._take_no_more_until:
             for part, tool in holders.items():
-                if tool is None and len(self._held) < share:
-                    self._take(part)
+                if part not in self._held and len(self._held) < share:
+                    if tool == self._tool:
+                        self._held.add(part)  # this tool had it before it was killed
+                    elif tool is None:
+                        self._take(part)
         return sorted(self._held)[:share]
 
     def release(self, part: int) -> None:

@@ -1,6 +1,7 @@
 """Fills in pending predictions once their model answers."""
 
 import logging
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -16,6 +17,9 @@ log = logging.getLogger("tool")
 
 AT_ONCE = 2_000  # maximum number of predictions per request
 COUNTED = 10_001  # maximum of the metric
+# Seconds per model and round. The other tasks of the background process, such as the alarms, wait
+# for this long at most.
+SECONDS = 2.0
 
 _rows = msgspec.json.Decoder(list[list[float | None]])
 
@@ -28,15 +32,19 @@ class CatchUp:
         self._client = client
 
     def fill_in(self) -> None:
-        """Fills in pending predictions, oldest first. An unavailable model does not delay the
-        others; its ModelUnavailable is raised at the end. Raises DatabaseError.
+        """Fills in pending predictions of each model, oldest first, for at most SECONDS plus one
+        batch. An unavailable model does not delay the others; its ModelUnavailable is raised at the
+        end. Raises DatabaseError.
         """
         failure: ModelUnavailable | None = None
         for row in sorted(self._database.models(), key=lambda row: (row.model, row.version)):
             model = Model(row.model, row.version, msgspec.json.decode(row.features))
             filled = 0
+            until = time.monotonic() + SECONDS
             try:
-                while waiting := self._database.pending(row.model, row.version, AT_ONCE):
+                while time.monotonic() < until and (
+                    waiting := self._database.pending(row.model, row.version, AT_ONCE)
+                ):
                     rows, features = zip(*waiting, strict=True)
                     values = _rows.decode(f"[{','.join(features)}]")
                     filled += self._ask(model, rows, values)

@@ -2,7 +2,9 @@
 
 import logging
 import multiprocessing
+import secrets
 import signal
+import socket
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -150,7 +152,7 @@ class Supervisor:
         self._settings = settings
         self._redis = redis
         self._supervised = supervised
-        self._leases = Leases(redis)
+        self._leases = Leases(redis, _name(settings))
         self._background = Child("background process", processes.run_in_background, settings)
         self._workers: dict[int, Child] = {}
         self._mine: list[int] = []
@@ -203,6 +205,14 @@ class Supervisor:
             time.sleep(0.05)
         with suppress(RedisError):
             self._leases.release_all()
+
+
+def _name(settings: Settings) -> str:
+    """A name for this tool that it keeps when it is killed and starts again. Only one running
+    program on a host can have the port."""
+    if settings.metrics_port:
+        return f"{socket.gethostname()}:{settings.metrics_port}"
+    return secrets.token_hex(8)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

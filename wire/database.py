@@ -7,8 +7,15 @@ from urllib.parse import quote, unquote, urlsplit
 
 import mysql.connector
 
+try:
+    from _mysql_connector import MySQLInterfaceError
+except ImportError:  # the connector was installed without its C extension
+    MySQLInterfaceError = mysql.connector.InterfaceError
+
+# The connector converts the errors of its C extension, but not those of a commit.
+MYSQL_ERRORS = (mysql.connector.Error, MySQLInterfaceError)
 # The exceptions that the drivers raise when the database is unavailable or a statement fails.
-ERRORS = (sqlite3.Error, mysql.connector.Error, OSError)
+ERRORS = (sqlite3.Error, *MYSQL_ERRORS, OSError)
 
 
 class Connection(Protocol):

@@ -375,7 +375,7 @@ def test_a_short_fixed_schedule_of_faults_loses_nothing(ward: Path, tmp_path: Pa
         ]
         planned: list[tuple[float, Fault]] = [(0.5, known[name]) for name in names]
         recoveries = run(stack, 60, planned)
-        assert [recovery.fault for recovery in recoveries] == names
+        assert [recovery.fault.name for recovery in recoveries] == names
         assert all(recovery.stored < float("inf") for recovery in recoveries)
         stack.hurry()
         stack.wait(lambda: finished(stack))

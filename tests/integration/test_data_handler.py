@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import fsum
@@ -466,3 +467,28 @@ def test_a_stored_message_sent_again_to_another_partition_is_skipped(
     assert rows(url, "SELECT COUNT(*) FROM readings") == [(1,)]
     assert rows(url, "SELECT n FROM vitals") == [(1,)]
     assert rows(url, "SELECT COUNT(*) FROM rejected") == [(0,)]
+
+
+@pytest.mark.parametrize("url", ["mysql"], indirect=True)
+def test_a_connection_that_is_lost_at_the_commit_makes_no_dead_letter(
+    url: str, database: Database, other: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = handler_of(database)
+    handler.handle(batch(0, message(80.0)))
+    connection: Any = database.session._connection
+    commit, number = connection.commit, connection.connection_id
+
+    def commit_without_connection() -> None:
+        with other.session.transaction() as cursor:
+            cursor.execute(f"KILL {number}")
+        while rows(url, f"SELECT id FROM information_schema.processlist WHERE id = {number}"):
+            time.sleep(0.01)
+        commit()
+
+    monkeypatch.setattr(connection, "commit", commit_without_connection)
+    with pytest.raises(Unavailable):
+        handler.handle(batch(1, message(90.0)))
+    handler.handle(batch(1, message(90.0)))
+    readings, *_, rejected = stored(url)
+    assert readings == [(1, 80.0), (2, 90.0)]
+    assert rejected == []

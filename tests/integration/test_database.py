@@ -262,6 +262,30 @@ class TestRejectedAndPending:
         assert [row.seq for row, _ in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
+    def test_only_answered_predictions_are_no_longer_pending(
+        self, url: str, database: Database
+    ) -> None:
+        for stream in ("s", "t"):
+            waiting = [
+                structs.replace(prediction(seq, None, "waiting", version), stream=stream)
+                for seq in (1, 2)
+                for version in ("1", "2")
+            ]
+            pending = [PendingRow(stream, row.seq, row.model, row.version) for row in waiting]
+            database.commit(Changes(stream, 0, 0, 2, NOW, predictions=waiting, pending=pending))
+        answers = [
+            structs.replace(prediction(seq, 0.25, None, version), stream=stream)
+            for stream, version, seq in (("s", "1", 1), ("s", "1", 2), ("t", "1", 2), ("t", "2", 1))
+        ]
+        database.fill_in(answers)
+        assert rows(url, "SELECT stream, version, seq FROM pending ORDER BY 1, 2, 3") == [
+            *(("s", "2", 1), ("s", "2", 2), ("t", "1", 1), ("t", "2", 2)),
+        ]
+        filled = "SELECT stream, version, seq FROM predictions WHERE probability = 0.25"
+        assert rows(url, f"{filled} ORDER BY 1, 2, 3") == [
+            *(("s", "1", 1), ("s", "1", 2), ("t", "1", 2), ("t", "2", 1)),
+        ]
+
     def test_stored_models_are_read_back(self, database: Database) -> None:
         for names in (("a 1 champion", "b 1 shadow"), ("a 1 shadow", "b 2 champion")):
             database.remember_models([ModelRow(*name.split(), "[]", NOW, None) for name in names])

@@ -1,5 +1,6 @@
 """Tests the leases on partitions, with a real Redis."""
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +21,8 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 class Tool:
     """A tool that works on the partitions that it has leased. Its jobs end within a round."""
 
-    def __init__(self, redis: Any) -> None:
-        self.leases = Leases(redis)
+    def __init__(self, redis: Any, name: str = "") -> None:
+        self.leases = Leases(redis, name or secrets.token_hex(8))
         self.parts: set[int] = set()
 
     def round(self, partitions: int) -> None:
@@ -73,7 +74,7 @@ class Wiped:
 @pytest.mark.parametrize("nth", range(1, 20))
 def test_a_tool_survives_a_loss_in_redis_at_any_command(redis: Any, nth: int) -> None:
     redis.flushall()
-    leases = Leases(Wiped(redis, nth))
+    leases = Leases(Wiped(redis, nth), "tool")
     for _ in range(4):
         assert set(leases.renew(range(3))) <= {0, 1, 2}
     assert leases.renew(range(3)) == [0, 1, 2]
@@ -102,3 +103,27 @@ def test_a_tool_respects_the_lease_of_another(redis: Any) -> None:
     for tool in (paused, other):
         tool.round(2)
     assert paused.parts.isdisjoint(other.parts)
+
+
+def test_a_killed_tool_has_its_leases_at_once_when_it_starts_again(redis: Any) -> None:
+    redis.flushall()
+    killed, other = Tool(redis, "host:9101"), Tool(redis, "host:9102")
+    for tool in (killed, other) * 3:
+        tool.round(4)
+    successor = Tool(redis, "host:9101")
+    successor.round(4)
+    assert successor.parts == killed.parts
+    other.round(4)
+    assert other.parts.isdisjoint(successor.parts)
+    assert Leases(redis, "host:9103").renew(range(4)) == []
+
+
+def test_a_tool_that_starts_again_leaves_the_leases_beyond_its_share_to_others(redis: Any) -> None:
+    redis.flushall()
+    Tool(redis, "host:9101").round(4)
+    other = Tool(redis, "host:9102")
+    other.round(4)
+    successor = Tool(redis, "host:9101")
+    successor.round(4)
+    assert len(successor.parts) == 2
+    assert other.parts == set()

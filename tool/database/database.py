@@ -1,6 +1,7 @@
 """Reads and writes the tables of `wire.tables`."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 from tool.database.changes import Changes
@@ -205,11 +206,15 @@ class Database:
         """Stores the answers to pending predictions, which are then no longer pending."""
         with self.session.writing() as cursor:
             self.session.replace(cursor, "predictions", rows)
-            self.session.execute_each(
-                cursor,
-                "DELETE FROM pending WHERE stream = ? AND seq = ? AND model = ? AND version = ?",
-                [(row.stream, row.seq, row.model, row.version) for row in rows],
-            )
+            # One statement per group, because one per row takes a round trip each.
+            for key, group in groupby(rows, lambda row: (row.model, row.version, row.stream)):
+                numbers = ", ".join(str(row.seq) for row in group)
+                self.session.execute(
+                    cursor,
+                    "DELETE FROM pending WHERE model = ? AND version = ? AND stream = ?"
+                    f" AND seq IN ({numbers})",
+                    key,
+                )
 
     def is_stored(self, stream: str, seq: int) -> bool:
         """Whether the message is stored, possibly as a reading that was withdrawn later."""

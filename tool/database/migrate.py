@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from tool.database.errors import PermanentFailure, Unavailable
 from tool.database.session import Session
 from tool.database.versions import MIGRATIONS, TABLE, UPGRADING, VERSIONS
-from wire.database import is_sqlite
+from wire.database import MYSQL_ERRORS, is_sqlite
 
 log = logging.getLogger("tool.database")
 
@@ -50,6 +50,8 @@ def upgrade(session: Session) -> None:
                 " do: run `python -m tool migrate` as a user who may CREATE and ALTER"
             ) from error
         raise session.translate(error.orig) from error  # type: ignore[arg-type]
+    except MYSQL_ERRORS as error:  # of a commit; SQLAlchemy does not know the C extension's error
+        raise session.translate(error) from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from mysql.connector import errorcode
 from tool.database.errors import DatabaseError, PermanentFailure, Unavailable
 from tool.database.literals import statements
 from tool.database.session import Row, Session
+from wire.database import MYSQL_ERRORS
 from wire.tables import TABLES
 
 # Errors that the rows cause. The server or its operator causes all other errors.
@@ -30,7 +31,7 @@ class MySQLSession(Session):
     """A connection to a MySQL or MariaDB server."""
 
     placeholder = "%s"
-    errors = (mysql.connector.Error, OSError, OverflowError)
+    errors = (*MYSQL_ERRORS, OSError, OverflowError)
     duplicate_key = mysql.connector.IntegrityError
 
     def begin(self, cursor: Any) -> None:
