@@ -595,6 +595,6 @@ def test_the_pipeline_runs_if_tokens_are_required(stack: Stack, tmp_path: Path) 
     # After its restart, the tool requests the declaration with its token.
     wait_until(
         lambda: stack.sql("SELECT max(seen_at) FROM models") > [[asked_before]],
-        "the tool's token is taken",
+        "modelapi accepts the tool's token",
         30,
     )

@@ -38,7 +38,9 @@ def moved_since(cluster: Cluster, before: dict[int, int]) -> bool:
 
 
 def champion(cluster: Cluster) -> str:
-    """The champion that the tools publish; empty if Redis does not answer."""
+    """The champion that the tools publish; empty before the first declaration, or if
+    Redis does not answer.
+    """
     with suppress(RedisError):
         return str(json.loads(cluster.redis.get(keys.DECLARATION) or NONE)["champion"]["model"])
     return ""

@@ -140,14 +140,14 @@ def status(pipeline: Pipeline) -> "subprocess.CompletedProcess[str]":
     )
 
 
-class Told:
+class Replay:
     """The logs and the metrics after a replay of the ward."""
 
-    def __init__(self, pipeline: Pipeline, told: dict[str, str]) -> None:
-        self.metrics = told
+    def __init__(self, pipeline: Pipeline, texts: dict[str, str]) -> None:
+        self.metrics = texts
         self.messages = pipeline.health()["messages"]
         self.stream = pipeline.health()["stream"]
-        self.away = status(pipeline)
+        self.unavailable = status(pipeline)
         self.strangers = {name: status_for_a_stranger(pipeline, name) for name in ALWAYS}
         self.status = ""
         pipeline.start("dashboard")
@@ -164,34 +164,34 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
-    folder = tmp_path_factory.mktemp("told")
+def replay(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Replay:
+    folder = tmp_path_factory.mktemp("replay")
     with Pipeline(folder, ward, LOG_FORMAT="json", LOG_LEVEL="DEBUG") as pipeline:
         pipeline.wait(pipeline.done, 100)
         pipeline.wait(lambda: total(metrics(pipeline, "buffer"), "icu_buffer_stream_ended") == 1)
-        told: dict[str, str] = {}
+        texts: dict[str, str] = {}
 
-        def champion_is_told() -> bool:
+        def champion_is_reported() -> bool:
             # A worker may answer while it still loads its model.
-            told.update({service: metrics(pipeline, service) for service in ALWAYS})
-            return "icu_modelapi_champion_info{" in told["modelapi"]
+            texts.update({service: metrics(pipeline, service) for service in ALWAYS})
+            return "icu_modelapi_champion_info{" in texts["modelapi"]
 
-        pipeline.wait(champion_is_told)
-        found = Told(pipeline, told)
+        pipeline.wait(champion_is_reported)
+        found = Replay(pipeline, texts)
     found.logs = {name: pipeline.log(name) for name in SERVICES}
     return found
 
 
-def test_metric_names_follow_the_conventions(told: Told) -> None:
-    for service, text in told.metrics.items():
+def test_metric_names_follow_the_conventions(replay: Replay) -> None:
+    for service, text in replay.metrics.items():
         ours = [line for line in text.splitlines() if re.match(rf"(# \w+ )?icu_{service}_", line)]
         assert len(ours) > 10, f"{service}: {text}"
         promtool("check", "metrics", given="\n".join(ours) + "\n")
 
 
-def test_each_message_is_counted_once_by_every_service(told: Told) -> None:
-    hospital, buffer, tool, modelapi, _ = told.metrics.values()
-    n = told.messages
+def test_each_message_is_counted_once_by_every_service(replay: Replay) -> None:
+    hospital, buffer, tool, modelapi, _ = replay.metrics.values()
+    n = replay.messages
     assert total(hospital, "icu_hospital_stream_messages") == n
     assert total(hospital, "icu_hospital_messages_sent_total") == n
     assert total(buffer, "icu_buffer_messages_received_total") == n
@@ -209,20 +209,20 @@ def test_each_message_is_counted_once_by_every_service(told: Told) -> None:
     assert total(modelapi, "icu_modelapi_champion_info") == 1
 
 
-def test_the_lag_is_zero_when_all_messages_are_stored(told: Told) -> None:
+def test_the_lag_is_zero_when_all_messages_are_stored(replay: Replay) -> None:
     for part in ("0", "1"):
         label = f'partition="{part}"'
-        read = total(told.metrics["buffer"], "icu_buffer_stream_timestamp_seconds", label)
-        stored = total(told.metrics["tool"], "icu_tool_stream_timestamp_seconds", label)
+        read = total(replay.metrics["buffer"], "icu_buffer_stream_timestamp_seconds", label)
+        stored = total(replay.metrics["tool"], "icu_tool_stream_timestamp_seconds", label)
         assert read == stored > 0
 
 
-def test_metrics_are_served_only_for_the_services_own_names(told: Told) -> None:
-    assert told.strangers == dict.fromkeys(ALWAYS, 421)
+def test_metrics_are_served_only_for_the_services_own_names(replay: Replay) -> None:
+    assert replay.strangers == dict.fromkeys(ALWAYS, 421)
 
 
-def test_rules_alerts_and_dashboard_query_existing_metrics(told: Told) -> None:
-    there = set(re.findall(r"^(icu_\w+)", "\n".join(told.metrics.values()), re.MULTILINE))
+def test_rules_alerts_and_dashboard_query_existing_metrics(replay: Replay) -> None:
+    there = set(re.findall(r"^(icu_\w+)", "\n".join(replay.metrics.values()), re.MULTILINE))
     gateway = exposition(ROOT / "log", 0).decode()
     for text in (
         gateway,
@@ -239,8 +239,8 @@ def test_rules_alerts_and_dashboard_query_existing_metrics(told: Told) -> None:
     assert names <= there, names - there
 
 
-def test_no_metric_names_a_patient_or_a_stream(told: Told) -> None:
-    labels = set(re.findall(r'(\w+)="', "\n".join(told.metrics.values())))
+def test_no_metric_names_a_patient_or_a_stream(replay: Replay) -> None:
+    labels = set(re.findall(r'(\w+)="', "\n".join(replay.metrics.values())))
     allowed = {"partition", "code", "kind", "when", "peer", "le", "file", "route", "status"}
     allowed |= {"model", "version", "generation", "implementation", "major", "minor", "patchlevel"}
     assert labels <= allowed
@@ -254,17 +254,17 @@ def objects(log: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_each_line_of_a_json_log_is_an_object(told: Told, service: str) -> None:
-    lines = objects(told.logs[service])
+def test_each_line_of_a_json_log_is_an_object(replay: Replay, service: str) -> None:
+    lines = objects(replay.logs[service])
     assert lines
     for line in lines:
         assert line.keys() >= {"time", "level", "service", "logger", "message"}
         assert line["service"] == service
 
 
-def test_one_id_follows_a_message_from_hospital_to_its_prediction(told: Told) -> None:
-    lines = {service: objects(log) for service, log in told.logs.items()}
-    message = f"{told.stream}-{told.messages // 2}"
+def test_one_id_follows_a_message_from_hospital_to_the_tool(replay: Replay) -> None:
+    lines = {service: objects(log) for service, log in replay.logs.items()}
+    message = f"{replay.stream}-{replay.messages // 2}"
     of_message = {
         service: [line for line in lines[service] if line.get("message_id") == message]
         for service in ("hospital", "buffer", "tool")
@@ -284,32 +284,32 @@ def test_one_id_follows_a_message_from_hospital_to_its_prediction(told: Told) ->
     ],
 )
 def test_the_summaries_of_a_service_count_each_message_once(
-    told: Told, service: str, counted: str
+    replay: Replay, service: str, counted: str
 ) -> None:
-    lines = [line for line in objects(told.logs[service]) if line["level"] == "INFO"]
+    lines = [line for line in objects(replay.logs[service]) if line["level"] == "INFO"]
     counts = [re.search(rf"([\d,]+) {counted}", line["message"]) for line in lines]
-    assert sum(int(found[1].replace(",", "")) for found in counts if found) == told.messages
+    assert sum(int(found[1].replace(",", "")) for found in counts if found) == replay.messages
 
 
-def test_the_model_api_logs_one_summary_for_all_workers(told: Told) -> None:
-    lines = objects(told.logs["modelapi"])
+def test_the_summaries_of_the_model_api_count_no_row_twice(replay: Replay) -> None:
+    lines = objects(replay.logs["modelapi"])
     counts = [re.search(r"([\d,]+) rows predicted", line["message"]) for line in lines]
     rows = sum(int(found[1].replace(",", "")) for found in counts if found)
-    assert 0 < rows <= total(told.metrics["modelapi"], "icu_modelapi_rows_total")
+    assert 0 < rows <= total(replay.metrics["modelapi"], "icu_modelapi_rows_total")
 
 
-def test_no_patient_is_in_the_logs_above_debug(told: Told, ward: Path) -> None:
+def test_no_patient_is_in_the_logs_above_debug(replay: Replay, ward: Path) -> None:
     patients = {line.split(";")[1] for line in (ward / "age.csv").read_text().splitlines()[1:]}
-    for log in told.logs.values():
+    for log in replay.logs.values():
         for line in objects(log):
             if line["level"] != "DEBUG":
                 words = set(re.findall(r"\w+", line["message"]))
                 assert not words & patients, line
 
 
-def test_status_shows_the_figures_of_the_pipeline_page_in_the_terminal(told: Told) -> None:
-    shown = told.status.replace("\N{NO-BREAK SPACE}", "")
-    assert re.search(rf"^  stored +{told.messages} messages$", shown, re.MULTILINE), shown
+def test_status_shows_the_figures_of_the_pipeline_page_in_the_terminal(replay: Replay) -> None:
+    shown = replay.status.replace("\N{NO-BREAK SPACE}", "")
+    assert re.search(rf"^  stored +{replay.messages} messages$", shown, re.MULTILINE), shown
     assert re.search(r"^  rejected +1 messages$", shown, re.MULTILINE), shown
     assert re.search(
         r"^    temperature 378\.0 is not between 26 \(excluded\) and 45 °C +1$", shown, re.MULTILINE
@@ -318,10 +318,10 @@ def test_status_shows_the_figures_of_the_pipeline_page_in_the_terminal(told: Tol
         assert re.search(rf"^  {name} +up ", shown, re.MULTILINE), shown
 
 
-def test_status_reports_an_unavailable_dashboard_in_one_line(told: Told) -> None:
-    assert told.away.returncode == 1
-    assert told.away.stdout == ""
-    assert re.fullmatch(r"status: http://\S+ does not answer: .+\n", told.away.stderr)
+def test_status_reports_an_unavailable_dashboard_in_one_line(replay: Replay) -> None:
+    assert replay.unavailable.returncode == 1
+    assert replay.unavailable.stdout == ""
+    assert re.fullmatch(r"status: http://\S+ does not answer: .+\n", replay.unavailable.stderr)
 
 
 def test_counts_survive_the_end_of_a_process(ward: Path, tmp_path: Path) -> None:
@@ -366,7 +366,8 @@ def test_a_restarted_model_api_does_not_repeat_earlier_counts(ward: Path, tmp_pa
 
 @contextmanager
 def prometheus(pipeline: Pipeline) -> Iterator[Callable[[str], set[str]]]:
-    """Runs the real Prometheus with the rules of this repository, with all times divided by 100.
+    """Runs the real Prometheus with the rules of this repository, with windows of 8 s
+    and delays of 2 s.
 
     Yields a function that runs a query and returns the values of one label in its result.
     """

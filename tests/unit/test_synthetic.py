@@ -74,7 +74,7 @@ class TestFormat:
             ("signal.csv", ";pat_id;day;hour;parameter;value"),
         ],
     )
-    def test_the_default_ward_has_the_documented_size(
+    def test_the_files_of_the_default_ward_have_a_header_and_numbered_rows(
         self, default_ward: Path, name: str, header: str
     ) -> None:
         first, *lines = (default_ward / name).read_bytes().decode("ascii").split("\n")

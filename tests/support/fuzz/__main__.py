@@ -1,4 +1,6 @@
-"""Runs one seam in parts, each with its own seed, and prints the counts and the memory."""
+"""Runs one seam in parts, each with its own seed, and prints the counts, the CPU time and the
+peak memory.
+"""
 
 import argparse
 import logging

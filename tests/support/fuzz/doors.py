@@ -106,7 +106,7 @@ def _damaged_path(rng: random.Random, path: str) -> str:
 
 
 def login_forms(rng: random.Random, inputs: int) -> Counter[str]:
-    """Fuzzes the forms and checks of the login service. Its users are soon locked out."""
+    """Fuzzes the forms and checks of the login service. It soon refuses further passwords."""
 
     def request(rng: random.Random) -> tuple[str, str, bytes]:
         if rng.random() < 0.5:

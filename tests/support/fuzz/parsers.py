@@ -155,7 +155,7 @@ ODD = (
 
 def tensors(rng: random.Random, inputs: int) -> Counter[str]:
     """Checks that valid requests, in JSON and binary, give their values, and that damaged requests
-    are read or rejected with the name of the member.
+    are read or rejected with a short message.
     """
     counts: Counter[str] = Counter()
     for _ in range(inputs):
@@ -207,7 +207,7 @@ def _json_columns(rng: random.Random, values: Any) -> tuple[bytes, None]:
 
 
 def _json_matrix(rng: random.Random, values: Any) -> tuple[bytes, None]:
-    """One tensor `features`, in which NaN is written as some clients write it."""
+    """One tensor `features`, in which a missing value is the literal NaN."""
     data = values.tolist() if rng.random() < 0.5 else values.ravel().tolist()
     tensor = {"name": "features", "shape": [len(values), 2], "datatype": "FP64", "data": data}
     return json.dumps({"inputs": [tensor]}).encode(), None

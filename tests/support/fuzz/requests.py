@@ -28,7 +28,9 @@ BOMBS = {name: pack(b" " * 9_000_000) for name, pack in PACK.items()}
 
 
 class Cost:
-    """Fails for a request that takes too much memory or CPU time."""
+    """Fails if a request takes too much CPU time, or if the process has grown too much since the
+    first one.
+    """
 
     def __init__(self) -> None:
         self._memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
