@@ -2,11 +2,12 @@
 
 Converts a fitted pipeline of splines over ranks,
 
-    union(QuantileTransformer, SimpleImputer, SplineTransformer; MissingIndicator)
+    QuantileTransformer -> SimpleImputer -> SplineTransformer
     -> StandardScaler -> LogisticRegression,
 
-to a sum of functions of one feature each. A rank is piecewise linear in the value and a spline is
-piecewise polynomial in the rank, so each function is piecewise polynomial in the value.
+with or without a MissingIndicator in union with its first three steps, to a sum of functions of one
+feature each. A rank is piecewise linear in the value and a spline is piecewise polynomial in the
+rank, so each function is piecewise polynomial in the value.
 """
 
 import math
@@ -19,6 +20,11 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline, PPoly
 
 Values = NDArray[np.float64]
+
+_STEPS = [
+    *("QuantileTransformer", "SimpleImputer", "SplineTransformer"),
+    *("StandardScaler", "LogisticRegression"),
+]
 
 
 @dataclass(frozen=True)
@@ -44,18 +50,12 @@ def from_pipeline(pipeline: Any) -> tuple[float, list[Curve]] | None:
 
     Returns None for a pipeline of another structure or with unsupported settings.
     """
-    if _kinds(pipeline) != ["FeatureUnion", "StandardScaler", "LogisticRegression"]:
+    parts = _parts(pipeline)
+    if parts is None:
         return None
-    union, scaler, regression = (step for _, step in pipeline.steps)
-    parts = [part for _, part in union.transformer_list]
-    known = ["QuantileTransformer", "SimpleImputer", "SplineTransformer"]
-    if len(parts) != 2 or _kinds(parts[0]) != known:
-        return None
-    if type(parts[1]).__name__ != "MissingIndicator" or union.transformer_weights:
-        return None
-    ranks, imputer, splines = (step for _, step in parts[0].steps)
+    (ranks, imputer, splines, scaler, regression), indicator = parts
     count = pipeline.n_features_in_
-    if not _covered(ranks, imputer, splines, parts[1], count):
+    if not _covered(ranks, imputer, splines, indicator, count):
         return None
 
     weights = regression.coef_[0] / (scaler.scale_ if scaler.with_std else 1.0)
@@ -63,7 +63,7 @@ def from_pipeline(pipeline: Any) -> tuple[float, list[Curve]] | None:
     if scaler.with_mean:
         intercept -= float(weights @ scaler.mean_)
     per_feature = weights[: splines.n_features_out_].reshape(count, -1)
-    absent = weights[splines.n_features_out_ :]
+    absent = weights[splines.n_features_out_ :] if indicator is not None else np.zeros(count)
     curves = []
     for i, feature_ranks in enumerate(_ranks(ranks)):
         basis = splines.bsplines_[i]
@@ -76,8 +76,21 @@ def from_pipeline(pipeline: Any) -> tuple[float, list[Curve]] | None:
     return intercept, curves
 
 
-def _kinds(pipeline: Any) -> list[str]:
-    return [type(step).__name__ for _, step in getattr(pipeline, "steps", [])]
+def _parts(pipeline: Any) -> tuple[list[Any], Any] | None:
+    """The five steps, and the MissingIndicator or None; None for another structure."""
+    steps = [step for _, step in getattr(pipeline, "steps", [])]
+    indicator = None
+    if steps and type(steps[0]).__name__ == "FeatureUnion":
+        parts = [part for _, part in steps[0].transformer_list]
+        if _kinds(parts[1:]) != ["MissingIndicator"] or steps[0].transformer_weights:
+            return None
+        indicator = parts[1]
+        steps[:1] = [step for _, step in getattr(parts[0], "steps", [])]
+    return (steps, indicator) if _kinds(steps) == _STEPS else None
+
+
+def _kinds(steps: list[Any]) -> list[str]:
+    return [type(step).__name__ for step in steps]
 
 
 def _covered(ranks: Any, imputer: Any, splines: Any, indicator: Any, count: int) -> bool:
@@ -92,7 +105,7 @@ def _covered(ranks: Any, imputer: Any, splines: Any, indicator: Any, count: int)
         and math.isclose(basis.t[-basis.k - 1], 1, abs_tol=1e-12)
         for basis in splines.bsplines_
     )
-    return inside and len(indicator.features_) == count
+    return inside and (indicator is None or len(indicator.features_) == count)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from modelapi.artifact import Ref
+from modelapi.compiler import compile_estimator
 from modelapi.repository import Repository
 from training import artifact, config, config_file, models, report, train
 from training import outcomes as outcome_file
@@ -378,6 +379,18 @@ class TestModels:
         np.testing.assert_array_equal(again.predict(now.x), p)
         # Missing values are not an error.
         assert np.isfinite(model.predict(np.full((1, 3), np.nan))).all()
+
+    @pytest.mark.parametrize("kind", ["boosting", "blend"])
+    def test_a_trained_model_has_a_compiled_form(self, kind: str, rows: Rows) -> None:
+        past, now = split(rows, Split(by="cohort", train=("a",), test=("b",)))
+        settings = Model(name="m", title="M", kind=kind, seed=3, trees=SMALL)  # type: ignore[arg-type]
+        estimator = models.fit(settings, past, PRESSURES).estimator
+        form = compile_estimator(estimator, np.full(now.x.shape[1], np.nan))
+        assert form is not None
+        x = np.vstack([now.x, np.full((1, 3), np.nan)])
+        np.testing.assert_allclose(
+            form.probability(x), estimator.predict_proba(x)[:, 1], rtol=0, atol=1e-12
+        )
 
     def test_shuffled_outcomes_cannot_be_learned(self, rows: Rows) -> None:
         past, now = split(rows, Split(by="cohort", train=("a",), test=("b",)))

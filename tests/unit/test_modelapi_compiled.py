@@ -50,14 +50,15 @@ def data() -> tuple[Array, Array]:
     return x, y
 
 
-def splines(degree: int = 2) -> Any:
-    curves = make_pipeline(
+def splines(degree: int = 2, indicator: bool = True) -> Any:
+    curves = [
         QuantileTransformer(n_quantiles=20),
         SimpleImputer(strategy="median"),
         SplineTransformer(n_knots=4, degree=degree, include_bias=False),
-    )
-    union = make_union(curves, MissingIndicator(features="all"))
-    return make_pipeline(union, StandardScaler(), LogisticRegression())
+    ]
+    if indicator:
+        curves = [make_union(make_pipeline(*curves), MissingIndicator(features="all"))]
+    return make_pipeline(*curves, StandardScaler(), LogisticRegression())
 
 
 def boosting(leaves: int = 12) -> Any:
@@ -73,6 +74,7 @@ ESTIMATORS = {
     "blend": blend,
     "splines": splines,
     "cubic splines": lambda: splines(3),
+    "splines without an indicator": lambda: splines(indicator=False),
     "boosting": boosting,
     "8 leaves": lambda: boosting(8),
     "31 leaves": lambda: boosting(31),
