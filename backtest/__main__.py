@@ -153,7 +153,10 @@ def policy_of(chosen: Any, version: Version) -> Policy:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = parser().parse_args(arguments)
+    options = parser()
+    chosen = options.parse_args(arguments)
+    if chosen.within is not None and chosen.after is None:
+        options.error("--within needs --after")
     logs.set_up("backtest", "INFO")
     replayed: dict[str, Any] = {}
     try:
