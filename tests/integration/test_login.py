@@ -1,4 +1,4 @@
-"""Tests the login service behind nginx: passwords, sessions, lockout, audit log and OIDC proxy."""
+"""Tests the login service without nginx: passwords, sessions, lockout, audit log and OIDC proxy."""
 
 import asyncio
 import doctest

@@ -318,7 +318,7 @@ def refused(flask: FlaskClient, asked: Any, field: str) -> None:
         ("8", "right", b"", "inputs[0].parameters.binary_data_size"),
     ],
 )
-def test_a_binary_part_of_the_wrong_size_is_an_error(
+def test_wrong_sizes_in_a_binary_request_are_errors(
     flask: FlaskClient, size: Any, header: str | None, extra: bytes, field: str | None
 ) -> None:
     asked = {
