@@ -62,8 +62,8 @@ def test_a_buffer_that_comes_after_keep_days_reports_the_lost_messages(
             await send_all(running.mllp, readings(first))
             await buffered(running, redis, lambda: last in queued(redis))
 
-    # The gateway gets an admission and five readings, and then five more readings, which it removes
-    # before the buffer reads them.
+    # The gateway gets an admission and five readings, and then five more readings. It removes three
+    # of these before the buffer reads them.
     asyncio.run(run(0, 6))
 
     async def unseen() -> None:

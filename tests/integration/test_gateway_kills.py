@@ -12,7 +12,7 @@ from tests.support.gateway_kills import run
 from tests.support.hl7_corpus import corpus
 
 
-def test_tables_are_equal_after_kills(tmp_path: Path) -> None:
+def test_tables_after_kills_equal_those_without_kills(tmp_path: Path) -> None:
     outcome = run(12, tmp_path, seed=1)
     assert outcome.equal
     assert outcome.kills > 2  # a fast sender may end before the last kill

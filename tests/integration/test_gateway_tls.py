@@ -16,13 +16,14 @@ from tests.support.hl7_corpus import obx
 
 
 class Pair(NamedTuple):
-    """Writes a self-signed certificate and its key; returns the paths of the two files."""
+    """The paths of a certificate and of its key."""
 
     certificate: Path
     key: Path
 
 
 def pair(folder: Path, name: str) -> Pair:
+    """Writes a self-signed certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
