@@ -238,7 +238,7 @@ def test_a_patient_page_shows_the_whole_stay(
     assert len(cells) == parameters[0][0] + 2
 
 
-def test_zoom_by_keyboard_moves_all_curves(page: Any, dashboard: Dashboard) -> None:
+def test_the_period_of_the_curves_is_chosen_by_keyboard(page: Any, dashboard: Dashboard) -> None:
     page.goto(dashboard.url)
     page.locator(".bed h2 a").last.click()
     page.wait_for_selector("#curves canvas")

@@ -676,7 +676,7 @@ class TestMissing:
         ('{"status": "preparing"}', 503, "preparing"),
     ],
 )
-def test_an_unknown_health_answer_does_not_fail_the_round(
+def test_only_an_answer_with_an_error_status_is_an_error(
     text: str, status: int, error: str | None
 ) -> None:
     async def served(_: web.Request) -> web.Response:
@@ -839,7 +839,7 @@ def test_1200_patients_are_in_the_order_of_pandas(made: seeded_ward.Ward, path: 
 
 
 @pytest.mark.parametrize("page", ["ward", "pipeline", f"patient&{STAY}"])
-def test_events_of_another_run_restart_with_everything(
+def test_events_after_an_unknown_id_start_with_everything(
     made: seeded_ward.Ward, path: Path, page: str
 ) -> None:
     fill(made, 2, 3)
