@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,6 @@ class Bench:
         self.server = server
         self.quick = quick
         self._wards: dict[tuple[int, int, float], Ward] = {}
-        self._x: float | None = None
         self._runs = 0
 
     def say(self, text: str) -> None:
@@ -95,15 +95,10 @@ class Bench:
             (folder / "default.json").write_text(json.dumps({"champion": champion, "shadows": []}))
         return folder
 
-    @property
-    def x(self) -> float:
-        """X: the rows per second of a bare `executemany` into `readings`. Measured on first use."""
-        if self._x is None:
-            self._x = self.bare_insert(self.server)
-        return self._x
-
-    def bare_insert(self, server: Server) -> float:
-        limit = executemany(server, 20_000 if self.quick else 100_000)
+    def x(self, server: Server) -> float:
+        """X: the rows per second of a bare `executemany` into `readings`. It is measured before and
+        after each figure that is compared with it, because the machine's speed may change."""
+        limit = executemany(server, 10_000 if self.quick else 50_000)
         cpu = ", ".join(f"{name} {used:.1f}" for name, used in limit.cpu_us.items())
         self.say(
             f"bare executemany into {server.name}: {limit.rows_per_s:,.0f} rows/s, "
@@ -174,6 +169,19 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def rates(work: Callable[[], int], raw: Callable[[], int]) -> tuple[float, float]:
+    """The rates of `work` and of its raw limit."""
+    return in_turn(partial(rate, work, 0.2), partial(rate, raw, 0.2), 7)
+
+
+def in_turn(work: Callable[[], float], raw: Callable[[], float], turns: int) -> tuple[float, float]:
+    """The medians of two figures that are measured in turn, so that other load on the machine
+    affects both."""
+    figures = [(work(), raw()) for _ in range(turns)]
+    first, second = zip(*figures, strict=True)
+    return statistics.median(first), statistics.median(second)
 
 
 def rate(work: Callable[[], int], least: float = 1.0) -> float:

@@ -51,12 +51,11 @@ def sqlite(bench: Bench) -> Iterator[Result]:
     if isinstance(bench.server, SQLiteFiles):
         return
     server = SQLiteFiles(bench.folder / "sqlite")
-    limit = bench.bare_insert(server)
     for staying in (0.3, 1.0):
         ward = bench.ward(PATIENTS, rows(bench), staying)
-        yield through(bench, ward, 2, server=server, limit=limit)
+        yield through(bench, ward, 2, server=server)
     ward = bench.ward(PATIENTS, rows(bench) // 4, 1.0)
-    yield through(bench, ward, 2, server=server, limit=limit, models=SHIPPED)
+    yield through(bench, ward, 2, server=server, models=SHIPPED)
 
 
 def memory(bench: Bench) -> Iterator[Result]:
@@ -109,12 +108,11 @@ def through(
     url: str | None = None,
     stored: int = 0,
     server: Server | None = None,
-    limit: float | None = None,
     models: Path | None = None,
 ) -> Result:
     """Runs the pipeline on all messages of `ward`, and checks the tables."""
-    limit = limit or bench.x
     server = server or bench.server
+    before = bench.x(server)
     target = url or server.fresh("pipeline")
     settings = {"PARTITIONS": str(workers)} | ({"MODELS": str(models)} if models else {})
     with bench.pipeline(ward.folder, target, server, **settings) as pipeline:
@@ -122,6 +120,7 @@ def through(
         usage = pipeline.run(60 + ward.rows / 1_000)
         pipeline.wait_for_model()
         latency = pipeline.latency(pipeline.stream)
+    limit = (before + bench.x(server)) / 2
     correct = oracle.check(ward, target, pipeline.stream, workers)
     details = usage.details() | {"latency_ms": latency, "correct": correct}
     if models:

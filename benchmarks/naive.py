@@ -104,6 +104,7 @@ def _measure(bench: Bench, each: int, jobs: int) -> Result:
     url = bench.server.fresh("naive")
     messages = [_message(each * PATIENTS + n + 1) for n in range(jobs)]
     _fill(url, each)
+    before = bench.x(bench.server)
     with bench.pipeline(bench.folder, url) as pipeline:
         pipeline.ready("redis", "modelapi")
         queue = Queue("naive", connection=pipeline.redis, serializer=JSONSerializer)
@@ -146,7 +147,7 @@ def _measure(bench: Bench, each: int, jobs: int) -> Result:
         f"naive baseline at {each:,} rows per patient, {WORKERS} workers",
         jobs / max(queued, working),
         "messages/s",
-        bench.x,
+        (before + bench.x(bench.server)) / 2,
         "X: bare executemany",
         {"jobs": jobs, "queueing_s": round(queued, 3), "working_s": round(working, 3)},
     )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import urllib3
 
@@ -14,15 +15,20 @@ from benchmarks.pipeline import Pipeline
 from embedded.stack import ROOT, free_port
 from tool import inference
 
-REQUESTS = 2_000
+REQUESTS = 500  # in each turn
+TURNS = 4
 ROW = [(60.0, 120.0, 18.0, 0.4)]  # the features of the formula
 
 
 def measure(pipeline: Pipeline) -> Result:
-    with _bare_flask(pipeline) as (url, pids):
-        bare = _cpu_per_request(url, pids)
-    url = pipeline.environ["MODEL_URL"]
-    own = _cpu_per_request(url, lambda: pipeline.pids("modelapi"))
+    with _bare_flask(pipeline) as (bare_url, bare_pids), urllib3.PoolManager(retries=False) as pool:
+        own_url, own_pids = pipeline.environ["MODEL_URL"], partial(pipeline.pids, "modelapi")
+        for url in (own_url, bare_url):
+            _ask(pool, url, REQUESTS // 2)
+        turns = [
+            (_cpu(pool, own_url, own_pids), _cpu(pool, bare_url, bare_pids)) for _ in range(TURNS)
+        ]
+    own, bare = (sum(each) / TURNS / REQUESTS for each in zip(*turns, strict=True))
     return Result(
         "model cpu",
         "model API, 1 row, CPU of a request",
@@ -62,17 +68,16 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _cpu_per_request(url: str, pids: Callable[[], list[int]]) -> float:
-    """The seconds of CPU time per request that all processes take, over one kept connection."""
+def _cpu(pool: urllib3.PoolManager, url: str, pids: Callable[[], list[int]]) -> float:
+    """The seconds of CPU time that the processes take for one turn."""
+    before = sum(map(processes.cpu_seconds, pids()))
+    _ask(pool, url, REQUESTS)
+    return sum(map(processes.cpu_seconds, pids())) - before
+
+
+def _ask(pool: urllib3.PoolManager, url: str, times: int) -> None:
+    """Sends requests over one kept connection."""
     body, headers = inference.request(ROW)
     path = url + inference.path("formula", "1")
-    with urllib3.PoolManager(retries=False) as pool:
-
-        def ask(times: int) -> None:
-            for _ in range(times):
-                assert pool.request("POST", path, body=body, headers=headers).status == 200
-
-        ask(REQUESTS // 10)
-        before = sum(map(processes.cpu_seconds, pids()))
-        ask(REQUESTS)
-        return (sum(map(processes.cpu_seconds, pids())) - before) / REQUESTS
+    for _ in range(times):
+        assert pool.request("POST", path, body=body, headers=headers).status == 200

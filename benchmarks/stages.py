@@ -16,7 +16,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from benchmarks import request_cpu, tool_stages
-from benchmarks.bench import Bench, Result, rate, seconds
+from benchmarks.bench import Bench, Result, in_turn, rate, rates, seconds
 from benchmarks.loopback import receive, sender
 from benchmarks.pipeline import Pipeline
 from benchmarks.tool_stages import BATCH
@@ -63,19 +63,22 @@ def run(bench: Bench) -> Iterator[Result]:
 
 def _hospital(bench: Bench, pipeline: Pipeline) -> Iterator[Result]:
     port, total = int(pipeline.environ["HOSPITAL_PORT"]), pipeline.messages
-    receive(port)  # the first run only warms up
     got = 0
 
     def read() -> None:
         nonlocal got
         got = receive(port)
 
-    speed = total / seconds(read)
+    read()  # the first run only warms up
     with tempfile.NamedTemporaryFile(dir=bench.folder) as file:
         file.write(b"x" * got)
         file.flush()
-        with sender(Path(file.name), 5) as raw_port:
-            raw = total * 5 / seconds(lambda: receive(raw_port))
+
+        def bare() -> float:
+            with sender(Path(file.name), 5) as raw_port:
+                return total * 5 / seconds(lambda: receive(raw_port))
+
+        speed, raw = in_turn(lambda: total / seconds(read), bare, 3)
     yield Result(
         "hospital",
         "hospital → client, HTTP",
@@ -93,10 +96,16 @@ def _reading(bench: Bench, events: list[bytes]) -> Result:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
         file.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         file.flush()
-        with sender(Path(file.name), 1) as port:
-            speed = len(events) / seconds(lambda: asyncio.run(_read(port, len(events))))
-        with sender(Path(file.name), 1) as port:
-            raw = len(events) / seconds(lambda: receive(port))
+
+        def read() -> float:
+            with sender(Path(file.name), 1) as port:
+                return len(events) / seconds(lambda: asyncio.run(_read(port, len(events))))
+
+        def bare() -> float:
+            with sender(Path(file.name), 1) as port:
+                return len(events) / seconds(lambda: receive(port))
+
+        speed, raw = in_turn(read, bare, 3)
     return Result(
         "sse",
         "SSE reading and partitioning (buffer)",
@@ -145,9 +154,7 @@ def _enqueue(pipeline: Pipeline, messages: list[bytes]) -> Result:
             pipe.execute()
         return BATCH
 
-    speed = rate(enqueue)
-    redis.flushall()
-    raw = rate(push)
+    speed, raw = rates(enqueue, push)
     redis.flushall()
     return Result(
         "enqueue",
@@ -160,21 +167,21 @@ def _enqueue(pipeline: Pipeline, messages: list[bytes]) -> Result:
 
 
 def _no_op(bench: Bench, pipeline: Pipeline) -> Result:
-    jobs = 200 if bench.quick else 1_000
+    jobs = 50 if bench.quick else 250
     redis: Redis = pipeline.redis
     queue = Queue("noop", connection=redis, serializer=JSONSerializer, job_class=KnownJob)
-    queue.enqueue_many(
-        [
-            Queue.prepare_data("nothing", job_id=f"noop-0-{number}-1", result_ttl=0, timeout=-1)
-            for number in range(jobs)
-        ]
-    )
     logging.getLogger("rq").setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    worker = IdleWorker(queue)
-    speed = jobs / seconds(lambda: worker.work(burst=True, logging_level="CRITICAL"))
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+
+    def work() -> float:
+        queue.enqueue_many(
+            [
+                Queue.prepare_data("nothing", job_id=f"noop-0-{number}-1", result_ttl=0, timeout=-1)
+                for number in range(jobs)
+            ]
+        )
+        worker = IdleWorker(queue)
+        return jobs / seconds(lambda: worker.work(burst=True, logging_level="CRITICAL"))
 
     def bare() -> int:
         redis.rpush("bare", b"job")
@@ -182,7 +189,9 @@ def _no_op(bench: Bench, pipeline: Pipeline) -> Result:
         redis.lrem("taken", 1, b"job")  # type: ignore[arg-type]
         return 1
 
-    raw = rate(bare)
+    speed, raw = in_turn(work, lambda: rate(bare, 0.2), 4)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     redis.flushall()
     return Result(
         "rq", "RQ, job that does nothing", speed, "jobs/s", raw, "RPUSH, BLMOVE, LREM of each"

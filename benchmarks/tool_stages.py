@@ -1,25 +1,30 @@
 """Measures each stage of the tool and the model API separately, and its raw limit."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import joblib
 import msgspec
 import numpy as np
+import urllib3
 from msgspec.structs import astuple
+from numpy.typing import NDArray
 
-from benchmarks.bench import INSERT, Bench, Result, rate, readings, seconds
+from benchmarks.bench import INSERT, Bench, Result, rates, readings, seconds
 from benchmarks.databases import mark, open_database
 from benchmarks.pipeline import Pipeline
 from embedded.stack import ROOT
+from tool import inference
 from tool.database import Changes, connect
 from tool.features import FeatureSet, Stay
-from tool.model_client import Model, ModelClient
 from wire.features import Feature
 from wire.messages import decode
 from wire.tables import PredictionRow, ReadingRow
 
 BATCH = 1_000
+NOW = "2150-01-01 00:00:00.000"
 FORMULA = (
     Feature.parse("age", required=True),
     Feature.parse("last_blood_pressure", required=True),
@@ -41,12 +46,13 @@ def parse(messages: list[bytes]) -> Result:
             bare.decode(message)
         return 10_000
 
+    speed, limit = rates(parse, raw)
     return Result(
         "parse",
         "parse and check (tool)",
-        rate(parse),
+        speed,
         "messages/s",
-        rate(raw),
+        limit,
         "msgspec to a dict, unchecked",
     )
 
@@ -75,95 +81,100 @@ def features(messages: list[bytes]) -> Result:
             sums[pat_id, parameter] = (n + 1, mean, m2 + delta * (value - mean))
         return len(given)
 
+    speed, limit = rates(compute, bare)
     return Result(
         "features",
         "statistics and features (tool)",
-        rate(compute),
+        speed,
         "messages/s",
-        rate(bare),
+        limit,
         "n, mean and m2 in a bare loop",
     )
 
 
 def insert(bench: Bench, url: str) -> Iterator[Result]:
-    database = connect(url)
-    now = "2150-01-01 00:00:00.000"
-    for key, predicted in (("insert", False), ("insert predicted", True)):
-        calls = [
-            readings(start, BATCH) for start in range(1, 20_000 if bench.quick else 100_000, BATCH)
-        ]
-        changes = []
-        for rows in calls:
-            change = Changes(f"0{key[6:8]}", 0, rows[0][1] - 1, rows[-1][1], now)
-            change.readings = [ReadingRow(change.stream, *row[1:]) for row in rows]
-            if predicted:
-                change.predictions = [_prediction(change.stream, row, now) for row in rows]
-            changes.append(change)
-
-        def commit(changes: list[Changes] = changes) -> None:
-            for change in changes:
-                database.commit(change)
-
-        speed = len(calls) * BATCH / seconds(commit)
+    """Measures commits of 1,000 readings, each in turn with bare inserts of the same rows."""
+    for predicted in (False, True):
+        speed, limit = _inserts(bench, url, predicted)
         yield Result(
-            key,
-            f"insert of {BATCH:,} readings" + (" and as many predictions" if predicted else ""),
+            "insert predicted" if predicted else "insert",
+            f"insert of {BATCH:,} readings" + " and as many predictions" * predicted,
             speed,
             "messages/s",
-            _executemany_both(bench, calls, now) if predicted else bench.x,
+            limit,
             "executemany into both tables" if predicted else "X: bare executemany",
         )
-    database.close()
 
 
-def _prediction(stream: str, row: tuple[Any, ...], now: str) -> PredictionRow:
+def _inserts(bench: Bench, url: str, predicted: bool) -> tuple[float, float]:
+    """Messages per second of the tool's commits, and of `executemany`."""
+    bare_url = bench.server.fresh("bare")
+    with closing(connect(url)) as database, closing(open_database(bare_url)) as connection:
+        cursor = connection.cursor()
+        into_readings = INSERT.format(marks=", ".join([mark(url)] * 7))
+        into_predictions = f"INSERT INTO predictions VALUES ({', '.join([mark(url)] * 13)})"
+        taken, bare = 0.0, 0.0
+        count = 20 if bench.quick else 100
+        for start in range(1, count * BATCH, BATCH):
+            change, rows = _changes(start, predicted)
+            predictions = list(map(astuple, change.predictions))
+
+            def insert(
+                rows: list[Any] = rows, predictions: list[tuple[Any, ...]] = predictions
+            ) -> None:
+                cursor.executemany(into_readings, rows)
+                if predictions:
+                    cursor.executemany(into_predictions, predictions)
+                connection.commit()
+
+            taken += seconds(partial(database.commit, change))
+            bare += seconds(insert)
+    bench.server.drop("bare")
+    return count * BATCH / taken, count * BATCH / bare
+
+
+def _changes(start: int, predicted: bool) -> tuple[Changes, list[tuple[Any, ...]]]:
+    """A batch, and its readings as tuples."""
+    rows = readings(start, BATCH)
+    stream = "0predicted" if predicted else "0bare"
+    changes = Changes(stream, 0, rows[0][1] - 1, rows[-1][1], NOW)
+    changes.readings = [ReadingRow(stream, *row[1:]) for row in rows]
+    if predicted:
+        changes.predictions = [_prediction(stream, row) for row in rows]
+    return changes, rows
+
+
+def _prediction(stream: str, row: tuple[Any, ...]) -> PredictionRow:
     features = msgspec.json.encode([row[6] for _ in FORMULA]).decode()
     seq, pat_id, admission, at = row[1:5]
     place = (pat_id, admission, at)
-    return PredictionRow(stream, seq, "formula", "1", *place, features, 0.123456789, None, now)
-
-
-def _executemany_both(bench: Bench, calls: list[list[tuple[Any, ...]]], now: str) -> float:
-    url = bench.server.fresh("bare")
-    connection = open_database(url)
-    cursor = connection.cursor()
-    into_readings = INSERT.format(marks=", ".join([mark(url)] * 7))
-    into_predictions = f"INSERT INTO predictions VALUES ({', '.join([mark(url)] * 13)})"
-    both = [(rows, [astuple(_prediction("bare", row, now)) for row in rows]) for rows in calls]
-
-    def insert() -> None:
-        for rows, predictions in both:
-            cursor.executemany(into_readings, rows)
-            cursor.executemany(into_predictions, predictions)
-            connection.commit()
-
-    speed = len(calls) * BATCH / seconds(insert)
-    connection.close()
-    bench.server.drop("bare")
-    return speed
+    return PredictionRow(stream, seq, "formula", "1", *place, features, 0.123456789, None, NOW)
 
 
 def model(pipeline: Pipeline) -> Iterator[Result]:
-    client = ModelClient(pipeline.environ["MODEL_URL"], timeout=10)
+    """Measures a client that sends an array, and `predict_proba` on the same array in turn."""
     estimator = joblib.load(ROOT / "models/formula/1/model.joblib")
-    model = Model("formula", "1", [feature.declaration() for feature in FORMULA])
+    pool = urllib3.connection_from_url(pipeline.environ["MODEL_URL"], retries=False)
+    path = inference.path("formula", "1")
     for count in (1, BATCH):
         array = np.array([(60.0, 120.0, 18.0 + n % 7, 0.4) for n in range(count)])
 
-        def ask(array: Any = array) -> int:
-            client.predict(model, array.tolist())
-            return len(array)
+        def ask(array: NDArray[np.float64] = array) -> int:
+            body, headers = inference.of_matrix(array.tobytes(), *array.shape)
+            answer = pool.urlopen("POST", path, body=body, headers=headers)
+            length = int(answer.headers[inference.LENGTH])
+            return len(np.frombuffer(answer.data, "<f8", offset=length))
 
-        def bare(array: Any = array) -> int:
-            estimator.predict_proba(array)
-            return len(array)
+        def bare(array: NDArray[np.float64] = array) -> int:
+            return len(estimator.predict_proba(array))
 
-        rate(ask, 0.3)
+        assert ask() == count
+        speed, limit = rates(ask, bare)
         yield Result(
             f"model {count}",
             f"model API, {count:,} row{'s' * (count > 1)} per call, through gunicorn",
-            rate(ask),
+            speed,
             "rows/s",
-            rate(bare),
+            limit,
             "predict_proba on an array",
         )
