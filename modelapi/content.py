@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 from flask import Flask, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from modelapi.api_errors import BadInput, TooLarge, WrongMediaType
 from modelapi.browsers import from_browser
@@ -44,11 +45,16 @@ def request_body(*media_types: str) -> bytes:
 
 def _sent() -> bytes:
     """The body as it was sent. Raises RequestEntityTooLarge."""
-    length = request.content_length
-    if length is None or length > (request.max_content_length or 0):
-        return request.get_data(cache=False)
-    # In one piece: werkzeug reads pieces of 64 kB and copies each several times.
+    # Read in one piece: werkzeug's stream copies a body several times, and cuts off a longer body
+    # that has no Content-Length.
+    length, most = request.content_length, request.max_content_length or 0
+    if length is None:
+        length = most + 1 if "wsgi.input_terminated" in request.environ else 0
+    elif length > most:
+        raise RequestEntityTooLarge
     body: bytes = request.environ["wsgi.input"].read(length)
+    if len(body) > most:
+        raise RequestEntityTooLarge
     return body
 
 

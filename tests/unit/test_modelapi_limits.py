@@ -1,6 +1,7 @@
 """Tests hostile and unusual requests: encodings, sizes, slow explanations, and invalid names."""
 
 import gzip
+import io
 import json
 import threading
 import tracemalloc
@@ -56,6 +57,21 @@ def peak(client: FlaskClient, path: str, body: bytes, **headers: str) -> tuple[i
         return status, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("size", "status"), [(100, 200), (BODY + 1, 413)])
+def test_a_body_without_a_length_is_read_up_to_the_limit(
+    client: FlaskClient, size: int, status: int
+) -> None:
+    body = json.dumps(tensor()).encode().ljust(size)
+    chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = client.post(
+        INFER,
+        input_stream=io.BytesIO(body),
+        content_type="application/json",
+        environ_overrides=chunked,
+    )
+    assert answer.status_code == status
 
 
 ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")
