@@ -180,7 +180,7 @@ def _log_total(folder: Path, written: dict[str, Any], found: Stays, seconds: flo
 def _summarize(file: CsvFile, rejected: Rejected, duplicates: int) -> None:
     lost = rejected.of(file.name)
     log.info(
-        "%s: %d rows: %d used, %d rejected, %d exact duplicates (%s, separator %r)",
+        "%s: %d rows: %d used, %d rejected, %d duplicates (%s, separator %r)",
         *(file.name, file.rows, file.rows - lost - duplicates, lost, duplicates),
         *(file.contents.encoding, file.separator),
     )

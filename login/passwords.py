@@ -28,7 +28,7 @@ class LockedOut(Exception):
     """There were too many failures. seconds: the time until the next attempt is allowed."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"too many failures; try again in {math.ceil(seconds / 60)} minutes")
+        super().__init__(f"too many failures; try again in {math.ceil(seconds / 60)} min")
         self.seconds = math.ceil(seconds)
 
 

@@ -756,7 +756,7 @@ class TestProgram:
         hospital.write(signal=SIGNAL + ONE + ONE + "1;2019-02-15;7;x;ERR\n1;2019-02-15;7;y;!\n")
         done = self.run(tmp_path)
         assert (done.returncode, done.stdout) == (0, f"{tmp_path}\n")
-        assert "signal.csv: 4 rows: 1 used, 2 rejected, 1 exact duplicates" in done.stderr
+        assert "signal.csv: 4 rows: 1 used, 2 rejected, 1 duplicates" in done.stderr
         assert "signal.csv: 2 rejected: not a number (first in line 4)" in done.stderr
 
     def test_an_invalid_input_is_reported_in_one_line(
