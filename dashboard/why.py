@@ -55,6 +55,8 @@ def sentence(name: str, value: float | None, raises: bool, model: ModelInfo) -> 
     'Blood pressure on average over 48 h is 82 mmHg, below the usual 118: raises the risk'
     >>> sentence("age", 34.0, False, info)
     'Age is 34 years: lowers the risk'
+    >>> sentence("hour", 30.0, False, info)
+    'Time since the first reading is 30 h: lowers the risk'
     >>> sentence("spo2__last", None, True, info)
     'SpO₂ now is missing: raises the risk'
     """
@@ -85,7 +87,7 @@ def _subject(name: str) -> tuple[str, str, int | None]:
     except ValueError:
         return name, "", None
     if parameter is None or aggregation is None:
-        return "Age", "years", 0
+        return ("Age", "years", 0) if name == "age" else ("Time since the first reading", "h", 0)
     known = vital(parameter)
     over = f" over {window} h" if window else ""
     subject = f"{known.label} {_AGGREGATIONS.get(aggregation, aggregation)}{over}"

@@ -24,7 +24,7 @@ class Feature(wire.features.Feature, frozen=True, forbid_unknown_fields=True):
 def unit_of(feature: wire.features.Feature) -> str | None:
     """The unit of a feature's value; None if the value has no unit or the unit is unknown."""
     if feature.parameter is None:
-        return "years"
+        return "years" if feature.name == "age" else "h"
     if feature.aggregation == "age":
         return "h"
     unit = vital(feature.parameter).unit

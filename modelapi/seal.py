@@ -139,7 +139,7 @@ def _ordinary(features: list[Feature]) -> list[dict[str, float | None]]:
 
 def _values(feature: Feature) -> tuple[float, float, float]:
     if feature.parameter is None:
-        low, high = feature.range or (20.0, 90.0)
+        low, high = feature.range or ((20.0, 90.0) if feature.name == "age" else (0.0, 48.0))
     else:
         scale = vital(feature.parameter).scale if feature.aggregation in VALUES else None
         low, high = feature.range or scale or (0.0, 4.0)

@@ -2,7 +2,8 @@
 
 `wire.features` defines the names. An aggregation covers all readings of a parameter so far, or
 those in a window such as (T - 6 h, T]. T is the stay's clock: the latest time of all its readings
-so far, which a late reading does not change.
+so far, which a late reading does not change. `hour` is the time from the earliest of all readings
+so far to T, in hours.
 
     last, first   value with the greatest or the least (time, message number)
     min, max, mean
@@ -38,7 +39,7 @@ class Stay:
     the readings of each windowed parameter.
     """
 
-    __slots__ = ("age", "clock", "recent", "rows", "statistics")
+    __slots__ = ("age", "clock", "recent", "rows", "start", "statistics")
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Stay:
     ) -> None:
         self.age = age
         self.statistics = {} if statistics is None else statistics
-        self.clock = -inf
+        self.clock, self.start = -inf, inf
         self.recent = {name: Recent(hours) for name, hours in (windows or {}).items()}
         self.rows: dict[FeatureSet, CachedRow] = {}
         self.reset_clock()
@@ -58,6 +59,8 @@ class Stay:
         """Adds the next reading of the stream. Takes constant time if there are no windows."""
         if at > self.clock:
             self.clock = at
+        if at < self.start:
+            self.start = at
         statistics = self.statistics.get(parameter)
         if statistics is None:
             statistics = self.statistics[parameter] = Statistics()
@@ -79,8 +82,10 @@ class Stay:
         self.rows.clear()
 
     def reset_clock(self) -> None:
-        """Resets the clock to the last time in the statistics, and clears all cached rows."""
+        """Resets the clock and the start to the times in the statistics, and clears all cached
+        rows."""
         self.clock = max((each.last_at for each in self.statistics.values()), default=-inf)
+        self.start = min((each.first_at for each in self.statistics.values()), default=inf)
         self.rows.clear()
 
 
@@ -134,6 +139,7 @@ class FeatureSet:
         self.windows: dict[str, int] = {}
         self._empty: list[Value] = []  # the row of a stay without readings
         self._age: list[int] = []
+        self._hour: list[int] = []
         self._ages: list[tuple[int, str, float]] = []  # index, parameter, hours of the window
         panels: dict[str, Panel] = {}
         for index, feature in enumerate(self.features):
@@ -150,7 +156,7 @@ class FeatureSet:
     def _place(self, index: int, feature: Feature, panels: dict[str, Panel]) -> None:
         parameter, aggregation, hours = feature.parameter, feature.aggregation, feature.window_hours
         if parameter is None or aggregation is None:
-            self._age.append(index)
+            (self._hour if feature.name == "hour" else self._age).append(index)
             return
         if aggregation == "age":
             self._ages.append((index, parameter, hours or inf))
@@ -188,6 +194,8 @@ class FeatureSet:
                 until[place] = self._refresh(panel, values, edges, stay)
         for index in self._age:
             values[index] = self._empty[index] if stay.age is None else stay.age
+        for index in self._hour:
+            values[index] = clock - stay.start if statistics else self._empty[index]
         for index, parameter, hours in self._ages:
             known = statistics.get(parameter)
             if known is not None:
@@ -229,7 +237,7 @@ class FeatureSet:
 
 def _reason(feature: Feature) -> str:
     if feature.parameter is None:
-        return "no age"
+        return f"no {feature.name}"
     span = f"in the last {feature.window_hours} h" if feature.window_hours else "yet"
     if feature.aggregation == "std":
         return f"fewer than two values of {feature.parameter} {span}"

@@ -33,6 +33,7 @@ def write(result: Result, version: str) -> Path:
     """
     config = result.config
     created = datetime.now(UTC).replace(microsecond=0)
+    thresholds = {name: point.threshold for name, point in result.judgement.points.items()}
     features = [_declaration(result, number) for number in range(len(result.features))]
     manifest: dict[str, Any] = {
         "model": config.model.name,
@@ -44,10 +45,10 @@ def write(result: Result, version: str) -> Path:
         "outputs": [{"name": "probability", "description": f"probability of {config.label.event}"}],
         "libraries": libraries(),
         "significant_digits": 9,
-        "learned_hours": max(*config.data.hours, *config.data.more_hours),
+        "learned_hours": config.data.learned_hours,
         "calibration": {"intercept": result.model.intercept, "slope": result.model.slope},
-        "thresholds": {name: point.threshold for name, point in result.judgement.points.items()},
-        **({"alarm": msgspec.to_builtins(config.alarm)} if config.alarm else {}),
+        "thresholds": thresholds,
+        **({"alarm": msgspec.to_builtins(config.alarm.policy(thresholds))} if config.alarm else {}),
         "metrics": _metrics(result),
         "reference": _reference(result),
         "training": {
@@ -62,6 +63,7 @@ def write(result: Result, version: str) -> Path:
             "rows": len(result.final.y),
             "events_among_rows": int(result.final.y.sum()),
             "sample_hours": sorted({*config.data.hours, *config.data.more_hours}),
+            "carry_forward": config.data.carry_forward,
             "left_out": result.left_out,
         },
         "limits": list(config.card.limits),
@@ -80,14 +82,14 @@ def _reference(result: Result) -> Reference:
     """The drift reference over all stays of the data. Its `risk` comes from predictions for the
     test rows by the evaluated model, which was fitted to the training rows only.
     """
-    question, hours = result.question, result.config.data.hours
+    question = result.question
     return reference(
         question.stream,
         channels(question.features),
         result.judgement.test,
         result.judgement.scores,
         question.label.column,
-        float(max(*hours, *result.config.data.more_hours)),
+        result.config.data.learned_hours,
     )
 
 

@@ -71,6 +71,12 @@ class ByStay:
             target=target,
         )
 
+    @property
+    def hours(self) -> Floats:
+        """The hours from the stay's earliest reading so far to its clock, per asked reading."""
+        earliest = -running_max(-self.at, self.stay)
+        return np.asarray((self.clock - earliest)[self.asked] / 3600, np.float64)
+
     def ages(self, ages: pd.Series[float]) -> Floats:
         patient, day = (ages.index.get_level_values(level) for level in (0, 1))
         known = ages.set_axis(pd.MultiIndex.from_arrays([patient, pd.to_datetime(day)]))

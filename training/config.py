@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from training import threshold_names
+from training.threshold_names import Alarm
 from wire.alarms import Policy
 from wire.features import Feature
 
@@ -26,7 +28,9 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     stream in the database; by default the stream with the latest commit. sample_hours: for each of
     these hours, a stay has one row: its last reading since the previous hour in the list. Hours
     count from the stay's first reading. every_hour_to: all hours up to this one, instead of a list.
-    more_hours: rows of these hours are used for training but not for evaluation.
+    more_hours: rows of these hours are used for training but not for evaluation. carry_forward: an
+    hour without a reading also has a row, with the features as of the last reading, until the
+    stay's last reading.
     """
 
     folder: Path
@@ -36,6 +40,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     sample_hours: Annotated[tuple[Hours, ...], msgspec.Meta(min_length=1)] = (24,)
     more_hours: tuple[Hours, ...] = ()
     every_hour_to: Hours | None = None
+    carry_forward: bool = False
 
     @property
     def hours(self) -> tuple[int, ...]:
@@ -43,6 +48,11 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         if self.every_hour_to is None:
             return self.sample_hours
         return tuple(range(1, self.every_hour_to + 1))
+
+    @property
+    def learned_hours(self) -> float:
+        """The hours of a stay that the training rows cover."""
+        return float(max(*self.hours, *self.more_hours))
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -115,6 +125,9 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     removal: the share of channels that are removed at random from a copy of each training row, so
     that the model depends less on missing values; 0 for logistic. fit_on: with `all`, the artifact
     is fitted to training and test rows; with `train`, it is the evaluated model itself.
+    calibrate_by: the weights of the rows that the calibration of `boosting` is fitted to. With
+    `hours`, a row weighs as many hours as have passed since the previous sample hour, because in
+    service a model predicts at every reading.
     """
 
     name: str
@@ -125,6 +138,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     trees: Trees = Trees()
     removal: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     fit_on: Literal["all", "train"] = "all"
+    calibrate_by: Literal["rows", "hours"] = "rows"
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -136,7 +150,8 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     severity score that is evaluated on the same rows. folds: number of parts, by patient, of an
     additional cross-validation over all rows; 0 for none. learning: shares of the training
     patients, for the learning curve. flagged, sensitivity: shares of rows to flag, and shares of
-    events to find; for each, a threshold is chosen on the training side. utility: whether to
+    events to find. alarms_per_day: numbers of alarms per patient and day, by the rule in `[alarm]`.
+    For each of these values, a threshold is chosen on the training side. utility: whether to
     compute the score of the PhysioNet 2019 challenge, for a label with a time.
     """
 
@@ -149,7 +164,17 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     learning: tuple[Share, ...] = ()
     flagged: tuple[Share, ...] = (0.1, 0.2)
     sensitivity: tuple[Share, ...] = (0.8,)
+    alarms_per_day: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = ()
     utility: bool = False
+
+    @property
+    def thresholds(self) -> list[str]:
+        """The names of the thresholds that are chosen on the training side."""
+        names = ["balanced"]
+        names += [threshold_names.flags(share) for share in self.flagged]
+        names += [threshold_names.finds(share) for share in self.sensitivity]
+        names += [threshold_names.alarms(number) for number in self.alarms_per_day]
+        return [*names, "utility"] if self.utility else names
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -186,7 +211,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     model: Model
     report: Report
     card: Card
-    alarm: Policy | None = None
+    alarm: Alarm | None = None
     output: Output = Output()
 
     @property
@@ -198,6 +223,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 parameter, aggregation, window = parts
                 names.append(f"{parameter}__{aggregation}" + (f"__{window}h" if window else ""))
         return [Feature.parse(name) for name in dict.fromkeys(names)]
+
+    @property
+    def counted_alarm(self) -> Policy | None:
+        """The rule by which training counts alarms, up to the last sample hour, because later
+        predictions raise none; None if it has none to count."""
+        if self.alarm is None and not self.report.alarms_per_day:
+            return None
+        rule = Policy(at=0.5) if self.alarm is None else self.alarm
+        return msgspec.structs.replace(rule, learned_hours=self.data.learned_hours)
 
 
 def free_version(root: Path, name: str) -> str:

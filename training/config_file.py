@@ -97,14 +97,34 @@ def check(config: Config) -> Iterator[str]:
         yield "report.utility: needs label.after_column and within_hours"
     if config.model.removal and config.model.kind == "logistic":
         yield "model.removal: logistic does not use it"
+    if config.model.calibrate_by == "hours" and config.model.kind != "boosting":
+        yield f"model.calibrate_by: {config.model.kind} is not calibrated by a line"
     if config.report.folds == 1:
         yield "report.folds: must be 0 (none) or at least 2"
     if config.split.by == "cohort" and not (config.split.train and config.split.test):
         yield "split: by cohort needs train and test"
     if set(config.split.train) & set(config.split.test):
         yield "split: a cohort is in both train and test"
+    if config.data.parameters and "hour" in names:
+        yield (
+            "data.parameters: must be empty, because the feature `hour` counts from the first "
+            "reading of any parameter"
+        )
+    yield from _check_alarm(config)
     if (config.label.within_hours is None) != (config.label.after_column is None):
         yield "label: after_column and within_hours must be set together"
+
+
+def _check_alarm(config: Config) -> Iterator[str]:
+    alarm, names = config.alarm, config.report.thresholds
+    if alarm is None:
+        return
+    if (alarm.threshold is None) == (alarm.at == 1):
+        yield "alarm: needs either at, a number below 1, or threshold"
+    if alarm.threshold is not None and alarm.threshold not in names:
+        yield f"alarm.threshold: {alarm.threshold!r} is not one of {', '.join(names)}"
+    if alarm.threshold is not None and alarm.clear is not None:
+        yield "alarm.clear: needs alarm.at, a number"
 
 
 def _check_database(data: Data) -> Iterator[str]:

@@ -17,6 +17,7 @@ from training.judgement import Judgement, Question, judge
 from training.removal import channels
 from training.rows import Rows
 from training.stream import DataError
+from wire.alarms import Policy
 from wire.features import Feature
 
 Floats = NDArray[np.float64]
@@ -63,6 +64,7 @@ def run(request: Request) -> Evaluation:
     name, _, version = request.model.partition("/")
     model = Repository(request.models).load(Ref(name, version))
     features = [Feature.from_declaration(each.declaration()) for each in model.manifest.features]
+    names = {feature.name for feature in features}
     trained = model.manifest.training or {}
     label = _label(request, trained)
     hours = tuple(trained.get("sample_hours") or (request.hour or 24,))
@@ -70,12 +72,15 @@ def run(request: Request) -> Evaluation:
         folder=request.folder,
         database=request.database,
         stream=request.stream,
-        parameters=tuple(channels(features)),
+        # `hour` counts from the first reading of any parameter.
+        parameters=() if "hour" in names else tuple(channels(features)),
         sample_hours=hours,
+        carry_forward=bool(trained.get("carry_forward")),
     )
     readings = stream.read(data)
     found = outcomes.match(outcomes.read(request.folder, label, readings.identifiers), readings)
-    every = rows.assemble(readings, found.table, label, features, rows.sample(readings, hours))
+    sampled = rows.sample(readings, hours, carry_forward=data.carry_forward)
+    every = rows.assemble(readings, found.table, label, features, sampled)
     required = [feature.name for feature in features if feature.required]
     test = rows.predictable(every, features, required)
     question = Question(
@@ -87,6 +92,7 @@ def run(request: Request) -> Evaluation:
         hour=_hour(request, trained, test),
         resamples=request.resamples,
         seed=request.seed,
+        alarm=_alarm(model),
     )
     left_out = readings.left_out | found.left_out
     if absent := len(every.y) - len(test.y):
@@ -115,6 +121,13 @@ def _label(request: Request, trained: dict[str, Any]) -> Label:
             f"{request.model}: its manifest names no column of outcome.csv; name it with --label"
         )
     return msgspec.convert(trained["label"], Label)
+
+
+def _alarm(model: Model) -> Policy | None:
+    rule = model.manifest.alarm
+    if not rule:
+        return None
+    return msgspec.structs.replace(rule, learned_hours=model.manifest.learned_hours or None)
 
 
 def _hour(request: Request, trained: dict[str, Any], test: Rows) -> int:

@@ -42,7 +42,8 @@ def bulk_features(
     channels: dict[str, dict[int, list[tuple[int, str]]]] = {}
     for index, feature in enumerate(features):
         if feature.parameter is None or feature.aggregation is None:
-            matrix[ordered.target, index] = ordered.ages(ages)
+            of_stay = ordered.hours if feature.name == "hour" else ordered.ages(ages)
+            matrix[ordered.target, index] = of_stay
         else:
             spans = channels.setdefault(feature.parameter, {})
             spans.setdefault(feature.window_hours or 0, []).append((index, feature.aggregation))

@@ -112,8 +112,9 @@ def judge_removal(
 def judge_channels(
     model: Model, train: Rows, test: Rows, features: list[Feature], judge: Judge
 ) -> tuple[list[Line], list[Line]]:
-    """Figures of models without one channel, and of models with only one channel and age. Because
-    each line needs its own fit, the models are uncalibrated gradient boosting.
+    """Figures of models without one channel, and of models with only one channel and the features
+    of the stay, such as age. Because each line needs its own fit, the models are uncalibrated
+    gradient boosting.
     """
 
     def line(name: str, used: list[Feature]) -> Line:
@@ -127,15 +128,16 @@ def judge_channels(
         return judge.line(name, scores, RANKING)
 
     without, alone = [line("everything", features)], []
-    age = [feature for feature in features if feature.parameter is None]
+    stay = [feature for feature in features if feature.parameter is None]
+    names = [feature.name for feature in stay]
     for parameter in progress(channels(features), "models without a channel"):
         own = [feature for feature in features if feature.parameter == parameter]
         rest = [feature for feature in features if feature.parameter != parameter]
-        if len(rest) > len(age):
+        if len(rest) > len(stay):
             without.append(line(f"without {parameter}", rest))
-        alone.append(line(f"{parameter} and age" if age else parameter, [*age, *own]))
-    if age:
-        without.append(line("without age", [f for f in features if f.parameter is not None]))
+        alone.append(line(" and ".join([parameter, *names]), [*stay, *own]))
+    for each in stay:
+        without.append(line(f"without {each.name}", [f for f in features if f is not each]))
     return without, alone
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training import groups, rows, utility
+from training import budget, groups, rows, utility
 from training.calibration import bins
 from training.config import Label
 from training.database import KEY
@@ -16,6 +16,7 @@ from training.evaluation import Judge, Line, Scores
 from training.rows import Rows
 from training.stream import Stream
 from training.thresholds import OperatingPoint, operating_point
+from wire.alarms import Policy
 from wire.features import Feature
 
 Floats = NDArray[np.float64]
@@ -43,6 +44,7 @@ class Judgement:
     known: list[Line] = field(default_factory=list)
     stress: list[Line] = field(default_factory=list)
     points: dict[str, OperatingPoint] = field(default_factory=dict)
+    alarms: dict[str, float] = field(default_factory=dict)
 
     @property
     def bins(self) -> list[tuple[float, float, float, float]]:
@@ -53,7 +55,8 @@ class Judgement:
 @dataclass(frozen=True)
 class Question:
     """The data and the settings of an evaluation. hours: the evaluated sample hours. hour: the
-    sample hour at which most figures are computed.
+    sample hour at which most figures are computed. alarm: the rule by which the alarms at each
+    threshold are counted; None to count none.
     """
 
     stream: Stream
@@ -64,6 +67,7 @@ class Question:
     hour: int
     resamples: int
     seed: int
+    alarm: Policy | None = None
 
     @property
     def judge(self) -> Judge:
@@ -85,7 +89,13 @@ def judge(
     result.headline.append(judge.line(f"{name}, at {hour} h", here))
     if len(question.hours) > 1:
         result.headline.append(judge.line(f"{name}, all sample hours", scores))
-        result.headline.append(_every_reading(question, predict, test))
+        line, paths = _every_reading(question, predict, test)
+        result.headline.append(line)
+        if question.alarm:
+            result.alarms = {
+                label: budget.alarms_per_day(paths, budget.with_threshold(question.alarm, at))
+                for label, at in thresholds.items()
+            }
     if "utility" in thresholds:
         figure = utility.evaluate(test, scores, thresholds["utility"], judge)
         result.headline[min(1, len(result.headline) - 1)].figures["utility"] = figure
@@ -104,8 +114,11 @@ def judge(
     return result
 
 
-def _every_reading(question: Question, predict: Predict, test: Rows) -> Line:
-    """Computes the figures at every reading of some test stays, as in service.
+def _every_reading(
+    question: Question, predict: Predict, test: Rows
+) -> tuple[Line, list[budget.Path]]:
+    """Computes the figures at every reading of some test stays, as in service, and the paths for
+    counting alarms.
 
     The weights depend on the label. For a label of the stay, each stay has the same weight. For an
     event within a number of hours, each hour of a stay has the same weight. With one weight per
@@ -115,20 +128,18 @@ def _every_reading(question: Question, predict: Predict, test: Rows) -> Line:
     stream, label = question.stream, question.label
     stays = test.about[KEY].drop_duplicates()
     stays = stays.sample(min(CONTINUOUS_STAYS, len(stays)), random_state=question.seed)
-    keys = pd.MultiIndex.from_frame(stream.readings[KEY])
-    readings = stream.readings[keys.isin(pd.MultiIndex.from_frame(stays))]
-    part = Stream(readings, stream.ages, {}, "")
-    every = pd.Series(0, index=readings.index)
-    found = rows.assemble(part, question.outcomes, label, question.features, every)
+    found = rows.every_reading(stream, question.outcomes, label, question.features, stays)
+    probability = predict(found.x)
     unit, word = found.about[KEY].copy(), "stay"
     if label.within_hours is not None:
         unit["hour"] = stream.readings.loc[found.about.index, "measured_at"].dt.floor("h")
         word = "hour of a stay"
     share = unit.groupby(list(unit)).ngroup().to_numpy()
     weight = 1 / np.bincount(share)[share]
-    scores = Scores(found.y, predict(found.x), found.patients, weight)
+    scores = Scores(found.y, probability, found.patients, weight)
     patients = len(np.unique(found.patients))
     name = (
         f"At every reading of {patients:,} of these patients, with the same weight for each {word}"
     )
-    return question.judge.line(name, scores)
+    paths = budget.paths(stream, found, probability) if question.alarm else []
+    return question.judge.line(name, scores), paths

@@ -81,7 +81,8 @@ def fit(model: Model, rows: Rows, features: list[Feature]) -> Fitted:
         )
         return Fitted(blend.fit(wider.x, wider.y))
     raw = cross_fitted(model, rows, features, model.seed, FOLDS)
-    intercept, slope = calibration.line(rows.y, raw, np.ones(len(raw)))
+    weight = rows.hours_since_last if model.calibrate_by == "hours" else np.ones(len(raw))
+    intercept, slope = calibration.line(rows.y, raw, weight)
     if np.isnan(slope):
         intercept, slope = 0.0, 1.0
     crossed = _through(raw, intercept, slope)

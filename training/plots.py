@@ -2,17 +2,22 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from training.evaluation import Figure, Line, Scores
 from training.thresholds import OperatingPoint, net_benefit
 
+#: Where an axis of probabilities on the scale of log odds may have ticks.
+TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99)
 INK, MAIN, QUIET = "#1f2933", "#0b6e99", "#9aa5b1"
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -35,6 +40,8 @@ def roc(scores: Scores, area: Figure) -> str:
     canvas, axes = _canvas()
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--")
     axes.plot(false, true, color=MAIN)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
     _label(axes, "false positive rate", "sensitivity", f"AUROC {area}")
     return svg(canvas)
 
@@ -50,6 +57,7 @@ def precision_recall(scores: Scores, area: Figure) -> str:
         f"prevalence {rate:.1%}", (0, rate), (3, -10), textcoords="offset points", color=INK
     )
     axes.plot(recall[:-1], precision[:-1], color=MAIN)
+    axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     _label(axes, "sensitivity", "positive predictive value", f"AUPRC {area}")
     return svg(canvas)
@@ -60,21 +68,28 @@ def calibration(
     scores: Scores, tenths: Sequence[tuple[float, ...]], slope: Figure, intercept: Figure
 ) -> str:
     """The observed rate against the predicted probability, by tenths of the rows, with a histogram
-    below."""
+    below. Both axes are on the scale of log odds, because most tenths of a rare event are near 0.
+    """
     bins = np.array(tenths)
+    p = scores.probability
+    low = max(0.001, min(float(np.quantile(p, 0.005)), 0.7 * float(bins[:, 0].min())))
+    high = min(0.995, max(float(np.quantile(p, 0.999)), float(bins[:, 3].max()), 2 * low))
     canvas = Canvas(figsize=(3.25, 3.25), layout="constrained")
     axes, below = canvas.subplots(2, 1, sharex=True, height_ratios=[5, 1])
-    top = min(1.0, max(float(bins[:, [0, 3]].max()) * 1.08, 0.1))
-    axes.plot([0, top], [0, top], color=QUIET, linewidth=1, linestyle="--")
-    error = np.abs(bins[:, 2:].T - bins[:, 1])
-    axes.errorbar(bins[:, 0], bins[:, 1], error, color=MAIN, marker="o", markersize=4, capsize=2)
-    axes.set_xlim(0, top)
-    axes.set_ylim(0, top)
+    axes.plot([low, high], [low, high], color=QUIET, linewidth=1, linestyle="--")
+    shown = np.clip(bins[:, 1:], low, high)  # a share of 0 has no log odds
+    error = np.abs(shown[:, 1:].T - shown[:, 0])
+    axes.errorbar(bins[:, 0], shown[:, 0], error, color=MAIN, marker="o", markersize=4, capsize=2)
+    axes.set(xscale="logit", yscale="logit", xlim=(low, high), ylim=(low, high))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(TICKS))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
     title = f"slope {slope}\nintercept {intercept}"
     _label(axes, "", "observed share", title)
-    below.hist(scores.probability, bins=np.linspace(0, top, 41), color=QUIET)
+    below.hist(p, bins=expit(np.linspace(logit(low), logit(high), 41)), color=QUIET)
     below.set_yticks([])
-    _label(below, "predicted probability (tenths of the rows)", "rows", "")
+    _label(below, "predicted probability (scale of log odds)", "rows", "")
     return svg(canvas)
 
 
@@ -95,18 +110,18 @@ def by_hour(lines: Sequence[Line], metric: str, name: str, target: float | None)
 
 
 @mpl.rc_context(STYLE)
-def forest(lines: Sequence[Line], target: float) -> str:
-    """The AUROC of each line with its interval, and a value for comparison."""
+def forest(lines: Sequence[Line], target: float, metric: str = "auroc", name: str = "AUROC") -> str:
+    """A figure of each line with its interval, and a value for comparison."""
     canvas = Canvas(figsize=(9.6, 0.7 + 0.27 * len(lines)), layout="constrained")
     axes = canvas.subplots()
     for place, line in enumerate(lines):
-        figure = line.figures["auroc"]
+        figure = line.figures[metric]
         axes.plot([figure.low, figure.high], [place, place], color=MAIN, linewidth=1.4)
         axes.plot(figure.value, place, color=MAIN, marker="o", markersize=4.5)
     axes.axvline(target, color=QUIET, linewidth=1, linestyle="--")
     axes.set_yticks(range(len(lines)), [line.name for line in lines])
     axes.set_ylim(len(lines) - 0.5, -0.5)
-    _label(axes, "AUROC", "", "")
+    _label(axes, name, "", "")
     return svg(canvas)
 
 
@@ -145,8 +160,11 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
 
 
 def svg(canvas: Canvas) -> str:
-    """Returns the plot as an SVG element."""
+    """Returns the plot as an SVG element, with its title and axes as a text for screen readers."""
+    first, last = canvas.axes[0], canvas.axes[-1]
+    words = [first.get_title(loc="left"), first.get_ylabel(), last.get_xlabel()]
+    name = escape(", ".join(word.replace("\n", ", ") for word in words if word))
     file = io.StringIO()
     canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
-    return text[text.index("<svg") :]
+    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{name}"', 1)

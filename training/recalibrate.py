@@ -109,6 +109,11 @@ def write(found: Recalibration, models: Path) -> Path:
             "intercept": intercept + slope * old["intercept"],
             "slope": slope * old["slope"],
         },
+        # The thresholds flag the same rows as before. An alarm rule keeps its probability.
+        "thresholds": {
+            name: _moved(at, intercept, slope)
+            for name, at in (manifest.get("thresholds") or {}).items()
+        },
         "training": training,
         "metrics": {
             f"recalibration, {line.name}": {
@@ -121,7 +126,10 @@ def write(found: Recalibration, models: Path) -> Path:
     }
     golden = [
         msgspec.to_builtins(row)
-        | {"outputs": row.outputs | {"probability": _moved(row, intercept, slope)}}
+        | {
+            "outputs": row.outputs
+            | {"probability": _moved(row.outputs["probability"], intercept, slope)}
+        }
         for row in artifact.golden
     ]
     card = artifact.files.get("MODEL_CARD.md", b"")
@@ -134,8 +142,8 @@ def write(found: Recalibration, models: Path) -> Path:
     return folder
 
 
-def _moved(row: Any, intercept: float, slope: float) -> float:
-    p = np.clip(np.array([row.outputs["probability"]], dtype=np.float64), 1e-9, 1 - 1e-9)
+def _moved(probability: Any, intercept: float, slope: float) -> float:
+    p = np.clip(np.array([probability], dtype=np.float64), 1e-9, 1 - 1e-9)
     return float(logistic(intercept + slope * log_odds(p))[0])
 
 

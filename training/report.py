@@ -168,6 +168,12 @@ def _method(result: Result) -> Iterable[str]:
     yield (
         f"Each stay has a row at each of the hours {hours}: its last reading since the "
         "previous hour in the list. A row contains nothing from after that reading."
+        + (
+            " An hour without a reading has a row with the features of the reading before, until "
+            "the stay's last reading."
+            if config.data.carry_forward
+            else ""
+        )
         + (f" Rows at the hours {more} were only used for training." if more else "")
     )
     yield "No patient is on both sides of a split or in two folds."

@@ -49,19 +49,45 @@ class Rows:
         numbers: NDArray[np.int64] = self.about["pat_id"].to_numpy(np.int64)
         return numbers
 
+    @property
+    def hours_since_last(self) -> NDArray[np.float64]:
+        """For each row, the hours from the previous sample hour to its own."""
+        hours, which = np.unique(self.about["hour"].to_numpy(np.float64), return_inverse=True)
+        since: NDArray[np.float64] = np.diff(hours, prepend=0.0)[which]
+        return since
 
-def sample(stream: Stream, hours: tuple[int, ...], more: tuple[int, ...] = ()) -> "pd.Series[int]":
+
+def sample(
+    stream: Stream,
+    hours: tuple[int, ...],
+    more: tuple[int, ...] = (),
+    carry_forward: bool = False,
+) -> "pd.Series[int]":
     """The sample hour of each selected reading, by the reading's index label.
 
     For each hour, selects a stay's last reading since the previous hour in the list. A stay without
-    a reading in between has no row, because it may be over. more: a second list of hours, sampled
-    in the same way; a reading becomes a row at most once.
+    a reading in between has no row, because it may be over. With carry_forward it has one until its
+    last reading: the reading before is selected again. more: a second list of hours, sampled in the
+    same way, without the readings that the first list selects.
     """
-    rows = _last_before(stream, hours)
+    last_before = _carried if carry_forward else _last_before
+    rows = last_before(stream, hours)
     if more:
-        others = _last_before(stream, more)
-        rows = pd.concat([rows, others[~others.index.isin(rows.index)]]).sort_index()
+        others = last_before(stream, more)
+        rows = pd.concat([rows, others[~others.index.isin(rows.index)]]).sort_index(kind="stable")
     return rows
+
+
+def _carried(stream: Stream, hours: tuple[int, ...]) -> "pd.Series[int]":
+    rows = _last_before(stream, hours)
+    stays = stream.readings.groupby(KEY, sort=False).ngroup()
+    ends = stream.elapsed_hours.groupby(stays).max()
+    chosen = pd.DataFrame({"stay": stays[rows.index], "hour": rows, "reading": rows.index})
+    grid = chosen.pivot(index="stay", columns="hour", values="reading").reindex(columns=list(hours))
+    goes_on = np.array(hours) <= ends[grid.index].to_numpy()[:, np.newaxis]
+    carried = grid.ffill(axis=1).where(grid.notna() | goes_on).stack().dropna()
+    hour = carried.index.get_level_values("hour").to_numpy()
+    return pd.Series(hour, carried.to_numpy(np.int64), name="hour").sort_index(kind="stable")
 
 
 def _last_before(stream: Stream, hours: tuple[int, ...]) -> "pd.Series[int]":
@@ -84,7 +110,7 @@ def assemble(
     """Computes the features and labels of the sampled readings. hours: the result of `sample`.
     Excludes readings of stays without a known outcome. If the label has a horizon, also excludes
     readings at or after the event; with label.keep_hours_after, only readings later than this
-    number of hours after it.
+    number of hours after it. A reading that was selected again counts at the sample hour.
     """
     keys = pd.MultiIndex.from_frame(stream.readings.loc[hours.index, KEY])
     hours = hours[keys.isin(outcomes.index)]
@@ -94,6 +120,8 @@ def assemble(
     y = about[label.column].astype(np.int64)
     if label.after_column is not None and label.within_hours is not None:
         at = (chosen["measured_at"] - chosen["date_admission"]) / HOUR
+        again = hours.index.duplicated()
+        at += np.where(again, hours - stream.elapsed_hours.loc[hours.index], 0.0)
         event = about[label.after_column].where(y == 1)
         about["ahead"] = ahead = event.astype(np.float64) - at
         y = (ahead <= label.within_hours).astype(int)
@@ -104,6 +132,20 @@ def assemble(
     matrix = bulk_features(stream.readings, stream.ages, features, flags)
     x = significant(matrix.loc[hours.index].to_numpy(np.float64))
     return Rows(x, y.to_numpy(np.int64), about)
+
+
+def every_reading(
+    stream: Stream,
+    outcomes: pd.DataFrame,
+    label: Label,
+    features: list[Feature],
+    stays: pd.DataFrame,
+) -> Rows:
+    """The rows at every reading of these stays, as in service. stays: their KEY columns."""
+    keys = pd.MultiIndex.from_frame(stream.readings[KEY])
+    readings = stream.readings[keys.isin(pd.MultiIndex.from_frame(stays))]
+    part = Stream(readings, stream.ages, {}, "")
+    return assemble(part, outcomes, label, features, pd.Series(0, index=readings.index))
 
 
 def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training import models, outcomes, rows, stream, utility
+from training import models, outcomes, rows, stream
 from training.baselines import judge_baselines
+from training.chosen import thresholds
 from training.config import Config, Model, Trees
 from training.evaluation import Line, Scores
 from training.groups import judge_channels, learning_curve, score_lines
@@ -21,7 +22,6 @@ from training.progress import progress
 from training.removal import channels
 from training.rows import Rows
 from training.stream import DataError
-from training.thresholds import balanced_threshold
 from wire.features import Feature
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ Floats = NDArray[np.float64]
 
 #: The folder with the baseline models, which is independent of the output folder.
 BASELINES = Path("models")
-#: Number of parts for cross-fitting when thresholds are chosen.
-THRESHOLD_FOLDS = 3
 
 
 @dataclass
@@ -84,7 +82,7 @@ def run(config: Config) -> Result:
         raise DataError(f"report.hour {config.report.hour}: the test rows have only one outcome")
     log.info("evaluating on the test rows")
     trained, tested = _names(config)
-    points = _thresholds(config, model, fitted, train, features)
+    points = thresholds(config, question, model, fitted, train)
     judgement = judge(
         question, fitted.predict, judged, f"Trained on {trained}, tested on {tested}", points
     )
@@ -126,7 +124,8 @@ def _read(config: Config) -> _Read:
     found = outcomes.read(config.data.folder, config.label, readings.identifiers)
     found = outcomes.match(found, readings)
     declared = config.declared
-    hours = rows.sample(readings, config.data.hours, config.data.more_hours)
+    data = config.data
+    hours = rows.sample(readings, data.hours, data.more_hours, data.carry_forward)
     every = rows.assemble(readings, found.table, config.label, declared, hours)
     train, test = rows.split(
         rows.predictable(every, declared, config.features.required), config.split
@@ -147,6 +146,7 @@ def _read(config: Config) -> _Read:
         hour=config.report.hour,
         resamples=config.report.resamples,
         seed=config.model.seed,
+        alarm=config.counted_alarm,
     )
     left_out = readings.left_out | found.left_out
     digest = f"{readings.digest}-{found.digest}"
@@ -218,31 +218,6 @@ def _other_ways(
         if len(hours) > 1:
             sampled = both.about["hour"].isin(hours).to_numpy()
             yield question.judge.line(f"{name}, all sample hours", crossed.where(sampled))
-
-
-def _thresholds(
-    config: Config, model: Model, fitted: Fitted, train: Rows, features: list[Feature]
-) -> dict[str, float]:
-    """The thresholds by name. They are chosen on cross-fitted predictions of the training rows."""
-    probability = fitted.crossed
-    if probability is None:
-        probability = np.empty(len(train.y))
-        for past, now in progress(
-            models.folds(train, model.seed + 2, THRESHOLD_FOLDS), "thresholds"
-        ):
-            part = Rows(train.x[past], train.y[past], train.about.iloc[past])
-            probability[now] = models.fit(model, part, features).predict(train.x[now])
-    scores = Scores(train.y, probability, train.patients)
-    here = scores.where((train.about["hour"] == config.report.hour).to_numpy())
-    events = here.probability[here.y == 1]
-    found = {"balanced": balanced_threshold(here)}
-    for share in config.report.flagged:
-        found[f"flags {share:.0%}"] = float(np.quantile(here.probability, 1 - share))
-    for share in config.report.sensitivity:
-        found[f"finds {share:.0%}"] = float(np.quantile(events, 1 - share))
-    if config.report.utility:
-        found["utility"] = utility.best_threshold(train, probability)
-    return found
 
 
 def _names(config: Config) -> tuple[str, str]:

@@ -1,8 +1,9 @@
 """Feature declarations: which values of a stay a model reads.
 
-The name of a feature is `age` (of the patient, in years), `<parameter>__<aggregation>` (since the
-stay began) or `<parameter>__<aggregation>__<N>h` (in the last N hours). Names are parsed from the
-right, because a parameter may contain `__`. docs/architecture.md defines the aggregations.
+The name of a feature is `age` (of the patient, in years), `hour` (of the stay, from its first
+reading), `<parameter>__<aggregation>` (since the stay began) or `<parameter>__<aggregation>__<N>h`
+(in the last N hours). Names are parsed from the right, because a parameter may contain `__`.
+docs/architecture.md defines the aggregations.
 """
 
 import math
@@ -12,6 +13,8 @@ from typing import Any, Self
 
 import msgspec
 
+# Features of the stay, without a parameter.
+STAY_FEATURES = ("age", "hour")
 AGGREGATIONS = ("last", "first", "min", "max", "mean", "std", "count", "trend", "delta", "age")
 
 # Names that the first version of the project gave to features.
@@ -37,12 +40,12 @@ def read_name(name: str) -> tuple[str | None, str | None, int | None]:
 
     Raises ValueError for a name outside the grammar.
     """
-    if name == "age":
+    if name in STAY_FEATURES:
         return None, None, None
     match = _NAME.fullmatch(ALIASES.get(name, name))
     if match is None:
         raise ValueError(
-            f"feature {name!r}: expected age, PARAMETER__AGGREGATION or "
+            f"feature {name!r}: expected age, hour, PARAMETER__AGGREGATION or "
             f"PARAMETER__AGGREGATION__<N>h with one of {', '.join(AGGREGATIONS)}"
         )
     hours = match["hours"]
@@ -50,7 +53,7 @@ def read_name(name: str) -> tuple[str | None, str | None, int | None]:
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
-    """One declared feature. Only `age` has no parameter and no aggregation.
+    """One declared feature. `age` and `hour` have no parameter and no aggregation.
 
     fill: the number that replaces a missing value. required: without a value there is no
     prediction.

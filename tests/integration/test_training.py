@@ -504,7 +504,7 @@ class TestRun:
         assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)""", text)
         assert not re.findall(r"url\((?!#)|@import", text)
         assert "Invented data &amp; &lt;nothing&gt; more." in text
-        assert text.count("<svg") == 10
+        assert text.count('<svg role="img" aria-label="') == 11
         assert f"{result.headline[0].figures['auroc'].value:.3f}" in text
 
     def test_the_card_has_the_sections_of_the_standard(

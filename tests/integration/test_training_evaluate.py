@@ -208,6 +208,15 @@ class TestEvaluate:
             np.log(p / (1 - p))
             for p in (one.predict(found.rows.x)["probability"] for one in (first, second))
         ]
+        for name, at in first.manifest.thresholds.items():
+            flagged = [
+                one.predict(found.rows.x)["probability"] >= limit
+                for one, limit in (
+                    (first, at - 1e-9),
+                    (second, second.manifest.thresholds[name] - 1e-9),
+                )
+            ]
+            np.testing.assert_array_equal(*flagged)
         shift = odds[1] - odds[0]
         assert shift == pytest.approx(np.full(len(shift), shift[0]), abs=1e-6)
 

@@ -68,9 +68,11 @@ class Reading:
 
 def definition(feature: Feature, so_far: Sequence[Reading], age: float | None) -> float | None:
     """Computes a feature after `so_far`, all readings of one stay in the order of arrival."""
+    clock = max(reading.seconds for reading in so_far)
+    if feature.name == "hour":
+        return (clock - min(reading.seconds for reading in so_far)) / 3600
     if feature.parameter is None:
         return feature.fill if age is None else age
-    clock = max(reading.seconds for reading in so_far)
     chosen = sorted(
         (
             reading
@@ -230,7 +232,7 @@ features = st.builds(
     st.sampled_from((None, None, None, 0.0, -1.5)),
 )
 declarations = st.lists(
-    st.one_of(features, st.sampled_from(list(FORMULA))),
+    st.one_of(features, st.sampled_from([*FORMULA, Feature.parse("hour")])),
     min_size=1,
     max_size=12,
     unique_by=lambda feature: feature.name,
@@ -398,7 +400,7 @@ def test_the_computations_agree_on_thousands_of_random_streams(seed: int) -> Non
         + ("" if random.random() < 0.4 else f"__{random.choice(WINDOWS)}h")
         for _ in range(25)
     }
-    model = FeatureSet(Feature.parse(name) for name in ["age", *sorted(names)])
+    model = FeatureSet(Feature.parse(name) for name in ["age", "hour", *sorted(names)])
     restarts = np.flatnonzero(random.random(len(readings)) < 0.05).tolist()
     rows = matrix(streamed([model], readings, restarts, ages)[0])
     shuffled = table([readings[place] for place in random.permutation(len(readings))])

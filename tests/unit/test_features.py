@@ -107,6 +107,17 @@ class TestRow:
         stay.age = 50.0
         assert model.row(stay) == [50.0]
 
+    def test_the_hour_counts_from_the_earliest_reading_of_any_parameter(self) -> None:
+        model = parsed("hour")
+        stay = after(model, (7, "of no model", 1.0), (9.5, "hr", 80.0))
+        assert model.row(stay) == [2.5]
+        stay.add(6, "rr", 12.0)  # late
+        assert model.row(stay) == [3.5]
+        del stay.statistics["rr"]
+        stay.reset_clock()
+        assert model.row(stay) == [2.5]
+        assert model.row(after(model)) == [None]
+
     def test_changing_a_returned_row_does_not_change_the_next_row(self) -> None:
         model = parsed("hr__last")
         stay = after(model, (1, "hr", 80.0))
