@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from datetime import date
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -114,26 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Creates the tables, or upgrades tables of an earlier version and keeps their"
         " rows. The tool does this itself when it starts, if its database user may change tables.",
     )
-    old = commands.add_parser(
-        "forget",
-        help="delete stays and all their data",
-        description="Deletes stays with their readings, statistics, predictions and rejected "
-        "messages, in chunks. Returns the space to the disk, except with --expired. Stop the tool "
-        "first. The positions are kept, so the pipeline does not read the deleted messages again.",
-    )
-    which = old.add_mutually_exclusive_group(required=True)
-    which.add_argument("--stream", help="all stays of this stream")
-    which.add_argument(
-        "--discharged-before",
-        type=date.fromisoformat,
-        metavar="DATE",
-        help="stays of all streams that ended before this day, YYYY-MM-DD",
-    )
-    which.add_argument(
-        "--expired",
-        action="store_true",
-        help="stays that ended more than RETENTION_DAYS before the last reading of their stream",
-    )
+    _add_forget(commands)
     late = commands.add_parser(
         "backfill",
         help="add the predictions of a version for readings that are already stored",
@@ -147,6 +129,29 @@ def _parser() -> argparse.ArgumentParser:
         "capacity", help="measure the space of each table, in total and per reading"
     )
     return parser
+
+
+def _add_forget(commands: Any) -> None:
+    forget = commands.add_parser(
+        "forget",
+        help="delete stays and all their data",
+        description="Deletes stays with their readings, statistics, predictions and rejected "
+        "messages, in chunks. Returns the space to the disk, except with --expired. Stop the tool "
+        "first. The positions are kept, so the pipeline does not read the deleted messages again.",
+    )
+    which = forget.add_mutually_exclusive_group(required=True)
+    which.add_argument("--stream", help="all stays of this stream")
+    which.add_argument(
+        "--discharged-before",
+        type=date.fromisoformat,
+        metavar="DATE",
+        help="stays of all streams that ended before this day, YYYY-MM-DD",
+    )
+    which.add_argument(
+        "--expired",
+        action="store_true",
+        help="stays that ended more than RETENTION_DAYS before the last reading of their stream",
+    )
 
 
 if __name__ == "__main__":

@@ -57,6 +57,12 @@ def _arguments() -> argparse.Namespace:
         default=DEFAULT,
         help=f"the config, a TOML file (default: {DEFAULT})",
     )
+    _add_evaluate(commands)
+    _add_export(commands)
+    return parser.parse_args()
+
+
+def _add_evaluate(commands: Any) -> None:
     evaluating = commands.add_parser("evaluate", help="evaluate a finished model on your patients")
     evaluating.add_argument("model", help="NAME/VERSION")
     evaluating.add_argument("folder", type=Path, help="folder with the CSVs and outcome.csv")
@@ -100,6 +106,9 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="write a version with a drift reference from these data",
     )
+
+
+def _add_export(commands: Any) -> None:
     exporting = commands.add_parser("export", help="write stored tables as CSV or Parquet")
     exporting.add_argument("folder", type=Path, help="folder for one file per table")
     exporting.add_argument(
@@ -113,7 +122,6 @@ def _arguments() -> argparse.Namespace:
     exporting.add_argument(
         "--stream", default="", help="default: the stream with the latest commit"
     )
-    return parser.parse_args()
 
 
 def _failed(error: Exception) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from modelapi.artifact import Ref, read_artifact, write_artifact
+from modelapi.artifact import GoldenRow, Ref, read_artifact, write_artifact
 from modelapi.predictor import log_odds, logistic
 from modelapi.repository import Repository
 from training import calibration, rows
@@ -124,14 +124,7 @@ def write(found: Recalibration, models: Path) -> Path:
             for line in (found.before, found.after)
         },
     }
-    golden = [
-        msgspec.to_builtins(row)
-        | {
-            "outputs": row.outputs
-            | {"probability": _moved(row.outputs["probability"], intercept, slope)}
-        }
-        for row in artifact.golden
-    ]
+    golden = [_moved_row(row, intercept, slope) for row in artifact.golden]
     card = artifact.files.get("MODEL_CARD.md", b"")
     files = artifact.files | {
         "golden.json": msgspec.json.format(msgspec.json.encode(golden), indent=1) + b"\n",
@@ -145,6 +138,13 @@ def write(found: Recalibration, models: Path) -> Path:
 def _moved(probability: Any, intercept: float, slope: float) -> float:
     p = np.clip(np.array([probability], dtype=np.float64), 1e-9, 1 - 1e-9)
     return float(logistic(intercept + slope * log_odds(p))[0])
+
+
+def _moved_row(row: GoldenRow, intercept: float, slope: float) -> Any:
+    """A golden row, as builtins, with the recalibrated probability."""
+    probability = _moved(row.outputs["probability"], intercept, slope)
+    outputs = row.outputs | {"probability": probability}
+    return msgspec.to_builtins(row) | {"outputs": outputs}
 
 
 def _section(found: Recalibration, version: str) -> bytes:

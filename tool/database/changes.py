@@ -1,4 +1,4 @@
-"""The rows that one batch writes."""
+"""The rows that one batch writes, and the readings that `vitals` lacks."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -52,3 +52,15 @@ class Changes:
     acknowledgements: list[AcknowledgementRow] = field(default_factory=list)
     discharges: list[DischargeRow] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
+
+
+class Behind(NamedTuple):
+    """Readings that `vitals` may not include yet, in the order of the stream.
+
+    positions: the last stored message of each partition. withdrawals: the number of withdrawn
+    readings.
+    """
+
+    positions: dict[int, int]
+    readings: list[ReadingRow]
+    withdrawals: int

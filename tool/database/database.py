@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from tool.database.changes import Changes
+from tool.database.changes import Behind, Changes
 from tool.database.commit import write
 from tool.database.errors import Moved
 from tool.database.literals import names, plain
@@ -45,18 +45,6 @@ STORED = (
     ("acknowledgements", "seq"),
     ("discharges", "seq"),
 )
-
-
-class Behind(NamedTuple):
-    """Readings that `vitals` may not include yet, in the order of the stream.
-
-    positions: the last stored message of each partition. withdrawals: the number of withdrawn
-    readings.
-    """
-
-    positions: dict[int, int]
-    readings: list[ReadingRow]
-    withdrawals: int
 
 
 class Database:
