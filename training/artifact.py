@@ -33,7 +33,6 @@ def write(result: Result, version: str) -> Path:
     """
     config = result.config
     created = datetime.now(UTC).replace(microsecond=0)
-    thresholds = {name: point.threshold for name, point in result.judgement.points.items()}
     features = [_declaration(result, number) for number in range(len(result.features))]
     manifest: dict[str, Any] = {
         "model": config.model.name,
@@ -47,8 +46,7 @@ def write(result: Result, version: str) -> Path:
         "significant_digits": 9,
         "learned_hours": config.data.learned_hours,
         "calibration": {"intercept": result.model.intercept, "slope": result.model.slope},
-        "thresholds": thresholds,
-        **({"alarm": msgspec.to_builtins(config.alarm.policy(thresholds))} if config.alarm else {}),
+        **_thresholds(result),
         "metrics": _metrics(result),
         "reference": _reference(result),
         "training": {
@@ -76,6 +74,15 @@ def write(result: Result, version: str) -> Path:
     folder = write_artifact(config.output.models, manifest, files)
     Repository(config.output.models).load(Ref(config.model.name, version))
     return folder
+
+
+def _thresholds(result: Result) -> dict[str, Any]:
+    """The thresholds and, if the config has one, the alarm rule."""
+    thresholds = {name: point.threshold for name, point in result.judgement.points.items()}
+    alarm = result.config.alarm
+    if alarm is None:
+        return {"thresholds": thresholds}
+    return {"thresholds": thresholds, "alarm": msgspec.to_builtins(alarm.policy(thresholds))}
 
 
 def _reference(result: Result) -> Reference:

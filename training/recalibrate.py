@@ -96,12 +96,11 @@ def write(found: Recalibration, models: Path) -> Path:
     manifest = msgspec.to_builtins(artifact.manifest)
     version = free_version(models, ref.model)
     old = manifest.get("calibration") or {"intercept": 0.0, "slope": 1.0}
-    training = dict(manifest.get("training") or {})
-    training["recalibrated"] = {
-        "from": str(ref),
-        "sha256": found.digest,
-        "patients": found.patients,
-    }
+    source = {"from": str(ref), "sha256": found.digest, "patients": found.patients}
+    training = dict(manifest.get("training") or {}) | {"recalibrated": source}
+    # The thresholds flag the same rows as before. An alarm rule keeps its probability.
+    named = manifest.get("thresholds") or {}
+    thresholds = {name: _moved(at, intercept, slope) for name, at in named.items()}
     manifest |= {
         "version": version,
         "created": datetime.now(UTC).replace(microsecond=0).isoformat(),
@@ -109,11 +108,7 @@ def write(found: Recalibration, models: Path) -> Path:
             "intercept": intercept + slope * old["intercept"],
             "slope": slope * old["slope"],
         },
-        # The thresholds flag the same rows as before. An alarm rule keeps its probability.
-        "thresholds": {
-            name: _moved(at, intercept, slope)
-            for name, at in (manifest.get("thresholds") or {}).items()
-        },
+        "thresholds": thresholds,
         "training": training,
         "metrics": {
             f"recalibration, {line.name}": {
