@@ -9,12 +9,14 @@ from wire.batches import Batch, RawMessage
 class Pending:
     """Messages that are not in a job yet, and jobs whose messages are not all stored yet.
 
-    If a partition has fewer than `EAGER` unfinished jobs, its messages are queued at once.
-    Otherwise they are collected, up to `batch_max`, so that batches grow with the load. After
-    `PATIENCE` seconds they are queued in any case, because they are safer in Redis.
+    If a partition has no unfinished job, its messages are queued at once. Otherwise they are
+    collected, so that batches grow with the load. A job that is queued behind another one waits for
+    it, and messages that arrive meanwhile wait for both. So a second job is only queued if it has
+    at least `AHEAD` messages: then the worker is the bottleneck and must not wait for the buffer.
+    After `PATIENCE` seconds messages are queued in any case, because they are safer in Redis.
     """
 
-    EAGER = 2
+    AHEAD = 500
     PATIENCE = 1.0
 
     def __init__(self, stream: str, partitions: int, batch_max: int) -> None:
@@ -35,8 +37,10 @@ class Pending:
         for part, messages in self._gathered.items():
             if not messages:
                 continue
+            unfinished = len(self._under_way.get(part, ()))
             if (
-                len(self._under_way.get(part, ())) < self.EAGER
+                not unfinished
+                or (unfinished == 1 and len(messages) >= self.AHEAD)
                 or len(messages) >= self._batch_max
                 or now - messages[0].received > self.PATIENCE
             ):

@@ -103,7 +103,7 @@ class Queues:
         stored = msgspec.json.encode(position)
         with self._redis.pipeline() as pipe:
             pipe.watch(LEASE, POSITION)
-            if pipe.get(LEASE) != self._token or pipe.get(POSITION) != self._stored:
+            if pipe.mget(LEASE, POSITION) != [self._token, self._stored]:
                 raise Superseded
             pipe.multi()
             for batch in batches:

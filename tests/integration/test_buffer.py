@@ -28,7 +28,7 @@ from buffer.receive import Receiver
 from buffer.settings import Settings
 from buffer.sse import BOM, CUT, KEPT, EventParser
 from tests.support import servers
-from wire.batches import Position
+from wire.batches import Batch, Position, partition_of
 from wire.messages import Rejected, decode
 from wire.settings import HttpUrl
 
@@ -164,10 +164,20 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+def batches(redis: Any) -> list[Batch]:
+    """The batches of all jobs."""
+    keys = redis.scan_iter("icu:batch:*")
+    return [msgspec.msgpack.decode(redis.get(key), type=Batch) for key in keys]
+
+
 def queued(redis: Any) -> list[tuple[int, bytes]]:
     """The messages of all jobs, in order."""
-    batches = [msgspec.msgpack.decode(redis.get(key)) for key in redis.scan_iter("icu:batch:*")]
-    return sorted((seq, data) for *_, messages in batches for seq, _, data in messages)
+    return sorted((each.seq, each.data) for batch in batches(redis) for each in batch.messages)
+
+
+def jobs(redis: Any) -> list[list[int]]:
+    """The numbers of each job's messages, in order."""
+    return sorted([each.seq for each in batch.messages] for batch in batches(redis))
 
 
 END = b"event: end\nid: 5eed0001-3\ndata: {}\n\n"
@@ -324,6 +334,42 @@ def test_each_message_that_is_read_is_counted(last: int | None, count: int) -> N
     before = metrics.RECEIVED._value.get()
     assert asyncio.run(run()) == count
     assert metrics.RECEIVED._value.get() - before == count
+
+
+def test_messages_are_collected_while_a_job_is_unfinished(
+    redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pending, "PATIENCE", 60.0)
+    monkeypatch.setattr(Pending, "AHEAD", 4)
+    sent: asyncio.Queue[bytes] = asyncio.Queue()
+    before = metrics.RECEIVED._value.get()
+
+    async def sub(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"X-Stream": "5eed0001"})
+        await response.prepare(request)
+        while True:
+            await response.write(await sent.get())
+
+    async def send(seq: int) -> None:
+        await sent.put(event(seq, MEASURED))
+        await until(lambda: metrics.RECEIVED._value.get() - before == seq)
+
+    def store(seq: int) -> None:
+        redis.hset("icu:committed", f"5eed0001/{partition_of(MEASURED, 2)}", seq)
+
+    async def run() -> None:
+        async with following(redis, sub):
+            await send(1)
+            await until(lambda: jobs(redis) == [[1]])
+            for seq in (2, 3, 4):
+                await send(seq)
+            store(1)
+            await until(lambda: jobs(redis) == [[1], [2, 3, 4]])
+            for seq in (5, 6, 7, 8):  # as many as are queued behind another job
+                await send(seq)
+            await until(lambda: jobs(redis) == [[1], [2, 3, 4], [5, 6, 7, 8]])
+
+    asyncio.run(run())
 
 
 def test_the_position_has_the_time_of_the_newest_message(redis: Any) -> None:
