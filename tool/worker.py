@@ -111,7 +111,13 @@ class PartitionWorker(SimpleWorker):
             pipe.delete(job.key)
             self.increment_successful_job_count(pipe)
             self.increment_total_working_time(took, pipe)
+            self.set_state(WorkerStatus.IDLE, pipe)
             pipe.execute()
+
+    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
+        # Before each wait for a job, RQ sets the state again in a round trip of its own.
+        if state != self.get_state():
+            super().set_state(state, pipeline)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         if pipeline is not None or self._seconds_since_heartbeat() >= HEARTBEAT_EVERY:
