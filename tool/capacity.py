@@ -26,7 +26,7 @@ def measure(session: Session) -> list[Space]:
     """The space of all tables, the largest first. Raises DatabaseError."""
     statement = OF_SQLITE if is_sqlite(session.url) else OF_MYSQL
     found = []
-    with session.transaction() as cursor:
+    with session.reading() as cursor:
         for table in TABLES:
             if not is_sqlite(session.url):
                 # The server itself updates its figures only occasionally.

@@ -70,7 +70,7 @@ def forget_expired(session: Session, days: int) -> Counter[str]:
 
     The stream's own clock is used, because a replay's times may be years ago. Raises DatabaseError.
     """
-    with session.transaction() as cursor:
+    with session.reading() as cursor:
         session.execute(cursor, "SELECT stream, MAX(last_at) FROM vitals GROUP BY stream")
         newest = [(stream, str(last)) for stream, last in cursor.fetchall()]
     done: Counter[str] = Counter()
@@ -126,7 +126,7 @@ def give_back_space(session: Session) -> None:
 
 
 def _stays(session: Session, where: str, values: Sequence[str]) -> list[Stay]:
-    with session.transaction() as cursor:
+    with session.reading() as cursor:
         session.execute(
             cursor, f"SELECT stream, pat_id, date_admission FROM stays WHERE {where}", values
         )

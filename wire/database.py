@@ -65,6 +65,9 @@ def _sqlite(path: Path, read_only: bool) -> Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     # Makes each commit survive a power cut.
     connection.execute("PRAGMA synchronous = FULL")
+    # In KiB. SQLite's default of 2 MB is smaller than a large batch, whose pages would be written
+    # several times.
+    connection.execute("PRAGMA cache_size = -32768")
     return connection
 
 

@@ -425,7 +425,7 @@ def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect_impatiently() -> Any:
         connection: Any = made()
         if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA busy_timeout = 200")
+            monkeypatch.setattr("tool.database.sqlite.WAIT", 0.2)
         else:
             connection.cursor().execute("SET SESSION innodb_lock_wait_timeout = 1")
         return connection

@@ -179,7 +179,7 @@ class AlarmTables:
             raise Moved from None
 
     def _read(self, statement: str, values: Sequence[Any]) -> list[Any]:
-        with self._session.transaction() as cursor:
+        with self._session.reading() as cursor:
             return self._rows(cursor, statement, values)
 
     def _rows(self, cursor: Any, statement: str, values: Sequence[Any]) -> list[Any]:

@@ -77,7 +77,7 @@ class BackfillTables:
             self._session.replace(cursor, "predictions", rows)
 
     def _rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> list[list[Any]]:
-        with self._session.transaction() as cursor:
+        with self._session.reading() as cursor:
             statement = f"SELECT {names(columns(table))} FROM {table} {where}"
             self._session.execute(cursor, statement, values)
             return [list(plain(cells)) for cells in cursor.fetchall()]

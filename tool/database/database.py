@@ -82,7 +82,7 @@ class Database:
         marks = ", ".join("?" * len(patients))
         where = f"WHERE pat_id IN ({marks}) AND stream = ?"
         values = (*patients, stream)
-        with self.session.transaction() as cursor:
+        with self.session.reading() as cursor:
             return (
                 self._select(cursor, StayRow, f"{_all('stays')} {where}", values),
                 self._select(cursor, VitalRow, f"{_all('vitals')} {where}", values),
@@ -119,7 +119,7 @@ class Database:
 
     def behind(self, stream: str) -> Behind:
         """The readings that `vitals` may not include yet; no positions if it is up to date."""
-        with self.session.transaction() as cursor:
+        with self.session.reading() as cursor:
             found = self._select(cursor, PositionRow, f"{POSITIONS} WHERE stream = ?", (stream,))
             behind = [row.vitals_seq for row in found if row.vitals_seq < row.seq]
             if not behind:
@@ -170,7 +170,7 @@ class Database:
 
     def pending(self, model: str, version: str, limit: int) -> list[tuple[PredictionRow, str]]:
         """Pending predictions of this version of the model, oldest first, with their features."""
-        with self.session.transaction() as cursor:
+        with self.session.reading() as cursor:
             self.session.execute(
                 cursor,
                 f"{PENDING} WHERE pending.model = ? AND pending.version = ?"
@@ -182,7 +182,7 @@ class Database:
 
     def waiting(self, limit: int) -> int:
         """The number of pending predictions, up to `limit`."""
-        with self.session.transaction() as cursor:
+        with self.session.reading() as cursor:
             self.session.execute(
                 cursor,
                 "SELECT COUNT(*) FROM (SELECT 1 FROM pending LIMIT ?) AS counted",
@@ -209,7 +209,7 @@ class Database:
         parts = [
             f"SELECT 1 FROM {table} WHERE stream = ? AND {column} = ?" for table, column in STORED
         ]
-        with self.session.transaction() as cursor:
+        with self.session.reading() as cursor:
             self.session.execute(cursor, " UNION ALL ".join(parts), (stream, seq) * len(parts))
             return bool(cursor.fetchall())
 
@@ -224,7 +224,7 @@ class Database:
                 " AND probability IS NOT NULL"
                 " AND model = (SELECT MIN(model) FROM models WHERE role = 'champion')"
             )
-        with self.session.transaction() as cursor:
+        with self.session.reading() as cursor:
             self.session.execute(
                 cursor, f"SELECT COUNT({what}) FROM {table} WHERE stream = ?{where}", (stream,)
             )
@@ -239,7 +239,7 @@ class Database:
         )
 
     def _read(self, row: type[T], statement: str, values: Sequence[Any] = ()) -> list[T]:
-        with self.session.transaction() as cursor:
+        with self.session.reading() as cursor:
             return self._select(cursor, row, statement, values)
 
     def _select(

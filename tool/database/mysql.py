@@ -37,6 +37,9 @@ class MySQLSession(Session):
     def begin(self, cursor: Any) -> None:
         pass  # the first statement starts the transaction
 
+    def begin_reading(self, cursor: Any) -> None:
+        pass
+
     def begin_snapshot(self, cursor: Any) -> None:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 

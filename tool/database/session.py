@@ -1,8 +1,8 @@
 """A connection to a database; MySQL and SQLite implement their differences."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -39,6 +39,10 @@ class Session:
 
     def begin(self, cursor: Any) -> None:
         """Starts a transaction that writes."""
+        raise NotImplementedError
+
+    def begin_reading(self, cursor: Any) -> None:
+        """Starts a transaction that only reads."""
         raise NotImplementedError
 
     def begin_snapshot(self, cursor: Any) -> None:
@@ -84,14 +88,26 @@ class Session:
             except Exception as error:
                 log.debug("closing: %s", error)
 
-    @contextmanager
-    def transaction(self) -> Iterator[Any]:
+    def transaction(self) -> AbstractContextManager[Any]:
         """Yields a cursor and commits at the end. Raises DatabaseError."""
+        return self._transaction(self.begin)
+
+    def reading(self) -> AbstractContextManager[Any]:
+        """A transaction that only reads, and does not wait for transactions that write."""
+        return self._transaction(self.begin_reading)
+
+    def snapshot(self) -> AbstractContextManager[Any]:
+        """A transaction that only reads, and whose statements all read the same state of the
+        tables."""
+        return self._transaction(self.begin_snapshot)
+
+    @contextmanager
+    def _transaction(self, begin: Callable[[Any], None]) -> Iterator[Any]:
         try:
             if self._connection is None:
                 self._connection = self.connect()
                 self._cursor = self._connection.cursor()
-            self.begin(self._cursor)
+            begin(self._cursor)
             yield self._cursor
             self._connection.commit()
         except BaseException as error:
@@ -100,13 +116,6 @@ class Session:
             if isinstance(error, self.errors):
                 raise self.translate(error) from error
             raise
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Any]:
-        """A transaction whose statements all read the same state of the tables."""
-        with self.transaction() as cursor:
-            self.begin_snapshot(cursor)
-            yield cursor
 
     @contextmanager
     def writing(self) -> Iterator[Any]:
