@@ -241,7 +241,8 @@ def test_messages_that_workers_store_meanwhile_are_not_skipped(
     worker = connect(url)
     handler = handler_of(worker, DECLARATION)
     left: list[list[Batch]] = []
-    begin, execute = database.session.begin, database.session.execute
+    session = database.session
+    execute, writing = session.execute, False
 
     def store_next() -> None:
         waiting = [batches for batches in left if batches]
@@ -249,17 +250,25 @@ def test_messages_that_workers_store_meanwhile_are_not_skipped(
             [some] = draw.choices(waiting, [len(batches) for batches in waiting])
             handler.handle(some.pop(0))
 
-    def begin_later(cursor: Any) -> None:
-        store_next()
-        begin(cursor)
+    def store_before(name: str) -> None:
+        begin = getattr(session, name)
+
+        def begin_later(cursor: Any) -> None:
+            nonlocal writing
+            store_next()
+            writing = name == "begin"
+            begin(cursor)
+
+        monkeypatch.setattr(session, name, begin_later)
 
     def execute_later(cursor: Any, *arguments: Any) -> None:
-        store_next()
+        if not (writing and url.startswith("sqlite")):  # SQLite has one writer at a time
+            store_next()
         execute(cursor, *arguments)
 
-    monkeypatch.setattr(database.session, "begin", begin_later)
-    if not url.startswith("sqlite"):  # in SQLite, nobody can write while another transaction runs
-        monkeypatch.setattr(database.session, "execute", execute_later)
+    for name in ("begin", "begin_reading", "begin_snapshot"):
+        store_before(name)
+    monkeypatch.setattr(session, "execute", execute_later)
     for name in "abcdef":
         sent = stream(draw, 300)
         left = [batches(name, sent, part, size) for part, size in ((0, 30), (1, 6))]
