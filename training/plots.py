@@ -136,7 +136,7 @@ def decision_curve(scores: Scores, points: Mapping[str, OperatingPoint]) -> str:
     axes.axhline(0, color=QUIET, linewidth=1)
     axes.plot(at, everyone, color=QUIET, linewidth=1, linestyle="--")
     axes.plot(at, ours, color=MAIN)
-    axes.annotate("nobody", (top, 0), (-4, 4), textcoords="offset points", ha="right", color=INK)
+    axes.annotate("nobody", (top, 0), (-4, -10), textcoords="offset points", ha="right", color=INK)
     near = int(np.argmax(everyone < 0.55 * everyone[0]))
     axes.annotate("all", (at[near], everyone[near]), (6, 2), textcoords="offset points", color=INK)
     for point in points.values():
