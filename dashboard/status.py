@@ -69,9 +69,9 @@ WORDS = {
 SENTENCES = {
     "late": "The dashboard has not updated for more than 5 seconds. "
     "These are the last known values; they are not current.",
-    "earlier": "This stream is not being sent now. These are its last stored values.",
-    "quiet": "No new message is being stored. These values are not current.",
-    "ended": "The stream has ended. This is the ward at its last message.",
+    "earlier": "This stream is not being sent now; these are its last stored values.",
+    "quiet": "No new message is being stored, so these values are not current.",
+    "ended": "The stream has ended; this is the ward at its last message.",
 }
 
 
@@ -125,4 +125,4 @@ def _empty(status: StreamStatus, services: list[Service]) -> str:
     hospital = next((each for each in services if each.name == "hospital"), None)
     if hospital and hospital.note == "preparing":
         return "Hospital is preparing the stream; the first readings follow shortly."
-    return "No reading is stored yet. The first ones will appear here automatically."
+    return "No reading is stored yet; the first ones will appear here automatically."

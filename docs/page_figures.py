@@ -48,10 +48,9 @@ def main() -> None:
             path = Path(folder) / "icu.sqlite"
             with seeded_ward.ward(path) as made, dashboard(path, made, patients) as url:
                 began = rounds(url)
-                with urllib.request.urlopen(url) as answer:  # noqa: S310
-                    html = answer.read()
-                size, packed = len(html), len(gzip.compress(html, 6))
-                print(f"{patients} patients: page {size / 1e3:.0f} kB, {packed / 1e3:.0f} kB gzip")
+                print(f"{patients} patients")
+                for name in ("", "patients", "patients/1", "pipeline.json", "events?page=ward"):
+                    print(f"  /{name}: {size(url + name)}", flush=True)
                 browser = playwright.chromium.launch(
                     executable_path=chromium, args=["--disable-gpu"]
                 )
@@ -83,6 +82,16 @@ def dashboard(path: Path, made: seeded_ward.Ward, patients: int) -> Iterator[str
     finally:
         process.terminate()
         process.wait(10)
+
+
+def size(url: str) -> str:
+    """The size of a page, or of the first event of a stream of events."""
+    with urllib.request.urlopen(url) as answer:  # noqa: S310
+        if "/events" in url:
+            content = next(line for line in answer if line.startswith(b"data: "))
+        else:
+            content = answer.read()
+    return f"{len(content) / 1e3:.0f} kB, {len(gzip.compress(content, 6)) / 1e3:.0f} kB with gzip"
 
 
 def answers(url: str) -> bool:

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import getpass
 import json
+import logging
 import sqlite3
 import sys
 
@@ -18,6 +19,7 @@ from login.settings import Settings
 from login.store import Store
 from wire import logs
 from wire.settings import SettingError, describe, read
+from wire.summary import Summary
 
 
 def main() -> int:
@@ -73,16 +75,21 @@ def _serve(settings: Settings, store: Store) -> int:
             "people must log in, but there is no user: add one with `python -m login add NAME` "
             "(compose: `docker compose run --rm login python -m login add NAME`)"
         )
+    counts = {
+        "icu_login_checks_total": "requests checked",
+        "icu_login_attempts_total": "attempts to log in",
+    }
     try:
-        web.run_app(
-            create_app(settings, store),
-            host=settings.host,
-            port=settings.port,
-            print=lambda _: None,
-            access_log=None,
-            shutdown_timeout=1,
-            loop=asyncio.new_event_loop(),
-        )
+        with Summary(logging.getLogger("login"), counts):
+            web.run_app(
+                create_app(settings, store),
+                host=settings.host,
+                port=settings.port,
+                print=lambda _: None,
+                access_log=None,
+                shutdown_timeout=1,
+                loop=asyncio.new_event_loop(),
+            )
     except OSError as error:
         return _failed(f"LOGIN_PORT={settings.port}: {error.strerror}")
     return 0

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -18,14 +19,18 @@ from tests.support import seeded_ward
 from tests.support.seeded_ward import START
 
 PATIENTS, HOURS = 25, 20
+EARLIER = "earlier"
 
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seeded_ward.Ward]:
-    """A ward whose risks fall with the patients' numbers, and a discharged patient."""
-    with seeded_ward.ward(tmp_path_factory.mktemp("ward") / "icu.sqlite") as found:
+    """A ward whose risks fall with the patients' numbers, and a discharged patient. In an earlier
+    stream, the only patient is discharged.
+    """
+    path = tmp_path_factory.mktemp("ward") / "icu.sqlite"
+    with seeded_ward.ward(path) as found:
         found.execute("PRAGMA journal_mode = WAL")
         for pat_id in range(1, PATIENTS + 2):
             gone = START + timedelta(days=1) if pat_id > PATIENTS else None
@@ -36,6 +41,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seeded_ward.Ward]
                 found.add_reading(pat_id, START, at, "heart_rate", 70.0 + pat_id, risk)
         found.execute("UPDATE stays SET place = 'Bed ' || pat_id")
         found.commit()
+        with seeded_ward.ward(path, EARLIER) as other:
+            other.add_stay(1, START, discharged=START + timedelta(days=1))
+            other.add_reading(1, START, START, "heart_rate", 70.0)
+            other.commit("2025-12-31 00:00:00.000")
         yield found
 
 
@@ -141,6 +150,44 @@ def test_the_lamp_and_the_notice_stay_in_view_when_scrolled(phone: Any, url: str
         assert 0 <= box["y"] < 844
 
 
+@pytest.mark.parametrize("height", [1300, 2160])
+def test_a_wall_fills_its_columns_by_its_height(browser: Any, url: str, height: int) -> None:
+    with closing(browser.new_context(viewport={"width": 3840, "height": height})) as context:
+        page = context.new_page()
+        page.goto(url)
+        page.wait_for_selector("body[data-link=open]")
+        boxes = page.locator(".bed").evaluate_all(BOXES)
+        bottom = page.locator("ol.ward").evaluate("node => node.getBoundingClientRect().bottom")
+    assert len(boxes) == PATIENTS
+    columns = [list(column) for _, column in groupby(boxes, lambda box: box["left"])]
+    lefts = [column[0]["left"] for column in columns]
+    assert lefts == sorted(set(lefts))
+    assert len(columns) > 1
+    first, second = columns[:2]
+    row = first[1]["top"] - first[0]["top"]
+    assert 0 <= bottom - first[-1]["bottom"] < row
+    assert {len(column) for column in columns[:-1]} == {len(first)}
+    # Two columns are in view.
+    assert bottom <= height
+    assert second[0]["right"] <= 3840
+
+
+def test_another_stream_can_be_chosen(laptop: Any, url: str) -> None:
+    laptop.goto(url)
+    assert laptop.locator("main .empty").first.is_hidden()
+    laptop.locator(".streams summary").click()
+    laptop.locator(".streams").get_by_role("link", name=EARLIER).click()
+    laptop.wait_for_url(f"**/?stream={EARLIER}")
+    assert laptop.locator("body").get_attribute("data-state") == "earlier"
+    assert laptop.locator(".notice [data-text=notice]").inner_text()
+    assert laptop.locator(".bed").count() == 0
+    assert laptop.locator("main .empty").first.is_visible()
+    laptop.locator(".streams summary").click()
+    laptop.locator(".streams").get_by_role("link", name=seeded_ward.STREAM).click()
+    laptop.wait_for_url(f"{url}/")
+    assert laptop.locator(".bed").count() == PATIENTS
+
+
 def test_filter_and_pin_select_patients(laptop: Any, url: str) -> None:
     laptop.goto(url)
     laptop.locator("#filter").fill("bed 2")
@@ -193,6 +240,10 @@ def test_hidden_pages_leave_the_connections_to_the_visible_one(browser: Any, url
         wait(lambda: not first.evaluate("document.body.hasAttribute('data-late')"))
 
 
+BOXES = """nodes => nodes.map(node => {
+    const { left, right, top, bottom } = node.getBoundingClientRect();
+    return { left, right, top, bottom };
+})"""
 HIDE = """hidden => {
     Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));

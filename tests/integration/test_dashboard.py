@@ -546,14 +546,36 @@ class Rounds:
         return self.poller.judge.board.services[service].state
 
 
+@pytest.fixture
+def first_rounds(made: seeded_ward.Ward, reads: Database) -> Iterator[Rounds]:
+    """A poller on empty tables."""
+    found = Rounds(reads)
+    yield found
+    found.poller._thread.submit(reads.close).result()
+    found.poller._thread.shutdown()
+
+
+def test_the_first_minute_has_a_sentence(first_rounds: Rounds, made: seeded_ward.Ward) -> None:
+    rounds = first_rounds
+    rounds.answers.well = Health("preparing", {"status": "preparing"})
+    preparing = rounds.after(0)
+    assert preparing["state"] == "empty"
+    rounds.answers.well = Health(None, {"stream": STREAM})
+    waiting = rounds.after(60)
+    assert waiting["state"] == "empty"
+    assert preparing["notice"] != waiting["notice"]
+    assert preparing["notice"]
+    assert waiting["notice"]
+    fill(made, 2, 3)
+    assert rounds.after(1)["state"] == "live"
+    assert rounds.ward.topic.content["page"]["notice"] == ""
+
+
 class TestMissing:
     @pytest.fixture
-    def rounds(self, made: seeded_ward.Ward, reads: Database) -> Iterator[Rounds]:
+    def rounds(self, first_rounds: Rounds, made: seeded_ward.Ward) -> Rounds:
         fill(made, 2, 3)
-        found = Rounds(reads)
-        yield found
-        found.poller._thread.submit(reads.close).result()
-        found.poller._thread.shutdown()
+        return first_rounds
 
     def test_a_stalled_stream_is_not_shown_as_current(
         self, rounds: Rounds, made: seeded_ward.Ward
@@ -574,6 +596,7 @@ class TestMissing:
         rounds.after(0)
         told = rounds.after(3600)
         assert told["state"] == "ended"
+        assert told["notice"]
         assert rounds.state("tool") == "waiting"
 
     def test_a_lost_database_is_reported_and_the_values_remain(

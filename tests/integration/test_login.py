@@ -8,6 +8,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
@@ -24,7 +27,7 @@ from argon2 import PasswordHasher
 import login.app
 import login.passwords
 import login.settings
-from embedded.stack import ROOT
+from embedded.stack import ROOT, free_port
 from login.app import create_app
 from login.settings import Settings
 from login.store import Store
@@ -483,6 +486,42 @@ def test_login_does_not_start_without_users_if_published(
     assert len(done.stderr.splitlines()) == 1
     assert ("login add" in done.stderr) == refused
     assert (f"LOGIN_PORT={port}" in done.stderr) == (not refused)
+
+
+def test_a_summary_counts_the_requests(file: Path) -> None:
+    port = free_port()
+    environ = os.environ | {"LOGIN_FILE": str(file), "LOGIN_PORT": str(port), "LOG_FORMAT": "json"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "login"],
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while (status := status_of(f"http://127.0.0.1:{port}/check/person")) is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            process.terminate()
+        output, _ = process.communicate(timeout=30)
+    assert status == 401
+    lines = [json.loads(line) for line in output.splitlines()]
+    [summary] = [line for line in lines if "1 requests checked" in line["message"]]
+    assert (summary["level"], summary["logger"]) == ("INFO", "login")
+
+
+def status_of(url: str) -> int | None:
+    """The status of the answer; None if the server cannot be reached."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
 
 
 @pytest.mark.parametrize(
