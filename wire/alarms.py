@@ -1,9 +1,10 @@
 """The alarm rule of a model, applied to the predictions of one stay in the order of the stream.
 
 An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared by
-the first probability below `clear`. After an alarm, no other alarm is raised in the stay for
-`silence_hours`. While the probability stays at or above `at`, an active alarm is raised again every
-`again_hours`. A prediction from outside `learned_hours` can only clear an alarm.
+the first probability below `clear`, or by a discharge. For `silence_hours` after an alarm was last
+raised or raised again, no other alarm is raised in the stay. While the probability stays at or
+above `at`, an active alarm is raised again every `again_hours`. A prediction from outside
+`learned_hours` can only clear an alarm.
 
 Durations are rounded to whole seconds, because the times of the stream are whole seconds.
 
@@ -135,7 +136,10 @@ def _passed(start: float, end: float, hours: float) -> bool:
 
 
 def acknowledge(state: State, at: float, snooze_hours: float) -> State:
-    """Silences the active alarm for `snooze_hours`, or until it is cleared."""
+    """Silences the active alarm, if there is one, for `snooze_hours` or until it is cleared.
+
+    at: time of the acknowledgement in hours; at least the latest time of the stay counts.
+    """
     if state.raised is None:
         return state
     return state._replace(quiet_until=max(state.clock, at) + snooze_hours)

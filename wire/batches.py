@@ -33,8 +33,9 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 class Position(msgspec.Struct):
-    """The last message that the buffer has queued, in the stream and in each partition.
+    """How far the buffer has queued the stream.
 
+    seq: all messages up to this one are queued. parts: the last queued message of each partition.
     ended: whether the whole stream is stored. clock: the time of the newest queued message on the
     stream's own clock, in seconds since 1970.
     """

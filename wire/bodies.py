@@ -21,9 +21,11 @@ async def read_body(request: web.Request) -> bytes:
 
 
 async def read_form(request: web.Request) -> dict[str, str]:
-    """Returns the fields of a form; the last value of a repeated field counts. Raises
-    HTTPUnsupportedMediaType for any other content type, such as a file upload, HTTPBadRequest for a
-    body that is not UTF-8 or has more than FIELDS_MAX fields, and the errors of `read_body`.
+    """Returns the fields of a URL-encoded form; the last value of a repeated field counts.
+
+    Raises HTTPUnsupportedMediaType for another content type, such as that of a file upload. Raises
+    HTTPBadRequest if the body is not UTF-8 or has more than FIELDS_MAX fields. Also raises the
+    errors of `read_body`.
     """
     if request.content_type != "application/x-www-form-urlencoded":
         raise web.HTTPUnsupportedMediaType(

@@ -22,8 +22,8 @@ from msgspec import Meta
 RESAMPLES = 10_000
 #: Sizes of the samples, in stay-days. A day with fewer stay-days than the first has no band.
 STAYS = (30, 60, 120, 250, 500)
-#: Hours that the readings of a stay-day must span to be included. This leaves out most days of
-#: admission, on which few hours remain.
+#: A stay-day is included only if its readings span at least this number of hours. This leaves out
+#: most days of admission, on which few hours remain.
 SPAN_HOURS = 12
 #: Lower limit for the share of a bin in the stability index: the logarithm of 0 is infinite.
 LEAST = 1e-4

@@ -54,7 +54,7 @@ def tool_key(tool: str) -> str:
 
 
 def lease_key(part: int) -> str:
-    """The key of the id of the one tool that works on a partition; it expires."""
+    """The key that holds the id of the tool that works on a partition; it expires."""
     return f"icu:lease:{part}"
 
 

@@ -46,5 +46,5 @@ def set_up(service: str, level: str = "INFO", format: str = "text") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(service, format))
     logging.basicConfig(level=level, handlers=[handler])
-    # At INFO it logs the authentication plugin of each connection.
+    # The connector logs the authentication plugin of each connection at INFO.
     logging.getLogger("mysql.connector").setLevel(logging.WARNING)

@@ -67,7 +67,7 @@ class Discharge(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="di
 class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="admission"):
     """Opens a stay, or reopens a discharged one.
 
-    place: the bed. identifier: the identifier of the patient that people use.
+    place: the bed. identifier: the one by which people know the patient.
     """
 
     pat_id: Id
@@ -82,7 +82,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="ad
 
 
 class Withdrawal(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="withdrawal"):
-    """Withdraws the reading of message `of` of the same stream, which was wrong.
+    """Withdraws a wrong reading: that of message `of` of the same stream.
 
     A correction is a withdrawal followed by the corrected reading.
     """
@@ -212,7 +212,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_days(date_admission: str, date_discharge: str | None, on: str) -> None:
-    """Rejects a message whose day, `on`, is outside the stay."""
+    """Rejects an invalid date, a discharge before the admission, and a day `on` out of the stay."""
     dates = (date_admission, date_discharge, on)
     if dates in _stays:
         return
@@ -243,7 +243,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 
 def stream_clock(data: bytes) -> float | None:
-    """The time of a message on the stream's clock, in seconds since 1970; None if it has no time.
+    """A message's time on the stream's clock, in seconds since 1970; None without a valid time.
 
     >>> stream_clock(b'{"type":"reading","day":"1970-01-02","hour":1,"minute":1}')
     90060.0

@@ -28,7 +28,8 @@ def response(stream: str) -> web.StreamResponse:
 
 
 def last_known(request: web.Request, stream: str, end: int) -> int | None:
-    """The number of the last event that the client has received; None if none of this stream.
+    """The number of the last event that the client has received; None if it has none of this
+    stream.
 
     Raises HTTPBadRequest for an id that is malformed or beyond the end of the stream.
     """

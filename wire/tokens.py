@@ -121,9 +121,10 @@ def make_token(
 def read_token(header: str | None, key: Key, algorithm: str) -> Token:
     """Reads and checks the token of an Authorization header.
 
-    A token without the claim `scope` has the scope `infer`.
+    A token without the claim `scope` has the scope `infer`; without `sub`, its subject is `token`.
 
-    Raises NoToken if there is no bearer token, or another subclass of PyJWT's InvalidTokenError.
+    Raises NoToken if there is no bearer token, and other subclasses of PyJWT's InvalidTokenError
+    if the token is invalid.
     """
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
