@@ -136,8 +136,11 @@ class Buffer:
             yield response
 
     async def _resume(self, stream: str) -> Position:
-        """The position after the last stored messages. It is used if Redis has no position in this
-        stream."""
+        """The position after the last stored messages, for a stream of which Redis has no position.
+
+        Waits up to TOOL_WAIT seconds until the tool has reported them; after that, returns the
+        start of the stream.
+        """
         deadline = time.monotonic() + TOOL_WAIT
         while (committed := self._queues.committed(stream)) is None:
             if time.monotonic() > deadline:

@@ -34,7 +34,7 @@ class Superseded(Exception):
 
 
 class Queues:
-    """One RQ queue per partition."""
+    """The buffer's part of Redis: one RQ queue per partition, the lease and the position."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis: Any = redis

@@ -17,7 +17,7 @@ from wire.settings import (
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Read from the environment by `wire.settings.read`."""
+    """The settings, which `wire.settings.read` reads from the environment."""
 
     stream_url: Annotated[HttpUrl, "the stream to follow"] = HttpUrl("http://127.0.0.1:8080/sub")
     redis_url: Annotated[RedisUrl, "the Redis that holds the queues"] = RedisUrl(

@@ -28,7 +28,7 @@ class JobsLost(Exception):
 
 
 class Transfer:
-    """Moves the messages of one connection into the queues, from `position` on."""
+    """Moves the messages of one connection that follow `position` into the queues."""
 
     def __init__(self, settings: Settings, queues: Queues, position: Position) -> None:
         self._settings = settings
@@ -42,8 +42,9 @@ class Transfer:
     async def run(self, response: aiohttp.ClientResponse) -> bool:
         """Runs until the whole stream is stored; returns True.
 
-        Returns False if the number of partitions has changed. Raises Interrupted, Superseded and
-        JobsLost.
+        If the settings have another number of partitions than the position, runs only until all
+        partitions have reached the same message, changes the number, and returns False. Raises
+        Interrupted, Superseded and JobsLost.
         """
         self._find_jobs()
         last = None
@@ -64,7 +65,7 @@ class Transfer:
         return last is None
 
     def _find_jobs(self) -> None:
-        """Adds the jobs that were queued before this connection to the pending ones."""
+        """Adds to the pending jobs those that were queued before this connection."""
         for part, last in self._position.parts.items():
             for name in self._queues.jobs(part):
                 try:
@@ -73,7 +74,7 @@ class Transfer:
                     continue  # the job belongs to another program
                 if stream == self._position.stream and last_of_job < last:
                     self._pending.under_way(part, last_of_job, count)
-            # Also if Redis has lost this job, so that the loss is noticed.
+            # The last job is added even if Redis has lost it, so that `_check` notices the loss.
             self._pending.under_way(part, last, 1)
 
     async def _queue(self, receiving: "asyncio.Task[None]") -> None:
