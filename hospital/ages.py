@@ -55,7 +55,10 @@ def read_ages(
     date_format: str | None,
     rejected: Rejected,
 ) -> tuple[dict[Key, float], int]:
-    """Returns the ages of the stays in `keys`, and the number of redundant rows."""
+    """Returns the known ages of the stays in `keys`, and the number of redundant rows.
+
+    Adds invalid rows, and rows that contradict others, to `rejected`.
+    """
     days: dict[int, list[int]] = {}
     for pat_id, day in sorted(keys):
         days.setdefault(pat_id, []).append(day)
@@ -135,8 +138,8 @@ def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
 
 
 def _agree(ages: list[float], stays: list[int]) -> bool:
-    """Whether the ages increase by the time between the stays. An age of TOP_CODED_AGE or more
-    always agrees."""
+    """Whether the ages differ by the time between the stays, up to ROUNDING. An age of
+    TOP_CODED_AGE or more always agrees."""
     return all(
         years >= TOP_CODED_AGE or abs((years - ages[0]) - (day - stays[0]) / 365.25) <= ROUNDING
         for years, day in zip(ages, stays, strict=True)

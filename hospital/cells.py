@@ -75,7 +75,7 @@ def is_number(identifier: str) -> bool:
 
 
 def patient(text: str) -> int:
-    """Parses a patient's number: 42231 and 42231.0 are 42231, and 007 is 7."""
+    """Parses a patient's number: 42231 and 42231.0 are 42231, and 007 is 7. Raises RejectedCell."""
     digits = identifier(text).lstrip("0") or "0"
     if not is_number(digits):
         raise RejectedCell("not a whole number")
@@ -159,7 +159,8 @@ class Dates:
         return day * SLOTS + second
 
     def parse_discharge(self, text: str) -> int:
-        """Parses a moment; returns OPEN * SLOTS for an open stay: empty, NULL or 31/12/9999.
+        """Parses a moment; returns OPEN * SLOTS for an open stay: a missing value, or a date such
+        as 31/12/9999 or 01/01/1900, which stands for none.
 
         A time of 00:00:00 counts as no time, because databases write it after every date.
         """

@@ -49,7 +49,8 @@ def clean(
 def _parsed(
     texts: list[str], parse: Parse, fallback: float
 ) -> tuple[list[float], dict[int, RejectedCell]]:
-    """The number of each text, and the errors by index."""
+    """The number that each text stands for, `fallback` if it is rejected, and the errors by
+    index."""
     numbers: list[float] = []
     bad: dict[int, RejectedCell] = {}
     for code, text in enumerate(texts):

@@ -32,7 +32,7 @@ class InputError(Exception):
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's digest, encoding and size. lines: an upper bound of their number."""
+    """A file's digest, encoding and size. lines: an upper bound of the number of lines."""
 
     size: int
     sha256: str
@@ -55,9 +55,9 @@ def examine(path: Path) -> Contents:
     """Determines a file's digest and encoding: UTF-8 or UTF-16, with or without BOM, or
     Windows-1252.
 
-    Invalid bytes in a UTF-8 file are read as Windows-1252, and the first lines with such bytes are
-    logged. Raises InputError if the file cannot be read, is empty, is of a type in PACKED, or has a
-    line of more than LONGEST_LINE bytes.
+    Invalid bytes in a UTF-8 file are read as Windows-1252, and the numbers of the first lines with
+    such bytes are logged. Raises InputError if the file cannot be read, is empty, is of a type in
+    PACKED, or is not UTF-16 and has a line of more than LONGEST_LINE bytes.
     """
     digest = hashlib.sha256()
     encoding, size, lines, has_comma, has_quote = "", 0, 1, False, False

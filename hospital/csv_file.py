@@ -110,7 +110,7 @@ class CsvFile:
 
     def blocks(self, columns: tuple[str, ...], reject: Reject) -> Iterator[Block]:
         """Yields blocks of rows, in order within each block; calls `reject` for lines that cannot
-        be split into cells."""
+        be split into cells, and for a last line that may be cut off."""
         progress = Progress(f"{self.name}: reading")
         with self._open() as file:
             for _ in range(self._header_line):

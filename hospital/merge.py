@@ -1,4 +1,4 @@
-"""Merges the three CSVs into all_data.csv and its companions, unless they are up to date."""
+"""Merges the three CSVs into all_data.csv and the other derived files, unless these are current."""
 
 import fcntl
 import json

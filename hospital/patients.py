@@ -12,7 +12,7 @@ HEADER = ["pat_id", "identifier"]
 
 
 class Names:
-    """Numbers texts in order of first appearance; a missing value has number 0."""
+    """Assigns a number to each text, in order of first appearance; a missing value has number 0."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {"": 0}

@@ -47,8 +47,8 @@ class Readings:
 
 
 class Parameters:
-    """Numbers the parameters in order of first appearance. NULL and NA are names here, not missing
-    values."""
+    """Assigns a number to each parameter, in order of first appearance. NULL and NA are names here,
+    not missing values."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}

@@ -9,7 +9,7 @@ from wire.settings import HostNames, LogFormat, LogLevel, Port, Positive, Rate
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Read from the environment by `wire.settings.read`."""
+    """The settings, which `wire.settings.read` reads from the environment."""
 
     patient_data: Annotated[Path, "folder with age.csv, admission.csv and signal.csv"] = Path(
         "patient_data"

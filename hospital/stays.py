@@ -59,13 +59,14 @@ class StayFinder:
         self._rank_of = {pat_id: place for place, pat_id in enumerate(patients.tolist())}
         self._patients = stays.patients
         self._discharge = stays.discharge
-        # Each number stands for (patient, day), and the numbers are sorted. `_reach` has the last
-        # day of each stay and the patient's earlier stays: none of these includes a later day.
+        # Each number stands for (patient, day). `_starts` is sorted. For each stay, `_reach` has
+        # the last day that this stay or an earlier stay of the patient includes.
         self._starts = (rank << 32) | stays.admission
         self._reach = np.maximum.accumulate((rank << 32) | stays.discharge)
 
     def patient(self, text: str) -> int:
-        """The rank of the patient in a cell among the admitted patients. Raises RejectedCell."""
+        """The rank, among the admitted patients, of the patient that a cell names. Raises
+        RejectedCell."""
         return self._rank_of[self._patients.parse(text)]
 
     def find(self, rank: Array, day: Array) -> Array:
@@ -217,8 +218,8 @@ def _warn_of_missing_ages(
 
 
 def warn_of_late_discharges(stays: Stays, of: Array, slots: Array) -> None:
-    """Warns of discharges long after the stay's last reading. of: the index of each reading's stay.
-    slots: the moment of each reading.
+    """Warns of discharges long after the stay's last reading or, if it has none, the last one of
+    all stays. of: the index of each reading's stay. slots: the moment of each reading.
     """
     if not len(slots):
         return
