@@ -1,6 +1,6 @@
 """Requires users to log in, and records which patients they open.
 
-Without a command, runs the service that nginx asks.
+Without a command, runs the service that nginx asks about each request.
 """
 
 import argparse

@@ -45,14 +45,16 @@ class Login:
         self._tokens = bool(settings.model_token_key_file)
 
     async def page(self, request: web.Request) -> web.Response:
-        """GET /login?next=ADDRESS: the login page. The address is not encoded."""
+        """GET /login?next=ADDRESS: the login page, or a redirect to the OIDC proxy if there is one.
+        The address is not encoded."""
         address = next_address(request.query_string.partition("next=")[2])
         if self.oidc is not None:
             return web.Response(status=302, headers={"Location": sign_in(address)})
         return _page(200, address, user=self._sessions.user(request))
 
     async def log_in(self, request: web.Request) -> web.Response:
-        """POST /login with user, password and next: checks the password and starts a session."""
+        """POST /login with user, password and next: checks the password and starts a session.
+        Answers 404 if an OIDC proxy replaces the login page."""
         if self.oidc is not None:
             raise web.HTTPNotFound
         form = await read_form(request)
@@ -88,7 +90,8 @@ class Login:
         return response
 
     async def check_person(self, request: web.Request) -> web.Response:
-        """Answers 204 with the user's name if the request has a session, and 401 otherwise."""
+        """Answers 204 with the user's name in X-User if the request has a session, and 401
+        otherwise. Records the patient that the request shows."""
         if self.oidc is not None:
             user = await self.oidc.user(request)
         else:
@@ -135,7 +138,7 @@ async def _health(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    """The metrics, for Prometheus."""
+    """All metrics in Prometheus' text format."""
     return web.Response(
         body=generate_latest(), headers={"Content-Type": "text/plain; version=0.0.4"}
     )
@@ -143,7 +146,8 @@ async def _metrics(request: web.Request) -> web.Response:
 
 @web.middleware
 async def _unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers 503, so that nginx rejects requests that cannot be checked or recorded."""
+    """Answers 503 if the SQLite file or the OIDC proxy fails, so that nginx rejects requests that
+    cannot be checked or recorded. Counts all checks."""
     response: web.StreamResponse
     try:
         response = await handler(request)

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, disable_created_metrics
 
-# Omits the `_created` series of each counter, which nothing uses.
+# Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 ATTEMPTS = Counter("icu_login_attempts_total", "Attempts to log in, by result", ["result"])

@@ -20,13 +20,14 @@ class OidcProxy:
         self._url = f"{url}/oauth2/auth"
 
     async def connection(self, app: web.Application) -> AsyncIterator[None]:
-        """Opens the client while the application runs."""
+        """Keeps the HTTP client open while the application runs."""
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(timeout=timeout) as self._client:
             yield
 
     async def user(self, request: web.Request) -> str | None:
-        """The name of the user; None if nobody is logged in. Raises ProxyError."""
+        """The name of the user; None if nobody is logged in or the proxy does not admit the user.
+        Raises ProxyError."""
         kept = ("Cookie", "User-Agent", "X-Forwarded-For", "X-Forwarded-Proto")
         headers = {name: request.headers[name] for name in kept if name in request.headers}
         try:

@@ -41,7 +41,8 @@ class Passwords:
         self._room = asyncio.Semaphore(2)
 
     async def check(self, user: str, password: str, address: str) -> bool:
-        """Whether `password` is the user's password. Raises LockedOut."""
+        """Whether `password` is the user's password. Counts a failure; a success resets the user's
+        count. Raises LockedOut."""
         source = network(address)
         self._check_lock(user, source)
         # The attempt is counted before the check, so that simultaneous attempts count too.

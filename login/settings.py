@@ -1,4 +1,4 @@
-"""The settings of the login service."""
+"""The login service's settings."""
 
 import ipaddress
 from pathlib import Path
@@ -14,7 +14,7 @@ Hours = Annotated[
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Read from the environment by `wire.settings.read`."""
+    """The settings, which `wire.settings.read` reads from the environment."""
 
     login: Annotated[
         Literal["auto", "on", "off"],
@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True):
     )
     session_hours: Annotated[Hours, "hours until a person must log in again"] = 12.0
     oidc_proxy: Annotated[HttpUrl, "an oauth2-proxy that replaces the built-in users"] = HttpUrl("")
-    # Login only looks whether this is set: the model API and the gateway check the tokens.
+    # Login only checks whether this is set. The model API and the gateway check the tokens.
     model_token_key_file: Annotated[str, "if set, requests with a bearer token need no log-in"] = ""
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="LOGIN_HOST", default="127.0.0.1"
@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def required(self) -> bool:
-        """Whether people must log in on any port; nginx/start.sh decides for each port."""
+        """Whether people must log in on at least one port; nginx/start.sh decides for each port."""
         if self.login == "auto":
             return not (is_loopback(self.bind_address) and is_loopback(self.tls_address))
         return self.login == "on"

@@ -89,9 +89,10 @@ class Store:
         self._db.execute("DELETE FROM failures WHERE user = ?", (user,))
 
     def failures(self, column: str, value: str, since: float) -> list[float]:
-        """Returns the times of the failures of a user or an address since a time, oldest first.
+        """The times of the failures of a user or an address, oldest first, from the time `since`
+        on. Deletes all older failures. Times are in seconds since 1970.
 
-        Deletes all older failures.
+        column: `user` or `address`. value: that user or address.
         """
         self._db.execute("DELETE FROM failures WHERE at < ?", (since,))
         found = self._db.execute(
