@@ -31,7 +31,8 @@ def moves(
 ) -> Iterator[Fact]:
     """Yields the move of a patient, or an Unusable if the message names no patient.
 
-    authority: of identifiers that name no authority.
+    authority: the authority of identifiers that name none. now: the time of the move if the message
+    contains no time.
     """
     who = person(message, next(named(message, "PID"), []), authority)
     if who is None:
@@ -46,7 +47,10 @@ def moves(
 
 
 def merges(message: Message, authority: str, clock: Clock, now: Moment) -> Iterator[Fact]:
-    """Yields the merges in a message: each MRG is merged into the patient of the last PID."""
+    """Yields a merge for each MRG, into the patient of the last PID before it.
+
+    Yields an Unusable if one of the two has no identifier, or if there is no MRG.
+    """
     evn = next(named(message, "EVN"), [])
     when = _first(clock, at(evn, 6), at(evn, 2), at(message.msh, 7)) or now
     who: Person | None = None

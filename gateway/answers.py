@@ -33,7 +33,7 @@ def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> 
 
 
 def rejection(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
-    """Returns the AR for a message that is unreadable or too long, and the AR's character set."""
+    """Returns the AR for a frame that is unreadable, too long or incomplete, and its charset."""
     try:
         head = parse(content)
     except Unreadable:
@@ -51,7 +51,8 @@ def encode(texts: Sequence[str], charset: str, batch: bool) -> bytes:
 
 def _wanted(condition: str, outcome: str) -> bool:
     """Whether the sender wants an acknowledgement of this outcome. condition: MSH-15 or MSH-16, a
-    code of table 0155: NE (never), SU (on success), ER (on error) or AL (always)."""
+    code of table 0155: NE (never), SU (on success), ER (on error) or AL (always). Any other text
+    counts as AL."""
     if condition == "SU":
         return outcome == SUCCESS
     if condition == "ER":

@@ -63,8 +63,8 @@ def create_app(settings: Settings) -> web.Application:
 async def doors(
     store: Log, inbox: Inbox, stream: Stream, hl7: HL7Door, app: web.Application
 ) -> AsyncIterator[None]:
-    """Opens the MLLP port. At the end, stores and acknowledges all messages that were received
-    completely."""
+    """Runs the inbox and opens the MLLP port. At the end, stores and acknowledges all messages that
+    were received completely."""
     writing = asyncio.create_task(inbox.run())
     app[MLLP_PORT] = await hl7.open()
     log.info("listening for HL7 on port %d; stream %s", app[MLLP_PORT], store.stream)

@@ -61,11 +61,11 @@ class Beds:
         return stay
 
     def reopen(self, stay: Stay, place: Place | None, visit: str) -> None:
-        """Reopens a closed stay."""
+        """Reopens a stay if it is closed, and stores its bed and visit."""
         self.update(msgspec.structs.replace(stay, until=None), place, visit)
 
     def close(self, stay: Stay, at: Moment) -> None:
-        """Closes a stay. Rejects a discharge before the day of admission."""
+        """Closes a stay and sends a discharge. Rejects a discharge before the day of admission."""
         if at[:10] < stay.admission:
             self._log.reject("a discharge before the admission", stay.pat_id)
             return
@@ -84,7 +84,8 @@ class Beds:
                 self.close(own, own.until)
 
     def person_changed(self, number: int) -> None:
-        """Sends an open stay again, with the patient's new age or name."""
+        """Sends the patient's open stay again if its age has changed or the stream contains
+        names."""
         stay = self.stays.latest(number)
         if stay is None or stay.until is not None:
             return

@@ -27,7 +27,7 @@ SYSTEMS = {
 
 
 class UnknownUnit(Exception):
-    """The code is known, but its unit cannot be converted."""
+    """The code is known, but the unit of the value cannot be converted."""
 
 
 class Conversion(msgspec.Struct, frozen=True, eq=False):

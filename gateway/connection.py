@@ -36,7 +36,8 @@ class Connection(asyncio.Protocol):
 
     The connection is read from `admit` to `hold`, except while UNANSWERED frames wait for their
     answers or the sender does not read the answers. It is closed after `limits.silence` seconds
-    without a byte, unless the gateway itself has stopped reading or owes an answer.
+    without a byte, unless `hold` was called or an answer is due. If the sender does not read the
+    answers, the connection is closed in any case.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, done: "asyncio.Future[Any] | None" = None) -> None:
         """Sends the answers that are ready, up to the first that is not."""
         if done is not None:
-            done.exception()  # asyncio complains about exceptions that nobody retrieves
+            done.exception()  # otherwise asyncio logs the exception as never retrieved
         ready = []
         while self._answers and all(future.done() for future in self._answers[0].futures):
             content = self._answers.popleft().content()

@@ -42,7 +42,7 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 class Observed(msgspec.Struct, frozen=True):
     """Values of one patient at one time.
 
-    source: the sender's name of the order or resource; without one, `#` and the patient.
+    source: identifies the order or the resource; without one, `#` and the patient.
     """
 
     person: Person
@@ -80,7 +80,8 @@ Move = Literal[
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """A patient was admitted, transferred or discharged, or such a move was cancelled."""
+    """A patient was admitted, transferred or discharged, such a move was cancelled, or the
+    patient's data were updated."""
 
     person: Person
     move: Move

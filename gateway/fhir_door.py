@@ -31,7 +31,8 @@ _bundle = msgspec.json.Decoder(Bundle)
 
 
 class InvalidRequest(Exception):
-    """The request cannot be stored. status: of the answer. code: the FHIR issue type."""
+    """The request cannot be stored. status: the HTTP status of the answer. code: the FHIR issue
+    type."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(text)

@@ -171,7 +171,8 @@ class FhirReader(NamedTuple):
             yield Moved(who, "update", at)
 
     def _person(self, reference: Reference | None, path: str) -> Person:
-        """Finds the patient of a reference: in the same Bundle, by id or by identifier."""
+        """Finds the patient of a reference: in the same Bundle, by id or by identifier. Raises
+        Invalid with `path` if the reference names no patient."""
         if reference is not None:
             text = reference.reference
             if text in self.entries:

@@ -94,7 +94,8 @@ def part(components: list[str], number: int) -> str:
 
 
 def split(content: bytes) -> list[bytes]:
-    """Splits a frame into messages: one, or all messages of a batch (FHS, BHS)."""
+    """Splits a frame into its messages: one, or several, with or without batch headers (FHS,
+    BHS)."""
     several = b"\rMSH" in content or b"\nMSH" in content
     if not several and content[:3] not in (b"FHS", b"BHS"):
         return [content]
@@ -107,7 +108,8 @@ def split(content: bytes) -> list[bytes]:
 
 
 def parse(content: bytes, default_charset: str = "utf-8") -> Message:
-    """Parses the message in `content`. Raises Unreadable."""
+    """Parses the message in `content`. default_charset: for a message whose MSH-18 is empty or
+    unknown. Raises Unreadable."""
     delimiters = _delimiters(content[:9])
     charset = _charset(content, delimiters) or default_charset
     text = _decode(content, charset)

@@ -139,7 +139,8 @@ class HL7Door:
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    """The server's TLS context. With MLLP_TLS_CA, senders must also have a certificate."""
+    """The server's TLS context; None without MLLP_TLS_CERT. With MLLP_TLS_CA, senders must also
+    have a certificate."""
     if not settings.mllp_tls_cert:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -14,7 +14,7 @@ from gateway.log import Log, Received
 from wire.bodies import read_body
 from wire.messages import Message, Rejected, decode
 
-# The reason codes of messages that are accepted, because they are well-formed. The tool stores them
+# Messages with these reason codes are accepted, because they are well-formed. The tool stores them
 # in the table `rejected`.
 PASSED_ON = ("implausible",)
 LISTED_MAX = 10_000  # maximum number of messages in a list

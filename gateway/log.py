@@ -102,7 +102,8 @@ class Log:
         read(f"PRAGMA user_version = {VERSION}")
 
     def reread(self) -> None:
-        """Reloads the numbers from the file after a rollback or after rows have been removed."""
+        """Drops the unwritten rows and reads the numbers from the file: at the start, after a
+        rollback, and after `prune`."""
         read = self.connection.execute
         pruned = int(read("SELECT pruned FROM log").fetchone()[0])
         self.last = int(read("SELECT MAX(last) FROM events").fetchone()[0] or pruned)
@@ -135,7 +136,7 @@ class Log:
         self.reread()
 
     def known(self, digests: Sequence[bytes]) -> dict[bytes, tuple[Numbers, bytes]]:
-        """The stored messages with these digests: their events, and their bytes."""
+        """The stored messages with these digests: their numbers and their bytes, by digest."""
         marks = ",".join("?" * len(digests))
         rows = self.connection.execute(
             f"SELECT digest, id, first, last, raw FROM received WHERE digest IN ({marks})", digests
@@ -198,7 +199,8 @@ class Log:
         return Numbers(self._received, first, self.last)
 
     def prune(self, before: float) -> bool:
-        """Removes some of the messages received before a time; returns False if there were none."""
+        """Removes the oldest messages received before a time (seconds since 1970), with their
+        events. Removes about PRUNED_AT_ONCE at most; returns False if there were none."""
         read = self.connection.execute
         rows = read(
             "SELECT id, last FROM received WHERE at < ? AND id <= "

@@ -67,7 +67,7 @@ _codes: set[tuple[str, str]] = set()
 
 
 def logged(message: Received, known: bool, unread: bool) -> None:
-    """Counts a stored message."""
+    """Counts a message that was stored, or that was known already."""
     name = _sender(message.sender)
     result = "known" if known else "unread" if unread else "new"
     _messages[name, message.kind.partition(" ")[0], result] += 1

@@ -53,8 +53,8 @@ class _Order(msgspec.Struct):
 
 
 class Observations:
-    """Parses ORU messages. authority: of identifiers that name no authority. unknown: called with
-    each unknown code.
+    """Parses ORU messages. authority: the authority of identifiers that name none. unknown: called
+    with each unknown code.
     """
 
     def __init__(self, codes: Codes, authority: str, unknown: Callable[[str, str], None]) -> None:
@@ -65,7 +65,8 @@ class Observations:
         self._meanings: dict[tuple[str, ...], _Meaning] = {}
 
     def facts(self, message: Message, clock: Clock, sent: Moment | None) -> list[Fact]:
-        """The observations in a message. sent: the time of the message."""
+        """The observations in a message. sent: the time of the message, which a withdrawal without
+        a time gets."""
         facts: list[Fact] = []
         order = _Order()
         group: Observed | None = None

@@ -23,7 +23,7 @@ class Known(NamedTuple):
 
 
 class Patients:
-    """Finds the numbers of patients by identifier; caches the data of recent patients."""
+    """Stores the identifiers and the data of patients; caches the numbers of recent patients."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute

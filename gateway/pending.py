@@ -2,9 +2,9 @@
 cancelled admission.
 
 A patient may have hundreds of thousands of readings. Each transaction moves only some of them, so
-that other senders are served in between. A message about a reading that still has to be moved
-moves it first, so the result does not depend on the progress of the task. Here, moving includes
-withdrawing.
+that other senders are served in between. If a message concerns a reading that is not moved
+yet, that reading is moved first, so the result does not depend on the progress of the task. Here,
+moving includes withdrawing.
 """
 
 import msgspec
@@ -53,7 +53,7 @@ class Pending:
         self._readings = readings
         self._refs = readings.refs
         self._tasks: list[Task] | None = None
-        self._after = 0  # the position of the first task in table `refs`
+        self._after = 0  # the last row of `refs` that the first task has moved
 
     @property
     def tasks(self) -> list[Task]:

@@ -6,7 +6,8 @@ from gateway.facts import Person, Place
 from gateway.hl7 import Delimiters, Message, Segment, at, part
 from gateway.remembered import remembered
 
-# Types of identifiers that belong to a person, unlike account and visit numbers.
+# Types of identifiers that belong to a person, unlike account and visit numbers; the preferred type
+# is first.
 _TYPES = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
 
 
@@ -27,7 +28,8 @@ def _person(fields: str, authority: str, delimiters: Delimiters, charset: str) -
 
 
 def identifier(message: Message, field: str, authority: str) -> tuple[str, str] | None:
-    """The authority and the id in the best repetition of a CX field."""
+    """The authority and the id in a CX field, from the repetition whose type comes first in _TYPES;
+    None if there is none. authority: used if the repetition names none."""
     best: tuple[int, tuple[str, str]] | None = None
     for components in message.repetitions(field):
         value = message.text(part(components, 1))
@@ -56,7 +58,8 @@ def _place(field: str, delimiters: Delimiters, charset: str) -> Place | None:
 
 
 def printable(text: str) -> str:
-    """Turns a text into a name that the stream accepts: printable, stripped, 64 characters."""
+    """Turns a text into a name that the stream accepts: printable, stripped, at most 64
+    characters."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " for c in text)
     return text.strip()[:64].strip()

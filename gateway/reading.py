@@ -14,8 +14,8 @@ RESULTS = ("R01", "R30", "R31", "R32", "")
 
 
 class Reader:
-    """Parses HL7 messages. authority: of identifiers that name no authority. unknown: called with
-    each unknown code.
+    """Parses HL7 messages. authority: the authority of identifiers that name none. unknown: called
+    with each unknown code.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Table `refs` of the log: which events have the values of a sender's observations.
 
-A row has those values of one message that have the same source and time. Corrections, withdrawals
-and merges use the rows.
+A row has up to IN_ROW values of one message, all with the same source, time and stay. Corrections,
+withdrawals and merges use the rows.
 """
 
 import sqlite3
@@ -175,7 +175,8 @@ class Refs:
         return self._read("source = ? AND at = ?", source, at)
 
     def of_patient(self, pat_id: int, admission: str | None, after: int, upto: int) -> list[Row]:
-        """The next rows of a patient after event `after`. admission: only those of this stay."""
+        """The patient's rows after event `after`, up to event `upto`; at most ROWS_AT_ONCE rows.
+        admission: only those of this stay."""
         self._write_all()
         return self._read(
             "pat_id = ? AND seq > ? AND seq <= ? AND (? IS NULL OR admission = ?)",
@@ -206,7 +207,7 @@ class Refs:
             self._execute("DELETE FROM refs WHERE seq = ?", (ref.row,))
 
     def remove(self, row: Row) -> None:
-        """Removes a row after all its readings have been withdrawn."""
+        """Removes a row whose readings are all withdrawn."""
         self._loaded.pop((row.source, row.at), None)
         self._execute("DELETE FROM refs WHERE seq = ?", (row.seq,))
 

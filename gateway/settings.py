@@ -1,4 +1,4 @@
-"""Settings of the gateway, from environment variables."""
+"""The gateway's settings."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self

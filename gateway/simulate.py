@@ -94,7 +94,8 @@ class Monitor:
 
 
 async def deliver(monitor: Monitor, options: argparse.Namespace) -> list[float]:
-    """Sends each message and waits for its answer; returns the seconds for each."""
+    """Sends each message and waits for its answer; returns the seconds for each. Raises OSError,
+    for example if a message is not acknowledged."""
     reader, writer = await asyncio.open_connection(options.host, options.port)
     frames, waits = FrameReader(1 << 20), []
     pause = options.connections / options.rate if options.rate else 0.0

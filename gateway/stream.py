@@ -27,7 +27,8 @@ class Stream:
         self._news = asyncio.Event()
 
     async def subscribe(self, request: web.Request) -> web.StreamResponse:
-        """Sends all events after `Last-Event-ID`, or from the oldest one on. It never ends."""
+        """Sends all events after `Last-Event-ID`, or from the oldest one on. The response never
+        ends."""
         after = self._after(request)
         response = sse.response(self._log.stream)
         task = asyncio.current_task()

@@ -82,7 +82,7 @@ def now(zone: ZoneInfo) -> Moment:
 
 @remembered
 def epoch(text: str, zone: ZoneInfo) -> float | None:
-    """Converts an HL7 time to seconds since 1970; None if the text has no time.
+    """Converts an HL7 time to seconds since 1970; None if it has no hour.
 
     >>> epoch("20260329013000+0100", ZoneInfo("Europe/Berlin"))
     1774744200.0

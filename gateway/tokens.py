@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from wire.tokens import Key, read_key, read_token
 
-# Paths that need no token. nginx exposes only /fhir/metadata of them, which has no patient data.
+# Paths that need no token. Of these, nginx exposes only /fhir/metadata, which has no patient data.
 OPEN = {"/health", "/metrics", "/sub", "/fhir/metadata"}
 
 

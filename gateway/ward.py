@@ -1,4 +1,4 @@
-"""Converts the facts from all doors to events of the stream, with the state that the log holds."""
+"""Converts the facts from all doors to events of the stream. All state is in the log."""
 
 from collections.abc import Collection
 
@@ -90,7 +90,8 @@ class Ward:
             refs.add(("", at, message.pat_id, message.date_admission), [entry])
 
     def _number(self, person: Person, at: Moment) -> int:
-        """The number of a patient; a patient who is unknown gets a new number."""
+        """The number of a patient. An unknown patient gets a new number. If the identifiers belong
+        to several patients, these are merged."""
         number = self._known.get(person)
         if number is not None:
             return number
@@ -104,7 +105,7 @@ class Ward:
             elif other != found:
                 self._join(other, found, at)
         if self._patients.learn(found, person):
-            self._known.clear()  # it may have the patient under another combination of keys
+            self._known.clear()  # it may contain the patient with other keys
             self._beds.person_changed(found)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
@@ -166,7 +167,8 @@ class Ward:
             self._join(prior, survivor, fact.at)
 
     def _join(self, prior: int, survivor: int, at: Moment) -> None:
-        """Gives the stays of number `prior` to `survivor`, and starts to move the readings."""
+        """Gives the stays of `prior` to `survivor`, and starts to move the readings. Both are
+        patient numbers."""
         stays = self._beds.stays
         for stay in stays.of(prior):
             if stay.until is None:
