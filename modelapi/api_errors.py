@@ -20,7 +20,7 @@ QUOTED = 300
 
 
 class ApiError(Exception):
-    """A request that cannot be answered. The answer is a problem document."""
+    """The request fails. The response is a problem document with the status of the class."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     headers: Mapping[str, str] = {}

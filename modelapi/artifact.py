@@ -68,8 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     significant_digits: the number of digits to which `modelapi.rounding` rounds the features before
     the model gets them; unset: no rounding. learned_hours: hours from a stay's first reading to the
     latest training rows; later predictions are extrapolated. alarm: the alarm rule; unset: no
-    alarms. reference: figures of the training data by stay-day, with which drift compares; unset:
-    no drift figures.
+    alarms. reference: figures of the training data by stay-day, with which the drift task
+    compares the stream; unset: no drift figures.
     """
 
     format: Literal[1] = 1
@@ -168,8 +168,8 @@ def read_artifact(folder: Path) -> Artifact:
 def write_artifact(root: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
     """Writes an artifact under `root`, with the files' digests in the manifest.
 
-    The folder is written atomically. Raises FileExistsError if the version exists with other
-    content. Returns the folder.
+    The folder is written atomically. Returns the folder. Raises FileExistsError if the version
+    exists with other content, and msgspec.ValidationError for an invalid manifest.
     """
     digests = {name: sha256(content) for name, content in sorted(files.items())}
     checked = msgspec.convert({**manifest, "files": digests}, Manifest)

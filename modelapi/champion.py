@@ -48,7 +48,8 @@ def promote(state: State, ref: Ref) -> State:
 
 
 def shadow(state: State, ref: Ref) -> State:
-    """Runs a version as a shadow; other versions of the same model may be in use too."""
+    """Runs a version as a shadow; other versions of the same model may be in use too. Raises
+    StateError for the champion."""
     if ref == state.champion:
         raise StateError(f"{ref} is the champion")
     rest = [other for other in state.shadows if other != ref]
@@ -56,7 +57,8 @@ def shadow(state: State, ref: Ref) -> State:
 
 
 def unshadow(state: State, model: str) -> State:
-    """Ends one shadow (NAME/VERSION), or all shadows of a model (NAME)."""
+    """Ends one shadow (NAME/VERSION), or all shadows of a model (NAME). Raises StateError if there
+    is none."""
     rest = tuple(other for other in state.shadows if model not in (other.model, str(other)))
     if rest == state.shadows:
         raise StateError(f"{model} is not a shadow")

@@ -119,10 +119,10 @@ class Compiled:
         """The contributions of the features to the sum of the trees, shape (features,). Both
         arguments have the shape (pairs, leaves).
 
-        A coalition reaches a leaf if two conditions hold: every feature that only allows the leaf
-        with the row's value has the row's value, and every feature that only allows it with the
-        reference's value has the reference's value. The Shapley weight depends only on the numbers
-        of these features (Sundararajan and Najmi 2020, Laberge and Pequignot 2022).
+        Each feature has the row's or the reference's value. If a feature allows a leaf with only
+        one of the two, the leaf is reached only if the feature has this value. The Shapley weight
+        depends only on two counts: how many features must have the row's value, and how many the
+        reference's (Sundararajan and Najmi 2020, Laberge and Pequignot 2022).
         """
         trees, features = self._pairs
         result = np.zeros(len(self.edges))

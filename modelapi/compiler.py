@@ -10,14 +10,15 @@ from modelapi.predictor import Rows
 
 
 def compile_estimator(estimator: Any, reference: Rows) -> Compiled | None:
-    """The compiled form of
+    """Returns the compiled form of one of these estimators:
 
     - a HistGradientBoostingClassifier,
-    - one with sigmoid calibration (CalibratedClassifierCV with ensemble=False),
     - a pipeline of splines (see `curves`),
-    - a StackingClassifier with LogisticRegression over decision functions of these;
+    - one of these with sigmoid calibration (CalibratedClassifierCV with ensemble=False),
+    - a StackingClassifier with LogisticRegression over decision functions of these, at most one
+      with trees and one with splines.
 
-    Returns None for all other estimators.
+    Returns None for all other estimators, and for settings that are not supported.
     """
     summed = _Sum(len(reference))
     if not summed.add(estimator, 1.0):

@@ -26,7 +26,8 @@ class Decoder(Protocol):
 
 def request_body(*media_types: str) -> bytes:
     """The unpacked body. Programs may omit Content-Type, browsers may not. Raises WrongMediaType,
-    BadInput for a damaged body, and TooLarge if the packed or the unpacked body is too large.
+    BadInput for a damaged body, RequestEntityTooLarge if the body as sent is too large, and
+    TooLarge if the unpacked body is.
     """
     # The header is first compared unparsed, because parsing it takes longer than everything else.
     environ = request.environ

@@ -1,13 +1,13 @@
 """The additive part of a compiled model: one curve per feature.
 
-Converts a fitted pipeline of splines over ranks,
+Converts a fitted pipeline of splines over ranks to a sum of functions of one feature each:
 
     QuantileTransformer -> SimpleImputer -> SplineTransformer
-    -> StandardScaler -> LogisticRegression,
+    -> StandardScaler -> LogisticRegression
 
-with or without a MissingIndicator in union with its first three steps, to a sum of functions of one
-feature each. A rank is piecewise linear in the value and a spline is piecewise polynomial in the
-rank, so each function is piecewise polynomial in the value.
+The first three steps may be in a FeatureUnion with a MissingIndicator. A rank is piecewise linear
+in the value and a spline is piecewise polynomial in the rank, so each function is piecewise
+polynomial in the value.
 """
 
 import math

@@ -61,8 +61,8 @@ def declaration() -> Response:
 def predict() -> Response:
     """Predicts for one row or a list of rows. If the request names no model, the champion answers.
     If the rows do not fit the champion, the model in use that reads most of the first row's fields
-    answers. So programs that send the four features of the project's first version work with any
-    champion.
+    answers. So programs that send the four features of the project's first version still work while
+    `formula` is in use.
     """
     start = perf_counter_ns()
     model = _asked_for()

@@ -48,9 +48,7 @@ def ready() -> Response:
 @blueprint.get("/models/<name>")
 @blueprint.get("/models/<name>/versions/<version>")
 def metadata(name: str, version: str | None = None) -> Response:
-    """Returns the inputs and outputs of a model, with an FP64 tensor per feature, and its
-    description.
-    """
+    """Returns a model's inputs (one FP64 tensor per feature), its outputs and its description."""
     model = registry().find(name, version)
     manifest = model.manifest
     reference = manifest.reference

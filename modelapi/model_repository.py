@@ -106,8 +106,8 @@ def _change(
 
 
 def _read(shape: type[Shape]) -> Shape:
-    """The JSON body; an empty body means an empty object. Raises BadInput, WrongMediaType or
-    TooLarge."""
+    """The JSON body; an empty body means an empty object. Raises BadInput and the errors of
+    `request_body`."""
     request.max_content_length = SMALL_BODY
     body = request_body("application/json")
     try:

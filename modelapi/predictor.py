@@ -43,7 +43,7 @@ class Predictor(Protocol):
 
 
 def logistic(log_odds: Rows) -> Rows:
-    """1 / (1 + e^-x), without overflow, and exact for small probabilities."""
+    """1 / (1 + e^-x), without overflow, and accurate for small probabilities."""
     odds = np.exp(-np.abs(log_odds))
     result: Rows = np.where(log_odds >= 0, 1.0, odds) / (1.0 + odds)
     return result

@@ -44,9 +44,8 @@ def serving(change: int, champion: Model, shadows: tuple[Model, ...], state: Sta
 
 
 def alarm_of(model: Model, state: State | None) -> Policy | None:
-    """The model's current alarm rule: the rule that was set last, or else the rule in the manifest.
-
-    It applies within the hours that the model has learned.
+    """The model's current alarm rule: the rule that was set last, or else the rule in the manifest;
+    None if there is neither. Its `learned_hours` are those of the manifest.
     """
     rules = state.alarms if state else {}
     rule = rules.get(str(model.ref)) or model.manifest.alarm or None

@@ -120,7 +120,8 @@ def _line(error: Exception) -> str:
 
 
 def _replay_golden(model: Model, artifact: Artifact, folder: Path) -> None:
-    """Checks that the model reproduces its golden rows and accepts missing values."""
+    """Checks that the model returns the declared outputs, reproduces its golden rows, and accepts
+    missing values of all features that are not required. Raises ArtifactError."""
     path = folder / "golden.json"
     rows = []
     for number, golden in enumerate(artifact.golden, 1):

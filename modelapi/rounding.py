@@ -19,8 +19,8 @@ def significant(rows: Rows) -> Rows:
     it rounds to 30 significant bits (Veltkamp 1968), then to multiples of 2**-30.
 
     Sums of the same readings in another order differ in the last bits, and a slope of 0 may be
-    computed as 1e-17 or -1e-17. After rounding, both are on the same side of every split that a
-    tree learned from rounded values.
+    computed as 1e-17 or -1e-17. Rounding makes such values equal, so they are on the same side of
+    every split of a tree; only values next to a rounding boundary may still differ.
 
     >>> significant(np.array([36.5, 0.1 + 0.2, 0.3, 1e-17, float("nan")])).tolist()
     [36.5, 0.29999999981373549, 0.29999999981373549, 0.0, nan]

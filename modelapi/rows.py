@@ -91,7 +91,8 @@ def write_rows(outputs: dict[str, NDArray[Any]], model: Model, many: bool) -> by
 
 
 def require(rows: Rows, model: Model, many: bool = True) -> None:
-    """Raises BadInput for the first missing value of a required feature."""
+    """Raises BadInput for the first missing value of a required feature. many: whether the message
+    names the row."""
     missing = np.isnan(rows)
     if missing.any() and (absent := missing & model.required).any():
         row, column = np.argwhere(absent)[0].tolist()

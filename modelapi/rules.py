@@ -55,8 +55,8 @@ class ScorecardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Scorecard:
-    """Serves a score as a model, with the outputs probability (score / maximum), score and
-    missing."""
+    """Serves a score as a model, with the outputs probability (score / maximum), score, and missing
+    (the names of the features without a value)."""
 
     parts: tuple[Part, ...]
     maximum: int

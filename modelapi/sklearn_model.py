@@ -58,7 +58,8 @@ class Estimator:
         Features are switched from the reference to the row's value one by one, in random orders and
         their reverses. A feature's contribution is the mean change when it is switched (Castro et
         al. 2009; antithetic pairs: Mitchell et al. 2022; a single baseline: Sundararajan and Najmi
-        2020). The contributions in each order have the exact sum, and so have their means.
+        2020). In each order, and so on average, the base plus the contributions is exactly the
+        row's value.
         """
         count, width = rows.shape
         contributions = np.zeros((count, width))
@@ -89,7 +90,8 @@ def from_joblib(
 ) -> Predictor:
     """Loads an estimator from verified bytes. Returns its fused or compiled form if there is one
     that agrees with predict_proba within TOLERANCE, or else the estimator. Raises ValueError if the
-    scikit-learn version differs, or if the estimator cannot be loaded or does not fit the features.
+    scikit-learn version differs, or if the estimator cannot be loaded, does not fit the features,
+    or has other classes than 0 and 1.
     """
     wanted, present = made_with.get("scikit-learn"), version("scikit-learn")
     if wanted != present:

@@ -32,7 +32,7 @@ _NOT_FINITE = "must be finite; null or NaN where missing"
 
 
 class TensorParameters(msgspec.Struct):
-    """The parameters of an input that this server uses."""
+    """The parameters that this server reads from an input."""
 
     binary_data_size: Annotated[int, Meta(ge=0)] | None = None
     shared_memory_region: Raw = Raw()
@@ -49,7 +49,7 @@ class Tensor(msgspec.Struct):
 
 
 class OutputParameters(msgspec.Struct):
-    """The parameters of an output that this server uses."""
+    """The parameters that this server reads from a requested output."""
 
     binary_data: bool | None = None
     classification: Raw = Raw()
@@ -64,7 +64,7 @@ class Requested(msgspec.Struct):
 
 
 class RequestParameters(msgspec.Struct):
-    """The parameters of a request that this server uses."""
+    """The parameters that this server reads from a request."""
 
     binary_data_output: bool | None = None
 

@@ -32,7 +32,7 @@ def token_of(header: str | None, key: Key, algorithm: str) -> Token:
 
 
 def register(app: Flask, path: Path) -> None:
-    """Checks tokens with the key in a file. Raises TokenKeyError for an unusable key."""
+    """Checks tokens with the key in a file. Raises TokenKeyError for an invalid key."""
     key, algorithm = read_key(path)
 
     @app.before_request

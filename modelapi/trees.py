@@ -67,7 +67,8 @@ def none() -> Trees:
 
 
 def from_boosting(model: Any) -> Trees | None:
-    """The trees of a HistGradientBoostingClassifier of two classes; None if unsupported."""
+    """The trees of a HistGradientBoostingClassifier of two classes; None for another model, for
+    categorical features, or if a tree has more than LEAVES leaves."""
     if (
         type(model).__name__ != "HistGradientBoostingClassifier"
         or model.is_categorical_ is not None
