@@ -21,8 +21,9 @@ REASONS = 3
 
 @dataclass(frozen=True)
 class WardAlarms:
-    """The active alarms of a ward, by stay. per_day: alarms per patient-day over the last 24 h;
-    None for less than an hour of readings."""
+    """The active alarms of a ward, by stay. rule: None for a model without an alarm rule. per_day:
+    alarms per patient-day over the last 24 h; None without a rule, or if the readings cover less
+    than one patient-hour."""
 
     on: Mapping[StayKey, Alarm]
     rule: Policy | None = None
@@ -125,7 +126,8 @@ def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[s
 
 
 def _reasons(why: Why | None, model: ModelInfo) -> str:
-    """The features that raised the probability most when the alarm was raised."""
+    """A sentence with the features that raised the probability most when the alarm was raised;
+    empty if there are none."""
     if why is None or why.explanation is None:
         return ""
     found = reasons(why.explanation, why.prediction.features, model)

@@ -154,7 +154,7 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Returns the metrics in Prometheus' format."""
+    """All metrics in Prometheus' text format."""
     return web.Response(
         body=generate_latest(), headers={"Content-Type": "text/plain; version=0.0.4"}
     )

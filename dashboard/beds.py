@@ -52,7 +52,8 @@ def _hour(bed: Bed, now: datetime) -> str:
 
 
 def age_of(at: datetime, now: datetime, holds: float) -> tuple[str, str]:
-    """State (`current` or `stale`) and age of a value, in words."""
+    """State (`current` or `stale`) and age of a value, in words. holds: the number of hours for
+    which a value is current."""
     old = hours(at, now)
     if old > holds:
         return "stale", f"stale · {formats.age(old)} ago"

@@ -1,4 +1,4 @@
-"""A read-only connection to the database that reconnects by itself."""
+"""A read-only database connection, which reconnects by itself."""
 
 import re
 import sqlite3

@@ -100,7 +100,8 @@ class Database(Reader):
     def risks(
         self, stream: str, model: ModelKey, summaries: Sequence[Summary]
     ) -> dict[StayKey, Risk]:
-        """The model's probability for the last reading of each stay that has one."""
+        """The model's probability for the last reading of each stay. Leaves out the stays whose
+        last reading has no probability."""
         found: dict[StayKey, Risk] = {}
         for start in range(0, len(summaries), MOMENTS):
             chunk = [each for each in summaries[start : start + MOMENTS] if each.last_at]
@@ -163,7 +164,8 @@ class Database(Reader):
         return [Rejected(*row) for row in self.rows(queries.REJECTED_OF, pat_id, stream)]
 
     def rejected_after(self, stream: str, seq: int, to: int, limit: int) -> list[tuple[int, str]]:
-        """The message number and the reason of the next rejected messages after `seq`."""
+        """The message number and the reason of each rejected message after `seq`, up to `to`; at
+        most the first `limit` messages."""
         rows = self.rows(queries.REJECTED_AFTER, stream, seq, to, limit)
         return [(position, reason) for position, reason in rows]
 
@@ -202,7 +204,7 @@ class Database(Reader):
         }
 
     def alarm_events(self, stream: str, key: StayKey, model: ModelKey) -> list[AlarmEvent]:
-        """The events of a stay's alarms, oldest first."""
+        """The events of a stay's alarms, at most the newest ALARM_LIMIT, oldest first."""
         return [
             AlarmEvent(seq, kind, moment(at), probability, author)
             for seq, kind, at, probability, author in reversed(

@@ -21,9 +21,9 @@ SHOWS = {
 
 
 async def patients(request: web.Request) -> web.Response:
-    """Shows a page (?page=) of the patients in the ICU, or of those whose number, name or place
-    contains the text of ?q=; ?show= selects a group of SHOWS. Redirects to a patient whose number
-    or identifier is exactly this text.
+    """Shows one page (?page=) of the patients in the ICU. ?q= selects those whose number,
+    identifier or place contains a text, and ?show= a group of SHOWS. Redirects to a patient whose
+    number or identifier is exactly the text.
     """
     poller = await ready(request)
     stream = stream_of(request, poller)
@@ -83,9 +83,9 @@ def _matches(stay: Stay, wanted: str) -> bool:
 async def _search(
     poller: Poller, stream: str, wanted: str, ward: Ward | None
 ) -> tuple[int | None, list[Stay]]:
-    """The number of the patient whose number or identifier is exactly `wanted`; None if there is
-    not exactly one. In this case, also the latest discharged stays whose number, identifier or
-    place contains it.
+    """The number of the one patient whose number or identifier is exactly `wanted`, and no stays.
+    If there is not exactly one: None, and the latest discharged stays whose number, identifier or
+    place contains `wanted`.
     """
     digits = wanted.removeprefix("-")
     is_number = digits.isascii() and digits.isdecimal() and len(digits) < 20

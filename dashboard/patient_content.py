@@ -23,8 +23,8 @@ CHANGE_DELTA = timedelta(hours=CHANGE_HOURS)
 
 
 def patient_content(patient: Patient, model: ModelInfo, whys: Mapping[str, Why]) -> Content:
-    """The elements of the page. points: the data of the curves. whys: the reasons, by the names in
-    `Patient.explained`.
+    """The elements of the page; the element `points` has the data of the curves. whys: the reasons,
+    by the names in `Patient.explained`.
     """
     why = whys.get("latest")
     shown = in_order(set(patient.vitals))

@@ -1,4 +1,4 @@
-"""The database reads of one round."""
+"""Reads the database once per round."""
 
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -41,7 +41,8 @@ class Service:
     was_up: bool = False
 
     def record(self, state: str, note: str, at: float, identity: str | None = None) -> None:
-        """Records an observation at time `at`. A change of `identity` is a restart."""
+        """Records an observation at time `at`. A change of `identity` counts as a restart; for a
+        service without an identity, a change from down to up does, if it was up before."""
         if identity is not None:
             if self.identity not in (None, identity):
                 self.restarts += 1

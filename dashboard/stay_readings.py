@@ -23,8 +23,8 @@ class StayReadings:
         self.points: dict[str, Point] = {}
 
     def update(self, stream: str, model: ModelKey | None, model_answered: bool) -> None:
-        """Adds the new readings. Reads all again if a reading was withdrawn, or a pending
-        prediction may have been filled in.
+        """Adds the new readings. Reads all again if the stream or the model changed, a reading was
+        withdrawn, or a pending prediction may have been filled in.
         """
         database, key, known = self._database, self._key, self.all
         total = database.number_of_readings(stream, key)

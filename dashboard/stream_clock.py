@@ -39,7 +39,7 @@ def read_clock(
     queued = queues.parts if queues.stream == stream else {}
     reached: dict[int, datetime] = {}
     for position in positions:
-        # Then all of the partition's messages are stored, however old the last one is.
+        # A complete partition has stored all its messages, however old the last one is.
         complete = position.part in queued and position.vitals_seq >= queued[position.part]
         at = now if complete else database.newest(stream, position.vitals_seq)
         reached[position.part] = at or now

@@ -1,4 +1,4 @@
-"""Reads all patients in the ICU in order of risk, and the curves of the highest."""
+"""Reads all patients in the ICU in order of risk, and the curves of those with the highest risk."""
 
 import time
 from collections.abc import Iterable
@@ -49,7 +49,7 @@ class Ranked:
 @dataclass(frozen=True)
 class Bed:
     """A stay with its latest values and the curves of its last 24 hours. without: the reason why
-    the newest reading has no probability.
+    the newest reading has no probability. waits: whether a prediction is pending.
     """
 
     stay: Stay

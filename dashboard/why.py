@@ -18,10 +18,10 @@ _AGGREGATIONS = {
     "max": "at its highest",
     "mean": "on average",
     "std": "spread",
-    "count": "number of readings",
+    "count": "(number of readings)",
     "trend": "change per hour",
     "delta": "change",
-    "age": "hours since the last reading",
+    "age": "(time since its last reading)",
 }
 
 
@@ -57,6 +57,8 @@ def sentence(name: str, value: float | None, raises: bool, model: ModelInfo) -> 
     'Age is 34 years: lowers the risk'
     >>> sentence("hour", 30.0, False, info)
     'Time since the first reading is 30 h: lowers the risk'
+    >>> sentence("heart_rate__age", 3.0, True, info)
+    'Heart rate (time since its last reading) is 3 h: raises the risk'
     >>> sentence("spo2__last", None, True, info)
     'SpO₂ now is missing: raises the risk'
     """
@@ -92,7 +94,7 @@ def _subject(name: str) -> tuple[str, str, int | None]:
     over = f" over {window} h" if window else ""
     subject = f"{known.label} {_AGGREGATIONS.get(aggregation, aggregation)}{over}"
     if aggregation in ("count", "age"):
-        return subject, "", None
+        return subject, "h" if aggregation == "age" else "", None
     if aggregation == "trend":
         return subject, f"{known.unit}/h" if known.unit else "", None
     exact = aggregation in ("last", "first", "min", "max", "mean")
