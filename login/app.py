@@ -30,7 +30,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 }
-# Maximum length of an address in the audit log.
+# Maximum length of a URI in the audit log.
 URI_MAX = 300
 
 
@@ -183,8 +183,8 @@ def next_address(text: str) -> str:
 
 
 def patient_of(uri: str) -> str:
-    """The number of the patient whose values an address shows; empty if it shows none. If the
-    address cannot be parsed, returns its first URI_MAX characters, so that it is recorded.
+    """The number of the patient whose values a URI shows; empty if it shows none. If the URI
+    cannot be parsed, returns its first URI_MAX characters, so that the request is recorded.
 
     >>> patient_of("/patients/17?stay=2019-02-01"), patient_of("/x/..//%70atients/17")
     ('17', '17')

@@ -69,5 +69,6 @@ def _is_secure(request: web.Request) -> bool:
 
 
 def _cookie(request: web.Request) -> str:
-    # The prefix prevents pages without TLS, and pages of a sister domain, from setting the cookie.
+    # The prefix prevents pages without TLS, and pages on other hosts of the domain, from setting
+    # the cookie.
     return "__Host-icu-session" if _is_secure(request) else "icu-session"
