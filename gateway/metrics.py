@@ -60,7 +60,8 @@ GROUP = Histogram(
 _free = Gauge("icu_gateway_disk_free_bytes", "Free space on the disk that holds the log")
 _size = Gauge("icu_gateway_disk_size_bytes", "Size of the disk that holds the log")
 
-# Counted here and added to MESSAGES when it is read, because each increment of it takes a lock.
+# Counts that are added to MESSAGES when the metrics are read, because each increment of MESSAGES
+# takes a lock.
 _messages: Tally[tuple[str, str, str]] = Tally()
 _senders: dict[str, dict[str, float | int | str | None]] = {}
 _codes: set[tuple[str, str]] = set()

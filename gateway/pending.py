@@ -74,7 +74,7 @@ class Pending:
     def cancel(self, stay: Stay) -> None:
         """Starts to withdraw all readings of a stay."""
         while any(task.survivor == stay.pat_id for task in self.tasks):
-            self.step()  # these readings belong to the stay too
+            self.step()  # the moved readings may belong to the stay
         self._add(stay.pat_id, stay.admission, self._log.last, None)
 
     def step(self) -> None:
