@@ -11,8 +11,7 @@ from dashboard.model_info import STEPS, Outcome
 from dashboard.rows import ModelKey, day, moment
 from dashboard.topic import Fields
 
-# Maximum number of stays that are compared: the newest ones. The limit exists because each stay
-# needs a query.
+# Maximum number of stays that are compared, the newest ones, because each stay needs two queries.
 NEWEST = 500
 # The stays are divided into at most GROUPS groups with similar predictions, of at least GROUP_STAYS
 # stays each.

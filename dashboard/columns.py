@@ -2,7 +2,7 @@
 
 from wire.vitals import VITALS, Vital, vital
 
-# Maximum number of vitals on the ward page; the patient page shows all vitals.
+# Maximum number of vitals on the ward page; the patient page shows all known vitals.
 COLUMNS = 7
 # Hours after which a prediction is stale, as for hourly vitals.
 PREDICTION_HOLDS = 2.0

@@ -117,7 +117,7 @@ class Database(Reader):
             for pat_id, admitted, probability, at, seq in self.rows(sql, *model, stream, *wanted):
                 key = StayKey(pat_id, day(admitted))
                 # Of several predictions for the same time the last one counts, because it used all
-                # values.
+                # values of that time.
                 if key not in found or found[key].seq < seq:
                     found[key] = Risk(probability, moment(at), seq)
         return found

@@ -27,7 +27,7 @@ FIGURES = {
     "observed_expected": "observed / expected events",
     "brier": "Brier score",
 }
-# Training does not know how often a rule raises an alarm.
+# These figures have no band. Training does not know how often a rule raises an alarm.
 WITHOUT_BAND = ("alarms",)
 PERCENT = ("known", "risk", "rejected")
 

@@ -32,8 +32,8 @@ log = logging.getLogger("dashboard")
 
 T = TypeVar("T")
 
-# The pause between rounds is a multiple of the time that the round took in the database, so that
-# the load stays small. The limits, in seconds, keep the pages current.
+# The pause between rounds is REST_FACTOR times the time that the round took in the database, so
+# that the load stays small, but at least REST and at most REST_LONGEST seconds.
 REST, REST_LONGEST, REST_FACTOR = 1.0, 3.0, 9
 # Minimum seconds between two requests for the models in use.
 MODELS_SECONDS = 5.0

@@ -7,8 +7,8 @@ from dashboard import formats
 from dashboard.services import STUCK, Service
 from dashboard.topic import Fields
 
-# Seconds without a new message after which values are not current. In a slow replay, the time that
-# a few messages take, if that is longer.
+# Values are not current after QUIET_SECONDS without a new message, or in a slow replay after the
+# time that QUIET_MESSAGES messages take, if that is longer.
 QUIET_SECONDS = 30.0
 QUIET_MESSAGES = 5
 # A page is late if its data is older than this number of seconds.

@@ -16,7 +16,8 @@ Content = Mapping[str, Fields]
 
 Renderer = Callable[[str, Fields], str]
 
-# Most browsers have the newest version or the one before; those that reconnect have older versions.
+# Maximum number of cached answers. Most browsers have the newest version or the one before; only
+# those that reconnect have older versions.
 ANSWERS_KEPT = 32
 
 

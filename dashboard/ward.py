@@ -206,7 +206,7 @@ def _by_risk(ranked: Ranked) -> tuple[bool, float, int]:
 
 def risk_history(readings: Iterable[Reading]) -> list[tuple[datetime, float]]:
     """The probabilities in order of time. Of several predictions for the same time the last one
-    counts, because it used all values."""
+    counts, because it used all values of that time."""
     by_time: dict[datetime, float] = {}
     for reading in sorted(readings, key=lambda reading: reading.seq):
         if reading.probability is not None:

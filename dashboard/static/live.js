@@ -106,8 +106,8 @@ function arrange(list, wanted) {
   for (const key of keys) {
     const entry = entries.get(key);
     if (!entry) continue;
-    // If the next entry is wanted here, this one moved down: move it to the end, so that the others
-    // need not move.
+    // If the next entry belongs here, this entry has moved down: append it, so that the others need
+    // not move.
     if (entry !== at && entry === at?.nextElementSibling) {
       list.append(at);
       at = entry;
@@ -228,8 +228,8 @@ const DRIFT = 0.001;
 const asof = document.getElementById("asof");
 let ahead = Infinity;
 let beatenAt = 0;
-let freshAt = null;
-let beat = null; // the same time for data that is not shown yet
+let freshAt = null; // when the shown data was read, in seconds of this page's clock
+let beat = null; // when the data that is not shown yet was read
 
 const seconds = () => performance.now() / 1000;
 
