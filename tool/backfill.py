@@ -3,8 +3,9 @@
 
 Computes the features of each stay again, reading by reading in the order of the stream, as the
 worker did. A reading gets a prediction if another model has one for it, because a worker asks all
-models at the same readings. The running tool never predicts for a stored reading again, so both can
-write at the same time. After an interruption, the next run adds the missing rows.
+models about the same readings. The running tool never predicts for a stored reading again, so the
+tool and the backfill can write at the same time. After an interruption, the next run adds the
+missing rows.
 """
 
 import logging

@@ -41,8 +41,9 @@ def tasks(redis: Redis, database: Database, client: ModelClient, webhook: bool =
 
 
 def run(tasks: Tasks, stop: threading.Event, started: Callable[[], None]) -> None:
-    """Runs all tasks, then pauses for a second, until `stop` is set. Logs a failing task once until
-    it succeeds again. started: called after each round. Raises Outdated.
+    """Until `stop` is set, runs all tasks and then pauses for a second, in rounds. Logs only the
+    first failure of a task until it succeeds again. started: called after each round. Raises
+    Outdated if the tables are newer than this program.
     """
     failing: set[str] = set()
     while not stop.is_set():

@@ -124,8 +124,8 @@ class Subscriber:
         return self._declared is not None
 
     def changed(self) -> Declaration | None:
-        """The declaration if it has changed since the last call; otherwise, or if it is invalid,
-        None."""
+        """The declaration if it has changed since the last call; otherwise None. Deletes an invalid
+        declaration from Redis."""
         declared = self._redis.get(DECLARATION)
         if declared is None and self._declared is None:
             declared = stored(self._database)
@@ -157,8 +157,9 @@ def stored(database: Database) -> bytes | None:
 
 
 def changed_features(known: list[ModelRow], rows: list[ModelRow]) -> str:
-    """Names the versions whose features differ from the stored ones, separated by commas. They must
-    not change, because they name the values of stored predictions."""
+    """Names the versions whose features differ from the stored ones, separated by commas; empty if
+    none do. The features of a version must not change, because they name the values of stored
+    predictions."""
     names = {(row.model, row.version): row.names for row in known}
     return ", ".join(
         f"{row.model} {row.version}"

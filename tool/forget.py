@@ -66,7 +66,8 @@ def forget(session: Session, where: str, *values: str) -> Counter[str]:
 
 
 def forget_expired(session: Session, days: int) -> Counter[str]:
-    """Deletes stays that were discharged more than `days` before the last reading of their stream.
+    """Deletes stays that were discharged more than `days` days before the last reading of their
+    stream; returns the number of deleted rows per table.
 
     The stream's own clock is used, because a replay's times may be years ago. Raises DatabaseError.
     """

@@ -159,8 +159,8 @@ class Jobs:
                 self._sleep(0.1)
 
     def _retry(self, action: Callable[[], T]) -> T:
-        """Runs an action, and retries it until the database is available. Raises SystemExit if the
-        tables are newer than this program."""
+        """Runs an action, after the first declaration has arrived, and retries it until the
+        database is available. Raises SystemExit if the tables are newer than this program."""
         retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_exponential(multiplier=0.25, max=5),

@@ -14,8 +14,9 @@ from rq.job import Job
 # The largest argument is a replayed message of 64 KiB. JSON escapes can make it six times longer.
 DATA_MAX = 1 << 20
 
-# The fields of a job that are read. Callbacks, webhooks, dependencies and repeats are not, because
-# they could also run code, nor are results and meta data, because RQ would decode them.
+# The fields of a job that are read, besides its data. Callbacks, webhooks, dependencies and repeats
+# are not read, because they could also run code. Results and metadata are not read, because RQ
+# would decode them.
 FIELDS = {
     *("created_at", "description", "ended_at", "enqueued_at", "failure_ttl", "last_heartbeat"),
     *("origin", "result_ttl", "started_at", "status", "worker_name"),
@@ -57,7 +58,7 @@ class KnownJob(Job):
 
 
 def _unpacked(data: bytes) -> bytes:
-    """The job's decompressed data, truncated at DATA_MAX."""
+    """The job's data, decompressed if it is compressed, and truncated at DATA_MAX."""
     try:
         return zlib.decompressobj().decompress(data, DATA_MAX)
     except zlib.error:

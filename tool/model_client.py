@@ -20,8 +20,8 @@ log = logging.getLogger("tool.model")
 
 # Maximum size of a request's body: about 30,000 rows of four features.
 BYTES_PER_CALL = 1_000_000
-# A server without the Open Inference Protocol answers with one of these; it is then sent JSON
-# objects.
+# A server without the Open Inference Protocol answers with one of these statuses. The client then
+# sends JSON objects.
 NO_BINARY = (404, 405, 415, 501)
 
 Rows = Sequence[Sequence[float | None]]

@@ -58,7 +58,7 @@ class CatchUp:
             raise failure
 
     def count(self) -> None:
-        """Updates the metric, which counts up to a limit."""
+        """Updates the metric of pending predictions, which counts up to COUNTED."""
         metrics.PENDING.set(self._database.waiting(COUNTED))
 
     def _ask(

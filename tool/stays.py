@@ -40,8 +40,8 @@ class Stays:
         self._complete: set[str] = set()
         self._unwritten: defaultdict[Part, dict[StayKey, KnownStay]] = defaultdict(dict)
         self._complete_at: dict[Part, float] = {}
-        # Partitions whose `vitals` are behind. `_looked`: they include the partitions of other
-        # workers.
+        # Partitions whose `vitals` are behind. `_looked`: whether those that earlier workers left
+        # behind have been added.
         self._behind: set[Part] = set()
         self._looked = False
 
@@ -88,7 +88,8 @@ class Stays:
         known.fold_again(self._database, changes)
 
     def commit(self, changes: Changes, loaded: Mapping[StayKey, KnownStay]) -> None:
-        """Commits the changes and the loaded stays; rows of `vitals` may wait while batches queue.
+        """Commits the changes and the loaded stays. With a backlog, writes most rows of `vitals`
+        only every VITALS_EVERY seconds.
 
         Raises the errors of `Database.commit`.
         """

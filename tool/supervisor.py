@@ -76,8 +76,8 @@ def create_tables(settings: Settings) -> None:
 
 
 def partitions(redis: Redis, number: int) -> list[int]:
-    """The partitions. After their number was reduced, these include former ones that still have a
-    queue."""
+    """The partitions to work on, in order. number: PARTITIONS. After it was reduced, former
+    partitions that still have a queue are included."""
     queues = Queue.all(connection=redis, serializer=JSONSerializer)
     names = {queue.name for queue in queues}
     found = set(range(number))
@@ -208,8 +208,8 @@ class Supervisor:
 
 
 def _name(settings: Settings) -> str:
-    """A name for this tool that it keeps when it is killed and starts again. Only one running
-    program on a host can have the port."""
+    """A name for this tool. With a metrics port, which only one running program on a host can have,
+    the tool has the same name when it is killed and starts again; otherwise the name is random."""
     if settings.metrics_port:
         return f"{socket.gethostname()}:{settings.metrics_port}"
     return secrets.token_hex(8)

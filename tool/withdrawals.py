@@ -16,7 +16,8 @@ def withdraw(database: Database, changes: Changes, seq: int, message: Withdrawal
     place = bisect_left(changes.readings, message.of, key=attrgetter("seq"))
     in_batch = place < len(changes.readings) and changes.readings[place].seq == message.of
     reading = changes.readings[place] if in_batch else _stored(database, changes, message.of)
-    # A later message is invalid too, even if it is stored because all messages are sent again.
+    # The reading of a later message is invalid too. It may already be stored, because all messages
+    # are sent again.
     if reading is None or message.of >= seq:
         # After the number of partitions changes, stored messages are sent again.
         if database.is_stored(changes.stream, seq):

@@ -76,8 +76,8 @@ class Part(NamedTuple):
 
 
 class Step(NamedTuple):
-    """inputs: those of the next messages, up to `last`, in order. parts: the partitions that are
-    behind."""
+    """The next step of a model's alarms. parts: the partitions that are behind. inputs: those from
+    the messages up to `last`, in order."""
 
     parts: list[Part]
     last: int
@@ -110,8 +110,8 @@ class AlarmTables:
 
     def next_step(self, stream: str, model: str, version: str, size: int) -> Step | None:
         """The next inputs of a model's alarms, from at most `size` messages; None at the end."""
-        # All is read in one snapshot. Otherwise the inputs could include messages that a partition
-        # stored after its position was read, without those that it stored just before.
+        # One snapshot for all. Otherwise the inputs could include a message that a partition stored
+        # after its position was read, but not the partition's earlier messages, up to `after`.
         with self._session.snapshot() as cursor:
             parts = [Part(*row) for row in self._rows(cursor, BEHIND, (model, version, stream))]
             if not parts:

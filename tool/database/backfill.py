@@ -24,7 +24,7 @@ class Made(NamedTuple):
 
 
 class BackfillTables:
-    """Each method is one transaction. Raises DatabaseError."""
+    """Reads and writes the rows of a backfill. All methods raise DatabaseError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

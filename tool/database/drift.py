@@ -53,7 +53,8 @@ CHUNK = 500
 
 
 class DriftTables:
-    """Reads through a separate read-only connection, so that it blocks no other statement."""
+    """Reads through a separate read-only connection, so that no other statement is blocked. Writes
+    through the session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -74,7 +75,8 @@ class DriftTables:
         return [(seq, at) for seq, at in self._rows(POSITIONS, stream)]
 
     def before_last(self, stream: str) -> tuple[str, int]:
-        """The second to last day with figures, and the message after which later days begin."""
+        """The second to last day with figures, and the message after which later days begin; an
+        empty text and 0 if there is no such day."""
         return next(((day, seq) for day, seq in self._rows(LAST_DAYS, stream)[1:]), ("", 0))
 
     def figures(self, stream: str, day: str) -> list[DriftRow]:

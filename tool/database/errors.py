@@ -18,4 +18,4 @@ class PermanentFailure(DatabaseError):
 
 
 class Moved(DatabaseError):
-    """The partition is no longer at the position that the batch was computed from."""
+    """Another process has already written these rows, or changed those they were computed from."""

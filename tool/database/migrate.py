@@ -86,9 +86,9 @@ def _without_writers(connection: Connection) -> Iterator[None]:
     """Keeps running tools from writing, by renaming the table that each of their transactions
     reads.
 
-    The rename waits for their current transactions. They retry their later transactions
-    until the tables are upgraded, and then end, because the version is newer. After an interruption
-    the table keeps its second name.
+    The rename waits for their current transactions. The tools retry later transactions until the
+    tables are upgraded, and then end, because the version is newer. After an interruption the table
+    keeps its second name.
     """
     if _version(connection) is not None:
         connection.exec_driver_sql(f"ALTER TABLE {TABLE} RENAME TO {UPGRADING}")

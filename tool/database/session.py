@@ -38,7 +38,7 @@ class Session:
     # MySQL and SQLite implement the following members.
 
     def begin(self, cursor: Any) -> None:
-        """Starts a transaction that writes."""
+        """Starts a transaction that may write."""
         raise NotImplementedError
 
     def begin_reading(self, cursor: Any) -> None:
@@ -68,7 +68,8 @@ class Session:
         raise NotImplementedError
 
     def write(self, cursor: Any, insert: str, rows: Sequence[Row], upsert: str) -> None:
-        """Inserts the rows; `insert` is the statement up to VALUES."""
+        """Inserts the rows. insert: the statement up to VALUES. upsert: the clause after them, or
+        empty."""
         raise NotImplementedError
 
     # MySQL and SQLite share the following methods.
