@@ -69,9 +69,10 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The distributions of a model's readings and predictions in training.
 
-    risk: its mean probability for patients that it was not fitted to. outcome: the name of the
-    outcome that it predicts. hours: the last prediction within this time after a stay's first
-    reading is compared with the outcome of the stay.
+    risk: the mean of the last probability of each stay-day, predicted by a model that was not
+    fitted to these stays. outcome: the name of the outcome that the model predicts. hours: the last
+    prediction within this time after a stay's first reading is compared with the outcome of the
+    stay.
     """
 
     channels: dict[str, Channel]
