@@ -19,6 +19,9 @@ from wire.messages import stream_clock
 log = logging.getLogger("buffer")
 
 CHECK_SECONDS = 1.0
+# Seconds between two reads of the stored positions while messages are collected. The pause grows by
+# a quarter each time, so that it fits short and long jobs.
+SHORTEST, LONGEST = 0.002, 0.02
 # Jobs count as lost after they have been neither in Redis nor stored for this number of seconds.
 LOST_AFTER = 3.0
 
@@ -80,14 +83,17 @@ class Transfer:
     async def _queue(self, receiving: "asyncio.Task[None]") -> None:
         """Queues received messages as jobs, until all messages are stored."""
         receiver, pending = self._receiver, self._pending
+        pause = SHORTEST
         while True:
             self._settle()
             metrics.WAITING.set(pending.waiting)
             receiver.room.set()
             if batches := pending.take_due(self._position.parts):
                 self._enqueue(batches)
+                pause = SHORTEST
             elif pending.first_gathered is not None:
-                await asyncio.sleep(0.003)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.25, LONGEST)
             elif not receiving.done():
                 receiver.arrived.clear()
                 arrival = asyncio.create_task(receiver.arrived.wait())
