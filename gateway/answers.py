@@ -33,7 +33,8 @@ def answer(message: Message, outcome: str, zone: ZoneInfo, reason: str = "") -> 
 
 
 def rejection(content: bytes, zone: ZoneInfo, reason: str) -> tuple[str, str]:
-    """Returns the AR for a frame that is unreadable, too long or incomplete, and its charset."""
+    """Returns the AR for a frame that is unreadable, too long or incomplete, and the AR's
+    character set."""
     try:
         head = parse(content)
     except Unreadable:

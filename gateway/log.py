@@ -229,8 +229,8 @@ class LogReader:
         )
 
     def events(self, after: int, most: int) -> list[tuple[int, bytes]]:
-        """Returns (number, data) of the next events, up to the end of the message that reaches
-        `most` events.
+        """Returns (number, data) of the events after number `after`, up to the end of the message
+        that reaches `most` events.
         """
         found: list[tuple[int, bytes]] = []
         rows = self._connection.execute(

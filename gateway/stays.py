@@ -55,7 +55,8 @@ class StayTable:
         return stays[-1] if stays else None
 
     def of_visit(self, pat_id: int, visit: str) -> Stay | None:
-        """The latest stay of a visit; without one, the latest stay that could belong to it."""
+        """The latest stay of a visit, or else the latest stay that could belong to it, or else
+        None."""
         stays = [s for s in self.of(pat_id) if not visit or not s.visit or s.visit == visit]
         named = [stay for stay in stays if visit and stay.visit == visit]
         found = named or stays
