@@ -12,9 +12,9 @@ class StateError(Exception):
 
 @dataclass(frozen=True)
 class State:
-    """champion: the model whose predictions the pages show. shadows: models that also predict at
-    every reading. unloaded: names of models that are not served. alarms: the rules that replace
-    those of the manifests, by `model/version`.
+    """The models in use. champion: the model whose predictions the pages show. shadows: models that
+    also predict at every reading. unloaded: names of models that are not served. alarms: the rules
+    that replace those of the manifests, by `model/version`.
     """
 
     champion: Ref

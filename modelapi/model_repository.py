@@ -84,7 +84,7 @@ def unload(name: str) -> Response:
 
 def _require_right_to_change() -> None:
     """Requires a token with the scope admin or, on a server without tokens, a request that does not
-    come through a proxy or a web page.
+    come through a proxy or from a web page.
     """
     if "token" in g:
         if "admin" not in g.token.scopes:

@@ -25,7 +25,7 @@ MODELS = 1024  # maximum number of versions that are counted
 
 
 class Counts(ctypes.Structure):
-    """One model's row. *_ns: nanoseconds. last_ms: milliseconds since 1970."""
+    """The row of one version of a model. *_ns: nanoseconds. last_ms: milliseconds since 1970."""
 
     _fields_ = [
         ("name", ctypes.c_char * 132),

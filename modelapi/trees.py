@@ -18,8 +18,8 @@ LEAVES = 64
 
 @dataclass(frozen=True)
 class Condition:
-    """The leaves below one split: a value up to `threshold` leads to `left`, a greater value to
-    `right`."""
+    """One split. left, right: the masks of the leaves below it; a value up to `threshold` leads to
+    `left`, a greater value to `right`."""
 
     tree: int
     feature: int
@@ -31,9 +31,9 @@ class Condition:
 
 @dataclass(frozen=True)
 class Trees:
-    """conditions: all splits. leaves: the values of the leaves, shape (trees, leaves of the widest
-    tree). full: for each tree, the mask of all its leaves, in the smallest integer type that holds
-    it.
+    """All trees of a model. conditions: all splits. leaves: the values of the leaves, shape (trees,
+    leaves of the widest tree). full: for each tree, the mask of all its leaves, in the smallest
+    integer type that holds it.
     """
 
     intercept: float
