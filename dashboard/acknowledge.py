@@ -33,7 +33,8 @@ async def acknowledge(request: web.Request) -> web.Response:
 
 
 def _message(request: web.Request, form: dict[str, str]) -> Fields:
-    """Makes the message, with the current time of the stream that the source sends."""
+    """Makes the message, with the current time of the stream that the source sends. Raises
+    HTTPNotFound or HTTPBadRequest."""
     poller = request.app[POLLER]
     clock, champion = poller.state.clock(None), poller.state.models.champion
     if clock is None or champion is None:

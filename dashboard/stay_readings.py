@@ -10,8 +10,8 @@ Point = list[int | str | float | None]
 
 
 class StayReadings:
-    """all: the readings in order of time, at most STAY_LIMIT. points: the same readings for the
-    curves, by message number.
+    """The readings of one stay. all: in order of time, at most STAY_LIMIT. points: the same
+    readings for the curves, by message number.
     """
 
     def __init__(self, database: Database, key: StayKey) -> None:
