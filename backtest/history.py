@@ -102,8 +102,8 @@ def predictions(url: str, password: str, stream: str, version: Version) -> pd.Da
     rows = _select(
         url,
         password,
-        "SELECT seq, pat_id, date_admission, measured_at, probability, reason FROM predictions"
-        " WHERE stream = ? AND model = ? AND version = ? ORDER BY seq",
+        "SELECT seq, pat_id, date_admission, measured_at, output AS probability, reason"
+        " FROM predictions WHERE stream = ? AND model = ? AND version = ? ORDER BY seq",
         (stream, *version),
     )
     if rows.empty:

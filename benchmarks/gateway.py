@@ -185,9 +185,7 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
         over.set()
 
     def look(cursor: Any, floor: int) -> None:
-        cursor.execute(
-            f"SELECT seq FROM predictions WHERE seq > {floor} AND probability IS NOT NULL"
-        )
+        cursor.execute(f"SELECT seq FROM predictions WHERE seq > {floor} AND output IS NOT NULL")
         now = _now()
         for (seq,) in cursor.fetchall():
             seen.setdefault(seq, now)

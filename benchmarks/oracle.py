@@ -113,7 +113,7 @@ def _check_predictions(
             _same(
                 some.reset_index(drop=True).join(found.astype(float)),
                 predicted,
-                ["pat_id", "date_admission", "measured_at", *FEATURES, "probability"],
+                ["pat_id", "date_admission", "measured_at", *FEATURES, "output"],
             )
         else:
             texts = some.set_index("seq")["features"].head(WINDOW_SAMPLE)
@@ -129,7 +129,7 @@ def _some_patients(signal: pd.DataFrame) -> pd.DataFrame:
 
 
 def _features(rows: pd.DataFrame) -> pd.DataFrame:
-    """The four features of the formula as of each reading, and its probability."""
+    """The four features of the formula as of each reading, and its output."""
 
     def of(parameter: str) -> Any:
         return rows["value"].where(rows["parameter"] == parameter).groupby(rows["pat_id"])
@@ -145,7 +145,7 @@ def _features(rows: pd.DataFrame) -> pd.DataFrame:
         + 0.03 * rows["rmean_respiration_rate"]
         + 0.02 * rows["standard_deviation_temperature"]
     )
-    rows["probability"] = 1 / (1 + np.exp(-x))
+    rows["output"] = 1 / (1 + np.exp(-x))
     return rows
 
 

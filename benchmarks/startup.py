@@ -23,7 +23,7 @@ def run(bench: Bench) -> Iterator[Result]:
     cursor = connection.cursor()
 
     def predicted() -> bool:
-        cursor.execute("SELECT 1 FROM predictions WHERE probability IS NOT NULL LIMIT 1")
+        cursor.execute("SELECT 1 FROM predictions WHERE output IS NOT NULL LIMIT 1")
         found = cursor.fetchone()
         connection.commit()
         return found is not None

@@ -1,6 +1,5 @@
 """The description of a model, and the format of its predictions."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -23,7 +22,7 @@ class Outcome:
 @dataclass(frozen=True)
 class ModelInfo:
     """A model's description. event: the predicted event, in words. maximum: for a score, the
-    highest number of points; its `probability` is points / maximum and not a probability. usual:
+    highest number of points; its `probability` is its output, points / maximum. usual:
     the share of the test patients who had the event. top: the end of the risk axis, which is fixed
     for each model. learned_hours: a prediction from later in a stay is extrapolated.
     """
@@ -45,8 +44,7 @@ class ModelInfo:
         """Parses the model API's metadata of a model. Raises KeyError, TypeError, ValueError or
         AttributeError for an invalid document."""
         parameters = answer["parameters"]
-        event = str(parameters["probability"])
-        score = re.fullmatch(r"score / (\d+)", event)
+        maximum = parameters.get("maximum")
         metrics = parameters.get("metrics") or {}
         outcome = parameters.get("outcome")
         usual = next(
@@ -55,8 +53,8 @@ class ModelInfo:
         return cls(
             key,
             str(parameters["title"]),
-            "" if score else event,
-            int(score[1]) if score else None,
+            str(parameters["probability"]) if maximum is None else "",
+            maximum,
             usual,
             tuple(map(str, parameters.get("limits") or ())),
             {

@@ -84,11 +84,12 @@ async def _agreement(
     pairs = await poller.query(read)
     if len(pairs) < 2:
         return {"n": str(len(pairs))}
-    return {
-        "n": formats.count(len(pairs)),
-        "difference": formats.percent(fmean(abs(a - b) for a, b in pairs)),
-        "order": _same_order(pairs),
-    }
+    found = {"n": formats.count(len(pairs)), "order": _same_order(pairs)}
+    infos = [poller.descriptions.get(key) for key in (champion, shadow)]
+    # A score and a probability have no common scale.
+    if all(info and info.maximum is None for info in infos):
+        found["difference"] = formats.percent(fmean(abs(a - b) for a, b in pairs))
+    return found
 
 
 def _same_order(pairs: list[tuple[float, float]]) -> str:

@@ -68,30 +68,30 @@ WHERE pat_id = ? AND date_admission = ? AND stream = ? AND parameter NOT IN ({_K
 ORDER BY parameter LIMIT {OTHERS_LIMIT + 1}"""
 
 ANSWERS = """
-SELECT seq, probability FROM predictions
+SELECT seq, output FROM predictions
 WHERE stream = ? AND model = ? AND version = ? AND seq IN ({marks})"""
 
 # The predictions for readings of several stays, each at one time. `vitals.seq` cannot be used to
 # find them, because it is the last message of a batch and not the stay's own reading.
 # The plus sign and CROSS JOIN make SQLite start from the stays; else it reads the whole stream.
 RISKS = """
-SELECT r.pat_id, r.date_admission, p.probability, r.measured_at, r.seq FROM readings r
+SELECT r.pat_id, r.date_admission, p.output, r.measured_at, r.seq FROM readings r
 CROSS JOIN predictions p
     ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
-WHERE +r.stream = ? AND p.probability IS NOT NULL AND ({moments})"""
+WHERE +r.stream = ? AND p.output IS NOT NULL AND ({moments})"""
 MOMENT = "r.pat_id = ? AND r.date_admission = ? AND r.measured_at = ?"
 
 RISK = """
-SELECT p.probability, r.measured_at, r.seq FROM readings r
+SELECT p.output, r.measured_at, r.seq FROM readings r
 JOIN predictions p
     ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
 WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at > ?
-    AND p.probability IS NOT NULL
+    AND p.output IS NOT NULL
 ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"""
 
 # Newest first, so that the limit omits the oldest.
 READINGS = """
-SELECT r.seq, r.measured_at, r.parameter, r.value, p.model, p.probability, p.reason
+SELECT r.seq, r.measured_at, r.parameter, r.value, p.model, p.output, p.reason
 FROM readings r
 LEFT JOIN predictions p
     ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
@@ -100,7 +100,7 @@ ORDER BY r.measured_at DESC, r.seq DESC LIMIT ?"""
 
 # The plus sign makes SQLite search by stay.
 READINGS_SINCE = """
-SELECT r.seq, r.measured_at, r.parameter, r.value, p.model, p.probability, p.reason
+SELECT r.seq, r.measured_at, r.parameter, r.value, p.model, p.output, p.reason
 FROM readings r
 LEFT JOIN predictions p
     ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
@@ -110,7 +110,7 @@ NUMBER_OF_READINGS = """
 SELECT COUNT(*) FROM readings WHERE pat_id = ? AND date_admission = ? AND stream = ?"""
 
 PREDICTION = """
-SELECT measured_at, probability, reason FROM predictions
+SELECT measured_at, output, reason FROM predictions
 WHERE stream = ? AND seq = ? AND model = ? AND version = ?"""
 
 FEATURES = """
@@ -139,11 +139,11 @@ FIRST_OF = """
 SELECT MIN(measured_at) FROM readings WHERE pat_id = ? AND date_admission = ? AND stream = ?"""
 
 RISK_BEFORE = """
-SELECT p.probability FROM readings r
+SELECT p.output FROM readings r
 JOIN predictions p
     ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?
 WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at < ?
-    AND p.probability IS NOT NULL
+    AND p.output IS NOT NULL
 ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"""
 
 # `raised_seq` is null for a stay without an active alarm.
@@ -168,6 +168,6 @@ WHERE d.stream = ? AND d.happened_at > ? GROUP BY d.pat_id, d.date_admission"""
 
 # Newest first, so that the limit omits the oldest.
 ALARM_EVENTS = f"""
-SELECT seq, kind, happened_at, probability, author FROM alarms
+SELECT seq, kind, happened_at, output, author FROM alarms
 WHERE pat_id = ? AND date_admission = ? AND stream = ? AND model = ? AND version = ?
 ORDER BY seq DESC LIMIT {ALARM_LIMIT}"""

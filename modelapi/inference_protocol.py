@@ -64,6 +64,7 @@ def metadata(name: str, version: str | None = None) -> Response:
                 "kind": manifest.kind,
                 "created": manifest.created,
                 "probability": manifest.outputs[0].description,
+                "maximum": model.maximum,
                 "learned_hours": manifest.learned_hours or None,
                 "thresholds": manifest.thresholds,
                 "limits": manifest.limits,

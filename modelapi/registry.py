@@ -55,13 +55,15 @@ def alarm_of(model: Model, state: State | None) -> Policy | None:
 
 
 def declared(model: Model, state: State | None) -> dict[str, object]:
-    """A model's declaration: name, features, alarm rule, and reference for drift."""
+    """A model's declaration: name, features, alarm rule, reference for drift, and for a score its
+    maximum."""
     return {
         "model": model.ref.model,
         "version": model.ref.version,
         "features": [feature.declaration() for feature in model.manifest.features],
         "alarm": alarm_of(model, state),
         "reference": model.manifest.reference or None,
+        "maximum": model.maximum,
     }
 
 

@@ -26,6 +26,8 @@ class Model:
         self.example = msgspec.json.encode(artifact.golden[0].features).decode()
         self.predictor = predictor
         self.ref = Ref(manifest.model, manifest.version)
+        # The highest number of points of a score; None if the model predicts a probability.
+        self.maximum = predictor.maximum if isinstance(predictor, rules.Scorecard) else None
         self.names = tuple(feature.name for feature in manifest.features)
         self.required = np.array([feature.required for feature in manifest.features])
         self._fills = [

@@ -136,7 +136,7 @@ def _reading(row: WithdrawnRow) -> ReadingRow:
 def _answers(
     client: ModelClient, model: Model, features: FeatureSet, rows: Sequence[Row]
 ) -> list[float | str]:
-    """For each row the probability, or the reason why there is none."""
+    """For each row the output, or the reason why there is none."""
     answers: list[float | str | None] = [features.missing(values) for _, values in rows]
     asked = [values for (_, values), reason in zip(rows, answers, strict=True) if reason is None]
     found = iter(_ask(client, model, asked))

@@ -148,6 +148,7 @@ def stored(database: Database) -> bytes | None:
         features = msgspec.json.decode(row.features)
         declared = {"model": row.model, "version": row.version, "features": features}
         declared["alarm"] = msgspec.json.decode(row.alarm) if row.alarm else None
+        declared["maximum"] = row.maximum
         roles[row.role].append(declared)
     if not roles["champion"]:
         return None
@@ -176,6 +177,7 @@ def model_rows(declaration: Declaration) -> list[ModelRow]:
         ModelRow(
             *(model.model, model.version, role, _json(model.features), now()),
             _json(model.alarm) if model.alarm else None,
+            model.maximum,
         )
         for role, model in models
     ]

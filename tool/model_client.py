@@ -38,13 +38,18 @@ class InvalidRows(Exception):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A version of a model, as the model API declares it."""
+    """A version of a model, as the model API declares it.
+
+    maximum: the highest number of points of a score, whose output is points / maximum; None if the
+    model predicts a probability.
+    """
 
     model: str
     version: str
     features: list[dict[str, Any]]
     alarm: Policy | None = None
     reference: Reference | None = None
+    maximum: int | None = None
 
 
 class Declaration(msgspec.Struct, frozen=True):

@@ -72,12 +72,12 @@ class CatchUp:
                 first = self._ask(model, rows[:half], features[:half])
                 return first + self._ask(model, rows[half:], features[half:])
             reason = f"rejected by the model: {error}"[:255]
-            filled = [replace(rows[0], probability=None, reason=reason, created_at=now())]
+            filled = [replace(rows[0], output=None, reason=reason, created_at=now())]
         else:
             at = now()
             filled = [
-                replace(row, probability=probability, reason=None, created_at=at)
-                for row, probability in zip(rows, answers, strict=True)
+                replace(row, output=output, reason=None, created_at=at)
+                for row, output in zip(rows, answers, strict=True)
             ]
             metrics.PREDICTIONS.labels("later").inc(len(filled))
         self._database.fill_in(filled)

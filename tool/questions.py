@@ -64,7 +64,7 @@ class Questions(msgspec.Struct):
 
     def add(self, reading: ReadingRow, values: Sequence[Value], changes: Changes) -> None:
         """Adds a reading with its features. If a required feature is missing, adds predictions
-        without a probability and with this reason to `changes`. values: the features of all models.
+        without an output and with this reason to `changes`. values: the features of all models.
         """
         features = self.readers.features
         row = [
@@ -96,8 +96,8 @@ class Questions(msgspec.Struct):
             result.predicted += len(self.rows)
         reason = WAITING if answers is None else None
         new = [
-            self._prediction(model, reading, text, probability, reason, changes.now)
-            for reading, text, probability in zip(
+            self._prediction(model, reading, text, output, reason, changes.now)
+            for reading, text, output in zip(
                 self.readings, self.texts, answers or repeat(None, len(self.rows)), strict=True
             )
         ]
@@ -105,7 +105,7 @@ class Questions(msgspec.Struct):
         if answers is not None and log.isEnabledFor(logging.DEBUG):
             for row in new:
                 log.debug(
-                    *("patient %d: %s %.4f", row.pat_id, row.model, row.probability),
+                    *("patient %d: %s %.4f", row.pat_id, row.model, row.output),
                     extra={"message_id": f"{row.stream}-{row.seq}"},
                 )
 
@@ -114,7 +114,7 @@ class Questions(msgspec.Struct):
         model: Model,
         reading: ReadingRow,
         text: str,
-        probability: float | None,
+        output: float | None,
         reason: str | None,
         now: str,
     ) -> PredictionRow:
@@ -129,7 +129,7 @@ class Questions(msgspec.Struct):
             reading.date_admission,
             reading.measured_at,
             text if own else None,
-            probability,
+            output,
             reason,
             now,
             None if own else first.model,

@@ -13,12 +13,13 @@ from pyarrow import csv, parquet
 from training.database import ROWS_AT_ONCE, newest_stream, snapshot
 from wire.tables import KEYS, TABLES, columns
 
-EXPORTED = ("stays", "readings", "predictions", "outcomes")
+EXPORTED = ("stays", "readings", "models", "predictions", "outcomes")
 FORMATS = ("csv", "parquet")
 TYPES = {
     int: pa.int64(),
     float: pa.float64(),
     float | None: pa.float64(),
+    int | None: pa.int64(),
     str: pa.string(),
     str | None: pa.string(),
 }
@@ -43,9 +44,10 @@ def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tu
             part = folder / f".{file.name}.part"
             names = ", ".join(f"`{name}`" for name in columns(table))
             order = ", ".join(KEYS[table])
-            cursor.execute(
-                f"SELECT {names} FROM {table} WHERE stream = {mark} ORDER BY {order}", (stream,)
-            )
+            # All streams have the same models.
+            where = "" if table == "models" else f"WHERE stream = {mark}"
+            values = (stream,) if where else ()
+            cursor.execute(f"SELECT {names} FROM {table} {where} ORDER BY {order}", values)
             with _writer(part, table, file_format) as writer:
                 rows = _write(writer, cursor, table, _harmless if file_format == "csv" else str)
             part.replace(file)

@@ -4,7 +4,8 @@ An alarm is raised when the probability has been at or above `at` for `for_hours
 the first probability below `clear`, or by a discharge. For `silence_hours` after an alarm was last
 raised or raised again, no other alarm is raised in the stay. While the probability stays at or
 above `at`, an active alarm is raised again every `again_hours`. A prediction from outside
-`learned_hours` can only clear an alarm.
+`learned_hours` can only clear an alarm. For a score, points / maximum takes the place of the
+probability.
 
 Durations are rounded to whole seconds, because the times of the stream are whole seconds.
 

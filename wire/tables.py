@@ -70,8 +70,8 @@ class PredictionRow(msgspec.Struct, frozen=True, gc=False):
 
     features: a JSON array, in the order of the version's row in `models`. It is null if another
     prediction for the reading has the array; features_model and features_version name the version
-    that made it. probability: null while the model has not answered, or if it cannot; `reason`
-    says why.
+    that made it. output: a probability, or points / `models.maximum` of a score; null while the
+    model has not answered, or if it cannot; `reason` says why.
     """
 
     stream: str
@@ -82,7 +82,7 @@ class PredictionRow(msgspec.Struct, frozen=True, gc=False):
     date_admission: str
     measured_at: str
     features: str | None
-    probability: float | None
+    output: float | None
     reason: str | None
     created_at: str
     features_model: str | None = None
@@ -120,8 +120,9 @@ class PositionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelRow(msgspec.Struct, frozen=True, gc=False):
-    """The features of one version of a model, as JSON. role: champion, shadow or retired. alarm:
-    its alarm rule as JSON (`wire.alarms.Policy`); null if it has none.
+    """One version of a model, with its features as JSON. role: champion, shadow or retired. alarm:
+    its alarm rule as JSON (`wire.alarms.Policy`); null if it has none. maximum: the highest number
+    of points of a score; null if the model predicts a probability.
     """
 
     model: str
@@ -130,6 +131,7 @@ class ModelRow(msgspec.Struct, frozen=True, gc=False):
     features: str
     seen_at: str
     alarm: str | None = None
+    maximum: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -189,8 +191,9 @@ class DischargeRow(msgspec.Struct, frozen=True, gc=False):
 class AlarmRow(msgspec.Struct, frozen=True, gc=False):
     """An event of an alarm: message `seq` caused the event, message `raised_seq` raised the alarm.
 
-    kind: raise, again, acknowledge or clear. probability: null for an acknowledgement, and if a
-    discharge clears the alarm. revision: that of the alarm rule. author: of the acknowledgement.
+    kind: raise, again, acknowledge or clear. output: that of the prediction; null for an
+    acknowledgement, and if a discharge clears the alarm. revision: that of the alarm rule. author:
+    of the acknowledgement.
     """
 
     stream: str
@@ -202,7 +205,7 @@ class AlarmRow(msgspec.Struct, frozen=True, gc=False):
     kind: str
     raised_seq: int
     happened_at: str
-    probability: float | None
+    output: float | None
     revision: int
     author: str | None
 

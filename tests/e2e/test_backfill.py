@@ -34,7 +34,7 @@ def twins(folder: Path) -> Path:
 
 
 def predictions(pipeline: Pipeline, model: str) -> list[Any]:
-    columns = "seq, pat_id, measured_at, probability, reason"
+    columns = "seq, pat_id, measured_at, output, reason"
     where = f"WHERE model = '{model}' AND seq % 10 = 0"
     values = f"SELECT seq, feature, value FROM prediction_features {where}"
     found = rows(

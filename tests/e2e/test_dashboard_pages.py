@@ -163,9 +163,9 @@ def stored_ward(pipeline: Pipeline) -> list[tuple[int, float | None, float | Non
         )
         risk = ask(
             pipeline,
-            "SELECT 100 * probability FROM predictions WHERE pat_id = ?"
+            "SELECT 100 * output FROM predictions WHERE pat_id = ?"
             " AND model = (SELECT model FROM models WHERE role = 'champion')"
-            " AND probability IS NOT NULL ORDER BY measured_at DESC, seq DESC LIMIT 1",
+            " AND output IS NOT NULL ORDER BY measured_at DESC, seq DESC LIMIT 1",
             pat_id,
         )
         found.append((pat_id, risk[0][0] if risk else None, pressure[0][0] if pressure else None))

@@ -30,7 +30,7 @@ DECLARATION = Declaration(
 )
 ALARMS = (
     "SELECT stream, seq, model, version, pat_id, kind, raised_seq, CAST(happened_at AS CHAR(19)),"
-    " probability, revision, author FROM alarms ORDER BY stream, seq, model, version"
+    " output, revision, author FROM alarms ORDER BY stream, seq, model, version"
 )
 STATES = "SELECT * FROM alarm_state ORDER BY stream, pat_id, date_admission, model, version"
 

@@ -91,7 +91,7 @@ def predictions(url: str) -> list[Any]:
     """Each value of the shadow's predictions, except the time of creation. Numbers may differ by
     the rounding of a sum.
     """
-    columns = "stream, seq, pat_id, date_admission, measured_at, probability, reason"
+    columns = "stream, seq, pat_id, date_admission, measured_at, output, reason"
     values = "SELECT seq, feature, value FROM prediction_features WHERE version = '2'"
     found = rows(url, f"SELECT {columns} FROM predictions WHERE version = '2' ORDER BY seq")
     found += rows(url, f"{values} ORDER BY seq, feature")
@@ -147,9 +147,7 @@ def test_the_prediction_of_a_rejected_row_has_the_reason(empty: Callable[[], str
         "SELECT seq FROM prediction_features"
         " WHERE version = '2' AND feature = 'heart_rate__max__6h' AND value > 90 ORDER BY seq",
     )
-    answered = rows(
-        url, "SELECT seq FROM predictions WHERE version = '2' AND probability IS NOT NULL"
-    )
+    answered = rows(url, "SELECT seq FROM predictions WHERE version = '2' AND output IS NOT NULL")
     assert found
     assert set(found) <= set(fast)
     assert not set(fast) & set(answered)

@@ -24,7 +24,7 @@ TABLES = """
 CREATE TABLE positions (stream TEXT, part INT, seq INT, vitals_seq INT, committed_at TEXT);
 CREATE TABLE stays (stream TEXT, pat_id INT, date_admission TEXT, age REAL);
 CREATE TABLE predictions (stream TEXT, seq INT, model TEXT, version TEXT, pat_id INT,
-    date_admission TEXT, measured_at TEXT, features TEXT, probability REAL, reason TEXT,
+    date_admission TEXT, measured_at TEXT, features TEXT, output REAL, reason TEXT,
     created_at TEXT);
 INSERT INTO positions VALUES ('old', 0, 1, 1, '2026-01-01'), ('ward', 0, 9, 9, '2026-01-02');
 """

@@ -134,7 +134,7 @@ class TestWard:
                     assert (vital.value, vital.at.isoformat(" ")) == told
                 assert bed.risk is not None
                 told = plain.execute(
-                    "SELECT probability FROM predictions WHERE pat_id = ? ORDER BY seq DESC",
+                    "SELECT output FROM predictions WHERE pat_id = ? ORDER BY seq DESC",
                     (bed.stay.key.pat_id,),
                 ).fetchone()
                 assert (bed.risk.probability,) == told
@@ -235,7 +235,7 @@ class TestWard:
         reader = WardReader(reads)
         bed = read_ward(reads, reader).beds[0]
         assert (bed.risk, bed.without) == (None, "waiting for the model")
-        made.execute("UPDATE predictions SET probability = 0.4, reason = NULL WHERE seq = ?", seq)
+        made.execute("UPDATE predictions SET output = 0.4, reason = NULL WHERE seq = ?", seq)
         made.execute("DELETE FROM pending")
         made.commit()
         bed = read_ward(reads, reader, answered=True).beds[0]
@@ -393,7 +393,7 @@ def test_readings_that_are_kept_in_memory_equal_the_tables(
             if kind == "withdrawn":
                 made.execute("DELETE FROM readings WHERE seq = ?", draw.randint(1, made.seq + 1))
             elif kind == "answered":
-                made.execute("UPDATE predictions SET probability = 0.5 WHERE probability IS NULL")
+                made.execute("UPDATE predictions SET output = 0.5 WHERE output IS NULL")
             else:
                 at = START + timedelta(hours=draw.randint(0, 9) if kind == "late" else made.seq)
                 made.add_reading(1, START, at, "heart_rate", 80.0, waits=kind == "pending")
@@ -401,7 +401,7 @@ def test_readings_that_are_kept_in_memory_equal_the_tables(
         with reads.snapshot():
             kept.update(STREAM, KEY, True)
         stored = made.connection.execute(
-            "SELECT r.seq, r.value, p.probability FROM readings r JOIN predictions p USING (seq)"
+            "SELECT r.seq, r.value, p.output FROM readings r JOIN predictions p USING (seq)"
             " ORDER BY r.measured_at, r.seq"
         ).fetchall()
         assert [(one.seq, one.value, one.probability) for one in kept.all] == stored
@@ -824,20 +824,20 @@ def test_1200_patients_are_in_the_order_of_pandas(made: seeded_ward.Ward, path: 
         for name in ("stays", "readings", "predictions")
     }
     inside = frames["stays"].query("date_discharge.isna()").set_index("pat_id").index
-    readings = frames["readings"].merge(frames["predictions"][["seq", "probability"]], on="seq")
+    readings = frames["readings"].merge(frames["predictions"][["seq", "output"]], on="seq")
     readings["at"] = pd.to_datetime(readings["measured_at"])
     last = readings.groupby("pat_id")["at"].transform("max")
     recent = readings[readings["at"] > last - pd.Timedelta(hours=24)].dropna()
-    risks = recent.sort_values(["at", "seq"]).groupby("pat_id")["probability"].last()
+    risks = recent.sort_values(["at", "seq"]).groupby("pat_id")["output"].last()
     order = (
         risks.reindex(inside)
         .rename_axis("pat_id")
         .reset_index()
-        .sort_values(["probability", "pat_id"], ascending=[False, True], na_position="last")
+        .sort_values(["output", "pat_id"], ascending=[False, True], na_position="last")
     )
     expected = order["pat_id"].astype(str).tolist()
     assert len(expected) == 1200
-    assert order["probability"].isna().any()
+    assert order["output"].isna().any()
 
     async def ask(client: TestClient[Any, Any]) -> tuple[str, list[str]]:
         async with client.get("/") as answer:

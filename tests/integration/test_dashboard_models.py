@@ -123,9 +123,7 @@ def percent(share: float) -> str:
 def test_agreement_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None:
     path = tmp_path / "icu.sqlite"
     fill(path)
-    wide = tables(path, "predictions").pivot_table(
-        "probability", ["pat_id", "measured_at"], "model"
-    )
+    wide = tables(path, "predictions").pivot_table("output", ["pat_id", "measured_at"], "model")
     last = wide.dropna(subset=[CHAMPION]).groupby("pat_id").tail(1)
     [row] = [row for row in cells(get(path, model_url, "/models")) if row[1:2] == ["shadow"]]
     n, difference, order = row[-3:]
@@ -138,12 +136,10 @@ def test_agreement_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None
 def test_calibration_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None:
     path = tmp_path / "icu.sqlite"
     fill(path)
-    found = tables(path, "predictions").query("model == @CHAMPION").dropna(subset=["probability"])
+    found = tables(path, "predictions").query("model == @CHAMPION").dropna(subset=["output"])
     early = found[pd.to_datetime(found["measured_at"]) < START + timedelta(hours=48)]
     outcome = tables(path, "outcomes").groupby("pat_id")["value"].last()
-    pairs = pd.DataFrame(
-        {"p": early.groupby("pat_id")["probability"].last(), "y": outcome}
-    ).dropna()
+    pairs = pd.DataFrame({"p": early.groupby("pat_id")["output"].last(), "y": outcome}).dropna()
     assert 70 < len(pairs) < len(outcome)
     html = get(path, model_url, "/models")
     [section] = re.findall(r'<section aria-labelledby="calibration1">(.*?)</section>', html, re.S)

@@ -58,7 +58,7 @@ def stored(url: str, stream: str = "s") -> list[Any]:
             ("readings", "seq, value"),
             ("vitals", "n, mean, m2, minimum, maximum"),
             ("stays", "pat_id, age"),
-            ("predictions", "seq, probability, reason"),
+            ("predictions", "seq, output, reason"),
             ("positions", "part, seq"),
             ("rejected", "seq, reason"),
         )
@@ -358,7 +358,7 @@ def test_only_the_message_that_cannot_be_processed_becomes_a_dead_letter(
     assert rows(url, "SELECT n, mean FROM vitals") == [(11, 90.0)]
     assert rows(url, "SELECT seq FROM rejected") == []
     assert rows(url, "SELECT value FROM readings WHERE seq = 6") == [(90.0,)]
-    assert rows(url, "SELECT probability FROM predictions WHERE seq = 6") == [(0.09,)]
+    assert rows(url, "SELECT output FROM predictions WHERE seq = 6") == [(0.09,)]
     with pytest.raises(Moved):
         mended.replay("s", row.seq, row.message.encode())
     mended.handle(batch(11, message(90.0)))
@@ -453,7 +453,7 @@ def test_pending_predictions_are_filled_in_with_one_call_per_version(
     CatchUp(database, client).fill_in()  # type: ignore[arg-type]
     assert client.calls == [(*of, 50) for of in versions]
     assert rows(url, "SELECT COUNT(*) FROM pending") == [(0,)]
-    assert rows(url, "SELECT probability FROM predictions WHERE seq = 50") == [(0.0745,)] * 3
+    assert rows(url, "SELECT output FROM predictions WHERE seq = 50") == [(0.0745,)] * 3
 
 
 def test_a_stored_message_sent_again_to_another_partition_is_skipped(

@@ -60,10 +60,10 @@ def vital(n: int, mean: float) -> VitalRow:
 
 
 def prediction(
-    seq: int, probability: float | None, reason: str | None, version: str = "1"
+    seq: int, output: float | None, reason: str | None, version: str = "1"
 ) -> PredictionRow:
     place = (17, "2150-02-28", "2150-03-01 07:00:00", "[63.2]")
-    return PredictionRow("s", seq, "formula", version, *place, probability, reason, NOW)
+    return PredictionRow("s", seq, "formula", version, *place, output, reason, NOW)
 
 
 def stay(discharge: str | None = None, **other: Any) -> StayRow:
@@ -258,7 +258,7 @@ class TestRejectedAndPending:
         assert database.count("predictions", "s") == 0
         first = database.pending("formula", "1", 2)
         assert [(row.seq, features) for row, features in first] == [(1, "[63.2]"), (2, "[63.2]")]
-        database.fill_in([structs.replace(row, probability=0.25, reason=None) for row, _ in first])
+        database.fill_in([structs.replace(row, output=0.25, reason=None) for row, _ in first])
         assert [row.seq for row, _ in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
@@ -281,7 +281,7 @@ class TestRejectedAndPending:
         assert rows(url, "SELECT stream, version, seq FROM pending ORDER BY 1, 2, 3") == [
             *(("s", "2", 1), ("s", "2", 2), ("t", "1", 1), ("t", "2", 2)),
         ]
-        filled = "SELECT stream, version, seq FROM predictions WHERE probability = 0.25"
+        filled = "SELECT stream, version, seq FROM predictions WHERE output = 0.25"
         assert rows(url, f"{filled} ORDER BY 1, 2, 3") == [
             *(("s", "1", 1), ("s", "1", 2), ("t", "1", 2), ("t", "2", 1)),
         ]

@@ -255,7 +255,7 @@ def test_outcomes_are_compared_with_the_prediction_of_their_hour(ward: Ward) -> 
     # The first reading is at 05:00, so the last one of the first 48 hours is at 04:00.
     for table in ("readings", "predictions"):
         ward.run(f"DELETE FROM {table} WHERE measured_at < '2020-01-01 05:00:00'")
-    ward.run("UPDATE predictions SET probability = 0.9 WHERE measured_at <> '2020-01-03 04:00:00'")
+    ward.run("UPDATE predictions SET output = 0.9 WHERE measured_at <> '2020-01-03 04:00:00'")
     for part in range(PARTS):
         ward.commit(part, 3.5)
     ward.task().update()

@@ -417,8 +417,7 @@ def compare(url: str, expected: Expected) -> None:
     for version in ("1", "2"):
         predictions = rows(
             url,
-            "SELECT seq, probability, reason FROM predictions"
-            f" WHERE version = '{version}' ORDER BY seq",
+            f"SELECT seq, output, reason FROM predictions WHERE version = '{version}' ORDER BY seq",
         )
         assert [seq for seq, *_ in predictions] == list(expected.predictions)
         found_features: defaultdict[int, dict[str, float | None]] = defaultdict(dict)
@@ -426,15 +425,15 @@ def compare(url: str, expected: Expected) -> None:
             url, f"SELECT seq, feature, value FROM prediction_features WHERE version = '{version}'"
         ):
             found_features[seq][name] = value
-        for seq, probability, reason in predictions:
+        for seq, output, reason in predictions:
             right_features = expected.predictions[seq]
             assert numbers(found_features[seq]) == pytest.approx(
                 numbers(right_features), rel=1e-9, nan_ok=True
             )
             mean = right_features["heart_rate__mean"]
-            assert (probability is None, reason is None) == (mean is None, mean is not None)
+            assert (output is None, reason is None) == (mean is None, mean is not None)
             if mean is not None:
-                assert probability == pytest.approx(mean / 1000)
+                assert output == pytest.approx(mean / 1000)
     for table, columns, wanted_rows in (
         ("outcomes", "name, value, CAST(happened_at AS CHAR(19))", expected.outcomes),
         (

@@ -126,7 +126,8 @@ def values(before: Rows) -> list[tuple[Any, ...]]:
 
 
 def check_upgraded(url: str, names: dict[str, str], before: Rows) -> None:
-    assert without_features(everything(url, names), names) == without_features(before, names)
+    now = {table: some.replace("`probability`", "`output`") for table, some in names.items()}
+    assert without_features(everything(url, now), names) == without_features(before, names)
     assert sorted(rows(url, f"SELECT {VALUES}"), key=str) == values(before)
     assert len(before["readings"]) == 10
     assert rows(url, "SELECT version_num FROM alembic_version") == [(VERSIONS[-1],)]
@@ -155,7 +156,7 @@ def test_two_versions_of_a_model_answer_one_reading(old: Callable[[], str]) -> N
     url = old()
     upgrade(url)
     statement = "INSERT INTO predictions SELECT stream, seq, model, '2', pat_id, date_admission,"
-    rest = " measured_at, features, probability, reason, created_at, NULL, NULL FROM predictions"
+    rest = " measured_at, features, output, reason, created_at, NULL, NULL FROM predictions"
     rows(url, f"{statement}{rest} WHERE model = 'risk'")
     found = rows(url, "SELECT version, COUNT(*) FROM predictions WHERE model = 'risk' GROUP BY 1")
     assert found == [("1", 9), ("2", 9)]
@@ -169,9 +170,9 @@ def test_the_view_shows_predictions_beside_those_of_the_champion(
     rows(url, "UPDATE models SET role = 'shadow'")
     rows(url, "UPDATE models SET role = 'champion' WHERE model = 'risk'")
     probabilities = {
-        (stream, seq, model): probability
-        for stream, seq, model, probability in rows(
-            url, "SELECT stream, seq, model, probability FROM predictions"
+        (stream, seq, model): output
+        for stream, seq, model, output in rows(
+            url, "SELECT stream, seq, model, output FROM predictions"
         )
     }
     expected = [
@@ -189,6 +190,31 @@ def test_the_view_shows_predictions_beside_those_of_the_champion(
     assert sorted(found, key=str) == sorted(expected, key=str)
 
 
+def test_a_score_is_not_stored_as_a_probability(old: Callable[[], str]) -> None:
+    url = old()
+    for table in ("models", "predictions"):
+        rows(url, f"UPDATE {table} SET model = 'news2', version = '2017' WHERE model = 'risk'")
+    rows(url, "DELETE FROM pending")
+    outputs = "SELECT stream, seq, model, {} FROM {} ORDER BY stream, seq, model"
+    before = rows(url, outputs.format("probability", "predictions"))
+    upgrade(url)
+    found = rows(url, outputs.format("probability, score, maximum", "prediction_outputs"))
+    assert found == [
+        (*key, model, None, None if output is None else round(20 * output), 20)
+        if model == "news2"
+        else (*key, model, output, None, None)
+        for *key, model, output in before
+    ]
+    assert any(score for *_, score, _ in found)
+    beside = "score, champion_score, probability, champion_probability, difference"
+    found = rows(url, f"SELECT {beside} FROM predictions_side_by_side WHERE champion = 'news2'")
+    assert found
+    for score, champion_score, probability, champion_probability, difference in found:
+        assert (score, champion_probability, difference) == (None, None, None)
+        assert champion_score is None or champion_score == 8
+        assert probability is not None
+
+
 def test_the_documented_queries_give_one_row_per_patient_of_one_stream(
     old: Callable[[], str],
 ) -> None:
@@ -202,7 +228,7 @@ def test_the_documented_queries_give_one_row_per_patient_of_one_stream(
         rows(url, query) for query in re.findall(r"^mysql> (.*?);$", text, re.DOTALL | re.MULTILINE)
     )
     stream = "SELECT stream FROM positions ORDER BY committed_at DESC LIMIT 1"
-    known = "model = 'risk' AND probability IS NOT NULL"
+    known = "model = 'risk' AND output IS NOT NULL"
     patients = rows(
         url, f"SELECT DISTINCT pat_id FROM predictions WHERE stream = ({stream}) AND {known}"
     )
@@ -231,10 +257,10 @@ def test_an_upgrade_resumes_after_a_kill_at_any_statement(
     monkeypatch.setattr(op, "execute", failing)
     upgrade(old())
     total = 10_000 - left
-    # These points are inside the second step, and before and after the table of predictions is
-    # replaced.
+    # These points are inside the second step, before and after the table of predictions is
+    # replaced, and inside the last step.
     first = len(OLD_TABLES) + 1
-    for statements in (*range(first, first + 5, 2), total - 8, total - 7, total - 5, total - 1):
+    for statements in (*range(first, first + 5, 2), total - 18, total - 17, total - 15, total - 8):
         url = old()
         names = old_columns(url)
         before = everything(url, names)
@@ -429,7 +455,9 @@ class TestServers:
         rows(url, f"ALTER DATABASE {self.LOOSE}")
         upgrade(url)
         for name in ("CO", "co", "co ", "Température", "temperature"):
-            rows(url, f"INSERT INTO models VALUES ('{name}', '1', 'shadow', '[]', NOW(), NULL)")
+            rows(
+                url, f"INSERT INTO models VALUES ('{name}', '1', 'shadow', '[]', NOW(), NULL, NULL)"
+            )
         assert rows(url, "SELECT COUNT(*) FROM models") == [(5,)]
 
     def test_a_column_that_ignores_case_is_an_error(self, empty: Callable[[], str]) -> None:

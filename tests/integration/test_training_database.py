@@ -158,15 +158,16 @@ def test_an_export_has_the_rows_of_the_tables(
         capture_output=True,
         text=True,
     )
-    assert len(done.stdout.splitlines()) == len(list(tmp_path.iterdir())) == 4
-    for table in ("stays", "readings", "predictions", "outcomes"):
+    assert len(done.stdout.splitlines()) == len(list(tmp_path.iterdir())) == 5
+    for table in ("stays", "readings", "models", "predictions", "outcomes"):
         file = tmp_path / f"{table}.{file_format}"
         if file_format == "csv":
             found = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=str)
         else:
             found = pd.read_parquet(file).astype(object)
         names = ", ".join(f"`{name}`" for name in found.columns)
-        stored = rows(url, f"SELECT {names} FROM {table} WHERE stream = '{stream}'")
+        where = "" if table == "models" else f"WHERE stream = '{stream}'"
+        stored = rows(url, f"SELECT {names} FROM {table} {where}")
         exported = found.itertuples(index=False, name=None)
         assert sorted(map(comparable, exported)) == sorted(map(comparable, stored))
     assert len(pd.read_parquet(file) if file_format == "parquet" else pd.read_csv(file)) == 0

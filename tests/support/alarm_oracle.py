@@ -38,7 +38,7 @@ def expected(database_url: str) -> pd.DataFrame:
 
 def _events(url: str, model: str, version: str, rule: dict[str, Any]) -> list[dict[str, Any]]:
     of_model = f"model = '{model}' AND version = '{version}'"
-    predictions = table(url, "predictions", f"{of_model} AND probability IS NOT NULL")
+    predictions = table(url, "predictions", f"{of_model} AND output IS NOT NULL")
     predictions = predictions.assign(what="p", at=predictions["measured_at"])
     acknowledged = table(url, "acknowledgements", f"model IS NULL OR model = '{model}'")
     acknowledged = acknowledged.assign(what="a", at=acknowledged["acknowledged_at"])
@@ -80,12 +80,12 @@ def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
         outside = learned is not None and first is not None and now - first >= learned
         quiet = snoozed is not None and now < snoozed
         kind, raised = "", standing
-        if each.what == "d" or each.probability < rule["at"]:
+        if each.what == "d" or each.output < rule["at"]:
             run_from = None
         elif run_from is None:
             run_from = now
         if standing is not None:
-            if each.what == "d" or each.probability < clear_below:
+            if each.what == "d" or each.output < clear_below:
                 kind = "clear"
                 standing = snoozed = None
             elif (

@@ -54,7 +54,7 @@ def streamed(database: Path, model: str, version: str) -> pd.Series:
     """The stored probability for each reading, by message number; NaN if there is none."""
     connection = sqlite3.connect(database)
     rows = connection.execute(
-        "SELECT seq, probability FROM predictions WHERE model = ? AND version = ? ORDER BY seq",
+        "SELECT seq, output FROM predictions WHERE model = ? AND version = ? ORDER BY seq",
         (model, version),
     ).fetchall()
     connection.close()

@@ -91,7 +91,7 @@ class Expected:
             + 0.03 * rows["rmean_respiration_rate"]
             + 0.02 * rows["standard_deviation_temperature"]
         )
-        rows["probability"] = 1 / (1 + np.exp(-x))
+        rows["output"] = 1 / (1 + np.exp(-x))
         return rows.reset_index(drop=True)
 
 
@@ -141,8 +141,8 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
     features = [json.loads(text) for text in predictions["features"]]
     predictions = predictions.join(pd.DataFrame(features, columns=names).astype(float))
     wanted = expected.predictions.sort_values("seq", ignore_index=True)
-    _same(predictions, wanted, ["seq", *STAY, "measured_at", *FEATURES, "probability"])
-    missing = predictions["probability"].isna()
+    _same(predictions, wanted, ["seq", *STAY, "measured_at", *FEATURES, "output"])
+    missing = predictions["output"].isna()
     assert predictions.loc[missing, "reason"].notna().all()
     assert predictions.loc[~missing, "reason"].isna().all()
     return (

@@ -22,13 +22,13 @@ LEFT JOIN alarm_positions a
 WHERE p.stream = ? AND p.seq > COALESCE(a.seq, 0)"""
 
 INPUTS = """
-SELECT p.seq, p.pat_id, p.date_admission, p.measured_at, 'prediction', p.probability, NULL,
+SELECT p.seq, p.pat_id, p.date_admission, p.measured_at, 'prediction', p.output, NULL,
     p.created_at, w.seq
 FROM predictions p
 LEFT JOIN pending w
     ON w.stream = p.stream AND w.seq = p.seq AND w.model = p.model AND w.version = p.version
 WHERE p.stream = ? AND p.seq > ? AND p.seq <= ? AND p.model = ? AND p.version = ?
-    AND (p.probability IS NOT NULL OR w.seq IS NOT NULL)
+    AND (p.output IS NOT NULL OR w.seq IS NOT NULL)
 UNION ALL
 SELECT seq, pat_id, date_admission, acknowledged_at, 'acknowledgement', snooze_hours, author,
     NULL, NULL
@@ -51,8 +51,8 @@ ORDER BY outbox.stream, outbox.seq, outbox.model, outbox.version LIMIT ?"""
 class Input(NamedTuple):
     """A message that may change the alarms of a stay.
 
-    kind: prediction, acknowledgement or discharge. value: a probability, or the hours of a snooze.
-    waits: the message number if the prediction is pending, else None.
+    kind: prediction, acknowledgement or discharge. value: the output of a model, or the hours of
+    a snooze. waits: the message number if the prediction is pending, else None.
     """
 
     seq: int

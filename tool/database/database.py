@@ -221,7 +221,7 @@ class Database:
         if table == "predictions":
             what = "DISTINCT seq"
             where = (
-                " AND probability IS NOT NULL"
+                " AND output IS NOT NULL"
                 " AND model = (SELECT MIN(model) FROM models WHERE role = 'champion')"
             )
         with self.session.reading() as cursor:

@@ -21,8 +21,8 @@ READINGS = (
 FIGURES = f"SELECT {names(columns('drift'))} FROM drift WHERE stream = ? AND day = ?"
 REJECTED = "SELECT COUNT(*) FROM rejected WHERE stream = ? AND seq > ? AND seq <= ?"
 ANSWERS = (
-    "SELECT probability FROM predictions"
-    " WHERE stream = ? AND model = ? AND version = ? AND probability IS NOT NULL AND seq IN ({})"
+    "SELECT output FROM predictions"
+    " WHERE stream = ? AND model = ? AND version = ? AND output IS NOT NULL AND seq IN ({})"
 )
 # The earliest position of the partitions in which stored messages still lack their alarms.
 ALARMS_TO = (
@@ -43,10 +43,10 @@ FIRST = (
 )
 # Joins `readings`, because `predictions` has no index on the stay.
 ANSWER_OF = (
-    "SELECT p.probability FROM readings r JOIN predictions p"
+    "SELECT p.output FROM readings r JOIN predictions p"
     " ON p.stream = r.stream AND p.seq = r.seq AND p.model = ? AND p.version = ?"
     " WHERE r.pat_id = ? AND r.date_admission = ? AND r.stream = ? AND r.measured_at < ?"
-    " AND p.probability IS NOT NULL ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"
+    " AND p.output IS NOT NULL ORDER BY r.measured_at DESC, r.seq DESC LIMIT 1"
 )
 # Maximum number of keys in one statement.
 CHUNK = 500
