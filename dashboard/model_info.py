@@ -22,7 +22,7 @@ class Outcome:
 @dataclass(frozen=True)
 class ModelInfo:
     """A model's description. event: the predicted event, in words. maximum: for a score, the
-    highest number of points; its `probability` is its output, points / maximum. usual:
+    highest number of points; the score's output is points / maximum and not a probability. usual:
     the share of the test patients who had the event. top: the end of the risk axis, which is fixed
     for each model. learned_hours: a prediction from later in a stay is extrapolated.
     """

@@ -70,8 +70,8 @@ def _described(poller: Poller, key: ModelKey, role: str, agreement: Fields) -> F
 async def _agreement(
     poller: Poller, champion: ModelKey, shadow: ModelKey, ward: Ward | None
 ) -> Fields:
-    """The mean absolute difference and the rank correlation between two models, on
-    at most COMPARED patients: for each patient, on the reading with the latest risk."""
+    """The rank correlation and, between two models that predict probabilities, the mean absolute
+    difference, on at most COMPARED patients: for each, on the reading with the latest risk."""
     if ward is None:
         return {}
     seqs = [each.risk.seq for each in ward.ranked[:COMPARED] if each.risk]

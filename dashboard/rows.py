@@ -69,7 +69,8 @@ class Latest(NamedTuple):
 
 
 class Risk(NamedTuple):
-    """A prediction of the champion: its probability, and the time and the number of the reading."""
+    """A prediction of the champion, and the time and the number of the reading. probability: for a
+    score, points / maximum."""
 
     probability: float
     at: datetime
