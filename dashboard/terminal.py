@@ -10,10 +10,15 @@ import sys
 import time
 import urllib.request
 from typing import Any
+from urllib.error import HTTPError
 
 from dashboard.topic import Content
 
 EVERY = 1.0  # seconds
+LOGIN = (
+    ": people must log in there; ask the dashboard itself:"
+    " docker compose exec dashboard python -m dashboard.terminal"
+)
 CLEAR = "\033[H\033[2J"
 
 FIGURES = (
@@ -75,6 +80,9 @@ def main() -> int:
         answered = True
         try:
             shown = text(ask(url))
+        except HTTPError as error:
+            hint = LOGIN if error.code == 401 else ""
+            shown, answered = f"status: {url} answers {error.code} {error.reason}{hint}", False
         except (OSError, ValueError, KeyError) as error:
             shown, answered = f"status: {url} does not answer: {error}", False
         if not watch:

@@ -13,14 +13,28 @@ from tool.backfill import backfill
 from tool.capacity import measure, report
 from tool.database import DatabaseError
 from tool.dead_letters import replay
-from tool.forget import forget, forget_expired, forget_rejected, give_back_space, workers
+from tool.forget import (
+    ToolRuns,
+    forget,
+    forget_expired,
+    forget_rejected,
+    give_back_space,
+    refuse_beside_tool,
+)
 from tool.model_client import ModelUnavailable
 from tool.processes import set_up_logging
 from tool.rejections import DEAD_LETTER
 from tool.settings import Settings, client_of, database_of, redis_of
 from wire.settings import SettingError, describe, read
 
-ERRORS = (SettingError, DatabaseError, RedisError, ModelUnavailable, supervisor.CannotStart)
+ERRORS = (
+    SettingError,
+    DatabaseError,
+    RedisError,
+    ModelUnavailable,
+    ToolRuns,
+    supervisor.CannotStart,
+)
 
 
 def main() -> int:
@@ -64,10 +78,8 @@ def _backfill(settings: Settings, model: str, version: str) -> int:
 def _forget(settings: Settings, asked: argparse.Namespace) -> int:
     if asked.expired and not settings.retention_days:
         raise SettingError("RETENTION_DAYS is not set: no stay expires")
-    if running := workers(redis_of(settings)):
-        print(f"tool: {running} workers are running: stop the tool first", file=sys.stderr)
-        return 1
     session = database_of(settings).session
+    refuse_beside_tool(redis_of(settings), session)
     if asked.expired:
         done = forget_expired(session, settings.retention_days)
     elif asked.discharged_before:

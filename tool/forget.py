@@ -1,8 +1,10 @@
 """Deletes stays and all their data. The positions are kept, so that no message is read again."""
 
 import logging
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import date, timedelta
 from typing import Any
 
@@ -11,7 +13,7 @@ from redis.exceptions import RedisError
 from rq import Worker
 
 from tool.database.session import Session
-from wire.database import is_sqlite
+from wire.database import is_sqlite, sqlite_path
 from wire.tables import KEYS, TABLES, columns
 
 log = logging.getLogger("tool")
@@ -34,6 +36,10 @@ BY_STAY = tuple(
 STAY = "stream = ? AND pat_id = ? AND date_admission = ?"
 
 Stay = tuple[str, int, str]
+
+
+class ToolRuns(Exception):
+    """A tool is running, or this cannot be known."""
 
 
 def forget(session: Session, where: str, *values: str) -> Counter[str]:
@@ -97,14 +103,23 @@ def forget_rejected(session: Session, stream: str) -> int:
             done += _delete(session, cursor, "rejected", "seq", stream, found)
 
 
-def workers(redis: Redis) -> int:
-    """The number of running workers of the tool; 0 if Redis is unavailable, because without Redis
-    no worker can run jobs.
+def refuse_beside_tool(redis: Redis, session: Session) -> None:
+    """Raises ToolRuns if a tool is running, or if this cannot be known. A running tool keeps
+    statistics in memory, and would store those of deleted stays again. An SQLite file must not be
+    open in any other program.
     """
+    if is_sqlite(session.url):
+        _refuse_beside_others(session)
     try:
-        return Worker.count(connection=redis)
-    except RedisError:
-        return 0
+        number = Worker.count(connection=redis)
+    except RedisError as error:
+        if not is_sqlite(session.url):
+            raise ToolRuns(
+                f"Redis does not answer, so it is not known whether the tool is stopped: {error}"
+            ) from None
+    else:
+        if number:
+            raise ToolRuns(f"stop the tool first: {number} of its workers are running")
 
 
 def give_back_space(session: Session) -> None:
@@ -124,6 +139,20 @@ def give_back_space(session: Session) -> None:
         raise session.translate(error) from error
     finally:
         connection.close()
+
+
+def _refuse_beside_others(session: Session) -> None:
+    """Raises ToolRuns if another program has the SQLite file open."""
+    with closing(session.connect()) as connection:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 0")
+        try:
+            # This needs the file alone: in WAL mode, each open connection holds a lock.
+            cursor.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.OperationalError as error:
+            raise ToolRuns(
+                f"stop the pipeline first: {sqlite_path(session.url)} is in use ({error})"
+            ) from None
 
 
 def _stays(session: Session, where: str, values: Sequence[str]) -> list[Stay]:

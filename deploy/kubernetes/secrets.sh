@@ -24,7 +24,7 @@ for user in redis buffer migrator tool modelapi dashboard; do
             acl="$acl
     user $user on #$hash %R~icu:* %R~rq:* resetchannels -@all +ping +hello +auth +select\
  +client|setinfo +client|setname +multi +exec +info +exists +get +getrange +hget +hgetall +hmget +llen\
- +lrange +scard +smembers +ttl +type +zcard +zrange"
+ +lrange +mget +scard +smembers +ttl +type +zcard +zrange"
             ;;
     esac
 done

@@ -1,8 +1,11 @@
 """Tests the dashboard behind a log-in: the button, and open pages when their session ends."""
 
 import asyncio
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from flask import Flask
 
 import login.app
 import login.passwords
@@ -18,9 +22,11 @@ import login.settings
 from dashboard import events
 from dashboard.app import create_app
 from dashboard.settings import Settings
+from embedded.stack import ROOT
 from login.store import Store
 from tests.integration.test_login import ANOTHER, CHEAP, HASHES, log_in, with_user
 from tests.support import seeded_ward
+from tests.support.modelapi_server import in_thread
 from tests.support.seeded_ward import START
 from wire.settings import read
 
@@ -159,3 +165,19 @@ def test_every_page_has_a_button_that_logs_out(ward: Path, tmp_path: Path) -> No
                     assert form.findall(await answer.text()) == [], address
 
     asyncio.run(question())
+
+
+def test_status_reports_a_required_log_in_in_one_line() -> None:
+    front = Flask("front")
+    front.get("/pipeline.json")(lambda: ("", 401))
+    with in_thread(front) as url:
+        done = subprocess.run(
+            [sys.executable, "-m", "dashboard.terminal"],
+            cwd=ROOT,
+            env={**os.environ, "DASHBOARD_URL": url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"status: {url} answers 401 .+\n", done.stderr)

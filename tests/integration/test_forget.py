@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,17 @@ def run(url: str, *arguments: str, redis: str = "redis://127.0.0.1:1/0", **setti
     return tool(url, "forget", *arguments, redis=redis, **settings).returncode
 
 
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis without workers."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as client:
+        yield address(client)
+
+
+def address(client: Any) -> str:
+    return f"unix://{client.connection_pool.connection_kwargs['path']}"
+
+
 def stay_of(row: dict[str, Any]) -> tuple[str, int]:
     """The stream, and the number of the stay's first reading."""
     seq = row.get("of_seq", row.get("seq", 0)) % 10_000
@@ -130,13 +141,13 @@ def stay_of(row: dict[str, Any]) -> tuple[str, int]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "mysql"])
 def test_stays_discharged_before_a_day_are_forgotten(
-    new_database: Callable[[str], str], kind: str
+    new_database: Callable[[str], str], kind: str, redis: str
 ) -> None:
     url = new_database(kind)
     fill(url)
-    assert run(url, "--discharged-before", "2150-01-05") == 0
+    assert run(url, "--discharged-before", "2150-01-05", redis=redis) == 0
     assert keys(url, "stays") == left("stays", lambda row: row["stream"] == "a")
-    assert run(url, "--discharged-before", "2150-01-06") == 0
+    assert run(url, "--discharged-before", "2150-01-06", redis=redis) == 0
     for table in set(TABLES) - {"rejected"}:
 
         def kept(row: dict[str, Any]) -> bool:
@@ -154,19 +165,19 @@ def test_stays_discharged_before_a_day_are_forgotten(
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
 def test_a_stream_is_forgotten_but_its_positions_remain(
-    new_database: Callable[[str], str], kind: str
+    new_database: Callable[[str], str], kind: str, redis: str
 ) -> None:
     url = new_database(kind)
     fill(url)
-    assert run(url, "--stream", "a") == 0
+    assert run(url, "--stream", "a", redis=redis) == 0
     for table in TABLES:
         assert keys(url, table) == left(table, lambda row: row["stream"] == "b"), table
-    assert run(url, "--stream", "none") == 0
+    assert run(url, "--stream", "none", redis=redis) == 0
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
 def test_stays_expire_by_the_clock_of_their_own_stream(
-    new_database: Callable[[str], str], kind: str
+    new_database: Callable[[str], str], kind: str, redis: str
 ) -> None:
     url = new_database(kind)
     fill(url)
@@ -177,10 +188,10 @@ def test_stays_expire_by_the_clock_of_their_own_stream(
                 f"UPDATE vitals SET last_at = '{last}' WHERE stream = '{stream}'"
             )
         connection.commit()
-    assert run(url, "--expired") == 1
-    assert run(url, "--expired", RETENTION_DAYS="100") == 0
+    assert run(url, "--expired", redis=redis) == 1
+    assert run(url, "--expired", redis=redis, RETENTION_DAYS="100") == 0
     assert keys(url, "stays") == left("stays", lambda _: True)
-    assert run(url, "--expired", RETENTION_DAYS="99") == 0
+    assert run(url, "--expired", redis=redis, RETENTION_DAYS="99") == 0
     kept = {stay[:3] for stay in STAYS} - {("a", 1, "2150-01-01")}
     assert {(stream, int(pat_id), day) for pat_id, day, stream in keys(url, "stays")} == kept
     assert keys(url, "readings") == left("readings", lambda row: stay_of(row) != ("a", 1))
@@ -219,19 +230,39 @@ def test_forgetting_frees_space_on_the_disk(new_database: Callable[[str], str]) 
     assert file.stat().st_size < before / 2
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
 def test_nothing_is_forgotten_while_a_tool_runs(
-    new_database: Callable[[str], str], tmp_path: Path
+    new_database: Callable[[str], str], kind: str, tmp_path: Path
 ) -> None:
-    url = new_database("sqlite")
+    url = new_database(kind)
     fill(url)
-    with redis_server(tmp_path) as redis:
-        address = f"unix://{redis.connection_pool.connection_kwargs['path']}"
-        worker = Worker([], connection=redis, serializer=JSONSerializer)
+    with redis_server(tmp_path) as client:
+        worker = Worker([], connection=client, serializer=JSONSerializer)
         worker.register_birth()
-        assert run(url, "--stream", "a", redis=address) == 1
+        assert run(url, "--stream", "a", redis=address(client)) == 1
         assert keys(url, "stays") == left("stays", lambda _: True)
         worker.register_death()
-        assert run(url, "--stream", "a", redis=address) == 0
+        assert run(url, "--stream", "a", redis=address(client)) == 0
+
+
+def test_nothing_is_forgotten_in_a_file_that_is_in_use(new_database: Callable[[str], str]) -> None:
+    url = new_database("sqlite")
+    fill(url)
+    database = connect(url)
+    database.positions()
+    assert run(url, "--stream", "a") == 1
+    assert keys(url, "stays") == left("stays", lambda _: True)
+    database.close()
+    assert run(url, "--stream", "a") == 0
+
+
+def test_nothing_is_forgotten_if_redis_cannot_say_whether_a_tool_runs(
+    new_database: Callable[[str], str],
+) -> None:
+    url = new_database("mariadb")
+    fill(url)
+    assert run(url, "--stream", "a") == 1
+    assert keys(url, "stays") == left("stays", lambda _: True)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--discharged-before", "1.2.2150"]])
