@@ -147,7 +147,8 @@ def acknowledge(state: State, at: float, snooze_hours: float) -> State:
 
 
 def discharge(state: State, seq: int, at: float) -> tuple[State, Event | None]:
-    """Clears the active alarm at a discharge. `silence_hours` still applies after a reopening."""
+    """Clears the active alarm, if there is one, at a discharge; returns the new state and the
+    event, if any. `silence_hours` still applies if the stay is reopened."""
     clock = max(state.clock, at)
     after = state._replace(clock=clock, since=None, raised=None, quiet_until=None)
     if state.raised is None:

@@ -99,7 +99,8 @@ class PendingRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedRow(msgspec.Struct, frozen=True, gc=False):
-    """A rejected message. message: its text; only the beginning if it is longer than 64 KiB."""
+    """A rejected message. pat_id: null if it cannot be read. message: its text; only the beginning
+    if it is longer than 64 KiB."""
 
     stream: str
     seq: int
@@ -165,7 +166,7 @@ class WithdrawnRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class AcknowledgementRow(msgspec.Struct, frozen=True, gc=False):
-    """A person has seen the alarm of a stay."""
+    """A person has seen the alarm of a stay. model: null for the alarms of all models."""
 
     stream: str
     seq: int
@@ -193,7 +194,7 @@ class AlarmRow(msgspec.Struct, frozen=True, gc=False):
 
     kind: raise, again, acknowledge or clear. output: that of the prediction; null for an
     acknowledgement, and if a discharge clears the alarm. revision: that of the alarm rule. author:
-    of the acknowledgement.
+    the person who acknowledged; null for the other kinds.
     """
 
     stream: str
