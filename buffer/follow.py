@@ -1,8 +1,8 @@
 """Follows the stream.
 
 The stream is the source of truth and can replay any message; the database records which messages
-are stored. Redis holds the messages in between and may lose them. Then the buffer reads the stream
-again after the last stored message. The tool skips messages that are already stored.
+are stored. Redis holds the messages on their way to the tool. If Redis loses them, the buffer reads
+the stream again after the last stored message. The tool skips messages that are already stored.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ log = logging.getLogger("buffer")
 
 # Maximum bytes of an event, about 300 times a usual message. A batch of events must fit into Redis.
 MAX_EVENT = 1 << 16
-# Bytes that are kept of an event that is longer.
+# Number of bytes that are kept of a longer event.
 KEPT = 4096
 # This byte ends a truncated event. JSON never contains it, so the event cannot be decoded.
 CUT = b"\x1a"
