@@ -103,7 +103,7 @@ def read_stays(
 ) -> tuple[Stays, dict[str, int]]:
     """Returns the stays, and the number of dropped duplicates of each file.
 
-    Rows that cannot be used, or that contradict others, go to `rejected`. A discharge that is
+    Adds invalid rows, and rows that contradict others, to `rejected`. A discharge that is
     unreadable or on a day before the admission is dropped, and the stay remains open. If an
     admission has several discharges, the latest counts, because an earlier discharge or an empty
     cell is from an older export.

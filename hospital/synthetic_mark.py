@@ -22,7 +22,7 @@ def mark(folder: Path, **options: int) -> None:
 
 
 def is_synthetic(folder: Path, digests: Mapping[str, str]) -> bool:
-    """Whether any of the files is one of those for which synthetic.json was written. digests: the
+    """Whether any of the files has the content for which synthetic.json was written. digests: the
     SHA-256 of each file, by name."""
     try:
         known = json.loads((folder / NAME).read_text(encoding="utf-8"))["sha256"]
