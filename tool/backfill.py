@@ -144,7 +144,7 @@ def _answers(
 
 
 def _ask(client: ModelClient, model: Model, rows: Sequence[list[Value]]) -> list[float | str]:
-    """For each row the probability, or the reason why the model rejects it. Retries for PATIENCE
+    """For each row the output, or the reason why the model rejects it. Retries for PATIENCE
     seconds, and bisects rejected rows. Raises ModelUnavailable."""
     if not rows:
         return []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from wire.drift import SPAN_HOURS, Channel, Expected, Reference, psi
 
-#: The number of last stays whose outcomes are compared; with fewer stays there is no band.
+#: The number of newest outcomes that are compared; with fewer there is no band.
 OUTCOMES = 200
 #: Standard errors on each side of a band. Of a calibrated model's ratios, 2 % are outside the band;
 #: of its Brier scores, 0.01 %, because only the ratio shows a shift of all probabilities.

@@ -141,7 +141,7 @@ class ModelClient:
         return described
 
     def predict(self, model: Model, rows: Rows) -> list[float]:
-        """One probability per row. Raises ModelUnavailable or InvalidRows."""
+        """One output per row, 0 to 1. Raises ModelUnavailable or InvalidRows."""
         key = (model.model, model.version)
         rest, until = self._rests.get(key, (0.0, 0.0))
         if time.monotonic() < until:

@@ -17,8 +17,8 @@ log = logging.getLogger("tool")
 
 AT_ONCE = 2_000  # maximum number of predictions per request
 COUNTED = 10_001  # maximum of the metric
-# Seconds per model and round. The other tasks of the background process, such as the alarms, wait
-# for this long at most.
+# Maximum seconds per model and round, because the other tasks of the background process, such as
+# the alarms, wait meanwhile.
 SECONDS = 2.0
 
 _rows = msgspec.json.Decoder(list[list[float | None]])

@@ -30,7 +30,7 @@ log = logging.getLogger("tool")
 _spawn = multiprocessing.get_context("spawn")
 
 ROUND = 0.5  # seconds
-# Number of failed starts in a row after which a process is not restarted.
+# Number of consecutive failed starts of a process after which the tool ends.
 STARTS = 5
 # Seconds that a process has to finish its job.
 STOP_SECONDS = 8.0

@@ -1,4 +1,4 @@
-"""Converts times: text in the tables, hours since the day of admission in a stay."""
+"""Converts times between text, as in the tables, and hours since the day of admission."""
 
 from datetime import UTC, date, datetime
 from functools import lru_cache

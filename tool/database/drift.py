@@ -92,7 +92,7 @@ class DriftTables:
         return int(self._rows(REJECTED, stream, after, to)[0][0])
 
     def answers(self, stream: str, model: str, version: str, seqs: Sequence[int]) -> list[float]:
-        """The probabilities that are known for these readings."""
+        """The outputs that are known for these readings."""
         found: list[float] = []
         for start in range(0, len(seqs), CHUNK):
             some = seqs[start : start + CHUNK]
@@ -117,7 +117,7 @@ class DriftTables:
     def answer_of(
         self, stream: str, model: str, version: str, pat_id: int, admitted: str, hours: float
     ) -> float | None:
-        """The stay's last probability in the first `hours` after its first reading; None without
+        """The stay's last output in the first `hours` hours after its first reading; None without
         one."""
         first = self._rows(FIRST, stream, pat_id, admitted)[0][0]
         if first is None:

@@ -1,7 +1,7 @@
 """Version 8: a score is not stored as a probability.
 
-The output of a model is a probability, or points / `models.maximum`. The maximum of another score
-than those listed here is stored when the model API declares the score.
+The output of a model is a probability or, for a score, points / `models.maximum`. MAXIMA has the
+shipped scores. The maximum of any other score is stored when the model API declares it.
 """
 
 from alembic import op
