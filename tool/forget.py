@@ -147,7 +147,7 @@ def _refuse_beside_others(session: Session) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA busy_timeout = 0")
         try:
-            # This needs the file alone: in WAL mode, each open connection holds a lock.
+            # This needs exclusive access: in WAL mode, each open connection holds a lock.
             cursor.execute("PRAGMA journal_mode = DELETE")
         except sqlite3.OperationalError as error:
             raise ToolRuns(

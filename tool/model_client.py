@@ -53,8 +53,8 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """The champion, whose predictions the pages show, and the shadows, whose predictions are only
-    stored. change: the number of the last change of roles or alarm rules; 0 before the first
+    """The champion, whose predictions the ward page shows, and the shadows, which are only compared
+    with it. change: the number of the last change of roles or alarm rules; 0 before the first
     change, -1 for a declaration that was restored from table `models`.
     """
 
