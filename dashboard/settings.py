@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True):
     acknowledge_url: Annotated[
         HttpUrl, "address of the gateway that gets acknowledgements; without it pages are read-only"
     ] = HttpUrl("")
-    acknowledge_token_file: Annotated[str, "file with the token for this gateway"] = ""
+    acknowledge_token_file: Annotated[str, "file with the token for ACKNOWLEDGE_URL"] = ""
     login_url: Annotated[
         HttpUrl,
         "address of the login service, if nginx uses it; then live updates end with the session",

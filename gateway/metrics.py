@@ -46,7 +46,9 @@ EVENTS = Gauge(
     "Messages of the stream so far, including those that are no longer kept",
 )
 DISK_FAILURES = Counter("icu_gateway_disk_failures_total", "Failed transactions of the log")
-FAULTS = Counter("icu_gateway_faults_total", "Errors of the gateway in processing a message")
+FAULTS = Counter(
+    "icu_gateway_faults_total", "Messages that the gateway failed to process or to store"
+)
 COMMIT = Histogram(
     "icu_gateway_commit_seconds",
     "Seconds until a transaction of the log is on disk",

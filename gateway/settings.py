@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True):
         3_600.0
     )
     mllp_tls_cert: Annotated[File, "certificate (PEM); if set, MLLP uses TLS"] = File("")
-    mllp_tls_key: Annotated[File, "key of that certificate (PEM)"] = File("")
+    mllp_tls_key: Annotated[File, "key of MLLP_TLS_CERT (PEM)"] = File("")
     mllp_tls_ca: Annotated[File, "CA (PEM); if set, senders need a certificate of this CA"] = File(
         ""
     )

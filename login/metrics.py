@@ -8,7 +8,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 ATTEMPTS = Counter("icu_login_attempts_total", "Attempts to log in, by result", ["result"])
 CHECKS = Counter(
     "icu_login_checks_total",
-    "Requests that nginx asked login to check, by status of the answer",
+    "Checks of requests for nginx, by status of the answer",
     ["status"],
 )
 

@@ -105,7 +105,7 @@ class Registry:
                 try:
                     self.refresh()
                 except Exception:
-                    log.exception("following the models in use failed")
+                    log.exception("the models in use could not be updated")
 
         threading.Thread(target=forever, name="watch-models", daemon=True).start()
 

@@ -33,12 +33,12 @@ class Settings(msgspec.Struct, frozen=True):
     model_state: Annotated[Path, "file with the models in use and their history"] = Path(
         "var/models.sqlite"
     )
-    model_state_url: Annotated[MySQLUrl, "MySQL instead of this file, for several replicas"] = (
+    model_state_url: Annotated[MySQLUrl, "MySQL instead of MODEL_STATE, for several replicas"] = (
         MySQLUrl()
     )
-    model_state_password_file: Annotated[SecretFile, "file with the password of this database"] = (
-        SecretFile()
-    )
+    model_state_password_file: Annotated[
+        SecretFile, "file with the password of MODEL_STATE_URL"
+    ] = SecretFile()
     token_key_file: Annotated[
         File, "file with a secret or public key; with it, requests need a token"
     ] = msgspec.field(name="MODEL_TOKEN_KEY_FILE", default=File())

@@ -21,12 +21,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.timeout(300)
 def test_the_api_matches_its_description(url: str, tmp_path: Path) -> None:
     """schemathesis must find no answer that violates the description."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
-    limits = ["--max-examples", "5", "--generation-database", "none", "--seed", "1"]
+    limits = ["--max-examples", "3", "--generation-database", "none", "--seed", "1"]
     done = subprocess.run(
-        [*command, *limits], cwd=tmp_path, capture_output=True, text=True, timeout=110
+        [*command, *limits], cwd=tmp_path, capture_output=True, text=True, timeout=290
     )
     assert done.returncode == 0, done.stdout
 
