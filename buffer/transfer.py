@@ -14,7 +14,7 @@ from buffer.receive import Receiver
 from buffer.settings import Settings
 from wire.batches import Batch, Position
 from wire.keys import JobId
-from wire.messages import stream_clock
+from wire.stream_clock import stream_clock
 
 log = logging.getLogger("buffer")
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from wire.messages import Message
+from wire.messages import Message, Unusable
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS log (stream TEXT NOT NULL, pruned INTEGER NOT NULL DEFAULT 0);
@@ -173,12 +173,12 @@ class Log:
         self.last += count
 
     def reject(self, reason: str, pat_id: int | None = None, received: int | None = None) -> None:
-        """Appends an event that the tool stores in the table `rejected`.
+        """Appends an event that the tool stores in the table `rejected`, with the first 255
+        characters of the reason.
 
         received: number of the raw message; default: the current message.
         """
-        event = {"type": "unusable", "pat_id": pat_id, "received": received or self.current}
-        self.add_event(msgspec.json.encode(event | {"reason": reason}))
+        self.add_event(_encoder.encode(Unusable(reason[:255], pat_id, received or self.current)))
 
     def add_events(self) -> int:
         """Ends a message: adds its events as one row; returns the number of the first event."""

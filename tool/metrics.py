@@ -28,8 +28,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from tool.result import Result
 from wire import metrics_server
 from wire.database import is_sqlite, sqlite_path
-from wire.messages import CODES, stream_clock
+from wire.messages import CODES
 from wire.settings import SettingError
+from wire.stream_clock import stream_clock
 from wire.summary import Summary
 
 # Omits the unused `_created` series of each counter.

@@ -31,9 +31,10 @@ class Rejected(Exception):
 
 
 # malformed: not a valid message. dates: not a date, or a day outside the stay. implausible: a value
-# that no living patient has. unknown_reading: the withdrawal of a reading that is not stored.
-# dead_letter: the message passed all checks, but processing failed.
-CODES = ("malformed", "dates", "implausible", "unknown_reading", "dead_letter")
+# that no living patient has. unusable: the source itself could not use what it received.
+# unknown_reading: the withdrawal of a reading that is not stored. dead_letter: the message passed
+# all checks, but processing failed.
+CODES = ("malformed", "dates", "implausible", "unusable", "unknown_reading", "dead_letter")
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="reading"):
@@ -124,9 +125,20 @@ class Acknowledgement(
     snooze_hours: Annotated[float, Meta(ge=0, le=12)] = 0.0
 
 
+class Unusable(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="unusable"):
+    """Reports data that the source received but could not use. It is rejected with this reason.
+
+    received: the number of the raw data in the source's log.
+    """
+
+    reason: Annotated[str, Meta(min_length=1, max_length=255)]
+    pat_id: Id | None = None
+    received: Seq | None = None
+
+
 Message = Reading | Discharge | Admission | Withdrawal | Outcome | Acknowledgement
 
-_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+_decoder: msgspec.json.Decoder[Message | Unusable] = msgspec.json.Decoder(Message | Unusable)
 # Dates and names recur in almost every message, so their checks are cached.
 _REMEMBERED = 100_000
 _days: dict[str, int] = {}
@@ -178,6 +190,8 @@ def decode(data: bytes) -> Message:
         _check_days(message.date_admission, message.date_discharge, message.day)
     elif isinstance(message, Withdrawal):
         ordinal(message.date_admission)
+    elif isinstance(message, Unusable):
+        raise Rejected(message.reason, "unusable")
     else:
         _check_other(message)
     return message
@@ -228,32 +242,3 @@ def _check_days(date_admission: str, date_discharge: str | None, on: str) -> Non
     if len(_stays) > _REMEMBERED:
         _stays.clear()
     _stays.add(dates)
-
-
-class _Clock(msgspec.Struct):
-    day: str
-    type: str = ""
-    hour: Annotated[int, Meta(ge=0, le=24)] | None = None
-    minute: Sixty = 0
-    second: Sixty = 0
-
-
-_clock = msgspec.json.Decoder(_Clock)
-_EPOCH = date(1970, 1, 1).toordinal()
-
-
-def stream_clock(data: bytes) -> float | None:
-    """A message's time on the stream's clock, in seconds since 1970; None without a valid time.
-
-    >>> stream_clock(b'{"type":"reading","day":"1970-01-02","hour":1,"minute":1}')
-    90060.0
-    """
-    try:
-        at = _clock.decode(data)
-        days = date.fromisoformat(at.day).toordinal() - _EPOCH
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        return None
-    hour = at.hour
-    if hour is None:
-        hour = 24 if at.type == "discharge" else 0
-    return days * 86_400.0 + hour * 3_600.0 + at.minute * 60.0 + at.second

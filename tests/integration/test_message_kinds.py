@@ -1,16 +1,20 @@
 """Tests each kind of message in the handler of a worker, on SQLite and MySQL."""
 
+import asyncio
 import json
 import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.batches import Client, batch, handler_of, message, other, remember
+from tests.support.gateway import events, gateway, oru, send_all
+from tests.support.hl7_corpus import obx
 from tests.support.message_oracle import Expected
 from tests.support.servers import rows
 from tool.data_handler import DataHandler
@@ -172,6 +176,24 @@ def test_a_withdrawal_without_its_reading_is_rejected(
     assert rows(url, "SELECT seq FROM rejected") == [(4,)]
     assert rows(url, READINGS) == [(1, 80.0)]
     assert rows(url, "SELECT pat_id FROM stays") == [(17,)]
+
+
+def test_a_value_that_the_gateway_cannot_use_is_rejected_with_the_gateways_reason(
+    url: str, handler: DataHandler, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with gateway(tmp_path / "log") as running:
+            outside = oru(obx(), patient="P2", bed="WARD^1^1", control="2")
+            await send_all(running.mllp, [oru(obx("8310-5^Temp^LN", unit="furlong")), outside])
+
+    asyncio.run(run())
+    sent = [json.dumps(event).encode() for event in events(tmp_path / "log")]
+    result = handler.handle(batch(0, *sent))
+    assert result.codes == {"unusable": 2}
+    assert rows(url, "SELECT reason, pat_id IS NULL FROM rejected ORDER BY seq") == [
+        ("8310-5: unknown unit 'furlong'", 1),
+        ("heart_rate: the patient is not in the ICU", 0),
+    ]
 
 
 def test_a_repeated_withdrawn_reading_stays_withdrawn(

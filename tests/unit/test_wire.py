@@ -24,9 +24,9 @@ from wire.messages import (
     Rejected,
     Withdrawal,
     decode,
-    stream_clock,
 )
 from wire.settings import SettingError
+from wire.stream_clock import stream_clock
 from wire.tables import KEYS, TABLES, columns
 from wire.vitals import VITALS, canonical
 
@@ -205,6 +205,22 @@ class TestMessages:
         with pytest.raises(Rejected) as raised:
             decode(json.dumps(message).encode())
         assert raised.value.code in ("malformed", "dates")
+
+    @pytest.mark.parametrize("pat_id", [{}, {"pat_id": None}, {"pat_id": 17, "received": 3}])
+    def test_data_that_the_source_could_not_use_are_rejected_with_its_reason(
+        self, pat_id: dict[str, object]
+    ) -> None:
+        message = {"type": "unusable", "reason": "unknown unit 'furlong'"} | pat_id
+        with pytest.raises(Rejected) as raised:
+            decode(json.dumps(message).encode())
+        assert str(raised.value) == "unknown unit 'furlong'"
+        assert raised.value.code == "unusable"
+
+    @pytest.mark.parametrize("reason", [{}, {"reason": ""}, {"reason": "x" * 256}])
+    def test_unusable_data_without_a_reason_are_malformed(self, reason: dict[str, object]) -> None:
+        with pytest.raises(Rejected) as raised:
+            decode(json.dumps({"type": "unusable", "pat_id": 17} | reason).encode())
+        assert raised.value.code == "malformed"
 
     def test_the_clock_of_a_message_counts_minutes_and_seconds(self) -> None:
         one = stream_clock(json.dumps(READING).encode())

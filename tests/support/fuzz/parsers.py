@@ -15,7 +15,8 @@ from modelapi.api_errors import ApiError, BadInput, TooLarge
 from modelapi.predictor import Rows
 from modelapi.tensors import NUMBERS, read_request, read_rows
 from tests.support.fuzz.damage import damaged, pieces
-from wire.messages import CODES, Message, Rejected, decode, stream_clock
+from wire.messages import CODES, Message, Rejected, decode
+from wire.stream_clock import stream_clock
 
 LIMIT = 5_000
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
