@@ -5,7 +5,7 @@ from aiohttp import web
 from dashboard import formats
 from dashboard.beds import discharged_fields, listed_fields
 from dashboard.database import Database
-from dashboard.pages import ready, render, stream_of, view_of
+from dashboard.pages import patient_number, ready, render, stream_of, view_of
 from dashboard.poller import Poller
 from dashboard.rows import Stay
 from dashboard.views import ViewKey, WardView
@@ -21,9 +21,9 @@ SHOWS = {
 
 
 async def patients(request: web.Request) -> web.Response:
-    """Shows one page (?page=) of the patients in the ICU. ?q= selects those whose number,
-    identifier or place contains a text, and ?show= a group of SHOWS. Redirects to a patient whose
-    number or identifier is exactly the text.
+    """Shows one page (?page=) of the patients in the ICU, or of those whose identifier or place
+    contains the text of ?q=; ?show= selects a group of SHOWS. Redirects to a patient whose
+    identifier is exactly this text. Patients without an identifier are found by their number.
     """
     poller = await ready(request)
     stream = stream_of(request, poller)
@@ -76,28 +76,31 @@ def _listed(ward: Ward | None, wanted: str, show: str) -> list[Ranked]:
 
 
 def _matches(stay: Stay, wanted: str) -> bool:
-    texts = (str(stay.key.pat_id), stay.identifier or "", stay.place or "")
-    return any(wanted in text.casefold() for text in texts)
+    return any(wanted in text.casefold() for text in (stay.name, stay.place or ""))
 
 
 async def _search(
     poller: Poller, stream: str, wanted: str, ward: Ward | None
 ) -> tuple[int | None, list[Stay]]:
-    """The number of the one patient whose number or identifier is exactly `wanted`, and no stays.
-    If there is not exactly one: None, and the latest discharged stays whose number, identifier or
-    place contains `wanted`.
+    """The number of the patient whose identifier, or number if there is no identifier, is exactly
+    `wanted`: of the one in the ICU, or else of the only one among all stays. None if there is no
+    such patient; in this case, also the discharged stays with this identifier and the latest
+    discharged stays whose identifier or place contains it.
     """
-    digits = wanted.removeprefix("-")
-    is_number = digits.isascii() and digits.isdecimal() and len(digits) < 20
+    pat_id = patient_number(wanted)
 
     def search(database: Database) -> list[Stay]:
         found = database.named(stream, wanted)
-        if is_number and -(2**63) <= int(wanted) < 2**63:
-            found += database.stays_of(stream, int(wanted))
+        if pat_id is not None:
+            stays = database.stays_of(stream, pat_id)
+            found += [stay for stay in stays if stay.identifier is None]
         return found
 
-    exact = {stay.key.pat_id for stay in await poller.query(search)}
+    found = await poller.query(search)
+    in_icu = {stay.key.pat_id for stay in found if stay.discharged is None}
+    exact = in_icu if len(in_icu) == 1 else {stay.key.pat_id for stay in found}
     if len(exact) == 1:
         return exact.pop(), []
-    discharged = ward.discharged if ward else []
-    return None, [stay for stay in discharged if _matches(stay, wanted.casefold())]
+    latest = ward.discharged if ward else []
+    similar = [stay for stay in latest if stay not in found and _matches(stay, wanted.casefold())]
+    return None, [stay for stay in found if stay.discharged is not None] + similar

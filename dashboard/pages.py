@@ -202,9 +202,21 @@ def _stay_key(request: web.Request) -> StayKey:
         raise web.HTTPNotFound(text="page=patient requires pat_id and stay=YYYY-MM-DD.") from None
 
 
-def number(text: str) -> int:
-    """Parses a patient's number. Raises HTTPNotFound for a number that the database cannot
-    store."""
-    if re.fullmatch(r"-?[0-9]{1,19}", text) and -(2**63) <= int(text) < 2**63:
+def patient_number(text: str) -> int | None:
+    """Parses a patient's number; None for any text that is not how the pages write a number that
+    the database can store.
+
+    >>> patient_number("17"), patient_number("-1"), patient_number("0017")
+    (17, -1, None)
+    """
+    if re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text) and -(2**63) <= int(text) < 2**63:
         return int(text)
-    raise web.HTTPNotFound(text=f"“{text[:40]}” is not a patient number.")
+    return None
+
+
+def number(text: str) -> int:
+    """Parses a patient's number. Raises HTTPNotFound for any other text."""
+    found = patient_number(text)
+    if found is None:
+        raise web.HTTPNotFound(text=f"“{text[:40]}” is not a patient number.")
+    return found
