@@ -29,15 +29,19 @@ REJECTED_CHUNK = 5_000
 
 def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, int]) -> int:
     """The message up to which every partition has stored all its messages. taken: the last message
-    that the buffer has queued. parts: the last message that it has queued for each partition. Both
-    must be read before `positions`. A partition that has stored its last queued message counts as
-    stored up to `taken`, however old that message is.
+    that the buffer has queued; None if it is unknown. parts: the last message that it has queued
+    for each partition. Both must be read before `positions`. A partition that has stored its last
+    queued message counts as stored up to `taken`, however old that message is.
     """
-    reached = []
-    for position in positions:
-        caught_up = position.seq >= parts.get(position.part, 0) and position.part in parts
-        reached.append(max(position.seq, taken or 0) if caught_up else position.seq)
-    return min(reached, default=0)
+    stored = {position.part: position.seq for position in positions}
+    if taken is None:
+        return min(stored.values(), default=0)
+    behind = [
+        stored.get(part, 0)
+        for part in parts.keys() | stored.keys()
+        if part not in parts or stored.get(part, 0) < parts[part]
+    ]
+    return min([*behind, taken]) if stored else 0
 
 
 class RejectedCount:

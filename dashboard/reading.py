@@ -41,6 +41,7 @@ class RoundReader:
         self._database = database
         self._shelf = shelf
         self._pending: int | None = None
+        self._parts: frozenset[int] = frozenset()
         self.rejected = RejectedCount()
 
     def read(
@@ -84,6 +85,10 @@ class RoundReader:
         return {stream: clock for stream, clock in found.items() if clock is not None}
 
     def _count_rejected(self, stream: str, positions: list[Position], queues: QueueState) -> None:
+        parts = frozenset(position.part for position in positions)
+        if parts != self._parts:
+            # The messages of a new partition may be older than those that are already counted.
+            self._parts, self.rejected = parts, RejectedCount()
         same = queues.stream == stream
         safe = safe_seq(positions, queues.taken if same else None, queues.parts if same else {})
         self.rejected.read(self._database, stream, safe)

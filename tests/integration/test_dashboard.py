@@ -434,6 +434,33 @@ class TestRejected:
         assert safe_seq([ahead, behind], 100, {0: 90, 1: 40}) == 100
         assert safe_seq([ahead, behind], None, {}) == 40
 
+    def test_the_count_waits_for_a_partition_that_has_stored_nothing(self) -> None:
+        only = Position(STREAM, 1, 500, 500, START)
+        assert safe_seq([only], 600, {0: 300, 1: 500}) == 0
+        assert safe_seq([only], 600, {0: 0, 1: 500}) == 600
+        assert safe_seq([], 600, {0: 300}) == 0
+        # A partition that is not in `parts` may have queued messages after 500.
+        assert safe_seq([only], 450, {1: 450}) == 450
+
+    @pytest.mark.parametrize(
+        "queues",
+        [QueueState(), QueueState(stream=STREAM, taken=10, parts={0: 6, 1: 10}, partitions=2)],
+        ids=["queues unknown", "queues known"],
+    )
+    def test_rejected_messages_of_a_late_partition_are_counted(
+        self, first_rounds: "Rounds", made: seeded_ward.Ward, queues: QueueState
+    ) -> None:
+        rounds = first_rounds
+        rounds.answers.queues = queues
+        made.seq = 10
+        made.commit(part=1)
+        rounds.after(0)
+        made.seq = 5
+        made.reject("no value", "{}")
+        made.commit(part=0)
+        rounds.after(1)
+        assert rounds.poller.pipeline.content["figures"]["rejected"] == "1"
+
     def test_many_different_reasons_take_bounded_memory(
         self, made: seeded_ward.Ward, reads: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -760,6 +787,7 @@ STAY = f"pat_id=1&stay={START:%Y-%m-%d}"
         (f"{EVENTS}patient", 404),
         (f"{EVENTS}patient&pat_id=1", 404),
         (f"{EVENTS}patient&pat_id=1&stay=yesterday", 404),
+        (f"{EVENTS}patient&pat_id=01&stay={START:%Y-%m-%d}", 404),
         (f"{EVENTS}patient&pat_id=one&stay={START:%Y-%m-%d}", 404),
         (f"{EVENTS}patient&pat_id={'9' * 25}&stay={START:%Y-%m-%d}", 404),
         (f"{EVENTS}patient&pat_id={'9' * 5000}&stay={START:%Y-%m-%d}", 404),
@@ -777,6 +805,47 @@ def test_addresses_are_parsed_or_rejected(
             return answer.status
 
     assert asyncio.run(_with_app(path, ask)) == status
+
+
+def test_search_opens_the_patient_with_exactly_this_identifier(
+    made: seeded_ward.Ward, path: Path
+) -> None:
+    """The hospital numbers patients 5 to 25 in the order of their identifiers 0001 to 0021. Patient
+    2 has no identifier. Patient 60 was discharged before all that the page lists.
+    """
+    expected: dict[str, tuple[int, str | None]] = {
+        "/patients?q=17": (200, None),  # not patient number 17, who is 0013
+        "/patients?q=0017": (303, "/patients/21"),
+        "/patients?q=0002": (303, "/patients/6"),
+        "/patients?q=2": (303, "/patients/2"),
+        "/patients?q=0099": (303, "/patients/60"),
+        "/patients?q=0098": (303, "/patients/26"),  # the patient in the ICU
+        "/patients?q=026": (404, None),
+        "/patients/0017": (404, None),
+    }
+    for pat_id in (*range(5, 27), 2):
+        made.add_stay(pat_id, START)
+        made.add_reading(pat_id, START, START, "heart_rate", 80.0)
+    for pat_id in (*range(60, 102), 26):
+        left = START - timedelta(days=4 if pat_id == 60 else 2)
+        made.add_stay(pat_id, START - timedelta(days=9), discharged=left)
+    made.execute("UPDATE stays SET identifier = substr('000' || (pat_id - 4), -4) WHERE pat_id > 2")
+    made.execute("UPDATE stays SET identifier = '0099' WHERE pat_id = 60")
+    made.execute("UPDATE stays SET identifier = '0098' WHERE pat_id IN (26, 61)")
+    made.commit()
+
+    async def ask(client: TestClient[Any, Any]) -> dict[str, tuple[int, str | None, str]]:
+        found = {}
+        for address in expected:
+            async with client.get(address, allow_redirects=False) as answer:
+                to = answer.headers.get("Location")
+                found[address] = (answer.status, to, await answer.text())
+        return found
+
+    found = asyncio.run(_with_app(path, ask))
+    assert {address: answer[:2] for address, answer in found.items()} == expected
+    listed = re.findall(r'<th scope="row"><a [^>]*>(\d+)</a>', found["/patients?q=17"][2])
+    assert listed == ["0017"]
 
 
 def test_the_drift_page_marks_figures_outside_their_band(
