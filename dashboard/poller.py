@@ -32,8 +32,6 @@ log = logging.getLogger("dashboard")
 
 T = TypeVar("T")
 
-# The pause between rounds is REST_FACTOR times the time that the round took in the database, so
-# that the load stays small, but at least REST and at most REST_LONGEST seconds.
 REST, REST_LONGEST, REST_FACTOR = 1.0, 3.0, 9
 # Minimum seconds between two requests for the models in use.
 MODELS_SECONDS = 5.0
@@ -41,6 +39,15 @@ MODELS_SECONDS = 5.0
 LISTS = ("reason", "sender", "code")
 # Maximum seconds that a page request waits for the database.
 ANSWER_SECONDS = 4.0
+
+
+def rest(read: float) -> float:
+    """Seconds between two rounds, after one that read the database for `read` seconds: REST_FACTOR
+    times as long, so that the load stays small, but at least REST and at most REST_LONGEST. After a
+    slow round it is shorter, so that the page is not late before the next round ends.
+    """
+    longest = min(REST_LONGEST, LATE_SECONDS - 2 * read)
+    return max(REST, min(longest, REST_FACTOR * read))
 
 
 class Poller:
@@ -95,8 +102,7 @@ class Poller:
                     # A failed round must not stop the pages.
                     log.exception("a round failed")
                     failed = True
-                rest = min(max(REST, REST_FACTOR * self._read_seconds), REST_LONGEST)
-                await asyncio.sleep(REST if failed or self._error else rest)
+                await asyncio.sleep(REST if failed or self._error else rest(self._read_seconds))
         finally:
             for task in others:
                 task.cancel()
