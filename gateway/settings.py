@@ -94,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True):
         field(name="MODEL_TOKEN_KEY_FILE", default=File(""))
     )
     allowed_hosts: Annotated[
-        HostNames, "allowed host names, besides localhost, gateway and IP addresses"
+        HostNames, "allowed host names in requests, besides localhost, gateway and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

@@ -26,7 +26,7 @@ class Settings(msgspec.Struct, frozen=True):
         "live: discharges are sent when they happen; hindsight: readings include them",
     ] = "live"
     replay_number: Annotated[
-        Positive, "a number that was not used before replays the same input again"
+        Positive, "number of the replay; another number replays the same input as a new stream"
     ] = 1
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="HOSPITAL_HOST", default="127.0.0.1"
@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True):
         name="HOSPITAL_PORT", default=8080
     )
     allowed_hosts: Annotated[
-        HostNames, "allowed host names of requests, besides localhost, hospital and IP addresses"
+        HostNames, "allowed host names in requests, besides localhost, hospital and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"

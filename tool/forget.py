@@ -119,7 +119,7 @@ def refuse_beside_tool(redis: Redis, session: Session) -> None:
             ) from None
     else:
         if number:
-            raise ToolRuns(f"stop the tool first: {number} of its workers are running")
+            raise ToolRuns(f"stop the tool first; running workers: {number}")
 
 
 def give_back_space(session: Session) -> None:

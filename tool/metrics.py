@@ -133,14 +133,15 @@ TOKEN_EXPIRES = Gauge(
 )
 BACKUP = Gauge(
     "icu_tool_last_backup_timestamp_seconds",
-    "Time of the last backup; if Redis has none, the time at which the tool first noticed that",
+    "Time of the last backup; if Redis has none, the time at which the tool first checked",
     multiprocess_mode="mostrecent",
 )
 RECONNECTS = Counter(
     "icu_tool_reconnects_total", "Recoveries of a connection, by service", ["peer"]
 )
 FAILED_JOBS = Counter(
-    "icu_tool_failed_jobs_total", "Jobs that failed completely, for example jobs of other programs"
+    "icu_tool_failed_jobs_total",
+    "Jobs that failed for another reason than dead letters, for example jobs of other programs",
 )
 LEFTOVERS = Counter(
     "icu_tool_leftovers_total", "Unfinished jobs of dead workers that were queued again"

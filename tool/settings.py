@@ -51,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True):
         name="TOOL_METRICS_PORT", default=0
     )
     allowed_hosts: Annotated[
-        HostNames, "allowed host names of the metrics, besides localhost, tool and IP addresses"
+        HostNames, "allowed host names in requests, besides localhost, tool and IP addresses"
     ] = HostNames()
     log_level: Annotated[LogLevel, "DEBUG, INFO, WARNING or ERROR"] = LogLevel("INFO")
     log_format: Annotated[LogFormat, "text or json"] = "text"
