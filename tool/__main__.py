@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         "replay",
         help="process rejected messages again after the cause is fixed",
         description="Processes rejected messages again, as late messages, through the "
-        "running tool. Messages that fail again, or that the tool rejects, stay in table `rejected`.",
+        "running tool. Messages that fail again or are rejected stay in table `rejected`.",
     )
     again.add_argument(
         "reason",
