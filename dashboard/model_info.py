@@ -23,8 +23,9 @@ class Outcome:
 class ModelInfo:
     """A model's description. event: the predicted event, in words. maximum: for a score, the
     highest number of points; the score's output is points / maximum and not a probability. usual:
-    the share of the test patients who had the event. top: the end of the risk axis, which is fixed
-    for each model. learned_hours: a prediction from later in a stay is extrapolated.
+    the base rate of the training rows or, if that is unknown, of the test rows. top: the end of the
+    risk axis, which is fixed for each model. learned_hours: a prediction from later in a stay is
+    extrapolated.
     """
 
     key: ModelKey
@@ -47,9 +48,10 @@ class ModelInfo:
         maximum = parameters.get("maximum")
         metrics = parameters.get("metrics") or {}
         outcome = parameters.get("outcome")
-        usual = next(
-            (m["prevalence"]["value"] for m in metrics.values() if "prevalence" in m), None
-        )
+        usual = parameters.get("base_rate")
+        if usual is None:
+            tested = (m["prevalence"]["value"] for m in metrics.values() if "prevalence" in m)
+            usual = next(tested, None)
         return cls(
             key,
             str(parameters["title"]),

@@ -110,6 +110,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             if required not in self.files:
                 raise ValueError(f"files: {required} is missing")
 
+    @property
+    def base_rate(self) -> float | None:
+        """The share of the training rows with the event; None if the manifest does not have it."""
+        match self.training:
+            case {"rows": int(rows), "events_among_rows": int(events)} if 0 <= events <= rows > 0:
+                return events / rows
+        return None
+
 
 class GoldenRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A row of features, and the outputs that the model must return for it."""

@@ -66,6 +66,7 @@ def metadata(name: str, version: str | None = None) -> Response:
                 "probability": manifest.outputs[0].description,
                 "maximum": model.maximum,
                 "learned_hours": manifest.learned_hours or None,
+                "base_rate": manifest.base_rate,
                 "thresholds": manifest.thresholds,
                 "limits": manifest.limits,
                 "references": {

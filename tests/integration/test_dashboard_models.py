@@ -5,7 +5,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -35,6 +35,12 @@ def model_url(tmp_path: Path) -> Iterator[str]:
     models = copy_models(tmp_path / "models", SHADOW)
     shipped = json.loads((MODELS / "icu-mortality" / "1" / "manifest.json").read_text())
     add_linear(models, CHAMPION, "1", -4.0, reference=shipped["reference"])
+    with serve(models, tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def serve(models: Path, tmp_path: Path) -> Iterator[str]:
     state = {
         "champion": {"model": CHAMPION, "version": "1"},
         "shadows": [{"model": SHADOW, "version": "1"}],
@@ -118,6 +124,23 @@ def cells(html: str) -> list[list[str]]:
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+
+
+@pytest.mark.parametrize(
+    ("training", "usual"),
+    [({"rows": 200, "events_among_rows": 30}, "15"), ({"rows": 200}, "40"), (None, "40")],
+)
+def test_the_usual_level_is_the_base_rate_of_the_training_rows(
+    tmp_path: Path, training: dict[str, int] | None, usual: str
+) -> None:
+    path, models = tmp_path / "icu.sqlite", copy_models(tmp_path / "models", SHADOW)
+    metrics = {"on the test rows": {"prevalence": {"value": 0.4}}}
+    add_linear(models, CHAMPION, "1", -4.0, training=training, metrics=metrics)
+    with seeded_ward.ward(path) as made:
+        seeded_ward.fill(made, 1, 1)
+    with serve(models, tmp_path) as url:
+        page = get(path, url, "/")
+    assert re.findall(r"Usual level: (\d+)", page) == [usual]
 
 
 def test_agreement_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None:
