@@ -51,8 +51,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def learned_hours(self) -> float:
-        """The hours of a stay that the training rows cover."""
-        return float(max(*self.hours, *self.more_hours))
+        """The last hour of a stay that the training rows cover."""
+        return float(max((*self.hours, *self.more_hours)))
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -226,8 +226,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def counted_alarm(self) -> Policy | None:
-        """The rule by which training counts alarms, up to the last sample hour, because later
-        predictions raise none; None if it has none to count."""
+        """The rule by which training counts alarms; None if the config has neither an alarm rule
+        nor `alarms_per_day`. It ends at the last sample hour, because later predictions raise no
+        alarms."""
         if self.alarm is None and not self.report.alarms_per_day:
             return None
         rule = Policy(at=0.5) if self.alarm is None else self.alarm

@@ -158,6 +158,11 @@ def test_a_threshold_by_number_of_alarms_is_just_within_it(limit: float) -> None
     )
 
 
+def test_learned_hours_of_one_sample_hour() -> None:
+    assert Data(folder=Path(), sample_hours=(48,)).learned_hours == 48
+    assert Data(folder=Path(), sample_hours=(24, 48), more_hours=(36,)).learned_hours == 48
+
+
 def test_an_alarm_rule_takes_a_threshold_that_was_chosen_on_training_stays(tmp_path: Path) -> None:
     write_ward(tmp_path / "ward")
     text = toml(
