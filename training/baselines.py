@@ -29,9 +29,10 @@ def judge_baselines(
     ours: Scores,
     judge: Judge,
 ) -> Iterator[Line]:
-    """Evaluates the base rate, the named models of the repository, and a model of last values only.
-    ours: the evaluated model's scores of the same test rows. Brier scores are computed after
-    recalibration on the training rows, because a score is not a probability.
+    """Evaluates the base rate, the named models of the repository, and a logistic regression on age
+    and the last values. ours: the evaluated model's scores of the same test rows. The models' Brier
+    scores are computed after recalibration on the training rows, because a score is not a
+    probability. Raises ArtifactError if a named model cannot be served.
     """
     train, test = rows([])
     rate = Scores(test.y, np.full(len(test.y), train.y.mean()), test.patients)
@@ -81,8 +82,8 @@ class Served:
     def predict(self, x: Floats, typical: Floats) -> tuple[Floats, int]:
         """The output `probability` for each row, and the number of rows without a required value.
 
-        In service such rows get no prediction. Here `typical` replaces the value, so that all
-        models are evaluated on the same rows.
+        In service such rows get no prediction. Here `typical`, one value per feature, replaces
+        the missing values, so that all models are evaluated on the same rows.
         """
         absent = np.isnan(x) & self._model.required
         outputs = self._model.predict(np.where(absent, typical, x))

@@ -1,7 +1,7 @@
 """Bootstraps of whole patients.
 
-A bootstrap changes only the weights of the rows, so the rows of each patient are counted per cell,
-once for all bootstraps.
+A bootstrap changes only the weights of the rows. So the rows are grouped into cells once, for all
+bootstraps.
 """
 
 from collections.abc import Iterator

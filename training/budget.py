@@ -32,7 +32,8 @@ class Path:
 
 
 def paths(stream: Stream, rows: Rows, probability: Floats) -> list[Path]:
-    """The paths of the stays in `rows`, which are those of `rows.every_reading`."""
+    """The path of each stay. rows: the result of `training.rows.every_reading`. probability: the
+    prediction for each row."""
     measured = stream.readings.loc[rows.about.index, "measured_at"]
     table = rows.about[KEY].assign(measured=measured, probability=probability)
     first = table.groupby(KEY)["measured"].transform("min")
@@ -69,8 +70,8 @@ def threshold(stays: Sequence[Path], policy: Policy, budget: float) -> float:
     def within(at: float) -> bool:
         return alarms_per_day(stays, with_threshold(policy, at)) <= budget
 
-    # A higher threshold can raise more alarms, because a long alarm becomes two. Bisection finds a
-    # threshold within the budget next to one that is not.
+    # A higher threshold can raise more alarms, because a long alarm becomes two. So bisection finds
+    # a threshold within the budget, next to a lower one that exceeds it.
     low, high = -1, len(candidates)
     while high - low > 1:
         middle = (low + high) // 2

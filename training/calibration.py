@@ -44,8 +44,8 @@ def shift(y: Integers, p: Floats, w: Floats) -> float:
 def line(y: Integers, p: Floats, w: Floats) -> tuple[float, float]:
     """Intercept and slope of a logistic regression of the outcome on the log odds (Cox 1958).
 
-    NOT_ESTIMABLE if there is no finite maximum likelihood: all probabilities are equal, one outcome
-    is missing, or a threshold separates the outcomes.
+    NOT_ESTIMABLE if there is no finite maximum likelihood (all probabilities are equal, one outcome
+    is missing, or a threshold separates the outcomes), or if Newton's method does not converge.
     """
     used = w > 0
     y, x, w = y[used], log_odds(p[used]), w[used]
@@ -55,7 +55,7 @@ def line(y: Integers, p: Floats, w: Floats) -> tuple[float, float]:
     centre = float(np.average(x, weights=w))
     spread = float(np.sqrt(np.average((x - centre) ** 2, weights=w)))
     design = np.column_stack([np.ones(len(x)), (x - centre) / spread])
-    # (0, 1) is the solution if the probabilities are already calibrated.
+    # The start is intercept 0 and slope 1, the solution for calibrated probabilities.
     solution = _most_likely(design, y, w, np.array([centre, spread]))
     if solution is None:
         return NOT_ESTIMABLE

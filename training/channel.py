@@ -61,8 +61,9 @@ class Channel:
         older = new | (oldest < np.append(0, oldest[:-1])[: len(place)])
         first = np.maximum.accumulate(np.where(older, place, 0))
 
-        # The deviations from the stay's first value are summed. As this is one of the values,
-        # cancellation loses at most a factor n. groupby's cumsum is compensated (Kahan).
+        # The deviations from the stay's first value are summed. Because it is one of the summed
+        # values, cancellation multiplies the rounding error by at most n. groupby's cumsum is
+        # compensated (Kahan).
         value = self.value - self.value[start]
         hours = (self.at - self.at[start]) / HOUR
 

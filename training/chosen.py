@@ -1,5 +1,5 @@
-"""Chooses the thresholds of a model on the training side, on patients that the model was not fitted
-to."""
+"""Chooses the thresholds of a model, from predictions for training patients by models that were
+not fitted to them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ FOLDS = 3
 def thresholds(
     settings: Config, question: Question, model: Model, fitted: Fitted, train: Rows
 ) -> dict[str, float]:
-    """The thresholds of `[report]` by name, chosen on cross-fitted predictions of the training
-    rows; those for a number of alarms on the predictions at every reading of held-out training
-    stays.
+    """The thresholds of `[report]` by name. Thresholds for a number of alarms are chosen from the
+    predictions at every reading of held-out training stays; the others from cross-fitted
+    predictions for the training rows, all of them for `utility`, or else those at the report's
+    hour.
     """
     report = settings.report
     probability = _crossed(model, fitted, train, question)
@@ -57,7 +58,8 @@ def _crossed(model: Model, fitted: Fitted, train: Rows, question: Question) -> F
 
 
 def _held_out(question: Question, model: Model, train: Rows) -> list[budget.Path]:
-    """The paths of training stays by a model that was fitted to the other training patients."""
+    """The predictions at every reading of some training stays, by a model that was fitted to
+    other training patients."""
     past, now = models.folds(train, model.seed + 2, FOLDS)[0]
     part = Rows(train.x[past], train.y[past], train.about.iloc[past])
     fitted = models.fit(model, part, question.features)

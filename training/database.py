@@ -23,8 +23,8 @@ STAYS = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
 IDENTIFIERS = (
     "SELECT DISTINCT identifier, pat_id FROM stays WHERE stream = ? AND identifier IS NOT NULL"
 )
-# The order is that of the primary key, so that the database does not sort and sends the first row
-# at once.
+# The order is that of the primary key, so that the database sends the first row at once, without
+# sorting.
 READINGS = (
     "SELECT seq, pat_id, date_admission, measured_at, parameter, value FROM readings"
     " WHERE stream = ? ORDER BY stream, seq"
@@ -83,7 +83,7 @@ def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) ->
 
 
 def newest_stream(cursor: Any, stream: str, url: str) -> str:
-    """Returns `stream`, or the stream with the latest commit if it is empty. Raises
+    """Returns `stream` or, if it is empty, the stream with the latest commit. Raises
     DatabaseFailure if no such stream is stored.
     """
     cursor.execute(LAST_STREAM)
@@ -97,8 +97,9 @@ def newest_stream(cursor: Any, stream: str, url: str) -> str:
 
 @contextmanager
 def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[tuple[Any, str]]:
-    """Yields a cursor whose statements see one snapshot, even while the pipeline stores readings,
-    and its placeholder for values. Raises DatabaseFailure for an error of the database."""
+    """Yields a cursor and its placeholder for values. All statements of the cursor see one
+    snapshot, even while the pipeline stores readings. Raises DatabaseFailure for an error of the
+    database."""
     url, password = _address(url, environ)
     connection: database.Connection | None = None
     try:

@@ -90,8 +90,8 @@ def judge_known(rows: Rows, scores: Scores, features: list[Feature], judge: Judg
 def judge_removal(
     predict: Predict, rows: Rows, scores: Scores, features: list[Feature], judge: Judge
 ) -> list[Line]:
-    """Figures after one channel is removed from all rows, and after a random share of the channels
-    is removed from each row.
+    """Figures of the rows as charted, with each channel removed in turn, and with a random share of
+    the channels removed from each row.
     """
     lines = [judge.line("as charted", scores, REMOVED)]
     everywhere = np.ones(len(rows.y), dtype=bool)
@@ -112,9 +112,10 @@ def judge_removal(
 def judge_channels(
     model: Model, train: Rows, test: Rows, features: list[Feature], judge: Judge
 ) -> tuple[list[Line], list[Line]]:
-    """Figures of models without one channel, and of models with only one channel and the features
-    of the stay, such as age. Because each line needs its own fit, the models are uncalibrated
-    gradient boosting.
+    """Two lists of figures. The first: a model with all features, and models without one channel or
+    without one feature of the stay, such as age. The second: models with only one channel and the
+    features of the stay. Because each line needs its own fit, the models are uncalibrated gradient
+    boosting.
     """
 
     def line(name: str, used: list[Feature]) -> Line:

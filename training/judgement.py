@@ -32,7 +32,7 @@ MOST_HOURS = 24
 class Judgement:
     """test: the test rows of all sample hours. scores: the scores of these rows. here: the scores
     at the report's hour. headline, hours, subgroups, known, stress: lines of figures. points: the
-    figures of each threshold.
+    figures of each threshold. alarms: the number of alarms per patient and day at each threshold.
     """
 
     test: Rows
@@ -79,7 +79,7 @@ def judge(
     question: Question, predict: Predict, test: Rows, name: str, thresholds: dict[str, float]
 ) -> Judgement:
     """Computes all figures of `predict` on the test rows. name: describes the training and test
-    data.
+    data. thresholds: by name.
     """
     features, judge, hour = question.features, question.judge, question.hour
     scores = Scores(test.y, predict(test.x), test.patients)

@@ -58,7 +58,7 @@ def folds(rows: Rows, seed: int, count: int = FOLDS) -> list[Fold]:
 
 
 def fit(model: Model, rows: Rows, features: list[Feature]) -> Fitted:
-    """Fits one of `logistic`, `boosting`, `blend` to the rows, calibrated on other patients.
+    """Fits a model of the kind `logistic`, `boosting` or `blend` to the rows, and calibrates it.
 
     - logistic: linear in the features, with indicators of missing values. It is fitted by
       likelihood, so it needs no calibration.

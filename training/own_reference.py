@@ -15,8 +15,8 @@ from wire.drift import Reference
 
 
 def reference_of(evaluation: Evaluation) -> Reference:
-    """The reference over the evaluated stays. Its risk comes from the model's predictions for
-    them."""
+    """The drift reference of the evaluated stays. `risk` is computed from the model's predictions
+    for them."""
     question = evaluation.question
     return reference(
         question.stream,

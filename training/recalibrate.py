@@ -98,7 +98,8 @@ def write(found: Recalibration, models: Path) -> Path:
     old = manifest.get("calibration") or {"intercept": 0.0, "slope": 1.0}
     source = {"from": str(ref), "sha256": found.digest, "patients": found.patients}
     training = dict(manifest.get("training") or {}) | {"recalibrated": source}
-    # The thresholds flag the same rows as before. An alarm rule keeps its probability.
+    # The thresholds are moved, so that they flag the same rows as before. The alarm rule keeps its
+    # probabilities.
     named = manifest.get("thresholds") or {}
     thresholds = {name: _moved(at, intercept, slope) for name, at in named.items()}
     manifest |= {

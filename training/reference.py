@@ -1,6 +1,4 @@
-"""Computes the reference for drift: the distribution of the training data by stay-day, with
-bands.
-"""
+"""Computes the drift reference of a model: the distribution of the data by stay-day, with bands."""
 
 from collections.abc import Callable
 
@@ -18,7 +16,7 @@ Floats = NDArray[np.float64]
 Figure = Callable[[Floats], Floats]
 
 BINS = 10
-#: Number of days that are resampled at a time; limits the memory.
+#: Number of samples of stay-days that are drawn at a time; limits the memory.
 CHUNK = 500
 DAY = ["pat_id", "date_admission", "day"]
 
@@ -26,9 +24,9 @@ DAY = ["pat_id", "date_admission", "day"]
 def reference(
     stream: Stream, parameters: list[str], rows: Rows, scores: Scores, outcome: str, hours: float
 ) -> Reference:
-    """The reference of a model that reads these parameters. rows, scores: the predictions from
-    which `risk` is computed, the last one of each stay-day. outcome: the predicted column of
-    outcome.csv. hours: the last hour of a stay that the model has learned.
+    """The reference of a model that uses these parameters. rows, scores: the predictions; `risk` is
+    computed from the last one of each stay-day. outcome: the predicted column of outcome.csv.
+    hours: the last hour of a stay that the model was trained on.
     """
     days, readings = stay_days(stream.readings, parameters)
     channels = {

@@ -107,7 +107,7 @@ def run(config: Config) -> Result:
 
 @dataclass(frozen=True)
 class _Read:
-    """The rows that the config's data give. hours: the sample hour of each row, by the reading's
+    """The rows made from the config's data. hours: the sample hour of each row, by the reading's
     index label."""
 
     question: Question

@@ -22,7 +22,8 @@ def members(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
     `source` is a folder, an archive, or a folder of archives. Folders are read in order of name.
     Archives are read sequentially and never unpacked to disk. If two files have the same name and
     the same folder name, only the first is read. Hidden files and `__MACOSX` are skipped.
-    Raises ImportFailure if an archive is damaged or a file is larger than LARGEST.
+    Raises ImportFailure if `source` is missing or has another format, an archive is damaged, or a
+    file is larger than LARGEST.
     """
     seen: set[tuple[str, str]] = set()
     for name, text in _all_members(source, suffix):

@@ -1,7 +1,8 @@
-"""eICU Collaborative Research Database: ICU stays of many hospitals of the United States.
+"""Imports the eICU Collaborative Research Database: ICU stays of many hospitals of the United
+States.
 
-Source: a folder that contains, at any depth, as .csv or .csv.gz, patient and at least one of
-vitalPeriodic, vitalAperiodic, lab and nurseCharting. https://eicu-crd.mit.edu (Pollard et al.)
+Source: a folder with the tables patient and at least one of vitalPeriodic, vitalAperiodic, lab and
+nurseCharting, as .csv or .csv.gz, at any depth. https://eicu-crd.mit.edu (Pollard et al.)
 """
 
 import math
@@ -25,8 +26,9 @@ from training.importers.records import (
 from training.importers.tables import Row, find, read, whole
 from wire.vitals import canonical
 
-#: The columns of the monitor's tables, with the precedence of each source within one minute:
-#: arterial line, charted arterial line, cuff, charted cuff.
+#: The columns of the monitor's tables: parameter and rank of the source. Of several values in one
+#: minute, the one with the lowest rank counts. Ranks of a pressure: 0 arterial line, 1 charted
+#: arterial line, 2 cuff, 3 charted cuff.
 PERIODIC = {
     "TEMPERATURE": ("temperature", 0),
     "SAO2": ("spo2", 0),

@@ -1,8 +1,8 @@
 """Imports MIMIC-III and MIMIC-IV: ICU stays of the Beth Israel Deaconess Medical Center.
 
-Source: a folder that contains, at any depth, as .csv or .csv.gz, ICUSTAYS, PATIENTS, CHARTEVENTS
-and D_ITEMS (MIMIC-IV: the same names in lower case), and optionally ADMISSIONS for deaths in the
-hospital. https://mimic.mit.edu (Johnson et al.)
+Source: a folder with the tables ICUSTAYS, PATIENTS, CHARTEVENTS, D_ITEMS and, for deaths in the
+hospital, ADMISSIONS, as .csv or .csv.gz, at any depth; names in upper or lower case.
+https://mimic.mit.edu (Johnson et al.)
 """
 
 import math
@@ -100,7 +100,8 @@ def _stay(row: Row, patient: Row, admission: Row, report: Report) -> tuple[IcuSt
     died, to_the_minute = _death(patient, admission)
     in_icu = False
     if died and end:
-        # If only the day of death is known, it must be before the last day in the ICU.
+        # If only the day of death is known, the patient died in the ICU if it is before the last
+        # day there.
         in_icu = died <= end if to_the_minute else died.date() < end.date()
     outcome = {
         "died_in_hospital": admission.get("HOSPITAL_EXPIRE_FLAG"),
@@ -117,8 +118,8 @@ def _stay(row: Row, patient: Row, admission: Row, report: Report) -> tuple[IcuSt
 
 
 def _death(patient: Row, admission: Row) -> tuple[datetime | None, bool]:
-    """The time of death, and whether it is known to the minute; otherwise it is the end of the
-    day.
+    """The time of death, None if there is none, and whether it is known to the minute. If only the
+    day is known, the time is the end of that day.
     """
     if admission.get("DEATHTIME"):
         return time(admission["DEATHTIME"]), True

@@ -47,7 +47,7 @@ class Report:
     readings: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the report as plain JSON, most frequent first."""
+        """Returns the report as a dict for JSON, with the most frequent counts first."""
         return {
             "stays": self.stays,
             "readings": self.readings.total(),
@@ -75,7 +75,7 @@ def invented_admission(pat_id: int) -> date:
 
 
 def reported_age(years: float, report: Report) -> float:
-    """Returns an age in years; 91.4 for every age above 89."""
+    """Returns the age in years, or 91.4 for an age above 89, which is counted in the report."""
     if years <= 89:
         return years
     report.converted["age above 89, written as 91.4"] += 1

@@ -22,7 +22,7 @@ def hidden(parts: tuple[str, ...]) -> bool:
 
 
 def find(source: Path, name: str) -> Path | None:
-    """The first file of the table in order of path; duplicates are ignored."""
+    """The first file of the table in order of path, or None; duplicates are ignored."""
     wanted = {f"{name}.csv".casefold(), f"{name}.csv.gz".casefold()}
     found = sorted(
         path
@@ -84,8 +84,8 @@ def whole(text: str) -> int:
 
 
 def time(text: str) -> datetime:
-    """Parses a time to the minute; a time zone is dropped. Seconds are dropped too, so that two
-    pressures can be simultaneous.
+    """Parses a time to the minute, without its time zone. Seconds are dropped, so that two
+    pressures of the same minute have the same time.
 
     >>> time("2164-10-23 21:09:30 UTC")
     datetime.datetime(2164, 10, 23, 21, 9)
