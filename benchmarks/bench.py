@@ -1,5 +1,5 @@
-"""The parts that all benchmarks share: the inputs, the database server, X, and the type of a
-result."""
+"""The parts that all benchmarks share: the inputs, the database server, the raw limit X,
+and the type of a result."""
 
 import json
 import shutil
@@ -116,8 +116,8 @@ class BareInsert:
 
 
 def executemany(server: Server, rows: int) -> BareInsert:
-    """The median rate and the mean CPU time of three runs, with 1,000 rows per call and a commit
-    after each call."""
+    """Measures a bare `executemany` into `readings`, with 1,000 rows per call and a commit after
+    each call. Returns the median rate and the mean CPU time of three runs."""
     speeds = []
     own, other = 0.0, 0.0
     for _ in range(3):
@@ -172,7 +172,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def rates(work: Callable[[], int], raw: Callable[[], int]) -> tuple[float, float]:
-    """The rates of `work` and of its raw limit."""
+    """The items per second of `work` and of its raw limit `raw`, measured in turn."""
     return in_turn(partial(rate, work, 0.2), partial(rate, raw, 0.2), 7)
 
 

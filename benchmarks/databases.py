@@ -101,8 +101,9 @@ class MySQLServer(Server):
 
 @contextmanager
 def server(folder: Path, url: str | None) -> Iterator[Server]:
-    """The MySQL server at `url`, or SQLite files in `folder` for any other URL. Without a URL, a
-    server from PATH that is started in `folder`, or else SQLite files. Raises CannotMeasure."""
+    """Yields the MySQL server at `url`, or SQLite files in `folder` for any other URL. Without a
+    URL, starts a server from PATH in `folder`, or yields SQLite files if PATH has none. Raises
+    CannotMeasure if a server does not answer or start."""
     if url and not url.startswith("mysql://"):
         yield SQLiteFiles(folder)
     elif url:
@@ -213,8 +214,8 @@ def mark(url: str) -> str:
 
 
 def feature_bytes(url: str, stream: str) -> float:
-    """The average number of bytes that a prediction's features take, for the model for which it is
-    greatest."""
+    """The average number of bytes of a prediction's features, for the model with the largest
+    average."""
     connection = open_database(url)
     cursor = connection.cursor()
     cursor.execute(

@@ -15,8 +15,9 @@ SHIPPED = ROOT / "models"
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    """Measures 30 % and 100 % predicted by the formula, with 1 and 2 workers. Also measures 100 %
-    predicted by the models as shipped, with 2 workers and a quarter of the rows."""
+    """Measures with 1 and 2 workers, and with the formula's predictions for 30 % and 100 % of the
+    readings. Also measures with the models as shipped, predictions for 100 % of the readings, 2
+    workers and a quarter of the rows."""
     for staying in (0.3, 1.0):
         for workers in (1, 2):
             yield through(bench, bench.ward(PATIENTS, rows(bench), staying), workers)

@@ -1,5 +1,5 @@
-"""Measures the gateway: HL7 over MLLP into the log, whose raw limit is bare writes of the same
-bytes, and on to the stored predictions."""
+"""Measures the gateway: from HL7 over MLLP to its log, compared with bare writes of the same bytes,
+and from the sender to the stored prediction."""
 
 import argparse
 import asyncio
@@ -105,7 +105,7 @@ def _to_prediction(bench: Bench, length: int) -> Result:
     url = bench.server.fresh("gateway")
     with _gateway(bench, url, "redis", "modelapi", "tool") as (pipeline, port):
         pipeline.start("buffer")
-        asyncio.run(_send_all(port, [_frames(20, 10, CONNECTIONS)]))  # all senders have started
+        asyncio.run(_send_all(port, [_frames(20, 10, CONNECTIONS)]))  # warms up all programs
         pipeline.wait(pipeline.stored, "the first messages were not stored")
         waits = asyncio.run(_predicted(port, url, pipeline, length))
     bench.server.drop("gateway")
@@ -197,7 +197,7 @@ async def _predicted(port: int, url: str, pipeline: Pipeline, length: int) -> li
                 look(cursor, max(seen, default=0) - READINGS_PER_SECOND)
                 connection.commit()
                 await asyncio.sleep(LOOK)
-            look(cursor, 0)  # finds those that were stored after much later ones
+            look(cursor, 0)  # finds predictions that were stored long after those of later readings
 
     await asyncio.gather(send(), watch())
     with closing(sqlite3.connect(pipeline.environ["GATEWAY_LOG"])) as log:

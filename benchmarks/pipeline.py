@@ -64,7 +64,8 @@ class Pipeline(Programs):
     def wait(
         self, reached: Callable[[], Any], failure: str, seconds: float = START_SECONDS
     ) -> None:
-        """Waits until `reached()` is true. Raises CannotMeasure, with the end of the logs."""
+        """Waits until `reached()` is true. After `seconds`, or if a program ends, raises
+        CannotMeasure with the end of the logs."""
         deadline = time.monotonic() + seconds
         while not reached():
             ended = self.ended()

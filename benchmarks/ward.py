@@ -38,7 +38,8 @@ class Ward:
 
 
 def write(folder: Path, patients: int, rows: int, staying: float, seed: int = 1) -> Ward:
-    """Writes age.csv, admission.csv and signal.csv, about 3 million rows in one or two seconds."""
+    """Writes age.csv, admission.csv and signal.csv. Writing 3 million rows takes one or two
+    seconds."""
     random = np.random.default_rng([seed, patients, rows, round(staying * 1000)])
     folder.mkdir(parents=True, exist_ok=True)
     ids = np.arange(patients) + FIRST_PATIENT
