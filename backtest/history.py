@@ -95,7 +95,8 @@ def newest_stream(url: str, password: str = "") -> str:
 
 def predictions(url: str, password: str, stream: str, version: Version) -> pd.DataFrame:
     """A model's predictions in the order of the stream: seq, pat_id, date_admission, measured_at,
-    probability, reason, since_admission and hours (since the stay's first reading); both in hours.
+    probability, reason, since_admission (hours since admission) and hours (since the stay's first
+    reading).
 
     Raises NoHistory if the model has none.
     """
