@@ -13,8 +13,8 @@ from typing import IO, Any, Protocol
 CONTENTS = "backup.json"
 # Saved in this order, so that the gateway's log contains every message that the tables contain.
 PARTS = ("tables", "models", "gateway", "login")
-# An existing one of these parts is not replaced, because its entries later than the backup would be
-# lost.
+# `restore` does not replace one of these parts if it exists, because its entries later than the
+# backup would be lost.
 KEPT = ("gateway", "login")
 BLOCK = 1 << 20
 
@@ -84,11 +84,11 @@ def save(stack: Stack, folder: Path) -> Path:
 
 
 def restore(stack: Stack, folder: Path) -> Iterator[str]:
-    """Restores a backup; yields one line of text per part.
+    """Restores a backup while the programs are stopped; yields one line of text per part.
 
-    Raises BackupError. A damaged backup is reported before anything is changed. A part of KEPT is
-    restored only if the stack does not have it, because its later entries would be lost. From the
-    gateway's log, the pipeline fills the tables again.
+    Raises BackupError; for a damaged backup, before anything is changed. A part of KEPT is restored
+    only if the stack does not have it, because its entries later than the backup would be lost.
+    From the gateway's log, the pipeline fills the tables again.
     """
     contents = _check(stack, folder)
     with stack.stopped():

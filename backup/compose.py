@@ -133,7 +133,8 @@ def _python(service: str, code: str) -> list[str]:
 def _open(
     command: list[str], stdin: int = subprocess.DEVNULL, stdout: int | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Runs a compose command as a context manager. Raises BackupError if it fails."""
+    """Starts a compose command, yields its process, and waits until it ends. Raises BackupError if
+    it fails."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [*COMPOSE, *command],
