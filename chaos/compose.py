@@ -204,7 +204,7 @@ class ComposeStack:
         self._sql(f"SET GLOBAL max_connections = 1; {kills}")
 
     def _give_connections(self) -> None:
-        # While a client is turned away, it counts as a connection for a moment.
+        # A client that MySQL rejects counts as a connection for a moment.
         for _ in range(50):
             try:
                 self._sql("SET GLOBAL max_connections = 200")

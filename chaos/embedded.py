@@ -25,7 +25,7 @@ RESTART_AFTER = 0.1
 
 
 class EmbeddedStack(Pipeline):
-    """The stack of the programs of the Procfile. It restarts programs that die, as compose does."""
+    """Runs the programs of the Procfile, and restarts those that die, as compose does."""
 
     programs = PROGRAMS
 
