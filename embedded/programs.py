@@ -134,7 +134,7 @@ class Programs:
         return found
 
     def stored_up_to(self) -> int:
-        """The last message before the first that the buffer has read but that is not stored."""
+        """The number of the message up to which all messages of the stream are stored."""
         position = self.position()
         last_stored = self._last_stored(position.get("stream", ""))
         behind = [

@@ -24,7 +24,8 @@ from modelapi.settings import Settings as ModelapiSettings
 from tool.settings import Settings as ToolSettings
 from wire.settings import read, without_password
 
-# The first of the ports that `free_port` returns. It is above 10080, which browsers refuse.
+# The first of the ports that `free_port` returns. It is above 10080, the highest
+# port that browsers refuse.
 FIRST_PORT = 10_100
 _ports = itertools.count()
 PORTS = (
@@ -38,7 +39,8 @@ class CannotRun(Exception):
 
 
 def read_dotenv() -> None:
-    """Sets the variables in the file .env of the current folder that the environment lacks."""
+    """Reads the file .env in the current folder, and sets those of its variables that the
+    environment lacks."""
     if Path(".env").is_file():
         for key, value in parse(Path(".env").read_text()).items():
             os.environ.setdefault(key, value)
@@ -155,8 +157,8 @@ def is_running(environ: Mapping[str, str]) -> bool:
 def free_port() -> int:
     """A port that is free. No two calls of a process return the same one.
 
-    The system could give the same port again until a program uses it, so these ports are below
-    those that it hands out, and processes with consecutive ids begin at different ones.
+    A port that the system chooses could be chosen again until a program uses it. So these ports are
+    below the system's range, and processes with consecutive ids begin at different ports.
     """
     while True:
         port = FIRST_PORT + (os.getpid() % 22 * 1_000 + next(_ports)) % 22_000
@@ -170,7 +172,8 @@ def free_port() -> int:
 
 
 class Output(Printer):  # type: ignore[misc]
-    """Prints the output of the programs. first_end: honcho's line about the first that ended."""
+    """Prints the output of the programs. first_end: honcho's line about the first program
+    that ended."""
 
     first_end = ""
 
