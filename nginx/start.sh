@@ -16,7 +16,8 @@ hosts() {
     done
 }
 
-# TRUSTED_PROXIES: addresses of proxies in front of nginx. Their X-Forwarded-For is trusted.
+# TRUSTED_PROXIES: addresses of proxies in front of nginx. Their X-Forwarded-For and
+# X-Forwarded-Proto are trusted.
 trusted_proxies() {
     IFS=', '
     echo 'geo $realip_remote_addr $trusted_proxy {'
@@ -37,7 +38,7 @@ trusted_proxies() {
     echo 'real_ip_recursive on;' >>/tmp/real-ip.conf
 }
 
-# LOGIN: on, off or auto, which means on if nginx is published beyond this machine.
+# LOGIN: on, off or auto. With auto, login is on only if nginx is published beyond this machine.
 login() {
     case ${BIND_ADDRESS:-127.0.0.1} in
         127.*.*.* | localhost | ::1 | '[::1]') here=yes ;;
