@@ -113,8 +113,7 @@ def test_an_invalid_policy_is_rejected(policy: dict[str, object]) -> None:
 
 
 def circews(path: list[tuple[int, float]], threshold: float, silence: float) -> list[int]:
-    """The times of alarms, in minutes, by the published rule: at or above the threshold, with a
-    silence afterwards.
+    """The times of the alarms that the published rule raises, in minutes.
 
     Hyland et al. 2020, Methods, "Alarm system": an alarm at each time point whose score reaches the
     threshold, unless another one was triggered in the silencing period before it.

@@ -38,7 +38,7 @@ class TestByHand:
         assert found.sensitivity == pytest.approx(1 / 3)
         assert found.lead_hours == (4.0,)
 
-    def test_ppv_and_nne_count_alarms_with_follow_up(self) -> None:
+    def test_ppv_and_nne_count_only_alarms_with_follow_up(self) -> None:
         true = path([0.6], event=True, event_at=4.0)
         false = path([0.6])
         unknown = path([0.6, 0.1], observed=2.0, ended=False)
@@ -70,7 +70,7 @@ class TestByHand:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_alarms_of_all_stays_equal_those_of_each_stay(seed: int) -> None:
+def test_vectorized_alarms_equal_those_of_the_rule_for_each_stay(seed: int) -> None:
     draw = np.random.default_rng(seed)
     policy = Policy(
         at=0.5,

@@ -1,4 +1,6 @@
-"""Compares intervals that are computed from cells with intervals computed from all rows."""
+"""Compares the intervals, which are computed from cells of rows with similar log odds, with
+intervals that scikit-learn computes from all rows.
+"""
 
 import numpy as np
 import pytest
@@ -16,14 +18,14 @@ SKLEARN = {
 
 
 def scores(values: np.ndarray) -> Scores:
-    """600 rows of 50 patients with unequal weights."""
+    """One row per value, with random outcomes, 50 patients and unequal weights."""
     draw = np.random.default_rng(1)
     y = (draw.random(len(values)) < 0.3).astype(np.int64)
     return Scores(y, values, draw.integers(50, size=len(values)), draw.uniform(0.1, 1, len(values)))
 
 
 def by_rows(given: Scores, metric: str) -> list[float]:
-    """The interval that scikit-learn's figure has over the bootstraps of whole patients."""
+    """The 95% interval of scikit-learn's metric over bootstraps of whole patients."""
     names, patient = np.unique(given.patients, return_inverse=True)
     draw = np.random.default_rng(SEED)
     found = []
@@ -49,7 +51,7 @@ def test_intervals_of_any_probabilities_are_close_to_those_of_all_rows() -> None
     assert [figure.low, figure.high] == pytest.approx(by_rows(given, "auroc"), abs=1e-3)
 
 
-def test_scores_that_are_not_probabilities_keep_their_order() -> None:
+def test_intervals_of_scores_that_are_not_probabilities_equal_those_of_all_rows() -> None:
     given = scores(np.random.default_rng(5).integers(0, 40, 600).astype(float))
     figure = evaluate(given, RESAMPLES, SEED, ("auroc",))["auroc"]
     assert [figure.low, figure.high] == pytest.approx(by_rows(given, "auroc"), abs=1e-12)

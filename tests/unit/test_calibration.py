@@ -1,5 +1,6 @@
-"""Compares the calibration figures with scikit-learn, including edge cases and cases in which an
-earlier version diverged."""
+"""Compares the calibration figures with scikit-learn, including edge cases and cases in which
+the fit may diverge.
+"""
 
 import numpy as np
 import pytest

@@ -1,5 +1,6 @@
-"""Compares the stability index with scipy, and the bands with standard errors; finds simulated
-shifts."""
+"""Compares the stability index with scipy, and the bands with standard errors. Tests that
+simulated faults and shifts raise alerts.
+"""
 
 from collections.abc import Callable
 
@@ -125,7 +126,7 @@ def test_bands_extend_to_about_4_standard_errors_on_each_side(ward: Ward) -> Non
 @pytest.mark.parametrize(
     ("stays", "band"), [(29, None), (30, 30), (59, 30), (400, 250), (900, 500)]
 )
-def test_the_band_of_the_largest_sample_up_to_the_stays_is_used(
+def test_the_band_is_that_of_the_largest_sample_size_that_the_stays_reach(
     ward: Ward, stays: int, band: int | None
 ) -> None:
     expected: Expected = ward[0].risk
@@ -218,7 +219,7 @@ def test_a_shift_of_the_intercept_is_found_nearly_as_often_as_by_the_best_test(w
     assert power >= 0.6
 
 
-def test_fewer_stays_than_compared_have_no_band() -> None:
+def test_fewer_outcomes_than_required_have_no_band() -> None:
     p = np.full(OUTCOMES - 1, 0.2)
     assert not any(figure.alert for figure in outcome_figures(p, np.ones(len(p))))
     assert all(figure.low is None for figure in outcome_figures(p, np.ones(len(p))))

@@ -1,8 +1,9 @@
-"""The tool's streamed features and training's bulk features are equal.
+"""Compares the tool's streamed features with training's bulk features, and both with a third
+computation that shares no code with them.
 
-Both are compared with a third computation, which shares nothing with them: each definition in the
-docstring of `tool/features.py`, over a plain list, with `statistics`, whose mean and standard
-deviation are exact before the last rounding.
+The third computation applies the definitions in the docstring of `tool/features.py` to a plain
+list. It uses the module `statistics`, whose mean and standard deviation are exact before the last
+rounding.
 """
 
 from __future__ import annotations
@@ -133,8 +134,8 @@ def streamed(
     restarts: Iterable[int] = (),
     ages: dict[StayKey, float | None] = STAYS,
 ) -> list[list[Row]]:
-    """The rows of each model. Before each reading in `restarts`, the stay is reloaded from the
-    stored data: the columns of table `vitals` and the readings of the windows.
+    """The rows of each model. Before each reading whose index is in `restarts`, the stay is
+    reloaded from the stored data: the columns of table `vitals` and the readings of the windows.
     """
     windows = FeatureSet({f.name: f for each in models for f in each.features}.values()).windows
     gone = set(restarts)
@@ -243,7 +244,7 @@ declarations = st.lists(
 def streams(
     draw: st.DrawFn, most: int = 40, values: st.SearchStrategy[float] = all_values
 ) -> list[Reading]:
-    """Interleaved readings of several stays, in order of time or with late rows. There are few
+    """Interleaved readings of several stays, in order of time or with late readings. There are few
     different times, so that many are equal or on a window's edge.
     """
     length = draw(st.integers(1, most))
@@ -344,7 +345,7 @@ def test_features_after_a_restart_are_bitwise_equal(
 
 @bounded
 @given(streams(), st.one_of(st.none(), st.integers(0, 61)), st.randoms())
-def test_last_rows_include_only_known_readings(
+def test_last_rows_flags_the_last_reading_of_each_stay_up_to_the_hour(
     readings: list[Reading],
     hours: int | None,
     random: st.randoms,  # type: ignore[valid-type]
@@ -365,8 +366,9 @@ def test_last_rows_include_only_known_readings(
 def random_stays(
     random: Generator, count: int
 ) -> tuple[list[Reading], dict[StayKey, float | None]]:
-    """Interleaved stays: with or without late rows, at full hours or at any second, with many or
-    few readings."""
+    """Interleaved stays: with or without late readings, at full hours or at any second, with many
+    or few readings.
+    """
     ages: dict[StayKey, float | None] = {}
     drafts: list[tuple[float, StayKey, int, str, float]] = []
     for number in range(count):
@@ -392,7 +394,7 @@ def random_stays(
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_the_computations_agree_on_thousands_of_random_streams(seed: int) -> None:
+def test_streamed_and_bulk_features_agree_on_3000_random_stays(seed: int) -> None:
     random = default_rng(seed)
     readings, ages = random_stays(random, 100)
     names = {
@@ -412,7 +414,7 @@ def test_the_computations_agree_on_thousands_of_random_streams(seed: int) -> Non
 
 @pytest.mark.parametrize("level", [0.0, 37.0, 1e6, -1e9])
 def test_a_small_spread_far_from_zero_has_nine_correct_digits(level: float) -> None:
-    """Compares with `statistics`, which adds exact fractions, after an outlier and a drift."""
+    """The values have an outlier and a drift; `statistics` adds them as exact fractions."""
     random = default_rng(6)
     numbers = level + random.normal(np.arange(3000) / 3000, 1)
     numbers[0] = 0

@@ -53,7 +53,7 @@ def test_a_batch_without_a_message_is_unreadable(frame: bytes) -> None:
         parse(content)
 
 
-def test_every_code_maps_to_a_known_parameter() -> None:
+def test_codes_are_unique_and_map_to_known_parameters() -> None:
     path = Path(gateway.codes.__file__).with_name("codes.csv")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -321,7 +321,7 @@ class TestMimic:
         # moved by 300 years.
         assert ages(tmp_path) == [("10", "2164-10-23", "70.0"), ("11", "2164-01-01", "91.4")]
         died, alive = read(tmp_path, "outcome.csv")
-        # The time is eleven hours and twenty minutes after the second midnight.
+        # The death is 35 hours and 20 minutes after the midnight of the day of admission.
         assert (died["died_in_hospital"], died["died_in_icu"], died["died_after_hours"]) == (
             *("1", "1", "36"),
         )
@@ -365,8 +365,8 @@ class TestMimic:
         assert [age for *_, age in ages(tmp_path)] == ["63.0", "91.4"]
         assert [row["died_in_hospital"] for row in read(tmp_path, "outcome.csv")] == ["", ""]
         assert "no ADMISSIONS table: died_in_hospital is empty" in report.notes
-        # The death counts from the end of the 32nd day, because the hour of a death outside the ICU
-        # is unknown.
+        # The time of a death outside the ICU is set to the end of the day, here the 32nd, because
+        # its hour is unknown.
         of_20, of_21 = read(tmp_path, "outcome.csv")
         assert (of_20["died_in_icu"], of_20["died_after_hours"]) == ("0", str(32 * 24))
         assert (of_21["died_in_icu"], of_21["died_after_hours"]) == ("0", "")
@@ -537,7 +537,7 @@ class TestEicu:
                 file.write(text)
         return source
 
-    def test_readings_get_their_names_and_times_and_the_best_source(
+    def test_readings_get_names_and_times_and_come_from_the_best_source(
         self, source: Path, tmp_path: Path
     ) -> None:
         report = convert("eicu", source, tmp_path)

@@ -204,7 +204,7 @@ def test_bodies_are_decompressed_and_responses_compressed(client: FlaskClient, p
     ("encoding", "body", "status"),
     [("gzip", b"{}", 400), ("gzip", gzip.compress(b"{}", mtime=0)[:-9], 400), ("br", b"{}", 415)],
 )
-def test_a_damaged_compressed_body_is_rejected(
+def test_a_body_that_cannot_be_decompressed_is_rejected(
     client: FlaskClient, encoding: str, body: bytes, status: int
 ) -> None:
     answer = client.post(
@@ -216,7 +216,7 @@ def test_a_damaged_compressed_body_is_rejected(
     assert answer.status_code == status
 
 
-def test_the_declaration_has_the_features_that_the_tool_parses(tmp_path: Path) -> None:
+def test_the_declaration_lists_the_features_of_the_champion(tmp_path: Path) -> None:
     models = copy_models(tmp_path, "formula")
     client = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
     answer = client.get("/api/model")
@@ -252,7 +252,7 @@ def declaration(
     }
 
 
-def test_health_reports_the_champion_or_the_reason(tmp_path: Path) -> None:
+def test_health_reports_the_champion_or_why_there_is_none(tmp_path: Path) -> None:
     models = copy_models(tmp_path, "formula")
     settings = Settings(models, tmp_path / "s.sqlite")
     assert create_app(settings).test_client().get("/health").json == {

@@ -1,4 +1,6 @@
-"""Tests artifacts: reasons for rejection, fused forms, and rebuilding the shipped artifacts."""
+"""Tests artifacts: reasons for rejection, fused and compiled forms, `seal`, and the shipped
+artifacts.
+"""
 
 import hashlib
 import io
@@ -152,7 +154,7 @@ def data() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 
 def write(models: Path, estimator: Any, x: Any, **changes: Any) -> Path:
-    """Writes an estimator as model `trained` 1; its golden rows come from predict_proba."""
+    """Writes an estimator as `trained/1`; its golden rows come from predict_proba."""
     content = io.BytesIO()
     joblib.dump(estimator, content)
     golden = [
@@ -248,7 +250,7 @@ def test_boosted_trees_are_served_compiled(tmp_path: Path, data: Any) -> None:
     assert np.abs(model.predict(x)["probability"] - expected).max() < 1e-12
 
 
-def test_a_compiled_form_that_differs_is_not_served(
+def test_a_fused_form_that_differs_is_not_served(
     tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = data

@@ -1,4 +1,6 @@
-"""Tests that explanations add up; they are exact for linear models, Shapley values for others."""
+"""Tests that explanations are exact for linear models and Shapley values for other models, and that
+they add up.
+"""
 
 import math
 from itertools import permutations

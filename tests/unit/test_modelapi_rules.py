@@ -84,7 +84,7 @@ def test_news2_equals_the_printed_chart(
     assert outputs == {"probability": score / 20, "score": score, "missing": ""}
 
 
-def test_news2_is_right_at_each_step_of_the_chart(news2: Model) -> None:
+def test_news2_equals_the_printed_chart_at_each_whole_value(news2: Model) -> None:
     normal = (16, 97, 0.21, 120, 72, 15, 37.0)
     for part, steps in enumerate(
         (range(4, 40), range(80, 101), (), range(60, 240), range(30, 150), range(3, 16))

@@ -26,7 +26,7 @@ SECRET = "a secret of at least thirty-two bytes"  # noqa: S105
 
 
 class Keys:
-    """Writes the key file of a server; returns it and the key that signs tokens for it."""
+    """The key file of a server, and the key that signs tokens for the server."""
 
     def __init__(self, folder: Path, algorithm: str) -> None:
         self.algorithm = algorithm
@@ -117,7 +117,7 @@ def test_an_expired_token_is_reported(client: FlaskClient, keys: Keys) -> None:
     refused(client, f"Bearer {token}", "ExpiredSignatureError", "Signature has expired")
 
 
-def test_a_token_of_another_key_is_reported(
+def test_a_token_that_is_signed_with_another_key_is_reported(
     client: FlaskClient, keys: Keys, tmp_path: Path
 ) -> None:
     (tmp_path / "foreign").mkdir()
@@ -217,7 +217,7 @@ def test_a_token_changes_models_from_outside(tmp_path: Path, keys: Keys, action:
         ("administrator", 403, 403),
     ],
 )
-def test_a_scope_permits_its_own_routes(
+def test_a_scope_permits_only_its_routes(
     tmp_path: Path, scope: Any, infers: int, changes: int
 ) -> None:
     (tmp_path / "key").write_text(SECRET)
@@ -283,7 +283,7 @@ def test_an_invalid_key_is_an_error_at_start(tmp_path: Path, content: bytes, wor
 
 
 def ends_in_a_blank() -> ec.EllipticCurvePrivateKey:
-    """Makes a key of which the last byte in DER is a blank, which strip() would remove."""
+    """Makes a private key whose DER form ends in a blank, which strip() would remove."""
     while True:
         key = ec.generate_private_key(ec.SECP256R1())
         if key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()).endswith(b" "):

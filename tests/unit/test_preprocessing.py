@@ -237,7 +237,7 @@ class TestFileForms:
     @pytest.mark.parametrize(
         "odd",
         [
-            '1;2019-02-15;7;"a;80',  # a quote opens this line, and the next line has another
+            '1;2019-02-15;7;"a;80',  # a quote opens in this line, and the next line has another
             '"1;2019-02-15";7;a;80',
             '1;2019-02-15;7;"a;80"',
             '1;2019-02-15;"7;a";80',  # a separator is in quotes, so there is one field too few
@@ -791,7 +791,7 @@ class TestProgram:
 
 
 def test_the_merge_equals_simple_joins_in_pandas(hospital: Hospital) -> None:
-    """Compares a ward of clean rows with simple joins in pandas."""
+    """The ward has only clean rows."""
     first = date(2019, 1, 1)
     stays = [(pat, first + timedelta(days=(pat * 37 + visit * 40) % 300), (pat * 7) % 9)
              for pat in range(1, 60) for visit in range(1 + pat % 3)]  # fmt: skip

@@ -223,7 +223,7 @@ class TestForms:
         assert [row["value"] for row in merge(tmp_path, signal=text)] == ["1.0"]
         assert [row["line"] for row in rejected(tmp_path)] == [str(4 + before.count("\n"))]
 
-    def test_names_are_kept_unchanged(self, tmp_path: Path) -> None:
+    def test_parameter_names_are_kept_unchanged(self, tmp_path: Path) -> None:
         names = ["Na", "NULL", "risk", "nan", "None", "-", "K"]
         body = "".join(f"1;2019-02-15;7;{name};1\n" for name in names)
         assert [row["parameter"] for row in merge(tmp_path, signal=SIGNAL + body)] == names

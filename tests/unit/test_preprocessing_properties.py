@@ -19,8 +19,8 @@ from hospital.merge import prepare
 
 COLUMNS = ["pat_id", "day", "hour", "parameter", "value"]
 AGE = "pat_id;age\n1;50\n2;60.5\n"
-# Patient 1 was in the ICU from the 10th to the 20th of February, and again from the 20th on;
-# patient 2 to the 15th.
+# Patient 1 was in the ICU from the 10th to the 20th of February, and again from the 20th on.
+# Patient 2 was there from the 10th to the 15th.
 ADMISSION = (
     "pat_id;date_admission;date_discharge\n"
     "1;2019-02-20;\n1;2019-02-10;2019-02-20\n2;2019-02-10;2019-02-15\n"
@@ -163,10 +163,8 @@ def test_every_row_is_sent_or_rejected_or_a_duplicate(
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     st.sampled_from([20, 8_000_000]),
 )
-def test_quoted_cells_of_any_text_lose_no_valid_row(
-    table: list[Row], quoting: int, block: int
-) -> None:
-    """Valid rows around quoted rows of any text: no valid row is lost, and none is invented."""
+def test_cells_of_any_text_lose_no_valid_row(table: list[Row], quoting: int, block: int) -> None:
+    """No valid row that follows rows of any text is lost, and none is invented."""
     good = ("1", "2019-02-12", "5", "x", "1")
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter=";", lineterminator="\n", quoting=quoting)  # type: ignore[arg-type]

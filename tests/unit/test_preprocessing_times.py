@@ -85,7 +85,7 @@ def test_all_forms_of_a_time_are_read(
         ("day;hour", "2019-02-15;13:00 PM", "hour"),
     ],
 )
-def test_missing_and_contradicting_times_are_rejected(
+def test_missing_invalid_and_contradicting_times_are_rejected(
     tmp_path: Path, header: str, row: str, column: str
 ) -> None:
     signal = f"pat_id;{header};parameter;value\n1;{row};x;1\n"

@@ -1,4 +1,6 @@
-"""Checks that the lock files contain all requirements, with hashes."""
+"""Checks that the lock files contain all requirements with hashes, and that the package can be
+imported.
+"""
 
 import re
 import shutil

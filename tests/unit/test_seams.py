@@ -1,4 +1,6 @@
-"""Tests the seams between the services: permitted imports, and messages that both sides accept."""
+"""Tests the seams between the services: imports, deletions, messages, features, partitions and
+ports.
+"""
 
 import ast
 import json

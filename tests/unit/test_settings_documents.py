@@ -53,7 +53,7 @@ WITHOUT_DOCKER = {
 }
 # These are only for several replicas of the model API; compose has one.
 KUBERNETES_ONLY = {"MODEL_STATE_URL"}
-# These are a mount, names that nginx checks, and names that only Prometheus uses.
+# These are a mount, a published port, names that nginx checks, and names that only Prometheus uses.
 NOT_GIVEN = {
     "hospital": {"PATIENT_DATA", "ALLOWED_HOSTS"},
     "dashboard": {"ALLOWED_HOSTS"},

