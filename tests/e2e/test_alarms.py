@@ -1,6 +1,4 @@
-"""The alarms of the whole pipeline, and the requests to a webhook, in two replays and
-during kills.
-"""
+"""Compares the alarms of two replays, the second with kills, and the requests to a webhook."""
 
 from pathlib import Path
 

@@ -87,7 +87,9 @@ def test_a_restore_is_rejected_while_the_pipeline_runs(ward: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("damage", ["cut", "part missing", "digest missing", "of another kind"])
-def test_a_damaged_backup_changes_nothing(ward: Path, tmp_path: Path, damage: str) -> None:
+def test_restoring_a_damaged_backup_changes_nothing(
+    ward: Path, tmp_path: Path, damage: str
+) -> None:
     pipeline = Pipeline(tmp_path, ward)
     with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection, connection:
         connection.execute("CREATE TABLE readings (value)")

@@ -34,7 +34,7 @@ PATIENT = {
     "standard_deviation_temperature": 0.4,
 }
 
-# Seconds for `up`: the first build installs all requirements.
+# The timeout includes `up`, whose first build installs all requirements.
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1200)]
 
 
@@ -63,7 +63,7 @@ class Stack:
         self.compose("up", "--build", "--wait", "--wait-timeout", "600", *arguments)
 
     def run(self, service: str, *command: str, check: bool = True) -> str:
-        """The output of a command in a service's container."""
+        """Runs a command in a service's container; returns its output, with stderr if it fails."""
         return self.compose("exec", "-T", service, *command, check=check)
 
     def python(self, service: str, program: str) -> str:
@@ -433,7 +433,9 @@ def test_a_service_reaches_only_its_networks(
     said = stack.python(service, CONNECT.format(targets=targets))
     assert sorted(said.split()) == sorted(reached)
     routes = stack.run(service, "cat", "/proc/net/route").splitlines()[1:]
-    assert all(route.split()[1] != "00000000" for route in routes), "there is a way out"
+    assert all(route.split()[1] != "00000000" for route in routes), (
+        "the container has a default route"
+    )
 
 
 def test_the_database_shell_needs_no_password_and_the_network_has_no_root(stack: Stack) -> None:
@@ -578,7 +580,7 @@ def test_the_tls_profile_serves_the_same_site_with_a_certificate(stack: Stack) -
     stack.up("tls")
     port = int(stack.environment["TLS_PORT"])
     certificate = ssl.get_server_certificate(("localhost", port))
-    # A browser that trusts it must not trust certificates that it signs.
+    # A browser that trusts this certificate must not trust others that its key has signed.
     basic = load_pem_x509_certificate(certificate.encode()).extensions.get_extension_for_class(
         BasicConstraints
     )

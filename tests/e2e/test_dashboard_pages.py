@@ -71,8 +71,8 @@ def wait(until: Callable[[], object], what: str, seconds: float = 60) -> None:
 
 
 def until(page: Any, script: str, argument: object, seconds: float = 30) -> None:
-    """Waits until the script returns true. The method of Playwright evaluates text, which the
-    security policy of the pages forbids.
+    """Waits until the script returns true. Playwright's own `wait_for_function` evaluates text,
+    which the security policy of the pages forbids.
     """
 
     def holds() -> bool:
@@ -174,9 +174,8 @@ def stored_ward(pipeline: Pipeline) -> list[tuple[int, float | None, float | Non
 
 def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline: Pipeline) -> None:
     page.goto(dashboard.url)
-    pipeline.send(
-        "hospital", signal.SIGSTOP
-    )  # stopped, so that the page and the database do not change
+    # Hospital is stopped, so that the page and the database do not change.
+    pipeline.send("hospital", signal.SIGSTOP)
     try:
         wait(pipeline.stored, "all to be stored")
         stored = stored_ward(pipeline)
@@ -227,7 +226,7 @@ def test_a_patient_page_shows_the_whole_stay(
     page.wait_for_selector("tbody[data-list=feature] rect[data-kind=raises]")
     page.wait_for_selector("#reasons li")
     assert 1 <= page.locator("#reasons li").count() <= 5
-    # The contributions of the features add up to the prediction of the linear model.
+    # The contributions add up to the log odds of the prediction.
     told = page.locator("tbody[data-list=feature] tr td:nth-child(3)").all_inner_texts()
     risk = number(page.locator("[data-text=risk]").inner_text()) / 100
     log_odds = sum(number(text) for text in told)

@@ -39,7 +39,9 @@ Start = Callable[..., Pipeline]
 
 @pytest.fixture
 def failing(ward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pipeline]:
-    """A pipeline with a tool that fails at chosen points; see tests/support/failing_tool.py."""
+    """A function that makes a pipeline whose tool fails at chosen points; see
+    tests/support/failing_tool.py.
+    """
 
     def start(points: str, part: str = "", rate: str = "600") -> Pipeline:
         monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tests.support.failing_tool")
@@ -137,9 +139,7 @@ def test_no_message_is_lost_or_doubled_when_a_worker_is_killed_at_any_point(
 def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
     ward: Path, failing: Start, point: str
 ) -> None:
-    """Neither the rows change nor, if the tool was stopped before its acknowledgement, the
-    acknowledged position.
-    """
+    """After SIGCONT, the tool changes no row and does not move the acknowledged position back."""
     with failing(f"{point}=300") as pipeline:
         pipeline.wait(lambda: mark(pipeline, point) != 0)
         stop_between_transactions("tool", pipeline)

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("CLUSTER"), reason="no CLUSTER"),
 ]
 
-# There is no declaration in Redis yet.
+# Stands for the declaration while Redis has none.
 NONE = '{"champion": {"model": ""}}'
 
 

@@ -22,7 +22,7 @@ from tests.support.pipeline import Pipeline
 from tests.support.servers import MariaDB, as_root, small_disk
 
 PATIENTS = int(os.environ.get("PAGE_AGE", 0))
-# More than the test takes, at RATE messages per second.
+# At RATE messages per second, the stream takes longer than the test.
 READINGS, RATE = 300_000, 1000
 # A page may be this many seconds older than it says.
 OLDER = 5.0

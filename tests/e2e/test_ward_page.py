@@ -151,7 +151,7 @@ def test_the_lamp_and_the_notice_stay_in_view_when_scrolled(phone: Any, url: str
 
 
 @pytest.mark.parametrize("height", [1300, 2160])
-def test_a_wall_fills_its_columns_by_its_height(browser: Any, url: str, height: int) -> None:
+def test_a_wall_display_fills_columns_of_its_height(browser: Any, url: str, height: int) -> None:
     with closing(browser.new_context(viewport={"width": 3840, "height": height})) as context:
         page = context.new_page()
         page.goto(url)
@@ -188,7 +188,7 @@ def test_another_stream_can_be_chosen(laptop: Any, url: str) -> None:
     assert laptop.locator(".bed").count() == PATIENTS
 
 
-def test_filter_and_pin_select_patients(laptop: Any, url: str) -> None:
+def test_the_filter_selects_patients_and_a_pin_moves_one_to_the_top(laptop: Any, url: str) -> None:
     laptop.goto(url)
     laptop.locator("#filter").fill("bed 2")
     assert {*order(laptop)} == {"2", *map(str, range(20, PATIENTS + 1))}
