@@ -3,11 +3,13 @@ snapshot."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from training.database import ROWS_AT_ONCE, newest_stream, snapshot
@@ -23,18 +25,30 @@ TYPES = {
     str: pa.string(),
     str | None: pa.string(),
 }
+# The types of columns that are text in `wire.tables`, in Parquet.
+PARQUET = {
+    "date_admission": pa.date32(),
+    "date_discharge": pa.date32(),
+    "measured_at": pa.timestamp("ms"),
+    "happened_at": pa.timestamp("ms"),
+    "created_at": pa.timestamp("ms", tz="UTC"),
+    "seen_at": pa.timestamp("ms", tz="UTC"),
+}
+FEATURES = pa.list_(pa.float64())
 
 # Spreadsheets run a text as a formula if it begins with one of these.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 log = logging.getLogger("training")
+_numbers = msgspec.json.Decoder(list[float | None])
 
 
 def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tuple[Path, int]]:
     """Writes the tables; yields each file with the number of its rows. url: as for
     `training.database.read`. stream: empty for the stream with the latest commit. file_format: csv
-    or parquet. Dates and times are text, as in `wire.tables`. In csv, `'` is put before a text that
-    a spreadsheet would run as a formula. Raises DatabaseFailure or OSError.
+    or parquet. In csv, dates, times and features are text, as in `wire.tables`, and `'` is put
+    before a text that a spreadsheet would run as a formula. In parquet, they have types of their
+    own. Raises DatabaseFailure or OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with snapshot(url) as (cursor, mark):
@@ -48,25 +62,25 @@ def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tu
             where = "" if table == "models" else f"WHERE stream = {mark}"
             values = (stream,) if where else ()
             cursor.execute(f"SELECT {names} FROM {table} {where} ORDER BY {order}", values)
-            with _writer(part, table, file_format) as writer:
-                rows = _write(writer, cursor, table, _harmless if file_format == "csv" else str)
+            schema = _schema(table, file_format)
+            text = _harmless if file_format == "csv" else str
+            with _writer(part, schema, file_format) as writer:
+                rows = _write(writer, schema, cursor, table, text)
             part.replace(file)
             yield file, rows
 
 
-def _write(writer: Any, cursor: Any, table: str, text: Callable[[Any], str]) -> int:
+def _write(
+    writer: Any, schema: pa.Schema, cursor: Any, table: str, text: Callable[[Any], str]
+) -> int:
     done, report_at = 0, time.monotonic() + 2
-    schema = _schema(table)
     while rows := cursor.fetchmany(ROWS_AT_ONCE):
-        values = (
-            [None if cell is None else text(cell) for cell in column]
-            if field.type == pa.string()
-            else column
-            for column, field in zip(zip(*rows, strict=True), schema, strict=True)
-        )
-        writer.write_table(
-            pa.table([pa.array(v, f.type) for v, f in zip(values, schema, strict=True)], schema)
-        )
+        cells_by_column = zip(*rows, strict=True)
+        arrays = [
+            _array(cells, field.type, text)
+            for cells, field in zip(cells_by_column, schema, strict=True)
+        ]
+        writer.write_table(pa.table(arrays, schema))
         done += len(rows)
         if time.monotonic() > report_at:
             log.info("%s: %s rows", table, f"{done:,}")
@@ -74,15 +88,34 @@ def _write(writer: Any, cursor: Any, table: str, text: Callable[[Any], str]) -> 
     return done
 
 
-def _writer(path: Path, table: str, file_format: str) -> Any:
+def _array(cells: Sequence[Any], kind: pa.DataType, text: Callable[[Any], str]) -> pa.Array:
+    """The cells of a column. Dates, times and lists are converted from their texts."""
+    if kind in (pa.int64(), pa.float64()):
+        return pa.array(cells, kind)
+    texts = [None if cell is None else text(cell) for cell in cells]
+    if kind == FEATURES:
+        # Of tables of version 1, an object may remain for a model that reads other features now.
+        return pa.array([_numbers.decode(t) if t and t[0] == "[" else None for t in texts], kind)
+    array = pa.array(texts, pa.string())
+    if not pa.types.is_timestamp(kind):
+        return array.cast(kind)
+    times = array.cast(pa.timestamp("us"))
+    return (pc.assume_timezone(times, kind.tz) if kind.tz else times).cast(kind)
+
+
+def _writer(path: Path, schema: pa.Schema, file_format: str) -> Any:
     if file_format == "csv":
-        return csv.CSVWriter(path, _schema(table))
-    return parquet.ParquetWriter(path, _schema(table), compression="zstd")
+        return csv.CSVWriter(path, schema)
+    return parquet.ParquetWriter(path, schema, compression="zstd")
 
 
-def _schema(table: str) -> pa.Schema:
-    fields = TABLES[table].__annotations__
-    return pa.schema([(name, TYPES[kind]) for name, kind in fields.items()])
+def _schema(table: str, file_format: str) -> pa.Schema:
+    kinds = {name: TYPES[kind] for name, kind in TABLES[table].__annotations__.items()}
+    if file_format == "parquet":
+        kinds |= {name: kind for name, kind in PARQUET.items() if name in kinds}
+        if table == "predictions":  # in `models`, the features are objects
+            kinds["features"] = FEATURES
+    return pa.schema(kinds)
 
 
 def _harmless(cell: Any) -> str:

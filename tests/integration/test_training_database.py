@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import date, datetime
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from zlib import crc32
 import mysql.connector
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from hospital.replay import Replay
 from tests.integration.test_training import DIED, ROOT, toml, write_ward
@@ -135,12 +138,16 @@ def from_database(url: str, ward: Path) -> Stream:
 
 def comparable(row: tuple[Any, ...]) -> str:
     """The cells as texts, with all numbers as floats, because a CSV does not distinguish 67 from
-    67.0.
+    67.0, and all dates as times, which differ in their decimals.
     """
     cells = []
     for cell in row:
         with suppress(ValueError, TypeError):
             cell = float(cell)
+        with suppress(ValueError):
+            cell = datetime.fromisoformat(str(cell)).replace(tzinfo=None)
+        if isinstance(cell, list):
+            cell = json.dumps(cell, separators=(",", ":"))
         cells.append("" if cell is None or cell != cell else str(cell))
     return repr(cells)
 
@@ -164,13 +171,51 @@ def test_an_export_has_the_rows_of_the_tables(
         if file_format == "csv":
             found = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=str)
         else:
-            found = pd.read_parquet(file).astype(object)
+            found = pd.DataFrame(parquet.read_table(file).to_pydict(), dtype=object)
         names = ", ".join(f"`{name}`" for name in found.columns)
         where = "" if table == "models" else f"WHERE stream = '{stream}'"
         stored = rows(url, f"SELECT {names} FROM {table} {where}")
         exported = found.itertuples(index=False, name=None)
         assert sorted(map(comparable, exported)) == sorted(map(comparable, stored))
     assert len(pd.read_parquet(file) if file_format == "parquet" else pd.read_csv(file)) == 0
+
+
+def test_an_export_in_parquet_has_dates_times_and_arrays(tmp_path: Path) -> None:
+    with seeded_ward.ward(tmp_path / "icu.sqlite") as made:
+        made.add_stay(17, START, discharged=START)
+        made.add_stay(18, START)
+        for pat_id in (17, 18):
+            made.add_reading(pat_id, START, START, "heart_rate", 80.5)
+        made.execute("UPDATE predictions SET features = '[63,null,80.5]' WHERE pat_id = 17")
+        made.execute("UPDATE predictions SET features = NULL WHERE pat_id = 18")
+        made.execute("UPDATE predictions SET created_at = '2026-11-27 22:13:00.123'")
+        values = (made.stream, 18, "2150-03-01", "2150-03-02 01:02:03")
+        made.execute("INSERT INTO outcomes VALUES (?, 9, ?, ?, 'died', 1, ?)", *values)
+        made.commit()
+    files = {
+        path.stem: parquet.read_table(path)
+        for path, _ in export(f"sqlite:///{tmp_path}/icu.sqlite", "", tmp_path, "parquet")
+    }
+    day, time = date(2150, 3, 1), datetime.fromisoformat("2150-03-01 06:00:00")
+    died_at = datetime.fromisoformat("2150-03-02 01:02:03")
+    stays, predictions = files["stays"], files["predictions"]
+    assert stays.schema.field("date_discharge").type == pa.date32()
+    assert stays["date_discharge"].to_pylist() == [day, None]
+    assert stays["date_admission"].to_pylist() == [day, day]
+    for table in (files["readings"], predictions):
+        assert table.schema.field("date_admission").type == pa.date32()
+        assert table.schema.field("measured_at").type == pa.timestamp("ms")
+        assert table["measured_at"].to_pylist() == [time, time]
+    assert files["outcomes"]["happened_at"].to_pylist() == [
+        datetime.fromisoformat("2150-03-02 01:02:03")
+    ]
+    assert predictions.schema.field("created_at").type == pa.timestamp("ms", "UTC")
+    made_at = datetime.fromisoformat("2026-11-27 22:13:00.123+00:00")
+    assert predictions["created_at"].to_pylist() == [made_at, made_at]
+    kind = predictions.schema.field("features").type
+    assert pa.types.is_list(kind)
+    assert kind.value_type == pa.float64()
+    assert predictions["features"].to_pylist() == [[63.0, None, 80.5], None]
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
