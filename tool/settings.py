@@ -36,7 +36,10 @@ class Settings(msgspec.Struct, frozen=True):
     database_password_file: Annotated[SecretFile, "file with the password of the database"] = (
         SecretFile()
     )
-    model_url: Annotated[HttpUrl, "address of the model API"] = HttpUrl("http://127.0.0.1:5000")
+    model_url: Annotated[
+        HttpUrl, "address of the model API; default: port FRONT_PORT of this machine"
+    ] = HttpUrl("")
+    front_port: Annotated[Port, "port of the pages and the model API with `make run`"] = 5000
     # The file is read for each request, because it may be created or renewed later.
     model_token_file: Annotated[str, "file with the token for the model API"] = ""
     model_timeout: Annotated[Seconds, "seconds to wait for predictions"] = 2.0
@@ -68,6 +71,5 @@ def database_of(settings: Settings) -> Database:
 
 
 def client_of(settings: Settings, rest_max: float = 8.0) -> ModelClient:
-    return ModelClient(
-        settings.model_url, settings.model_timeout, settings.model_token_file, rest_max
-    )
+    url = settings.model_url or HttpUrl(f"http://127.0.0.1:{settings.front_port}")
+    return ModelClient(url, settings.model_timeout, settings.model_token_file, rest_max)

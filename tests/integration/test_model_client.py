@@ -20,7 +20,10 @@ from tests.support.batches import Client, batch, handler_of, message, remember
 from tests.support.servers import rows
 from tool.database import connect
 from tool.model_client import Declaration, InvalidRows, Model, ModelClient, ModelUnavailable
+from tool.settings import Settings as ToolSettings
+from tool.settings import client_of
 from wire.features import Feature
+from wire.settings import read
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
@@ -97,6 +100,15 @@ def test_our_model_api_gives_the_models_answers(ref: str, tmp_path: Path) -> Non
         server.shutdown()
     expected = [row["outputs"]["probability"] for row in golden] * 50
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("key", ["MODEL_URL", "FRONT_PORT"])
+def test_the_model_api_is_at_the_configured_address_or_port(key: str) -> None:
+    with serving(v2=(200, inferred(0.1, 0.2))) as (server, _):
+        port = str(server.server_port)
+        both = {"MODEL_URL": f"http://127.0.0.1:{port}", "FRONT_PORT": "9"}
+        environ = both if key == "MODEL_URL" else {"FRONT_PORT": port}
+        assert client_of(read(ToolSettings, environ)).predict(MODEL, ROWS) == [0.1, 0.2]
 
 
 def test_a_server_without_the_protocol_gets_json_objects() -> None:
