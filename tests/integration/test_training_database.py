@@ -206,9 +206,7 @@ def test_an_export_in_parquet_has_dates_times_and_arrays(tmp_path: Path) -> None
         assert table.schema.field("date_admission").type == pa.date32()
         assert table.schema.field("measured_at").type == pa.timestamp("ms")
         assert table["measured_at"].to_pylist() == [time, time]
-    assert files["outcomes"]["happened_at"].to_pylist() == [
-        datetime.fromisoformat("2150-03-02 01:02:03")
-    ]
+    assert files["outcomes"]["happened_at"].to_pylist() == [died_at]
     assert predictions.schema.field("created_at").type == pa.timestamp("ms", "UTC")
     made_at = datetime.fromisoformat("2026-11-27 22:13:00.123+00:00")
     assert predictions["created_at"].to_pylist() == [made_at, made_at]
