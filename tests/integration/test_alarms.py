@@ -1,4 +1,4 @@
-"""Compares the alarms of stored predictions with pandas, on SQLite and MySQL."""
+"""Compares the alarms of stored predictions with those of pandas, on SQLite and MySQL."""
 
 import random
 from collections.abc import Iterator
@@ -296,7 +296,7 @@ def of_stream(found: list[tuple[Any, ...]], name: str) -> list[tuple[Any, ...]]:
 
 
 def compute_and_kill(draw: random.Random, database: Database) -> None:
-    """Starts to compute alarms, and is killed during a transaction."""
+    """Computes alarms until a simulated kill at one of the first inserts."""
     left = draw.randrange(6)
     execute = database.session.insert
 

@@ -68,7 +68,7 @@ class Killed(BaseException):
 
 
 class Dying(Client):
-    """A model at whose second request the program ends."""
+    """A model whose second request kills the program."""
 
     def predict(self, model: Model, rows: Any) -> list[float]:
         if self.calls:
@@ -88,8 +88,8 @@ def store(url: str, declaration: Declaration, size: int, start: int = 0) -> None
 
 
 def predictions(url: str) -> list[Any]:
-    """Each value of the shadow's predictions, except the time of creation. Numbers may differ by
-    the rounding of a sum.
+    """Each value of the shadow's predictions, except the time of creation. Numbers are rounded,
+    because sums in another order differ in the last digits.
     """
     columns = "stream, seq, pat_id, date_admission, measured_at, output, reason"
     values = "SELECT seq, feature, value FROM prediction_features WHERE version = '2'"

@@ -365,7 +365,7 @@ def test_messages_are_collected_while_a_job_is_unfinished(
                 await send(seq)
             store(1)
             await until(lambda: jobs(redis) == [[1], [2, 3, 4]])
-            for seq in (5, 6, 7, 8):  # as many as are queued behind another job
+            for seq in (5, 6, 7, 8):  # `AHEAD` messages are queued behind an unfinished job
                 await send(seq)
             await until(lambda: jobs(redis) == [[1], [2, 3, 4], [5, 6, 7, 8]])
 

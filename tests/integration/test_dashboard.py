@@ -381,8 +381,8 @@ def test_the_cost_of_a_query_does_not_depend_on_history(
 def test_readings_that_are_kept_in_memory_equal_the_tables(
     made: seeded_ward.Ward, reads: Database
 ) -> None:
-    """The comparison follows new, late, withdrawn and corrected readings, and pending
-    predictions.
+    """Between the comparisons, readings are added, added late or withdrawn, and pending predictions
+    are answered.
     """
     draw, key = random.Random(7), StayKey(1, START.date())
     made.add_stay(1, START)
@@ -582,7 +582,9 @@ def first_rounds(made: seeded_ward.Ward, reads: Database) -> Iterator[Rounds]:
     found.poller._thread.shutdown()
 
 
-def test_the_first_minute_has_a_sentence(first_rounds: Rounds, made: seeded_ward.Ward) -> None:
+def test_the_page_has_a_notice_before_the_first_reading(
+    first_rounds: Rounds, made: seeded_ward.Ward
+) -> None:
     rounds = first_rounds
     rounds.answers.well = Health("preparing", {"status": "preparing"})
     preparing = rounds.after(0)

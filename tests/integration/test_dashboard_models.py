@@ -1,4 +1,4 @@
-"""Compares the agreement and the calibration on the page of the models with pandas."""
+"""Compares the agreement and the calibration on the page /models with those of pandas."""
 
 import asyncio
 import json

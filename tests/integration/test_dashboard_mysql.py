@@ -1,5 +1,5 @@
-"""Tests that the dashboard's queries return the same rows on MariaDB as on SQLite,
-without scans.
+"""Tests that the dashboard's queries return the same rows on MariaDB as on SQLite, and that they do
+not read more rows when more is stored.
 """
 
 import sqlite3

@@ -297,7 +297,7 @@ def test_vitals_equal_the_readings_after_any_history_of_workers(
 
 
 class FailsOnce:
-    """A database of which one commit fails, before or after it is executed."""
+    """A commit whose first call fails, before or after the changes are stored."""
 
     def __init__(self, database: Database, after: bool) -> None:
         self._commit, self._after, self._done = database.commit, after, False

@@ -27,7 +27,7 @@ from wire.tables import (
     VitalRow,
 )
 
-# Imported here, because the server starts slowly.
+# The limit is for the test alone, because the server starts slowly.
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
 NOW = "2026-01-01 00:00:00.125"
@@ -119,7 +119,7 @@ class TestOneTransaction:
         assert database.position("s", 0) == 2
         assert rows(url, "SELECT COUNT(*) FROM readings") == [(2,)]
 
-    def test_only_one_batch_can_be_the_first_of_a_partition(
+    def test_the_first_batch_of_a_partition_must_start_at_0(
         self, url: str, database: Database
     ) -> None:
         with pytest.raises(Moved):

@@ -18,7 +18,7 @@ FAILED, INVALID = "cannot be processed: x", "temperature 378.0 is not between 26
 
 
 def reject(file: Path, reasons: dict[int, str]) -> None:
-    """Replaces the rejected messages of a database: their reasons by message number."""
+    """Replaces the rejected messages of a database. reasons: by message number."""
     with closing(sqlite3.connect(file, timeout=30)) as connection, connection:
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS rejected ({', '.join(columns('rejected'))})"

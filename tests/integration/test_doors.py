@@ -1,4 +1,6 @@
-"""Tests that the HTTP servers answer only to allowed host names and record the client's address."""
+"""Tests that the HTTP servers answer only to allowed host names, and that the front of `make run`
+sets the client's address itself.
+"""
 
 import asyncio
 import doctest
@@ -109,7 +111,7 @@ def test_only_allowed_host_names_are_answered(
 
 @HOSTS
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/api/model", "/v2", "/docs", "/nothing"])
-def test_the_model_api_answers_only_to_its_own_names(
+def test_the_model_api_answers_only_to_allowed_host_names(
     host: str, refused: bool, path: str, tmp_path: Path
 ) -> None:
     models = copy_models(tmp_path / "models", "formula")
@@ -124,7 +126,7 @@ def test_the_model_api_answers_only_to_its_own_names(
 
 
 @HOSTS
-def test_a_metrics_server_answers_only_to_its_own_names(host: str, refused: bool) -> None:
+def test_a_metrics_server_answers_only_to_allowed_host_names(host: str, refused: bool) -> None:
     names = wire.settings.HostNames.parse("ward.example.org, Wall.example.org")
     server, thread = wire.metrics_server.serve("127.0.0.1", 0, names)
     try:

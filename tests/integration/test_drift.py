@@ -1,6 +1,4 @@
-"""Tests the task of drift on the tables: which days have figures; compares the figures
-with pandas.
-"""
+"""Tests which days get drift figures, and compares the figures with those that pandas computes."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -45,7 +43,7 @@ REFERENCE = Reference(
 
 
 class Declared:
-    """Subscribes to the declaration of one model."""
+    """A stub of the subscriber, which receives the declaration of one model once."""
 
     def __init__(self, reference: Reference | None) -> None:
         self._declaration: Declaration | None = Declaration(

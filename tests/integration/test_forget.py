@@ -30,13 +30,13 @@ STAYS = (
 UNTOUCHED = {"positions", "models", "alarm_positions", "drift"}
 HINTS = {table: typing.get_type_hints(row) for table, row in TABLES.items()}
 
-# Imported here, because the server starts slowly.
+# The limit is for the test alone, because the server starts slowly.
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
 
 def rows(table: str) -> list[dict[str, Any]]:
-    """The rows of a table for every stay: one per reading if the key of the table has a number,
-    otherwise one.
+    """The rows of a table for every stay: one per reading if the key of the table has a message
+    number, otherwise one per stay.
     """
     found = []
     for stream, pat_id, admission, discharge, first, count in STAYS:

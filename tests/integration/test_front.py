@@ -90,7 +90,7 @@ def through_front(question: Callable[[aiohttp.ClientSession], Awaitable[Any]]) -
     return asyncio.run(ask())
 
 
-def test_more_pages_than_a_pool_holds_can_be_open() -> None:
+def test_150_pages_can_have_an_open_event_stream() -> None:
     async def question(client: aiohttp.ClientSession) -> int:
         pages = [await client.get("/events") for _ in range(150)]
         for page in pages:

@@ -48,7 +48,7 @@ def queued(redis: Any) -> list[int]:
     return sorted(seq for *_, messages in batches for seq, _, _ in messages)
 
 
-def test_a_buffer_that_comes_after_keep_days_reports_the_lost_messages(
+def test_a_buffer_reports_the_messages_that_the_gateway_has_removed(
     tmp_path: Path, redis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def readings(first: int) -> list[bytes]:

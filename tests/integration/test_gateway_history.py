@@ -82,7 +82,7 @@ def check_vitals(url: str, expected: pd.DataFrame) -> None:
 
 
 def check_features(url: str, expected: pd.DataFrame) -> None:
-    """The newest prediction of each patient, made after the last message."""
+    """Compares the features of each patient's newest prediction, which follow from all readings."""
     query = "SELECT pat_id, features FROM predictions ORDER BY seq"
     newest: dict[int, list[Any]] = {n: json.loads(text) for n, text in rows(url, query)}
     assert len(expected)

@@ -120,7 +120,7 @@ def test_an_incomplete_frame_is_answered_before_the_connection_closes(
     assert [code(answer) for answer in asyncio.run(run())] == ["AR"]
 
 
-def test_a_full_disk_is_answered_with_ae_and_the_repeat_is_stored_once(tmp_path: Path) -> None:
+def test_a_failed_write_is_answered_with_ae_and_the_repeat_is_stored_once(tmp_path: Path) -> None:
     async def run() -> list[str]:
         async with gateway(tmp_path / "log") as running:
             import sqlite3

@@ -180,8 +180,7 @@ def test_a_page_of_another_site_cannot_send_messages(
         async with gateway(tmp_path / "log") as running:
             found = []
             for path in ("/messages", "/fhir"):
-                # A page can send a form or a text, because the browser does not ask the server
-                # before.
+                # A page of another site can send a form or a text without a preflight request.
                 data = json.dumps(READING)
                 plain = {"Content-Type": "text/plain"} | headers
                 async with running.http.post(

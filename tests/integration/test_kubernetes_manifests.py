@@ -76,8 +76,8 @@ def validate(resources: Resources) -> None:
 
 @cache
 def validate_once(text: str) -> None:
-    """The result is cached, because most kustomizations share resources, and a check
-    takes 0.1 s.
+    """Validates a resource for all VERSIONS. The result is cached, because most kustomizations
+    share resources, and a check takes 0.1 s.
     """
     for version in VERSIONS:
         kubernetes_validate.validate(json.loads(text), version, strict=True)
@@ -217,7 +217,7 @@ def test_a_service_is_as_confined_as_in_compose(service: str, resources: Resourc
     assert sysctls == {name: str(value) for name, value in expected.items()}
 
 
-def test_every_pod_admits_only_its_own_clients(resources: Resources) -> None:
+def test_every_service_admits_its_clients(resources: Resources) -> None:
     """Checks that each address in a setting is a Service, and that the policy of this Service
     admits the client.
     """

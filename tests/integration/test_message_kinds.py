@@ -284,7 +284,7 @@ def test_two_versions_of_a_model_run_side_by_side(url: str, database: Database) 
 
 
 def stream(chance: random.Random, length: int) -> dict[int, bytes]:
-    """Readings, of which some are late, corrections, discharges and admissions of six stays."""
+    """Messages of every type about six stays. Some are late or invalid."""
     sent: dict[int, bytes] = {}
     readings: dict[int, dict[str, Any]] = {}
     for seq in range(1, length + 1):

@@ -152,7 +152,7 @@ def test_a_database_of_version_1_keeps_every_row(old: Callable[[], str]) -> None
     check_upgraded(url, names, before)
 
 
-def test_two_versions_of_a_model_answer_one_reading(old: Callable[[], str]) -> None:
+def test_a_reading_can_have_predictions_of_two_versions_of_a_model(old: Callable[[], str]) -> None:
     url = old()
     upgrade(url)
     statement = "INSERT INTO predictions SELECT stream, seq, model, '2', pat_id, date_admission,"
@@ -215,7 +215,7 @@ def test_a_score_is_not_stored_as_a_probability(old: Callable[[], str]) -> None:
         assert probability is not None
 
 
-def test_the_documented_queries_give_one_row_per_patient_of_one_stream(
+def test_the_documented_queries_read_only_the_latest_stream(
     old: Callable[[], str],
 ) -> None:
     url = old()
@@ -242,7 +242,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: no code of the tool handles this exception."""
 
 
-def test_an_upgrade_resumes_after_a_kill_at_any_statement(
+def test_an_upgrade_resumes_after_a_kill_between_statements(
     old: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute, left = op.execute, 10_000
@@ -302,7 +302,7 @@ def test_features_that_the_model_no_longer_reads_keep_their_names(
     assert [json.loads(text) for (text,) in kept] == [json.loads(row[7]) for row in predicted]
     shown = rows(url, f"SELECT {VALUES}")
     assert sorted(shown, key=str) == [row for row in values(before) if row[2] == "risk shadow"]
-    # With these features, the model could not be asked.
+    # From these features, the model cannot predict.
     assert rows(url, "SELECT 1 FROM pending") == []
     reasons = rows(url, "SELECT DISTINCT reason FROM predictions WHERE seq IN (8, 10)")
     assert {reason for (reason,) in reasons} == {None, "the model reads other features now"}
@@ -467,7 +467,7 @@ class TestServers:
         with pytest.raises(PermanentFailure, match=r"readings\.parameter"):
             upgrade(url)
 
-    def test_a_user_who_cannot_change_tables_gets_an_error_of_one_line(
+    def test_a_user_who_cannot_change_tables_gets_an_error_without_a_traceback(
         self, old: Callable[[], str]
     ) -> None:
         url = old()

@@ -1,4 +1,4 @@
-"""Tests the tool's requests for predictions, to this model API and to servers with fewer
+"""Tests the tool's requests for predictions to the project's model API, and to servers with fewer
 features.
 """
 
@@ -84,7 +84,7 @@ def inferred(*probabilities: float, model: str = "m") -> dict[str, object]:
 
 
 @pytest.mark.parametrize("ref", ["icu-mortality/1", "formula/1"])
-def test_our_model_api_gives_the_models_answers(ref: str, tmp_path: Path) -> None:
+def test_the_model_api_returns_the_golden_outputs(ref: str, tmp_path: Path) -> None:
     folder = ROOT / "models" / ref
     golden = json.loads((folder / "golden.json").read_text())
     declared = json.loads((folder / "manifest.json").read_text())["features"]
@@ -138,7 +138,7 @@ def test_a_server_of_the_protocol_may_answer_in_json() -> None:
         (503, {}),
     ],
 )
-def test_an_answer_that_does_not_fit_leaves_predictions_pending(
+def test_an_invalid_answer_counts_as_an_unavailable_model(
     answer: tuple[int, object],
 ) -> None:
     with serving(v2=answer) as (_, client), pytest.raises(ModelUnavailable):

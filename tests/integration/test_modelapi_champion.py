@@ -248,7 +248,7 @@ def test_every_worker_follows_a_promotion_and_no_prediction_is_missing(
         try:
             for version in ("2", "1", "2"):
                 run(models, state, f"promote plain {version}")
-                # A new connection may reach either worker, so many connections in a row must agree.
+                # A new connection may reach either worker, so 20 connections must agree.
                 until(lambda version=version: champions(url) == {version})  # type: ignore[misc]
         finally:
             stop.set()

@@ -376,7 +376,7 @@ def test_a_repository_request_without_valid_json_is_rejected(
     assert "is not JSON" in answer.text
 
 
-def test_an_unservable_model_has_a_reason(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_served_has_a_reason(tmp_path: Path) -> None:
     models = copy_models(tmp_path, "formula", "qsofa")
     (models / "qsofa" / "2016" / "golden.json").write_text("[]")
     flask = create_app(Settings(models, tmp_path / "s.sqlite")).test_client()
@@ -474,7 +474,7 @@ PATHS = ("/api/model", "/v2/models/formula/infer", "/v2/models/formula/explain")
     ("content_type", "headers"),
     [("text/plain", {}), (None, {"Origin": "http://localhost"}), ("", {"Sec-Fetch-Site": "none"})],
 )
-def test_rows_of_a_browser_without_their_content_type_are_rejected(
+def test_rows_of_a_browser_need_the_json_content_type(
     flask: FlaskClient, path: str, content_type: str | None, headers: dict[str, str]
 ) -> None:
     answer = flask.post(path, data=b"{}", content_type=content_type, headers=headers)

@@ -28,7 +28,7 @@ Records = dict[int, pd.DataFrame]
 
 
 def record(number: int, septic: bool, draw: np.random.Generator) -> pd.DataFrame:
-    """Hourly values, most of which are missing; some hours have none. The patient has a fever
+    """Hourly values, most of which are missing; some hours have none. A septic patient has a fever
     before the onset.
     """
     hours = int(draw.integers(26, 36))

@@ -41,7 +41,7 @@ ODD_NAMES = ["blood_pressure", 'say "ah"', "back\\slash", "température", "line\
 
 def rows(count: int) -> Iterator[dict[str, str]]:
     """Messages of five stays, of which one has no age and one no discharge. Each 7th message is a
-    discharge.
+    discharge, unless its stay has none.
     """
     for number in range(count):
         pat_id = number % 5
@@ -479,7 +479,7 @@ class TestPace:
         assert told == 2000
         assert second == pytest.approx(1999 / rate, abs=0.01)
 
-    def test_messages_due_are_sent_together(self, tmp_path: Path) -> None:
+    def test_messages_that_are_due_are_sent_together(self, tmp_path: Path) -> None:
         writes = self.sent(tmp_path, 10_000, 2000)
         assert len(writes) < 100
         assert writes[-1][0] == pytest.approx(0.2, abs=0.01)
@@ -628,7 +628,7 @@ class TestProgram:
             assert told.count("WARNING aiohttp.server: malformed request from 127.0.0.1") == 2
             assert "Traceback" not in told
 
-    def test_the_program_takes_little_memory(self, tmp_path: Path) -> None:
+    def test_the_program_takes_less_than_60_mb(self, tmp_path: Path) -> None:
         write_inputs(tmp_path, readings=300_000)
         with hospital(PATIENT_DATA=str(tmp_path), REPLAY_RATE="0") as process:
             url = address(process)

@@ -347,14 +347,16 @@ class TestFigures:
         assert point.net_benefit.value == pytest.approx(2 / 6 - 1 / 6 * 7 / 3)
         assert point.of_acting_on_all.value == pytest.approx(3 / 6 - 3 / 6 * 7 / 3)
 
-    def test_ppv_of_no_flagged_rows_is_nan(self, scores: Scores) -> None:
+    def test_ppv_without_flagged_rows_is_shown_as_a_dash(self, scores: Scores) -> None:
         timid = Scores(scores.y, np.minimum(scores.probability, 0.9), scores.patients)
         point = operating_point(timid, 0.95, 20, 0)
         assert point.ppv.percent == ("–", "")
         assert point.flagged.percent == ("0.0%", "0.0% to 0.0%")
         assert point.net_benefit.value == 0
 
-    def test_intervals_of_operating_points_match_simulation(self, scores: Scores) -> None:
+    def test_intervals_of_operating_points_match_the_normal_approximation(
+        self, scores: Scores
+    ) -> None:
         plain = Scores(scores.y, scores.probability, np.arange(900))
         rate = operating_point(plain, 0.5, 1000, 0).specificity
         others = (scores.y == 0).sum()
@@ -629,7 +631,7 @@ def test_all_errors_of_a_config_are_reported_at_once(tmp_path: Path) -> None:
     ("stays", "events", "reason"),
     [(40, 13, "30 stays to train on"), (80, 4, "stays with the event")],
 )
-def test_a_ward_with_too_few_stays_is_reported_in_one_sentence(
+def test_a_ward_with_too_few_stays_or_events_is_an_error(
     stays: int, events: int, reason: str, tmp_path: Path
 ) -> None:
     for name, header in (

@@ -133,7 +133,7 @@ def test_a_row_without_a_reading_has_the_label_of_its_sample_hour(gaps: Path) ->
 
 
 @pytest.mark.parametrize("limit", [0.5, 3.0])
-def test_a_threshold_by_number_of_alarms_is_just_within_it(limit: float) -> None:
+def test_a_threshold_by_number_of_alarms_stays_just_below_the_limit(limit: float) -> None:
     draw = np.random.default_rng(1)
     table = pd.DataFrame(
         {"stay": np.repeat(np.arange(200), 60), "at": np.tile(np.arange(60) / 2, 200)}
@@ -230,7 +230,7 @@ def test_a_model_with_the_hour_and_carried_rows_is_evaluated_as_it_was_trained(
         (('"blend"', '"blend"\ncalibrate_by = "hours"'), "model.calibrate_by: blend"),
     ],
 )
-def test_contradictions_of_these_settings_are_errors(
+def test_contradictions_in_settings_of_hours_and_alarms_are_errors(
     change: tuple[str, str], complaint: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "c.toml"

@@ -1,4 +1,6 @@
-"""Tests that training from the database gives the same rows as from the CSVs, and clear errors."""
+"""Tests that training reads the same rows from the database as from the CSVs, and the errors of the
+database.
+"""
 
 import json
 import os
@@ -88,8 +90,8 @@ def url(
     from_files: Stream,
     new_database: Callable[[str], str],
 ) -> str:
-    """A database in which the tool's code has stored the ward, in live mode, and then another
-    stream.
+    """A database in which the tool's code has stored the ward twice, in live mode and then in
+    hindsight mode.
     """
     found = new_database(request.param)
     opened = connect(found)
@@ -291,7 +293,7 @@ def test_the_default_stream_has_the_latest_commit(
     np.testing.assert_array_equal(stored.readings["value"], from_database.readings["value"])
 
 
-def test_the_report_of_the_data_does_not_depend_on_the_source(
+def test_the_digest_does_not_depend_on_the_number_of_rows_read_at_once(
     url: str, ward: Path, from_database: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "ROWS_AT_ONCE", 7)
@@ -325,7 +327,7 @@ def test_a_read_is_one_snapshot_while_the_tool_stores(url: str) -> None:
         database.read(url, "none")
 
 
-class TestComplaints:
+class TestErrors:
     def test_a_database_without_tables_or_streams_is_an_error(
         self, tmp_path: Path, ward: Path
     ) -> None:

@@ -64,7 +64,7 @@ class TestOutcomes:
         (folder / "outcome.csv").write_text(text, encoding="utf-8")
         return folder
 
-    def test_dates_ids_and_labels_are_read_as_in_the_other_csvs(
+    def test_other_spellings_of_dates_ids_and_labels_are_read(
         self, ward: Path, tmp_path: Path
     ) -> None:
         plain = outcome_file.read(ward, DIED).table
@@ -107,7 +107,7 @@ class TestOutcomes:
 
 
 def write_mimic(folder: Path, stays: int, deaths: int) -> None:
-    """Tables in the format of MIMIC-IV, with a heart rate and a pressure for two days of
+    """Writes tables in the format of MIMIC-IV, with a heart rate and a pressure for two days of
     each stay.
     """
     start = pd.Timestamp("2150-01-01 08:00:00")

@@ -180,7 +180,7 @@ def test_a_damaged_job_does_not_stop_the_worker(tool: Tool) -> None:
     tool.put("empty-0-1-1", b"")
     tool.redis.set("rq:job:text-0-1-1", "not a hash")
     tool.redis.rpush(QUEUE, "text-0-1-1", "lost-0-1-1", b"\xff\xfe", "a b", "a:b", "")
-    # The jobs that a killed worker leaves behind.
+    # A killed worker leaves such jobs behind.
     tool.redis.rpush(f"{QUEUE}:intermediate", "somebody-else", b"\xff", "a b", "origin-0-1-1")
     tool.redis.zadd("rq:wip:tool-0", {"stranger:1": 2e9, b"\xff:1": 2e9})
     tool.store(message(90.0), after=1)
