@@ -1,4 +1,6 @@
-"""Compares the alarms of stored predictions with those of pandas, on SQLite and MySQL."""
+"""Compares the alarms of stored predictions with those that pandas computes, on SQLite and
+MySQL.
+"""
 
 import random
 from collections.abc import Iterator

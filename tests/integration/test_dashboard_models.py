@@ -1,4 +1,6 @@
-"""Compares the agreement and the calibration on the page /models with those of pandas."""
+"""Compares the agreement and the calibration on the page /models with those that pandas
+computes.
+"""
 
 import asyncio
 import json

@@ -15,7 +15,9 @@ COLUMNS = ["stream", "seq", "model", "version", "kind", "raised_seq", "happened_
 
 
 def check(database_url: str) -> str:
-    """Compares the table `alarms` with the predictions of every model that has an alarm rule."""
+    """Compares the table `alarms` with the expected alarms; raises AssertionError at a difference.
+    Returns a summary.
+    """
     found = table(database_url, "alarms").sort_values(COLUMNS[:4], ignore_index=True)
     found["happened_at"] = pd.to_datetime(found["happened_at"])
     wanted = expected(database_url).sort_values(COLUMNS[:4], ignore_index=True)
@@ -28,7 +30,7 @@ def check(database_url: str) -> str:
 
 
 def expected(database_url: str) -> pd.DataFrame:
-    """The events of all alarms, with the columns COLUMNS."""
+    """The events of all alarms of every model that has an alarm rule, with the columns COLUMNS."""
     events = []
     for row in table(database_url, "models", "alarm IS NOT NULL").itertuples():
         events += _events(database_url, row.model, row.version, json.loads(row.alarm))

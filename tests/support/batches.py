@@ -58,7 +58,7 @@ def other(kind: str, **members: Any) -> bytes:
 
 
 def batch(after: int, *messages: bytes, stream: str = "s", part: int = 0) -> Batch:
-    """Numbers the messages from `after + 1` on."""
+    """A batch of these messages, numbered from `after` + 1 on."""
     numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(messages, after + 1)]
     return Batch(stream, part, after, numbered)
 

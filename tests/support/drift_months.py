@@ -28,7 +28,7 @@ class WardStay:
 
 @dataclass
 class Month:
-    """The figures outside their bands, by day. compared: the stays with an outcome so far."""
+    """The figures outside their bands, by day. compared: the number of outcomes so far."""
 
     alerts: dict[int, list[Figure]] = field(default_factory=dict)
     compared: dict[int, int] = field(default_factory=dict)

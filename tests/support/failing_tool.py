@@ -112,7 +112,7 @@ class FailingAlarms(AlarmTables):
 
 
 class Poisoned(data_handler.DataHandler):
-    """Raises an exception for one message, or crashes at it."""
+    """Raises an exception at the message of `poisoned`, or kills the worker at that of `deadly`."""
 
     def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         seqs = {raw.seq for raw in messages}

@@ -40,7 +40,7 @@ def oru(*segments: str, control: str = "1", patient: str = "P1", bed: str = "ICU
 
 
 class Running(NamedTuple):
-    """The ports and the log of a gateway in this process."""
+    """A gateway in this process: the port for HL7, the URL, the log, and an HTTP client."""
 
     mllp: int
     url: str
@@ -74,7 +74,9 @@ async def gateway(log: Path, **environ: str) -> AsyncIterator[Running]:
 
 
 async def send(port: int, pieces: Iterable[bytes], answers: int) -> list[bytes]:
-    """Writes the pieces one after the other; returns the first `answers` answers."""
+    """Writes the pieces one after the other; returns `answers` answers, or fewer if the gateway
+    closes the connection.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     frames = FrameReader(1 << 20)
     found: list[bytes] = []

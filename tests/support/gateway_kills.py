@@ -73,7 +73,7 @@ def messages(count: int) -> list[bytes]:
 
 
 class Outcome(NamedTuple):
-    """The result of a run. unanswered: the messages on disk of which the acknowledgement
+    """The result of a run. unanswered: the number of messages on disk whose acknowledgement
     was lost.
     """
 

@@ -84,7 +84,7 @@ class History:
         return filler
 
     def _time(self, wall: pd.Timestamp) -> tuple[str, pd.Timestamp]:
-        """Draws a time; returns it as a sender writes it, with or without an offset, and as the
+        """Returns a time as a sender writes it, at random with or without an offset, and as the
         ward's clock shows it.
         """
         if self._random.random() < 0.5:

@@ -44,7 +44,9 @@ SHOWN = """() => {
 
 
 class Stored:
-    """Observes the positions of the database in a thread. Keys: `clock`, `seq`, and patients."""
+    """Observes the positions of the database in a thread. Keys: `clock`, `seq`, and the
+    numbers of patients.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -157,7 +159,7 @@ def age(text: str) -> float:
 
 
 def worst(looks: list[Look], stored: Stored) -> dict[str, float]:
-    """By kind of page, the most seconds that its data was older than it said."""
+    """By kind of page, the most seconds by which its data was older than the page said."""
     found: dict[str, float] = {}
     for look in looks:
         kind = look.page if look.page in ("ward", "pipeline") else "patient"

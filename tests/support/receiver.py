@@ -1,4 +1,4 @@
-"""A receiver of the webhook for tests: an HTTP server that keeps the requests that it accepts."""
+"""A receiver of the webhook for tests: an HTTP server that keeps all requests."""
 
 import json
 import threading

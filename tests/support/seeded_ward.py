@@ -34,7 +34,7 @@ def create_tables(url: str) -> None:
 
 
 class Ward:
-    """Builds a database, and adds readings as the tool does."""
+    """Creates the tables, and adds stays and readings as the tool does."""
 
     def __init__(self, path: Path, stream: str = STREAM) -> None:
         self.stream = stream

@@ -1,4 +1,4 @@
-"""Real database servers for tests. Each is started once per test process."""
+"""Real MySQL, MariaDB and Redis servers for tests."""
 
 import getpass
 import os

@@ -106,7 +106,9 @@ def _damaged_path(rng: random.Random, path: str) -> str:
 
 
 def login_forms(rng: random.Random, inputs: int) -> Counter[str]:
-    """Fuzzes the forms and checks of the login service. It soon refuses further passwords."""
+    """Fuzzes the forms and checks of the login service. Its lockout soon rejects
+    every password.
+    """
 
     def request(rng: random.Random) -> tuple[str, str, bytes]:
         if rng.random() < 0.5:

@@ -83,7 +83,7 @@ def _cell(rng: random.Random, column: int) -> str:
     text = rng.choice(CELLS[column][:2] if rng.random() < 0.9 else CELLS[column])
     if rng.random() < 0.2:
         text = damaged(rng, text.encode(), 1).decode("utf-8", "replace")
-    # NUL, carriage returns, and line breaks in wanted cells are excluded, because they reject all
-    # lines of a record. Other tests cover them.
+    # NUL, carriage returns, and line breaks outside the column `note` are excluded, because they
+    # reject all lines of a record. Other tests cover them.
     text = text.replace("\r", "").replace("\0", "")
     return text if COLUMNS[column] == "note" else text.replace("\n", " ")
