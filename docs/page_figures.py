@@ -2,8 +2,8 @@
 
     python -m docs.page_figures 1200 5000
 
-Stored rows without a pipeline, to which readings are added at RATE. Needs Playwright for Python and
-a Chromium at /usr/bin/chromium (or CHROMIUM).
+The dashboard reads stored rows, to which this program adds readings at RATE; no pipeline runs.
+Needs Playwright for Python and a Chromium at /usr/bin/chromium (or CHROMIUM).
 """
 
 import gzip
