@@ -73,7 +73,8 @@ class ByStay:
 
     @property
     def hours(self) -> Floats:
-        """The hours from the stay's earliest reading so far to its clock, per asked reading."""
+        """The hours from the stay's earliest reading so far to its clock, one value per reading
+        that gets features."""
         earliest = -running_max(-self.at, self.stay)
         return np.asarray((self.clock - earliest)[self.asked] / 3600, np.float64)
 

@@ -227,8 +227,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def counted_alarm(self) -> Policy | None:
         """The rule by which training counts alarms; None if the config has neither an alarm rule
-        nor `alarms_per_day`. It ends at the last sample hour, because later predictions raise no
-        alarms."""
+        nor `alarms_per_day`. The rule ends at the last sample hour, because later predictions
+        raise no alarms."""
         if self.alarm is None and not self.report.alarms_per_day:
             return None
         rule = Policy(at=0.5) if self.alarm is None else self.alarm

@@ -25,7 +25,7 @@ TYPES = {
     str: pa.string(),
     str | None: pa.string(),
 }
-# The types of columns that are text in `wire.tables`, in Parquet.
+# The types in Parquet of columns that `wire.tables` has as text.
 PARQUET = {
     "date_admission": pa.date32(),
     "date_discharge": pa.date32(),
@@ -47,8 +47,8 @@ def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tu
     """Writes the tables; yields each file with the number of its rows. url: as for
     `training.database.read`. stream: empty for the stream with the latest commit. file_format: csv
     or parquet. In csv, dates, times and features are text, as in `wire.tables`, and `'` is put
-    before a text that a spreadsheet would run as a formula. In parquet, they have types of their
-    own. Raises DatabaseFailure or OSError.
+    before a text that a spreadsheet would run as a formula. In parquet, dates, times and features
+    have the types in PARQUET and FEATURES. Raises DatabaseFailure or OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with snapshot(url) as (cursor, mark):
@@ -94,7 +94,8 @@ def _array(cells: Sequence[Any], kind: pa.DataType, text: Callable[[Any], str]) 
         return pa.array(cells, kind)
     texts = [None if cell is None else text(cell) for cell in cells]
     if kind == FEATURES:
-        # Of tables of version 1, an object may remain for a model that reads other features now.
+        # A row from version 1 of the tables may still have an object, if its model now has other
+        # features. It becomes null.
         return pa.array([_numbers.decode(t) if t and t[0] == "[" else None for t in texts], kind)
     array = pa.array(texts, pa.string())
     if not pa.types.is_timestamp(kind):

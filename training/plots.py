@@ -16,7 +16,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from training.evaluation import Figure, Line, Scores
 from training.thresholds import OperatingPoint, net_benefit
 
-#: Where an axis of probabilities on the scale of log odds may have ticks.
+#: The probabilities at which an axis on the scale of log odds may have ticks.
 TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99)
 INK, MAIN, QUIET = "#1f2933", "#0b6e99", "#9aa5b1"
 STYLE: Any = {

@@ -28,7 +28,7 @@ class Rows:
 
     x: shape (rows, features), rounded as in service, NaN if missing. about: pat_id, date_admission,
     hour (of sample_hours; 0 for a reading that is not a sample), age, the columns of outcome.csv,
-    and, if the label has a horizon, `ahead`: the hours to the event.
+    and, if the label has `within_hours`, `ahead`: the hours to the event.
     """
 
     x: NDArray[np.float64]
@@ -108,9 +108,9 @@ def assemble(
     hours: "pd.Series[int]",
 ) -> Rows:
     """Computes the features and labels of the sampled readings. hours: the result of `sample`.
-    Excludes readings of stays without a known outcome. If the label has a horizon, also excludes
-    readings at or after the event; with label.keep_hours_after, only readings later than this
-    number of hours after it. A reading that was selected again counts at the sample hour.
+    Excludes readings of stays without a known outcome. If the label has `within_hours`, also
+    excludes readings at or after the event; with label.keep_hours_after, only readings later than
+    this number of hours after it. A reading that was selected again counts at the sample hour.
     """
     keys = pd.MultiIndex.from_frame(stream.readings.loc[hours.index, KEY])
     hours = hours[keys.isin(outcomes.index)]

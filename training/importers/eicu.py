@@ -85,7 +85,7 @@ LEAD_IN = timedelta(hours=1)
 
 
 class IcuStay(NamedTuple):
-    """The patient and the time of a stay, which assign readings to it."""
+    """The patient, the begin and the end of a stay, which decide whether a reading belongs to it."""
 
     pat_id: int
     begin: datetime

@@ -100,8 +100,8 @@ def _stay(row: Row, patient: Row, admission: Row, report: Report) -> tuple[IcuSt
     died, to_the_minute = _death(patient, admission)
     in_icu = False
     if died and end:
-        # If only the day of death is known, the patient died in the ICU if it is before the last
-        # day there.
+        # If only the day of death is known, the patient died in the ICU if that day is before
+        # the last day there.
         in_icu = died <= end if to_the_minute else died.date() < end.date()
     outcome = {
         "died_in_hospital": admission.get("HOSPITAL_EXPIRE_FLAG"),
