@@ -140,7 +140,7 @@ def _frames(count: int, observations: int, number: int, seed: int = 1) -> list[b
 
 
 async def _send_all(port: int, frames: list[list[bytes]]) -> None:
-    """Sends each list on its own connection, which waits for each answer."""
+    """Sends each list over a connection of its own, and waits for the answer to each frame."""
 
     async def send(own: list[bytes]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -30,7 +30,7 @@ def send(path: Path, times: int) -> None:
 
 @contextmanager
 def sender(path: Path, times: int) -> Iterator[int]:
-    """Starts a process that sends `path`; yields its port."""
+    """Starts a process that sends the file `path` this number of times; yields its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.loopback", str(path), str(times)],
         cwd=Path(__file__).parent.parent,

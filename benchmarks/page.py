@@ -1,4 +1,4 @@
-"""Measures how much an open ward page slows a replay, by pairs of runs with and without the
+"""Measures how much an open ward page slows a replay, in pairs of runs with and without the
 page."""
 
 import os
