@@ -136,7 +136,7 @@ def _add_alarm(group: Any) -> None:
 
 def policy_of(chosen: Any, version: Version) -> Policy:
     """The alarm rule: that of the command line if an option is set, or else that of the model's
-    manifest, or else the default. It applies within the hours that the model has learned."""
+    manifest, or else the default. Its `learned_hours` are always those of the manifest."""
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name in Policy.__struct_fields__

@@ -120,7 +120,7 @@ def predictions(url: str, password: str, stream: str, version: Version) -> pd.Da
 
 
 def ages(url: str, password: str, stream: str) -> "pd.Series[float]":
-    """The ages at admission in years, by KEY."""
+    """The patients' ages in years, by KEY."""
     statement = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
     rows = _select(url, password, statement, (stream,))
     rows["date_admission"] = pd.to_datetime(rows["date_admission"]).dt.as_unit("s")

@@ -1,4 +1,4 @@
-"""Recalibrates a model on the first part of a site's history, and evaluates it on the rest."""
+"""Recalibrates a model on the first part of a ward's history, and evaluates it on the rest."""
 
 from backtest.figures import SEED
 from backtest.history import History, scores_of
