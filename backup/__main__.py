@@ -16,7 +16,7 @@ from backup.archive import BackupError, Stack
 
 
 def stack_of(name: str | None) -> Stack:
-    """The stack with this name, compose or local; None: the one that is running. Raises
+    """The stack with this name; None: compose if its database is running, or else local. Raises
     BackupError.
     """
     if name == "compose" or (name is None and compose.runs()):
