@@ -1,4 +1,4 @@
-"""The faults, and the methods that a stack must have so that they can be injected."""
+"""The faults, and the methods that a stack must have for their injection."""
 
 import random
 from collections.abc import Callable, Iterator

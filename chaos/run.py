@@ -33,9 +33,9 @@ class Observed(Protocol):
 class Recovery:
     """The seconds from the end of a fault to the recovery.
 
-    stored: until every partition has stored the messages of the second after the fault; earlier
-    messages may have been in progress during the fault. predicted: until no prediction for these or
-    earlier messages is pending.
+    stored: until every partition has stored the messages of the second after the fault, because
+    earlier messages may have been in progress during the fault. predicted: until no prediction for
+    these or earlier messages is pending.
     """
 
     fault: Fault
