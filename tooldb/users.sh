@@ -3,7 +3,7 @@
 # The statements can run at every start: they first revoke all rights of a user, so that the user has
 # exactly the rights below.
 #
-#   migrator    creates and changes tables, and deletes forgotten stays
+#   migrator    creates and changes tables, and deletes stays (python -m tool forget)
 #   tool        reads and writes rows; deletes rows of some tables
 #   dashboard   reads
 #   modelapi    stores which model is the champion of all replicas; exists only if it has a password
