@@ -85,7 +85,7 @@ LEAD_IN = timedelta(hours=1)
 
 
 class IcuStay(NamedTuple):
-    """The patient, the begin and the end of a stay, which decide whether a reading belongs to it."""
+    """A stay's patient, begin and end, which decide whether a reading belongs to the stay."""
 
     pat_id: int
     begin: datetime
