@@ -22,8 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[int]:
-    """The port of a MySQL server whose user root has no password. Without Docker, skips, or fails
-    in CI.
+    """The port of a MySQL server whose user root has no password. Without Docker, the test is
+    skipped, or fails in CI.
     """
     with servers.mysql_server() as port:
         yield port
@@ -31,8 +31,8 @@ def mysql_server() -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a MariaDB server whose user root has no password. Without MariaDB, skips, or
-    fails in CI.
+    """The port of a MariaDB server whose user root has no password. Without MariaDB, the test is
+    skipped, or fails in CI.
     """
     with servers.mariadb_server(tmp_path_factory.mktemp("mariadb")) as port:
         yield port

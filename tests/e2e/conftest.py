@@ -1,4 +1,4 @@
-"""Debian's Chromium, for the tests of pages."""
+"""Starts Debian's Chromium for the tests of pages."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""An alarm from a live ward reaches the pages and is acknowledged in Chromium."""
+"""Tests that an alarm from a live ward reaches the pages and can be acknowledged in Chromium."""
 
 import json
 import os

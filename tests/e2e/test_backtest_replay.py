@@ -1,4 +1,4 @@
-"""A backtest with the real pipeline and two versions of one model."""
+"""Runs a backtest with the real pipeline and two versions of one model."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A backup of a running pipeline restores all rows, and the champion and the shadows."""
+"""Tests that a backup of a running pipeline restores all rows, the champion and the shadows."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The real stack of docker-compose.yml with MySQL, Redis and nginx."""
+"""Tests the real stack of docker-compose.yml with MySQL, Redis and nginx."""
 
 import json
 import math
@@ -223,7 +223,8 @@ def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: 
     [saved] = replayed.backups.iterdir()
     # The backup has no registry, because no model was promoted.
     assert {file.stem for file in saved.glob("*.gz")} == {"tables", "gateway", "login"}
-    # Adds a table of a version newer than the backup, and data of a profile that is not in use now.
+    # Adds a table of a newer version than the backup has, and a row of the gateway, which is not
+    # running.
     replayed.sql("CREATE TABLE newer (id INT)")
     replayed.gateway_log("INSERT INTO received VALUES (2)")
     replayed.backup("restore", saved)
@@ -297,7 +298,7 @@ def test_the_published_port_answers_with_a_prediction(stack: Stack) -> None:
         ("/health", None, {"Host": "127.0.0.1.example.org"}, 421),
     ],
 )
-def test_nginx_answers_with_problem_details(
+def test_errors_of_nginx_are_problem_documents(
     stack: Stack, path: str, size: int | None, headers: dict[str, str], status: int
 ) -> None:
     got, answered, body = stack.get(path, size and bytes(size), headers)
@@ -438,7 +439,9 @@ def test_a_service_reaches_only_its_networks(
     )
 
 
-def test_the_database_shell_needs_no_password_and_the_network_has_no_root(stack: Stack) -> None:
+def test_root_needs_no_password_in_the_container_and_cannot_log_in_over_the_network(
+    stack: Stack,
+) -> None:
     assert stack.sql("SELECT current_user()") == [["root@localhost"]]
     assert stack.sql("SELECT host FROM mysql.user WHERE user = 'root'") == [["localhost"]]
     said = stack.run(
@@ -501,7 +504,7 @@ def test_the_database_is_durable_and_distinguishes_upper_and_lower_case(stack: S
     ) == [["1", "utf8mb4_0900_bin", "0", "+00:00", str(512 << 20)]]
 
 
-def test_redis_keeps_its_queues_and_requires_a_password(stack: Stack) -> None:
+def test_redis_writes_to_disk_requires_passwords_and_limits_its_users(stack: Stack) -> None:
     def cli(user: str, password: str, *command: str) -> str:
         return stack.run(
             "redis",

@@ -1,4 +1,4 @@
-"""The pages of the real stack, in Chromium."""
+"""Tests the pages of a real pipeline in Chromium."""
 
 import json
 import re
@@ -274,7 +274,7 @@ def test_pages_have_no_accessibility_violation(
             assert told == [], f"{address} at {width}"
 
 
-def test_pages_work_by_keyboard_and_do_not_move_under_the_focus(
+def test_the_ward_works_by_keyboard_and_keeps_its_order_while_it_has_the_focus(
     page: Any, dashboard: Dashboard
 ) -> None:
     for _ in range(5):
@@ -293,7 +293,7 @@ def test_pages_work_by_keyboard_and_do_not_move_under_the_focus(
             }"""
         )
         page.wait_for_timeout(3000)
-        # The focus leaves the list with a patient who is discharged, and when the page reloads.
+        # The list loses the focus if the focused patient is discharged, or if the page reloads.
         if page.evaluate("window.keys !== undefined && window.keys().includes(window.before[0])"):
             break
     kept = page.evaluate("window.before.filter((key) => window.keys().includes(key))")
@@ -332,7 +332,9 @@ def test_a_killed_service_and_its_restart_are_shown(
     wait(lambda: page.locator("[data-text=notice]").inner_text() == "", "all to be well")
 
 
-def test_a_page_survives_a_restart_of_the_dashboard(page: Any, dashboard: Dashboard) -> None:
+def test_a_page_reconnects_after_a_restart_of_the_dashboard(
+    page: Any, dashboard: Dashboard
+) -> None:
     page.goto(dashboard.url)
     page.wait_for_selector("body[data-link=open]")
     dashboard.stop()
@@ -456,7 +458,9 @@ def test_events_resume_after_the_last_event_id(dashboard: Dashboard) -> None:
 
 
 @pytest.mark.parametrize("address", ["/patients/123456789", "/patients?q=%3Cscript%3E", "/no"])
-def test_missing_pages_are_reported(page: Any, dashboard: Dashboard, address: str) -> None:
+def test_a_missing_page_is_not_found_and_runs_no_script(
+    page: Any, dashboard: Dashboard, address: str
+) -> None:
     answer = page.request.get(dashboard.url + address)
     assert answer.status == 404
     assert "<script>" not in answer.text()

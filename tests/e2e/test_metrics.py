@@ -217,7 +217,7 @@ def test_the_lag_is_zero_when_all_messages_are_stored(replay: Replay) -> None:
         assert read == stored > 0
 
 
-def test_metrics_are_served_only_for_the_services_own_names(replay: Replay) -> None:
+def test_metrics_are_not_served_for_other_host_names(replay: Replay) -> None:
     assert replay.strangers == dict.fromkeys(ALWAYS, 421)
 
 
@@ -438,7 +438,7 @@ def started(pipeline: Pipeline, name: str) -> Iterator[None]:
         pipeline.stop(name)
 
 
-def test_each_fault_of_the_pipeline_raises_its_alert(tmp_path: Path) -> None:
+def test_faults_of_the_pipeline_raise_their_alerts(tmp_path: Path) -> None:
     """A stopped model, a stopped tool and rejected messages each raise their alert."""
     ward = synthetic(tmp_path, "--patients", "12", "--days", "6", "--seed", "2")
     signal = ward / "signal.csv"

@@ -1,7 +1,7 @@
-"""The age that the pages show, in Debian's Chromium, while the database is paused, killed or full,
-and after the browser was stopped.
+"""Tests the age that the pages show in Debian's Chromium, while the database is paused, killed or
+full, and after the browser was stopped.
 
-Takes two minutes of both cores, so it runs only on request:
+The test takes two minutes of both cores, so it runs only on request:
 `PAGE_AGE=20 python -m pytest tests/e2e/test_page_age.py` opens the pages of 20 patients.
 """
 
@@ -24,7 +24,7 @@ from tests.support.servers import MariaDB, as_root, small_disk
 PATIENTS = int(os.environ.get("PAGE_AGE", 0))
 # At RATE messages per second, the stream takes longer than the test.
 READINGS, RATE = 300_000, 1000
-# A page may be this many seconds older than it says.
+# The data of a page may be this many seconds older than the page says.
 OLDER = 5.0
 
 pytestmark = [
@@ -73,7 +73,7 @@ def looks(browser: Any, pipeline: Pipeline) -> Looks:
     pages = {}
     for name, address in addresses.items():
         pages[name] = browser.new_context().new_page()
-        # 404 until the patient is stored, 503 while the first round is slow.
+        # The status is 404 until the patient is stored, and 503 while the first round is slow.
         pipeline.wait(lambda page=pages[name], to=url + address: page.goto(to).status == 200)
     return Looks(pages)
 

@@ -1,4 +1,4 @@
-"""The ward page in Debian's Chromium, on stored rows that the test changes, without a pipeline."""
+"""Tests the ward page in Debian's Chromium, on rows that the tests store, without a pipeline."""
 
 import os
 import re

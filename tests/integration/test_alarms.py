@@ -236,7 +236,7 @@ def test_the_same_stream_gives_the_same_alarms_after_any_faults(
     alarm_oracle.check(url)
 
 
-def test_messages_that_workers_store_meanwhile_are_not_skipped(
+def test_messages_that_are_stored_while_alarms_are_computed_are_not_skipped(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = random.Random(5)

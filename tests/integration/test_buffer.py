@@ -55,7 +55,7 @@ class TestEventParser:
         messages = ['{"a":1}', "x" * LIMIT, self.LONG, '{"b":2}', self.LONG, '{"c":3}']
         text = b"".join(event(seq, data) for seq, data in enumerate(messages, 1))
         text = BOM * bom + text.replace(b"\n", line_end.encode())
-        # The splits are next to line ends, because they find more faults than random splits.
+        # Some splits are next to line ends, because such splits find more faults than random ones.
         ends = [at for at, byte in enumerate(text) if byte in b"\r\n"]
         cuts += [max(0, ends[index % len(ends)] + off) for index, off in near]
         parser = EventParser(LIMIT + 50)

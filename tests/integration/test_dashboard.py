@@ -242,7 +242,7 @@ class TestWard:
         assert bed.risk is not None
         assert bed.risk.probability == 0.4
 
-    def test_the_change_is_against_six_hours_before(
+    def test_the_change_compares_the_risk_with_that_of_six_hours_before(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
         made.add_stay(1, START)
@@ -813,7 +813,7 @@ def test_search_opens_the_patient_with_exactly_this_identifier(
     made: seeded_ward.Ward, path: Path
 ) -> None:
     """The hospital numbers patients 5 to 25 in the order of their identifiers 0001 to 0021. Patient
-    2 has no identifier. Patient 60 was discharged before all that the page lists.
+    2 has no identifier. Patient 60 was discharged before all patients on the page.
     """
     expected: dict[str, tuple[int, str | None]] = {
         "/patients?q=17": (200, None),  # not patient number 17, who is 0013

@@ -273,7 +273,7 @@ def test_without_a_gateway_the_pages_are_read_only(path: Path) -> None:
         ({}, {"Origin": "http://evil.example.org"}, 403),
     ],
 )
-def test_an_invalid_or_foreign_form_sends_nothing(
+def test_a_form_that_is_invalid_or_of_another_site_sends_nothing(
     path: Path, form: dict[str, str], headers: dict[str, str], status: int
 ) -> None:
     gateway = Gateway()

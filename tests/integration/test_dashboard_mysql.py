@@ -74,7 +74,7 @@ def test_a_query_reads_no_more_rows_when_more_is_stored(name: str, histories: in
     assert large <= small * 1.1 + len(VITALS)
 
 
-def test_mysql_and_sqlite_return_the_same_rows(mariadb_server: int, tmp_path: Path) -> None:
+def test_mariadb_and_sqlite_return_the_same_rows(mariadb_server: int, tmp_path: Path) -> None:
     path = tmp_path / "icu.sqlite"
     with seeded_ward.ward(path) as made:
         fill(made, 4, 12, discharged=3)

@@ -294,8 +294,8 @@ class TestRejectedAndPending:
 
 
 class TestUnavailable:
-    """Tests that errors that are not about the rows raise Unavailable, and that a later retry
-    works.
+    """Tests that an error whose cause is not in the rows raises Unavailable, and that a later
+    commit succeeds.
     """
 
     def test_rows_that_are_locked_for_too_long_are_an_error(

@@ -43,7 +43,7 @@ class Replicas:
 
 
 class Tools:
-    """Two tools that publish in turn. Workers see each change."""
+    """Two tools that publish in turn. A worker records each change in `seen`."""
 
     def __init__(self, redis: Any, database: Database, replicas: Replicas) -> None:
         client: Any = replicas
@@ -63,7 +63,9 @@ def roles(database: Database) -> dict[str, str]:
     return {row.version: row.role for row in database.models()}
 
 
-def test_disagreeing_replicas_do_not_flip_the_declaration(redis: Any, database: Database) -> None:
+def test_replicas_that_disagree_change_the_declaration_only_once(
+    redis: Any, database: Database
+) -> None:
     replicas = Replicas(OLD)
     tools = Tools(redis, database, replicas)
     tools.rounds(3)
@@ -73,7 +75,7 @@ def test_disagreeing_replicas_do_not_flip_the_declaration(redis: Any, database: 
     assert roles(database) == {"1": "retired", "2": "champion"}
 
 
-def test_a_replica_that_lacks_a_model_does_not_flip_the_declaration(
+def test_a_replica_that_lacks_a_model_does_not_change_the_declaration(
     redis: Any, database: Database
 ) -> None:
     tools = Tools(redis, database, Replicas(NEW, PARTLY, PARTLY))

@@ -1,4 +1,5 @@
-"""Sends HL7 with corrections, cancelled moves, merges, late results and both changes of the clock.
+"""Sends HL7 with corrections, cancelled admissions and discharges, merges, late results, and both
+changes of daylight saving time.
 
 The resulting tables and features equal those that pandas computes from the corrected history.
 """

@@ -1,4 +1,4 @@
-"""Tests each kind of message in the handler of a worker, on SQLite and MySQL."""
+"""Tests each type of message in the handler of a worker, on SQLite and MySQL."""
 
 import asyncio
 import json
@@ -199,8 +199,8 @@ def test_a_value_that_the_gateway_cannot_use_is_rejected_with_the_gateways_reaso
 def test_a_repeated_withdrawn_reading_stays_withdrawn(
     url: str, database: Database, handler: DataHandler
 ) -> None:
-    # Readings after a discharge get no predictions. The keys of predictions would also prevent
-    # duplicates.
+    # Readings after a discharge get no predictions, so the keys of predictions do not prevent
+    # duplicates of them.
     sent = [message(80.0), discharge(), message(90.0), other("withdrawal", of=3), message(82.0)]
     sent += [other("outcome", name="died", value=1, day="2150-03-01")]
     sent += [other("acknowledgement", author="ab", day="2150-03-01")]
@@ -369,7 +369,7 @@ def drive(
     parts: dict[int, list[RawMessage]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stores all messages, with workers that are killed and replaced and that lose the database."""
+    """Stores all messages with workers that are replaced or exchanged, and with failing commits."""
     commit = database.commit
 
     def failing_commit(changes: Changes) -> None:

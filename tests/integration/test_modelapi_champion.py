@@ -86,7 +86,7 @@ def test_a_promotion_can_be_rolled_back(models: Path, state: Path, registry: Reg
     assert in_use(registry) == ("formula/1",)
 
 
-def test_every_change_is_in_the_audit(models: Path, state: Path) -> None:
+def test_every_change_is_in_the_history(models: Path, state: Path) -> None:
     run(models, state, "promote plain 1")
     run(models, state, "shadow qsofa 2016")
     run(models, state, "unshadow qsofa")
@@ -333,7 +333,7 @@ class TestAlarmRule:
         found = self.declared(registry)
         assert (found["at"], found["learned_hours"]) == (0.5, 48)
 
-    def test_a_new_rule_is_a_new_revision_with_history_and_leaves_the_files(
+    def test_a_new_rule_is_a_new_revision_in_the_history_and_changes_no_file(
         self, models: Path, state: Path, registry: Registry
     ) -> None:
         run(models, state, "promote ringing 1")

@@ -140,7 +140,7 @@ def replay(tmp_path: Path, mode: str) -> Iterator[Replay]:
         yield opened
 
 
-def test_another_number_replays_the_same_messages_as_another_stream(tmp_path: Path) -> None:
+def test_each_replay_number_gives_another_stream_with_the_same_messages(tmp_path: Path) -> None:
     write_all_data(tmp_path, 20)
     streams, messages = [], []
     for number in (1, 2, 3):

@@ -188,7 +188,9 @@ class TestRows:
         # At hour 0, the heart rate comes after the pressure, so the row has both.
         assert set(chosen.loc[chosen["sample"] == 1, "parameter"]) == {"heart_rate"}
 
-    def test_a_stay_without_readings_in_between_has_no_row(self, stream: Stream) -> None:
+    def test_a_stay_without_readings_between_two_sample_hours_has_no_row(
+        self, stream: Stream
+    ) -> None:
         assert set(sample(stream, (30, 48)).unique()) == {30}
 
     def test_more_hours_add_rows_without_changing_others(self, stream: Stream) -> None:
@@ -292,7 +294,7 @@ class TestFigures:
         )  # has ties, and is too extreme and too high on purpose
         return Scores(y, p, np.arange(900) // 3, draw.uniform(0.5, 2, 900))
 
-    def test_ranking_equals_scikit_learn(self, scores: Scores) -> None:
+    def test_ranking_figures_equal_those_of_scikit_learn(self, scores: Scores) -> None:
         figures = evaluate(scores, 20, 0)
         arguments: dict[str, Any] = {"sample_weight": scores.weight}
         roc = roc_auc_score(scores.y, scores.probability, **arguments)

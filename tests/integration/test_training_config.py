@@ -158,7 +158,7 @@ def test_a_threshold_by_number_of_alarms_stays_just_below_the_limit(limit: float
     )
 
 
-def test_learned_hours_of_one_sample_hour() -> None:
+def test_learned_hours_end_at_the_last_sample_hour() -> None:
     assert Data(folder=Path(), sample_hours=(48,)).learned_hours == 48
     assert Data(folder=Path(), sample_hours=(24, 48), more_hours=(36,)).learned_hours == 48
 

@@ -139,8 +139,8 @@ def from_database(url: str, ward: Path) -> Stream:
 
 
 def comparable(row: tuple[Any, ...]) -> str:
-    """The cells as texts, with all numbers as floats, because a CSV does not distinguish 67 from
-    67.0, and all dates as times, which differ in their decimals.
+    """The cells as texts. Numbers are written as floats, because a CSV does not distinguish 67 from
+    67.0, and dates as times, because their decimals differ.
     """
     cells = []
     for cell in row:

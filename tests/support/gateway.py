@@ -123,8 +123,8 @@ async def all_moved(log: Path) -> None:
             await asyncio.sleep(0.01)
 
 
-# This program imports the gateway once, starts it whenever none is running, and prints its process
-# id.
+# This program imports the gateway once, starts it again after each SIGKILL, and prints its process
+# ids.
 SUPERVISOR = """
 import os, sys
 from gateway.__main__ import main

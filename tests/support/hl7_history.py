@@ -63,7 +63,7 @@ class History:
         )
 
     def present(self) -> list[str]:
-        """The current patients."""
+        """The patients who are on the ward."""
         return [name for name, here in self.open.items() if here and self.owner[name] == name]
 
     def _reading(self, patient: str = "", late: str = "0h") -> str:

@@ -30,7 +30,7 @@ def by_scikit_learn(scores: Scores, weight: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("shift", [-6, -3, -2.5, 0, 3, 6])
 @pytest.mark.parametrize("slope", [0.1, 0.3, 1, 2, 5])
-def test_intercept_and_slope_equal_scikit_learn(shift: float, slope: float) -> None:
+def test_intercept_and_slope_equal_those_of_scikit_learn(shift: float, slope: float) -> None:
     scores = draw_outcomes(shift, slope)
     draw = np.random.default_rng(1)
     weights = [np.ones(4000), np.bincount(draw.integers(4000, size=4000), minlength=4000) * 1.0]

@@ -445,7 +445,7 @@ def test_no_readings_give_no_rows() -> None:
     assert found.shape == (0, 4)
 
 
-def test_a_non_finite_value_is_reported_by_label() -> None:
+def test_the_error_for_a_non_finite_value_names_the_reading() -> None:
     bad = table([Reading(4, (7, date(2019, 2, 1)), 0, "temperature", math.nan)])
     with pytest.raises(ValueError, match="reading 4: value is not a finite number"):
         bulk_features(bad, ages_table(), list(FORMULA))

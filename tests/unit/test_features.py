@@ -1,4 +1,4 @@
-"""The streaming features: running statistics, windows, and the reasons for missing values."""
+"""Tests the streaming features: statistics, windows, and the reasons for missing values."""
 
 import doctest
 import random

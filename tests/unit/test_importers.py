@@ -162,7 +162,7 @@ class TestPhysioNet2012:
             once, twice = ((tmp_path / run / name).read_bytes() for run in ("once", "twice"))
             assert once == twice
 
-    def test_a_huge_member_is_rejected(self, source: Path, tmp_path: Path) -> None:
+    def test_a_huge_file_in_an_archive_is_rejected(self, source: Path, tmp_path: Path) -> None:
         with zipfile.ZipFile(source / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("set-a/132542.txt", b"0" * 20_000_000)
         with pytest.raises(ImportFailure, match=r"bomb\.zip/set-a/132542\.txt: larger than"):

@@ -98,7 +98,7 @@ def test_the_printed_token_is_accepted(client: FlaskClient, keys: Keys, tmp_path
     assert call(client, f"Bearer {token.strip()}").status_code == 200
     payload = jwt.decode(token.strip(), options={"verify_signature": False})
     assert payload["exp"] - payload["iat"] == 86_400
-    # The audit log names the subject.
+    # The history names the subject of the token.
     answer = client.post(
         "/v2/repository/models/formula/load", headers={"Authorization": f"Bearer {token.strip()}"}
     )
