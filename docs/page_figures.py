@@ -63,7 +63,7 @@ def main() -> None:
 
 @contextmanager
 def dashboard(path: Path, made: seeded_ward.Ward, patients: int) -> Iterator[str]:
-    """The address of a dashboard on a filled ward."""
+    """Starts a dashboard on a ward with stored rows; yields its address."""
     made.execute("PRAGMA journal_mode = WAL")
     seeded_ward.fill(made, patients, HOURS)
     port = free_port()

@@ -21,8 +21,8 @@ from tests.support.pipeline import Pipeline
 
 SIZES = {"phone": (390, 844), "laptop": (1440, 900), "wall": (3840, 2160)}
 PATIENTS, DAYS, SEED = 110, 8, 4
-# First most of the stream at full speed, so that the curves are full; then the rest at the pace of
-# a ward.
+# The share PART of the stream is sent fast, so that the curves are full; the rest at RATE, the pace
+# of a ward.
 PART, RATE = 0.8, 20
 
 
