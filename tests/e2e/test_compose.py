@@ -248,7 +248,7 @@ def test_the_dashboard_reaches_every_service(replayed: Stack) -> None:
         content = json.loads(replayed.get("/pipeline.json")[2])
         return {str(content[key]["word"]) for key in content if key.startswith("service:")}
 
-    wait_until(lambda: states() <= {"up", "waiting"}, "every service to be up")
+    wait_until(lambda: states() <= {"up", "waiting"}, "every service is up")
 
 
 def test_stays_are_not_forgotten_while_the_tool_runs(replayed: Stack) -> None:
@@ -276,7 +276,7 @@ def test_each_service_logs_a_summary(replayed: Stack, service: str, counted: str
         assert "Traceback" not in said
         return bool(re.search(rf"\b\d+ s: [\d,]+ {counted}\b", said))
 
-    wait_until(logged, f"{service} to log its summary")
+    wait_until(logged, f"{service} logs its summary")
 
 
 def test_the_published_port_answers_with_a_prediction(stack: Stack) -> None:
@@ -395,7 +395,7 @@ def test_containers_have_only_the_rights_that_they_need(stack: Stack) -> None:
         assert status["NoNewPrivs"].strip() == "1", service
 
 
-def test_only_nginx_is_published_and_only_on_this_machine(stack: Stack) -> None:
+def test_only_nginx_and_tls_are_published_and_only_on_this_machine(stack: Stack) -> None:
     published = {
         (service, port, binding["HostIp"])
         for service, container in stack.containers().items()

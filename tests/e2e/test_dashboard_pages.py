@@ -44,7 +44,7 @@ class Dashboard:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dashboard"], cwd=ROOT, env=environ, stdout=log, stderr=log
             )
-        wait(lambda: self.health() is not None, "the dashboard")
+        wait(lambda: self.health() is not None, "the dashboard answers")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -177,7 +177,7 @@ def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline:
     # Hospital is stopped, so that the page and the database do not change.
     pipeline.send("hospital", signal.SIGSTOP)
     try:
-        wait(pipeline.stored, "all to be stored")
+        wait(pipeline.stored, "all messages are stored")
         stored = stored_ward(pipeline)
         expected = [
             [
@@ -329,7 +329,7 @@ def test_a_killed_service_and_its_restart_are_shown(
     assert page.locator("[data-text=notice]").inner_text() != ""
     pipeline.start(name)
     page.wait_for_selector(f"{card}[data-state=up]", timeout=60_000)
-    wait(lambda: page.locator("[data-text=notice]").inner_text() == "", "all to be well")
+    wait(lambda: page.locator("[data-text=notice]").inner_text() == "", "the notice is empty")
 
 
 def test_a_page_reconnects_after_a_restart_of_the_dashboard(

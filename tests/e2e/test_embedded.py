@@ -92,7 +92,7 @@ def test_each_program_reports_its_invalid_addresses_and_files(
         ("MODEL_URL", "http://nginx:5080"),
     ],
 )
-def test_a_valid_address_is_accepted_unchanged(settings: Any, key: str, value: str) -> None:
+def test_a_valid_address_is_accepted(settings: Any, key: str, value: str) -> None:
     if key in READ_BY[settings]:
         assert getattr(read(settings, {key: value}), key.lower()) == value.rstrip("/")
 

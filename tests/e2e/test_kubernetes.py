@@ -70,12 +70,12 @@ def test_nothing_is_lost_when_nodes_die_and_everything_restarts(tmp_path: Path) 
         cluster.wait(lambda: moved_since(cluster, before))
         cluster.start_node(node)
         print("everything restarts")
-        assert not cluster.done(), "the stream was over before the last restart"
+        assert not cluster.done(), "the stream ended before the last restart"
         cluster.kubectl("rollout", "restart", "deployment")
         cluster.kubectl("rollout", "restart", "statefulset")
         for workload in ("tool", "buffer", "modelapi", "nginx", "redis", "dashboard"):
             cluster.kubectl("rollout", "status", f"deployment/{workload}")
-        print("the rest of the stream comes at full speed")
+        print("the rest of the stream is sent at full speed")
         cluster.kubectl("set", "env", "deployment/hospital", "REPLAY_RATE=0")
         cluster.wait(cluster.done, 900)
         assert champion(cluster) == "news2"

@@ -994,7 +994,7 @@ def test_a_closed_page_frees_its_place_for_another(made: seeded_ward.Ward, path:
     assert asyncio.run(_with_app(path, ask)) == [200] * (LIMIT + 5)
 
 
-def test_similar_parameter_names_have_different_keys(
+def test_names_of_parameters_do_not_collide_with_other_keys(
     made: seeded_ward.Ward, reads: Database, path: Path
 ) -> None:
     names = ["risk", "constructor", "toString", "__proto__", "age", "page", "0.value", "heart_rate"]

@@ -298,7 +298,7 @@ class TestFileForms:
             ("signal.csv", 4, "pat_id", "\\0\\0\\0", "NUL byte"),
         ]
 
-    def test_texts_are_not_converted_to_numbers(self, hospital: Hospital) -> None:
+    def test_a_parameter_name_of_digits_is_not_converted(self, hospital: Hospital) -> None:
         rows = hospital.readings(signal=SIGNAL + "0001;2019-02-15;07;007;1.50\n")
         assert rows == ["1 2019-02-15 7 007 1.5"]
 
