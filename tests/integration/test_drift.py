@@ -131,7 +131,7 @@ def ward(new_database: Callable[[str], str]) -> Ward:
     return Ward(new_database("sqlite"))
 
 
-def test_figures_of_complete_days_equal_pandas(url: str) -> None:
+def test_figures_of_complete_days_equal_those_of_pandas(url: str) -> None:
     ward = Ward(url)
     for part in range(PARTS):
         ward.commit(part, 3.5)

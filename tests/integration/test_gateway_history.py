@@ -32,7 +32,7 @@ READINGS = "SELECT pat_id, parameter, CAST(measured_at AS CHAR(19)), value FROM 
 @pytest.mark.parametrize(
     ("seed", "at_once"), [*((seed, pending.AT_ONCE) for seed in range(6)), (6, 1), (19, 1)]
 )
-def test_tables_and_features_equal_pandas_on_the_corrected_history(
+def test_tables_and_features_equal_those_of_pandas_for_the_corrected_history(
     seed: int,
     at_once: int,
     tmp_path: Path,

@@ -72,7 +72,9 @@ class Wiped:
 
 
 @pytest.mark.parametrize("nth", range(1, 20))
-def test_a_tool_survives_a_loss_in_redis_at_any_command(redis: Any, nth: int) -> None:
+def test_a_tool_has_all_leases_again_after_a_loss_in_redis_at_any_command(
+    redis: Any, nth: int
+) -> None:
     redis.flushall()
     leases = Leases(Wiped(redis, nth), "tool")
     for _ in range(4):

@@ -65,7 +65,7 @@ def admission(**members: Any) -> bytes:
     return other("admission", **{"age": 63.2, "day": "2150-03-02", "hour": 8} | members)
 
 
-def test_minutes_and_seconds_are_stored_and_bound_the_windows(
+def test_minutes_and_seconds_are_stored_and_used_for_windows(
     url: str, database: Database, handler: DataHandler
 ) -> None:
     edge = [(1, 0, 0), (1, 0, 1)]

@@ -353,7 +353,7 @@ def test_null_and_one_column_shapes_are_accepted(flask: FlaskClient) -> None:
     assert "id" not in answer
 
 
-def test_the_index_can_list_only_ready_models(flask: FlaskClient) -> None:
+def test_the_index_lists_ready_models_and_rejects_an_invalid_filter(flask: FlaskClient) -> None:
     index = flask.post("/v2/repository/index", json={"ready": True}).json
     assert index is not None
     assert [(each["name"], each["version"]) for each in index] == [

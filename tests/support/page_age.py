@@ -103,7 +103,7 @@ class Look:
     position: float
 
     def older_than_said(self, stored: Stored) -> float:
-        """Seconds that the page's data is older than the page says; negative if it is younger."""
+        """Seconds by which the data is older than the page says; negative if it is younger."""
         return max(0.0, self.at - stored.outdated_since(self.key, self.position)) - self.said
 
 

@@ -446,7 +446,7 @@ class TestMimic:
         with pytest.raises(ImportFailure, match=r"no D_ITEMS\.csv"):
             convert("mimic", tmp_path / "mimiciv", tmp_path)
 
-    def test_a_line_cut_short_is_named(self, tmp_path: Path) -> None:
+    def test_a_truncated_line_is_named(self, tmp_path: Path) -> None:
         self.version_4(tmp_path / "mimiciv")
         events = tmp_path / "mimiciv" / "icu" / "chartevents.csv"
         events.write_text(events.read_text(encoding="utf-8")[:-20], encoding="utf-8")

@@ -226,7 +226,7 @@ class TestCalibration:
         outcome = truth.drop_duplicates(["pat_id", "date_admission"])["outcome"]
         assert (outcome == "died").mean() == pytest.approx(0.10, abs=0.015)
 
-    def test_values_are_correlated_over_time(self, signal: pd.DataFrame) -> None:
+    def test_pressures_are_correlated_over_time(self, signal: pd.DataFrame) -> None:
         """After the patient's mean is subtracted, the autocovariance halves in 3 to 5.5 hours. Lag
         0 is left out because it contains the noise."""
         pressure = signal[signal["parameter"] == "blood_pressure"].copy()
