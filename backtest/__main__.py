@@ -130,7 +130,7 @@ def _add_alarm(group: Any) -> None:
         "--alarms-per-patient-day",
         type=float,
         default=1.0,
-        help="alarms per patient-day that the best threshold may raise (default: %(default)s)",
+        help="highest number of alarms per patient-day for the best threshold (default: %(default)s)",
     )
 
 

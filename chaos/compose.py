@@ -172,7 +172,7 @@ class ComposeStack:
                 lambda: self._sql("SET GLOBAL read_only = 0"),
             ),
             held("mysql: out of connections", 8.0, self._take_connections, self._give_connections),
-            at_once("mysql: deadlock victim, three times", self._deadlock),
+            at_once("mysql: transaction aborted by a deadlock, three times", self._deadlock),
             held(
                 "mysql: disk full",
                 10.0,

@@ -102,7 +102,7 @@ def check(config: Config) -> Iterator[str]:
     if config.report.folds == 1:
         yield "report.folds: must be 0 (none) or at least 2"
     if config.split.by == "cohort" and not (config.split.train and config.split.test):
-        yield "split: by cohort needs train and test"
+        yield 'split: by = "cohort" needs train and test'
     if set(config.split.train) & set(config.split.test):
         yield "split: a cohort is in both train and test"
     if config.data.parameters and "hour" in names:

@@ -69,10 +69,13 @@ def _subgroups(about: pd.DataFrame) -> Iterator[tuple[str, Flags]]:
 
 
 def absent(rows: Rows, features: list[Feature], parameter: str) -> Flags:
-    """Flags the rows in which all features of the parameter are missing; counts, which are never
-    missing, are ignored."""
+    """Flags the rows in which the parameter has no value: all its features are missing, or all its
+    counts are 0 if it has no other features."""
     own = [f.parameter == parameter and f.aggregation != "count" for f in features]
-    return np.asarray(np.isnan(rows.x[:, own]).all(axis=1))
+    if any(own):
+        return np.asarray(np.isnan(rows.x[:, own]).all(axis=1))
+    counts = [f.parameter == parameter for f in features]
+    return np.asarray((rows.x[:, counts] == 0).all(axis=1))
 
 
 def judge_known(rows: Rows, scores: Scores, features: list[Feature], judge: Judge) -> list[Line]:

@@ -144,7 +144,7 @@ def decision_curve(scores: Scores, points: Mapping[str, OperatingPoint]) -> str:
     highest = float(max(ours.max(), everyone.max()))
     axes.set_ylim(-0.12 * highest, 1.08 * highest)
     axes.set_xlim(0, top)
-    _label(axes, "threshold (dots: the table's)", "net benefit", "")
+    _label(axes, "threshold (dots: thresholds of the table)", "net benefit", "")
     return svg(canvas)
 
 

@@ -592,7 +592,7 @@ class TestCommand:
         (("[1, 8, 24]", "[1, 8, 24]\nmore_hours = [9, 7]"), "data.more_hours: must ascend"),
         (("nothing__last", "nothing__median"), "feature 'nothing__median'"),
         (('"std"]', '"median"]'), "unknown aggregation 'median'"),
-        (('by = "time"', 'by = "cohort"'), "by cohort needs train and test"),
+        (('by = "time"', 'by = "cohort"'), "needs train and test"),
         (('column = "died"', 'column = "died"\nwithin_hours = 4'), "after_column and within_hours"),
         (("[model]", 'required = ["spo2__last"]\n[model]'), "features.grid: Object contains"),
         (('names = ["age", ', 'names = ["'), "TOML|Expected|Unclosed|Cannot"),
