@@ -130,7 +130,7 @@ def _add_alarm(group: Any) -> None:
         "--alarms-per-patient-day",
         type=float,
         default=1.0,
-        help="highest number of alarms per patient-day for the best threshold (default: %(default)s)",
+        help="highest alarms per patient-day of the best threshold (default: %(default)s)",
     )
 
 
