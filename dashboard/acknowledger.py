@@ -1,5 +1,6 @@
 """Sends acknowledgements to the gateway."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import aiohttp
 
 from dashboard.http_services import ERRORS
+
+log = logging.getLogger(__name__)
 
 
 class NotSent(Exception):
@@ -24,14 +27,25 @@ class Acknowledger:
     async def send(self, message: Mapping[str, Any]) -> None:
         """Posts the message. Raises NotSent."""
         try:
-            headers = {}
-            if self._token_file:
-                token = Path(self._token_file).read_text(encoding="utf-8").strip()
-                headers["Authorization"] = f"Bearer {token}"
             async with self._session.post(
-                self._url, json=dict(message), headers=headers
+                self._url, json=dict(message), headers=self._headers()
             ) as response:
                 if response.status not in (200, 201):
                     raise NotSent(f"the gateway answered {response.status}")
+        except TimeoutError:
+            raise NotSent("the gateway does not answer in time") from None
         except ERRORS as error:
-            raise NotSent(str(error) or type(error).__name__) from None
+            log.warning("an acknowledgement was not sent: %s", error)
+            raise NotSent("the gateway does not answer; please try again") from None
+
+    def _headers(self) -> dict[str, str]:
+        """The headers with the token. Reads the file for each request, because tokens are
+        renewed."""
+        if not self._token_file:
+            return {}
+        try:
+            token = Path(self._token_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            log.warning("the token for the gateway cannot be read: %s", error)
+            raise NotSent("the token for the gateway cannot be read") from None
+        return {"Authorization": f"Bearer {token}"}

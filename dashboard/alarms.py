@@ -22,12 +22,13 @@ REASONS = 3
 @dataclass(frozen=True)
 class WardAlarms:
     """The active alarms of a ward, by stay. rule: None for a model without an alarm rule. per_day:
-    alarms per patient-day over the last 24 h; None without a rule, or if the readings cover less
-    than one patient-hour."""
+    alarms per patient-day over the last `hours`, at most 24; None without a rule, or if the
+    readings cover less than one patient-hour."""
 
     on: Mapping[StayKey, Alarm]
     rule: Policy | None = None
     per_day: float | None = None
+    hours: float = 0.0
 
 
 NO_ALARMS = WardAlarms({})
@@ -44,9 +45,11 @@ def read_alarms(
     spans = database.discharged_after(clock.stream, after)
     spans |= {each.stay.key: (each.first_at, clock.now) for each in stays if each.first_at}
     watched = sum(max(0.0, hours(max(first, after), last)) for first, last in spans.values())
+    start = min((max(first, after) for first, _ in spans.values()), default=clock.now)
     rings = database.rings(clock.stream, model, after)
     per_day = rings / (watched / 24) if watched >= 1 else None
-    return WardAlarms(database.alarms_on(clock.stream, model), rule, per_day)
+    covered = hours(start, clock.now)
+    return WardAlarms(database.alarms_on(clock.stream, model), rule, per_day, covered)
 
 
 def ward_sentence(alarms: WardAlarms) -> str:
@@ -57,7 +60,7 @@ def ward_sentence(alarms: WardAlarms) -> str:
     text = f"{count or 'No'} alarm{'' if count == 1 else 's'} now"
     if alarms.per_day is None:
         return f"{text}."
-    return f"{text}, {alarms.per_day:.2g} per patient-day over 24 h."
+    return f"{text}, {alarms.per_day:.2g} per patient-day over {alarms.hours:.0f} h."
 
 
 def rule_sentence(rule: Policy, model: ModelInfo) -> str:

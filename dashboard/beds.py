@@ -8,7 +8,7 @@ from dashboard.columns import PREDICTION_HOLDS, limits
 from dashboard.model_info import ModelInfo
 from dashboard.rows import Stay, StayKey, hours
 from dashboard.topic import Fields
-from dashboard.ward import Bed, Ranked, Ward
+from dashboard.ward import CHANGE_HOURS, Bed, Ranked, Ward
 from wire.vitals import Vital
 
 # The coordinate of probability 1 in risk curves, whose coordinates are whole numbers.
@@ -90,7 +90,11 @@ def trend(change: float | None, model: ModelInfo) -> str:
         return ""
     text = model.change(change)
     direction = {"▲": "rising", "▼": "falling"}.get(text[0], "unchanged")
-    return direction if direction == "unchanged" else f"{direction} by {text[2:]} in 6 hours"
+    return (
+        direction
+        if direction == "unchanged"
+        else f"{direction} by {text[2:]} points in {CHANGE_HOURS} hours"
+    )
 
 
 def _vital_fields(bed: Bed, sign: Vital, now: datetime) -> dict[str, str]:

@@ -15,8 +15,8 @@ PAGE = 100
 SHOWS = {
     "": "all patients in the ICU",
     "alarm": "with an alarm",
-    "none": "without a risk",
-    "old": "with an old risk",
+    "none": "with no risk computed",
+    "old": "with a risk older than the newest reading",
 }
 
 

@@ -113,9 +113,13 @@ def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
         "risk": model.value(probability),
         "risk.state": "last" if patient.stay.discharged is not None else state,
         "risk.age": age,
-        "risk.change": model.change(change),
+        "risk.change": _change(change, model),
         "risk.trend": trend(change, model),
     }
+
+
+def _change(change: float | None, model: ModelInfo) -> str:
+    return "" if change is None else f"{model.change(change)} points in {CHANGE_HOURS} h"
 
 
 def _learned(patient: Patient, model: ModelInfo) -> str:

@@ -81,11 +81,13 @@ def status_fields(status: StreamStatus, services: list[Service], layout: str) ->
     `notice` contains no changing number, because a screen reader reads it again at each change.
     """
     now = status.now
+    fault = status.state == "live" and any(service.state == "down" for service in services)
     fast = status.state == "live" and status.pace > FAST
     return {
         "layout": layout,
         "state": status.state,
-        "word": WORDS[status.state],
+        "word": "Live, with a fault" if fault else WORDS[status.state],
+        "fault": "yes" if fault else "",
         "day": formats.day(now) if now else "no time yet",
         "clock": formats.clock(now) if now else "--:--",
         "pace": "Replay: faster than real time" if fast else "",

@@ -12,7 +12,7 @@ from wire.vitals import vital
 REASONS = 5
 
 _AGGREGATIONS = {
-    "last": "now",
+    "last": "at the last reading",
     "first": "at the first reading",
     "min": "at its lowest",
     "max": "at its highest",
@@ -60,7 +60,9 @@ def sentence(name: str, value: float | None, raises: bool, model: ModelInfo) -> 
     >>> sentence("heart_rate__age", 3.0, True, info)
     'Heart rate (time since its last reading) is 3 h: raises the risk'
     >>> sentence("spo2__last", None, True, info)
-    'SpO₂ now is missing: raises the risk'
+    'SpO₂ at the last reading is missing: raises the risk'
+    >>> sentence("temperature__last__48h", 35.0, True, info)
+    'Temperature at the last reading in 48 h is 35.0 °C: raises the risk'
     """
     subject, unit, digits = _subject(name)
     noun = model.noun.lower()
@@ -91,7 +93,8 @@ def _subject(name: str) -> tuple[str, str, int | None]:
     if parameter is None or aggregation is None:
         return ("Age", "years", 0) if name == "age" else ("Time since the first reading", "h", 0)
     known = vital(parameter)
-    over = f" over {window} h" if window else ""
+    within = "in" if aggregation in ("last", "first", "age") else "over"
+    over = f" {within} {window} h" if window else ""
     subject = f"{known.label} {_AGGREGATIONS.get(aggregation, aggregation)}{over}"
     if aggregation in ("count", "age"):
         return subject, "h" if aggregation == "age" else "", None

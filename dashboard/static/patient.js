@@ -85,6 +85,8 @@ function limits(u, low, high, source) {
   ctx.strokeStyle = ctx.fillStyle = colour("--alarm");
   const height = 0.7 * em() * devicePixelRatio;
   ctx.font = `${height}px "Atkinson Hyperlegible Next", sans-serif`;
+  // uPlot leaves the alignment of its axis numbers.
+  ctx.textAlign = "left";
   ctx.textBaseline = "top";
   const thin = 0.08 * em() * devicePixelRatio;
   ctx.setLineDash([4 * thin, 4 * thin]);

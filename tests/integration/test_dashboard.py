@@ -682,6 +682,14 @@ class TestMissing:
         assert rounds.after(1)["state"] == "live"
         assert "SpO₂" in rounds.ward.topic.answer(0).decode()
 
+    def test_a_live_page_is_marked_while_a_service_is_down(self, rounds: Rounds) -> None:
+        page = rounds.after(0)
+        assert (page["state"], page["fault"]) == ("live", "")
+        rounds.answers.well = Health("does not answer", {})
+        page = rounds.after(1)
+        assert (page["state"], page["fault"]) == ("live", "yes")
+        assert page["word"] != "Live"
+
     def test_the_page_shows_the_current_stream(self, rounds: Rounds, path: Path) -> None:
         with seeded_ward.ward(path, "earlier") as other:
             fill(other, 3, 2, first=50)

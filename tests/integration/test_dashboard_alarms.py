@@ -113,6 +113,7 @@ def test_the_ward_shows_active_alarms_and_the_burden(reads: Database) -> None:
     assert "07:00" in shown[1]["alarm.since"]
     # There are two alarms, and three patients with three hours each.
     assert found.alarms.per_day == pytest.approx(2 / (3 * 3 / 24))
+    assert found.alarms.hours == 3
     assert ward_sentence(found.alarms).startswith("1 alarm now, 5.3 ")
 
 
@@ -189,20 +190,29 @@ def post(
     form: dict[str, str] | bytes,
     headers: dict[str, str] = OWN,
 ) -> tuple[int, str]:
-    """Posts the form; returns the status, and the patient's page."""
+    """Posts the form; returns the status, and the patient's page before it."""
+    return posted(path, gateway, form, headers)[:2]
 
-    async def run() -> tuple[int, str]:
+
+def posted(
+    path: Path, gateway: Gateway | None, form: dict[str, str] | bytes, headers: dict[str, str]
+) -> tuple[int, str, str]:
+    """As `post`, also with the answer. A gateway of status 0 does not answer."""
+
+    async def run() -> tuple[int, str, str]:
         application = web.Application()
         if gateway is not None:
             application.router.add_post("/messages", gateway.post)
         async with TestServer(application) as server:
+            up = gateway is None or gateway.status
+            url = str(server.make_url("")) if up else "http://127.0.0.1:9"
             (path.parent / "token").write_text("secret\n")
             settings = Settings(
                 database_url=DatabaseUrl(f"sqlite:///{path}"),
                 redis_url=RedisUrl(f"unix://{path}.sock"),
                 hospital_url=HttpUrl("http://127.0.0.1:9"),
                 model_url=HttpUrl("http://127.0.0.1:9"),
-                acknowledge_url=HttpUrl(str(server.make_url("")) if gateway else ""),
+                acknowledge_url=HttpUrl(url if gateway else ""),
                 acknowledge_token_file=str(path.parent / "token"),
             )
             async with TestClient(TestServer(create_app(settings))) as client:
@@ -212,7 +222,7 @@ def post(
                 async with client.post(
                     address, data=form, headers=headers, allow_redirects=False
                 ) as answer:
-                    return answer.status, page
+                    return answer.status, page, await answer.text()
 
     return asyncio.run(run())
 
@@ -301,3 +311,9 @@ def test_a_form_that_cannot_be_read_sends_nothing(
 
 def test_an_acknowledgement_that_the_gateway_rejects_is_reported(path: Path) -> None:
     assert post(path, Gateway(503), FORM)[0] == 502
+
+
+def test_a_gateway_that_cannot_be_reached_is_reported_without_its_address(path: Path) -> None:
+    status, _, answer = posted(path, Gateway(0), FORM, OWN)
+    assert status == 502
+    assert "127.0.0.1" not in answer
