@@ -4,15 +4,17 @@ from datetime import datetime
 
 from dashboard import formats, sparkline
 from dashboard.alarms import bed_alarm
-from dashboard.columns import PREDICTION_HOLDS, limits
+from dashboard.columns import PREDICTION_HOLDS, in_order, limits
 from dashboard.model_info import ModelInfo
 from dashboard.rows import Stay, StayKey, hours
 from dashboard.topic import Fields
 from dashboard.ward import CHANGE_HOURS, Bed, Ranked, Ward
-from wire.vitals import Vital
+from wire.vitals import VITALS, Vital
 
 # The coordinate of probability 1 in risk curves, whose coordinates are whole numbers.
 RISK_UNITS = 100_000
+# Maximum number of missing inputs that a bed names.
+WITHOUT_SHOWN = 2
 
 
 def bed_key(key: StayKey) -> str:
@@ -34,6 +36,7 @@ def bed_fields(bed: Bed, ward: Ward, model: ModelInfo, signs: list[Vital], query
         "view": sparkline.window(x_now),
     }
     fields |= _risk_fields(bed, now, x_now, model)
+    fields["risk.without"] = _without(bed, model)
     fields |= bed_alarm(ward.alarms.on.get(bed.stay.key), now)
     for index, sign in enumerate(signs):
         for name, value in _vital_fields(bed, sign, now).items():
@@ -82,6 +85,17 @@ def _risk_fields(bed: Bed, now: datetime, x_now: float, model: ModelInfo) -> dic
         "risk.trend": trend(change, model),
         "risk.line": sparkline.path(line, PREDICTION_HOLDS),
     }
+
+
+def _without(bed: Bed, model: ModelInfo) -> str:
+    """The known vitals that the model reads and the stay has no value of, in words."""
+    if bed.risk is None:
+        return ""
+    missing = in_order({*model.parameters} & VITALS.keys() - bed.vitals.keys())
+    labels = [sign.label for sign in missing]
+    more = f" and {len(labels) - WITHOUT_SHOWN} more" if len(labels) > WITHOUT_SHOWN else ""
+    text = ", ".join(labels[:WITHOUT_SHOWN]) + more
+    return f"without {text}" if labels else ""
 
 
 def trend(change: float | None, model: ModelInfo) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from dashboard import formats
 from dashboard.rows import ModelKey
+from wire.features import read_name
 
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
@@ -25,7 +26,8 @@ class ModelInfo:
     highest number of points; the score's output is points / maximum and not a probability. usual:
     the base rate of the training rows or, if that is unknown, of the test rows. top: the end of the
     risk axis, which is fixed for each model. learned_hours: a prediction from later in a stay is
-    extrapolated.
+    extrapolated. parameters: the parameters that the model reads, without those of features whose
+    name is not in the grammar.
     """
 
     key: ModelKey
@@ -39,6 +41,7 @@ class ModelInfo:
     references: dict[str, float] = field(default_factory=dict)
     outcome: Outcome | None = None
     learned_hours: float | None = None
+    parameters: frozenset[str] = frozenset()
 
     @classmethod
     def from_metadata(cls, key: ModelKey, answer: dict[str, Any]) -> Self:
@@ -67,6 +70,7 @@ class ModelInfo:
             {str(name): float(at) for name, at in (parameters.get("references") or {}).items()},
             Outcome(str(outcome["name"]), float(outcome["hours"])) if outcome else None,
             parameters.get("learned_hours"),
+            frozenset(filter(None, (_parameter(each["name"]) for each in answer["inputs"]))),
         )
 
     @property
@@ -117,3 +121,10 @@ class ModelInfo:
         event = self.event[:1].upper() + self.event[1:]
         usual = "" if self.usual is None else f" Usual level: {formats.percent(self.usual)} %."
         return f"Risk: {event or 'the model does not name an event'}, by {name}.{usual}"
+
+
+def _parameter(feature: str) -> str | None:
+    try:
+        return read_name(feature)[0]
+    except ValueError:
+        return None

@@ -42,10 +42,10 @@ def model_url(tmp_path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def serve(models: Path, tmp_path: Path) -> Iterator[str]:
+def serve(models: Path, tmp_path: Path, champion: str = CHAMPION) -> Iterator[str]:
     state = {
-        "champion": {"model": CHAMPION, "version": "1"},
-        "shadows": [{"model": SHADOW, "version": "1"}],
+        "champion": {"model": champion, "version": "1"},
+        "shadows": [{"model": SHADOW if champion == CHAMPION else CHAMPION, "version": "1"}],
     }
     (models / "default.json").write_text(json.dumps(state))
     app = create_modelapi(ModelapiSettings(models, tmp_path / "s.sqlite"))
@@ -143,6 +143,25 @@ def test_the_usual_level_is_the_base_rate_of_the_training_rows(
     with serve(models, tmp_path) as url:
         page = get(path, url, "/")
     assert re.findall(r"Usual level: (\d+)", page) == [usual]
+
+
+def test_a_bed_names_the_inputs_that_its_risk_lacks(tmp_path: Path) -> None:
+    path, models = tmp_path / "icu.sqlite", copy_models(tmp_path / "models", SHADOW)
+    add_linear(models, CHAMPION, "1", -4.0)
+    with seeded_ward.ward(path) as made:
+        seeded_ward.fill(made, 1, 1)
+        made.add_reading(1, START, START, "temperature", 37.0, 0.5)
+        for pat_id, parameter, risk in ((2, "respiration_rate", 0.5), (3, "spo2", None)):
+            made.add_stay(pat_id, START)
+            made.add_reading(pat_id, START, START, parameter, 20.0, risk)
+        made.commit()
+    with serve(models, tmp_path, champion=SHADOW) as url:
+        page = get(path, url, "/")
+    found = re.findall(r'<h2><a [^>]*>(\d).*?data-text="risk.without"[^>]*>(.*?)<', page, re.DOTALL)
+    assert {pat_id: text.removeprefix("without ") for pat_id, text in found} == {
+        **{"1": "", "3": ""},
+        "2": "Blood pressure, Temperature",
+    }
 
 
 def test_agreement_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None:
