@@ -184,7 +184,11 @@ def _summarize(file: CsvFile, rejected: Rejected, duplicates: int) -> None:
         *(file.name, file.rows, file.rows - lost - duplicates, lost, duplicates),
         *(file.contents.encoding, file.separator),
     )
-    for (name, reason), count in rejected.counts.most_common():
-        if name == file.name:
-            first = rejected.first_line[name, reason]
-            log.warning("%s: %d rejected: %s (first in line %d)", name, count, reason, first)
+    for found, text, dropped in (
+        (rejected.counts - rejected.dropped, "rejected", False),
+        (rejected.dropped, "cells dropped (their rows are used)", True),
+    ):
+        for (name, reason), count in found.most_common():
+            if name == file.name and count:
+                first = rejected.first_line[name, reason, dropped]
+                log.warning("%s: %d %s: %s (first in line %d)", name, count, text, reason, first)

@@ -16,6 +16,7 @@ from hospital.csv_file import Array, CsvFile, InputError, Reject
 from hospital.rejected import Rejected
 from hospital.stays import StayFinder, Stays, day_text, warn_of_assumed_order
 from hospital.units import in_usual_units
+from wire.vitals import canonical
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ def read_readings(
     columns["value"] = value
     if not kept.all():
         columns = {name: values[kept] for name, values in columns.items()}
+    _warn_of_synonyms(file.name, columns["parameter"], names)
+    _warn_of_other_values(file.name, columns)
     readings = Readings(
         columns["stay"], columns["slot"], columns["parameter"], columns["value"], names
     )
@@ -187,3 +190,40 @@ def _duplicated(columns: dict[str, Array]) -> Array:
         cells["hash"] = hashes.to_numpy()[suspects]
         twice[suspects] = cells.duplicated()
     return twice
+
+
+def _warn_of_synonyms(file: str, parameter: Array, names: list[str]) -> None:
+    """Warns of each parameter that the pipeline knows under another name."""
+    used = np.bincount(parameter, minlength=len(names)) > 0
+    for name in (name for name, one in zip(names, used.tolist(), strict=True) if one):
+        if canonical(name) != name:
+            log.warning(
+                "%s: parameter %r is stored under this name; models and pages know it as %s",
+                *(file, name, canonical(name)),
+            )
+
+
+def _warn_of_other_values(file: str, columns: dict[str, Array]) -> None:
+    """Warns of readings of one parameter of a stay with different values at the same time."""
+    stay, slot, parameter = columns["stay"], columns["slot"], columns["parameter"]
+    if not len(slot):
+        return
+    # One number per stay, parameter and time, because sorting one array is fastest.
+    key = slot - slot.min()
+    key *= int(stay.max()) + 1
+    key += stay
+    key *= int(parameter.max()) + 1
+    key += parameter
+    ordered = np.sort(key)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return
+    order = np.argsort(key, kind="stable")
+    value = columns["value"][order]
+    other = np.zeros(len(order), bool)
+    other[1:] = (np.diff(key[order]) == 0) & (value[1:] != value[:-1])
+    if other.any():
+        log.warning(
+            "%s: %d readings have another value at the same time for the same patient and "
+            "parameter; all are used (first in line %d)",
+            *(file, other.sum(), columns["line"][order[other]].min()),
+        )

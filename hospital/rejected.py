@@ -15,14 +15,17 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class Rejected:
-    """Writes rejected.csv while the files are read, and counts its rows by file and reason."""
+    """Writes rejected.csv while the files are read, and counts its rows by file and reason.
+
+    dropped: those of which only a cell is dropped. first_line: by file, reason and row_is_used.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._csv = csv.writer(stream, delimiter=";", lineterminator="\n")
         self._csv.writerow(["file", "line", "column", "value", "reason"])
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.first_line: dict[tuple[str, str], int] = {}
-        self._used: Counter[str] = Counter()
+        self.dropped: Counter[tuple[str, str]] = Counter()
+        self.first_line: dict[tuple[str, str, bool], int] = {}
 
     def add(
         self,
@@ -38,13 +41,13 @@ class Rejected:
             value = value[:SHOWN] + "…"
         self._csv.writerow([file, line, harmless(column), harmless(value), reason])
         self.counts[file, reason] += 1
-        self._used[file] += row_is_used
-        self.first_line.setdefault((file, reason), line)
+        self.dropped[file, reason] += row_is_used
+        self.first_line.setdefault((file, reason, row_is_used), line)
 
     def of(self, file: str) -> int:
         """The number of rejected rows of one file; a dropped cell is not a rejected row."""
-        written = sum(count for (name, _), count in self.counts.items() if name == file)
-        return written - self._used[file]
+        written = self.counts - self.dropped
+        return sum(count for (name, _), count in written.items() if name == file)
 
 
 def harmless(text: str) -> str:

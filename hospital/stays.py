@@ -200,7 +200,8 @@ def _distinct(
         loser = row
         if known.discharge // SLOTS == OPEN or known.discharge < row.discharge < OPEN * SLOTS:
             loser, found[key] = known, row
-        reason = "another row of this stay has a later discharge"
+        later = "a later discharge" if loser.discharge // SLOTS != OPEN else "a discharge"
+        reason = f"another row of this stay has {later}"
         rejected.add(name, loser.line, "date_discharge", day_text(loser.discharge // SLOTS), reason)
     return found, repeated
 

@@ -66,15 +66,17 @@ def canonical(name: str) -> str:
 
 
 def implausible(parameter: str, value: float) -> str | None:
-    """The reason why a value is implausible; None if it is plausible.
+    """The reason why a value is implausible; None if it is plausible. A synonym has the limits of
+    its vital.
 
     >>> implausible("temperature", 378.0)
     'temperature 378.0 is not between 26 (excluded) and 45 °C'
-    >>> implausible("heart_rate", 80.0)
+    >>> implausible("HR", 80.0)
     """
-    limits = _PLAUSIBLE.get(parameter)
+    name = canonical(parameter)
+    limits = _PLAUSIBLE.get(name)
     if limits is None or limits[0] < value <= limits[1]:
         return None
     low, high = limits
-    unit = VITALS[parameter].unit
+    unit = VITALS[name].unit
     return f"{parameter} {value!r} is not between {low:g} (excluded) and {high:g} {unit}"

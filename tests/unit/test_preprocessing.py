@@ -493,6 +493,46 @@ class TestDates:
         assert hospital.readings("dd/mm/YYYY", signal=SIGNAL + body) == ["1 2019-02-14 1 x 1.0"]
         assert len(hospital.rejected()) == 1
 
+    def test_other_values_at_the_same_time_are_used_and_reported(
+        self, hospital: Hospital, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        rows = [
+            *("1;14/02/2019;1;x;1", "2;14/02/2019;1;x;1", "1;14/02/2019;2;x;1"),
+            *("1;14/02/2019;1;y;1", "1;14/02/2019;1;x;1", "1;14/02/2019;1;y;1.0"),
+        ]
+        assert len(hospital.readings(signal=SIGNAL + "\n".join(rows) + "\n")) == 5
+        assert "another value" not in caplog.text
+        rows += ["2;14/02/2019;1;x;3", "1;14/02/2019;1;x;2", "1;14/02/2019;01;x;2"]
+        found = hospital.readings(signal=SIGNAL + "\n".join(rows) + "\n")
+        assert [row for row in found if row.startswith("2 ")] == [
+            *("2 2019-02-14 1 x 1.0", "2 2019-02-14 1 x 3.0")
+        ]
+        [record] = [one for one in caplog.records if "another value" in one.msg]
+        assert record.args == ("signal.csv", 2, 8)
+
+    def test_a_synonym_keeps_its_name_and_causes_a_warning(
+        self, hospital: Hospital, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        body = "1;14/02/2019;1;HR;80\n1;14/02/2019;1;heart_rate;81\n1;14/02/2019;1;New;1\n"
+        found = hospital.readings(signal=f"{SIGNAL}{body}1;14/02/2010;1;Temp;37\n")
+        assert [row.split()[3] for row in found] == ["HR", "heart_rate", "New"]
+        [record] = [one for one in caplog.records if "under this name" in one.msg]
+        assert record.args == ("signal.csv", "HR", "heart_rate")
+
+    def test_dropped_cells_are_not_reported_as_rejected_rows(
+        self, hospital: Hospital, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        rows = "1;13/02/2019;12/02/2019\n2;13/02/2019;\n2;13/02/2019;20/02/2019\n"
+        hospital.merge(admission=f"pat_id;date_admission;date_discharge\n{rows}")
+        told = [one.args for one in caplog.records if "first in line" in one.msg]
+        dropped = [args for args in told if "dropped" in str(args)]
+        assert [(args[1], args[3], args[4]) for args in dropped] == [  # type: ignore[index]
+            (1, "discharge before admission", 2)
+        ]
+        assert [args[3] for args in told if args not in dropped] == [  # type: ignore[index]
+            "another row of this stay has a discharge"
+        ]
+
     def test_an_ambiguous_order_causes_a_warning(
         self, hospital: Hospital, caplog: pytest.LogCaptureFixture
     ) -> None:

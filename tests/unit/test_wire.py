@@ -181,6 +181,7 @@ class TestMessages:
             ({"date_discharge": "2019-02-02"}, "dates"),
             ({"date_admission": "20190201"}, "dates"),
             ({"value": 0.0}, "implausible"),
+            ({"parameter": "HR", "value": 0.0}, "implausible"),
         ],
     )
     def test_a_rejected_reading_has_a_reason_code(
