@@ -110,7 +110,9 @@ def _misfit(error: str, model: Model) -> BadInput:
     if reason.startswith("Object missing"):
         return BadInput(f"is missing; {model.ref} needs it", _quoted(reason), row)
     if reason.startswith("Object contains"):
-        return BadInput(f"is not a feature of {model.ref}", _quoted(reason), row)
+        name = _quoted(reason)
+        hint = "; name a model in the URL: ?model=NAME" if name in ("model", "version") else ""
+        return BadInput(f"is not a feature of {model.ref}{hint}", name, row)
     if reason.startswith("Number out of range"):
         return BadInput("must be a finite number or null", field, row)
     kind = _KINDS.get(reason.rpartition("got `")[2].rstrip("`"), "a number")

@@ -102,6 +102,7 @@ def test_all_outputs_of_a_model_are_returned(client: FlaskClient) -> None:
         ({"age": -math.inf}, "age", "finite"),
         ({"age": 10**400}, "age", "finite"),
         ({"ages": 1}, "ages", "is not a feature of formula/1"),
+        ({"model": "formula"}, "model", "?model="),
     ],
 )
 def test_the_rejection_of_a_wrong_value_names_the_feature(

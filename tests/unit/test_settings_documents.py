@@ -50,6 +50,7 @@ FROM_OUTSIDE = set(re.findall(rf"(?<!\$)\$\{{({NAME})", COMPOSE)) | {
 WITHOUT_DOCKER = {
     *("DATABASE_URL", "DATABASE_PASSWORD_FILE", "FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT"),
     *("DASHBOARD_PORT", "BUFFER_METRICS_PORT", "TOOL_METRICS_PORT", "MODEL_URL"),
+    "GATEWAY_PORT",
 }
 # These are only for several replicas of the model API; compose has one.
 KUBERNETES_ONLY = {"MODEL_STATE_URL"}
