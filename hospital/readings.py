@@ -214,16 +214,21 @@ def _warn_of_other_values(file: str, columns: dict[str, Array]) -> None:
     key += stay
     key *= int(parameter.max()) + 1
     key += parameter
-    ordered = np.sort(key)
-    if not (ordered[1:] == ordered[:-1]).any():
+    if not _repeats(np.sort(key)).any():
         return
     order = np.argsort(key, kind="stable")
-    value = columns["value"][order]
     other = np.zeros(len(order), bool)
-    other[1:] = (np.diff(key[order]) == 0) & (value[1:] != value[:-1])
+    other[1:] = _repeats(key[order])
+    other[1:] &= ~_repeats(columns["value"][order])
     if other.any():
         log.warning(
             "%s: %d readings have another value at the same time for the same patient and "
             "parameter; all are used (first in line %d)",
             *(file, other.sum(), columns["line"][order[other]].min()),
         )
+
+
+def _repeats(values: Array) -> Array:
+    """A mask of the entries, from the second on, that are equal to the one before them."""
+    repeats: Array = values[1:] == values[:-1]
+    return repeats
