@@ -185,6 +185,7 @@ def test_another_stream_can_be_chosen(laptop: Any, url: str) -> None:
     laptop.locator(".streams summary").click()
     laptop.locator(".streams").get_by_role("link", name=seeded_ward.STREAM).click()
     laptop.wait_for_url(f"{url}/")
+    laptop.wait_for_selector(".bed")
     assert laptop.locator(".bed").count() == PATIENTS
 
 
