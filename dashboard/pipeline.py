@@ -45,7 +45,7 @@ def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, i
 
 
 class RejectedCount:
-    """Counts rejected messages by reason as they arrive, without a scan."""
+    """Counts rejected messages by reason. Each call reads only those that are not counted yet."""
 
     def __init__(self) -> None:
         self._stream: str | None = None

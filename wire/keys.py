@@ -21,8 +21,8 @@ DECLARATION = "icu:declaration"
 LATENCY = "icu:latency"
 # The ids of all tools that may be running. Written by the tool.
 TOOLS = "icu:tools"
-# The time of the last backup, in seconds since 1970. Written by backup, and by the tool if there is
-# no time yet.
+# The time of the last backup, in seconds since 1970. Written by backup. If there is none, the tool
+# writes the time of its first check.
 BACKUP = "icu:backup"
 # Prefix of one counter per batch or message: how often its processing has started without ending.
 # Written by the tool.

@@ -158,7 +158,7 @@ def at_rest(database_url: str) -> bool:
 
 
 def table(database_url: str, name: str, where: str = "1 = 1") -> pd.DataFrame:
-    """All rows of a table, with dates as timestamps."""
+    """The rows of a table that satisfy `where`, with dates as timestamps."""
     if database_url.startswith("sqlite:///"):
         connection: Any = sqlite3.connect(
             f"file:{database_url.removeprefix('sqlite:///')}?mode=ro", uri=True
