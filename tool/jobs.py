@@ -106,7 +106,7 @@ class Jobs:
                 log.debug("vitals: %s; retrying later", error)
 
     def queue_leftovers(self) -> None:
-        """Puts jobs that a worker took but did not finish back into the queue."""
+        """Queues the jobs again that a worker took but did not finish."""
         left = unfinished(self._queue)
         queue_again(self._queue, left)
         if left:

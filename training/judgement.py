@@ -30,9 +30,13 @@ MOST_HOURS = 24
 
 @dataclass
 class Judgement:
-    """test: the test rows of all sample hours. scores: the scores of these rows. here: the scores
-    at the report's hour. headline, hours, subgroups, known, stress: lines of figures. points: the
-    figures of each threshold. alarms: the number of alarms per patient and day at each threshold.
+    """The figures of a model on the test rows.
+
+    test: the test rows of all sample hours. scores: the predictions for these rows. here: those at
+    the report's hour. headline, hours, subgroups: lines of figures over all rows, per hour and per
+    subgroup. known: lines with and without each channel. stress: lines with channels removed.
+    points: the figures at each threshold. alarms: alarms per patient and day at each threshold;
+    empty without an alarm rule.
     """
 
     test: Rows

@@ -119,7 +119,7 @@ class SecretFile(File):
 
     @property
     def secret(self) -> str:
-        """The current text of the file, stripped; empty if there is no file."""
+        """The current text of the file, stripped; empty if no file is set."""
         return Path(self).read_text(encoding="utf-8").strip() if self else ""
 
 

@@ -272,7 +272,8 @@ def lose_payload(pipeline: Pipeline) -> None:
 
 
 def middle_batch(pipeline: Pipeline) -> bytes:
-    """The key of a batch in the middle of the queue; the batches after it must wait for it."""
+    """The key of a batch in the middle of all queued ones; the later batches of its partition must
+    wait for it."""
     keys = sorted(pipeline.redis.scan_iter("icu:batch:*"), key=lambda k: int(k.rsplit(b"-", 1)[1]))
     return bytes(keys[len(keys) // 2])
 

@@ -118,7 +118,7 @@ def test_a_worker_with_outdated_memory_reads_the_database_again(
     zombie, successor = handler_of(database), handler_of(other)
     zombie.handle(FIRST)
     successor.handle(SECOND)
-    # The memory of the worker has the position before SECOND, and the stay as it was then.
+    # The zombie still has in memory the position and the stay as they were before SECOND.
     with pytest.raises(Moved):
         zombie.handle(SECOND)
     zombie.handle(SECOND)

@@ -220,7 +220,7 @@ class TestEvaluate:
         shift = odds[1] - odds[0]
         assert shift == pytest.approx(np.full(len(shift), shift[0]), abs=1e-6)
 
-    def test_a_version_can_have_a_reference_of_the_evaluated_patients(
+    def test_a_new_version_can_have_the_drift_reference_of_the_evaluated_patients(
         self, trained: tuple[train.Result, Path], ward: Path, tmp_path: Path
     ) -> None:
         _, models = trained

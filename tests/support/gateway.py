@@ -28,7 +28,7 @@ HEADER = "MSH|^~\\&|MON|WARD|||20261127120000||{kind}|{control}|P|2.5"
 
 
 def hl7(kind: str, *segments: str, control: str = "1") -> bytes:
-    """Joins the segments to a message."""
+    """Returns an HL7 message: a header and these segments."""
     return "".join(
         f"{s}\r" for s in (HEADER.format(kind=kind, control=control), *segments)
     ).encode()

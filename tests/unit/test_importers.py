@@ -407,7 +407,7 @@ class TestMimic:
         }
         assert of_20 == {"2183-01-01": 63, "2183-05-01": 63, "2187-03-01": 67}
 
-    def test_unreadable_cells_reject_only_their_rows(self, tmp_path: Path) -> None:
+    def test_only_rows_with_unreadable_cells_are_dropped(self, tmp_path: Path) -> None:
         source = tmp_path / "mimiciv"
         self.version_4(source)
         (source / "patients.csv").mkdir()
