@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sqlite3
 import time
 import urllib.request
@@ -21,8 +20,6 @@ from modelapi.artifact import Ref
 from modelapi.states import StateFile
 from wire.alarms import Policy
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 AXE = ROOT / "tests" / "support" / "vendor" / "axe-core" / "axe.min.js"
 LIVE = ("redis", "gateway", "modelapi", "buffer", "tool", "dashboard")
 DAY = "2150-03-01"
@@ -47,10 +44,6 @@ def live(tmp_path: Path) -> Iterator[Programs]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"there is no {CHROMIUM}")
-        pytest.skip(f"there is no {CHROMIUM}")
     given = {key: os.environ[key] for key in ("PATH", "HOME", "CI") if key in os.environ}
     given |= {key: str(free_port()) for key in (*PORTS, "GATEWAY_PORT", "MLLP_PORT")}
     given["ACKNOWLEDGE_URL"] = f"http://127.0.0.1:{given['GATEWAY_PORT']}"
@@ -92,38 +85,36 @@ def stored(programs: Programs, sql: str) -> list[Any]:
         return []  # the table does not exist yet
 
 
-def test_an_alarm_is_acknowledged_on_the_page(live: Programs) -> None:
+def test_an_alarm_is_acknowledged_on_the_page(browser: Any, live: Programs) -> None:
     vitals = [("blood_pressure", 70.0), ("heart_rate", 130.0), ("respiration_rate", 32.0)]
     messages = [reading(hour, *vital) for hour in (6, 7, 8) for vital in vitals]
     wait(lambda: send(live, *messages), live)
     wait(lambda: stored(live, "SELECT 1 FROM alarm_state WHERE raised_seq > 0"), live)
     url = f"http://127.0.0.1:{live.environ['DASHBOARD_PORT']}"
-    with playwright.sync_playwright() as found:
-        browser = found.chromium.launch(executable_path=CHROMIUM)
-        context = browser.new_context(bypass_csp=True)  # needed for axe, which is injected
-        page = context.new_page()
-        page.set_default_timeout(60_000)
+    context = browser.new_context(bypass_csp=True)  # needed for axe, which is injected
+    page = context.new_page()
+    page.set_default_timeout(60_000)
 
-        def shown(state: str) -> bool:
-            page.goto(url)
-            return bool(page.locator(f'.bed .alarm[data-state="{state}"]').count())
+    def shown(state: str) -> bool:
+        page.goto(url)
+        return bool(page.locator(f'.bed .alarm[data-state="{state}"]').count())
 
-        wait(lambda: shown("on"), live)
-        assert "06:00" in page.inner_text(".bed .alarm")
-        page.click(".bed a")
-        page.wait_for_selector("#curves canvas")
-        page.wait_for_selector('.stay .alarm[data-state="on"]')
-        page.evaluate(AXE.read_text())
-        assert page.evaluate("axe.run().then(found => found.violations.map(v => v.id))") == []
-        page.fill("[name=author]", "Ada")
-        page.select_option("[name=snooze]", "4")
-        page.click(".acknowledge button")
-        page.wait_for_selector('.stay .alarm[data-state="seen"]')
-        assert "Ada" in page.inner_text(".stay .alarm")
-        assert "12:00" in page.inner_text(".stay .alarm")
-        assert "Alarms: " in (page.get_attribute("#curves [role=img]", "aria-label") or "")
-        wait(lambda: shown("seen"), live)
-        browser.close()
+    wait(lambda: shown("on"), live)
+    assert "06:00" in page.inner_text(".bed .alarm")
+    page.click(".bed a")
+    page.wait_for_selector("#curves canvas")
+    page.wait_for_selector('.stay .alarm[data-state="on"]')
+    page.evaluate(AXE.read_text())
+    assert page.evaluate("axe.run().then(found => found.violations.map(v => v.id))") == []
+    page.fill("[name=author]", "Ada")
+    page.select_option("[name=snooze]", "4")
+    page.click(".acknowledge button")
+    page.wait_for_selector('.stay .alarm[data-state="seen"]')
+    assert "Ada" in page.inner_text(".stay .alarm")
+    assert "12:00" in page.inner_text(".stay .alarm")
+    assert "Alarms: " in (page.get_attribute("#curves [role=img]", "aria-label") or "")
+    wait(lambda: shown("seen"), live)
+    context.close()
     kinds = stored(
         live, "SELECT kind, author FROM alarms WHERE model = 'icu-mortality' ORDER BY seq"
     )

@@ -24,7 +24,6 @@ from embedded.stack import ROOT, free_port
 from login.passwords import ADDRESS_FAILURES, USER_FAILURES
 
 PROJECT = "icu-login-test"
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 SECRET = "correct horse battery"  # noqa: S105
 PAGES = {"Accept": "text/html"}
 
@@ -201,43 +200,37 @@ def test_a_program_with_a_token_needs_no_session(stack: Stack) -> None:
         assert stack.ask(path, **token).status == 401, path
 
 
-def test_a_browser_logs_in_and_out(stack: Stack) -> None:
-    if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"there is no {CHROMIUM}")
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as found:
-        chromium = found.chromium.launch(executable_path=CHROMIUM)
-        page = chromium.new_page(ignore_https_errors=True)
-        page.set_default_timeout(60_000)
-        address = f"https://localhost:{stack.tls_port}/patients/17?stay=2019-02-01&x=1"
-        page.goto(address)
-        assert "/login" in page.url
-        page.get_by_label("User").fill("Ada")
-        page.get_by_label("Password").fill("a wrong one")
-        page.get_by_role("button", name="Log in").click()
-        playwright.expect(page.get_by_role("alert")).to_be_visible()
-        page.get_by_label("User").fill("Ada")
-        page.get_by_label("Password").fill(SECRET)
-        page.get_by_role("button", name="Log in").click()
-        page.wait_for_url(address)
-        playwright.expect(page.locator("#user")).to_have_text("ada")
-        [cookie] = page.context.cookies()
-        assert cookie["httpOnly"]
-        assert cookie["secure"]
-        assert cookie["sameSite"] == "Lax"
-        assert page.evaluate("document.cookie") == ""
-        kept = f"{cookie['name']}={cookie['value']}"
-        assert stack.ask("/", tls=True, Cookie=kept).status == 200
-        page.goto(f"https://localhost:{stack.tls_port}/login")
-        playwright.expect(page.get_by_text("logged in as ada")).to_be_visible()
-        page.get_by_role("button", name="Log out").click()
-        playwright.expect(page.get_by_label("User")).to_be_visible()
-        assert page.context.cookies() == []
-        assert stack.ask("/", tls=True, Cookie=kept).status == 401
-        page.goto(address)
-        assert "/login" in page.url
-        chromium.close()
+def test_a_browser_logs_in_and_out(stack: Stack, browser: Any) -> None:
+    page = browser.new_page(ignore_https_errors=True)
+    page.set_default_timeout(60_000)
+    address = f"https://localhost:{stack.tls_port}/patients/17?stay=2019-02-01&x=1"
+    page.goto(address)
+    assert "/login" in page.url
+    page.get_by_label("User").fill("Ada")
+    page.get_by_label("Password").fill("a wrong one")
+    page.get_by_role("button", name="Log in").click()
+    playwright.expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_label("User").fill("Ada")
+    page.get_by_label("Password").fill(SECRET)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(address)
+    playwright.expect(page.locator("#user")).to_have_text("ada")
+    [cookie] = page.context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["secure"]
+    assert cookie["sameSite"] == "Lax"
+    assert page.evaluate("document.cookie") == ""
+    kept = f"{cookie['name']}={cookie['value']}"
+    assert stack.ask("/", tls=True, Cookie=kept).status == 200
+    page.goto(f"https://localhost:{stack.tls_port}/login")
+    playwright.expect(page.get_by_text("logged in as ada")).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    playwright.expect(page.get_by_label("User")).to_be_visible()
+    assert page.context.cookies() == []
+    assert stack.ask("/", tls=True, Cookie=kept).status == 401
+    page.goto(address)
+    assert "/login" in page.url
+    page.close()
     rows = [
         json.loads(line)
         for line in stack.compose(

@@ -601,8 +601,12 @@ class TestCommand:
 def test_contradictions_in_a_config_are_errors(
     change: tuple[str, str], complaint: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "c.toml"
-    text = toml(tmp_path, tmp_path)
+    assert_rejected(toml(tmp_path, tmp_path), change, complaint, tmp_path)
+
+
+def assert_rejected(text: str, change: tuple[str, str], complaint: str, folder: Path) -> None:
+    """The config with the change is rejected with an error that names its file."""
+    path = folder / "c.toml"
     assert change[0] in text
     path.write_text(text.replace(*change, 1))
     with pytest.raises(ConfigError, match=complaint) as error:

@@ -12,11 +12,10 @@ import pytest
 
 from modelapi.artifact import Ref
 from modelapi.repository import Repository
-from tests.integration.test_training import DIED, toml, write_ward
+from tests.integration.test_training import DIED, assert_rejected, toml, write_ward
 from training import artifact, budget, config_file, evaluate, train
 from training import outcomes as outcome_file
 from training.config import Data, Label
-from training.config_file import ConfigError
 from training.rows import Rows, assemble, sample
 from training.stream import read as read_stream
 from wire.alarms import Policy
@@ -233,10 +232,6 @@ def test_a_model_with_the_hour_and_carried_rows_is_evaluated_as_it_was_trained(
 def test_contradictions_in_settings_of_hours_and_alarms_are_errors(
     change: tuple[str, str], complaint: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "c.toml"
-    text = toml(tmp_path, tmp_path)
-    text = text.replace("[label]", 'parameters = ["heart_rate", "blood_pressure"]\n[label]')
-    assert change[0] in text
-    path.write_text(text.replace(*change, 1))
-    with pytest.raises(ConfigError, match=complaint):
-        config_file.load(path)
+    parameters = 'parameters = ["heart_rate", "blood_pressure"]\n[label]'
+    text = toml(tmp_path, tmp_path).replace("[label]", parameters)
+    assert_rejected(text, change, complaint, tmp_path)
