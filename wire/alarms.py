@@ -3,9 +3,9 @@
 An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared by
 the first probability below `clear`, or by a discharge. For `silence_hours` after an alarm was last
 raised or raised again, no other alarm is raised in the stay. While the probability stays at or
-above `at`, an active alarm is raised again every `again_hours`. A prediction from outside
-`learned_hours` can only clear an alarm. For a score, points / maximum takes the place of the
-probability.
+above `at`, an active alarm is raised again every `again_hours`. A prediction at or after
+`learned_hours` in the stay can only clear an alarm. For a score, points / maximum takes the place
+of the probability.
 
 Durations are rounded to whole seconds, because the times of the stream are whole seconds.
 
@@ -28,9 +28,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     revision: 1 for the rule in the manifest; each later rule of the same version of the model has
     the next number. clear: None means `at`. again_hours: None means never. window_hours: an alarm
-    is true if the event occurs between these two times after it. learned_hours: that of the
-    model's manifest; predictions that are later than this after the stay's first one raise no
-    alarm. None means no limit.
+    is true if the event occurs between these two times after it. learned_hours: copied from the
+    model's manifest; a prediction this long or longer after the stay's first one raises no alarm.
+    None means no limit.
     """
 
     revision: Annotated[int, Meta(ge=1)] = 1

@@ -19,8 +19,8 @@ class RawMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, array_like=True):
-    """Consecutive messages of one partition. after: the partition's last message before them; 0 for
-    none."""
+    """Consecutive messages of one partition. after: the number of the partition's message before
+    the first of them; 0 if there is none."""
 
     stream: str
     part: int
@@ -36,8 +36,8 @@ class Position(msgspec.Struct):
     """How far the buffer has queued the stream.
 
     seq: all messages up to this one are queued. parts: the last queued message of each partition.
-    ended: whether the whole stream is stored. clock: the time of the newest queued message on the
-    stream's own clock, in seconds since 1970.
+    ended: whether the stream has ended and the tool has stored all of it. clock: the time of the
+    newest queued message on the stream's own clock, in seconds since 1970.
     """
 
     stream: str
@@ -59,7 +59,7 @@ def partition_of(data: bytes | str, partitions: int) -> int:
     """The partition of a message: `crc32(pat_id) % partitions`, the same for all messages of a
     patient.
 
-    A message without a readable patient goes to partition 0, where the tool rejects it.
+    A message without a readable `pat_id` goes to partition 0, where the tool rejects it.
 
     >>> partition_of(b'{"pat_id":17}', 2) == crc32(b"17") % 2
     True

@@ -8,8 +8,10 @@ FIELDS_MAX = 20
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Returns the decompressed body. Raises HTTPBadRequest if the body is not compressed as its
-    header says, and HTTPRequestEntityTooLarge.
+    """Returns the decompressed body.
+
+    Raises HTTPBadRequest if the body is not compressed as Content-Encoding says, and
+    HTTPRequestEntityTooLarge if it is larger than the application's limit.
     """
     try:
         return await request.read()

@@ -32,9 +32,10 @@ def connect(
 ) -> Connection:
     """Opens `sqlite:///PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`.
 
-    An SQLite path is taken literally. timeout: seconds that MySQL may take to answer; None: no
-    limit. A read-only connection is in autocommit mode and cannot write. Raises one of ERRORS;
-    with `read_only`, a missing SQLite file raises sqlite3.OperationalError.
+    An SQLite path is taken literally. password: replaces that of the URL unless it is empty.
+    timeout: seconds that MySQL may take to answer; None: no limit. A read-only connection is in
+    autocommit mode and cannot write. Raises one of ERRORS; with `read_only`, a missing SQLite file
+    raises sqlite3.OperationalError.
     """
     if url.startswith("sqlite:///"):
         return _sqlite(sqlite_path(url), read_only)

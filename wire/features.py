@@ -55,8 +55,8 @@ def read_name(name: str) -> tuple[str | None, str | None, int | None]:
 class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
     """One declared feature. `age` and `hour` have no parameter and no aggregation.
 
-    fill: the number that replaces a missing value. required: without a value and a fill there is no
-    prediction.
+    fill: the number that replaces a missing value. required: if the value is missing and there is
+    no fill, the model makes no prediction.
     """
 
     name: str

@@ -3,8 +3,8 @@
 A browser lets a page read responses from the page's own host name. The owner of that name can make
 it resolve to this machine (DNS rebinding), but the browser still sends that name in Host, so Host
 is checked. A page may also send a form or a text to any site, although it cannot read the
-response. The browser then states in Sec-Fetch-Site whether the two sites are the same or, if it is
-old or there is no TLS, names the page's site in Origin.
+response. The browser then states in Sec-Fetch-Site whether the two sites are the same. An old
+browser, or any browser without TLS, sends only Origin, which names the page's site.
 """
 
 from __future__ import annotations

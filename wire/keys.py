@@ -21,13 +21,13 @@ DECLARATION = "icu:declaration"
 LATENCY = "icu:latency"
 # The ids of all tools that may be running. Written by the tool.
 TOOLS = "icu:tools"
-# The time of the last backup, in seconds since 1970. Written by backup. If there is none, the tool
-# writes the time of its first check.
+# The time of the last backup, in seconds since 1970. Written by backup. Until there is a backup, it
+# is the time of the tool's first check. Written by the tool.
 BACKUP = "icu:backup"
 # Prefix of one counter per batch or message: how often its processing has started without ending.
 # Written by the tool.
 ATTEMPTS = "icu:attempts"
-# Prefix of one key per queue: the error because of which its worker waits for the database; it
+# Prefix of one key per queue: the error that makes its worker wait for the database. The key
 # expires. Written by the tool.
 OUTAGE = "icu:outage"
 

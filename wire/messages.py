@@ -68,7 +68,7 @@ class Discharge(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="di
 class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="admission"):
     """Opens a stay, or reopens a discharged one.
 
-    place: the bed. identifier: the one by which people know the patient.
+    place: the bed. identifier: the patient's number or name at the hospital.
     """
 
     pat_id: Id
@@ -83,7 +83,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="ad
 
 
 class Withdrawal(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="withdrawal"):
-    """Withdraws a wrong reading: that of message `of` of the same stream.
+    """Withdraws the wrong reading in message `of` of the same stream.
 
     A correction is a withdrawal followed by the corrected reading.
     """
@@ -126,7 +126,7 @@ class Acknowledgement(
 
 
 class Unusable(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="unusable"):
-    """Reports data that the source received but could not use. It is rejected with this reason.
+    """Reports data that the source received but could not use. `decode` rejects the message.
 
     received: the number of the raw data in the source's log.
     """
@@ -169,7 +169,7 @@ def ordinal(text: str) -> int:
 
 
 def decode(data: bytes) -> Message:
-    """The message in `data`. Raises Rejected.
+    """The message in `data`. Raises Rejected with one of CODES.
 
     >>> decode(b'{"type":"reading","pat_id":17}')
     Traceback (most recent call last):
@@ -214,7 +214,8 @@ def _check_other(message: Message) -> None:
 
 
 def _check_name(name: str) -> None:
-    """Rejects a name that a table or a person could confuse with another name."""
+    """Rejects a name with spaces at its ends or an unprintable character, because a table or a
+    person could confuse it with another name."""
     if name in _names:
         return
     if name != name.strip() or not name.isprintable():
@@ -226,7 +227,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_days(date_admission: str, date_discharge: str | None, on: str) -> None:
-    """Rejects an invalid date, a discharge before the admission, and a day `on` out of the stay."""
+    """Rejects an invalid date, a discharge before the admission and a day `on` outside the stay."""
     dates = (date_admission, date_discharge, on)
     if dates in _stays:
         return

@@ -119,7 +119,8 @@ class SecretFile(File):
 
     @property
     def secret(self) -> str:
-        """The current text of the file, stripped; empty if no file is set."""
+        """The current text of the file, stripped; empty if no file is set. Raises OSError or
+        ValueError if the file cannot be read now."""
         return Path(self).read_text(encoding="utf-8").strip() if self else ""
 
 

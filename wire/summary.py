@@ -13,7 +13,7 @@ EVERY = 10.0  # seconds
 
 
 class Summary:
-    """Context manager that logs a program's counts every 10 s and at the end, unless none has
+    """Context manager that logs a program's counts every 10 s and at the end, if at least one has
     increased.
 
     counts: names of samples of counters or histograms, each with its text in the log; the increase

@@ -59,7 +59,7 @@ class NoToken(jwt.InvalidTokenError):
 def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
     """Reads a key and determines its algorithm. private: read a private key, to sign tokens.
 
-    Raises TokenKeyError, which names the file.
+    Raises TokenKeyError, with the file's name, if the file is missing or its key cannot be used.
     """
     try:
         raw = path.read_bytes()
@@ -69,7 +69,7 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
     if not content.startswith(b"-----BEGIN"):
         # The unstripped bytes are checked too, because strip() removes the last byte of a DER key
         # if it looks like a line end.
-        if _is_public(raw) or _is_public(content):
+        if _is_key(raw) or _is_key(content):
             raise TokenKeyError(f"{path}: is a key, but not in plain PEM; convert it to PEM")
         if len(content) < SECRET_BYTES:
             raise TokenKeyError(f"{path}: a secret needs at least {SECRET_BYTES} bytes")
@@ -88,7 +88,7 @@ def read_key(path: Path, private: bool = False) -> tuple[Key, str]:
     raise TokenKeyError(f"{path}: the key must be RSA of 2048 bits or more, or on the curve P-256")
 
 
-def _is_public(content: bytes) -> bool:
+def _is_key(content: bytes) -> bool:
     """Whether the content is a key in another form: PEM after a byte order mark or a comment,
     OpenSSH, DER or JWK. If a public key were taken for a secret, anybody could sign tokens.
     """
