@@ -64,15 +64,15 @@ def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
     persistence, silence = _hours(rule["for_hours"]), _hours(rule["silence_hours"])
     again = _hours(rule["again_hours"]) if rule.get("again_hours") is not None else None
     events: list[dict[str, Any]] = []
-    run_from = standing = rung = snoozed = None
+    run_from = active = last_raised = snoozed = None
     now, first = pd.Timestamp.min, None
     learned = _hours(rule["learned_hours"]) if rule.get("learned_hours") is not None else None
     for each in stay.itertuples():
         if each.what == "a":
-            if standing is not None:
+            if active is not None:
                 snoozed = (max(now, each.at) + _hours(each.snooze_hours)).round("s")
                 events.append(
-                    {"seq": each.seq, "kind": "acknowledge", "raised_seq": standing}
+                    {"seq": each.seq, "kind": "acknowledge", "raised_seq": active}
                     | {"happened_at": each.at, "author": each.author}
                 )
             continue
@@ -81,30 +81,30 @@ def _of_stay(stay: pd.DataFrame, rule: dict[str, Any]) -> list[dict[str, Any]]:
             first = each.at if first is None else min(first, each.at)
         outside = learned is not None and first is not None and now - first >= learned
         quiet = snoozed is not None and now < snoozed
-        kind, raised = "", standing
+        kind, raised = "", active
         if each.what == "d" or each.output < rule["at"]:
             run_from = None
         elif run_from is None:
             run_from = now
-        if standing is not None:
+        if active is not None:
             if each.what == "d" or each.output < clear_below:
                 kind = "clear"
-                standing = snoozed = None
+                active = snoozed = None
             elif (
                 again is not None
                 and run_from is not None
                 and not (quiet or outside)
-                and now - rung >= again
+                and now - last_raised >= again
             ):
                 kind = "again"
-                rung = now
+                last_raised = now
         elif not outside and (
             run_from is not None
             and now - run_from >= persistence
-            and (rung is None or now - rung >= silence)
+            and (last_raised is None or now - last_raised >= silence)
         ):
             kind, raised = "raise", each.seq
-            standing, rung = each.seq, now
+            active, last_raised = each.seq, now
         if kind:
             events.append(
                 {"seq": each.seq, "kind": kind, "raised_seq": raised, "happened_at": now}

@@ -38,7 +38,7 @@ class Client:
 
 
 def message(value: object = 80.0, **other: Any) -> bytes:
-    """A message with a reading. Its version is 1 unless `other` has a minute."""
+    """A message with a reading of the heart rate. other: fields to replace or to add."""
     found = {
         "type": "reading",
         **STAY,
@@ -72,5 +72,6 @@ def handler_of(
 
 
 def remember(database: Database, declaration: Declaration) -> None:
-    """Stores the models, as the tool's background process does before a worker reads them."""
+    """Stores the models of a declaration, as the tool's background process does before it
+    publishes the declaration to the workers."""
     database.remember_models(model_rows(declaration))

@@ -104,7 +104,7 @@ class Cluster:
         run(*command)
 
     def nodes(self, service: str) -> list[str]:
-        """The nodes that may be killed, with a ready pod of the service."""
+        """The nodes with a ready pod of the service, except FIRST, which no test kills."""
         return sorted({pod["spec"]["nodeName"] for pod in self.ready(service)} - {FIRST})
 
     def ready(self, service: str) -> list[Any]:
@@ -149,7 +149,7 @@ class Cluster:
         return f"mysql://dashboard:{self._password('dashboard')}@{ADDRESS}:30306/tooldb"
 
     def committed(self) -> dict[int, int]:
-        """The last stored message of each partition; empty without Redis."""
+        """The last stored message of each partition; empty if Redis does not answer."""
         with suppress(RedisError):
             known = self.redis.hgetall(keys.COMMITTED)
             known.pop(keys.COMPLETE.encode(), None)
@@ -157,7 +157,7 @@ class Cluster:
         return {}
 
     def leases(self) -> list[bytes | None]:
-        """The tool of each partition; empty without Redis."""
+        """The tool of each partition; empty if Redis does not answer."""
         with suppress(RedisError):
             found: list[bytes | None] = self.redis.mget(map(keys.lease_key, range(PARTITIONS)))
             return found

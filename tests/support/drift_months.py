@@ -28,7 +28,8 @@ class WardStay:
 
 @dataclass
 class Month:
-    """The figures outside their bands, by day. compared: the number of outcomes so far."""
+    """alerts: by day, the figures that raise an alert. compared: by day, the number of outcomes so
+    far."""
 
     alerts: dict[int, list[Figure]] = field(default_factory=dict)
     compared: dict[int, int] = field(default_factory=dict)
@@ -37,7 +38,8 @@ class Month:
 def stays(
     readings: Readings, probability: "pd.Series[float]", outcome: "pd.Series[float]"
 ) -> list[WardStay]:
-    """The stays in a table of readings. probability, outcome: by (pat_id, date_admission)."""
+    """The stays in a table of readings, without those that have no probability. probability,
+    outcome: by (pat_id, date_admission)."""
     found: dict[tuple[int, object], dict[object, StayDay]] = {}
     columns = ["pat_id", "date_admission", "measured_at", "parameter", "value"]
     texts = readings["measured_at"].dt.strftime("%Y-%m-%d %H:%M:%S")
@@ -64,7 +66,8 @@ def months(
 
 
 def month(reference: Reference, drawn: list[np.ndarray], ward: list[WardStay]) -> Month:
-    """The alerts of one month. On its first day, the ward is full and no outcome is known."""
+    """The alerts of one month, from the first day on which the ward is full. drawn: for each day,
+    the places in `ward` of the stays that begin."""
     found = Month()
     pairs: list[tuple[float, float]] = []
     before: dict[tuple[str, str], Figure] = {}
@@ -87,7 +90,8 @@ def month(reference: Reference, drawn: list[np.ndarray], ward: list[WardStay]) -
 
 
 def starts(found: Month) -> list[tuple[int, str, str]]:
-    """The alerts that begin on a day, as Prometheus counts them: (day, parameter, figure)."""
+    """The first day of each alert, with its parameter and figure. An alert that continues from the
+    day before is not counted again."""
     before: set[tuple[str, str]] = set()
     begun = []
     for day, figures in found.alerts.items():

@@ -1,5 +1,5 @@
-"""The tool, with a worker or background process that dies at each start. DYING names the
-process.
+"""The tool, with a process that dies at each start. DYING names the function of `tool.processes`
+that this process runs: `work` or `run_in_background`.
 """
 
 import os

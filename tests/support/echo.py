@@ -1,5 +1,5 @@
-"""Takes the place of dashboard, model API and gateway; answers with the request that has
-arrived.
+"""A server in place of dashboard, model API and gateway. It answers with the path and the headers
+of the request. A browser gets a page with the path and the user.
 """
 
 import asyncio

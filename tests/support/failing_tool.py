@@ -1,9 +1,10 @@
-"""The tool, which fails once at each of the chosen points. Tests start it instead of the real one.
+"""A tool that fails at chosen points. Tests start it instead of the real tool.
 
-FAIL_POINTS has pairs of a point and the number of a message, such as "predicted=300 committed=400":
-the first batch that contains this message or a later one fails at the point. FAIL_PART, if set,
-limits the failures to one partition. Each failure writes the process id to a file in the folder
-FAIL_MARKS; the file has the name of the point.
+FAIL_POINTS has pairs of a point and the number of a message, such as "predicted=300 committed=400".
+The first process that handles this message or a later one kills itself at the point. If the name of
+the point ends in `-stop`, the process stops itself (SIGSTOP) instead. Before that, it writes its id
+to a file in the folder FAIL_MARKS; the file has the name of the point. FAIL_PART, if set, limits
+these failures to one partition. `Poisoned` describes the points `poisoned` and `deadly`.
 """
 
 import os
@@ -28,7 +29,7 @@ from wire.tables import AlarmRow
 
 
 class Points:
-    """Fails once at each point, in one process."""
+    """Kills or stops one process at each point, once."""
 
     def __init__(self) -> None:
         pairs = (point.split("=") for point in os.environ["FAIL_POINTS"].split())
@@ -112,7 +113,8 @@ class FailingAlarms(AlarmTables):
 
 
 class Poisoned(data_handler.DataHandler):
-    """Raises an exception at the message of `poisoned`, or kills the worker at that of `deadly`."""
+    """Raises an exception whenever it processes the message of the point `poisoned`, and kills the
+    worker whenever it processes that of `deadly`."""
 
     def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         seqs = {raw.seq for raw in messages}

@@ -1,4 +1,4 @@
-"""Sends damaged messages to the parts of the gateway, and to a real gateway.
+"""Sends damaged messages to the gateway's framing, parsing and log, and to a running gateway.
 
     python -m tests.support.gateway_fuzz --inputs 1000000
 
@@ -99,7 +99,8 @@ def _frames(rng: random.Random, count: int) -> Iterator[bytes]:
         content = damaged(rng).replace(b"\x0b", b"")
         while b"\x1c\r" in content:
             content = content.replace(b"\x1c\r", b"")
-        # A frame without a message counts as white space between frames, so it gets no answer.
+        # Skips frames that do not get exactly one answer: those without a message, those that may
+        # ask for no answer (MSH-15 or MSH-16 NE), and those with several messages.
         if content.strip() and b"NE" not in content and b"\rMSH" not in content:
             count -= 1
             yield wrap(content)

@@ -73,8 +73,8 @@ def messages(count: int) -> list[bytes]:
 
 
 class Outcome(NamedTuple):
-    """The result of a run. unanswered: the number of messages on disk whose acknowledgement
-    was lost.
+    """The result of a run. equal: whether the tables equal those of the gateway that was not
+    killed. unanswered: the number of messages on disk whose acknowledgement was lost.
     """
 
     equal: bool

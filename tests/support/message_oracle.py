@@ -16,7 +16,9 @@ SIX_HOURS = pd.Timedelta("6h")
 
 
 class Expected:
-    """The tables after all messages. messages: by their numbers; their values must be plausible."""
+    """The tables after all messages. messages: each message by its number; all values must be
+    plausible.
+    """
 
     def __init__(self, messages: Mapping[int, bytes]) -> None:
         self.readings = pd.DataFrame(
@@ -101,7 +103,7 @@ class Expected:
 
     def vitals(self) -> list[tuple[Any, ...]]:
         """The rows of `vitals`: (pat_id, date_admission, parameter, n, mean, m2, minimum, maximum,
-        first, last).
+        first_value, first_at, last_value, last_at).
         """
         found = []
         for key, group in self.readings.groupby([*STAY, "parameter"]):

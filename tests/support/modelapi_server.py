@@ -44,8 +44,8 @@ def copy_models(folder: Path, *names: str) -> Path:
 
 
 def add_linear(models: Path, name: str, version: str, intercept: float, **changes: Any) -> Path:
-    """Writes, without modelapi, a linear model that reads only the age: log odds = intercept + 0.01
-    age.
+    """Writes a linear model that reads only the age, without code of modelapi: log odds =
+    intercept + 0.01 × age. changes: members of the manifest to replace or to add.
     """
     folder = models / name / version
     folder.mkdir(parents=True)

@@ -40,20 +40,20 @@ class Expected:
         joined["age"] = joined["pat_id"].map(age).astype(float)
         joined = joined.sort_values(["measured_at", "line"]).reset_index(drop=True)
 
-        told = stays.dropna(subset="date_discharge")
+        discharged = stays.dropna(subset="date_discharge")
         if mode == "live":
             # The discharges of a day are sent after its last reading, in the order of patients.
-            news = pd.DataFrame(
+            discharges = pd.DataFrame(
                 {
-                    "at": told["date_discharge"] + pd.Timedelta("24h"),
+                    "at": discharged["date_discharge"] + pd.Timedelta("24h"),
                     "kind": 0,
-                    "order": told["pat_id"],
+                    "order": discharged["pat_id"],
                 }
             )
             rows = pd.DataFrame(
                 {"at": joined["measured_at"], "kind": 1, "order": range(len(joined))}
             )
-            merged = pd.concat([rows, news]).sort_values(["at", "kind", "order"])
+            merged = pd.concat([rows, discharges]).sort_values(["at", "kind", "order"])
             place = pd.Series(range(1, len(merged) + 1), index=merged["order"].to_numpy())
             joined["seq"] = place[(merged["kind"] == 1).to_numpy()].to_numpy()
             self.messages = len(merged)
@@ -66,7 +66,7 @@ class Expected:
         self.predictions = self._predictions(predicted.copy())
         seen = joined[STAY].drop_duplicates()
         if mode == "live":
-            seen = pd.concat([seen, told[STAY]]).drop_duplicates()
+            seen = pd.concat([seen, discharged[STAY]]).drop_duplicates()
         self.stays = seen.merge(stays, on=STAY)
         self.stays["age"] = self.stays["pat_id"].map(age).astype(float)
 

@@ -1,8 +1,8 @@
 """Compares the age that open pages show with the real age of their data.
 
-A page shows data of a position: a time of the stream, a number of messages, a number of readings.
-The data is outdated from the moment at which the database has a later position, which is observed
-on a separate connection.
+The data on a page has a position: on the ward page a time of the stream, on the pipeline page a
+number of messages, on a patient page a number of readings. The data is outdated from the moment at
+which the database has a later position. A separate connection observes the database.
 """
 
 import math
@@ -44,8 +44,8 @@ SHOWN = """() => {
 
 
 class Stored:
-    """Observes the positions of the database in a thread. Keys: `clock`, `seq`, and the
-    numbers of patients.
+    """Observes the positions of the database in a thread. Keys: `clock`, `seq`, and the `pat_id` of
+    each patient.
     """
 
     def __init__(self, url: str) -> None:
@@ -93,7 +93,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Look:
-    """One look at a page. said: the age that it shows, in seconds."""
+    """One look at a page. at: the monotonic time. said: the age that the page shows, in seconds.
+    key, position: the position of its data, see `Stored`."""
 
     page: str
     at: float
@@ -109,7 +110,7 @@ class Look:
 
 @dataclass
 class Looks:
-    """Open pages by name: `ward`, `pipeline`, or a patient's number."""
+    """Open pages by name: `ward`, `pipeline`, or the `pat_id` of a patient."""
 
     pages: dict[str, Any]
     looks: list[Look] = field(default_factory=list)
@@ -159,7 +160,7 @@ def age(text: str) -> float:
 
 
 def worst(looks: list[Look], stored: Stored) -> dict[str, float]:
-    """By kind of page, the most seconds by which its data was older than the page said."""
+    """The largest `older_than_said` of each kind of page: `ward`, `pipeline` and `patient`."""
     found: dict[str, float] = {}
     for look in looks:
         kind = look.page if look.page in ("ward", "pipeline") else "patient"

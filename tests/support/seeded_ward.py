@@ -34,7 +34,7 @@ def create_tables(url: str) -> None:
 
 
 class Ward:
-    """Creates the tables, and adds stays and readings as the tool does."""
+    """Creates the tables, and adds stays, readings and rejected messages."""
 
     def __init__(self, path: Path, stream: str = STREAM) -> None:
         self.stream = stream
@@ -80,8 +80,8 @@ class Ward:
         waits: bool = False,
         model: str = MODEL,
     ) -> int:
-        """Adds a reading with its prediction, and updates the statistics. Returns the number of its
-        message.
+        """Adds a reading with its prediction. Of the statistics, it updates only n and the last
+        value. Returns the number of the message.
         """
         self.seq += 1
         day, moment = admitted.date().isoformat(), at.isoformat(" ")

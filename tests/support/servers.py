@@ -138,8 +138,8 @@ def mariadb_server(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """Mounts an empty file system of this size on `folder`. Skips the test without the right to
-    mount.
+    """Mounts an empty file system of this size on `folder`. Without the right to mount, the test is
+    skipped, or fails in CI.
     """
     folder.mkdir()
     size = f"size={megabytes}m"

@@ -1,5 +1,5 @@
-"""Runs one seam in parts, each with its own seed, and prints the counts, the CPU time and the
-peak memory.
+"""Fuzzes one seam in ten parts, each with its own seed. Prints the counts, the CPU time and the
+peak memory of each part.
 """
 
 import argparse

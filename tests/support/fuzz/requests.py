@@ -11,7 +11,7 @@ from tests.support.fuzz.damage import damaged
 
 MEGABYTES = 200
 CPU_SECONDS = 2.0
-# 502 is the dashboard's answer to an acknowledgement, because no gateway runs here.
+# The dashboard answers 502 to the acknowledgement of an alarm, because no gateway runs here.
 EXPECTED = {200, 201, 204, 206, 207, 302, 303, 304, 308, *range(400, 432), 502, 503}
 HEADERS = (
     *("Content-Type: application/json", "Content-Type: text/plain", "Content-Encoding: gzip"),
@@ -45,7 +45,7 @@ class Cost:
 
 
 def damaged_body(rng: random.Random, text: bytes) -> tuple[bytes, dict[str, str]]:
-    """Damages a body, and sometimes compresses it."""
+    """Damages, replaces or compresses a body at random; returns the body and its headers."""
     headers = {"Content-Type": "application/json"}
     if rng.random() < 0.8:
         text = damaged(rng, text, 2)
