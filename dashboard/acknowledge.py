@@ -38,13 +38,13 @@ def _message(request: web.Request, form: dict[str, str]) -> Fields:
     poller = request.app[POLLER]
     clock, champion = poller.state.clock(None), poller.state.models.champion
     if clock is None or champion is None:
-        raise web.HTTPNotFound(text="The source is not sending a stream.")
+        raise web.HTTPNotFound(text="No reading is stored yet, or no model is known.")
     pat_id = number(request.match_info["pat_id"])
     try:
         stay = StayKey(pat_id, day(form.get("stay", "")))
         snooze = float(form.get("snooze", "0"))
     except ValueError:
-        raise web.HTTPBadRequest(text="The form needs stay=YYYY-MM-DD and a number.") from None
+        raise web.HTTPBadRequest(text="The form needs stay=YYYY-MM-DD and snooze=HOURS.") from None
     at = clock.of(pat_id)
     return {
         "type": "acknowledgement",

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class NotSent(Exception):
-    """The gateway did not accept the message; the text is the reason."""
+    """The message was not sent, or the gateway did not accept it; the text is the reason."""
 
 
 class Acknowledger:

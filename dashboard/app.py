@@ -37,7 +37,7 @@ SECURITY = {
     "img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    # Browsers must send Origin with the forms of these pages.
+    # With `no-referrer`, a browser sends `Origin: null` with a form; `wire.hosts` may reject that.
     "Referrer-Policy": "same-origin",
 }
 
@@ -138,7 +138,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except DatabaseDown as error:
         return _problem(request, 503, f"The database cannot be read: {error}.")
     except TooManyPages:
-        return _problem(request, 503, "Too many different pages are open at the moment.")
+        return _problem(
+            request, 503, "Too many different pages are open. Please try again in a minute."
+        )
 
 
 def _problem(request: web.Request, status: int, text: str) -> web.Response:

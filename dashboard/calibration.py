@@ -48,7 +48,7 @@ def read_pairs(database: Database, stream: str, model: ModelKey, outcome: Outcom
 
 
 def calibration_fields(key: ModelKey, outcome: Outcome, pairs: Sequence[Pair]) -> Fields:
-    """The figures of a model, in total and by group of predictions."""
+    """The figures of a model, in total and by group of predictions. pairs: at least one."""
     expected = sum(p for p, _ in pairs)
     observed = sum(y for _, y in pairs)
     groups = _groups(pairs)

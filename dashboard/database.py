@@ -76,7 +76,7 @@ class Database(Reader):
         return [_stay(row) for row in self.rows(queries.STAYS_OF, pat_id, stream)]
 
     def named(self, stream: str, identifier: str) -> list[Stay]:
-        """The stays of the patient with this identifier, newest first."""
+        """The stays with this identifier, newest first, at most SEARCH_LIMIT."""
         return [_stay(row) for row in self.rows(queries.NAMED, stream, identifier)]
 
     def vitals_of(self, stream: str, key: StayKey) -> dict[str, Latest]:
@@ -151,7 +151,7 @@ class Database(Reader):
         return int(self.rows(queries.NUMBER_OF_READINGS, *_text(key), stream)[0][0])
 
     def prediction(self, stream: str, seq: int, model: ModelKey) -> Prediction | None:
-        """The prediction that a model made from one reading."""
+        """The prediction of a model at one reading; None if there is none."""
         for at, probability, reason in self.rows(queries.PREDICTION, stream, seq, *model):
             features: dict[str, float | None] = dict(
                 self.rows(queries.FEATURES, stream, seq, *model)

@@ -9,7 +9,8 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def day(when: date) -> str:
-    """
+    """A day with its weekday.
+
     >>> day(date(2019, 2, 14))
     'Thu 14 Feb 2019'
     """
@@ -17,7 +18,8 @@ def day(when: date) -> str:
 
 
 def clock(when: datetime) -> str:
-    """
+    """The hour and minute of a time.
+
     >>> clock(datetime(2019, 2, 14, 7))
     '07:00'
     """
@@ -25,7 +27,8 @@ def clock(when: datetime) -> str:
 
 
 def moment(when: datetime) -> str:
-    """
+    """A time with its day.
+
     >>> moment(datetime(2019, 2, 14, 7))
     'Thu 14 Feb 2019, 07:00'
     """
@@ -64,7 +67,8 @@ def percent(probability: float) -> str:
 
 
 def seconds(duration: float) -> str:
-    """
+    """A duration in whole seconds, minutes, hours or days.
+
     >>> seconds(14.2), seconds(150), seconds(8000), seconds(350000)
     ('14 s', '2 min', '2 h', '4 d')
     """
@@ -75,7 +79,8 @@ def seconds(duration: float) -> str:
 
 
 def count(value: int) -> str:
-    """
+    """A whole number with a space before each group of three digits.
+
     >>> count(367774) == "367\\N{NO-BREAK SPACE}774"
     True
     """

@@ -109,7 +109,7 @@ class Services:
             return None
 
     async def explain(self, model: ModelKey, features: dict[str, float | None]) -> Explanation:
-        """Requests the contribution of each feature to a prediction; returns them, or the error."""
+        """Requests the contributions of the features to a prediction; returns them or the error."""
         inputs = [
             {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
             for name, value in features.items()

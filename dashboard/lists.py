@@ -21,9 +21,10 @@ SHOWS = {
 
 
 async def patients(request: web.Request) -> web.Response:
-    """Shows one page (?page=) of the patients in the ICU, or of those whose identifier or place
-    contains the text of ?q=; ?show= selects a group of SHOWS. Redirects to a patient whose
-    identifier is exactly this text. Patients without an identifier are found by their number.
+    """Shows one page (?page=) of the patients in the ICU. ?show= selects a group of SHOWS, and ?q=
+    the patients whose identifier or place contains this text; a patient without an identifier has
+    the number as identifier. If the text is exactly one patient's identifier, redirects to the
+    patient, who may be discharged.
     """
     poller = await ready(request)
     stream = stream_of(request, poller)
@@ -82,10 +83,10 @@ def _matches(stay: Stay, wanted: str) -> bool:
 async def _search(
     poller: Poller, stream: str, wanted: str, ward: Ward | None
 ) -> tuple[int | None, list[Stay]]:
-    """The number of the patient whose identifier, or number if there is no identifier, is exactly
-    `wanted`: of the one in the ICU, or else of the only one among all stays. None if there is no
-    such patient; in this case, also the discharged stays with this identifier and the latest
-    discharged stays whose identifier or place contains it.
+    """Searches all stays for the identifier `wanted`; a patient without an identifier has the
+    number as identifier. Returns the number of the only match in the ICU, or else of the only match
+    at all. If there is neither, returns None, the discharged stays with this identifier, and the
+    latest discharged stays whose identifier or place contains it.
     """
     pat_id = patient_number(wanted)
 

@@ -90,7 +90,8 @@ def _fields(sender: Sender, now: float) -> dict[str, str]:
 
 
 def _difference(seconds: float) -> str:
-    """
+    """A clock difference with its sign.
+
     >>> _difference(0.24), _difference(-6717.0)
     ('0.2 s', '−112 min')
     """

@@ -25,9 +25,9 @@ class ModelInfo:
     """A model's description. event: the predicted event, in words. maximum: for a score, the
     highest number of points; the score's output is points / maximum and not a probability. usual:
     the base rate of the training rows or, if that is unknown, of the test rows. top: the end of the
-    risk axis, which is fixed for each model. learned_hours: a prediction from later in a stay is
-    extrapolated. parameters: the parameters that the model reads, without those of features whose
-    name is not in the grammar.
+    risk axis, which is fixed for each model. learned_hours: the hours of a stay, from its first
+    reading on, that the model has learned from; a later prediction is extrapolated. parameters: the
+    parameters that the model reads, without those of features whose name is not in the grammar.
     """
 
     key: ModelKey

@@ -70,8 +70,9 @@ def _described(poller: Poller, key: ModelKey, role: str, agreement: Fields) -> F
 async def _agreement(
     poller: Poller, champion: ModelKey, shadow: ModelKey, ward: Ward | None
 ) -> Fields:
-    """The rank correlation and, between two models that predict probabilities, the mean absolute
-    difference, on at most COMPARED patients: for each, on the reading with the latest risk."""
+    """Compares a shadow with the champion on the latest predictions of at most COMPARED patients.
+    Returns the number of patients, the rank correlation and, if both models predict probabilities,
+    the mean absolute difference."""
     if ward is None:
         return {}
     seqs = [each.risk.seq for each in ward.ranked[:COMPARED] if each.risk]

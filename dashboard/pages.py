@@ -38,7 +38,12 @@ def render(
     query: str = "",
     **values: object,
 ) -> web.Response:
-    """Renders the template `name`.html. query: the query string that selects the stream."""
+    """Renders the template `name`.html.
+
+    page: the fields of every page. live: the query string for /events; empty for a page without
+    live updates. since: the id of the last event that the page includes. query: the query string
+    that selects the stream.
+    """
     # nginx sends this header if users must log in.
     user = request.headers.get("X-User", "")
     common = {"page": page, "live": live, "since": since, "query": query, "user": user}
@@ -74,7 +79,7 @@ async def view_of(poller: Poller, key: ViewKey) -> View:
 
 
 async def ward(request: web.Request) -> web.Response:
-    """Shows all patients in the ICU."""
+    """Shows the patients in the ICU with the highest risk, and the latest discharges."""
     poller = await ready(request)
     stream = stream_of(request, poller)
     view = await view_of(poller, ViewKey(stream, None))
@@ -167,8 +172,10 @@ async def _stays(poller: Poller, stream: str | None, pat_id: int) -> list[Stay]:
 
 
 async def live(request: web.Request) -> web.StreamResponse:
-    """Sends a page's updates: GET
-    /events?page=ward|pipeline|patient[&stream=…][&pat_id=…&stay=…][&since=id]"""
+    """Sends a page's updates.
+
+    GET /events?page=ward|pipeline|patient[&stream=…][&pat_id=…&stay=…][&since=id]
+    """
     poller = await ready(request)
     page = request.query.get("page")
     if page == "pipeline":
@@ -203,8 +210,8 @@ def _stay_key(request: web.Request) -> StayKey:
 
 
 def patient_number(text: str) -> int | None:
-    """Parses a patient's number; None for any text that is not how the pages write a number that
-    the database can store.
+    """Parses a patient's number as the pages write it. Returns None for any other text, and for a
+    number of more than 64 bits, which the database cannot store.
 
     >>> patient_number("17"), patient_number("-1"), patient_number("0017")
     (17, -1, None)

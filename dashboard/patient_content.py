@@ -167,7 +167,7 @@ def _why(latest: Prediction | None, model: ModelInfo, why: Why | None) -> dict[s
 
 
 def _points(patient: Patient, shown: set[str]) -> Fields:
-    """The points of the curves. The parameter is None if it is not shown."""
+    """The points of the curves. A point's parameter is None if the page has no curve for it."""
     if patient.vitals.keys() <= shown:
         return patient.points
     return {

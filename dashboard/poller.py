@@ -146,7 +146,7 @@ class Poller:
             self._error, self._round_at = None, began
         except DatabaseDown as error:
             if self._error is None:
-                log.warning("database: %s", error)
+                log.warning("the database cannot be read: %s", error)
             self._error = str(error)
             metrics.FAILED.inc()
         self._read_seconds = time.monotonic() - started

@@ -1,7 +1,8 @@
 """The SQL of the dashboard. Every query uses an index; none scans a table.
 
 The cost of a query depends on the size of the ward and the length of a stay, not on the stored
-history; tests count the database's steps. `?` is the placeholder of an argument.
+history; tests count the database's steps. Only the search by identifier (NAMED) reads all stays of
+the stream. `?` is the placeholder of an argument.
 """
 
 from wire.tables import columns
@@ -51,7 +52,6 @@ ORDER BY date_discharge DESC, date_admission DESC, pat_id DESC LIMIT {DISCHARGED
 STAYS_OF = f"""
 SELECT {STAY} FROM stays s WHERE pat_id = ? AND stream = ? ORDER BY date_admission DESC"""
 
-# This query reads all stays of the stream, so it is only used for a search.
 NAMED = f"""
 SELECT {STAY} FROM stays s WHERE stream = ? AND identifier = ? ORDER BY date_admission DESC
 LIMIT {SEARCH_LIMIT}"""

@@ -97,7 +97,7 @@ def _position(stored: bytes | None) -> Position | None:
 
 
 def _time(clock: float | None) -> datetime | None:
-    """A time of the stream's clock, which has no time zone."""
+    """A time of the stream's clock, without a time zone; None if it is unknown or out of range."""
     try:
         return None if clock is None else datetime.fromtimestamp(clock, UTC).replace(tzinfo=None)
     except (ValueError, OverflowError, OSError):

@@ -59,7 +59,8 @@ class Summary(NamedTuple):
 
 
 class Latest(NamedTuple):
-    """The latest value of one parameter of a stay, and the number of its readings up to `seq`."""
+    """The latest value of a parameter in a stay. n: the number of readings of this parameter up to
+    message `seq`. first_at: the time of the earliest one."""
 
     n: int
     first_at: datetime

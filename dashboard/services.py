@@ -1,4 +1,4 @@
-"""The state of each service, as seen from outside."""
+"""The state of each service, as the dashboard observes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ class SessionEnded(Exception):
 
 
 class LoginDown(Exception):
-    """The login service did not answer."""
+    """The login service does not answer, or its status is neither 204 nor 401."""
 
 
 class Login:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from zlib import crc32
 
 from dashboard.database import Database
 from dashboard.queue_state import QueueState
 from dashboard.rows import Position
+from wire.batches import partition_of_patient
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class StreamClock:
         """The time up to which the patient's vitals are stored."""
         if not self.parts:
             return self.now
-        return self.parts[crc32(str(pat_id).encode()) % len(self.parts)]
+        return self.parts[partition_of_patient(pat_id, len(self.parts))]
 
 
 def read_clock(
     database: Database, stream: str, positions: list[Position], queues: QueueState
 ) -> StreamClock | None:
-    """The clock of a stream with these positions; None while nothing is stored."""
+    """The clock of a stream with these positions; None while no reading is stored."""
     if not positions:
         return None
     now = database.newest(stream, max(position.seq for position in positions))

@@ -16,7 +16,7 @@ from dashboard.topic import Content
 
 EVERY = 1.0  # seconds
 LOGIN = (
-    ": people must log in there; ask the dashboard itself:"
+    ". This address requires a login. Run the command inside the container instead:"
     " docker compose exec dashboard python -m dashboard.terminal"
 )
 CLEAR = "\033[H\033[2J"

@@ -101,8 +101,8 @@ class _Memory:
 
 
 class WardReader:
-    """Reads the ward. After the first call, reads only the stays that have changed since the last
-    call."""
+    """Reads the ward. After the first call, reads predictions and curves only of stays that have
+    changed since the last call."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

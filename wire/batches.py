@@ -68,4 +68,9 @@ def partition_of(data: bytes | str, partitions: int) -> int:
         pat_id = _patient.decode(data).pat_id
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return 0
+    return partition_of_patient(pat_id, partitions)
+
+
+def partition_of_patient(pat_id: int, partitions: int) -> int:
+    """The partition of all messages of a patient."""
     return crc32(str(pat_id).encode()) % partitions

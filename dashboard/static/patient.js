@@ -85,7 +85,7 @@ function limits(u, low, high, source) {
   ctx.strokeStyle = ctx.fillStyle = colour("--alarm");
   const height = 0.7 * em() * devicePixelRatio;
   ctx.font = `${height}px "Atkinson Hyperlegible Next", sans-serif`;
-  // uPlot leaves the alignment of its axis numbers.
+  // uPlot does not reset the text alignment after drawing its axis numbers.
   ctx.textAlign = "left";
   ctx.textBaseline = "top";
   const thin = 0.08 * em() * devicePixelRatio;
