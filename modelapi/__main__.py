@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m modelapi", description="Models in use, and tokens."
+        prog="python -m modelapi",
+        description="Lists, checks and changes the models in use, and prints tokens.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="list all models and their roles")
@@ -111,7 +112,7 @@ def _add_alarm(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("FROM", "TO"),
-        help="an alarm is true if the event follows between these hours after it",
+        help="an alarm is true if the event occurs FROM to TO hours after it",
     )
 
 

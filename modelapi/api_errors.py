@@ -75,7 +75,7 @@ class Busy(ApiError):
 
 
 class Conflict(ApiError):
-    """The request would unload a model in use."""
+    """The change is not possible, for example because the model is in use."""
 
     status = HTTPStatus.CONFLICT
 

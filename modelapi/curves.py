@@ -29,8 +29,8 @@ _STEPS = [
 
 @dataclass(frozen=True)
 class Curve:
-    """A piecewise polynomial: from `edges[i]` to the next edge, the sum of `powers[i, m]` (value -
-    edges[i])^m.
+    """A piecewise polynomial: from `edges[i]` to the next edge, the sum over m of
+    `powers[i, m]` (value - edges[i])^m.
 
     The first piece also applies below its edge. missing: the result for a missing value.
     """

@@ -50,8 +50,8 @@ def index() -> Response:
 
 
 class RepositoryRequest(msgspec.Struct):
-    """The request to load or unload a model. parameters: a configuration and files, which clients
-    must not send."""
+    """The request to load or unload a model. Loading rejects the parameters `config` and `file:…`;
+    all others are ignored."""
 
     parameters: dict[str, Any] | None = None
 
@@ -90,7 +90,9 @@ def _require_right_to_change() -> None:
         if "admin" not in g.token.scopes:
             raise InsufficientScope("admin")
     elif any(mark in request.headers for mark in PASSED_ON):
-        raise Forbidden("Without tokens, only local programs may load and unload models.")
+        raise Forbidden(
+            "Without tokens, a server accepts this request neither from a web page nor through a proxy."
+        )
 
 
 def _change(

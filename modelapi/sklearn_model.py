@@ -121,7 +121,7 @@ def from_joblib(
     difference = _difference(form, served, features)
     if difference <= TOLERANCE:
         return form
-    log.warning("served by predict_proba: the compiled form differs by %.3g", difference)
+    log.warning("a model is served by predict_proba: its compiled form differs by %.3g", difference)
     return served
 
 
