@@ -90,9 +90,7 @@ def _require_right_to_change() -> None:
         if "admin" not in g.token.scopes:
             raise InsufficientScope("admin")
     elif any(mark in request.headers for mark in PASSED_ON):
-        raise Forbidden(
-            "Without tokens, a server accepts this request neither from a web page nor through a proxy."
-        )
+        raise Forbidden("A server without tokens rejects this request from a page or a proxy.")
 
 
 def _change(
