@@ -69,7 +69,7 @@ def _replay(settings: Settings, reason: str) -> int:
 
 
 def _backfill(settings: Settings, model: str, version: str) -> int:
-    client = client_of(settings, rest_max=2.0)
+    client = client_of(settings, pause_max=2.0)
     done = backfill(database_of(settings), client, client.describe(model, version))
     print(f"{done:,} predictions of {model} {version} added")
     return 0
@@ -90,7 +90,7 @@ def _forget(settings: Settings, asked: argparse.Namespace) -> int:
     deleted = ", ".join(f"{count:,} {table}" for table, count in sorted(done.items()) if count)
     logging.getLogger("tool").info("forgot %s", deleted or "nothing")
     print(f"deleted: {deleted or 'nothing'}")
-    # With --expired, which runs regularly, the database fills the space with new rows.
+    # --expired runs regularly, so new rows soon fill the space.
     if not deleted or asked.expired:
         return 0
     try:
@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_forget(commands)
     late = commands.add_parser(
         "backfill",
-        help="add the predictions of a version for readings that are already stored",
+        help="add the predictions of one version of a model for readings that are already stored",
         description="Adds the predictions of a version of a model for the readings that were "
         "stored before it was in use, while the tool runs. If a run is interrupted, the next run "
         "continues it.",

@@ -55,7 +55,8 @@ def backfill(database: Database, client: ModelClient, model: Model) -> int:
     [row] = model_rows(Declaration(model))
     if changed_features(database.models(), [row]):
         raise PermanentFailure(
-            f"{model.model} {model.version} has other features than before: needs a new version"
+            f"{model.model} {model.version} has other features than in table models:"
+            " add the model as a new version"
         )
     # The model is added without its alarm rule, so that no alarms are computed before the rows are
     # complete.

@@ -41,8 +41,8 @@ def tasks(redis: Redis, database: Database, client: ModelClient, webhook: bool =
 
 
 def run(tasks: Tasks, stop: threading.Event, started: Callable[[], None]) -> None:
-    """Until `stop` is set, runs all tasks and then pauses for a second, in rounds. Logs only the
-    first failure of a task until it succeeds again. started: called after each round. Raises
+    """Runs rounds until `stop` is set: all tasks, then a pause of a second. Logs only the first
+    failure of a task until it succeeds again. started: called after the tasks of each round. Raises
     Outdated if the tables are newer than this program.
     """
     failing: set[str] = set()

@@ -73,9 +73,9 @@ class BatchProcessor:
         return result
 
     def repeat(self, raw: RawMessage, changes: Changes) -> None:
-        """Moves the position past a message that is already stored. Also sets its age and discharge
-        again: the buffer sends all messages of the stay again, and an admission, which has no row
-        of its own, may have reopened the stay.
+        """Moves the position past a message that is already stored, and sets the stay's age and
+        discharge from it again. The buffer sends all messages of the stay again, and an admission
+        among them, which no table marks as stored, may have reopened the stay.
         """
         decoded = self._decode([raw], changes, Result(changes.last))
         stays = self._load(decoded, changes.stream)

@@ -15,7 +15,7 @@ OF_MYSQL = (
 
 
 class Space(NamedTuple):
-    """The number of rows of a table, and its bytes with its indexes."""
+    """The number of rows of a table, and its size in bytes, including its indexes."""
 
     table: str
     rows: int

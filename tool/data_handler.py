@@ -53,9 +53,9 @@ class DataHandler:
     def handle(self, batch: Batch) -> Result:
         """Stores the batch's messages that are not stored yet.
 
-        Raises Early if earlier messages are missing, Moved if another worker has stored some
-        meanwhile, and Unavailable if the database is unavailable. In these cases nothing has
-        changed, except that a part of a batch that was bisected may be stored.
+        Raises Early if earlier messages are missing, Moved if another worker has stored messages of
+        the partition meanwhile, and Unavailable if the database is unavailable. In these cases
+        nothing has changed, except that a part of a batch that was bisected may be stored.
         """
         return self._continue(batch, self._store_or_split)
 

@@ -1,4 +1,4 @@
-"""Replays rejected messages after a fix of the cause. `tool.rejections` writes them."""
+"""Replays rejected messages after their cause is fixed. `tool.rejections` makes their rows."""
 
 import logging
 import time

@@ -87,7 +87,11 @@ class Publisher:
         tool has replaced it since it was read."""
         if changed := changed_features(self._database.models(), model_rows(declaration)):
             if answered != self._conflicting:
-                log.error("the features of %s have changed: this needs a new version", changed)
+                log.error(
+                    "the features of %s differ from those in table models: the declaration is not"
+                    " used; add the model as a new version",
+                    changed,
+                )
             self._conflicting = answered
             return
         self._remember(answered)
@@ -111,7 +115,7 @@ class Publisher:
 
 
 class Subscriber:
-    """Reads the declaration in a worker."""
+    """Reads the declaration from Redis or, until it has one, from table `models`."""
 
     def __init__(self, redis: Redis, database: Database) -> None:
         self._redis: Any = redis

@@ -9,8 +9,9 @@ from wire.drift import SPAN_HOURS, Channel, Expected, Reference, psi
 
 #: The number of newest outcomes that are compared; with fewer there is no band.
 OUTCOMES = 200
-#: Standard errors on each side of a band. Of a calibrated model's ratios, 2 % are outside the band;
-#: of its Brier scores, 0.01 %, because only the ratio shows a shift of all probabilities.
+#: Standard errors on each side of a band. With a calibrated model, 2 % of the ratios and 0.01 % of
+#: the Brier scores are outside their bands. The ratio has the narrower band, because it shows a
+#: shift of all probabilities, and the Brier score does not.
 Z_RATIO = 2.326
 Z_BRIER = 3.891
 #: Least half width of a band. If all probabilities are equal, the number of events determines the
@@ -23,7 +24,7 @@ REJECTED = 0.05
 class Figure(NamedTuple):
     """A figure and its band. low, high: the limits of the band; None if the figure has no band or
     there are too few stays for one. value: None if there is nothing to compute it from. parameter:
-    empty for a figure of all readings.
+    empty for a figure that is not about one parameter.
     """
 
     parameter: str
@@ -98,8 +99,9 @@ def risk(reference: Reference, probabilities: Sequence[float]) -> Figure:
 
 
 def alarms(count: int, days: Collection[StayDay]) -> Figure:
-    """Alarms per patient-day, which is 24 hours that the readings of stay-days span. This figure
-    has no band, because training does not know how often a rule raises an alarm."""
+    """Alarms per patient-day. The patient-days are the hours between the first and the last reading
+    of each stay-day, divided by 24. This figure has no band, because training does not know how
+    often a rule raises an alarm."""
     patient_days = sum(day.hours for day in days) / 24
     return Figure(
         "", "alarms", len(days), count / patient_days if patient_days else None, None, None

@@ -18,7 +18,8 @@ from wire.tables import KEYS, TABLES, columns
 
 log = logging.getLogger("tool")
 
-# Readings per transaction. Short transactions keep the undo log small, also on a nearly full disk.
+# Readings per transaction. Short transactions keep the undo log small, because the disk may be
+# nearly full.
 PORTION = 1_000
 # Tables without an index on the stay. Their rows are found by the reading's message number.
 BY_READING = tuple(
@@ -39,7 +40,7 @@ Stay = tuple[str, int, str]
 
 
 class ToolRuns(Exception):
-    """A tool is running, or this cannot be known."""
+    """A tool is running, or it is unknown whether one is."""
 
 
 def forget(session: Session, where: str, *values: str) -> Counter[str]:
@@ -104,9 +105,9 @@ def forget_rejected(session: Session, stream: str) -> int:
 
 
 def refuse_beside_tool(redis: Redis, session: Session) -> None:
-    """Raises ToolRuns if a tool is running, or if this cannot be known. A running tool keeps
-    statistics in memory, and would store those of deleted stays again. An SQLite file must not be
-    open in any other program.
+    """Raises ToolRuns if a tool is running or another program has the SQLite file open. A running
+    tool keeps statistics in memory, and would store those of deleted stays again. With MySQL, also
+    raises ToolRuns if Redis does not answer.
     """
     if is_sqlite(session.url):
         _refuse_beside_others(session)

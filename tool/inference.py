@@ -68,13 +68,15 @@ def probabilities(
     length = int(headers.get(LENGTH, len(body)))
     answer = _answer.decode(body[:length])
     if (answer.model_name, answer.model_version or version) != (model, version):
-        raise ValueError(f"{answer.model_name} {answer.model_version} answered")
+        raise ValueError(
+            f"{answer.model_name} {answer.model_version} answered instead of {model} {version}"
+        )
     for output in answer.outputs:
         if output.name == "probability":
             if output.data is not None:
                 return output.data
             count, rest = divmod(len(body) - length, 8)
             if rest:
-                raise ValueError(f"{len(body) - length} bytes of FP64")
+                raise ValueError(f"{len(body) - length} bytes are not whole FP64 numbers")
             return Struct(f"<{count}d").unpack(body[length:])
-    raise ValueError("there is no output probability")
+    raise ValueError("the answer has no output named probability")

@@ -52,8 +52,8 @@ class Jobs:
 
     def store(self, key: str) -> None:
         """Stores the batch that Redis has at `key`, acknowledges it and deletes the key. Drops an
-        early batch; the buffer sends it again. Raises DeadLetters after the commit if the batch
-        contains any.
+        early batch; the buffer sends it again. Raises DeadLetters after the commit if messages of
+        the batch became dead letters.
         """
         with self._redis.pipeline() as pipe:
             pipe.get(key).llen(self._queue.key)
@@ -86,7 +86,7 @@ class Jobs:
             raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
 
     def replay(self, stream: str, seq: int, message: str) -> None:
-        """Replays a rejected message. Raises its error if it fails again."""
+        """Replays a rejected message. If its processing fails again, raises the error."""
         message_id = f"{stream}-{seq}"
         try:
             result = self._retry(partial(self._handler.replay, stream, seq, message.encode()))
@@ -106,7 +106,7 @@ class Jobs:
                 log.debug("vitals: %s; retrying later", error)
 
     def queue_leftovers(self) -> None:
-        """Queues the jobs again that a worker took but did not finish."""
+        """Queues again the jobs that a worker took but did not finish."""
         left = unfinished(self._queue)
         queue_again(self._queue, left)
         if left:
@@ -142,7 +142,8 @@ class Jobs:
         return result
 
     def _in_turn(self, part: int, store: Callable[[], Result]) -> Result:
-        """Calls `store` until all earlier batches are stored. Raises Early if they are missing."""
+        """Calls `store` until it succeeds. Raises Early if earlier batches are missing and no other
+        worker stores them within EARLY_WAIT."""
         deadline: float | None = None
         while True:
             try:

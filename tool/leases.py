@@ -20,8 +20,8 @@ PAUSE = 3.0
 
 
 class Leases:
-    """The leases of one tool. A tool that is killed and starts again under its name has its leases
-    at once; under another name it waits until they expire.
+    """The leases of one tool. A tool that is killed and starts again under the same name has its
+    leases at once; under another name it waits until they expire.
     """
 
     def __init__(self, redis: Redis, name: str) -> None:

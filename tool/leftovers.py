@@ -1,7 +1,6 @@
 """Finds jobs that a worker took but did not finish, and queues them again.
 
-Workers that were killed leave such jobs, and so do connections that timed out while Redis was
-answering.
+A worker leaves such a job when it is killed, or when its connection times out while Redis answers.
 """
 
 from typing import Any

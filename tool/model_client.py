@@ -93,12 +93,12 @@ class ModelClient:
     """Persistent connections to the model API, for several threads.
 
     After a failure of a model, further requests to it fail at once during a pause, so that a
-    hanging model does not delay every batch. With each failure the pause doubles, up to `rest_max`
-    seconds.
+    hanging model does not delay every batch. With each further failure the pause doubles, up to
+    `pause_max` seconds.
     """
 
     def __init__(
-        self, url: str, timeout: float, token_file: str = "", rest_max: float = 8.0
+        self, url: str, timeout: float, token_file: str = "", pause_max: float = 8.0
     ) -> None:
         self._url = url
         self._timeout = urllib3.Timeout(connect=min(timeout, 1.0), read=timeout)
@@ -108,9 +108,9 @@ class ModelClient:
         self._token_file = token_file
         self._etag = ""
         self._only_json = False
-        self._rest_max = rest_max
+        self._pause_max = pause_max
         # For each (model, version): the length of its pause, and the end of the pause.
-        self._rests: dict[tuple[str, str], tuple[float, float]] = {}
+        self._pauses: dict[tuple[str, str], tuple[float, float]] = {}
 
     def declaration(self) -> Declaration | None:
         """The declaration; None if it has not changed. Raises ModelUnavailable."""
@@ -143,7 +143,7 @@ class ModelClient:
     def predict(self, model: Model, rows: Rows) -> list[float]:
         """One output per row, 0 to 1. Raises ModelUnavailable or InvalidRows."""
         key = (model.model, model.version)
-        rest, until = self._rests.get(key, (0.0, 0.0))
+        pause, until = self._pauses.get(key, (0.0, 0.0))
         if time.monotonic() < until:
             raise ModelUnavailable("paused after a failure")
         probabilities: list[float] = []
@@ -153,12 +153,12 @@ class ModelClient:
                 probabilities += self._predict(model, rows[start : start + step])
         except ModelUnavailable as error:
             metrics.MODEL_FAILURES.inc()
-            if not rest:
+            if not pause:
                 log.warning("model: %s; predictions stay pending", error)
-            rest = min(max(1.0, rest * 2), self._rest_max)
-            self._rests[key] = (rest, time.monotonic() + rest)
+            pause = min(max(1.0, pause * 2), self._pause_max)
+            self._pauses[key] = (pause, time.monotonic() + pause)
             raise
-        if self._rests.pop(key, None):
+        if self._pauses.pop(key, None):
             metrics.RECONNECTS.labels("model").inc()
             log.info("model: %s %s: available again", *key)
         return probabilities
@@ -227,5 +227,7 @@ def _probabilities(
     predictions = _predictions.decode(body)
     for prediction in predictions:
         if (prediction.model, prediction.version) != (model, version):
-            raise ValueError(f"{prediction.model} {prediction.version} answered")
+            raise ValueError(
+                f"{prediction.model} {prediction.version} answered instead of {model} {version}"
+            )
     return [prediction.probability for prediction in predictions]

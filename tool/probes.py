@@ -1,4 +1,4 @@
-"""Measures the tool's metrics about Redis, the database, the token and the backups."""
+"""Updates the metrics about Redis, the database, the tool's token and the backups."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ class Probes:
 
     def _probe_redis(self) -> None:
         with self._redis.pipeline() as pipe:
-            # If no backup is known, its time is set to that of the first probe.
+            # If Redis has no time of a backup, the time of this probe is stored instead.
             pipe.info("memory").set(BACKUP, int(time.time()), nx=True).get(BACKUP)
             memory, _, backup = pipe.execute()
         metrics.REDIS_MEMORY.set(memory["used_memory"])

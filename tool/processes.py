@@ -30,7 +30,7 @@ def run_in_background(started: Callable[[], None], settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     # The pause after a failure may be short, because retries here do not delay batches.
-    client = client_of(settings, rest_max=2.0)
+    client = client_of(settings, pause_max=2.0)
     webhook = bool(settings.alarm_webhook)
     if webhook:
         # The webhook has its own thread, because a receiver that does not answer must not delay the

@@ -145,8 +145,8 @@ class Interview:
         self._threads = ThreadPoolExecutor(thread_name_prefix="model")
 
     def ask(self, asked: Iterable[Questions], changes: Changes, result: Result) -> None:
-        """Adds all predictions to `changes`. If a model does not answer, or rejects a row, its
-        predictions are pending."""
+        """Adds all predictions to `changes`. If a model does not answer, or rejects a row, all its
+        predictions of this batch are pending."""
         calls = [(each, model) for each in asked if each.rows for model in each.readers.models]
         if not calls:
             return

@@ -70,6 +70,6 @@ def database_of(settings: Settings) -> Database:
     return connect(settings.database_url, settings.database_password_file.secret)
 
 
-def client_of(settings: Settings, rest_max: float = 8.0) -> ModelClient:
+def client_of(settings: Settings, pause_max: float = 8.0) -> ModelClient:
     url = settings.model_url or HttpUrl(f"http://127.0.0.1:{settings.front_port}")
-    return ModelClient(url, settings.model_timeout, settings.model_token_file, rest_max)
+    return ModelClient(url, settings.model_timeout, settings.model_token_file, pause_max)

@@ -68,5 +68,5 @@ class Webhook:
 
 
 def key_of(alarm: AlarmRow) -> str:
-    """The key of an alarm event, which is the same in every replay of the stream."""
+    """The key of an alarm event. It is the same if the event is sent again."""
     return f"{alarm.stream}-{alarm.seq}/{alarm.model}/{alarm.version}"

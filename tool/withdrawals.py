@@ -16,8 +16,8 @@ def withdraw(database: Database, changes: Changes, seq: int, message: Withdrawal
     place = bisect_left(changes.readings, message.of, key=attrgetter("seq"))
     in_batch = place < len(changes.readings) and changes.readings[place].seq == message.of
     reading = changes.readings[place] if in_batch else _stored(database, changes, message.of)
-    # The reading of a later message is invalid too. It may already be stored, because all messages
-    # are sent again.
+    # A withdrawal of a later message's reading is invalid too. That reading may already be stored,
+    # because the buffer may send all messages again.
     if reading is None or message.of >= seq:
         # After the number of partitions changes, stored messages are sent again.
         if database.is_stored(changes.stream, seq):

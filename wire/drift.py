@@ -84,10 +84,10 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DriftRow(msgspec.Struct, frozen=True, gc=False):
     """A figure of one stream day, and the limits of its band.
 
-    parameter: empty for a figure of the whole day. stays: the number of stay-days, or of stays with
-    an outcome. value: null if there is nothing to compute it from. low, high: null if the figure
-    has no band, or there are too few stays for one. seq: the last message before the first reading
-    of a later day.
+    parameter: empty for a figure that is not about one parameter. stays: the number of stay-days,
+    or of stays with an outcome. value: null if there is nothing to compute it from. low, high: null
+    if the figure has no band, or there are too few stays for one. seq: the last message before the
+    first reading of a later day.
     """
 
     stream: str

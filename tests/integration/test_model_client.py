@@ -67,7 +67,7 @@ def serving(**answers: tuple[int, object]) -> Iterator[tuple[Server, ModelClient
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}"
-        yield server, ModelClient(url, timeout=5, rest_max=0.0)
+        yield server, ModelClient(url, timeout=5, pause_max=0.0)
     finally:
         server.shutdown()
         server.server_close()

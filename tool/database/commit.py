@@ -98,8 +98,8 @@ def _moved(changes: Changes) -> tuple[object, ...]:
 
 
 def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
-    # This statement precedes all other writes, so that of two workers of one partition the second
-    # waits here.
+    # This statement precedes all other writes. If two workers process the same partition, the
+    # second waits here.
     session.execute(cursor, MOVE, _moved(changes))
     if cursor.rowcount == 1:
         return

@@ -53,8 +53,8 @@ CHUNK = 500
 
 
 class DriftTables:
-    """Reads through a separate read-only connection, so that no other statement is blocked. Writes
-    through the session."""
+    """Reads through a separate read-only connection, so that these reads block no other statement.
+    Writes through the session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -133,7 +133,8 @@ class Session:
         cursor.execute(f"SELECT version_num FROM {TABLE}")
         versions = [version for (version,) in cursor.fetchall()]
         if versions != VERSIONS[-1:]:
-            raise Outdated(f"the tables have version {versions} and not {VERSIONS[-1]}")
+            found = ", ".join(versions) or "none"
+            raise Outdated(f"the tables have version {found}, this program needs {VERSIONS[-1]}")
 
     def execute(self, cursor: Any, statement: str, values: Sequence[Any] = ()) -> None:
         """Executes a statement with `?` for each value."""

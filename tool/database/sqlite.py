@@ -13,7 +13,7 @@ from wire.tables import KEYS
 
 # Errors that the rows cause. The file or another program that uses it causes all other errors.
 ROWS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError)
-# Rows per statement. A statement per row takes a third longer, and larger ones gain nothing.
+# Rows per statement. One row per statement takes a third longer; more than 20 rows gain nothing.
 ROWS_PER_STATEMENT = 20
 # Seconds between two attempts to start a transaction that writes, and the limit for all of them.
 PAUSE = 0.001
