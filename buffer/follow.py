@@ -75,7 +75,7 @@ class Buffer:
         standing_by = False
         while not self._queues.take_lease():
             if not standing_by:
-                log.info("another buffer holds the stream; standing by")
+                log.info("another buffer holds the lease; standing by")
             standing_by = True
             await asyncio.sleep(1)
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-# Omits the `_created` series of each counter, which nothing uses.
+# Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 RECEIVED = Counter("icu_buffer_messages_received_total", "Messages read from the stream")

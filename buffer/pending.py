@@ -13,7 +13,8 @@ class Pending:
     collected, so that batches grow with the load. A job that is queued behind another one waits for
     it, and messages that arrive meanwhile wait for both. So a second job is only queued if it has
     at least `AHEAD` messages: then the worker is the bottleneck and must not wait for the buffer.
-    After `PATIENCE` seconds messages are queued in any case, because they are safer in Redis.
+    Messages that fill a batch, or have waited for `PATIENCE` seconds, are queued in any case,
+    because they are safer in Redis.
     """
 
     AHEAD = 500

@@ -23,8 +23,10 @@ class Interrupted(Exception):
 
 
 class Receiver:
-    """Adds the messages that it reads to `pending`. read: the number of the last message that was
-    read.
+    """Adds the messages that it reads to `pending`.
+
+    read: the number of the last message that was read. arrived: set after messages are added. room:
+    set by the caller when the number of waiting messages may have fallen.
     """
 
     def __init__(self, position: Position, pending: Pending, queue_max: int) -> None:

@@ -95,7 +95,8 @@ class EventParser:
     def _warn(self) -> None:
         if not self._cut:
             log.warning(
-                "an event is longer than %d bytes; only its beginning is queued, to be rejected",
+                "an event is longer than %d bytes; only its beginning is queued, and the tool "
+                "rejects it",
                 self._max_event,
             )
 

@@ -115,12 +115,15 @@ def _read(
 
 
 def _by_stay(rows: list[_Row], stays: list[int]) -> dict[int, float]:
-    """One patient's age in each stay, by day of admission; empty if the rows contradict each other.
+    """One patient's age in each stay, by day of admission. The first rule that applies decides:
 
-    If rows name a day of admission, their age applies to that stay. A stay that no row names has
-    the age of the last named stay before it or, if there is none, of the first named stay. If no
-    row names a stay, there are as many rows as stays, and the ages increase as the dates do, the
-    ages are assigned in ascending order. Otherwise all stays have the lowest age.
+    - The ages contradict each other (MOST_YEARS): no stay has an age.
+    - All ages are equal: all stays have this age.
+    - Rows name the day of admission of a stay: their age applies to that stay. Any other stay has
+      the age of the last named stay before it or, if there is none, of the first named stay.
+    - There are as many rows as stays, and the ages increase as the dates do: the ages are assigned
+      in ascending order.
+    - Otherwise all stays have the lowest age.
     """
     ages = sorted(row.years for row in rows)
     if ages[-1] - ages[0] > MOST_YEARS:

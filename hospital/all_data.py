@@ -1,8 +1,8 @@
 """Writes all_data.csv: one line per message, in the order of the stream.
 
 The columns `minute` and `second` exist only if a message has minutes or seconds, and `identifier`
-and `place` only if there are admissions. So for an input without them, the file, and with it the
-name of the stream, is the same as before these columns existed.
+and `place` only if there are admissions. Versions of hospital without these columns wrote the same
+file, with the same stream name, for an input that does not need them.
 """
 
 import hashlib
@@ -97,7 +97,7 @@ class Messages:
 
 
 def write(file: BinaryIO, messages: Messages) -> dict[str, Any]:
-    """Writes the stream; returns the digest, the counts and the index of all_data.json.
+    """Writes the stream; returns the digest, the counts and the index, as entries of all_data.json.
 
     The index has one entry per EVERY messages: the position in bytes, the number of messages before
     it, and the number of messages before it that are not discharges.

@@ -19,9 +19,9 @@ def clean(
     `line` and `hash`.
 
     A row is rejected once, for the first of `parsers` that fails. A column in `optional` does not
-    reject the row: a cell that cannot be parsed is replaced by the number and reported to the
-    function that `optional` has for the column. Raises InputError for a date that shows that the
-    file has the month first.
+    reject the row. A cell of it that cannot be parsed is replaced by the column's number in
+    `optional`, and reported to the column's function there. Raises InputError for a date that shows
+    that the file has the month first.
     """
     keep = np.ones(len(block.lines), bool)
     columns: dict[str, Array] = {"line": block.lines.astype(np.int32), "hash": block.hashes}

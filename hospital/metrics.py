@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, disable_created_metrics, generate_
 
 from hospital.replay import Replay
 
-# Omits the `_created` series of each counter, which nothing uses.
+# Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 MESSAGES = Counter("icu_hospital_messages_sent_total", "Messages sent, summed over all subscribers")

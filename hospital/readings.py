@@ -112,8 +112,8 @@ def _read(
         "value": _numbers(file).parse,
     }
     parsers = {column: parse for column, parse in parsers.items() if column in file.columns}
-    # Allocates memory for all lines at once, so that nothing is copied. Pages that are never
-    # written to cost nothing.
+    # Allocates memory for all lines at once, so that nothing is copied. Memory that is never
+    # written to costs nothing.
     columns = {name: np.empty(file.contents.lines, kind) for name, kind in KINDS.items()}
     count = 0
     for block in file.blocks(file.columns, reject):
@@ -222,8 +222,8 @@ def _warn_of_other_values(file: str, columns: dict[str, Array]) -> None:
     other[1:] &= ~_repeats(columns["value"][order])
     if other.any():
         log.warning(
-            "%s: %d readings have another value at the same time for the same patient and "
-            "parameter; all are used (first in line %d)",
+            "%s: %d readings differ from another reading of the same patient, parameter and time; "
+            "all are used (first in line %d)",
             *(file, other.sum(), columns["line"][order[other]].min()),
         )
 

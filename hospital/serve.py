@@ -66,8 +66,8 @@ async def serve(settings: Settings) -> None:
 
 
 def in_one_line(record: logging.LogRecord) -> bool:
-    """Logs a malformed request as a warning without a traceback, because it is the client's
-    fault."""
+    """A log filter: turns the error about a malformed request into a warning without a traceback,
+    because it is the client's fault."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, BadHttpMessage):
         record.levelno, record.levelname = logging.WARNING, "WARNING"

@@ -15,8 +15,8 @@ from wire.vitals import VITALS, canonical
 
 log = logging.getLogger(__name__)
 
-# A series with fewer readings is converted only if no value of its vital in the file can be in the
-# pipeline's unit.
+# A series with fewer readings in the other unit is converted only if no value of its vital in the
+# file can be in the pipeline's unit.
 CLEARLY = 3
 
 
@@ -96,6 +96,7 @@ def _log(vital: str, unit: Unit, readings: int, stays: int, mixed: int) -> None:
         )
     if mixed and vital == "temperature":
         log.warning(
-            "%s: values that may be %s among values in %s are not converted (stays: %d)",
+            "%s: values that may be in %s are not converted, because their stays also have values "
+            "in %s (stays: %d)",
             *(vital, unit.name, VITALS[vital].unit, mixed),
         )

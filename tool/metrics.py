@@ -137,7 +137,9 @@ BACKUP = Gauge(
     multiprocess_mode="mostrecent",
 )
 RECONNECTS = Counter(
-    "icu_tool_reconnects_total", "Recoveries of a connection, by service", ["peer"]
+    "icu_tool_reconnects_total",
+    "Recoveries after a failure of a peer: the database, Redis or the model API",
+    ["peer"],
 )
 FAILED_JOBS = Counter(
     "icu_tool_failed_jobs_total",

@@ -686,7 +686,7 @@ class TestFahrenheit:
     ) -> None:
         signal = self.signal((1, ["98.6", "99", "99", "37"]), (2, ["37"]))
         assert self.values(hospital, signal)["1"] == ["98.6", "99.0", "99.0", "37.0"]
-        assert "temperature: values that may be °F among values in °C" in caplog.text
+        assert "temperature: values that may be in °F are not converted" in caplog.text
 
     def test_an_ambiguous_short_series_is_rejected(self, hospital: Hospital) -> None:
         signal = self.signal((1, ["98.6", "99"]), (2, ["37"]))
