@@ -99,7 +99,8 @@ services() {
     servers=$(awk '$1 == "nameserver" { print $2 ~ /:/ ? "[" $2 "]" : $2 }' /etc/resolv.conf)
     echo "resolver $(echo $servers) valid=2s ipv6=off;"
     echo "resolver_timeout 2s;"
-    # nginx does not append search domains, but in Kubernetes a name needs that of its namespace.
+    # nginx does not append search domains, but in Kubernetes the name of a service needs the domain
+    # of its namespace.
     domain=$(awk '$1 == "search" && $2 ~ /\.svc\./ { print "." $2 }' /etc/resolv.conf)
     echo "map \"\" \$domain { default \"$domain\"; }"
     for service in modelapi:8000 dashboard:5002 login:5003; do

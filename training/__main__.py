@@ -48,7 +48,9 @@ def _arguments() -> argparse.Namespace:
     )
     importing.add_argument("target", type=Path, help="folder for the CSVs")
     new = commands.add_parser("new", help="write a config to start from")
-    new.add_argument("config", type=Path, help="the TOML file to write; its name is the model's")
+    new.add_argument(
+        "config", type=Path, help="the TOML file to write; its name becomes the model's name"
+    )
     training = commands.add_parser("train", help="train, evaluate and write a model")
     training.add_argument(
         "config",
@@ -79,7 +81,7 @@ def _add_evaluate(commands: Any) -> None:
         help="folder of the report (default: %(default)s)",
     )
     evaluating.add_argument(
-        "--database", help="read the readings from this database, see docs/training.md"
+        "--database", help="read the readings from this database; see docs/training.md"
     )
     evaluating.add_argument(
         "--stream",
@@ -112,7 +114,10 @@ def _add_export(commands: Any) -> None:
     exporting = commands.add_parser("export", help="write stored tables as CSV or Parquet")
     exporting.add_argument("folder", type=Path, help="folder for one file per table")
     exporting.add_argument(
-        "--format", choices=("csv", "parquet"), default="csv", help="(default: %(default)s)"
+        "--format",
+        choices=("csv", "parquet"),
+        default="csv",
+        help="format of the files (default: %(default)s)",
     )
     exporting.add_argument(
         "--database",
@@ -120,7 +125,9 @@ def _add_export(commands: Any) -> None:
         help="address of the database (default: DATABASE_URL, or else the file of `make run`)",
     )
     exporting.add_argument(
-        "--stream", default="", help="default: the stream with the latest commit"
+        "--stream",
+        default="",
+        help="stream to export (default: the stream with the latest commit)",
     )
 
 

@@ -30,8 +30,8 @@ class ByStay:
 
     @classmethod
     def of(cls, readings: pd.DataFrame, rows: Flags | None) -> ByStay:
-        """rows: flags the readings that get features; None for all. Raises ValueError for a value
-        that is not finite."""
+        """Groups the readings by stay. rows: flags the readings that get features; None for all.
+        Raises ValueError for a value that is not finite."""
         values = readings["value"].to_numpy(np.float64)
         if not np.isfinite(values).all():
             label = readings.index[~np.isfinite(values)][0]

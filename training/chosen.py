@@ -23,10 +23,9 @@ FOLDS = 3
 def thresholds(
     settings: Config, question: Question, model: Model, fitted: Fitted, train: Rows
 ) -> dict[str, float]:
-    """The thresholds of `[report]` by name. Thresholds for a number of alarms are chosen from the
-    predictions at every reading of held-out training stays; the others from cross-fitted
-    predictions for the training rows, all of them for `utility`, or else those at the report's
-    hour.
+    """The thresholds of `[report]` by name. Thresholds for a number of alarms are chosen from
+    predictions at every reading of held-out training stays. The threshold `utility` is chosen from
+    cross-fitted predictions for all training rows, and the others from those at the report's hour.
     """
     report = settings.report
     probability = _crossed(model, fitted, train, question)

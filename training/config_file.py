@@ -130,7 +130,7 @@ def _check_alarm(config: Config) -> Iterator[str]:
 def _check_database(data: Data) -> Iterator[str]:
     if data.database is None:
         if data.stream:
-            yield f"data.stream: {data.stream!r}, but no data.database to find it in"
+            yield f"data.stream: {data.stream!r} needs data.database"
         return
     if data.database != ENVIRONMENT and not data.database.startswith(("sqlite:///", "mysql://")):
         yield (

@@ -42,8 +42,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Evaluation:
-    """warnings: shown at the top of the report. recalibrated: the figures before and after
-    recalibration."""
+    """The result of an evaluation. warnings: shown at the top of the report. recalibrated: the
+    figures before and after recalibration. version: the new version, if one was written."""
 
     model: Model
     question: Question

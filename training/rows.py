@@ -65,10 +65,10 @@ def sample(
 ) -> "pd.Series[int]":
     """The sample hour of each selected reading, by the reading's index label.
 
-    For each hour, selects a stay's last reading since the previous hour in the list. A stay without
-    a reading in between has no row, because it may be over. With carry_forward it has one until its
-    last reading: the reading before is selected again. more: a second list of hours, sampled in the
-    same way, without the readings that the first list selects.
+    For each hour, selects a stay's last reading since the previous hour in the list. Without such a
+    reading, the stay has no row at this hour, because it may be over. With carry_forward, it has a
+    row at each hour up to its last reading; the previous reading is selected again. more: a second
+    list of hours, sampled in the same way, without the readings that the first list selects.
     """
     last_before = _carried if carry_forward else _last_before
     rows = last_before(stream, hours)

@@ -79,9 +79,8 @@ def read(data: Data) -> Stream:
             left_out["reading of a parameter that the model does not use"] = int((~wanted).sum())
             readings = readings[wanted]
     if readings.empty:
-        raise DataError(
-            f"{data.database or data.folder}: no reading of {', '.join(data.parameters) or 'any'}"
-        )
+        wanted_names = f" of {', '.join(data.parameters)}" if data.parameters else ""
+        raise DataError(f"{data.database or data.folder}: no reading{wanted_names}")
     return Stream(readings.reset_index(drop=True), ages, left_out, digest, source, identifiers)
 
 

@@ -1,4 +1,4 @@
-"""Acting at or above a threshold: sensitivity, predictive value, net benefit."""
+"""Figures of a threshold: sensitivity, predictive value, net benefit."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The figures of acting at or above a threshold.
+    """The figures of a threshold. A row is flagged if its prediction is at or above the threshold.
 
     ppv is NaN if no row is flagged. net_benefit, of_acting_on_all: per row, true positives minus
     false positives times the odds of the threshold (Vickers and Elkin 2006). Acting on nobody has a

@@ -397,7 +397,7 @@ def test_the_password_comes_from_a_file(mariadb_server: int, tmp_path: Path) -> 
     [
         ('database = "oracle://x"', r"data.database: 'oracle://x' is not sqlite:///PATH, mysql://"),
         ('database = "mysql://u:p@h/d"', r"data.database: no password here"),
-        ('stream = "ab12cd34"', r"data.stream: 'ab12cd34', but no data.database"),
+        ('stream = "ab12cd34"', r"data.stream: 'ab12cd34' needs data.database"),
     ],
 )
 def test_settings_are_checked_before_anything_is_read(

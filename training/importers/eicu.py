@@ -177,12 +177,13 @@ def _events(source: Path, report: Report) -> Iterator[tuple[int, int, str, str]]
             for what, text in found:
                 try:
                     number = float(text)
+                    if not math.isfinite(number):
+                        raise ValueError(text)
                     stay_id, minutes = whole(row["PATIENTUNITSTAYID"]), whole(row[offset])
                 except ValueError:
                     left_out["value that is not a number"] += 1
                     continue
-                if math.isfinite(number):
-                    yield stay_id, minutes, what, repr(number)
+                yield stay_id, minutes, what, repr(number)
     report.notes += [f"no table {name}" for name in tables if name not in present]
     report.dropped.update(left_out)
 

@@ -36,8 +36,8 @@ ITEMS = {
     for item in items
 }
 _FAHRENHEIT = {223761, 678}
-# Charting may start before the bed is booked. Readings that are at most this time before the stay
-# belong to it.
+#: Charting may start before the stay. Readings that are at most this time before the stay belong to
+#: it.
 LEAD_IN = timedelta(hours=1)
 
 
@@ -63,7 +63,7 @@ def records(source: Path, report: Report) -> Iterator[Stay | Reading]:
     for stay_id, stay, row in _stays(source, report):
         stays[stay_id] = stay
         yield row
-    _tell_items(source, report)
+    _report_items(source, report)
     for bucket in by_stay(_events(source, report)):
         yield from _readings(bucket, stays, report)
 
@@ -142,7 +142,7 @@ def _age(patient: Row, at: datetime) -> float:
     return float(whole(patient["ANCHOR_AGE"]) + at.year - whole(patient["ANCHOR_YEAR"]))
 
 
-def _tell_items(source: Path, report: Report) -> None:
+def _report_items(source: Path, report: Report) -> None:
     """Reports the labels of the items in D_ITEMS, so that a person can check them."""
     labels = {row["ITEMID"]: row["LABEL"] for row in read(source, "D_ITEMS")}
     for item, (parameter, _) in ITEMS.items():
