@@ -1,4 +1,6 @@
-"""Runs `python -m tool backfill` while the pipeline runs, and kills it while it writes."""
+"""Runs `python -m tool backfill` beside a running pipeline, and kills the command while it
+writes.
+"""
 
 import json
 import os

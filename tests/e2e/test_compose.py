@@ -355,7 +355,7 @@ print("never refused")
 """
 
 
-def test_the_rate_limit_applies_outside_but_not_to_the_tool(stack: Stack) -> None:
+def test_the_rate_limit_applies_to_clients_outside_but_not_to_the_tool(stack: Stack) -> None:
     answers = [stack.get("/health") for _ in range(400)]
     refused = [answer for answer in answers if answer[0] == 429]
     assert {answer[0] for answer in answers} == {200, 429}

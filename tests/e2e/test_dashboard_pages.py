@@ -86,13 +86,12 @@ def until(page: Any, script: str, argument: object, seconds: float = 30) -> None
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """A pipeline that has stored half of the stream; the rest arrives slowly."""
+    """A pipeline that has read half of the stream; the rest arrives slowly."""
     data = synthetic(tmp_path_factory.mktemp("ward"), "--patients", "40", "--days", "8")
     with Pipeline(tmp_path_factory.mktemp("run"), data, REPLAY_RATE="1000") as found:
         found.wait(lambda: bool(found.health().get("messages")))
         half = found.health()["messages"] // 2
-        # Waits for the last message that was read, because on a slow machine it is stored much
-        # later.
+        # Does not wait until the half is stored, which takes much longer on a slow machine.
         found.wait(lambda: found.position().get("seq", 0) >= half)
         found.stop("hospital")
         found.environ["REPLAY_RATE"] = "8"

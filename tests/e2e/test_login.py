@@ -306,7 +306,7 @@ def test_nothing_is_shown_while_login_is_down(stack: Stack) -> None:
         assert stack.ask("/api/model", Authorization="Bearer abc").status == 500
     finally:
         stack.up()
-    # Sessions remain valid after a restart of the service. nginx may have its old address for 2 s.
+    # Sessions remain valid after a restart of login. nginx may use login's old address for 2 s.
     deadline = time.monotonic() + 60
     while stack.ask("/", Cookie=cookie).status != 200:
         assert time.monotonic() < deadline

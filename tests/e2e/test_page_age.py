@@ -142,7 +142,7 @@ def stopped() -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_no_page_is_older_than_it_says(
+def test_no_data_is_5_s_older_than_the_page_says(
     looks: Looks, stored: Stored, server: MariaDB, folder: Path
 ) -> None:
     pages, tool = looks.pages, ".services li[data-key='service:tool']"

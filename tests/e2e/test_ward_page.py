@@ -233,7 +233,7 @@ def test_hidden_pages_leave_the_connections_to_the_visible_one(browser: Any, url
         for page in pages:
             page.goto(url)
             page.wait_for_selector("body[data-link=open]")
-            # Headless Chromium shows all pages.
+            # Headless Chromium treats every page as visible, so this script hides the page.
             page.evaluate(HIDE, True)
         first = pages[0]
         wait(lambda: first.evaluate("document.body.hasAttribute('data-late')"))

@@ -77,7 +77,9 @@ class Dying(Client):
 
 
 def store(url: str, declaration: Declaration, size: int, start: int = 0) -> None:
-    """Stores the messages in batches of `size`, numbered from `start` + 1 on."""
+    """Stores SENT, or with a `start` two later messages, in batches of `size`. The numbers of the
+    messages begin at `start` + 1.
+    """
     with closing(connect(url)) as database:
         database.create_tables()
         remember(database, declaration)

@@ -294,6 +294,6 @@ def test_a_backtest_without_data_fails_with_one_line(
 
 
 @pytest.mark.parametrize("text", ["icu", "icu/", "/1", "icu/1/2", ""])
-def test_a_model_is_given_as_name_and_version(text: str) -> None:
+def test_a_model_that_is_not_given_as_name_and_version_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="NAME/VERSION"):
         Version.parse(text)

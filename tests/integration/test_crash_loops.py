@@ -40,7 +40,7 @@ def test_the_tool_ends_when_a_process_dies_at_each_start(tmp_path: Path, process
     assert "exit code 3" in last
 
 
-# The programs of `make run` have folders and ports of their own; one program ends at once.
+# Runs `make run` or `make replay` in a folder of its own, with one program that ends at once.
 RUN = """
 import sys
 from pathlib import Path

@@ -142,7 +142,7 @@ class TestWard:
         assert len(risks) == 9
         assert risks == sorted(risks, reverse=True)
 
-    def test_a_discharged_patient_leaves_and_is_listed(
+    def test_a_discharged_patient_leaves_the_ward_and_is_listed(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
         fill(made, 3, 3)
@@ -351,7 +351,7 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def add_past_alarm(made: seeded_ward.Ward, pat_id: int) -> None:
-    """Writes an alarm that a discharge has cleared, as the tool does."""
+    """Writes an alarm, its state after it was cleared, and the discharge that cleared it."""
     of = (STREAM, made.seq, *KEY, pat_id, f"{START:%Y-%m-%d}")
     at = f"{START}"
     made.execute(
@@ -820,8 +820,8 @@ def test_addresses_are_parsed_or_rejected(
 def test_search_opens_the_patient_with_exactly_this_identifier(
     made: seeded_ward.Ward, path: Path
 ) -> None:
-    """The hospital numbers patients 5 to 25 in the order of their identifiers 0001 to 0021. Patient
-    2 has no identifier. Patient 60 was discharged before all patients on the page.
+    """Patients 5 to 25 have the identifiers 0001 to 0021. Patient 2 has no identifier. Patient 60
+    was discharged earlier than all patients that the page lists.
     """
     expected: dict[str, tuple[int, str | None]] = {
         "/patients?q=17": (200, None),  # not patient number 17, who is 0013
@@ -884,7 +884,9 @@ def test_the_drift_page_marks_figures_outside_their_band(
     assert page.count("<b>outside</b>") == 1
 
 
-def test_1200_patients_are_in_the_order_of_pandas(made: seeded_ward.Ward, path: Path) -> None:
+def test_1200_patients_are_in_the_order_that_pandas_computes(
+    made: seeded_ward.Ward, path: Path
+) -> None:
     """Some patients have equal risks, no risk or an old risk, and the newest readings of some are
     late.
     """

@@ -190,14 +190,16 @@ def post(
     form: dict[str, str] | bytes,
     headers: dict[str, str] = OWN,
 ) -> tuple[int, str]:
-    """Posts the form; returns the status, and the patient's page before it."""
+    """Posts the form; returns the status, and the patient's page as it was before."""
     return posted(path, gateway, form, headers)[:2]
 
 
 def posted(
     path: Path, gateway: Gateway | None, form: dict[str, str] | bytes, headers: dict[str, str]
 ) -> tuple[int, str, str]:
-    """As `post`, also with the answer. A gateway of status 0 does not answer."""
+    """Like `post`, but also returns the text of the answer. A gateway with the status 0 does not
+    answer.
+    """
 
     async def run() -> tuple[int, str, str]:
         application = web.Application()

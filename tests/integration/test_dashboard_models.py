@@ -132,7 +132,7 @@ def percent(share: float) -> str:
     ("training", "usual"),
     [({"rows": 200, "events_among_rows": 30}, "15"), ({"rows": 200}, "40"), (None, "40")],
 )
-def test_the_usual_level_is_the_base_rate_of_the_training_rows(
+def test_the_usual_level_is_the_base_rate_of_the_training_rows_if_it_is_known(
     tmp_path: Path, training: dict[str, int] | None, usual: str
 ) -> None:
     path, models = tmp_path / "icu.sqlite", copy_models(tmp_path / "models", SHADOW)

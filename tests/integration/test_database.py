@@ -126,7 +126,7 @@ class TestOneTransaction:
             database.commit(batch(1, 2))
         assert rows(url, "SELECT * FROM positions") == []
 
-    def test_one_of_two_workers_stores_the_same_batch(self, url: str) -> None:
+    def test_one_of_two_workers_stores_a_batch_that_both_commit(self, url: str) -> None:
         outcomes: list[str] = []
         start = threading.Barrier(2)
 

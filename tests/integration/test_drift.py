@@ -43,7 +43,7 @@ REFERENCE = Reference(
 
 
 class Declared:
-    """A stub of the subscriber, which receives the declaration of one model once."""
+    """A stub of the subscriber. It returns the declaration of one model, once."""
 
     def __init__(self, reference: Reference | None) -> None:
         self._declaration: Declaration | None = Declaration(
@@ -103,7 +103,9 @@ class Ward:
             self.database.session.execute(cursor, statement, values)
 
     def commit(self, part: int, day: float, at: str = "2026-01-01 00:00:00") -> None:
-        """Moves the position of a partition to the end of the first `day` days."""
+        """Moves the position of a partition to the end of the first `day` days, and marks the
+        alarms up to there as computed.
+        """
         seq = int(day * 24 * STAYS) - part
         self.compute_alarms(part, seq)
         self.run("DELETE FROM positions WHERE part = ?", part)

@@ -1,4 +1,6 @@
-"""Tests that `python -m tool forget` deletes all rows of the given stays, and no other row."""
+"""Tests that `python -m tool forget` deletes all rows of the given stays and no other row, and that
+`python -m tool capacity` measures the tables.
+"""
 
 import os
 import subprocess

@@ -478,7 +478,7 @@ def test_an_oidc_proxy_replaces_the_built_in_users(file: Path) -> None:
 def test_login_does_not_start_without_users_if_published(
     tmp_path: Path, settings: dict[str, str], refused: bool
 ) -> None:
-    # The program also ends if its port is taken, but with another reason.
+    # The port is taken, so the program ends in each case. Its error shows how far it has come.
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run(LOGIN_FILE=str(tmp_path / "new.sqlite"), LOGIN_PORT=port, **settings)

@@ -1,5 +1,5 @@
-"""Tests the tool's requests for predictions to the project's model API, and to servers with fewer
-features.
+"""Tests the tool's requests for predictions to the project's model API, and to servers that support
+less of the protocol.
 """
 
 import json
@@ -153,7 +153,7 @@ def test_a_model_that_is_missing_everywhere_is_requested_in_binary_again() -> No
         assert client.predict(MODEL, ROWS[:1]) == [1.0]
 
 
-def test_invalid_rows_raise() -> None:
+def test_an_answer_400_raises_invalid_rows() -> None:
     with serving(v2=(400, {})) as (_, client), pytest.raises(InvalidRows):
         client.predict(MODEL, ROWS)
 

@@ -112,9 +112,7 @@ class TestTritonClient:
         binary_in: bool,
         outputs: bool | None,
     ) -> None:
-        """NaN works in both directions, as bytes and in JSON, where this client writes it without
-        quotes.
-        """
+        """Each row has a NaN. The client sends it as bytes or, in JSON, as the literal NaN."""
         row = {**ROW, "standard_deviation_temperature": np.nan}
         asked = outputs if outputs is None else [
             triton.InferRequestedOutput("probability", binary_data=outputs)

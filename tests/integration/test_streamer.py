@@ -658,7 +658,9 @@ class TestProgram:
         readings = (tmp_path / "signal.csv").read_text().count("\n") - 1
         assert sum(message["type"] == "reading" for message in messages) == readings
 
-    def test_read_only_data_are_used(self, tmp_path: Path) -> None:
+    def test_a_synthetic_ward_is_in_derived_data_if_the_data_folder_is_read_only(
+        self, tmp_path: Path
+    ) -> None:
         nobody_writes_there = "/proc"
         with hospital(PATIENT_DATA=nobody_writes_there, DERIVED_DATA=str(tmp_path)) as process:
             read_until(process, f"writing a synthetic ward to {tmp_path}")
@@ -681,9 +683,7 @@ class TestProgram:
         assert name in line
         assert [path.name for path in tmp_path.iterdir()] == [name]
 
-    def test_data_that_replace_a_synthetic_ward_are_not_marked_as_synthetic(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_ward_is_synthetic_until_all_three_files_are_replaced(self, tmp_path: Path) -> None:
         write_ward(tmp_path, patients=2, days=1, seed=1)
         for files_left in (2, 1, 0):
             name = ("age.csv", "admission.csv", "signal.csv")[2 - files_left]

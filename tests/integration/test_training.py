@@ -52,7 +52,7 @@ references = ["None."]
 
 
 def write_ward(folder: Path, stays: int = 320, hours: int = 30) -> None:
-    """A ward in which only a low pressure predicts death.
+    """Writes a ward in which only a low pressure predicts death.
 
     Patients 0, 8, 16, … have a second stay late in the year.
     """
@@ -466,7 +466,7 @@ class TestRun:
             f"{len(result.judgement.here.y)} rows lacked a required value; "
             "without any value: rmean_respiration_rate"
         )
-        # This score requires a value that no row has, so its AUROC is that of chance.
+        # The formula requires a value that no row has, so its AUROC is that of chance.
         ours = result.headline[0].figures["auroc"].value
         gain = formula.figures["auroc_gain"]
         assert gain.value == pytest.approx(ours - formula.figures["auroc"].value)
@@ -696,7 +696,7 @@ def model() -> Any:
 
 
 class TestShipped:
-    """Tests the shipped model."""
+    """Tests icu-mortality/1, the shipped champion."""
 
     def test_the_card_of_the_shipped_model_states_its_limits(self, model: Any) -> None:
         limits = " ".join(model.manifest.limits)

@@ -1,5 +1,5 @@
-"""Tests that training reads the same rows from the database as from the CSVs, and the errors of the
-database.
+"""Tests that training reads the same rows from the database as from the CSVs. Also tests exports
+and the errors of the database.
 """
 
 import json
@@ -139,8 +139,9 @@ def from_database(url: str, ward: Path) -> Stream:
 
 
 def comparable(row: tuple[Any, ...]) -> str:
-    """The cells as texts. Numbers are written as floats, because a CSV does not distinguish 67 from
-    67.0, and dates as times, because their decimals differ.
+    """The cells as texts. All numbers are converted to floats, because a CSV does not distinguish
+    67 from 67.0. All dates and times are parsed, because the formats write them with different
+    decimals.
     """
     cells = []
     for cell in row:

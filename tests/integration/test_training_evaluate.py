@@ -45,7 +45,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Result, Path]:
-    """Trains a model on cohort a; returns it and the folder of the artifacts."""
+    """Trains a model on cohort a; returns the result and the folder of the artifacts."""
     out = tmp_path_factory.mktemp("out")
     text = toml(ward, out, kind="logistic").replace(
         'by = "time"\ntest_share = 0.4', 'by = "cohort"\ntrain = ["a"]\ntest = ["b"]'

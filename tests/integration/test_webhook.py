@@ -75,7 +75,7 @@ def test_without_a_receiver_the_events_wait(url: str, database: Database) -> Non
     assert rows(url, "SELECT COUNT(*) FROM outbox") == [(len(EXPECTED),)]
 
 
-def test_alarms_of_the_past_are_not_sent(url: str) -> None:
+def test_alarms_of_old_predictions_are_not_sent(url: str) -> None:
     opened = connect(url)
     handler_of(opened, DECLARATION).handle(batch(0, at(7), at(8), message(20.0, hour=9)))
     rows(url, "UPDATE predictions SET created_at = '2020-01-01 00:00:00.000'")

@@ -1,4 +1,6 @@
-"""Tests hostile and damaged jobs in the queue of a running tool."""
+"""Tests hostile and damaged jobs in the queue of a running tool, the Redis commands that a job
+needs, and the jobs that `rq info` shows.
+"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Compares the figures of merit of alarms with cases worked by hand."""
+"""Compares the figures about alarms, such as PPV and lead time, with cases worked by hand."""
 
 import math
 

@@ -1,5 +1,5 @@
-"""Compares the intervals, which are computed from cells of rows with similar log odds, with
-intervals that scikit-learn computes from all rows.
+"""Compares confidence intervals of figures with those of scikit-learn. The program computes them
+from cells, which are groups of rows with similar log odds; scikit-learn uses all rows.
 """
 
 import numpy as np

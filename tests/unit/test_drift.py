@@ -141,7 +141,7 @@ def test_months_without_a_shift_raise_few_alerts(ward: Ward) -> None:
 
 
 def in_fahrenheit(table: pd.DataFrame) -> pd.DataFrame:
-    """Drops the values that the tool rejects as implausible."""
+    """Temperatures in °F are missing, because the tool rejects them as implausible."""
     return table[table["parameter"] != "temperature"]
 
 
@@ -246,7 +246,7 @@ def test_the_brier_score_finds_probabilities_that_are_too_extreme(ward: Ward) ->
     assert all(outcome_figures(*each)[1].side > 0 for each in zip(*parts, strict=True))
 
 
-def test_too_many_events_alone_do_not_change_the_test_of_the_brier_score(ward: Ward) -> None:
+def test_too_many_events_alone_raise_no_alert_of_the_brier_score(ward: Ward) -> None:
     """If all probabilities are equal, the Brier score depends only on the number of events."""
     p, y = np.full(OUTCOMES, 0.2), np.zeros(OUTCOMES)
     y[:100] = 1

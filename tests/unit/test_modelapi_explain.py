@@ -53,7 +53,9 @@ def test_a_linear_explanation_is_exact(data: Any) -> None:
 
 
 def test_the_explanation_of_another_model_has_its_shapley_values(data: Any) -> None:
-    """Two features have only two orders, and the sample contains both, so it is exact."""
+    """Two features have only two orders, and the sample contains both, so the explanation is
+    exact.
+    """
     x, y = data
     trees = HistGradientBoostingClassifier(max_iter=30).fit(x, y)
     rows = x[:20]

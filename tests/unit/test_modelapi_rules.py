@@ -25,7 +25,7 @@ def qsofa() -> Model:
 
 
 def chart_news2(rr: int, spo2: int, oxygen: bool, sbp: int, hr: int, gcs: int, temp: int) -> int:
-    """The printed chart of 2017, with SpO2 scale 1. temp: in tenths of a degree."""
+    """The points by the printed chart of 2017, with SpO2 scale 1. temp: in tenths of a degree."""
     points = 0
     if rr <= 8 or rr >= 25:
         points += 3

@@ -131,7 +131,7 @@ def part(document: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
 
 
-def test_tokens_of_another_kind_are_reported(client: FlaskClient, keys: Keys) -> None:
+def test_tokens_that_are_not_access_tokens_are_reported(client: FlaskClient, keys: Keys) -> None:
     unsigned = f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims(exp=2**31))}."
     others = [alg for alg in ("HS384", "RS384", "ES256") if alg[:2] == keys.algorithm[:2]]
     without_expiry = jwt.encode({"sub": "tool"}, keys.private, keys.algorithm)

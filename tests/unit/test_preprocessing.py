@@ -831,7 +831,7 @@ class TestProgram:
 
 
 def test_the_merge_equals_simple_joins_in_pandas(hospital: Hospital) -> None:
-    """The ward has only clean rows."""
+    """All cells are valid, so only readings and ages without a stay are rejected."""
     first = date(2019, 1, 1)
     stays = [(pat, first + timedelta(days=(pat * 37 + visit * 40) % 300), (pat * 7) % 9)
              for pat in range(1, 60) for visit in range(1 + pat % 3)]  # fmt: skip

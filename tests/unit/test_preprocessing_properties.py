@@ -75,8 +75,8 @@ def written(table: list[Row], form: dict[str, object]) -> bytes:
 
 
 def merged(signal: bytes, block: int) -> tuple[list[list[str]], list[list[str]], dict[str, int]]:
-    """Merges the files twice; returns the readings, the rejected rows of signal.csv, and the
-    counts.
+    """Merges the files twice, and checks that both results are equal. Returns the readings, the
+    rejected rows of signal.csv, and the counts.
     """
     results = []
     for _ in range(2):

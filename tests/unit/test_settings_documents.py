@@ -54,7 +54,8 @@ WITHOUT_DOCKER = {
 }
 # These are only for several replicas of the model API; compose has one.
 KUBERNETES_ONLY = {"MODEL_STATE_URL"}
-# These are a mount, a published port, names that nginx checks, and names that only Prometheus uses.
+# Compose does not pass these to the program. PATIENT_DATA is a mount, MLLP_PORT is a published
+# port, and nginx checks ALLOWED_HOSTS. Only Prometheus sends requests to buffer and tool.
 NOT_GIVEN = {
     "hospital": {"PATIENT_DATA", "ALLOWED_HOSTS"},
     "dashboard": {"ALLOWED_HOSTS"},

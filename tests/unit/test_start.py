@@ -1,4 +1,6 @@
-"""Tests the start: the arguments of make, the mounted folder, and the search for Redis."""
+"""Tests the start: the arguments of make, the mounts and networks of compose, and the search for
+Redis.
+"""
 
 import json
 import os
@@ -37,7 +39,7 @@ def test_make_passes_any_path_as_one_argument(
     python = tmp_path / "bin" / "python"
     python.write_text(ECHO)
     python.chmod(0o755)
-    # The environment already exists.
+    # Make takes the virtual environment for up to date, so it installs nothing.
     parts = [f"--assume-old={tmp_path}/{name}" for name in ("train", "run", "bin/python")]
     for name in ("train", "run"):
         (tmp_path / name).touch()
