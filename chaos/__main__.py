@@ -29,23 +29,7 @@ MESSAGES_A_PATIENT = 250
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m chaos",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--seed", type=int, default=1, help="seed of the random order (default: 1)")
-    parser.add_argument("--stack", choices=STACKS, default=STACKS[0])
-    parser.add_argument("--old", type=Path, help="for upgrade: a checkout of the older version")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        help="inject only as many faults as fit into this time (default: all)",
-    )
-    parser.add_argument(
-        "--rate", type=float, default=250, help="messages per second (default: 250)"
-    )
-    parser.add_argument("--only", help="inject only faults whose name contains this text")
+    parser = _parser()
     arguments = parser.parse_args()
     if (arguments.stack == "upgrade") != bool(arguments.old):
         parser.error("--stack upgrade needs --old, and no other stack takes it")
@@ -75,7 +59,37 @@ def main() -> int:
                 for fault in all_faults(stack, rng)
                 if not arguments.only or arguments.only in fault.name
             ]
-            return _inject(stack, arguments.rate, schedule(faults, rng, arguments.seconds), ward)
+            planned = schedule(faults, rng, arguments.seconds)
+            if not planned:
+                parser.error("no fault is left: check --only and --seconds")
+            return _inject(stack, arguments.rate, planned, ward)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random order (default: 1)")
+    parser.add_argument(
+        "--stack",
+        choices=STACKS,
+        default=STACKS[0],
+        help="embedded or compose: the replay pipeline; live: the pipeline with the gateway; "
+        "upgrade: a rolling upgrade instead of faults (default: %(default)s)",
+    )
+    parser.add_argument("--old", type=Path, help="for upgrade: a checkout of the older version")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="inject only as many faults as fit into this number of seconds (default: all)",
+    )
+    parser.add_argument(
+        "--rate", type=float, default=250, help="messages per second (default: 250)"
+    )
+    parser.add_argument("--only", help="inject only faults whose name contains this text")
+    return parser
 
 
 def _inject(stack: Any, rate: float, planned: list[tuple[float, Fault]], ward: Path) -> int:
@@ -117,7 +131,7 @@ def _wait(reached: Any, seconds: float) -> None:
         else:
             last = ""
         if time.monotonic() > deadline:
-            sys.exit(f"chaos: not ready within {seconds:g} s {last}")
+            sys.exit(f"chaos: the pipeline was not ready or finished within {seconds:g} s {last}")
         time.sleep(0.2)
 
 

@@ -26,8 +26,8 @@ from tests.support.gateway_kills import deliver, tables
 from tests.support.hl7_history import ZONE, History
 
 NAMES = ("redis", "modelapi", "gateway", "buffer", "tool")
-HELD = 4.0
-END_SECONDS = 240.0
+HELD = 4.0  # seconds that a fault lasts
+END_SECONDS = 240.0  # maximum seconds until the last messages are stored
 READINGS = "SELECT pat_id, parameter, CAST(measured_at AS CHAR(19)), value FROM readings"
 
 

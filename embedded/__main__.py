@@ -1,7 +1,7 @@
 """Runs the whole pipeline without Docker.
 
-`run` runs it until Ctrl-C. `live` does the same, with the gateway instead of hospital. `replay`
-runs the whole input through it once.
+`run` starts the pipeline, and stops it at Ctrl-C. `live` does the same, with the gateway instead of
+hospital. `replay` runs the whole input through an empty pipeline once, and prints figures.
 
 Settings are environment variables, as in `REPLAY_RATE=0 python -m embedded run`, or lines of the
 file .env; see docs/settings.md.
@@ -30,8 +30,8 @@ SOURCES = {"run": "hospital", "live": "gateway"}
 
 
 def run(source: str) -> int:
-    """Runs until Ctrl-C. source: hospital or gateway. Raises CannotRun if one of the programs
-    ends."""
+    """Runs the pipeline until Ctrl-C. source: hospital or gateway. Raises CannotRun if it cannot
+    start, or if one of the programs ends."""
     environ = environment(FOLDER, source=source)
     make_private(FOLDER)
     prepare(FOLDER, environ)

@@ -32,7 +32,8 @@ async def forward(request: web.Request) -> web.StreamResponse:
     if not request.raw_path.startswith("/"):
         # The target is `*`, or the address of another server, as in a request to a proxy.
         raise web.HTTPBadRequest(text="The address must be a path.\n")
-    port = os.environ["MODELAPI_PORT" if request.path.startswith(MODELAPI) else "DASHBOARD_PORT"]
+    for_model = request.path.startswith(MODELAPI)
+    port = os.environ["MODELAPI_PORT" if for_model else "DASHBOARD_PORT"]
     headers = _without(request.headers, HOP | OWN)
     headers["X-Forwarded-For"] = request.remote or "unknown"
     headers["X-Forwarded-Host"] = request.host
@@ -54,7 +55,8 @@ async def forward(request: web.Request) -> web.StreamResponse:
                 await response.write(piece)
     except aiohttp.ClientError as error:
         if response is None:
-            return web.json_response({"error": f"does not answer: {error}"}, status=502)
+            name = "model API" if for_model else "dashboard"
+            return web.json_response({"error": f"the {name} does not answer: {error}"}, status=502)
         # The connection is closed, because a partial answer must not look complete.
         if request.transport is not None:
             request.transport.abort()

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
 # For a live ward, the gateway takes hospital's place.
 COMMANDS["gateway"] = COMMANDS["hospital"].replace("hospital", "gateway")
-# The programs that are needed to store and predict a stream, in the order in which they start.
+# The programs that store a stream and predict for it, in the order in which they start.
 PIPELINE = ("redis", "hospital", "modelapi", "buffer", "tool")
 # Seconds between SIGTERM and SIGKILL.
 STOP_SECONDS = 10.0

@@ -24,8 +24,8 @@ from modelapi.settings import Settings as ModelapiSettings
 from tool.settings import Settings as ToolSettings
 from wire.settings import read, without_password
 
-# The first of the ports that `free_port` returns. It is above 10080, the highest
-# port that browsers refuse.
+# The first of the ports that `free_port` returns. It is above 10080, the highest port that browsers
+# refuse.
 FIRST_PORT = 10_100
 _ports = itertools.count()
 PORTS = (
@@ -49,8 +49,8 @@ def read_dotenv() -> None:
 def environment(
     folder: Path, given: Mapping[str, str] = os.environ, source: str = "hospital"
 ) -> dict[str, str]:
-    """The environment of all programs: the variables `given`, and defaults under `folder` for
-    others.
+    """The environment of all programs: the variables `given`, and defaults for those that it lacks,
+    with all files in `folder`.
 
     source: the program that serves the stream, hospital or gateway.
     """

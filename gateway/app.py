@@ -1,6 +1,4 @@
-"""The HTTP application of the gateway. A door receives messages in one format: HL7, FHIR
-or JSON.
-"""
+"""The gateway's HTTP application. A door receives messages of one format: HL7, FHIR or JSON."""
 
 import asyncio
 import logging

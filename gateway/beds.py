@@ -84,8 +84,8 @@ class Beds:
                 self.close(own, own.until)
 
     def person_changed(self, number: int) -> None:
-        """Sends the patient's open stay again if its age has changed or the stream contains
-        names."""
+        """Sends the admission of the patient's open stay again, if the age has changed or the
+        stream contains names."""
         stay = self.stays.latest(number)
         if stay is None or stay.until is not None:
             return

@@ -15,7 +15,7 @@ UNANSWERED = 64
 
 
 class Answer(NamedTuple):
-    """The answer to one frame. content: called once all futures are done; returns the bytes to
+    """The answer to one frame. content: called when all futures are done; returns the bytes to
     send, which are empty if there is nothing to send."""
 
     futures: Sequence["asyncio.Future[Any]"]
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Called when the sender has closed its side; it may still read answers."""
         if self._frames.partial:
-            log.warning("a connection ended within a frame; the sender must repeat it")
+            log.warning("a connection ended within a frame; the sender must send it again")
         self.end()
         # True keeps the transport open for the answers; an SSL transport closes in any case.
         return self._transport.get_extra_info("ssl_object") is None

@@ -112,9 +112,11 @@ class FhirDoor:
         if bundle.resource_type != "Bundle":
             raise InvalidRequest(400, "invalid", "resourceType is not Bundle")
         if bundle.type not in ("transaction", "batch", "message", "collection", "history"):
-            raise InvalidRequest(422, "not-supported", f"Bundle.type {bundle.type[:20]!r}")
+            text = f"Bundle.type {bundle.type[:20]!r} is not supported"
+            raise InvalidRequest(422, "not-supported", text)
         if len(bundle.entry) > ENTRIES_MAX:
-            raise InvalidRequest(413, "too-costly", f"more than {ENTRIES_MAX} entries")
+            text = f"the Bundle has more than {ENTRIES_MAX} entries"
+            raise InvalidRequest(413, "too-costly", text)
         resources: list[tuple[str, Resource]] = []
         for number, entry in enumerate(bundle.entry):
             raw = bytes(entry.resource)

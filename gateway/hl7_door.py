@@ -135,7 +135,7 @@ class HL7Door:
             # A bug must not stop the sender. The message itself is stored.
             metrics.FAULTS.inc()
             log.error("a message could not be parsed: %s", type(error).__name__)
-            return [Unusable(f"cannot be read: {type(error).__name__}")]
+            return [Unusable(f"the gateway failed to parse it: {type(error).__name__}")]
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -195,7 +195,7 @@ class Inbox:
             # A bug must not stop the sender. The message itself is stored.
             self._undo(error)
             item, future = batch[len(results)]
-            reason = Unusable(f"cannot be processed: {type(error).__name__}")
+            reason = Unusable(f"the gateway failed to process it: {type(error).__name__}")
             batch = [*batch[: len(results)], (Item(item.received, [reason]), future)]
             return self._fill(batch, move)
         try:

@@ -8,6 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from gateway.log import Received
 
+# Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # Maximum number of label values, because senders choose them; further ones become `other`.
@@ -47,7 +48,7 @@ EVENTS = Gauge(
 )
 DISK_FAILURES = Counter("icu_gateway_disk_failures_total", "Failed transactions of the log")
 FAULTS = Counter(
-    "icu_gateway_faults_total", "Messages that the gateway failed to process or to store"
+    "icu_gateway_faults_total", "Errors of the gateway itself while it processed messages"
 )
 COMMIT = Histogram(
     "icu_gateway_commit_seconds",

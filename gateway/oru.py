@@ -24,7 +24,7 @@ _EMPTY = [""] * (OBX_14 + 1)
 
 
 class _Meaning(msgspec.Struct, frozen=True):
-    """The meaning of an OBX without its value and time.
+    """The meaning of an OBX, apart from its value and time.
 
     name: the name of the observation within its order. problem: the reason why the value is
     rejected. unit_problem: the reason why it is rejected if it is a number. unknown: the code if it

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from gateway.facts import Person
 from gateway.people import printable
 
-# The first number that is given to an identifier. It is above the numbers that JSON senders usually
-# choose.
+# The first number for patients who are known by an identifier. It is above the numbers that JSON
+# senders usually choose.
 FIRST_NUMBER = 1_000_000_001
 REMEMBERED = 10_000
 
@@ -47,7 +47,7 @@ class Patients:
         return number
 
     def new(self) -> int:
-        """Returns a number that no JSON sender has used and no merged patient has."""
+        """Returns a number that no patient has, not even a merged one or one of a JSON sender."""
         newest = self._execute(
             "SELECT MAX(pat_id) FROM patients WHERE NOT (authority = '' AND id LIKE '=%')"
         ).fetchone()[0]

@@ -1,4 +1,4 @@
-"""Table `refs` of the log: which events have the values of a sender's observations.
+"""Table `refs` of the log: the event of each value in a sender's observations.
 
 A row has up to IN_ROW values of one message, all with the same source, time and stay. Corrections,
 withdrawals and merges use the rows.
@@ -58,8 +58,8 @@ _COLUMNS = "seq, source, at, pat_id, admission, entries"
 
 
 class _Loaded:
-    """The readings of a source and a time, by name. It also holds those that the current message
-    adds later."""
+    """The readings of a source and a time, by name, including those that the current message adds
+    after they are loaded."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, list[Ref]] = {}

@@ -136,9 +136,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = found.add_argument
-    add("--host", default="127.0.0.1")
-    add("--port", type=int, default=2575)
-    add("--connections", type=int, default=4)
+    add("--host", default="127.0.0.1", help="host of the gateway")
+    add("--port", type=int, default=2575, help="MLLP port of the gateway")
+    add("--connections", type=int, default=4, help="number of connections")
     add(
         "--messages",
         type=int,
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     add("--observations", type=int, default=5, help="number of OBX segments per message")
     add("--beds", type=int, default=4, help="number of beds per connection")
     add("--rate", type=float, default=0.0, help="messages per second in total; 0: full speed")
-    add("--seed", type=int, default=1)
+    add("--seed", type=int, default=1, help="seed of the random values")
     add("--split", action="store_true", help="write each message in two pieces")
     add("--repeat", type=float, default=0.0, help="share of messages that are sent twice")
     add("--corrections", type=float, default=0.0, help="share of messages that are corrected")

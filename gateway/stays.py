@@ -63,8 +63,8 @@ class StayTable:
         return found[-1] if found else None
 
     def at(self, pat_id: int, moment: Moment) -> Stay | None:
-        """The stay at this time; None if there is none. Because senders' clocks differ, it may also
-        be a stay of the same day.
+        """The stay at this time or, because senders' clocks differ, else a stay on the same day;
+        None if there is none.
         """
         stays = self.of(pat_id)
         for stay in reversed(stays):

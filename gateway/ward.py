@@ -56,7 +56,7 @@ class Ward:
     def give_up(self) -> None:
         """Rejects the rest of the first pending task. Called after `step` has failed."""
         task = self._pending.drop_first()
-        reason = "cannot be processed: not all readings were moved"
+        reason = "the gateway failed to move all readings of a merge or a cancelled admission"
         self._log.reject(reason, task.pat_id, task.received)
 
     def apply(self, fact: Fact) -> None:
