@@ -29,7 +29,7 @@ live: $(VENV)/run ## run the pipeline for a live ward: HL7 on port 2575, FHIR an
 replay: $(VENV)/run ## replay the whole input once at full speed, into an empty database
 	@$(BIN)/python -m embedded replay
 
-status: ## show the figures of the running pipeline; WATCH=1 repeats this
+status: ## show the figures of the running pipeline; WATCH=1 keeps updating them
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m dashboard.terminal $(if $(WATCH),--watch)
 
 backup: ## save everything that the running pipeline stores: TO=folder

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints Secrets with new passwords, in the files that docker-compose.yml's service `secrets` makes:
+# Prints Secrets with new passwords, under the file names that docker-compose.yml uses:
 #   ./secrets.sh | kubectl create --namespace hospital --filename -
 # `create` does not change Secrets that exist.
 set -eu
