@@ -20,11 +20,12 @@ from embedded.stack import CannotRun
 from modelapi.artifact import ArtifactError, read_artifact
 from training import outcomes as outcome_file
 from training.config import Label
+from training.database import Settings
 from training.recalibrate import write
 from training.stream import DataError
 from wire import logs
 from wire.alarms import Policy
-from wire.settings import DatabaseUrl, SettingError, without_password
+from wire.settings import DatabaseUrl, SettingError, read, without_password
 
 log = logging.getLogger("backtest")
 
@@ -46,7 +47,11 @@ def parser() -> argparse.ArgumentParser:
         type=Version.parse,
         help="NAME/VERSION of each model; the first is the champion",
     )
-    add("--database", help="evaluate the predictions in this database, without a replay")
+    add(
+        "--database",
+        help="evaluate the predictions in this database, without a replay; "
+        "DATABASE_PASSWORD_FILE names the file with its password",
+    )
     add("--stream", help="stream in the database (default: the stream with the latest commit)")
     add(
         "--resamples",
@@ -73,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
             default=[],
             type=gate.Bound.parse,
             metavar="FIGURE=VALUE",
-            help="exit with 3 if the champion's figure is out of bounds, for example auroc=.74",
+            help=f"exit with status 3 if the champion's figure is not at {name} this value, "
+            "for example auroc=.74",
         )
     _add_event(found.add_argument_group("the event"))
     _add_alarm(found.add_argument_group("an alarm rule that replaces each model's own"))
@@ -124,13 +130,14 @@ def _add_alarm(group: Any) -> None:
         type=float,
         nargs=2,
         metavar=("FROM", "TO"),
-        help="an alarm is true if the event follows between these hours after it (default: 0 48)",
+        help="an alarm is true if the event occurs FROM to TO hours after it (default: 0 48)",
     )
     add(
         "--alarms-per-patient-day",
         type=float,
         default=1.0,
-        help="highest alarms per patient-day of the best threshold (default: %(default)s)",
+        help="budget: the report shows the threshold that finds the most events with at most this "
+        "number of alarms per patient-day (default: %(default)s)",
     )
 
 
@@ -191,7 +198,8 @@ def run(chosen: Any, url: DatabaseUrl) -> Backtest:
         within_hours=chosen.within,
     )
     outcomes = outcome_file.read(chosen.folder, label)
-    password = os.environ.get("DATABASE_PASSWORD", "")
+    settings = read(Settings, os.environ | {"DATABASE_URL": url})
+    password = settings.database_password_file.secret
     log.info("reading predictions from %s", without_password(url))
     stream = chosen.stream or history.newest_stream(url, password)
     known = outcomes.table.join(history.ages(url, password, stream))

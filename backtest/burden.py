@@ -8,8 +8,8 @@ With E events, A alarms and a prediction window (w0, w1] in hours:
     NNE                     number needed to evaluate, 1 / PPV
     lead time               hours from the first true alarm to the event
 
-An alarm is true when the event follows in the window. It has follow-up when the event follows, the
-stay has ended, or the stay was observed for w1 hours after it.
+An alarm is true if the event occurs in the window after it. An alarm has follow-up if it is true,
+if its stay has ended, or if its stay was observed for w1 hours after it.
 Sources: Hyland et al. 2020 (circEWS), Wong et al. 2021 (Epic), Kipnis et al. 2016 (AAM).
 """
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backtest.burden import Burden, burden, curve, thresholds, within_budget
-from backtest.history import KEY, History, NoHistory
+from backtest.history import History, NoHistory
 from training.bootstraps import Cells
 from training.calibration import bins
+from training.database import KEY
 from training.evaluation import (
     METRICS,
     Figure,

@@ -9,11 +9,11 @@ import pandas as pd
 
 from backtest.paths import StayPath
 from training.config import Label
+from training.database import KEY
 from training.evaluation import Scores
+from training.stream import HOUR
 from wire import database
 
-KEY = ["pat_id", "date_admission"]
-HOUR = pd.Timedelta(hours=1)
 # The optional columns that define subgroups.
 ABOUT = ("age", "sex", "unit")
 

@@ -1,7 +1,8 @@
 """`python -m benchmarks`: measures the speed of the pipeline, and the limits of the machine.
 
 Most figures have a raw limit of this machine, measured in the same run. After each complete
-replay, the tables are compared with those that pandas computes from the CSVs.
+replay, the benchmark compares the numbers of rows, the positions and a sample of the rows with
+those that pandas computes from the CSVs.
 
 DATABASE_URL=mysql://USER:PASSWORD@HOST[:PORT]/ names a server whose user may create databases
 (icu_benchmark_..., dropped afterwards); any other DATABASE_URL means SQLite. Without DATABASE_URL,
@@ -171,7 +172,11 @@ def _arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="use small inputs, which takes about three minutes"
     )
     parser.add_argument(
-        "--to", type=Path, default=ROOT / "reports", metavar="FOLDER", help="default: reports"
+        "--to",
+        type=Path,
+        default=ROOT / "reports",
+        metavar="FOLDER",
+        help="folder of the results (default: reports)",
     )
     arguments = parser.parse_args()
     for name in arguments.names:

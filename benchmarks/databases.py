@@ -30,7 +30,7 @@ START_SECONDS = 60
 
 
 class CannotMeasure(Exception):
-    """A requirement is missing, or a timeout expired."""
+    """A benchmark cannot be measured; the message is the reason."""
 
 
 class Server:

@@ -9,19 +9,19 @@ from benchmarks.bench import Result
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal for a figure; `value` extracts the figure from the results. least: the bound, which
-    is a maximum for times and memory. aim: the value to work towards."""
+    """A goal for a figure; `value` extracts the figure from the results. bound: a minimum, or for
+    times and memory a maximum. aim: the value to work towards."""
 
     what: str
     value: Callable[[dict[str, Result]], float | None]
-    least: float
+    bound: float
     aim: float
     unit: str = ""
 
     def met(self, value: float) -> bool:
         # Goals with a unit are times and memory, for which less is better.
         better = operator.le if self.unit else operator.ge
-        return bool(better(value, self.least))
+        return bool(better(value, self.bound))
 
 
 def _ratio(key: str) -> Callable[[dict[str, Result]], float | None]:

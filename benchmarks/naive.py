@@ -2,8 +2,8 @@
 per message.
 
 `python -m benchmarks.naive REDIS_URL DATABASE_URL MODEL_URL` runs a worker that ends when the queue
-is empty. It is faster than typical implementations: it does not fork per job, keeps its
-connections, and does not store the prediction.
+is empty. The worker is faster than typical ones: it does not fork per job, keeps its connections,
+and does not store the prediction.
 """
 
 import statistics

@@ -1,7 +1,8 @@
 """Checks the tables after a benchmark against the CSVs, with pandas.
 
-Checks all counts and positions, and the readings, features, predictions and vitals of a sample.
-Uses no code of the services.
+Checks the numbers of rows and the positions. For a sample, checks the readings, the vitals, the
+formula's features and predictions, and some windowed features of other models. Uses no code of the
+services.
 """
 
 import json

@@ -23,14 +23,14 @@ CHROMIUM = os.environ.get("CHROMIUM", "chromium")
 PATIENTS = 200
 START_SECONDS = 4  # seconds until Chromium has drawn the empty page
 READ = "import sys, urllib.request as u; a = u.urlopen(sys.argv[1])\nwhile a.read1(65536): pass"
-TO_BE_SEEN = re.compile(r'data-live="([^"]*)" data-since="([^"]*)"')
+EVENTS = re.compile(r'data-live="([^"]*)" data-since="([^"]*)"')
 
 Opened = Callable[[str, Path], AbstractContextManager[object]]
 
 
 def run(bench: Bench) -> Iterator[Result]:
     """Runs the programs as `make replay` does: with SQLite, the models as shipped, and the
-    front."""
+    program `front`."""
     shown: dict[str, tuple[str, Opened]] = {
         "read": ("read by a client elsewhere", _read),
     }
@@ -78,9 +78,9 @@ def _closed(url: str, folder: Path) -> AbstractContextManager[object]:
 def _read(url: str, folder: Path) -> Iterator[None]:
     """Reads the page and all its events, and discards them."""
     with urllib.request.urlopen(url) as answer:  # noqa: S310
-        found = TO_BE_SEEN.search(answer.read().decode())
+        found = EVENTS.search(answer.read().decode())
     if found is None:
-        raise CannotMeasure("the ward page does not name its events")
+        raise CannotMeasure("the ward page contains no address of its events")
     live, since = found.groups()
     with _running(sys.executable, "-c", READ, f"{url}events?{unescape(live)}&since={since}"):
         yield

@@ -42,7 +42,7 @@ def goals(results: list[Result]) -> str:
         [
             goal.what,
             f"{_number(value)} {goal.unit}".strip(),
-            f"{_number(goal.least)} {goal.unit}".strip(),
+            f"{_number(goal.bound)} {goal.unit}".strip(),
             f"{_number(goal.aim)} {goal.unit}".strip(),
             "yes" if goal.met(value) else "NO",
         ]
