@@ -211,7 +211,7 @@ class ComposeStack:
                 return
             except RuntimeError:
                 time.sleep(0.1)
-        raise RuntimeError("no connection for root")
+        raise RuntimeError("MySQL gave root no connection")
 
     def _deadlock(self) -> None:
         for _ in range(3):

@@ -1,8 +1,8 @@
 """`python -m chaos --stack live`: injects faults while HL7 goes through gateway, buffer and tool.
 
 One sender repeats each message until it is acknowledged. In the end, the gateway's log must equal
-the log of a gateway without faults, and the stored readings must equal those that pandas computes
-from the corrected history.
+the log of a gateway without faults. The stored readings must equal those that pandas computes from
+the corrected history.
 """
 
 import asyncio

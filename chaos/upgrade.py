@@ -1,9 +1,9 @@
 """`python -m chaos --stack upgrade --old FOLDER`: tests a rolling upgrade from an older checkout.
 
-Two tools, a buffer and a model API of the older version store a stream. They are replaced one after
-the other by the programs of this checkout; a second stack repeats this in the opposite order. After
-each replacement, both partitions must store new messages. In the end, all rows must equal those of
-pandas.
+Two tools, a buffer and a model API of the older version store a stream. The test replaces them one
+after the other with the programs of this checkout, and repeats this in the opposite order on a
+second stack. After each replacement, both partitions must store new messages. In the end, all rows
+must equal those that pandas computes.
 """
 
 import time

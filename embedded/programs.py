@@ -174,7 +174,7 @@ class Programs:
         return self.tool_metric("icu_tool_work_seconds_total", "kind")
 
     def tool_metric(self, name: str, label: str) -> dict[str, float]:
-        """The values of one of the tool's metrics, by a label of the metric."""
+        """The values of one of the tool's metrics, by the value of one of its labels."""
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.environ['TOOL_METRICS_PORT']}/metrics", timeout=5
         ) as answer:

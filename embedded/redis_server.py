@@ -1,7 +1,7 @@
 """`python -m embedded.redis_server`: runs Redis on a socket under var/, without a TCP port.
 
-Runs the `redis-server` on PATH or, if there is none, that of the wheel in redis.txt. Redis appends
-each write to a file, and syncs the file every second.
+Runs the `redis-server` on PATH or, if there is none, the one in the package of redis.txt. Redis
+appends each write to a file, and syncs the file every second.
 """
 
 import importlib.util

@@ -29,11 +29,18 @@ def replay() -> int:
     """Starts the programs, waits until all messages are stored and predicted, and stops the
     programs.
 
-    The last line on stdout is a JSON object with messages, rejected_rows (of the CSVs), stored,
-    predictions, rejected, start_s (the seconds until the CSVs are merged and the workers and models
-    are ready), seconds (from then on), messages_per_s, latency_ms (p50 and p99, from the buffer's
-    receipt of a message to the commit of its batch) and work_s (the seconds that all workers
-    together have spent on database, features, model and queue, where queue includes waiting).
+    The last line on stdout is a JSON object with these figures:
+
+        messages          in the stream
+        rejected_rows     of the CSVs
+        stored            readings
+        predictions       of the champion
+        rejected          messages
+        start_s           seconds until the CSVs are merged, and the workers and models are ready
+        seconds           from the first queued message to the last stored prediction
+        messages_per_s    messages / seconds
+        latency_ms        p50 and p99, from the buffer's receipt of a message to its commit
+        work_s            seconds of all workers for database, features, model and queue (the rest)
     """
     make_private(Path("var"))
     shutil.rmtree(FOLDER, ignore_errors=True)

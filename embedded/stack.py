@@ -39,8 +39,8 @@ class CannotRun(Exception):
 
 
 def read_dotenv() -> None:
-    """Reads the file .env in the current folder, and sets those of its variables that the
-    environment lacks."""
+    """Sets the variables of the file .env in the current folder, except those that the environment
+    already has."""
     if Path(".env").is_file():
         for key, value in parse(Path(".env").read_text()).items():
             os.environ.setdefault(key, value)

@@ -73,8 +73,9 @@ class Beds:
         self._log.send(Discharge(stay.pat_id, stay.age, stay.admission, at[:10], *clock(at)))
 
     def adopt(self, stay: Stay, survivor: int) -> None:
-        """Opens the same stay for `survivor`, the number that remains after a merge, unless that
-        number already has a stay on the day or at the time when this stay began."""
+        """Opens the same stay for `survivor`, the patient number that remains after a merge. Does
+        nothing if that patient has a stay that began on the same day, or that includes the time
+        when this stay began."""
         known = self.stays.get(survivor, stay.admission)
         if known is None and self.stays.at(survivor, stay.since) is None:
             own = msgspec.structs.replace(stay, pat_id=survivor)

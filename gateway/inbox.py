@@ -93,7 +93,7 @@ class Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether so many bytes wait to be written that the doors must stop reading."""
+        """Whether more than WAITING bytes wait to be written; then the doors must stop reading."""
         return not self._room.is_set()
 
     async def room(self) -> None:

@@ -46,8 +46,8 @@ class Stream:
         return response
 
     def _after(self, request: web.Request) -> int:
-        """The number of the last event that the client has received; without one, that of the last
-        event that is no longer kept. Raises HTTPBadRequest or HTTPGone."""
+        """The number of the last event that the client has received. If it has received none,
+        the number of the last event that is no longer kept. Raises HTTPBadRequest or HTTPGone."""
         stream = self._log.stream
         number = sse.last_known(request, stream, self._log.committed)
         if number is None:

@@ -1,8 +1,8 @@
 """Writes all_data.csv: one line per message, in the order of the stream.
 
 The columns `minute` and `second` exist only if a message has minutes or seconds, and `identifier`
-and `place` only if there are admissions. Versions of hospital without these columns wrote the same
-file, with the same stream name, for an input that does not need them.
+and `place` only if there are admissions. For an input that needs none of them, the file and the
+stream's name are the same as before these columns existed.
 """
 
 import hashlib

@@ -56,8 +56,8 @@ def examine(path: Path) -> Contents:
     Windows-1252.
 
     Invalid bytes in a UTF-8 file are read as Windows-1252, and the numbers of the first lines with
-    such bytes are logged. Raises InputError if the file cannot be read, is empty, is of a type in
-    PACKED, or is not UTF-16 and has a line of more than LONGEST_LINE bytes.
+    such bytes are logged. Raises InputError if the file cannot be read, is empty, or is of a type
+    in PACKED. A file that is not UTF-16 must also have no line of more than LONGEST_LINE bytes.
     """
     digest = hashlib.sha256()
     encoding, size, lines, has_comma, has_quote = "", 0, 1, False, False

@@ -1,10 +1,13 @@
 """Merges age.csv, admission.csv and signal.csv into all_data.csv, the messages in order of time.
 
-Writes these files to PATIENT_DATA or, if that folder is not writable, to DERIVED_DATA: all_data.csv
-(one line per message), all_data.json (the sources of all_data.csv, and an index), rejected.csv
-(rejected rows, with reasons) and, if identifiers are not plain numbers, patients.csv (the number
-of each patient). Files that are up to date are not written again. Prints the folder on stdout; logs
-go to stderr.
+Writes these files to PATIENT_DATA or, if that folder is not writable, to DERIVED_DATA:
+
+    all_data.csv     one line per message
+    all_data.json    the sources of all_data.csv, and an index
+    rejected.csv     rejected rows, with reasons
+    patients.csv     the number of each patient, if the identifiers are not plain numbers
+
+Files that are up to date are not written again. Prints the folder on stdout; logs go to stderr.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Writes a synthetic ward: age.csv, admission.csv, signal.csv and ground_truth.csv.
 
 No patient is real: every value is random. A vital sign is the sum of the patient's own level, a
-diurnal rhythm, an Ornstein-Uhlenbeck process (variation from hour to hour), measurement noise, and
-the effect of a latent severity between 0 and 1, which pulls it towards the level of a dying
-patient. Severity drifts and usually recedes; before a death it rises to 1.
+diurnal rhythm, an Ornstein-Uhlenbeck process (variation from hour to hour) and measurement noise. A
+latent severity between 0 and 1 pulls it towards the level of a dying patient. Severity drifts and
+usually recedes; before a death it rises to 1.
 
 Calibrated to (hourly mean / SD between patients / SD within a patient):
 

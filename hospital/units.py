@@ -55,10 +55,10 @@ def in_usual_units(
     """Converts the series that are clearly in another unit; returns the values, and a mask of the
     readings to keep.
 
-    A series is converted, to two decimals, if none of its values can be in the pipeline's unit and
-    at least three can only be in the other unit. Fewer than three suffice if no value of the vital
-    in the file can be in the pipeline's unit; otherwise the series is ambiguous and its readings
-    are rejected. A series with values in both units is not changed.
+    A series is converted, to two decimals, if none of its values can be in the pipeline's unit, and
+    at least CLEARLY of them can be in the other unit. Fewer suffice if no value of the vital in the
+    file can be in the pipeline's unit. Otherwise the series is ambiguous, and those of its readings
+    that can be in the other unit are rejected. A series with values in both units is not changed.
     """
     kept = np.ones(len(value), bool)
     converted = value

@@ -22,8 +22,8 @@ return 0
 def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[float, int]) -> None:
     """Moves a partition's acknowledged position forward, and counts the messages' latencies.
 
-    The first result of `pipe` is 1 if Redis already has a later position, either because another
-    tool has overtaken this one or because the value is wrong. In this case call `correct`.
+    The first result of `pipe` is 1 if Redis already has a later position. Either another tool has
+    overtaken this one, or the value is wrong. In this case call `correct`.
 
     received: for each time of receipt by the buffer, the number of messages.
     """

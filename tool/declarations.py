@@ -1,7 +1,7 @@
 """The declaration: the models in use and the features of each.
 
-The background process gets it from the model API and stores it in Redis for the workers, and in
-table `models` in case Redis and the model API are unavailable.
+The background process gets it from the model API and stores it in Redis for the workers. It also
+stores it in table `models`, in case Redis loses it while the model API is unavailable.
 """
 
 import logging

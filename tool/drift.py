@@ -1,8 +1,8 @@
 """The drift task: once per stream day, compares the day's readings and predictions with training.
 
-A day is complete when there is a reading of a later day, every partition that is not idle has
-stored its messages up to that reading, and the alarms up to it are computed. The day's figures do
-not include readings that come later.
+A day is complete when three conditions hold: there is a reading of a later day, every partition
+that is not idle has stored its messages up to that reading, and the alarms up to it are computed.
+The day's figures do not include readings that come later.
 """
 
 import logging

@@ -151,8 +151,8 @@ def _tested(name: str, stays: int, value: float, middle: float, half: float) -> 
 def after(figure: Figure, before: Figure | None) -> Figure:
     """The figure, with a narrower band if it was an alert on the previous day.
 
-    An alert ends when the value reaches the middle of the band, so that a value close to an edge
-    does not raise an alert again and again. Meanwhile the band ends at the middle on that side.
+    An alert ends only when the value reaches the middle of the band. Otherwise a value close to an
+    edge would raise alerts again and again. Until then, the band ends at its middle on that side.
     """
     if before is None or not before.alert or figure.low is None or figure.high is None:
         return figure

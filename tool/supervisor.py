@@ -208,8 +208,8 @@ class Supervisor:
 
 
 def _name(settings: Settings) -> str:
-    """A name for this tool. With a metrics port, which only one running program on a host can have,
-    the tool has the same name when it is killed and starts again; otherwise the name is random."""
+    """A name for this tool. If it has a metrics port, which no other program on the host can have,
+    the tool has the same name after a restart; otherwise the name is random."""
     if settings.metrics_port:
         return f"{socket.gethostname()}:{settings.metrics_port}"
     return secrets.token_hex(8)

@@ -39,7 +39,7 @@ def catch_up(database: Database, stream: str) -> None:
             database.catch_up(stream, behind, rows)
         except Moved:
             continue
-        log.info("stream %s: brought %d vitals up to date", stream, len(rows))
+        log.info("stream %s: brought %d rows of vitals up to date", stream, len(rows))
         return
 
 

@@ -1,9 +1,14 @@
 """Feature declarations: which values of a stay a model reads.
 
-The name of a feature is `age` (of the patient, in years), `hour` (of the stay, from its first
-reading), `<parameter>__<aggregation>` (since the stay began) or `<parameter>__<aggregation>__<N>h`
-(in the last N hours). Names are parsed from the right, because a parameter may contain `__`.
-docs/architecture.md defines the aggregations.
+The name of a feature has one of these forms:
+
+    age                                  of the patient, in years
+    hour                                 of the stay, from its first reading
+    <parameter>__<aggregation>           since the stay began
+    <parameter>__<aggregation>__<N>h     in the last N hours
+
+Names are parsed from the right, because a parameter may contain `__`. docs/architecture.md defines
+the aggregations.
 """
 
 import math

@@ -1,10 +1,10 @@
 """Rejects requests that another site makes a browser send.
 
 A browser lets a page read responses from the page's own host name. The owner of that name can make
-it resolve to this machine (DNS rebinding), but the browser still sends that name in Host, so Host
-is checked. A page may also send a form or a text to any site, although it cannot read the
-response. The browser then states in Sec-Fetch-Site whether the two sites are the same. An old
-browser, or any browser without TLS, sends only Origin, which names the page's site.
+it resolve to this machine (DNS rebinding). The browser still sends the name in Host, so Host is
+checked. A page may also send a form or a text to any site, although it cannot read the response.
+The browser then states in Sec-Fetch-Site whether the two sites are the same. An old browser, or any
+browser without TLS, sends only Origin, which names the page's site.
 """
 
 from __future__ import annotations

@@ -192,9 +192,9 @@ class DischargeRow(msgspec.Struct, frozen=True, gc=False):
 class AlarmRow(msgspec.Struct, frozen=True, gc=False):
     """An event of an alarm: message `seq` caused the event, message `raised_seq` raised the alarm.
 
-    kind: raise, again, acknowledge or clear. output: that of the prediction; null for an
-    acknowledgement, and if a discharge clears the alarm. revision: that of the alarm rule. author:
-    the person who acknowledged; null for the other kinds.
+    kind: raise, again, acknowledge or clear. output: the output of the prediction; null for an
+    acknowledgement, and if a discharge clears the alarm. revision: the revision of the alarm rule.
+    author: the person who acknowledged; null for the other kinds.
     """
 
     stream: str

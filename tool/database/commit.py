@@ -19,9 +19,9 @@ WITHDRAWN = "FROM withdrawn WHERE stream = ? AND of_seq BETWEEN ? AND ?"
 def write(session: Session, cursor: Any, changes: Changes) -> None:
     """Writes the changes in the current transaction.
 
-    Raises Outdated if the tables have another version, Moved if the partition is no longer at the
-    position from which the changes were computed, or if a replayed message is no longer in
-    `rejected`, and PermanentFailure for a reading that was withdrawn.
+    Raises Outdated if the tables have another version. Raises Moved if the partition is no longer
+    at the position from which the changes were computed, or if a replayed message is no longer in
+    `rejected`. Raises PermanentFailure for a reading that was withdrawn.
     """
     if changes.part is None:
         _take_from_rejected(session, cursor, changes)

@@ -1,8 +1,8 @@
 """The tables of version 1. An unversioned database already has them and is not changed.
 
-MySQL, MariaDB and SQLite all support these types, so that a test on one of them is valid for the
-others. `stream` is part of every key except that of `models`, so that two replays never mix. The
-type of times is DATETIME and not TIMESTAMP, because de-identified data is in the years 2100-2200.
+MySQL, MariaDB and SQLite all support these types, so the statements are the same for all three.
+`stream` is part of every key except that of `models`, so that two replays never mix. The type of
+times is DATETIME and not TIMESTAMP, because de-identified data is in the years 2100-2200.
 """
 
 from alembic import op

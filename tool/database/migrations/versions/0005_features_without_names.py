@@ -18,7 +18,8 @@ down_revision = "0004"
 # Messages copied at a time.
 STEP = 2_000
 # features: a JSON array, in the order of the version's row in `models`. It is null if another
-# prediction for the same reading holds the features: that of features_model and features_version.
+# prediction for the same reading has the array; features_model and features_version name the
+# version that made it.
 PREDICTIONS = """
 CREATE TABLE new_predictions (
     stream           VARCHAR(32)  NOT NULL,
