@@ -40,7 +40,7 @@ class Receiver:
     async def run(self, response: aiohttp.ClientResponse, last: int | None) -> None:
         """Reads to the end of the stream or, unless `last` is None, to message `last`.
 
-        Stops reading while `queue_max` messages wait. Raises Interrupted.
+        Stops reading while `queue_max` messages wait. Raises Interrupted, and aiohttp's errors.
         """
         if last is not None and self.read >= last:
             return

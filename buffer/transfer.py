@@ -47,7 +47,7 @@ class Transfer:
 
         If the settings have another number of partitions than the position, runs only until all
         partitions have reached the same message, changes the number, and returns False. Raises
-        Interrupted, Superseded and JobsLost.
+        Interrupted, Superseded, JobsLost, and the errors of aiohttp and Redis.
         """
         self._find_jobs()
         last = None

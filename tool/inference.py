@@ -64,7 +64,8 @@ def of_matrix(matrix: bytes, rows: int, width: int) -> tuple[bytes, dict[str, st
 def probabilities(
     model: str, version: str, body: bytes, headers: Mapping[str, str]
 ) -> Sequence[float]:
-    """The probabilities in an answer, in binary or in JSON. Raises ValueError."""
+    """The probabilities in an answer, in binary or in JSON. Raises ValueError if it is invalid, or
+    if another model answered."""
     length = int(headers.get(LENGTH, len(body)))
     answer = _answer.decode(body[:length])
     if (answer.model_name, answer.model_version or version) != (model, version):

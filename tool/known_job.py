@@ -47,7 +47,7 @@ class KnownJob(Job):
             raise NoSuchJobError(str(error)) from error
 
     def restore(self, raw_data: Mapping[bytes, bytes]) -> None:
-        """Reads the job's hash in Redis. Performing a damaged job raises ForeignJob."""
+        """Reads the job's hash in Redis. A damaged job raises ForeignJob when it runs."""
         kept = {key: value for key, value in raw_data.items() if key.decode() in FIELDS}
         try:
             super().restore(kept | {b"data": b"-"})

@@ -113,7 +113,8 @@ class ModelClient:
         self._pauses: dict[tuple[str, str], tuple[float, float]] = {}
 
     def declaration(self) -> Declaration | None:
-        """The declaration; None if it has not changed. Raises ModelUnavailable."""
+        """The declaration; None if it has not changed since the last call. Raises
+        ModelUnavailable."""
         headers = {"If-None-Match": self._etag} if self._etag else {}
         response = self._ask("GET", "/api/model", b"", headers)
         if response.status == 304:
@@ -223,7 +224,8 @@ class ModelClient:
 def _probabilities(
     model: str, version: str, body: bytes, headers: Mapping[str, str]
 ) -> Sequence[float]:
-    """The probabilities in an answer of /api/model. Raises ValueError."""
+    """The probabilities in an answer of /api/model. Raises ValueError if it is invalid, or if
+    another model answered."""
     predictions = _predictions.decode(body)
     for prediction in predictions:
         if (prediction.model, prediction.version) != (model, version):

@@ -37,7 +37,7 @@ class Readers(msgspec.Struct):
 def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
     """Groups the models, in their order, by the features that they read; also returns the features
     of all models. All features are computed together, because models often read the same windows,
-    which are expensive to compute. Raises ValueError.
+    which are expensive to compute. Raises ValueError for an invalid feature.
     """
     found: list[Readers] = []
     for model in models:

@@ -3,9 +3,9 @@
 An alarm is raised when the probability has been at or above `at` for `for_hours`. It is cleared by
 the first probability below `clear`, or by a discharge. For `silence_hours` after an alarm was last
 raised or raised again, no other alarm is raised in the stay. While the probability stays at or
-above `at`, an active alarm is raised again every `again_hours`. A prediction at or after
-`learned_hours` in the stay can only clear an alarm. For a score, points / maximum takes the place
-of the probability.
+above `at`, an active alarm is raised again every `again_hours`, except while an acknowledgement
+silences it. A prediction at or after `learned_hours` in the stay can only clear an alarm. For a
+score, points / maximum takes the place of the probability.
 
 Durations are rounded to whole seconds, because the times of the stream are whole seconds.
 

@@ -84,7 +84,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
 
     @classmethod
     def parse(cls, name: str, *, fill: float | None = None, required: bool = False) -> Self:
-        """The feature with this name. Raises ValueError.
+        """The feature with this name. Raises ValueError if the name or `fill` is invalid.
 
         >>> Feature.parse("heart_rate__max__6h").window_hours
         6
@@ -96,7 +96,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=False):
     def from_declaration(cls, declaration: Mapping[str, Any]) -> Self:
         """Reads a feature from a JSON object, which may omit the members that the name implies.
 
-        Raises ValueError.
+        Raises ValueError if the declaration is invalid.
 
         >>> Feature.from_declaration({"name": "spo2__count__24h", "required": True}).parameter
         'spo2'
