@@ -2,9 +2,9 @@
 
 from wire.vitals import VITALS, Vital, vital
 
-# Maximum number of vitals on the ward page; the patient page shows all known vitals.
+# Maximum number of vitals on the ward page. The patient page shows all that `in_order` returns.
 COLUMNS = 7
-# Hours after which a prediction is stale, as for hourly vitals.
+# Hours after which a prediction is stale. Vitals that are charted hourly have the same limit.
 PREDICTION_HOLDS = 2.0
 OTHERS_SHOWN = 30
 

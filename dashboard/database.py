@@ -45,7 +45,7 @@ class Database(Reader):
         ]
 
     def champion(self) -> ModelKey | None:
-        """The champion that the tool stored last."""
+        """The champion that the tool stored last; None if there is none."""
         return next((ModelKey(*row) for row in self.rows(queries.CHAMPION)), None)
 
     def newest(self, stream: str, seq: int) -> datetime | None:

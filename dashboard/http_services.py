@@ -24,7 +24,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Models:
-    """The models in use. error: the reason if the model API did not answer."""
+    """The models in use. error: the reason why the model API did not return them."""
 
     champion: ModelKey | None = None
     shadows: tuple[ModelKey, ...] = ()

@@ -125,8 +125,8 @@ class Throughput:
         return {bucket: n - first.get(bucket, 0) for bucket, n in last.items()}
 
     def lines(self) -> tuple[str, str, float]:
-        """The SVG paths of the received and the stored rate, from y = 100 (rate 0) to y = 0, and
-        the rate at y = 0 in messages per second."""
+        """The SVG paths of the received and the stored rate, and the top of their axis in messages
+        per second. Rate 0 is at y = 100, and the top at y = 0."""
         rates: dict[str, list[tuple[float, float]]] = {"taken": [], "stored": []}
         for before, after in pairwise(self._history):
             for name, line in rates.items():

@@ -42,9 +42,10 @@ ANSWER_SECONDS = 4.0
 
 
 def rest(read: float) -> float:
-    """Seconds between two rounds, after one that read the database for `read` seconds: REST_FACTOR
-    times as long, so that the load stays small, but at least REST and at most REST_LONGEST. After a
-    slow round it is shorter, so that the page is not late before the next round ends.
+    """The pause in seconds after a round that read the database for `read` seconds. It is
+    REST_FACTOR times `read`, so that the load stays small, but at least REST and at most
+    REST_LONGEST. After a slow round the pause is shorter, so that the page is not late before the
+    next round ends.
     """
     longest = min(REST_LONGEST, LATE_SECONDS - 2 * read)
     return max(REST, min(longest, REST_FACTOR * read))

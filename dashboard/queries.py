@@ -1,4 +1,4 @@
-"""The SQL of the dashboard. Every query uses an index; none scans a table.
+"""The SQL of the dashboard. Every query of a table that grows with the history uses an index.
 
 The cost of a query depends on the size of the ward and the length of a stay, not on the stored
 history; tests count the database's steps. Only the search by identifier (NAMED) reads all stays of

@@ -1,4 +1,4 @@
-"""The content of one page: elements with fields, each with the version of its last change.
+"""The content of one page: elements with fields. Each field has the version of its last change.
 
 A browser sends its version and gets all changes since then. The same mechanism serves a first
 visit, a live update, a slow browser and a reconnect after hours. It needs neither state per browser

@@ -58,7 +58,7 @@ class RepositoryRequest(msgspec.Struct):
 
 @blueprint.post("/models/<name>/load")
 def load(name: str) -> Response:
-    """Verifies a model again and serves its current files."""
+    """Verifies all versions of a model again and serves their current files."""
     _require_right_to_change()
     for parameter in _read(RepositoryRequest).parameters or ():
         if parameter == "config" or parameter.startswith("file:"):

@@ -39,8 +39,8 @@ class Row(msgspec.Struct, forbid_unknown_fields=True):
 def seal(folder: Path) -> Model:
     """Completes the version in `folder`, and returns the model as it will be served. Fills in the
     digests, the golden rows, and each member of the manifest that the folder, its files, or the
-    name of a feature determines. Opens the model's file. Raises ArtifactError, and changes nothing,
-    if the version would not be served or is already sealed.
+    name of a feature determines. Loads the model's file; a joblib file can run code. Raises
+    ArtifactError, and changes nothing, if the version would not be served or is already sealed.
     """
     path, ref = folder / "manifest.json", Ref(folder.parent.name, folder.name)
     try:

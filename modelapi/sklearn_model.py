@@ -95,7 +95,7 @@ def from_joblib(
     """
     wanted, present = made_with.get("scikit-learn"), version("scikit-learn")
     if wanted != present:
-        raise ValueError(f"was made with scikit-learn {wanted}, this is {present}")
+        raise ValueError(f"was made with scikit-learn {wanted}, but {present} is installed")
     import joblib  # imported here, because joblib and scikit-learn take a second and 100 MB
 
     with warnings.catch_warnings():
@@ -107,7 +107,7 @@ def from_joblib(
     if getattr(estimator, "n_features_in_", None) != len(features):
         raise ValueError(
             f"takes {getattr(estimator, 'n_features_in_', 'no')} features, "
-            f"the manifest declares {len(features)}"
+            f"but the manifest declares {len(features)}"
         )
     if list(getattr(estimator, "classes_", [])) != [0, 1]:
         raise ValueError("must have the classes 0 and 1")

@@ -68,7 +68,7 @@ class States:
             return state
 
     def rollback(self, actor: str, verify: Callable[[State], object]) -> State:
-        """Restores the models that were in use before the last promotion not yet rolled back.
+        """Restores the models that were in use before the last promotion that was not rolled back.
 
         Raises StateError if there is none, and the errors of `verify`, which gets the new state.
         """

@@ -141,7 +141,7 @@ def read_rows(request: InferenceRequest, binary: memoryview, names: Sequence[str
             raise BadInput("is missing; the model needs it", name)
         if len(columns[name]) != len(columns[names[0]]):
             raise BadInput(
-                f"has {len(columns[name])} rows, {names[0]} has {len(columns[names[0]])}", name
+                f"has {len(columns[name])} rows, but {names[0]} has {len(columns[names[0]])}", name
             )
     return np.stack([columns[name] for name in names], axis=1)
 
@@ -173,13 +173,14 @@ def _values(
         return _from_json(tensor, width), binary
     if size > len(binary):
         raise BadInput(
-            f"binary_data_size is {size}, the body has {len(binary)} more bytes", tensor.name
+            f"binary_data_size is {size}, but the body has only {len(binary)} more bytes",
+            tensor.name,
         )
     dtype = np.dtype(NUMBERS[tensor.datatype])
     expected = tensor.shape[0] * width * dtype.itemsize
     if size != expected:
         raise BadInput(
-            f"binary_data_size is {size}, {tensor.shape} of {tensor.datatype} takes {expected}",
+            f"binary_data_size is {size}, but {tensor.shape} of {tensor.datatype} has {expected} bytes",
             tensor.name,
         )
     values = np.frombuffer(binary[:size], dtype).astype(np.float64)

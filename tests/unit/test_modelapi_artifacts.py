@@ -107,7 +107,7 @@ def test_a_missing_file_is_rejected(models: Path) -> None:
         (lambda m: m["features"][1].update(name="blood pressure"), "feature 'blood pressure': "),
         (lambda m: m["features"][0].update(fill=1.0), "feature 'age': "),
         (lambda m: m["features"].append(m["features"][0]), "their names must differ"),
-        (lambda m: m["features"].pop(), "takes 4 features, the manifest declares 3"),
+        (lambda m: m["features"].pop(), "takes 4 features, but the manifest declares 3"),
         (lambda m: m["features"][3].update(fill=None), "fails without"),
         (lambda m: m["files"].pop("golden.json"), "golden.json is missing"),
         (lambda m: m["files"].update({"../x": "00"}), "is not a file name"),
