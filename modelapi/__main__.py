@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         "seal",
         help="complete a version that was written by hand",
         description="Fills in the digests, the golden rows, and the members of manifest.json that"
-        " the folder, its files and the names of the features determine. Loads model.joblib, which can"
-        " run code, so seal only your own files.",
+        " the folder, its files and the names of the features determine. Loads model.joblib, which"
+        " can run code, so seal only your own files.",
     )
     sealed.add_argument("folder", type=Path, metavar="models/NAME/VERSION")
     for command, text in (
