@@ -180,7 +180,7 @@ def _values(
     expected = tensor.shape[0] * width * dtype.itemsize
     if size != expected:
         raise BadInput(
-            f"binary_data_size is {size}, but {tensor.datatype} {tensor.shape} has {expected} bytes",
+            f"binary_data_size is {size}, but {tensor.datatype} {tensor.shape} takes {expected}",
             tensor.name,
         )
     values = np.frombuffer(binary[:size], dtype).astype(np.float64)
