@@ -21,8 +21,8 @@ from tests.support.pipeline import Pipeline
 
 SIZES = {"phone": (390, 844), "laptop": (1440, 900), "wall": (3840, 2160)}
 PATIENTS, DAYS, SEED = 110, 8, 4
-# The share PART of the stream is sent fast, so that the curves are full; the rest at RATE, the pace
-# of a ward.
+# The share PART of the stream is sent fast, so that the curves are full. The rest is sent at RATE,
+# the pace of a ward.
 PART, RATE = 0.8, 20
 
 
@@ -65,8 +65,8 @@ def main() -> None:
 
 
 def take(browser: Browser, url: str, to: Path) -> None:
-    """Takes a screenshot of every page at every size in the light theme, and of the ward also in
-    the dark one."""
+    """Takes screenshots of the ward page, a patient page and the pipeline page, at each size, in
+    the light and the dark theme."""
     time.sleep(25)  # so that the pages show the rates of this pace
     for size, (width, height) in SIZES.items():
         for scheme in ("light", "dark"):
@@ -94,7 +94,8 @@ def picture(page: Page, path: Path) -> None:
 
 
 def wait(until: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    """Waits until the condition is true. Raises TimeoutError with its name."""
+    """Waits until the condition `until` is true. Raises TimeoutError. what: names the condition in
+    the error."""
     deadline = time.monotonic() + seconds
     while not until():
         if time.monotonic() > deadline:

@@ -262,7 +262,7 @@ class TestRejectedAndPending:
         assert [row.seq for row, _ in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
-    def test_only_answered_predictions_are_no_longer_pending(
+    def test_only_answered_predictions_are_removed_from_pending(
         self, url: str, database: Database
     ) -> None:
         for stream in ("s", "t"):

@@ -289,7 +289,7 @@ def test_keda_starts_at_most_one_tool_for_each_partition(
     assert scaled["maxReplicaCount"] == int(settings["PARTITIONS"])
 
 
-def test_the_operator_gets_all_rules_and_alerts() -> None:
+def test_the_prometheus_operator_gets_all_rules_and_alerts() -> None:
     done = subprocess.run(
         [KUBERNETES / "components/prometheus-operator/rules.sh"],
         check=True,

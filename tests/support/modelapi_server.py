@@ -102,7 +102,7 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Waits for a condition; fails on a timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "was not reached in time"
+        assert time.monotonic() < deadline, f"the condition is still false after {seconds} s"
         time.sleep(0.05)
 
 
