@@ -109,7 +109,8 @@ class Bench:
 
 @dataclass
 class BareInsert:
-    """cpu_us: the CPU time per row in microseconds, of the client and of the database server."""
+    """The speed of a bare `executemany`. cpu_us: microseconds of CPU time per row, of the client
+    and of the database server."""
 
     rows_per_s: float
     cpu_us: dict[str, float]

@@ -29,7 +29,8 @@ def write(result: Result, version: str) -> Path:
     """Writes the artifact under the config's models folder, loads it as modelapi does, and returns
     its folder.
 
-    Raises FileExistsError if the version exists, ArtifactError if it would not be served.
+    Raises FileExistsError if the version exists with other content, ArtifactError if it would not
+    be served.
     """
     config = result.config
     created = datetime.now(UTC).replace(microsecond=0)

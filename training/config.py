@@ -56,11 +56,11 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """column: a column of outcome.csv with yes or no. event: the event in words. within_hours: if
-    set, a row has the event if the event happens at most this number of hours after the row.
-    after_column: the column with the time of the event, in hours since the midnight of the day of
-    admission. keep_hours_after: rows at or after the event are left out, except during this number
-    of hours; these rows have the event too.
+    """The outcome that the model predicts. column: a column of outcome.csv with yes or no. event:
+    the event in words. within_hours: if set, a row has the event if the event happens at most this
+    number of hours after the row. after_column: the column with the time of the event, in hours
+    since the midnight of the day of admission. keep_hours_after: rows at or after the event are
+    left out, except during this number of hours; these rows have the event too.
     """
 
     column: str
@@ -71,9 +71,10 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """by = cohort: train and test are values of the column `cohort` of outcome.csv. by = time: the
-    last test_share of the stays are for testing, without patients of earlier stays. by = patient:
-    about test_share of the patients are for testing, chosen by a hash of their number.
+    """The split for training and testing. by = cohort: train and test are values of the column
+    `cohort` of outcome.csv. by = time: the last test_share of the stays are for testing, without
+    patients of earlier stays. by = patient: about test_share of the patients are for testing,
+    chosen by a hash of their number.
     """
 
     by: Literal["time", "cohort", "patient"] = "time"
@@ -91,8 +92,8 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """names: single features. required: if one of these features is missing, there is no
-    prediction."""
+    """The inputs of the model. names: single features. required: if one of these features is
+    missing, there is no prediction."""
 
     names: tuple[str, ...] = ("age",)
     required: tuple[str, ...] = ("age",)
@@ -120,7 +121,8 @@ class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """name, version: those of the artifact; the default version is the next free number.
+    """The model and how it is fitted. name, version: those of the artifact; the default version is
+    the next free number.
 
     removal: the share of channels that are removed at random from a copy of each training row, so
     that the model depends less on missing values; 0 for logistic. fit_on: with `all`, the artifact
@@ -142,9 +144,9 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """hour: most figures are computed at this hour, which must be one of `data.hours`. resamples:
-    the number of bootstraps. ablation: whether to fit models without one channel, and with only
-    one.
+    """The figures of the report. hour: most figures are computed at this hour, which must be one of
+    `data.hours`. resamples: the number of bootstraps. ablation: whether to fit models without one
+    channel, and with only one.
 
     baselines: served models to compare with, as NAME/VERSION. scores: columns of outcome.csv with a
     severity score that is evaluated on the same rows. folds: number of parts, by patient, of an

@@ -44,10 +44,11 @@ class Settings(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Stored:
-    """readings: seq, pat_id, date_admission, measured_at, parameter, value, by seq.
+    """A stream as the pipeline stored it.
 
-    ages: years by (pat_id, date_admission). identifiers: pat_id by identifier, if the stream has
-    identifiers. rejected: the number of rejected messages.
+    readings: seq, pat_id, date_admission, measured_at, parameter, value, by seq. ages: years by
+    (pat_id, date_admission). identifiers: pat_id by identifier, if the stream has identifiers.
+    rejected: the number of rejected messages.
     """
 
     stream: str

@@ -65,7 +65,7 @@ def bulk_features(
 def last_rows(readings: pd.DataFrame, hours: float | None = None) -> Flags:
     """Flags each stay's last reading, or the last reading that was known `hours` after the midnight
     of admission. A late reading that arrived when the stay's clock was past `hours` was not known
-    then. A stay without a reading by then has none.
+    then. A stay without a reading by then has no flag.
     """
     ordered = ByStay.of(readings, None)
     known = np.arange(len(readings))

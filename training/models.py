@@ -52,7 +52,7 @@ class Fitted:
 
 
 def folds(rows: Rows, seed: int, count: int = FOLDS) -> list[Fold]:
-    """Splits by patient, so that the events are spread evenly over the parts."""
+    """Splits the rows by patient into parts with about the same share of events."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return list(splitter.split(rows.x, rows.y, rows.patients))
 

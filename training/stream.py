@@ -31,10 +31,10 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Stream:
-    """readings: seq, pat_id, date_admission, measured_at, parameter, value, in the order of the
-    stream. ages: years by (pat_id, date_admission). left_out: the number of unused readings, by
-    reason. digest: SHA-256 of the readings. source: where the readings come from, in words.
-    identifiers: the pat_id of each identifier, if the source has identifiers.
+    """The data of a stream. readings: seq, pat_id, date_admission, measured_at, parameter, value,
+    in the order of the stream. ages: years by (pat_id, date_admission). left_out: the number of
+    unused readings, by reason. digest: SHA-256 of the readings. source: where the readings come
+    from, in words. identifiers: the pat_id of each identifier, if the source has identifiers.
     """
 
     readings: pd.DataFrame

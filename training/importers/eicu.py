@@ -156,7 +156,7 @@ def _age(text: str, report: Report) -> float | None:
 
 
 def _events(source: Path, report: Report) -> Iterator[tuple[int, int, str, str]]:
-    """Yields the stay, the offset in minutes, `parameter/place` and the value of each usable
+    """Yields the stay, the offset in minutes, `parameter/rank` and the value of each usable
     cell."""
     tables: dict[str, tuple[str, Callable[[Row], Iterator[tuple[str, str]]]]] = {
         "vitalPeriodic": ("OBSERVATIONOFFSET", partial(_of_columns, PERIODIC)),
@@ -189,9 +189,9 @@ def _events(source: Path, report: Report) -> Iterator[tuple[int, int, str, str]]
 
 
 def _of_columns(columns: Mapping[str, tuple[str, int]], row: Row) -> Iterator[tuple[str, str]]:
-    for column, (parameter, place) in columns.items():
+    for column, (parameter, rank) in columns.items():
         if text := row.get(column):
-            yield f"{parameter}/{place}", text
+            yield f"{parameter}/{rank}", text
 
 
 def _of_lab(row: Row) -> Iterator[tuple[str, str]]:
@@ -211,8 +211,8 @@ def _readings(
 ) -> Iterator[Reading]:
     events = []
     for number, minutes, what, text in bucket:
-        parameter, _, place = what.partition("/")
-        events.append((int(number), int(minutes), parameter, int(place), float(text)))
+        parameter, _, digit = what.partition("/")
+        events.append((int(number), int(minutes), parameter, int(digit), float(text)))
     events.sort(key=lambda event: event[:2])
     best: dict[tuple[int, int, str], int] = {}
     for stay_id, offset, parameter, rank, _ in events:

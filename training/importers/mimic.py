@@ -28,11 +28,11 @@ SOURCES: dict[str, tuple[tuple[int, ...], ...]] = {
     "heart_rate": ((220045, 211),),
     "spo2": ((220277, 646),),
 }
-#: itemid -> (parameter, precedence of the source).
+#: itemid -> (parameter, rank of the source).
 ITEMS = {
-    item: (parameter, place)
+    item: (parameter, rank)
     for parameter, sources in SOURCES.items()
-    for place, items in enumerate(sources)
+    for rank, items in enumerate(sources)
     for item in items
 }
 _FAHRENHEIT = {223761, 678}
@@ -191,17 +191,17 @@ def _readings(
     events.sort(key=lambda event: event[:2])
     best: dict[tuple[int, datetime, str], int] = {}
     for stay_id, at, item, _ in events:
-        parameter, place = ITEMS[item]
+        parameter, rank = ITEMS[item]
         minute = (stay_id, at, parameter)
-        best[minute] = min(place, best.get(minute, place))
+        best[minute] = min(rank, best.get(minute, rank))
     for stay_id, at, item, value in events:
         stay = stays.get(stay_id)
-        parameter, place = ITEMS[item]
+        parameter, rank = ITEMS[item]
         if stay is None:
             report.dropped["event of a stay that is not imported"] += 1
         elif at < stay.begin - LEAD_IN or (stay.end is not None and at > stay.end):
             report.dropped["event outside its stay"] += 1
-        elif place > best[stay_id, at, parameter]:
+        elif rank > best[stay_id, at, parameter]:
             report.dropped[f"{parameter} in the same minute from a better source"] += 1
         else:
             if item in _FAHRENHEIT:
