@@ -62,6 +62,6 @@ def test_a_live_stream_does_not_end(tmp_path: Path) -> None:
     assert board.services["hospital"].name == "gateway"
 
 
-def test_a_source_other_than_a_gateway_adds_nothing() -> None:
+def test_a_source_other_than_a_gateway_adds_nothing_to_the_page() -> None:
     assert not LiveWard().content(Health(None, {"stream": "s", "messages": 3}), 0.0, 0.0)
     assert not LiveWard().content(Health(None, {"mode": "live", "senders": 3}), 0.0, 0.0)
