@@ -1,7 +1,7 @@
 """Tests that the shipped config alone reproduces the task of the PhysioNet 2019 challenge.
 
-The importer converts records in the published format, and the utility is computed with the
-published formula.
+The test imports records in the published format, and computes the utility with the published
+formula.
 """
 
 from pathlib import Path

@@ -2,8 +2,8 @@
 
     python -m tests.support.gateway_fuzz --inputs 1000000
 
-Each message must be parsed or rejected, without another exception. There must be one answer per
-frame, and the memory must not grow.
+Fails if a message is neither parsed nor rejected, or if a frame gets no answer. Prints the peak
+memory, which must not grow.
 """
 
 import argparse
