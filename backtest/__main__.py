@@ -190,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(chosen: Any, url: DatabaseUrl) -> Backtest:
-    """Computes all figures. Raises NoHistory, DataError or ValueError with a one-line message."""
+    """Computes all figures. Raises NoHistory, DataError, ArtifactError or ValueError with a
+    one-line message."""
     label = Label(
         column=chosen.outcome,
         event=chosen.outcome.replace("_", " "),

@@ -60,7 +60,7 @@ def sqlite(bench: Bench) -> Iterator[Result]:
 
 
 def memory(bench: Bench) -> Iterator[Result]:
-    """Measures the resident memory while many messages are processed: after each tenth of them."""
+    """Measures the resident memory after each tenth of a long replay."""
     ward = bench.ward(20_000, 100_000 if bench.quick else 10_000_000, 0.3)
     marks: dict[int, dict[str, int]] = {}
 

@@ -52,7 +52,8 @@ def run(bench: Bench) -> Iterator[Result]:
 
 def _run(arguments: list[str], **settings: str) -> tuple[float, int]:
     """Runs Python with these arguments; returns the seconds and the peak memory in bytes."""
-    # A small process starts it, because a child's peak is at least its parent's memory at the fork.
+    # A small process starts Python, because a child's peak is at least its parent's memory at the
+    # fork.
     done = subprocess.run(
         [sys.executable, "-c", WATCH, sys.executable, *arguments],
         cwd=ROOT,

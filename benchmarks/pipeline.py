@@ -131,7 +131,7 @@ class Pipeline(Programs):
         )
 
     def wait_for_model(self, seconds: float = 30) -> None:
-        """Waits until no prediction is pending. A busy model API may have been late."""
+        """Waits until no prediction is pending, because a busy model API may have been late."""
         connection = open_database(self.environ["DATABASE_URL"])
         cursor = connection.cursor()
 
