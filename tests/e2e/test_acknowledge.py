@@ -91,7 +91,7 @@ def test_an_alarm_is_acknowledged_on_the_page(browser: Any, live: Programs) -> N
     wait(lambda: send(live, *messages), live)
     wait(lambda: stored(live, "SELECT 1 FROM alarm_state WHERE raised_seq > 0"), live)
     url = f"http://127.0.0.1:{live.environ['DASHBOARD_PORT']}"
-    context = browser.new_context(bypass_csp=True)  # needed for axe, which is injected
+    context = browser.new_context(bypass_csp=True)  # because the test injects axe
     page = context.new_page()
     page.set_default_timeout(60_000)
 

@@ -91,7 +91,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     with Pipeline(tmp_path_factory.mktemp("run"), data, REPLAY_RATE="1000") as found:
         found.wait(lambda: bool(found.health().get("messages")))
         half = found.health()["messages"] // 2
-        # Does not wait until the half is stored, which takes much longer on a slow machine.
+        # Waits until the buffer has read this half. Storing it takes much longer on a slow machine.
         found.wait(lambda: found.position().get("seq", 0) >= half)
         found.stop("hospital")
         found.environ["REPLAY_RATE"] = "8"

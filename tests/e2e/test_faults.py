@@ -151,7 +151,7 @@ def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
             pipeline.send("tool", signal.SIGCONT)
             if point == "predicted-stop":
                 pipeline.wait(lambda: "another worker was faster" in pipeline.log("tool"))
-            # By then, the workers of the tool have finished their jobs.
+            # The tool releases its leases only after its workers have finished their jobs.
             pipeline.wait(lambda: pipeline.log("tool").count("lease released") >= 2)
             pipeline.wait(lambda: settled(pipeline))
         finally:

@@ -253,7 +253,7 @@ def test_guessed_passwords_lock_the_user(stack: Stack) -> None:
     assert locked.status == 429
     assert int(locked.headers["retry-after"]) > 60
     assert stack.log_in("eve", address="203.0.113.1").status == 303
-    # After the operator has set a new password, it is valid at once.
+    # A password that the operator sets is valid at once, although the user is locked.
     stack.add("bob")
     assert stack.log_in("bob", address="203.0.113.2").status == 303
 

@@ -224,10 +224,8 @@ def test_metrics_are_not_served_for_other_host_names(replay: Replay) -> None:
 def test_rules_alerts_and_dashboard_query_existing_metrics(replay: Replay) -> None:
     there = set(re.findall(r"^(icu_\w+)", "\n".join(replay.metrics.values()), re.MULTILINE))
     gateway = exposition(ROOT / "log", 0).decode()
-    for text in (
-        gateway,
-        generate_latest().decode(),
-    ):  # the metrics of login are those of this process
+    # This process imports login, so its own metrics include those of login.
+    for text in (gateway, generate_latest().decode()):
         there |= set(re.findall(r"^# HELP (icu_\w+)", text, re.MULTILINE))
     rules = (ROOT / "prometheus/rules.yml").read_text()
     there |= set(re.findall(r"record: (\S+)", rules))

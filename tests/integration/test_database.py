@@ -27,7 +27,7 @@ from wire.tables import (
     VitalRow,
 )
 
-# The limit is for the test alone, because the server starts slowly.
+# The time limit does not include the fixtures (`func_only`), because the server starts slowly.
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
 NOW = "2026-01-01 00:00:00.125"

@@ -32,7 +32,7 @@ STAYS = (
 UNTOUCHED = {"positions", "models", "alarm_positions", "drift"}
 HINTS = {table: typing.get_type_hints(row) for table, row in TABLES.items()}
 
-# The limit is for the test alone, because the server starts slowly.
+# The time limit does not include the fixtures (`func_only`), because the server starts slowly.
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
 

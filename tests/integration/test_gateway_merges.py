@@ -74,7 +74,8 @@ def test_a_merge_continues_after_a_restart(tmp_path: Path) -> None:
             await all_moved(running.log)
 
     asyncio.run(fill())
-    with closing(Log(tmp_path / "log")) as log:  # stops after the transaction of the merge
+    # This block does what a gateway does that stops after the transaction of the merge.
+    with closing(Log(tmp_path / "log")) as log:
         ward = Ward(log, ("ICU",), keep_identifiers=False)
         survivor, prior = Person((("H", "P1"),)), Person((("H", "P5"),))
         log.begin()

@@ -292,7 +292,7 @@ def test_a_page_of_another_site_cannot_log_anybody_in(file: Path) -> None:
             {"Sec-Fetch-Site": "same-site"},
         ):
             assert (await log_in(client, **own, **headers))[0] == 403
-        # A browser sends this header if the policy of a page hides its address.
+        # A browser sends `Origin: null` if the policy of a page hides the address of the page.
         hidden = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}
         for headers in ({"Origin": "http://ward.example.org"}, hidden, {}):
             assert (await log_in(client, **own, **headers))[0] == 303

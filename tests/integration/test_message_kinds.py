@@ -199,8 +199,8 @@ def test_a_value_that_the_gateway_cannot_use_is_rejected_with_the_gateways_reaso
 def test_a_repeated_withdrawn_reading_stays_withdrawn(
     url: str, database: Database, handler: DataHandler
 ) -> None:
-    # Readings after a discharge get no predictions, so the keys of predictions do not prevent
-    # duplicates of them.
+    # Readings after a discharge have no predictions, so the key of `predictions` does not prevent
+    # that such a reading is stored twice.
     sent = [message(80.0), discharge(), message(90.0), other("withdrawal", of=3), message(82.0)]
     sent += [other("outcome", name="died", value=1, day="2150-03-01")]
     sent += [other("acknowledgement", author="ab", day="2150-03-01")]

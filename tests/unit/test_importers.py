@@ -317,8 +317,8 @@ class TestMimic:
         }
         assert report.converted["temperature in °F, written in °C"] == 1
         assert "itemid 678 (Temperature F) is read as temperature" in report.notes
-        # The first patient was born 70 years and some months before. The birth of the second was
-        # moved by 300 years.
+        # The first patient was born 70 years and some months before. MIMIC has moved the birth of
+        # the second patient by 300 years.
         assert ages(tmp_path) == [("10", "2164-10-23", "70.0"), ("11", "2164-01-01", "91.4")]
         died, alive = read(tmp_path, "outcome.csv")
         # The death is 35 hours and 20 minutes after the midnight of the day of admission.

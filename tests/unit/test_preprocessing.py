@@ -319,7 +319,7 @@ class TestFileForms:
         assert rows == []
         assert hospital.rejected()[0][1] == 3
         rows = hospital.merge(admission=header + "1;13/02/2019;\n" + last, signal=SIGNAL)
-        assert [row[0] for row in rows] == ["discharge"]  # a whole date is not cut off
+        assert [row[0] for row in rows] == ["discharge"]  # a complete date is not rejected
 
 
 class TestCells:
@@ -835,7 +835,7 @@ def test_the_merge_equals_simple_joins_in_pandas(hospital: Hospital) -> None:
     first = date(2019, 1, 1)
     stays = [(pat, first + timedelta(days=(pat * 37 + visit * 40) % 300), (pat * 7) % 9)
              for pat in range(1, 60) for visit in range(1 + pat % 3)]  # fmt: skip
-    stays = [stay for n, stay in enumerate(stays) if n % 11]  # some patients have none
+    stays = [stay for n, stay in enumerate(stays) if n % 11]  # some patients have no stay
     signal = [
         (pat, (start + timedelta(days=n % (length + 2))).isoformat(), (n * 5 + pat) % 24,
          ["blood_pressure", "temperature", "heart_rate"][n % 3], 45 + (n * pat) % 17 / 3)

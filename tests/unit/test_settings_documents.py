@@ -39,7 +39,8 @@ def in_tables(document: str) -> set[str]:
 
 
 DOCUMENTED = in_tables("docs/settings.md")
-# Compose reads `${NAME…}` anywhere, and the variables of a service that have no value.
+# Compose reads a setting from the environment at each `${NAME…}`, and for each variable of a
+# service that has no value.
 FROM_OUTSIDE = set(re.findall(rf"(?<!\$)\$\{{({NAME})", COMPOSE)) | {
     name
     for service in SERVICES.values()
