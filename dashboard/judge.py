@@ -6,7 +6,7 @@ from typing import Any
 from dashboard.http_services import Health
 from dashboard.queue_state import QueueState
 from dashboard.reading import State
-from dashboard.services import Board, Observation, rate_of
+from dashboard.services import Board, Observation, messages_wait, rate_of
 from dashboard.status import StreamStatus
 
 # Seconds over which the speed of a replay is measured.
@@ -27,8 +27,8 @@ class Judge:
         hospital: Health, model_api: Health,
     ) -> None:  # fmt: skip
         """Records one round. error: the reason why the database could not be read."""
-        current, stored, taken = state.current, state.stored, queues.taken
-        waits = taken is not None and queues.stream == current and (stored or 0) < taken
+        current, stored = state.current, state.stored
+        waits = messages_wait(queues, current, stored)
         self._observed = Observation(
             queues, hospital, model_api, current, stored, error,
             self._seconds("stored", (current, stored), at), self._seconds("waits", waits, at),

@@ -74,10 +74,7 @@ class Observation:
     @property
     def waits(self) -> bool:
         """Whether the buffer has queued messages that are not stored yet."""
-        taken = self.queues.taken
-        return (
-            taken is not None and self.queues.stream == self.stream and (self.stored or 0) < taken
-        )
+        return messages_wait(self.queues, self.stream, self.stored)
 
     @property
     def ended(self) -> bool:
@@ -144,6 +141,11 @@ class Board:
             }
             for service in self.services.values()
         }
+
+
+def messages_wait(queues: QueueState, stream: str | None, stored: int | None) -> bool:
+    """Whether the buffer has queued messages of this stream after its last stored message."""
+    return queues.taken is not None and queues.stream == stream and (stored or 0) < queues.taken
 
 
 def is_live(answer: Mapping[str, Any]) -> bool:
