@@ -1,5 +1,5 @@
-"""Compares the CPU time of a request to the model API for one row with that of a bare Flask route,
-both under the model API's gunicorn settings."""
+"""Compares the CPU time of a request to the model API, for one row, with that of a bare Flask
+route. Both run under the model API's gunicorn settings."""
 
 import subprocess
 import sys

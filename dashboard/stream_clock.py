@@ -12,8 +12,8 @@ from wire.batches import partition_of_patient
 @dataclass(frozen=True)
 class StreamClock:
     """A stream's newest stored time, and the time up to which each partition's vitals are stored. A
-    value's age is relative to the time of its own partition, because in a fast replay vitals are
-    written only every few seconds, and this delay must not make values look old.
+    value's age is relative to the time of its own partition. In a fast replay, vitals are written
+    only every few seconds; without this rule, the delay would make values look old.
     """
 
     stream: str

@@ -1,7 +1,7 @@
 """The limits of one request.
 
-A request at these limits takes at most 0.6 seconds of CPU time and 80 MB of memory if it goes to a
-shipped model that is loaded. An uncompiled scikit-learn model may take longer per row.
+With a shipped model that is loaded, a request at these limits takes at most 0.6 seconds of CPU time
+and 80 MB of memory. An uncompiled scikit-learn model may take longer per row.
 """
 
 from modelapi.api_errors import TooLarge

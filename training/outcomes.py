@@ -102,7 +102,7 @@ def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = Non
 def match(outcomes: Outcomes, stream: Stream) -> Outcomes:
     """Returns the outcomes of the stream's stays; counts the outcomes without a stay and the stays
     without an outcome. Raises DataError if fewer than half of the outcomes belong to a stay of the
-    stream, because then the ids or dates of the file differ from those of the stream.
+    stream: in this case, the ids or dates of the file differ from those of the stream.
     """
     days = stream.readings["date_admission"].dt.normalize()
     stays = pd.MultiIndex.from_arrays([stream.readings["pat_id"], days]).unique()

@@ -70,8 +70,8 @@ function removeOthers(order) {
   }
 }
 
-// The order of a list does not change while the pointer or the focus is in the list, and for a
-// while after a touch or a scroll.
+// The order of a list does not change while the pointer or the focus is in the list. Nor does it
+// change for HELD_AFTER ms after a touch or a scroll.
 const HELD_AFTER = 10_000;
 const held = new Map();
 const heldText = document.getElementById("held");

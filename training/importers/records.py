@@ -68,8 +68,8 @@ class Report:
 def invented_admission(pat_id: int) -> date:
     """Returns a day of 2019 for a stay whose source has no date.
 
-    The days are spread over the year by a fixed rule, so that stays overlap as on a ward and every
-    import of the same source gives the same days.
+    A fixed rule spreads the days over the year, so that stays overlap as on a ward. Every import of
+    the same source gives the same days.
     """
     return date(2019, 1, 1) + timedelta(days=pat_id * 7919 % 365)
 
