@@ -1,4 +1,4 @@
-"""Tests the dashboard behind a log-in: the button, and open pages when their session ends."""
+"""Tests the dashboard behind a log-in: the log-out button, and open pages whose session ends."""
 
 import asyncio
 import os

@@ -1,4 +1,6 @@
-"""Tests that no message is lost or doubled after kills or lost disk writes."""
+"""Tests that no message is lost or doubled after kills, and that a log whose last writes are lost
+has complete messages only.
+"""
 
 import asyncio
 import random

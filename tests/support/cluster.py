@@ -164,7 +164,9 @@ class Cluster:
         return []
 
     def done(self) -> bool:
-        """Whether the database holds the whole stream, and no prediction is pending."""
+        """Whether the database holds the whole stream, and no prediction is pending; False if Redis
+        does not answer.
+        """
         with suppress(RedisError, ValueError):
             position = json.loads(self.redis.get(keys.POSITION) or "{}")
             committed = self.committed()

@@ -198,8 +198,8 @@ def outcome_figures(p: Floats, y: Floats) -> list[Figure]:
 
 
 def test_a_shift_of_the_intercept_is_found_nearly_as_often_as_by_the_best_test(ward: Ward) -> None:
-    """No test of the same size finds more shifts than the likelihood-ratio test (Neyman and
-    Pearson).
+    """No statistical test of the same size finds more shifts than the likelihood-ratio test
+    (Neyman and Pearson).
     """
     draw = np.random.default_rng(5)
     pool = np.array([stay.probability for stay in ward[1]])

@@ -1,4 +1,4 @@
-"""Fuzzes the cells of signal.csv, with hospital's whole merge."""
+"""Fuzzes the cells of signal.csv. Each case runs the whole merge of hospital."""
 
 import csv
 import io
