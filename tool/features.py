@@ -146,7 +146,6 @@ class FeatureSet:
             self._empty.append(0 if feature.aggregation == "count" else feature.fill)
             self._place(index, feature, panels)
         self._panels = list(panels.values())
-        self._parameters = list(panels)
         self._required = [
             (index, _reason(feature))
             for index, feature in enumerate(self.features)
@@ -178,20 +177,20 @@ class FeatureSet:
             row = stay.rows[self] = CachedRow(self._empty, self._panels)
         values, counts, until = row.values, row.counts, row.until
         clock, statistics = stay.clock, stay.statistics
-        for place, parameter in enumerate(self._parameters):
-            known = statistics.get(parameter)
+        for place, panel in enumerate(self._panels):
+            known = statistics.get(panel.parameter)
             if known is None:
                 continue
-            panel, edges = self._panels[place], row.edges[place]
             if known.n != counts[place]:
                 counts[place] = known.n
-                edges[:] = [-inf] * len(edges)
                 for index, read in panel.running:
                     value = read(known)
                     values[index] = self._empty[index] if value is None else value
-                until[place] = self._refresh(panel, values, edges, stay)
+                if panel.windows:
+                    row.edges[place] = [-inf] * len(panel.windows)
+                    until[place] = self._refresh(panel, values, row.edges[place], stay)
             elif clock >= until[place]:
-                until[place] = self._refresh(panel, values, edges, stay)
+                until[place] = self._refresh(panel, values, row.edges[place], stay)
         for index in self._age:
             values[index] = self._empty[index] if stay.age is None else stay.age
         for index in self._hour:
@@ -206,8 +205,6 @@ class FeatureSet:
     def _refresh(self, panel: Panel, row: list[Value], edges: list[float], stay: Stay) -> float:
         """Computes the windows whose readings may have changed; returns the clock at which a
         reading next leaves a window."""
-        if not panel.windows:
-            return inf
         recent, clock = stay.recent[panel.parameter], stay.clock
         same: dict[int, Window] = {}  # windows that are longer than the stay are equal
         for number, (hours, aggregates) in enumerate(panel.windows.items()):
