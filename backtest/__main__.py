@@ -25,6 +25,7 @@ from training.recalibrate import write
 from training.stream import DataError
 from wire import logs
 from wire.alarms import Policy
+from wire.dotenv import read_dotenv
 from wire.settings import DatabaseUrl, SettingError, read, without_password
 
 log = logging.getLogger("backtest")
@@ -160,6 +161,7 @@ def policy_of(chosen: Any, version: Version) -> Policy:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    read_dotenv()
     options = parser()
     chosen = options.parse_args(arguments)
     if chosen.within is not None and chosen.after is None:

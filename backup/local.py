@@ -12,9 +12,10 @@ from typing import IO
 from redis.exceptions import RedisError
 
 from backup.archive import BLOCK, BackupError
-from embedded.stack import environment, is_running, read_dotenv
+from embedded.stack import environment, is_running
 from wire import keys
 from wire.database import is_sqlite, sqlite_path
+from wire.dotenv import read_dotenv
 
 
 class LocalStack:

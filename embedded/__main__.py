@@ -21,8 +21,8 @@ from embedded.stack import (
     make_private,
     manager,
     prepare,
-    read_dotenv,
 )
+from wire.dotenv import read_dotenv
 from wire.settings import without_password
 
 FOLDER = Path("var")

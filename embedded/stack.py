@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from honcho.environ import parse
 from honcho.manager import Manager
 from honcho.printer import Message, Printer
 
@@ -36,14 +35,6 @@ PORTS = (
 
 class CannotRun(Exception):
     """The pipeline cannot run. The text is the reason."""
-
-
-def read_dotenv() -> None:
-    """Sets the variables of the file .env in the current folder, except those that the environment
-    already has."""
-    if Path(".env").is_file():
-        for key, value in parse(Path(".env").read_text()).items():
-            os.environ.setdefault(key, value)
 
 
 def environment(

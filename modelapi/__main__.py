@@ -23,6 +23,7 @@ from modelapi.settings import Settings
 from modelapi.state_table import open_states
 from modelapi.states import States
 from wire.alarms import Policy
+from wire.dotenv import read_dotenv
 from wire.settings import read
 from wire.tokens import SCOPES, make_token, read_key
 
@@ -31,6 +32,7 @@ DAY = 86_400
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    read_dotenv()
     asked = _parser().parse_args(arguments)
     try:
         _run(asked)

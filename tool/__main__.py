@@ -25,6 +25,7 @@ from tool.model_client import ModelUnavailable
 from tool.processes import set_up_logging
 from tool.rejections import DEAD_LETTER
 from tool.settings import Settings, client_of, database_of, redis_of
+from wire.dotenv import read_dotenv
 from wire.settings import SettingError, describe, read
 
 ERRORS = (
@@ -39,6 +40,8 @@ ERRORS = (
 
 def main() -> int:
     arguments = _parser().parse_args()
+    if arguments.command:
+        read_dotenv()
     try:
         settings = read(Settings)
         set_up_logging(settings)

@@ -26,8 +26,9 @@ from wire.settings import (
 class Settings(msgspec.Struct, frozen=True):
     """The settings, which `wire.settings.read` reads from the environment."""
 
+    # The default is the socket of `make run`, for commands such as `python -m tool replay`.
     redis_url: Annotated[RedisUrl, "address of Redis, which holds the queues"] = RedisUrl(
-        "redis://127.0.0.1:6379/0"
+        "unix://var/redis/redis.sock"
     )
     redis_password_file: Annotated[SecretFile, "file with the password of Redis"] = SecretFile()
     database_url: Annotated[DatabaseUrl, "address of the database"] = DatabaseUrl(

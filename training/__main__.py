@@ -10,11 +10,13 @@ from training.config import free_version
 from training.config_file import ConfigError, load, write_new
 from training.importers import FORMATS, ImportFailure, convert
 from wire import logs
+from wire.dotenv import read_dotenv
 
 DEFAULT = Path("training/configs/icu-mortality.toml")
 
 
 def main() -> int:
+    read_dotenv()
     chosen = _arguments()
     logs.set_up("training")
     # OpenMP's threads spin while they wait, which triples the time when another program needs a

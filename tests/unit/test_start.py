@@ -53,6 +53,36 @@ def test_make_passes_any_path_as_one_argument(
     assert json.loads(done.stdout.splitlines()[-1])[2:] == expected
 
 
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        ("tool capacity", "LOG_LEVEL"),
+        ("tool backfill icu-mortality 1", "MODEL_URL"),
+        ("modelapi list", "MODEL_STATE_URL"),
+        ("training export out", "DATABASE_URL"),
+    ],
+)
+def test_commands_read_dotenv(tmp_path: Path, command: str, setting: str) -> None:
+    """Each command reports the invalid value in .env, unless the environment has another value."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+
+    def errors(**variables: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=tmp_path,
+            env=environ | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        return done.stderr
+
+    (tmp_path / ".env").write_text(f'export {setting}="from .env"  # invalid\n')
+    assert f"{setting}=from .env" in errors()
+    assert f"{setting}=from the environment" in errors(**{setting: "from the environment"})
+
+
 def test_compose_mounts_only_an_existing_folder_of_patients() -> None:
     """The short syntax `a:b` would take `patient_data` for the name of a volume, and would create a
     missing folder.
