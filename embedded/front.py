@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
@@ -18,6 +19,8 @@ from wire import hosts
 from wire.settings import read
 
 MODELAPI = ("/api/", "/v2", "/docs", "/openapi.json", "/health")
+# The page while the dashboard does not answer.
+DOWN = (Path(__file__).parent.parent / "nginx" / "down.html").read_text(encoding="utf-8")
 
 # These headers belong to one connection, not to the message (RFC 9110, section 7.6.1).
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
@@ -53,10 +56,11 @@ async def forward(request: web.Request) -> web.StreamResponse:
             await response.prepare(request)
             async for piece in answer.content.iter_any():
                 await response.write(piece)
-    except aiohttp.ClientError as error:
+    except aiohttp.ClientError:
         if response is None:
-            name = "model API" if for_model else "dashboard"
-            return web.json_response({"error": f"the {name} does not answer: {error}"}, status=502)
+            if not for_model:
+                return web.Response(text=DOWN, status=502, content_type="text/html")
+            return web.json_response({"error": "the model API does not answer"}, status=502)
         # The connection is closed, because a partial answer must not look complete.
         if request.transport is not None:
             request.transport.abort()

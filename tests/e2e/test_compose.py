@@ -331,7 +331,7 @@ def test_the_first_page_is_the_ward_and_has_security_headers(stack: Stack) -> No
     assert headers["referrer-policy"] == "same-origin"
 
 
-def test_the_index_page_lists_the_services_while_the_dashboard_is_down(stack: Stack) -> None:
+def test_a_page_tries_again_while_the_dashboard_is_down(stack: Stack) -> None:
     status, headers, services = stack.get("/services")
     assert status == 200
     assert "default-src 'self'" in headers["content-security-policy"]
@@ -341,7 +341,8 @@ def test_the_index_page_lists_the_services_while_the_dashboard_is_down(stack: St
     try:
         status, _, body = stack.get("/")
         assert status in (502, 504)
-        assert body == services
+        assert b'http-equiv="refresh"' in body
+        assert b'href="/services"' in body
         assert "probability" in stack.ask(PATIENT)
     finally:
         stack.up("dashboard")

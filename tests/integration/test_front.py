@@ -45,11 +45,19 @@ async def wait_for_ever(request: web.Request) -> web.StreamResponse:
     return answer
 
 
+async def hang_up(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
 @asynccontextmanager
 async def front() -> AsyncIterator[aiohttp.ClientSession]:
     """A client of the front. The echo server takes the place of both web programs."""
     behind = web.Application()
     behind.router.add_get("/events", wait_for_ever)
+    for path in ("/patients/17", "/api/none"):
+        behind.router.add_get(path, hang_up)
     behind.router.add_route("*", "/{path:.*}", echo)
     port = free_port()
     async with TestServer(behind) as server:
@@ -139,6 +147,21 @@ def test_headers_are_kept_in_both_directions() -> None:
     assert ["cookie", "a=1"] in seen["headers"]
     assert answered.getall("X-Several") == ["one", "two"]
     assert [cookie.partition(";")[0] for cookie in answered.getall("Set-Cookie")] == ["a=1", "b=2"]
+
+
+def test_a_program_that_does_not_answer_is_reported_without_its_address() -> None:
+    async def question(client: aiohttp.ClientSession) -> list[tuple[int, str]]:
+        paths = ("/patients/17", "/api/none")
+        return [
+            (answer.status, await answer.text())
+            for path in paths
+            if (answer := await client.get(path))
+        ]
+
+    (page_status, page), (api_status, api) = through_front(question)
+    assert page_status == api_status == 502
+    assert 'http-equiv="refresh"' in page  # so that the page appears when the dashboard answers
+    assert "127.0.0.1" not in json.loads(api)["error"]
 
 
 @pytest.mark.parametrize(
