@@ -136,7 +136,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except REPORTED as error:
         return _problem(request, error.status, error.text or "")
     except DatabaseDown as error:
-        return _problem(request, 503, f"The database cannot be read: {error}.")
+        return _problem(request, 503, f"The database {error}.")
     except TooManyPages:
         return _problem(
             request, 503, "Too many different pages are open. Please try again in a minute."

@@ -1,20 +1,17 @@
 """A read-only database connection, which reconnects by itself."""
 
-import re
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import mysql.connector
-
+from dashboard.faults import fault
 from wire import database
 
 Row = tuple[Any, ...]
 
 
 class DatabaseDown(Exception):
-    """The database does not answer or cannot be read."""
+    """The database does not answer or cannot be read. The text continues “The database”."""
 
 
 class Reader:
@@ -36,7 +33,7 @@ class Reader:
             self._run("COMMIT")
         except database.ERRORS as error:
             self.close()
-            raise DatabaseDown(_reason(error)) from error
+            raise DatabaseDown(fault(str(error))) from error
         except BaseException:
             self.close()
             raise
@@ -50,7 +47,7 @@ class Reader:
 
     def _connect(self) -> database.Connection:
         if database.is_sqlite(self._url) and not database.sqlite_path(self._url).exists():
-            raise DatabaseDown(f"the file {database.sqlite_path(self._url)} does not exist yet")
+            raise DatabaseDown("does not exist yet")
         return database.connect(self._url, self._password, read_only=True)
 
     def rows(self, sql: str, *arguments: object) -> list[Row]:
@@ -65,18 +62,3 @@ class Reader:
             return cursor.fetchall() if cursor.description else []
         finally:
             cursor.close()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, mysql.connector.Error) and error.msg:
-        text = str(error.msg)
-    elif isinstance(error, sqlite3.Error):
-        text = str(error)
-    else:
-        text = str(error) or type(error).__name__
-    return without_address(text)
-
-
-def without_address(text: str) -> str:
-    """The text of an error without the database's address, which pages must not show."""
-    return re.sub(r"'[^']*@?[^']*:\d+'|'[^']*'@'[^']*'", "", text).strip()

@@ -11,6 +11,8 @@ from dashboard.model_info import ModelInfo
 from dashboard.rows import ModelKey
 from wire.settings import SecretFile
 
+# The status that hospital answers while it reads its files.
+PREPARING = "preparing"
 ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -71,7 +73,8 @@ class Services:
                 answer = _object(await response.read())
                 if response.status == 200:
                     return Health(None, answer)
-                return Health(str(answer.get("status", f"answers {response.status}")), answer)
+                preparing = answer.get("status") == PREPARING
+                return Health(PREPARING if preparing else _refusal(response.status), answer)
         except TimeoutError:
             return Health("does not answer in time", {})
         except (aiohttp.ClientError, OSError):
@@ -90,7 +93,7 @@ class Services:
             ) as response:
                 answer = await response.json(content_type=None)
                 if response.status != 200:
-                    return Models(error=f"answers {response.status}")
+                    return Models(error=_refusal(response.status))
                 champion, *shadows = (
                     ModelKey(str(each["model"]), str(each["version"]))
                     for each in (answer["champion"], *answer["shadows"])
@@ -123,7 +126,7 @@ class Services:
             ) as response:
                 answer = await response.json(content_type=None)
                 if response.status != 200:
-                    return Explanation(error=f"the model API answers {response.status}")
+                    return Explanation(error=f"the model API {_refusal(response.status)}")
                 return _explanation(answer)
         except ERRORS:
             return Explanation(error="the model API does not answer")
@@ -133,6 +136,12 @@ class Services:
     def _address(self, model: ModelKey) -> str:
         name, version = map(quote, model)
         return f"{self._model_url}/v2/models/{name}/versions/{version}"
+
+
+def _refusal(status: int) -> str:
+    return (
+        "refuses the dashboard's token" if status in (401, 403) else f"reports a fault ({status})"
+    )
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -144,10 +144,12 @@ class Poller:
             self.state = await self._in_thread(
                 lambda: self._reader.read(began, self.state, queues, hospital, self._models)
             )
+            if self._error is not None:
+                log.info("database: answers again")
             self._error, self._round_at = None, began
         except DatabaseDown as error:
             if self._error is None:
-                log.warning("the database cannot be read: %s", error)
+                log.warning("the database cannot be read: %s", error.__cause__ or error)
             self._error = str(error)
             metrics.FAILED.inc()
         self._read_seconds = time.monotonic() - started
@@ -177,7 +179,8 @@ class Poller:
         layout = [status.stream or "-", *(sign.name for sign in (view.signs if view else []))]
         if view is not None:
             layout += (*self.model.key, self.model.unit)
-        return status_fields(status, list(self.judge.board.services.values()), " ".join(layout))
+        services = list(self.judge.board.services.values())
+        return status_fields(status, services, " ".join(layout), self.clock())
 
     def _publish(self, at: float, queues: QueueState, source: Health) -> None:
         self._version += 1
@@ -222,7 +225,7 @@ class Poller:
         try:
             return await asyncio.wait_for(self._in_thread(run), ANSWER_SECONDS)
         except TimeoutError:
-            raise DatabaseDown("it does not answer in time") from None
+            raise DatabaseDown("does not answer in time") from None
 
     async def open(self, view: View) -> None:
         """Reads a page's data for the first time and adds the page to the shelf.

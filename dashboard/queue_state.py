@@ -1,5 +1,6 @@
 """Reads the state in Redis: the buffer's position, the queues, the workers, the latencies."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,8 +9,11 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from dashboard.faults import fault
 from wire.batches import Position
 from wire.keys import LATENCY, LEASE, OUTAGE, POSITION, queue_name
+
+log = logging.getLogger("dashboard")
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,22 @@ class Queues:
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
+        self._failed = False
 
     async def read(self) -> QueueState:
         """The state; never raises when Redis is down."""
         try:
-            return await self._read()
+            state = await self._read()
         except (RedisError, OSError, TimeoutError) as error:
-            return QueueState(error=str(error) or type(error).__name__)
+            text = str(error) or type(error).__name__
+            if not self._failed:
+                log.warning("redis: %s", text)
+            self._failed = True
+            return QueueState(error=fault(text))
+        if self._failed:
+            log.info("redis: answers again")
+        self._failed = False
+        return state
 
     async def _read(self) -> QueueState:
         pipe = self._redis.pipeline(transaction=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dashboard import formats
-from dashboard.connection import without_address
+from dashboard.faults import fault
 from dashboard.http_services import Health
 from dashboard.queue_state import QueueState
 from dashboard.topic import Content
@@ -13,7 +13,7 @@ from dashboard.topic import Content
 # Seconds without a stored message, while messages wait, after which the tool counts as down.
 STALL_SECONDS = 10.0
 # The tool's note begins with this text while the tool waits for the database.
-STUCK = "cannot store: "
+STUCK = "cannot store, because the database "
 ROLES = {
     "hospital": "sends messages",
     "buffer": "queues messages in batches",
@@ -110,13 +110,13 @@ class Board:
             self.services["buffer"].record("unknown", "unknown while redis is down", at)
             self.services["tool"].record("unknown", "unknown while redis is down", at)
         else:
-            error = None if queues.buffer else "holds no lease in redis"
+            error = None if queues.buffer else "is not running"
             self._observe("buffer", at, error, queues.buffer)
             identity = " ".join(sorted(queues.workers)) or None
             self._observe("tool", at, _tool_error(observed), identity)
             if queues.workers and queues.outage and observed.waits:
-                error = without_address(queues.outage)
-                self.services["tool"].record("waiting", f"{STUCK}{error}", at, identity)
+                note = f"{STUCK}{fault(queues.outage)}"
+                self.services["tool"].record("waiting", note, at, identity)
         if observed.ended:
             for name in ("buffer", "tool"):
                 if self.services[name].state == "up":
@@ -155,10 +155,10 @@ def is_live(answer: Mapping[str, Any]) -> bool:
 
 def _tool_error(observed: Observation) -> str | None:
     if not observed.queues.workers:
-        return "no worker is registered"
+        return "is not running"
     stalled = min(observed.waits_for, observed.stored_for) > STALL_SECONDS
     if observed.waits and observed.error is None and stalled:
-        return "messages are waiting, but none is stored"
+        return "stores nothing, although messages wait"
     return None
 
 

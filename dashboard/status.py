@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dashboard import formats
-from dashboard.services import STUCK, Service
+from dashboard.notice import notice
+from dashboard.services import Service
 from dashboard.topic import Fields
 
 # Values are not current after QUIET_SECONDS without a new message, or in a slow replay after the
@@ -66,19 +67,11 @@ WORDS = {
     "late": "Not current",
     "lost": "Not current",
 }
-SENTENCES = {
-    "late": "The dashboard has not updated for more than 5 seconds. "
-    "These are the last known values; they are not current.",
-    "earlier": "This stream is not being sent now; these are its last stored values.",
-    "quiet": "No new message is being stored, so these values are not current.",
-    "ended": "The stream has ended; this is the ward at its last message.",
-}
 
 
-def status_fields(status: StreamStatus, services: list[Service], layout: str) -> Fields:
-    """The status as fields. layout: a text that changes when a page must be reloaded.
-
-    `notice` contains no changing number, because a screen reader reads it again at each change.
+def status_fields(status: StreamStatus, services: list[Service], layout: str, at: float) -> Fields:
+    """The status as fields. layout: a text that changes when a page must be reloaded. at: seconds
+    of the poller's clock.
     """
     now = status.now
     fault = status.state == "live" and any(service.state == "down" for service in services)
@@ -93,38 +86,5 @@ def status_fields(status: StreamStatus, services: list[Service], layout: str) ->
         "pace": "Replay: faster than real time" if fast else "",
         "stream": status.stream or "",
         "synthetic": "Synthetic ward: these patients are not real." if status.synthetic else "",
-        "notice": _notice(status, services),
+        "notice": notice(status.state, services, at),
     }
-
-
-def _notice(status: StreamStatus, services: list[Service]) -> str:
-    state = status.state
-    down = {service.name: service for service in services if service.state == "down"}
-    sentences: list[str] = []
-    if state == "lost":
-        sentences.append(
-            f"The database cannot be read: {status.error}. "
-            "These are the last known values; they are not current."
-        )
-    elif state == "empty":
-        sentences.append(_empty(status, services))
-    elif state in SENTENCES:
-        sentences.append(SENTENCES[state])
-    if "modelapi" in down:
-        sentences.append("The model API does not answer: risks are not updated.")
-    tool = next((each for each in services if each.name == "tool"), None)
-    if tool and tool.note.startswith(STUCK) and "database" not in down:
-        sentences.append(f"The tool {tool.note.rstrip('.')}.")
-    sentences += [
-        f"{name.capitalize()} is down: {service.note.rstrip('.')}."
-        for name, service in down.items()
-        if name not in ("modelapi", "database")
-    ]
-    return " ".join(sentences)
-
-
-def _empty(status: StreamStatus, services: list[Service]) -> str:
-    hospital = next((each for each in services if each.name == "hospital"), None)
-    if hospital and hospital.note == "preparing":
-        return "Hospital is preparing the stream; the first readings follow shortly."
-    return "No reading is stored yet; the first ones will appear here automatically."
