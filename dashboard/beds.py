@@ -1,5 +1,6 @@
 """Formats a bed as texts and curves for the page."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from dashboard import formats, sparkline
@@ -36,7 +37,7 @@ def bed_fields(bed: Bed, ward: Ward, model: ModelInfo, signs: list[Vital], query
         "view": sparkline.window(x_now),
     }
     fields |= _risk_fields(bed, now, x_now, model)
-    fields["risk.without"] = _without(bed, model)
+    fields["risk.without"] = missing_inputs(bed.risk, bed.vitals, model)
     fields |= bed_alarm(ward.alarms.on.get(bed.stay.key), now)
     for index, sign in enumerate(signs):
         for name, value in _vital_fields(bed, sign, now).items():
@@ -87,15 +88,18 @@ def _risk_fields(bed: Bed, now: datetime, x_now: float, model: ModelInfo) -> dic
     }
 
 
-def _without(bed: Bed, model: ModelInfo) -> str:
-    """The known vitals that the model reads and the stay has no value of, in words."""
-    if bed.risk is None:
+def missing_inputs(
+    risk: object | None, known: Iterable[str], model: ModelInfo, limit: int = WITHOUT_SHOWN
+) -> str:
+    """The known vitals that the model reads and that are not among the stay's parameters `known`,
+    in words; empty without a risk. limit: how many are named.
+    """
+    if risk is None:
         return ""
-    missing = in_order({*model.parameters} & VITALS.keys() - bed.vitals.keys())
+    missing = in_order(({*model.parameters} & VITALS.keys()).difference(known))
     labels = [sign.label for sign in missing]
-    more = f" and {len(labels) - WITHOUT_SHOWN} more" if len(labels) > WITHOUT_SHOWN else ""
-    text = ", ".join(labels[:WITHOUT_SHOWN]) + more
-    return f"without {text}" if labels else ""
+    more = f" and {len(labels) - limit} more" if len(labels) > limit else ""
+    return f"without {', '.join(labels[:limit])}{more}" if labels else ""
 
 
 def trend(change: float | None, model: ModelInfo) -> str:
@@ -166,8 +170,12 @@ def discharged_fields(stay: Stay, query: str) -> Fields:
     }
 
 
-def listed_fields(ranked: Ranked, ward: Ward, model: ModelInfo, query: str) -> Fields:
-    """The fields of a row in the list of all patients."""
+def listed_fields(
+    ranked: Ranked, ward: Ward, model: ModelInfo, query: str, known: Iterable[str] | None
+) -> Fields:
+    """The fields of a row in the list of all patients. known: the stay's parameters; None if they
+    could not be read.
+    """
     joined = "&" if query else "?"
     now = ward.clock.of(ranked.stay.key.pat_id)
     fields: dict[str, str] = {
@@ -180,6 +188,7 @@ def listed_fields(ranked: Ranked, ward: Ward, model: ModelInfo, query: str) -> F
         "risk": "—",
         "risk.state": "absent",
         "risk.age": "",
+        "risk.without": "" if known is None else missing_inputs(ranked.risk, known, model),
         **bed_alarm(ward.alarms.on.get(ranked.stay.key), now),
     }
     if ranked.risk is not None:

@@ -1,13 +1,17 @@
 """The list of all patients, which has no live updates."""
 
+from contextlib import suppress
+
 from aiohttp import web
 
 from dashboard import formats
 from dashboard.beds import discharged_fields, listed_fields
+from dashboard.connection import DatabaseDown
 from dashboard.database import Database
 from dashboard.pages import patient_number, ready, render, stream_of, view_of
 from dashboard.poller import Poller
-from dashboard.rows import Stay
+from dashboard.rows import Stay, StayKey
+from dashboard.topic import Fields
 from dashboard.views import ViewKey, WardView
 from dashboard.ward import Ranked, Ward
 
@@ -56,13 +60,25 @@ async def patients(request: web.Request) -> web.Response:
         shows=SHOWS,
         model=poller.model,
         count=formats.count(len(found)),
-        rows=[listed_fields(each, view.ward, poller.model, view.query) for each in shown]
-        if view.ward
-        else [],
+        rows=await _rows(poller, view, shown),
         others=[discharged_fields(stay, view.query) for stay in others],
         at=at,
         last=max(1, -(-len(found) // PAGE)),
     )
+
+
+async def _rows(poller: Poller, view: WardView, shown: list[Ranked]) -> list[Fields]:
+    ward = view.ward
+    known: dict[StayKey, set[str]] = {}
+    if ward is None:
+        return []
+    keys = [each.stay.key for each in shown]
+    with suppress(DatabaseDown):  # the page says so, and shows the last known values
+        known = await poller.query(lambda read: read.parameters_of(ward.clock.stream, keys))
+    return [
+        listed_fields(each, ward, poller.model, view.query, known.get(each.stay.key))
+        for each in shown
+    ]
 
 
 def _listed(ward: Ward | None, wanted: str, show: str) -> list[Ranked]:

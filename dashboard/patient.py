@@ -16,7 +16,7 @@ from dashboard.rows import (
     Stay,
     StayKey,
 )
-from dashboard.stay_readings import Point, StayReadings
+from dashboard.stay_readings import Point, StayReadings, with_later
 from dashboard.stream_clock import StreamClock
 from wire.alarms import Policy
 
@@ -69,6 +69,7 @@ class PatientReader:
         vitals = self._database.vitals_of(stream, self.key)
         readings = self._readings
         readings.update(stream, model, model_answered)
+        vitals = with_later(vitals, readings.all)
         rejected = self._database.rejected_of(stream, self.key.pat_id)
         latest = self._latest(stream, model)
         patient = Patient(clock, stay, vitals, readings.all, readings.points, latest, rejected)

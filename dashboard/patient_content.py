@@ -7,7 +7,7 @@ from typing import Any
 
 from dashboard import formats
 from dashboard.alarms import patient_alarm
-from dashboard.beds import age_of, age_text, mark_text, trend
+from dashboard.beds import age_of, age_text, mark_text, missing_inputs, trend
 from dashboard.columns import PREDICTION_HOLDS, in_order, limits
 from dashboard.database import STAY_LIMIT
 from dashboard.model_info import ModelInfo
@@ -100,7 +100,8 @@ def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
     history = risk_history(patient.readings)
     if not history:
         return {
-            "risk": "—", "risk.state": "absent", "risk.age": "", "risk.change": "", "risk.trend": ""
+            "risk": "—", "risk.state": "absent", "risk.age": "", "risk.change": "",
+            "risk.trend": "", "risk.without": "",
         }  # fmt: skip
     at, probability = history[-1]
     then = earlier(at, CHANGE_DELTA)
@@ -115,6 +116,7 @@ def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
         "risk.age": age,
         "risk.change": _change(change, model),
         "risk.trend": trend(change, model),
+        "risk.without": missing_inputs(at, patient.vitals, model, len(model.parameters)),
     }
 
 

@@ -62,6 +62,10 @@ VITALS_OF = f"""
 SELECT parameter, n, first_at, `last_value`, last_at, seq FROM vitals
 WHERE pat_id = ? AND date_admission = ? AND stream = ? AND parameter IN ({_KNOWN})"""
 
+PARAMETERS_OF = """
+SELECT pat_id, date_admission, parameter FROM vitals WHERE stream = ? AND ({stays})"""
+STAY_IS = "pat_id = ? AND date_admission = ?"
+
 OTHERS_OF = f"""
 SELECT parameter, n, first_at, `last_value`, last_at, seq FROM vitals
 WHERE pat_id = ? AND date_admission = ? AND stream = ? AND parameter NOT IN ({_KNOWN})

@@ -1,9 +1,10 @@
 """Keeps the readings of one stay in memory, and reads only the new ones."""
 
+from collections.abc import Iterable
 from datetime import UTC
 
 from dashboard.database import STAY_LIMIT, Database
-from dashboard.rows import ModelKey, Reading, StayKey
+from dashboard.rows import Latest, ModelKey, Reading, StayKey
 
 # Seconds since 1970 on the stream's clock, parameter, value, probability.
 Point = list[int | str | float | None]
@@ -47,6 +48,29 @@ class StayReadings:
             for each in ordered[:-STAY_LIMIT]:
                 del points[str(each.seq)]
             self.all, self.points = ordered[-STAY_LIMIT:], points
+
+
+def with_later(vitals: dict[str, Latest], readings: Iterable[Reading]) -> dict[str, Latest]:
+    """The latest values of a stay, with the readings that table `vitals` does not include yet:
+    while batches queue up, the tool writes it only every few seconds.
+    """
+    found = dict(vitals)
+    for reading in readings:
+        row, old = vitals.get(reading.parameter), found.get(reading.parameter)
+        if row is not None and reading.seq <= row.seq:
+            continue
+        if old is None:
+            old = Latest(0, reading.at, reading.value, reading.at, 0)
+        # Of several readings at the same time, the one with the highest number counts.
+        later = reading.at >= old.at
+        found[reading.parameter] = Latest(
+            old.n + 1,
+            min(old.first_at, reading.at),
+            reading.value if later else old.value,
+            max(old.at, reading.at),
+            max(old.seq, reading.seq),
+        )
+    return found
 
 
 def _point(reading: Reading) -> Point:

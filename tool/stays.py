@@ -1,7 +1,8 @@
 """The stays that a worker has in memory.
 
 A patient's next readings change the same rows of `vitals` again. Therefore these rows are only
-written every few seconds while further batches wait; see `tool.vitals`.
+written every few seconds while further batches wait, and more often in a small ward; see
+`tool.vitals`.
 """
 
 import time
@@ -16,8 +17,10 @@ from tool.vitals import PatientStay, catch_up, chunks, read_rows
 
 # Maximum number of stays in each worker's memory, at about 2 kB each.
 STAYS_IN_MEMORY = 10_000
-# Seconds after which table `vitals` is written even if more batches are waiting.
-VITALS_EVERY = 5.0
+# While more batches are waiting, a partition's rows of `vitals` are written every VITALS_SOON to
+# VITALS_EVERY seconds, such that at most STAYS_PER_SECOND stays are written per second.
+VITALS_SOON, VITALS_EVERY = 1.0, 5.0
+STAYS_PER_SECOND = 50
 
 Part = tuple[str, int | None]  # stream, partition
 
@@ -89,12 +92,14 @@ class Stays:
 
     def commit(self, changes: Changes, loaded: Mapping[StayKey, KnownStay]) -> None:
         """Commits the changes and the loaded stays. With a backlog, writes most rows of `vitals`
-        only every VITALS_EVERY seconds.
+        only every few seconds.
 
         Raises the errors of `Database.commit`.
         """
         part = (changes.stream, changes.part)
-        due = time.monotonic() - self._complete_at.get(part, 0.0) > VITALS_EVERY
+        stays = len(self._unwritten[part].keys() | loaded.keys())
+        wait = min(VITALS_EVERY, max(VITALS_SOON, stays / STAYS_PER_SECOND))
+        due = time.monotonic() - self._complete_at.get(part, 0.0) > wait
         changes.complete = changes.stream in self._complete and (due or not self.backlog)
         self._commit(changes, loaded)
 

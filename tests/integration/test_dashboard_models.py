@@ -145,7 +145,7 @@ def test_the_usual_level_is_the_base_rate_of_the_training_rows_if_it_is_known(
     assert re.findall(r"Usual level: (\d+)", page) == [usual]
 
 
-def test_a_bed_names_the_inputs_that_its_risk_lacks(tmp_path: Path) -> None:
+def test_each_page_names_the_inputs_that_a_risk_lacks(tmp_path: Path) -> None:
     path, models = tmp_path / "icu.sqlite", copy_models(tmp_path / "models", SHADOW)
     add_linear(models, CHAMPION, "1", -4.0)
     with seeded_ward.ward(path) as made:
@@ -155,13 +155,17 @@ def test_a_bed_names_the_inputs_that_its_risk_lacks(tmp_path: Path) -> None:
             made.add_stay(pat_id, START)
             made.add_reading(pat_id, START, START, parameter, 20.0, risk)
         made.commit()
+    patient, without = r"<a [^>]*>(\d)</a>", r'"(?:risk\.)?without"[^>]*>(.*?)<'
+    found = {}
     with serve(models, tmp_path, champion=SHADOW) as url:
-        page = get(path, url, "/")
-    found = re.findall(r'<h2><a [^>]*>(\d).*?data-text="risk.without"[^>]*>(.*?)<', page, re.DOTALL)
-    assert {pat_id: text.removeprefix("without ") for pat_id, text in found} == {
-        **{"1": "", "3": ""},
-        "2": "Blood pressure, Temperature",
-    }
+        for address in ("/", "/patients"):
+            pairs = re.findall(f"{patient}.*?{without}", get(path, url, address), re.DOTALL)
+            found[address] = dict(pairs)
+        for pat_id in "123":
+            [text] = re.findall(without, get(path, url, f"/patients/{pat_id}"))
+            found.setdefault("/patients/", {})[pat_id] = text
+    lacks = {"1": "", "2": "without Blood pressure, Temperature", "3": ""}
+    assert found == {"/": lacks, "/patients": lacks, "/patients/": lacks}
 
 
 def test_agreement_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None:
