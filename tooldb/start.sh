@@ -5,6 +5,8 @@ set -eu
 umask 077
 
 {
+    # Not in the binary log, because each server has passwords of its own, also a replica.
+    echo "SET sql_log_bin = 0;"
     echo "CREATE DATABASE IF NOT EXISTS tooldb;"
     echo "USE tooldb;"
     users.sh

@@ -217,6 +217,40 @@ def test_a_service_is_as_confined_as_in_compose(service: str, resources: Resourc
     assert sysctls == {name: str(value) for name, value in expected.items()}
 
 
+def test_the_job_forget_has_all_of_migrate() -> None:
+    """`forget` needs the user of the database, the settings and the network of `migrate`."""
+    jobs = kustomize(KUBERNETES / "overlays/example-hospital-forget")
+    migrate = workload(kustomize(KUBERNETES / "overlays/example-hospital"), "migrate")
+    forget = workload(jobs, "forget")
+    assert forget["metadata"].pop("labels") == migrate["metadata"].pop("labels") | {
+        "task": "forget"
+    }
+    forget["metadata"]["name"] = "migrate"
+    [container] = forget["spec"]["template"]["spec"]["containers"]
+    assert container.pop("args") == ["python", "-m", "tool", "forget", "--expired"]
+    del container_of({("Job", "migrate"): migrate}, "migrate")["args"]
+    assert forget == migrate
+
+
+def test_a_replica_runs_as_tooldb_on_another_node(
+    with_component: Callable[[str], Resources],
+) -> None:
+    resources = with_component("replica")
+    pod, expected = pod_of(resources, "tooldb-replica"), pod_of(resources, "tooldb")
+    [rule] = pod.pop("affinity")["podAntiAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert rule["topologyKey"] == "kubernetes.io/hostname"
+    assert rule["labelSelector"] == workload(resources, "tooldb")["spec"]["selector"]
+    assert pod == expected
+    labels = [
+        workload(resources, name)["spec"]["selector"]["matchLabels"]
+        for name in ("tooldb", "tooldb-replica")
+    ]
+    # Before its promotion, no client reaches the replica through the Service.
+    assert resources["Service", "tooldb"]["spec"]["selector"] == labels[0] != labels[1]
+
+
 def test_every_service_admits_its_clients(resources: Resources) -> None:
     """Checks that each address in a setting is a Service, and that the policy of this Service
     admits the client.
