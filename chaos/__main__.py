@@ -17,14 +17,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from chaos import compose, embedded, live, upgrade
+from chaos import compose, embedded, kubernetes, live, replica, upgrade
 from chaos.faults import Fault, all_faults, schedule
 from chaos.run import Recovery, finished, positions, run
 from tests.support import alarm_oracle
 from tests.support.oracle import check
 from tests.support.pipeline import synthetic
 
-STACKS = ("embedded", "compose", "live", "upgrade")
+# Upper bounds for the duration of each stack's schedule, in seconds.
+STACKS = {
+    **{"embedded": 700.0, "compose": 700.0, "kubernetes": 400.0},
+    **{"replica": 150.0, "upgrade": 150.0, "live": 0.0},
+}
 MESSAGES_A_PATIENT = 250
 
 
@@ -42,8 +46,7 @@ def main() -> int:
             equal = live.run(folder, arguments.seed, 4_000, 99, print)
             print("log and tables are equal" if equal else "log or tables differ")
             return not equal
-        # The defaults are upper bounds for the duration of the schedule.
-        seconds = arguments.seconds or (150.0 if arguments.old else 700.0)
+        seconds = arguments.seconds or STACKS[arguments.stack]
         patients = int(seconds * arguments.rate / MESSAGES_A_PATIENT) + 12
         ward = synthetic(
             folder / "ward", "--patients", str(patients), "--days", "20", "--seed", "1"
@@ -51,14 +54,14 @@ def main() -> int:
         if arguments.stack == "upgrade":
             return not upgrade.run(folder, ward, arguments.old, arguments.rate, print)
         (folder / "stack").mkdir()
-        kind: Any = {"embedded": embedded, "compose": compose}[arguments.stack]
+        if arguments.stack == "replica":
+            return not replica.run(folder / "stack", ward, arguments.rate, print)
+        kinds = {"embedded": embedded, "compose": compose, "kubernetes": kubernetes}
+        kind: Any = kinds[arguments.stack]
         starting: AbstractContextManager[Any] = kind.stack(folder / "stack", ward, arguments.rate)
         with starting as stack:
-            faults = [
-                fault
-                for fault in all_faults(stack, rng)
-                if not arguments.only or arguments.only in fault.name
-            ]
+            known = stack.own_faults(rng) if kind is kubernetes else all_faults(stack, rng)
+            faults = [fault for fault in known if (arguments.only or "") in fault.name]
             planned = schedule(faults, rng, arguments.seconds)
             if not planned:
                 parser.error("no fault is left: check --only and --seconds")
@@ -75,9 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stack",
         choices=STACKS,
-        default=STACKS[0],
-        help="embedded or compose: the replay pipeline; live: the pipeline with the gateway; "
-        "upgrade: a rolling upgrade instead of faults (default: %(default)s)",
+        default="embedded",
+        help="embedded, compose or kubernetes: the replay pipeline; live: the pipeline with the "
+        "gateway; replica: MySQL fails, and its replica is promoted; upgrade: a rolling upgrade "
+        "instead of faults (default: %(default)s)",
     )
     parser.add_argument("--old", type=Path, help="for upgrade: a checkout of the older version")
     parser.add_argument(

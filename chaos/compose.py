@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from chaos.faults import BOUND, Fault, at_once, held
+from chaos.mysql import Reader
 from embedded.stack import ROOT, free_port
-from wire.database import connect
 
 PROJECT = "icu-chaos"
 FILES = ("--file", "docker-compose.yml", "--file", "chaos/compose.yml")
@@ -65,7 +65,7 @@ class ComposeStack:
             # Isolated networks would prevent the oracle from connecting to the database.
             "INTERNAL_GATEWAY": "nat",
         }
-        self._connection: Any = None
+        self.query = Reader(lambda: self.database_url).query
 
     def __enter__(self) -> "ComposeStack":
         self._down()
@@ -221,19 +221,6 @@ class ComposeStack:
     def database_url(self) -> str:
         [network] = self._inspect("tooldb")["NetworkSettings"]["Networks"].values()
         return f"mysql://dashboard:{self._password}@{network['IPAddress']}/tooldb"
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        try:
-            if self._connection is None:
-                self._connection = connect(self.database_url, read_only=True, timeout=5)
-            cursor = self._connection.cursor()
-            cursor.execute(statement)
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            cursor.close()
-            return rows
-        except BaseException:
-            self._connection = None
-            raise
 
     def hurry(self) -> None:
         """Sends the rest of the stream at full speed."""

@@ -52,7 +52,7 @@ class Fault:
     bound: float = BOUND
 
 
-def at_once(name: str, act: Callable[[], object]) -> Fault:
+def at_once(name: str, act: Callable[[], object], bound: float = BOUND) -> Fault:
     """Returns a fault that ends at once. If it kills a program, the stack restarts the program."""
 
     @contextmanager
@@ -60,7 +60,7 @@ def at_once(name: str, act: Callable[[], object]) -> Fault:
         act()
         yield
 
-    return Fault(name, 0.0, apply)
+    return Fault(name, 0.0, apply, bound)
 
 
 def held(

@@ -1,0 +1,159 @@
+"""The pipeline on a cluster of three nodes, which are containers icu-k1 to icu-k3.
+
+CLUSTER names a program that controls the running cluster: `push IMAGE…` brings images to its
+registry, and `node N` starts a node again. `kubectl` is in the folder of the program.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from embedded.stack import ROOT
+from wire import keys
+
+NAMESPACE = "icu-test"
+OVERLAY = ROOT / "chaos" / "overlay"
+PARTITIONS = 4
+# The node with the database and the CSVs, see the overlay. It is never killed.
+FIRST = "k1"
+ADDRESS = "10.78.0.11"
+SERVICES = ("tool", "buffer", "hospital", "dashboard", "nginx", "modelapi")
+
+
+class Cluster:
+    """One cell in a namespace of its own. Redis and the database are reachable at ports of the
+    first node.
+    """
+
+    def __init__(self) -> None:
+        if not os.environ.get("CLUSTER"):
+            sys.exit(f"chaos: set CLUSTER. {__doc__}")
+        self._program = Path(os.environ["CLUSTER"]).resolve()
+        self._kubectl = self._program.parent / "kubectl"
+
+    def start(self, patient_data: Path, rate: float) -> None:
+        """Starts the pipeline with images of this checkout."""
+        self._push_images()
+        _run(self._kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found")
+        self._copy_data(patient_data)
+        _run(self._kubectl, "create", "namespace", NAMESPACE)
+        self.kubectl("create", "-f", "-", given=_run(ROOT / "deploy/kubernetes/secrets.sh"))
+        manifests = _run(Path(sys.executable).parent / "kubectl", "kustomize", OVERLAY)
+        manifests = manifests.replace('REPLAY_RATE: "250"', f'REPLAY_RATE: "{rate:g}"')
+        self.kubectl("apply", "-f", "-", given=manifests)
+        self.wait(self.whole)
+
+    def delete(self) -> None:
+        _run(self._kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+
+    def kubectl(self, *arguments: str, given: str = "") -> str:
+        return _run(self._kubectl, "-n", NAMESPACE, *arguments, given=given)
+
+    def _push_images(self) -> None:
+        for service in SERVICES:
+            image = ("-t", f"icu-stream/{service}", "-f", f"{service}/Dockerfile")
+            _run("docker", "build", "-q", *image, ".")
+        _run("docker", "build", "-q", "-t", "icu-stream/tooldb", "tooldb")
+        images = [f"icu-stream/{service}" for service in (*SERVICES, "tooldb")]
+        _run(self._program, "push", "redis:8", *images)
+
+    def _copy_data(self, patient_data: Path) -> None:
+        prepare = "rm -rf /data && mkdir -p /data/tooldb && chown 999 /data/tooldb"
+        self.on_node(FIRST, "sh", "-c", prepare)
+        _run("docker", "cp", patient_data, f"icu-{FIRST}:/data/patient_data")
+        self.on_node(FIRST, "chmod", "-R", "a+rX", "/data/patient_data")
+
+    def on_node(self, node: str, *command: str) -> None:
+        """Runs a command on a node."""
+        _run("docker", "exec", f"icu-{node}", *command)
+
+    def kill_node(self, node: str) -> None:
+        """Kills a node as a power failure would."""
+        _run("docker", "kill", f"icu-{node}")
+
+    def start_node(self, node: str) -> None:
+        # After a power failure, the node's container engine may find its stale pid file and exit.
+        for _ in range(4):
+            with suppress(RuntimeError):
+                _run(self._program, "node", node.removeprefix("k"))
+                return
+        raise RuntimeError(f"node {node} does not start")
+
+    def pods(self, service: str) -> list[Any]:
+        """The service's pods that are ready and not terminating."""
+        selector = f"app.kubernetes.io/name={service}"
+        pods = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        return [
+            pod
+            for pod in pods
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(
+                condition["type"] == "Ready" and condition["status"] == "True"
+                for condition in pod["status"].get("conditions", [])
+            )
+        ]
+
+    def whole(self) -> bool:
+        """Whether all workloads have all their pods, and the tools share the partitions."""
+        found = json.loads(self.kubectl("get", "deployments,statefulsets", "-o", "json"))["items"]
+        counts = ("replicas", "readyReplicas", "updatedReplicas")
+        return self._shared() and all(
+            item["status"].get(count) == item["spec"]["replicas"]
+            for item in found
+            for count in counts
+        )
+
+    def _shared(self) -> bool:
+        """Whether each of the two tools has two partitions."""
+        with suppress(RedisError):
+            leases = self.redis.mget(map(keys.lease_key, range(PARTITIONS)))
+            return None not in leases and sorted(map(leases.count, set(leases))) == [2, 2]
+        return False
+
+    def wait(self, reached: Callable[[], bool], seconds: float = 600) -> None:
+        """Waits until the condition is true. A command may fail meanwhile."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(RuntimeError):
+                if reached():
+                    return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not reached within {seconds} s: {reached}\n{self.state()}")
+            time.sleep(0.5)
+
+    def state(self) -> str:
+        """The pods, and the ends of their logs."""
+        logs = ("logs", "--tail=8", "--prefix", "-l", "app.kubernetes.io/part-of=icu-stream")
+        return self.kubectl("get", "pods", "-o", "wide") + self.kubectl(*logs)
+
+    def _password(self, user: str) -> str:
+        found = self.kubectl("get", "secret", user, "-o", "jsonpath={.data.password}")
+        return base64.b64decode(found).decode()
+
+    @cached_property
+    def redis(self) -> Any:
+        """A client of Redis."""
+        return keys.connection(f"redis://{ADDRESS}:30379/0", self._password("redis"))
+
+    @cached_property
+    def database_url(self) -> str:
+        return f"mysql://dashboard:{self._password('dashboard')}@{ADDRESS}:30306/tooldb"
+
+
+def _run(*command: str | Path, given: str = "") -> str:
+    done = subprocess.run(
+        command, cwd=ROOT, input=given, capture_output=True, text=True, timeout=580
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command}: {done.stderr or done.stdout}")
+    return done.stdout
