@@ -37,7 +37,7 @@ class LiveStack(Programs):
     def __init__(self, folder: Path) -> None:
         ports = {key: str(free_port()) for key in (*PORTS, "GATEWAY_PORT", "MLLP_PORT")}
         inherited = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
-        settings = {"TIME_ZONE": ZONE, "ICU_UNITS": "ICU"}
+        settings = {"TIME_ZONE": ZONE, "ICU_UNITS": "ICU", "FUTURE_HOURS": "0"}
         environ = environment(folder, inherited | ports | settings, source="gateway")
         super().__init__(folder, environ)
         self.mllp = int(ports["MLLP_PORT"])

@@ -19,6 +19,7 @@ from gateway.log import Log
 from gateway.reading import Reader
 from gateway.settings import Settings
 from gateway.stream import Stream
+from gateway.times import latest
 from gateway.tokens import required
 from gateway.ward import Ward
 from wire import hosts
@@ -36,12 +37,13 @@ def create_app(settings: Settings) -> web.Application:
     """
     names = {"localhost", "gateway", *settings.allowed_hosts}
     store = Log(settings.log)
-    ward = Ward(store, settings.icu_units, settings.keep_identifiers == "1")
+    zone = settings.time_zone.info
+    limit = partial(latest, zone, settings.future_hours)
+    ward = Ward(store, settings.icu_units, settings.keep_identifiers == "1", limit)
     inbox = Inbox(store, ward, settings.keep_days)
     stream = Stream(store)
     inbox.committed.append(stream.wake)
     codes = Codes(Path(settings.codes) if settings.codes else None)
-    zone = settings.time_zone.info
     reader = Reader(codes, zone, settings.authority, metrics.unknown_code)
     fhir = FhirDoor(inbox, codes, zone)
     app = web.Application(
@@ -51,7 +53,7 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_get("/sub", stream.subscribe)
     app.router.add_get("/health", partial(health, store))
     app.router.add_get("/metrics", partial(exposition, store))
-    app.router.add_post("/messages", JsonDoor(inbox, store).post)
+    app.router.add_post("/messages", JsonDoor(inbox, store, limit).post)
     fhir.add_routes(app)
     app.on_shutdown.append(stream.end)
     app.cleanup_ctx.append(partial(doors, store, inbox, stream, HL7Door(settings, inbox, reader)))

@@ -2,7 +2,7 @@
 
 import time
 from asyncio import Future
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -11,8 +11,9 @@ from aiohttp import web
 from gateway import metrics
 from gateway.inbox import Direct, DiskFailed, Inbox, Item, Logged, digest
 from gateway.log import Log, Received
+from gateway.times import AHEAD, Moment, moment_of
 from wire.bodies import read_body
-from wire.messages import Message, Rejected, decode
+from wire.messages import Message, Rejected, Withdrawal, decode
 
 # Messages with these reason codes are accepted, because they are well-formed. The tool stores them
 # in the table `rejected`.
@@ -23,10 +24,14 @@ Result = dict[str, Any]
 
 
 class JsonDoor:
-    """Answers each message with a status: 201 new, 200 known, 422 invalid, 503 not stored."""
+    """Answers each message with a status: 201 new, 200 known, 422 invalid, 503 not stored.
 
-    def __init__(self, inbox: Inbox, log: Log) -> None:
+    latest: returns the latest time that a message may have.
+    """
+
+    def __init__(self, inbox: Inbox, log: Log, latest: Callable[[], Moment]) -> None:
         self._inbox = inbox
+        self._latest = latest
         self._log = log
 
     async def post(self, request: web.Request) -> web.Response:
@@ -61,6 +66,8 @@ class JsonDoor:
             if error.code not in PASSED_ON:
                 return self._invalid(str(error), error.code)
             message = msgspec.json.decode(data, type=Message)
+        if not isinstance(message, Withdrawal) and moment_of(message) > self._latest():
+            return self._invalid(AHEAD, "dates")
         # Encoded again, so that spaces and the order of fields do not change the digest.
         data = msgspec.json.encode(message)
         name = digest(b"key", key.encode()) if key else digest(b"json", data)

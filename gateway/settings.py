@@ -10,6 +10,7 @@ from msgspec import Meta, field
 from wire.settings import File, HostNames, LogFormat, LogLevel, Parsed, Port, Positive
 
 Days = Annotated[float, Meta(gt=0, le=36_500, description="a number of days above 0")]
+Hours = Annotated[float, Meta(ge=0, le=876_000, description="a number of hours")]
 Silence = Annotated[float, Meta(gt=0, le=86_400, description="seconds, 86400 at most")]
 Switch = Literal["0", "1"]
 
@@ -74,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True):
     icu_units: Annotated[Units, "points of care (PV1-3.1) that belong to the ICU; empty: all"] = (
         Units()
     )
+    future_hours: Annotated[
+        Hours, "hours after its receipt up to which a message may be dated; 0: any time"
+    ] = 24.0
     authority: Annotated[str, "assigning authority of identifiers without one"] = ""
     keep_identifiers: Annotated[Switch, "1: show patients' names and identifiers on the pages"] = (
         "0"

@@ -7,12 +7,17 @@ which takes precedence over `TIME_ZONE`.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from gateway.remembered import remembered
+from wire.messages import Acknowledgement, Admission, Discharge, Outcome, Reading
 
 Moment = str
+Timed = Reading | Discharge | Admission | Outcome | Acknowledgement
+
+# The reason why readings, admissions and discharges after `latest` are rejected.
+AHEAD = "the time is more than FUTURE_HOURS after the message was received"
 Clock = Callable[[str], Moment | None]  # parses a sender's time
 
 _HL7 = re.compile(r"\d{10}(?:\d\d(?:\d\d(?:\.\d{1,6})?)?)?(?:[+-]\d{4})?", re.ASCII)
@@ -75,9 +80,23 @@ def clock(at: Moment) -> tuple[str, int, int, int]:
     return at[:10], int(at[11:13]), int(at[14:16]), int(at[17:19])
 
 
+def moment_of(message: Timed) -> Moment:
+    """The moment of a message of the stream."""
+    return f"{message.day} {message.hour:02}:{message.minute:02}:{message.second:02}"
+
+
 def now(zone: ZoneInfo) -> Moment:
     """The current moment."""
     return f"{datetime.now(zone):%Y-%m-%d %H:%M:%S}"
+
+
+def latest(zone: ZoneInfo, hours: float) -> Moment:
+    """The latest time that a message received now may have: `hours` from now; 0 means any."""
+    if not hours:
+        return "9999-12-31 23:59:59"
+    return (
+        (datetime.now(UTC) + timedelta(hours=hours)).astimezone(zone).isoformat(" ", "seconds")[:19]
+    )
 
 
 @remembered

@@ -1,6 +1,8 @@
 """Converts the facts from all doors to events of the stream. All state is in the log."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+
+import msgspec
 
 from gateway.beds import Beds
 from gateway.facts import Fact, Merged, Moved, Observed, Person, Replaced, Unusable
@@ -10,17 +12,27 @@ from gateway.pending import Pending
 from gateway.readings import Readings
 from gateway.refs import Entry
 from gateway.stays import Stay
-from gateway.times import Moment
+from gateway.times import AHEAD, Moment, moment_of
 from wire.messages import Message, Reading, Withdrawal
 
 REMEMBERED = 10_000
 
 
 class Ward:
-    """Applies facts within the log's transaction. Call `end_message` after each message."""
+    """Applies facts within the log's transaction. Call `end_message` after each message.
 
-    def __init__(self, log: Log, units: Collection[str], keep_identifiers: bool) -> None:
+    latest: returns the latest time that a message may have.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        units: Collection[str],
+        keep_identifiers: bool,
+        latest: Callable[[], Moment],
+    ) -> None:
         self._log = log
+        self._latest = latest
         self._patients = Patients(log.connection)
         self._beds = Beds(log, self._patients, units, keep_identifiers)
         self._readings = Readings(log, self._beds)
@@ -65,7 +77,10 @@ class Ward:
             number = self._number(fact.person, fact.at)
             if self._pending.tasks:
                 self._pending.settle_for(fact)
-            self._readings.observe(fact, number)
+            if fact.at > self._latest():
+                fact = self._without_readings(fact, number)
+            if fact.values:
+                self._readings.observe(fact, number)
         elif isinstance(fact, Moved):
             self._move(fact)
         elif isinstance(fact, Unusable):
@@ -77,6 +92,14 @@ class Ward:
         else:
             self._merge(fact)
 
+    def _without_readings(self, fact: Observed, number: int) -> Observed:
+        """Rejects the readings of a fact whose time is too far ahead; keeps the withdrawals."""
+        for value in fact.values:
+            if value.value is not None:
+                self._log.reject(f"{value.parameter}: {AHEAD}", number)
+        withdrawn = [value for value in fact.values if value.value is None]
+        return msgspec.structs.replace(fact, values=withdrawn)
+
     def pass_on(self, message: Message, data: bytes) -> None:
         """Adds a message in the stream's own format. data: its JSON."""
         self._patients.take(message.pat_id)
@@ -85,9 +108,8 @@ class Ward:
             refs.drop_event(message.pat_id, message.of, self._log.first_with(message.of))
         seq = self._log.add_event(data)
         if isinstance(message, Reading):
-            at = f"{message.day} {message.hour:02}:{message.minute:02}:{message.second:02}"
             entry = Entry("", seq, message.parameter, message.value)
-            refs.add(("", at, message.pat_id, message.date_admission), [entry])
+            refs.add(("", moment_of(message), message.pat_id, message.date_admission), [entry])
 
     def _number(self, person: Person, at: Moment) -> int:
         """The number of a patient. An unknown patient gets a new number. If the identifiers belong
@@ -114,6 +136,9 @@ class Ward:
 
     def _move(self, fact: Moved) -> None:
         number = self._number(fact.person, fact.at)
+        if fact.move in ("admit", "transfer", "discharge") and fact.at > self._latest():
+            self._log.reject(f"{fact.move}: {AHEAD}", number)
+            return
         stay = self._beds.stays.of_visit(number, fact.visit)
         is_open = stay is not None and stay.until is None
         inside = self._beds.in_icu(fact.place)

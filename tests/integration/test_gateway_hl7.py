@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -190,6 +192,25 @@ def test_a_time_in_a_skipped_hour_moves_to_the_next_hour(tmp_path: Path) -> None
     assert [at for at, _, _ in rows] == [
         *("2026-03-29 01:59:00", "2026-03-29 03:30:00", "2026-03-29 03:30:00")
     ]
+
+
+def test_messages_from_a_clock_that_is_ahead_are_rejected(tmp_path: Path) -> None:
+    now = datetime.now(ZoneInfo("Europe/Berlin"))
+    soon, ahead = (f"{now + timedelta(hours=hours):%Y%m%d%H%M%S}" for hours in (23, 25))
+    found = after(
+        tmp_path / "log",
+        adt("A01", at=ahead),
+        oru("OBR|1||F1", obx(at="20261127100000", value="1")),
+        oru(obx(at=ahead, value="2"), obx(at=soon, value="3"), control="2"),
+        oru("OBR|1||F1", obx(at=ahead, value="1", status="D"), control="3"),
+        adt("A03", at=ahead),
+        FUTURE_HOURS="24",
+    )
+    assert [event["type"] for event in found] == [
+        *("unusable", "admission", "reading", "unusable", "reading", "withdrawal", "unusable")
+    ]
+    [rows] = readings(found).values()
+    assert [value for _, _, value in rows] == [3]
 
 
 def test_a_transfer_begins_and_ends_a_stay(tmp_path: Path) -> None:

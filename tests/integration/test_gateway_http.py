@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,21 @@ def test_a_list_of_messages_has_a_result_for_each(tmp_path: Path) -> None:
     assert status == 207
     assert [result["status"] for result in answer["results"]] == [200, 422, 201, 422]
     assert len(events(tmp_path / "log")) == 2
+
+
+def test_readings_from_a_clock_that_is_ahead_are_rejected(tmp_path: Path) -> None:
+    ahead = datetime.now(UTC) + timedelta(hours=49)
+    reading = {**READING, "day": f"{ahead:%Y-%m-%d}", "hour": 0}
+    resource = {**pressure(), "effectiveDateTime": f"{ahead:%Y-%m-%dT%H:%M:%SZ}"}
+
+    async def run() -> tuple[tuple[int, Any], int]:
+        async with gateway(tmp_path / "log", ICU_UNITS="", FUTURE_HOURS="24") as running:
+            answer = await post(running, "/messages", reading)
+            return answer, (await post(running, "/fhir/Observation", resource))[0]
+
+    (status, answer), accepted = asyncio.run(run())
+    assert (status, answer["code"], accepted) == (422, "dates", 201)
+    assert [event["type"] for event in events(tmp_path / "log")] == ["unusable"]
 
 
 def test_an_idempotency_key_identifies_one_message(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_merge_continues_after_a_restart(tmp_path: Path) -> None:
     asyncio.run(fill())
     # This block does what a gateway does that stops after the transaction of the merge.
     with closing(Log(tmp_path / "log")) as log:
-        ward = Ward(log, ("ICU",), keep_identifiers=False)
+        ward = Ward(log, ("ICU",), False, lambda: "9999")
         survivor, prior = Person((("H", "P1"),)), Person((("H", "P5"),))
         log.begin()
         ward.apply(Merged(survivor, prior, "2026-11-27 18:00:00"))

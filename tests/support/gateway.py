@@ -58,6 +58,7 @@ async def gateway(log: Path, **environ: str) -> AsyncIterator[Running]:
             "MLLP_PORT": "0",
             "TIME_ZONE": "Europe/Berlin",
             "ICU_UNITS": "ICU",
+            "FUTURE_HOURS": "0",
             **environ,
         },
     )
@@ -153,6 +154,7 @@ class Program:
                 "MLLP_PORT": str(self.mllp),
                 "GATEWAY_PORT": str(self.port),
                 "TIME_ZONE": "Europe/Berlin",
+                "FUTURE_HOURS": "0",
                 "LOG_LEVEL": "WARNING",
                 **environ,
             },

@@ -50,7 +50,7 @@ def read(inputs: int, seed: int, log: Path) -> Counter[str]:
     rng = random.Random(seed)
     reader = Reader(Codes(), ZoneInfo("Europe/Berlin"), "", lambda system, code: None)
     store = Log(log)
-    ward = Ward(store, ("ICU",), keep_identifiers=True)
+    ward = Ward(store, ("ICU",), True, lambda: "9999")
     frames = FrameReader(1 << 16)
     counts: Counter[str] = Counter()
     for number in range(inputs):
