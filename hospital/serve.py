@@ -59,7 +59,7 @@ async def serve(settings: Settings) -> None:
             await asyncio.gather(preparing, return_exceptions=True)
         else:
             app[WARD].replay = replay = preparing.result()
-            log.info(f"stream {replay.stream} is ready: {replay.end} messages")
+            log.info("stream %s is ready: %d messages", replay.stream, replay.end)
             await stopping
     finally:
         await runner.cleanup()
@@ -86,7 +86,7 @@ async def listen(runner: web.AppRunner, settings: Settings) -> None:
             + ("the port is taken by another program" if taken else str(error.strerror or error))
         ) from error
     host, port = runner.addresses[0][:2]
-    log.info(f"listening on http://{host}:{port}")
+    log.info("listening on http://%s:%d", host, port)
 
 
 async def prepare(settings: Settings) -> Replay:
@@ -120,7 +120,7 @@ async def patient_data(settings: Settings) -> Path:
         )
     target = writable_folder(folder, settings.derived_data)
     if not holds_inputs(target):
-        log.warning(f"no CSVs in {folder}: writing a synthetic ward to {target}")
+        log.warning("no CSVs in %s: writing a synthetic ward to %s", folder, target)
         await run("hospital.synthetic", "--to", str(target))
     return target
 

@@ -39,8 +39,8 @@ class Ward:
         stream, end = subscription.replay.stream, subscription.replay.end
         pace = f"{self.rate:g} messages/s" if self.rate else "full speed"
         log.info(
-            f"subscriber {host}:{port} connected: {stream} from message "
-            f"{subscription.after + 1} of {end}, {pace}, {self.mode}",
+            "subscriber %s:%s connected: %s from message %d of %d, %s, %s",
+            *(host, port, stream, subscription.after + 1, end, pace, self.mode),
             extra={"message_id": f"{stream}-{subscription.after + 1}"},
         )
         self.subscribers.add(task)
@@ -50,7 +50,7 @@ class Ward:
         finally:
             self.subscribers.discard(task)
             outcome = "has the whole stream" if subscription.ended else "disconnected"
-            log.info(f"subscriber {host}:{port} {outcome} (messages: {subscription.sent})")
+            log.info("subscriber %s:%s %s (messages: %d)", host, port, outcome, subscription.sent)
 
 
 WARD = web.AppKey("ward", Ward)

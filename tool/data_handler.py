@@ -6,7 +6,7 @@ are already stored. A batch is early if messages between the position and its st
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from msgspec.structs import replace
@@ -73,7 +73,7 @@ class DataHandler:
         self._stays.forget(stream)
         self.backlog = False
         try:
-            return self._process(
+            return self._processor.process(
                 [RawMessage(seq, 0.0, data)], Changes(stream, None, seq, seq, now())
             )
         except BaseException:
@@ -124,7 +124,7 @@ class DataHandler:
         messages = batch.messages
         try:
             changes = Changes(batch.stream, batch.part, batch.after, batch.last, now())
-            return self._process(messages, changes)
+            return self._processor.process(messages, changes)
         except (Moved, Unavailable):
             # Another worker was faster, or the database is unavailable: the messages are not the
             # cause.
@@ -154,6 +154,3 @@ class DataHandler:
         self._stays.commit(changes, {})
         received, codes = Counter([raw.received]), Counter(["dead_letter"])
         return Result(raw.seq, received=received, codes=codes)
-
-    def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
-        return self._processor.process(messages, changes)

@@ -20,6 +20,8 @@ from tests.support.batches import (
     remember,
 )
 from tests.support.servers import rows
+from tool import data_handler
+from tool.batch import BatchProcessor
 from tool.data_handler import DataHandler, Early
 from tool.database import Changes, Database, Moved, Unavailable, connect
 from tool.model_client import Declaration, Model
@@ -129,7 +131,9 @@ def test_a_worker_with_outdated_memory_reads_the_database_again(
 
 
 def failing(database: Database) -> DataHandler:
-    found = Failing(database, Client())  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_handler, "BatchProcessor", Failing)
+        found = DataHandler(database, Client())  # type: ignore[arg-type]
     found.declare(DECLARATION)
     return found
 
@@ -329,13 +333,13 @@ def test_a_commit_without_an_answer_can_be_retried(
     assert stored(url) == undisturbed
 
 
-class Failing(DataHandler):
-    """A handler whose processing fails for the values 90 and 90.5."""
+class Failing(BatchProcessor):
+    """Processing that fails for the values 90 and 90.5."""
 
-    def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
+    def process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         if any(re.search(rb'"value": 90.[05]', raw.data) for raw in messages):
             raise RuntimeError("a value that fails")
-        return super()._process(messages, changes)
+        return super().process(messages, changes)
 
 
 def test_only_the_message_that_cannot_be_processed_becomes_a_dead_letter(

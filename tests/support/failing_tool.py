@@ -16,7 +16,7 @@ from typing import Any
 from rq import Queue
 from rq.job import Job
 
-from tool import alarms, data_handler, processes, webhook, worker
+from tool import alarms, batch, data_handler, processes, webhook, worker
 from tool.__main__ import main
 from tool.database import Changes, Database
 from tool.database.alarms import AlarmChanges, AlarmTables
@@ -112,30 +112,30 @@ class FailingAlarms(AlarmTables):
         points.reached("alarm-sent", alarm.seq, "")
 
 
-class Poisoned(data_handler.DataHandler):
+class Poisoned(batch.BatchProcessor):
     """Raises an exception whenever it processes the message of the point `poisoned`, and kills the
     worker whenever it processes that of `deadly`."""
 
-    def _process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
+    def process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
         seqs = {raw.seq for raw in messages}
         if points.at.get("deadly") in seqs:
             os.kill(os.getpid(), signal.SIGKILL)
         if points.at.get("poisoned") in seqs:
             raise RuntimeError("a message that fails")
-        return super()._process(messages, changes)
+        return super().process(messages, changes)
 
 
 def work(started: Callable[[], None], settings: Settings, part: int) -> None:
     processes.begin(settings)
     database = database_of(settings)
     client = client_of(settings)
-    handler = data_handler.DataHandler(database, client)
     if points.at.keys() & {"poisoned", "deadly"}:
-        handler = Poisoned(database, client)
+        vars(data_handler)["BatchProcessor"] = Poisoned
     else:
         failing(database)
         worker.PartitionWorker = Worker  # type: ignore[misc]
         vars(worker)["Jobs"] = FailingJobs
+    handler = data_handler.DataHandler(database, client)
     worker.work(part, redis_of(settings), database, handler, started)
 
 
