@@ -23,6 +23,7 @@ from wire.keys import (
     batch_key,
     queue_name,
 )
+from wire.leases import acquire, release, renew
 
 LEASE_SECONDS = 5
 
@@ -39,7 +40,7 @@ class Queues:
     def __init__(self, redis: "Redis") -> None:
         self._redis: Any = redis
         self._queues: dict[int, Queue] = {}
-        self._token = secrets.token_hex(8).encode()
+        self._token = secrets.token_hex(8)
         self._stored: bytes | None = None
 
     def _queue(self, part: int) -> Queue:
@@ -53,14 +54,11 @@ class Queues:
         """Acquires or renews the lease; returns whether this buffer holds it. The lease expires
         after LEASE_SECONDS.
         """
-        if self._redis.get(LEASE) == self._token:
-            self._redis.expire(LEASE, LEASE_SECONDS)
-            return True
-        return bool(self._redis.set(LEASE, self._token, nx=True, ex=LEASE_SECONDS))
+        lease = (self._redis, LEASE, self._token, LEASE_SECONDS)
+        return renew(*lease) or acquire(*lease)
 
     def give_up_lease(self) -> None:
-        if self._redis.get(LEASE) == self._token:
-            self._redis.delete(LEASE)
+        release(self._redis, LEASE, self._token)
 
     def load(self) -> Position | None:
         """The position in Redis; None if it is missing or unreadable."""
@@ -103,7 +101,7 @@ class Queues:
         stored = msgspec.json.encode(position)
         with self._redis.pipeline() as pipe:
             pipe.watch(LEASE, POSITION)
-            if pipe.mget(LEASE, POSITION) != [self._token, self._stored]:
+            if pipe.mget(LEASE, POSITION) != [self._token.encode(), self._stored]:
                 raise Superseded
             pipe.multi()
             for batch in batches:

@@ -11,6 +11,7 @@ from typing import Any
 from redis import Redis
 
 from wire.keys import TOOLS, lease_key, tool_key
+from wire.leases import acquire, release, renew
 
 # Seconds after which a dead or disconnected tool loses its leases.
 LEASE_SECONDS = 10
@@ -43,7 +44,7 @@ class Leases:
             if part in holders and holders[part] is None:
                 self._take(part)
         for part in self._held:
-            self._redis.expire(lease_key(part), LEASE_SECONDS)
+            renew(self._redis, lease_key(part), self._tool, LEASE_SECONDS)
         if time.monotonic() > self._take_no_more_until:
             for part, tool in holders.items():
                 if part not in self._held and len(self._held) < share:
@@ -56,8 +57,7 @@ class Leases:
     def release(self, part: int) -> None:
         """Releases the lease of a partition."""
         self._held.discard(part)
-        if self._redis.get(lease_key(part)) == self._tool.encode():
-            self._redis.delete(lease_key(part))
+        release(self._redis, lease_key(part), self._tool)
 
     def release_all(self) -> None:
         """Releases all leases and unregisters this tool."""
@@ -99,5 +99,5 @@ class Leases:
         return dict(zip(partitions, tools, strict=True))
 
     def _take(self, part: int) -> None:
-        if self._redis.set(lease_key(part), self._tool, nx=True, ex=LEASE_SECONDS):
+        if acquire(self._redis, lease_key(part), self._tool, LEASE_SECONDS):
             self._held.add(part)

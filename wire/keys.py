@@ -21,8 +21,8 @@ DECLARATION = "icu:declaration"
 LATENCY = "icu:latency"
 # The ids of all tools that may be running. Written by the tool.
 TOOLS = "icu:tools"
-# The time of the last backup, in seconds since 1970. Written by backup. Until there is a backup, it
-# is the time of the tool's first check. Written by the tool.
+# The time of the last backup, in seconds since 1970; without a backup, the time of the tool's first
+# check. Written by backup and by the tool.
 BACKUP = "icu:backup"
 # Prefix of one counter per batch or message: how often its processing has started without ending.
 # Written by the tool.

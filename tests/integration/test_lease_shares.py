@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support import servers
 from tool.leases import Leases
+from wire.leases import acquire, release, renew
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,17 @@ def test_a_tool_that_starts_again_leaves_the_leases_beyond_its_share_to_others(r
     successor.round(4)
     assert len(successor.parts) == 2
     assert other.parts == set()
+
+
+def test_a_lease_is_renewed_and_released_only_by_its_holder(redis: Any) -> None:
+    redis.flushall()
+    assert acquire(redis, "icu:lease:0", "first", 10)
+    assert not acquire(redis, "icu:lease:0", "second", 10)
+    assert renew(redis, "icu:lease:0", "first", 100)
+    assert not renew(redis, "icu:lease:0", "second", 1_000)
+    assert 10 < redis.ttl("icu:lease:0") <= 100
+    release(redis, "icu:lease:0", "second")
+    assert redis.get("icu:lease:0") == b"first"
+    release(redis, "icu:lease:0", "first")
+    assert redis.get("icu:lease:0") is None
+    assert not renew(redis, "icu:lease:0", "first", 10)
