@@ -54,7 +54,7 @@ class Services:
         session: aiohttp.ClientSession,
         hospital_url: str,
         model_url: str,
-        model_token: SecretFile | None = None,
+        model_token: SecretFile,
     ) -> None:
         self._session = session
         self._hospital_url = hospital_url
@@ -80,16 +80,11 @@ class Services:
         except (aiohttp.ClientError, OSError):
             return Health("does not answer", {})
 
-    def _headers(self) -> dict[str, str]:
-        """The headers with the token for the model API. Reads the file for each request, because
-        tokens are renewed."""
-        return {"Authorization": f"Bearer {self._model_token.secret}"} if self._model_token else {}
-
     async def models(self) -> Models:
         """Requests the champion and the shadows; returns them, or the error."""
         try:
             async with self._session.get(
-                f"{self._model_url}/api/model", headers=self._headers()
+                f"{self._model_url}/api/model", headers=bearer(self._model_token)
             ) as response:
                 answer = await response.json(content_type=None)
                 if response.status != 200:
@@ -105,7 +100,9 @@ class Services:
     async def describe(self, model: ModelKey) -> ModelInfo | None:
         """The description of a model; None if the model API does not return it."""
         try:
-            async with self._session.get(self._address(model), headers=self._headers()) as response:
+            async with self._session.get(
+                self._address(model), headers=bearer(self._model_token)
+            ) as response:
                 answer = await response.json(content_type=None)
                 return ModelInfo.from_metadata(model, answer) if response.status == 200 else None
         except (*ERRORS, ValueError, KeyError, TypeError, AttributeError):
@@ -121,7 +118,7 @@ class Services:
             async with self._session.post(
                 f"{self._address(model)}/explain",
                 json={"inputs": inputs},
-                headers=self._headers(),
+                headers=bearer(self._model_token),
                 timeout=aiohttp.ClientTimeout(total=10),
             ) as response:
                 answer = await response.json(content_type=None)
@@ -134,7 +131,7 @@ class Services:
             return Explanation(error="the model API's answer is invalid")
 
     def _address(self, model: ModelKey) -> str:
-        name, version = map(quote, model)
+        name, version = (quote(part, safe="") for part in model)
         return f"{self._model_url}/v2/models/{name}/versions/{version}"
 
 
@@ -142,6 +139,12 @@ def _refusal(status: int) -> str:
     return (
         "refuses the dashboard's token" if status in (401, 403) else f"reports a fault ({status})"
     )
+
+
+def bearer(token: SecretFile) -> dict[str, str]:
+    """The headers with a token; empty if no file is set. Reads the file for each request, because
+    tokens are renewed. Raises OSError or ValueError."""
+    return {"Authorization": f"Bearer {token.secret}"} if token else {}
 
 
 def _object(text: bytes) -> dict[str, Any]:

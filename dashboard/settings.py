@@ -37,7 +37,9 @@ class Settings(msgspec.Struct, frozen=True):
     acknowledge_url: Annotated[
         HttpUrl, "address of the gateway that gets acknowledgements; without it pages are read-only"
     ] = HttpUrl("")
-    acknowledge_token_file: Annotated[str, "file with the token for ACKNOWLEDGE_URL"] = ""
+    acknowledge_token_file: Annotated[SecretFile, "file with the token for ACKNOWLEDGE_URL"] = (
+        SecretFile()
+    )
     login_url: Annotated[
         HttpUrl,
         "address of the login service, if nginx uses it; then live updates end with the session",

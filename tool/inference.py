@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import nan
 from struct import Struct
+from urllib.parse import quote
 
 import msgspec
 
@@ -29,7 +30,7 @@ _answer = msgspec.json.Decoder(_Answer)
 
 
 def path(model: str, version: str) -> str:
-    return f"/v2/models/{model}/versions/{version}/infer"
+    return f"/v2/models/{quote(model, safe='')}/versions/{quote(version, safe='')}/infer"
 
 
 def request(rows: Sequence[Sequence[float | None]]) -> tuple[bytes, dict[str, str]]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import msgspec
 import urllib3
@@ -130,8 +130,7 @@ class ModelClient:
 
     def describe(self, model: str, version: str) -> Model:
         """The declaration of one version, even if it is not in use. Raises ModelUnavailable."""
-        path = f"/api/model?model={quote(model)}&version={quote(version)}"
-        response = self._ask("GET", path, b"", {})
+        response = self._ask("GET", _address(model, version), b"", {})
         try:
             if response.status != 200:
                 raise ValueError(response.data[:200].decode(errors="replace"))
@@ -198,7 +197,7 @@ class ModelClient:
                 return response, inference.probabilities
         names = [feature["name"] for feature in model.features]
         body = msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows])
-        path = f"/api/model?model={model.model}&version={model.version}"
+        path = _address(model.model, model.version)
         response = self._ask("POST", path, body, {"Content-Type": "application/json"})
         self._only_json = response.status == 200
         return response, _probabilities
@@ -219,6 +218,10 @@ class ModelClient:
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ModelUnavailable(f"{self._url}: {error}") from None
+
+
+def _address(model: str, version: str) -> str:
+    return f"/api/model?{urlencode({'model': model, 'version': version})}"
 
 
 def _probabilities(

@@ -63,7 +63,7 @@ from dashboard.views import WardView
 from dashboard.ward import WardReader
 from tests.support import seeded_ward
 from tests.support.seeded_ward import MODEL, START, STREAM, VERSION, fill
-from wire.settings import DatabaseUrl, HttpUrl, RedisUrl, SettingError, read
+from wire.settings import DatabaseUrl, HttpUrl, RedisUrl, SecretFile, SettingError, read
 from wire.vitals import VITALS
 
 T = TypeVar("T")
@@ -789,7 +789,7 @@ def test_only_an_answer_with_an_error_status_is_an_error(
         app.router.add_get("/health", served)
         async with TestServer(app) as server, aiohttp.ClientSession() as session:
             url = str(server.make_url("/")).rstrip("/")
-            return await Services(session, url, url).hospital()
+            return await Services(session, url, url, SecretFile()).hospital()
 
     assert asyncio.run(ask()).error == error
 

@@ -28,7 +28,7 @@ from tests.support.seeded_ward import MODEL, START, STREAM, VERSION
 from tool.alarms import Alarms
 from tool.database import connect
 from wire.alarms import Policy
-from wire.settings import DatabaseUrl, HttpUrl, RedisUrl
+from wire.settings import DatabaseUrl, HttpUrl, RedisUrl, SecretFile
 
 KEY = ModelKey(MODEL, VERSION)
 INFO = ModelInfo(KEY)
@@ -215,7 +215,7 @@ def posted(
                 hospital_url=HttpUrl("http://127.0.0.1:9"),
                 model_url=HttpUrl("http://127.0.0.1:9"),
                 acknowledge_url=HttpUrl(url if gateway else ""),
-                acknowledge_token_file=str(path.parent / "token"),
+                acknowledge_token_file=SecretFile(str(path.parent / "token")),
             )
             async with TestClient(TestServer(create_app(settings))) as client:
                 async with client.get("/patients/1") as answer:
@@ -311,8 +311,13 @@ def test_a_form_that_cannot_be_read_sends_nothing(
     assert gateway.messages == []
 
 
-def test_an_acknowledgement_that_the_gateway_rejects_is_reported(path: Path) -> None:
+def test_an_acknowledgement_that_the_gateway_rejects_is_reported_and_logged(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert post(path, Gateway(503), FORM)[0] == 502
+    [record] = [each for each in caplog.records if each.name == "dashboard.acknowledger"]
+    assert record.levelname == "WARNING"
+    assert "503" in record.getMessage()
 
 
 def test_a_gateway_that_cannot_be_reached_is_reported_without_its_address(path: Path) -> None:

@@ -15,6 +15,7 @@ from dashboard.services import Board, Observation
 from gateway.mllp import wrap
 from tests.support.gateway import code, gateway, oru, send
 from tests.support.hl7_corpus import obx
+from wire.settings import SecretFile
 
 
 def asked(log: Path, *messages: bytes) -> tuple[Health, Health]:
@@ -22,7 +23,7 @@ def asked(log: Path, *messages: bytes) -> tuple[Health, Health]:
 
     async def run() -> tuple[Health, Health]:
         async with gateway(log) as running, aiohttp.ClientSession() as session:
-            services = Services(session, running.url, running.url)
+            services = Services(session, running.url, running.url, SecretFile())
             before = await services.hospital()
             frames = [wrap(message) for message in messages]
             assert "AA" in {code(one) for one in await send(running.mllp, frames, len(frames))}

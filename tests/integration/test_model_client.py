@@ -48,9 +48,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        path = self.path.partition("?")[0]
-        self.server.asked.append((path, body))
-        status, answer = self.server.answers.get(path, (404, b"{}"))
+        self.server.asked.append((self.path, body))
+        status, answer = self.server.answers.get(self.path.partition("?")[0], (404, b"{}"))
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -111,11 +110,21 @@ def test_the_model_api_is_at_the_configured_address_or_port(key: str) -> None:
         assert client_of(read(ToolSettings, environ)).predict(MODEL, ROWS) == [0.1, 0.2]
 
 
+def test_the_name_and_version_of_a_model_are_quoted() -> None:
+    with serving() as (server, client), pytest.raises(ModelUnavailable):
+        client.predict(Model("a/b", "1?&#x", FEATURES), ROWS)
+    quoted, version = "a%2Fb", "1%3F%26%23x"
+    assert [path for path, _ in server.asked] == [
+        f"/v2/models/{quoted}/versions/{version}/infer",
+        f"/api/model?model={quoted}&version={version}",
+    ]
+
+
 def test_a_server_without_the_protocol_gets_json_objects() -> None:
     with serving(json=(200, predicted(0.1, 0.2))) as (server, client):
         assert client.predict(MODEL, ROWS) == [0.1, 0.2]
         assert client.predict(MODEL, ROWS) == [0.1, 0.2]
-    paths = [path for path, _ in server.asked]
+    paths = [path.partition("?")[0] for path, _ in server.asked]
     assert paths == ["/v2/models/m/versions/1/infer", "/api/model", "/api/model"]
     assert json.loads(server.asked[-1][1]) == [dict(zip(NAMES, row, strict=True)) for row in ROWS]
 
