@@ -4,12 +4,12 @@ With E events, A alarms and a prediction window (w0, w1] in hours:
 
     alarms per patient-day  A / (hours in the ICU / 24)
     event sensitivity       share of events with an alarm w0 to w1 hours before them
-    PPV                     share of true alarms among the alarms with follow-up
+    PPV                     share of true alarms among the alarms
     NNE                     number needed to evaluate, 1 / PPV
     lead time               hours from the first true alarm to the event
 
-An alarm is true if the event occurs in the window after it. An alarm has follow-up if it is true,
-if its stay has ended, or if its stay was observed for w1 hours after it.
+An alarm is true if the event occurs in the window after it. Each stay must have a known outcome, so
+each alarm is either true or false.
 Sources: Hyland et al. 2020 (circEWS), Wong et al. 2021 (Epic), Kipnis et al. 2016 (AAM).
 """
 
@@ -34,7 +34,6 @@ class Burden:
     events: int
     detected: int
     true_alarms: int
-    followed: int
     lead_hours: tuple[float, ...]
 
     @property
@@ -47,11 +46,11 @@ class Burden:
 
     @property
     def ppv(self) -> float:
-        return self.true_alarms / self.followed if self.followed else float("nan")
+        return self.true_alarms / self.alarms if self.alarms else float("nan")
 
     @property
     def nne(self) -> float:
-        return self.followed / self.true_alarms if self.true_alarms else float("nan")
+        return self.alarms / self.true_alarms if self.true_alarms else float("nan")
 
     @property
     def median_lead(self) -> float:
@@ -68,22 +67,20 @@ def burden(stays: Sequence[StayPath], policy: Policy) -> Burden:
 
 def _burden(predictions: Predictions, policy: Policy) -> Burden:
     low, high = policy.window_hours
-    alarms = events = detected = true = followed = 0
+    alarms = events = detected = true = 0
     hours = 0.0
     leads: list[float] = []
     for path, rung in zip(predictions.stays, predictions.alarms(policy), strict=True):
         timeless = path.event and np.isnan(path.event_at)
         hits = [at for at in rung if timeless or low < path.event_at - at <= high]
-        open_ended = [at for at in rung if not path.ended and path.observed - at < high]
         alarms += len(rung)
         hours += path.observed
         events += path.event
         detected += bool(hits)
         true += len(hits)
-        followed += len(rung) - len(set(open_ended) - set(hits))
         if hits and not timeless:
             leads.append(path.event_at - hits[0])
-    return Burden(policy.at, alarms, hours / 24, events, detected, true, followed, tuple(leads))
+    return Burden(policy.at, alarms, hours / 24, events, detected, true, tuple(leads))
 
 
 def thresholds(paths: Sequence[StayPath], count: int = 20) -> list[float]:

@@ -20,8 +20,7 @@ class StayPath:
 
     hours: the time of each prediction, in hours since the stay's first reading. observed: hours
     from the first to the last reading. event: whether the event happened. event_at: the time of the
-    event, in hours since the first reading; NaN if unknown. ended: whether the stay is over, so
-    that no event can follow.
+    event, in hours since the first reading; NaN if unknown.
     """
 
     hours: Floats
@@ -29,7 +28,6 @@ class StayPath:
     observed: float
     event: bool
     event_at: float = float("nan")
-    ended: bool = True
 
 
 @dataclass(frozen=True)

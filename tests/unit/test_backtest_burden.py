@@ -38,13 +38,10 @@ class TestByHand:
         assert found.sensitivity == pytest.approx(1 / 3)
         assert found.lead_hours == (4.0,)
 
-    def test_ppv_and_nne_count_only_alarms_with_follow_up(self) -> None:
+    def test_ppv_and_nne_count_all_alarms(self) -> None:
         true = path([0.6], event=True, event_at=4.0)
-        false = path([0.6])
-        unknown = path([0.6, 0.1], observed=2.0, ended=False)
-        long_enough = path([0.6, 0.1], observed=9.0, ended=False)
-        found = burden([true, false, unknown, long_enough], POLICY)
-        assert (found.alarms, found.followed, found.true_alarms) == (4, 3, 1)
+        found = burden([true, path([0.6]), path([0.6, 0.1], observed=2.0)], POLICY)
+        assert (found.alarms, found.true_alarms) == (3, 1)
         assert found.ppv == pytest.approx(1 / 3)
         assert found.nne == pytest.approx(3)
 
@@ -111,7 +108,7 @@ def test_thresholds_descend_until_each_stay_has_an_alarm() -> None:
 
 def test_the_most_sensitive_point_within_the_budget_is_chosen() -> None:
     def point(threshold: float, alarms: int, detected: int) -> Burden:
-        return Burden(threshold, alarms, 10.0, 10, detected, detected, alarms, ())
+        return Burden(threshold, alarms, 10.0, 10, detected, detected, ())
 
     points = [point(0.9, 2, 2), point(0.8, 8, 6), point(0.7, 12, 9)]
     assert within_budget(points, 1.0) is points[1]
