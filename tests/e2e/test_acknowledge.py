@@ -46,6 +46,7 @@ def live(tmp_path: Path) -> Iterator[Programs]:
         pytest.skip(str(error))
     given = {key: os.environ[key] for key in ("PATH", "HOME", "CI") if key in os.environ}
     given |= {key: str(free_port()) for key in (*PORTS, "GATEWAY_PORT", "MLLP_PORT")}
+    given["FUTURE_HOURS"] = "0"  # the ward's clock is in 2150
     given["ACKNOWLEDGE_URL"] = f"http://127.0.0.1:{given['GATEWAY_PORT']}"
     environ = environment(tmp_path, given, "gateway")
     StateFile(tmp_path / "models.sqlite", ROOT / "models" / "default.json").change(
