@@ -77,8 +77,8 @@ class Dying(Client):
 
 
 def store(url: str, declaration: Declaration, size: int, start: int = 0) -> None:
-    """Stores SENT, or with a `start` two later messages, in batches of `size`. The numbers of the
-    messages begin at `start` + 1.
+    """Stores SENT, or two later messages if `start` is given, in batches of `size`. The messages
+    are numbered from `start` + 1 on.
     """
     with closing(connect(url)) as database:
         database.create_tables()

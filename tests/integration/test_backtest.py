@@ -70,7 +70,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
 
 
 def write_tables(folder: Path, rows: pd.DataFrame, version: str) -> sqlite3.Connection:
-    """Writes the tables of the pipeline that a backtest reads; returns the open connection."""
+    """Writes the tables that a backtest reads from a pipeline; returns the open connection."""
     connection = sqlite3.connect(folder / "icu.sqlite")
     connection.executescript(TABLES)
     connection.executemany(

@@ -754,7 +754,7 @@ class TestMissing:
         assert rounds.poller._status(rounds.ward)["state"] == "late"
         assert rounds.after(0)["state"] == "live"
 
-    def test_after_a_failed_round_entries_can_be_rendered(
+    def test_after_a_failed_round_the_previous_entries_can_be_rendered(
         self, rounds: Rounds, made: seeded_ward.Ward, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rounds.after(0)

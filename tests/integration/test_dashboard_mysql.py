@@ -25,7 +25,7 @@ TABLES = (
 
 
 def copy(source: Path, server: int, name: str) -> None:
-    """Copies the rows of the SQLite file to a database of that name."""
+    """Creates the database `name` on the server, and copies the rows of an SQLite file to it."""
     with closing(as_root(server)) as to, closing(sqlite3.connect(source)) as rows:
         cursor = to.cursor()
         cursor.execute(f"CREATE DATABASE {name}")
@@ -55,7 +55,7 @@ def histories(mariadb_server: int, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def handler_reads(cursor: Any, sql: str, arguments: tuple[object, ...]) -> int:
-    """The number of rows and index entries that the server read."""
+    """Runs a query; returns the number of rows and index entries that the server reads for it."""
     cursor.execute("FLUSH STATUS")
     cursor.execute(sql.replace("?", "%s"), arguments)
     cursor.fetchall()

@@ -170,7 +170,7 @@ def test_vitals_behind_the_readings_are_completed_by_the_next_worker(
     successor.complete()
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(6, 90.0, 6)]
     assert rows(url, BEHIND) == []
-    # If this worker was only stopped and now continues, its memory is outdated.
+    # If the first worker was only paused and now continues, its memory is outdated.
     with pytest.raises(Moved):
         killed.complete()
     killed.complete()

@@ -208,11 +208,8 @@ class TestRejectedAndPending:
         database.commit(replace(batch(0, 6, readings=[reading(6)]), part=1))
         behind = database.behind("s")
         assert behind.positions == {0: 5, 1: 6}
-        assert [row.seq for row in behind.readings] == [
-            2,
-            5,
-            6,
-        ]  # starts after the position of the partition that is furthest behind
+        # The readings begin after the lowest `vitals_seq` of all partitions.
+        assert [row.seq for row in behind.readings] == [2, 5, 6]
         # Another worker continued while this one was reading.
         database.commit(batch(5, 7, vitals=[vital(7, 70.0)], complete=True))
         database.catch_up("s", behind, [vital(6, 60.0)])

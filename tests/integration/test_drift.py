@@ -239,7 +239,7 @@ def test_a_restart_does_not_end_an_alert(ward: Ward) -> None:
         ward.commit(part, 3.5)
     ward.task(wider).update()
     bands = {day: row[2:] for (day, figure), row in ward.figures().items() if figure == "risk"}
-    # The second task also computes the second day again, after the alert of the first task.
+    # The second task also computes the second day again. It knows the alert of the first task.
     assert bands == {
         "2020-01-01": (0.0, 0.19),
         "2020-01-02": (0.0, 0.15),

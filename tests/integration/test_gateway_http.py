@@ -54,7 +54,7 @@ async def post(running: Running, path: str, body: Any, **headers: str) -> tuple[
         return answer.status, await answer.json(content_type=None)
 
 
-def test_a_bundle_with_too_many_entries_is_answered_and_not_stored(tmp_path: Path) -> None:
+def test_a_bundle_of_more_than_1000_entries_is_rejected(tmp_path: Path) -> None:
     def bundle(count: int) -> dict[str, Any]:
         entries = [{"resource": pressure(f"o{n}")} for n in range(count)]
         return {"resourceType": "Bundle", "type": "transaction", "entry": entries}

@@ -79,7 +79,7 @@ def test_a_sender_is_answered_over_tls(tmp_path: Path) -> None:
     assert asyncio.run(run()) == "AA"
 
 
-def test_with_a_ca_only_senders_with_its_certificate_are_answered(tmp_path: Path) -> None:
+def test_if_a_ca_is_set_only_senders_that_it_certified_are_answered(tmp_path: Path) -> None:
     server, known, unknown = (pair(tmp_path, name) for name in ("server", "known", "unknown"))
 
     async def run() -> list[str]:

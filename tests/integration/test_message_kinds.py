@@ -200,7 +200,7 @@ def test_a_repeated_withdrawn_reading_stays_withdrawn(
     url: str, database: Database, handler: DataHandler
 ) -> None:
     # Readings after a discharge have no predictions, so the key of `predictions` does not prevent
-    # that such a reading is stored twice.
+    # such a reading from being stored twice.
     sent = [message(80.0), discharge(), message(90.0), other("withdrawal", of=3), message(82.0)]
     sent += [other("outcome", name="died", value=1, day="2150-03-01")]
     sent += [other("acknowledgement", author="ab", day="2150-03-01")]
@@ -369,7 +369,9 @@ def drive(
     parts: dict[int, list[RawMessage]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stores all messages with workers that are replaced or exchanged, and with failing commits."""
+    """Stores all messages. At random, a worker is replaced by a new one, the two workers swap their
+    partitions, or a commit fails before or after it has stored its changes.
+    """
     commit = database.commit
 
     def failing_commit(changes: Changes) -> None:

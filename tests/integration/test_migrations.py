@@ -448,7 +448,7 @@ class TestServers:
         assert len(rows(url, "SELECT 1 FROM readings WHERE parameter = 'hr'")) == 1
         rows(url, "SELECT 1 FROM outcomes JOIN stays ON outcomes.stream = stays.stream")
 
-    def test_a_database_with_a_loose_default_gets_strict_tables(
+    def test_tables_distinguish_names_even_if_the_default_of_the_database_does_not(
         self, empty: Callable[[], str]
     ) -> None:
         url = empty()

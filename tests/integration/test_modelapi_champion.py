@@ -378,6 +378,8 @@ class TestAlarmRule:
         assert run(models, state, "history") == ""
         assert run(models, state, "alarm plain 1") == "plain/1: no alarm\n"
 
-    def test_an_invalid_rule_in_a_manifest_is_not_served(self, models: Path, state: Path) -> None:
+    def test_a_model_whose_manifest_has_an_invalid_rule_is_not_served(
+        self, models: Path, state: Path
+    ) -> None:
         folder = add_linear(models, "wrong", "1", -2.0, alarm={"at": 0.2, "clear": 0.5})
         assert "manifest.json" in run_refused(models, state, f"check {folder}")

@@ -105,7 +105,7 @@ class TestTritonClient:
     @pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
     @pytest.mark.parametrize("binary_in", [True, False])
     @pytest.mark.parametrize("outputs", [None, True, False])
-    def test_inference_works_binary_json_compressed_and_plain(
+    def test_inference_accepts_binary_and_json_compressed_or_not(
         self,
         client: triton.InferenceServerClient,
         packing: str | None,
@@ -341,7 +341,7 @@ def test_wrong_sizes_in_a_binary_request_are_errors(
     assert answer.json.get("field") == field
 
 
-def test_null_and_one_column_shapes_are_accepted(flask: FlaskClient) -> None:
+def test_a_null_and_a_shape_of_one_column_are_accepted(flask: FlaskClient) -> None:
     asked = document({**ROW, "standard_deviation_temperature": None})
     for tensor in asked["inputs"]:
         tensor |= {"shape": [1, 1], "data": [tensor["data"]]}

@@ -168,7 +168,9 @@ class TestEvaluate:
         tables = json.loads(page.with_suffix(".json").read_text())
         assert tables["headline"][0]["rows"] == found.judgement.headline[0].rows
 
-    def test_the_calibration_of_few_deaths_of_mimic_is_not_estimable(self, tmp_path: Path) -> None:
+    def test_the_calibration_on_mimic_data_with_few_deaths_is_not_estimable(
+        self, tmp_path: Path
+    ) -> None:
         source = tmp_path / "mimiciv"
         write_mimic(source, stays=60, deaths=6)
         convert("mimic", source, tmp_path / "ward")

@@ -1,6 +1,7 @@
-"""Computes the alarms that follow from the predictions in a database, with pandas.
+"""Computes, with pandas, the alarms that follow from the rows of a database.
 
-It uses no code of the services, and reads the rules from the JSON in the table `models`.
+It reads the predictions, acknowledgements and discharges, and the rules in the JSON of the table
+`models`. It uses no code of the services.
 """
 
 import json

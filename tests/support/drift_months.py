@@ -28,8 +28,11 @@ class WardStay:
 
 @dataclass
 class Month:
-    """alerts: by day, the figures that raise an alert. compared: by day, the number of outcomes so
-    far."""
+    """The alerts of a simulated month.
+
+    alerts: by day, the figures that raise an alert. compared: by day, the number of outcomes so
+    far.
+    """
 
     alerts: dict[int, list[Figure]] = field(default_factory=dict)
     compared: dict[int, int] = field(default_factory=dict)

@@ -44,7 +44,7 @@ def tables(log: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def deliver(port: int, message: bytes) -> float:
-    """Repeats a message until it is acknowledged; returns the start time of the last repetition."""
+    """Sends a message until it is acknowledged; returns the start time of the last attempt."""
     while True:
         began = time.time()
         try:

@@ -20,7 +20,7 @@ STAY = ["pat_id", "date_admission"]
 
 
 class Expected:
-    """The rows of a replay of clean CSVs."""
+    """The rows of a replay of clean CSVs. mode: the REPLAY_MODE, `live` or `hindsight`."""
 
     def __init__(self, patient_data: Path, mode: str) -> None:
         age = _read(patient_data / "age.csv").set_index("pat_id")["age"]

@@ -80,8 +80,10 @@ class Ward:
         waits: bool = False,
         model: str = MODEL,
     ) -> int:
-        """Adds a reading with its prediction. Of the statistics, it updates only n and the last
-        value. Returns the number of the message.
+        """Adds a reading with its prediction; returns the number of the message. Of the statistics,
+        it updates only n and the last value.
+
+        probability: None if the model has no value. waits: the prediction is pending.
         """
         self.seq += 1
         day, moment = admitted.date().isoformat(), at.isoformat(" ")
@@ -122,7 +124,7 @@ class Ward:
 
     def commit(self, committed_at: str = "2026-01-01 00:00:00.000", part: int = 0) -> None:
         """Moves the position of the partition to the last message, as a batch does."""
-        # The column has the last message of the batch, not that of the stay, as in the tool.
+        # As in the tool, this column has the last message of the batch, not of the stay.
         self.execute("UPDATE vitals SET seq = ? WHERE stream = ?", self.seq, self.stream)
         self.execute(
             "INSERT INTO positions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"

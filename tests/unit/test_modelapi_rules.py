@@ -119,7 +119,7 @@ def test_missing_parts_are_listed_and_count_0(news2: Model) -> None:
     ("temperature", "points"),
     [(36.04, 1), (36.05, 0), (38.04, 0), (38.05, 1), (35.04, 3), (39.04, 1), (39.05, 2)],
 )
-def test_values_are_rounded_half_up_as_charted(
+def test_values_are_rounded_half_up_to_the_decimals_of_the_chart(
     news2: Model, temperature: float, points: int
 ) -> None:
     assert ask(news2, 16, 97, 0.21, 120, 72, 15, temperature)["score"] == points

@@ -445,7 +445,7 @@ class TestDates:
         assert rows[0][3:6] == ["2101-10-20", "2101-10-26", "2101-10-26"]
 
     @pytest.mark.parametrize("text", ["", "NULL", "NaT", "-", "31/12/9999", "9999-12-31"])
-    def test_an_empty_or_far_discharge_leaves_the_stay_open(
+    def test_a_discharge_that_is_empty_or_in_9999_leaves_the_stay_open(
         self, hospital: Hospital, text: str
     ) -> None:
         rows = hospital.merge(

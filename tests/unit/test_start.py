@@ -39,7 +39,7 @@ def test_make_passes_any_path_as_one_argument(
     python = tmp_path / "bin" / "python"
     python.write_text(ECHO)
     python.chmod(0o755)
-    # Make takes the virtual environment for up to date, so it installs nothing.
+    # Make considers the virtual environment up to date, so it installs nothing.
     parts = [f"--assume-old={tmp_path}/{name}" for name in ("train", "run", "bin/python")]
     for name in ("train", "run"):
         (tmp_path / name).touch()
@@ -84,8 +84,8 @@ def test_commands_read_dotenv(tmp_path: Path, command: str, setting: str) -> Non
 
 
 def test_compose_mounts_only_an_existing_folder_of_patients() -> None:
-    """The short syntax `a:b` would take `patient_data` for the name of a volume, and would create a
-    missing folder.
+    """Compose would read `patient_data` in the short syntax `a:b` as the name of a volume, and
+    would create a missing folder.
     """
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     mounts = [

@@ -158,7 +158,7 @@ def gateway_messages(rng: random.Random, inputs: int) -> Counter[str]:
 async def _posted(
     rng: random.Random, http: aiohttp.ClientSession, url: str, count: int
 ) -> Counter[str]:
-    """Sends a list of valid and damaged messages; returns the results."""
+    """Sends a list of valid and damaged messages; counts the statuses."""
     body = b"[" + b",".join(_message(rng) for _ in range(count)) + b"]"
     async with http.post(f"{url}/messages", data=body) as answer:
         assert answer.status in EXPECTED, answer.status

@@ -28,8 +28,8 @@ BOMBS = {name: pack(b" " * 9_000_000) for name, pack in PACK.items()}
 
 
 class Cost:
-    """Fails if a request takes too much CPU time, or if the process has grown too much since the
-    first one.
+    """Fails if a request takes more than CPU_SECONDS, or if the process has grown by more than
+    MEGABYTES since this object was created.
     """
 
     def __init__(self) -> None:
