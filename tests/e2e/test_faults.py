@@ -258,7 +258,7 @@ def replay(pipeline: Pipeline, *reason: str) -> "subprocess.CompletedProcess[str
 
 
 def queued(pipeline: Pipeline) -> bool:
-    """Whether several batches of each partition are queued, while no tool runs."""
+    """Whether several batches of each partition are queued."""
     batches = len(list(pipeline.redis.scan_iter("icu:batch:*")))
     return batches > 5 and all(pipeline.redis.llen(f"rq:queue:tool-{n}") > 2 for n in range(2))
 
@@ -300,8 +300,8 @@ def spoil_declaration(pipeline: Pipeline) -> None:
 
 
 def forget_all_but_one_acknowledgement(pipeline: Pipeline) -> None:
-    """The state when a worker acknowledges right after Redis is wiped, before all positions are
-    written again.
+    """Wipes Redis, and writes one acknowledgement, as of a worker that acknowledges right after a
+    wipe, before all positions are written again.
     """
     stored = table(pipeline.database_url, "positions").set_index("part")["seq"]
     stream = table(pipeline.database_url, "positions")["stream"].iloc[0]

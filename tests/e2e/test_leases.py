@@ -39,7 +39,7 @@ def shares(pipeline: Pipeline) -> list[int]:
 
 
 def store(pipeline: Pipeline, tool: str) -> None:
-    """Waits until this tool has stored a batch since it last took a lease."""
+    """Waits until this tool has stored a batch after it last took a lease."""
     pipeline.wait(lambda: " stored, " in pipeline.log(tool).rpartition("lease taken")[2])
 
 

@@ -207,8 +207,7 @@ def test_the_same_stream_gives_the_same_alarms_after_any_faults(
     numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(sent, 1)]
     parts = {part: [r for r in numbered if partition_of(r.data, 2) == part] for part in (0, 1)}
     client = Client()
-    # The first run is in order and without faults; the others are in random order, with outages and
-    # kills.
+    # The first run has no faults. The second has small batches, outages and kills.
     for name, disturbed in (("calm", False), ("rough", True)):
         after, left = {0: 0, 1: 0}, {part: list(some) for part, some in parts.items()}
         handlers = {part: handler_of(database, DECLARATION, client) for part in parts}

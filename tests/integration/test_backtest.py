@@ -191,7 +191,7 @@ def test_subgroups_come_from_the_columns_of_outcome_csv(
     ("options", "threshold"),
     [([], 0.2), (["--for-hours", "1"], 0.3), (["--at", "0.4"], 0.4)],
 )
-def test_alarms_use_the_models_own_rule_by_default(
+def test_alarms_use_the_models_own_rule_unless_an_option_replaces_it(
     ward: tuple[Path, pd.DataFrame],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,

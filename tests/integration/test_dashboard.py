@@ -255,7 +255,7 @@ class TestWard:
                 patient = reader.read(clock_of(reads), KEY, False)
             assert patient is not None
             found.append({name: latest[:4] for name, latest in patient.vitals.items()})
-            # The table as it was before the last readings.
+            # Restores the table as it was before the last readings.
             made.execute("DELETE FROM vitals")
             marks = ", ".join("?" * len(before[0]))
             made.connection.executemany(f"INSERT INTO vitals VALUES ({marks})", before)

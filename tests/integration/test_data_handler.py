@@ -162,7 +162,7 @@ def test_vitals_behind_the_readings_are_completed_by_the_next_worker(
     killed.handle(SECOND)
     assert rows(url, "SELECT n, seq FROM vitals WHERE stream = 's'") == [(2, 2)]
     assert rows(url, BEHIND) == [(0,)]
-    # Only the tables remain of the killed worker.
+    # The killed worker has left only the tables.
     successor = handler_of(other)
     backlogged(successor).handle(batch(4, message(60.0)))
     assert rows(url, "SELECT n, mean, seq FROM vitals WHERE stream = 's'") == [(5, 80.0, 5)]

@@ -284,7 +284,7 @@ def test_two_versions_of_a_model_run_side_by_side(url: str, database: Database) 
 
 
 def stream(chance: random.Random, length: int) -> dict[int, bytes]:
-    """Messages of every type about six stays. Some are late or invalid."""
+    """Messages about six stays, of every type except `unusable`. Some are late or invalid."""
     sent: dict[int, bytes] = {}
     readings: dict[int, dict[str, Any]] = {}
     for seq in range(1, length + 1):

@@ -162,7 +162,7 @@ def test_a_model_that_is_missing_everywhere_is_requested_in_binary_again() -> No
         assert client.predict(MODEL, ROWS[:1]) == [1.0]
 
 
-def test_an_answer_400_raises_invalid_rows() -> None:
+def test_status_400_raises_invalid_rows() -> None:
     with serving(v2=(400, {})) as (_, client), pytest.raises(InvalidRows):
         client.predict(MODEL, ROWS)
 

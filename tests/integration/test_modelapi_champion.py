@@ -208,7 +208,7 @@ def test_without_a_default_nothing_is_served_and_the_reason_is_reported(
         _ = registry.serving
 
 
-def test_a_changed_default_applies_until_the_first_promotion(
+def test_a_changed_default_applies_before_any_promotion(
     models: Path, state: Path, registry: Registry
 ) -> None:
     default = {"champion": {"model": "plain", "version": "2"}, "shadows": []}

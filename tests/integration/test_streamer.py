@@ -63,7 +63,9 @@ def rows(count: int) -> Iterator[dict[str, str]]:
 
 
 def write_all_data(folder: Path, count: int, every: int = 10) -> str:
-    """Writes all_data.csv and all_data.json with an index entry every few lines."""
+    """Writes all_data.csv, and all_data.json with an index entry for every `every` messages;
+    returns the SHA-256 of all_data.csv.
+    """
     lines = [HEADER, *(";".join(row.values()) for row in rows(count))]
     encoded = [f"{line}\n".encode() for line in lines]
     readings = [row["type"] == "reading" for row in rows(count)]
@@ -563,7 +565,7 @@ def write_inputs(folder: Path, readings: int = 5) -> None:
 
 
 def failure(**environment: str) -> list[str]:
-    """The lines that the program prints before it ends with exit code 1."""
+    """The lines, except INFO, that the program logs before it ends with exit code 1."""
     with hospital(**environment) as process:
         _, told = process.communicate(timeout=60)
         assert process.returncode == 1

@@ -175,7 +175,7 @@ class TestRows:
         assert len(stream.readings) == 320 * 40
         assert (stream.readings["seq"].diff().dropna() > 0).all()
 
-    def test_a_stay_has_one_row_per_hour_from_its_last_reading(self, stream: Stream) -> None:
+    def test_a_stay_has_one_row_per_sample_hour_from_its_last_reading(self, stream: Stream) -> None:
         hours = sample(stream, (1, 8, 24))
         chosen = stream.readings.loc[hours.index].assign(sample=hours)
         passed = (chosen["measured_at"] - chosen["date_admission"]).dt.total_seconds() / 3600
@@ -605,7 +605,9 @@ def test_contradictions_in_a_config_are_errors(
 
 
 def assert_rejected(text: str, change: tuple[str, str], complaint: str, folder: Path) -> None:
-    """The config with the change is rejected with an error that names its file."""
+    """Asserts that the changed config raises a ConfigError that matches `complaint` and names the
+    file.
+    """
     path = folder / "c.toml"
     assert change[0] in text
     path.write_text(text.replace(*change, 1))

@@ -89,7 +89,7 @@ class TestOutcomes:
         assert found.left_out["repeated outcome"] == 1
         assert len(found.table) == len(outcome_file.read(ward, DIED).table) - 1
 
-    def test_outcomes_of_other_stays_are_rejected(self, ward: Path, tmp_path: Path) -> None:
+    def test_outcomes_that_match_no_stay_are_an_error(self, ward: Path, tmp_path: Path) -> None:
         text = (ward / "outcome.csv").read_text().replace(";2021-", ";2020-")
         folder = self.rewritten(ward, tmp_path / "other", text)
         stream = read_stream(Data(folder=ward))

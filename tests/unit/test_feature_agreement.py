@@ -68,7 +68,9 @@ class Reading:
 
 
 def definition(feature: Feature, so_far: Sequence[Reading], age: float | None) -> float | None:
-    """Computes a feature after `so_far`, all readings of one stay in the order of arrival."""
+    """Computes a feature at the last reading of `so_far`, which has all readings of the stay up to
+    then, in the order of arrival.
+    """
     clock = max(reading.seconds for reading in so_far)
     if feature.name == "hour":
         return (clock - min(reading.seconds for reading in so_far)) / 3600
@@ -325,7 +327,7 @@ def test_features_do_not_depend_on_later_readings(
 
 @bounded
 @given(streams(), declarations, st.sets(st.integers(0, 39)))
-def test_rows_of_chosen_readings_equal_those_among_all_rows(
+def test_rows_of_chosen_readings_equal_those_of_all_readings(
     readings: list[Reading], declared: list[Feature], places: set[int]
 ) -> None:
     chosen = np.array([place in places for place in range(len(readings))])
