@@ -223,8 +223,7 @@ def test_a_backup_restored_into_the_running_stack_gives_all_rows_once(replayed: 
     [saved] = replayed.backups.iterdir()
     # The backup has no registry, because no model was promoted.
     assert {file.stem for file in saved.glob("*.gz")} == {"tables", "gateway", "login"}
-    # Adds a table of a newer version than the backup has, and a row of the gateway, which is not
-    # running.
+    # Adds a table that the backup does not have, and a row to the gateway's log. No gateway runs.
     replayed.sql("CREATE TABLE newer (id INT)")
     replayed.gateway_log("INSERT INTO received VALUES (2)")
     replayed.backup("restore", saved)
@@ -555,7 +554,7 @@ def test_no_password_is_in_a_containers_configuration(stack: Stack) -> None:
     assert not any(password in configuration for password in passwords)
 
 
-def test_nginx_finds_a_modelapi_that_has_another_address(stack: Stack) -> None:
+def test_nginx_finds_modelapi_after_its_address_has_changed(stack: Stack) -> None:
     def address() -> str:
         [network] = stack.containers()["modelapi"]["NetworkSettings"]["Networks"].values()
         return str(network["IPAddress"])

@@ -116,7 +116,7 @@ def page(browser: Any, dashboard: Dashboard) -> Iterator[Any]:
     found.set_default_timeout(30_000)
     wrong: list[str] = []
     found.on("pageerror", lambda error: wrong.append(str(error)))
-    found.on("console", lambda said: wrong.append(said.text) if refused(said) else None)
+    found.on("console", lambda said: wrong.append(said.text) if is_fault_of_page(said) else None)
     found.on(
         "request",
         lambda asked: None if asked.url.startswith(dashboard.url) else wrong.append(asked.url),
@@ -126,7 +126,7 @@ def page(browser: Any, dashboard: Dashboard) -> Iterator[Any]:
     assert wrong == []
 
 
-def refused(said: Any) -> bool:
+def is_fault_of_page(said: Any) -> bool:
     """Whether an error comes from the page, such as a violation of the policy, and not from an
     unavailable server.
     """
@@ -357,7 +357,7 @@ class Cable:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Stops forwarding on the existing connections; later connections work."""
+        """Stops forwarding on the existing connections that carry /events; all others work."""
         self._cut.set()
         self._cut = threading.Event()
 

@@ -74,7 +74,7 @@ def test_a_merge_continues_after_a_restart(tmp_path: Path) -> None:
             await all_moved(running.log)
 
     asyncio.run(fill())
-    # This block does what a gateway does that stops after the transaction of the merge.
+    # This block does the same as a gateway that stops right after the transaction of the merge.
     with closing(Log(tmp_path / "log")) as log:
         ward = Ward(log, ("ICU",), False, lambda: "9999")
         survivor, prior = Person((("H", "P1"),)), Person((("H", "P5"),))

@@ -217,7 +217,7 @@ def test_a_service_is_as_confined_as_in_compose(service: str, resources: Resourc
     assert sysctls == {name: str(value) for name, value in expected.items()}
 
 
-def test_the_job_forget_has_all_of_migrate() -> None:
+def test_the_job_forget_equals_migrate_except_for_its_command() -> None:
     """`forget` needs the user of the database, the settings and the network of `migrate`."""
     jobs = kustomize(KUBERNETES / "overlays/example-hospital-forget")
     migrate = workload(kustomize(KUBERNETES / "overlays/example-hospital"), "migrate")

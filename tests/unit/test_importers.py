@@ -407,7 +407,9 @@ class TestMimic:
         }
         assert of_20 == {"2183-01-01": 63, "2183-05-01": 63, "2187-03-01": 67}
 
-    def test_only_rows_with_unreadable_cells_are_dropped(self, tmp_path: Path) -> None:
+    def test_unusual_tables_are_read_and_rows_with_unreadable_cells_are_dropped(
+        self, tmp_path: Path
+    ) -> None:
         source = tmp_path / "mimiciv"
         self.version_4(source)
         (source / "patients.csv").mkdir()
@@ -477,7 +479,7 @@ class TestAnyFormat:
             convert("physionet2012", source, tmp_path / "out")
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
-    def test_the_report_reads_as_text(self) -> None:
+    def test_the_text_of_a_report_has_its_counts(self) -> None:
         report = Report(stays=2)
         report.readings["heart_rate"] += 1234
         report.dropped["-1"] += 5

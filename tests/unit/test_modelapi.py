@@ -27,7 +27,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 
 
 def formula(row: Mapping[str, float | None]) -> float:
-    """Computes the formula of the project's first version independently."""
+    """The probability of `formula/1`, computed without code of modelapi."""
     x = -5 + 0.002 * (row["age"] or 0) + 0.001 * (row["last_blood_pressure"] or 0)
     x += 0.03 * (row["rmean_respiration_rate"] or 0)
     x += 0.02 * (row["standard_deviation_temperature"] or 0)

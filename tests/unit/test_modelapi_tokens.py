@@ -283,7 +283,7 @@ def test_an_invalid_key_is_an_error_at_start(tmp_path: Path, content: bytes, wor
 
 
 def ends_in_a_blank() -> ec.EllipticCurvePrivateKey:
-    """Makes a private key whose DER form ends in a blank, which strip() would remove."""
+    """Makes a private key whose DER form ends in a space, which strip() would remove."""
     while True:
         key = ec.generate_private_key(ec.SECP256R1())
         if key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()).endswith(b" "):

@@ -718,7 +718,7 @@ class TestFiles:
         os.utime(hospital.folder / "signal.csv")  # a new modification time alone changes nothing
         assert not prepare(hospital.folder, hospital.folder, None)
         assert prepare(hospital.folder, hospital.folder, "dd/mm/YYYY")
-        hospital.write(age=AGE.replace("50", "51"))  # of the same size
+        hospital.write(age=AGE.replace("50", "51"))  # the new file has the same size
         assert prepare(hospital.folder, hospital.folder, "dd/mm/YYYY")
         assert [row[2] for row in hospital.messages()] != [row[2] for row in first]
         for name in ("all_data.csv", "all_data.json", "rejected.csv"):
