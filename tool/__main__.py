@@ -115,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser(
         "replay",
         help="process rejected messages again after the cause is fixed",
-        description="Processes rejected messages again, as late messages, through the "
-        "running tool. Messages that fail again or are rejected stay in table `rejected`.",
+        description="Sends rejected messages through the running tool again, which stores them "
+        "as late messages. Messages that fail or are rejected again stay in table `rejected`.",
     )
     again.add_argument(
         "reason",
@@ -135,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         "backfill",
         help="add the predictions of one version of a model for readings that are already stored",
         description="Adds the predictions of a version of a model for the readings that were "
-        "stored before it was in use, while the tool runs. If a run is interrupted, the next run "
-        "continues it.",
+        "stored before it was in use. The tool can run at the same time. If a run is interrupted, "
+        "the next run continues it.",
     )
     late.add_argument("model", metavar="NAME")
     late.add_argument("version", metavar="VERSION")
@@ -150,9 +150,10 @@ def _add_forget(commands: Any) -> None:
     forget = commands.add_parser(
         "forget",
         help="delete stays and all their data",
-        description="Deletes stays with their readings, statistics, predictions and rejected "
-        "messages, in chunks. Returns the space to the disk, except with --expired. Stop the tool "
-        "first. The positions are kept, so the pipeline does not read the deleted messages again.",
+        description="Deletes stays and all their data, in chunks: readings, statistics, "
+        "predictions, alarms, outcomes and rejected messages. Returns the space to the disk, "
+        "except with --expired. Stop the tool first. The positions are kept, so the pipeline does "
+        "not read the deleted messages again.",
     )
     which = forget.add_mutually_exclusive_group(required=True)
     which.add_argument("--stream", help="all stays of this stream")

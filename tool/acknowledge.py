@@ -23,7 +23,7 @@ def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[f
     """Moves a partition's acknowledged position forward, and counts the messages' latencies.
 
     The first result of `pipe` is 1 if Redis already has a later position. Either another tool has
-    overtaken this one, or the value is wrong. In this case call `correct`.
+    overtaken this one, or the position in Redis is wrong. In both cases, call `correct`.
 
     received: for each time of receipt by the buffer, the number of messages.
     """
@@ -40,7 +40,7 @@ def correct(redis: Redis, batch: Batch, position: int) -> None:
 
 
 def acknowledge_all(redis: Redis, database: Database) -> None:
-    """Writes the positions of all partitions if Redis has lost them."""
+    """Copies the positions of all partitions from the database to Redis, if Redis has lost them."""
     if redis.hexists(COMMITTED, COMPLETE):
         return
     with redis.pipeline() as pipe:
@@ -57,7 +57,7 @@ def _field(batch: Batch) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Whole milliseconds, rounded to three significant digits.
+    """Converts seconds to whole milliseconds, rounded to three significant digits.
 
     >>> milliseconds(0.0123), milliseconds(12.3456)
     ('12', '12300')

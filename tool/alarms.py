@@ -24,8 +24,8 @@ log = logging.getLogger("tool.alarms")
 
 # Maximum number of messages per step.
 STEP = 2_000
-# Alarms of older predictions are not sent to the webhook. When a model that has stored predictions
-# is declared, the alarms of all of them are computed at once.
+# Alarms for messages that were stored earlier are not sent to the webhook. Otherwise, when a model
+# that already has stored predictions is declared, the receiver would get the alarms of all of them.
 HISTORY = timedelta(days=1)
 
 StayKey = tuple[int, str]

@@ -55,7 +55,7 @@ def backfill(database: Database, client: ModelClient, model: Model) -> int:
     [row] = model_rows(Declaration(model))
     if changed_features(database.models(), [row]):
         raise PermanentFailure(
-            f"{model.model} {model.version} has other features than in table models:"
+            f"the features of {model.model} {model.version} differ from those in table models:"
             " add the model as a new version"
         )
     # The model is added without its alarm rule, so that no alarms are computed before the rows are
@@ -71,7 +71,9 @@ def backfill(database: Database, client: ModelClient, model: Model) -> int:
             done += len(rows)
         if time.monotonic() - logged > LOG_EVERY:
             logged = time.monotonic()
-            log.info("%d of %d stays, %d predictions added", number, len(stays), done)
+            log.info(
+                "backfill: %d of %d stays done, %d predictions added", number, len(stays), done
+            )
     return done
 
 

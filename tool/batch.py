@@ -57,7 +57,9 @@ class BatchProcessor:
         self._stays.keep(self._features.windows)
 
     def process(self, messages: Sequence[RawMessage], changes: Changes) -> Result:
-        """Stores the next messages of a partition. Raises the errors of `Database.commit`."""
+        """Stores the next messages of a partition, or a replayed message. Raises the errors of
+        `Database.commit`.
+        """
         result = Result(changes.last, received=Counter(map(attrgetter("received"), messages)))
         with metrics.working("features"):
             decoded = self._decode(messages, changes, result)
@@ -74,8 +76,8 @@ class BatchProcessor:
 
     def repeat(self, raw: RawMessage, changes: Changes) -> None:
         """Moves the position past a message that is already stored, and sets the stay's age and
-        discharge from it again. The buffer sends all messages of the stay again, and an admission
-        among them, which no table marks as stored, may have reopened the stay.
+        discharge from it again. The reason: the buffer sends all messages of the stay again. No
+        table records admissions, so a repeated admission may have reopened the stay.
         """
         decoded = self._decode([raw], changes, Result(changes.last))
         stays = self._load(decoded, changes.stream)

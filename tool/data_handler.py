@@ -89,7 +89,9 @@ class DataHandler:
         key = (batch.stream, batch.part)
         position = self._position(batch)
         if position < batch.after:
-            raise Early(f"stream {batch.stream} part {batch.part} is at {position}")
+            raise Early(
+                f"stream {batch.stream}, partition {batch.part}: stored up to message {position}"
+            )
         messages = [raw for raw in batch.messages if raw.seq > position]
         try:
             result = Result(position)

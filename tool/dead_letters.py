@@ -1,4 +1,4 @@
-"""Replays rejected messages after their cause is fixed. `tool.rejections` makes their rows."""
+"""Replays rejected messages, including dead letters, after the cause is fixed."""
 
 import logging
 import time
@@ -30,8 +30,8 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
             log.warning("%d messages are waiting for the tool; is it running?", len(jobs))
             warn_at += 60
         time.sleep(0.2)
-    # Only these messages are counted, because others may be rejected meanwhile. Their reasons may
-    # have changed.
+    # Counts only these messages, because others may be rejected meanwhile. Finds them by number,
+    # because their reasons may have changed.
     left = len(_rejected(database).intersection((row.stream, row.seq) for row in rows))
     return len(rows) - left, left
 

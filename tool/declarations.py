@@ -138,7 +138,7 @@ class Subscriber:
         try:
             declaration = read_declaration(declared)
         except ValueError as error:
-            log.warning("%s in Redis is damaged: %s", DECLARATION, error)
+            log.warning("%s in Redis is damaged, so it is deleted: %s", DECLARATION, error)
             self._redis.delete(DECLARATION)  # the background process restores it
             return None
         self._declared = declared

@@ -27,7 +27,7 @@ Days = dict[str, dict[tuple[int, str], StayDay]]
 
 
 class Drift:
-    """Gathers the readings of days that are not complete yet, in memory."""
+    """Writes the figures of complete days, and keeps the readings of the other days in memory."""
 
     def __init__(self, tables: DriftTables, declared: Subscriber) -> None:
         self._tables = tables

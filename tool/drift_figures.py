@@ -78,7 +78,8 @@ def _hours(at: str) -> float:
 
 
 def inputs(reference: Reference, days: Sequence[StayDay]) -> list[Figure]:
-    """The volume, the known share and the stability index of each parameter."""
+    """Three figures per parameter: readings per stay-day (volume), the share of the stay-days with
+    a reading (known), and the population stability index of the values (psi)."""
     figures = []
     for parameter, channel in reference.channels.items():
         values = [day.values[parameter] for day in days if day.values.get(parameter)]

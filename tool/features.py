@@ -225,7 +225,7 @@ class FeatureSet:
 
     def missing(self, row: Sequence[Value]) -> str | None:
         """The reason why there is no prediction for `row`: its first missing required feature. None
-        if there is a prediction."""
+        if no required feature is missing."""
         for index, reason in self._required:
             if row[index] is None:
                 return reason

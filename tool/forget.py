@@ -44,9 +44,9 @@ class ToolRuns(Exception):
 
 
 def forget(session: Session, where: str, *values: str) -> Counter[str]:
-    """Deletes the stays that match `where`; returns the number of deleted rows per table. A stay's
-    row in `stays` is deleted last, so the next run completes an interrupted run. Raises
-    DatabaseError.
+    """Deletes the stays that match the SQL condition `where`; returns the number of deleted rows
+    per table. A stay's row in `stays` is deleted last, so the next run completes an interrupted
+    run. Raises DatabaseError.
     """
     done: Counter[str] = Counter()
     for stay in _stays(session, where, values):

@@ -70,7 +70,9 @@ class Jobs:
             store = self._store if attempt <= CRASHES else self._store_one_by_one
             result = store(batch)
         except Early as early:
-            log.warning("%s; the buffer will send the batch after %d again", early, batch.after)
+            log.warning(
+                "%s; the buffer will send the batch after message %d again", early, batch.after
+            )
             result = Result(self._position(batch))
             correct(self._redis, batch, result.position)
         else:
@@ -95,7 +97,7 @@ class Jobs:
             return
         metrics.READINGS.inc(result.stored)
         extra = {"message_id": message_id}
-        log.info("message %s replayed: %d stored", message_id, result.stored, extra=extra)
+        log.info("message %s replayed; readings stored: %d", message_id, result.stored, extra=extra)
 
     def complete_vitals(self) -> None:
         """Brings table `vitals` up to date, unless jobs are waiting."""
@@ -149,7 +151,7 @@ class Jobs:
             try:
                 return self._retry(store)
             except Moved:
-                log.info("part %d: another worker was faster", part)
+                log.info("partition %d: another worker was faster", part)
             except Early:
                 if not unfinished(self._queue):
                     raise
@@ -160,8 +162,8 @@ class Jobs:
                 self._sleep(0.1)
 
     def _retry(self, action: Callable[[], T]) -> T:
-        """Runs an action, after the first declaration has arrived, and retries it until the
-        database is available. Raises SystemExit if the tables are newer than this program."""
+        """Waits for the first declaration, then runs the action and retries it until the database
+        is available. Raises SystemExit if the tables are newer than this program."""
         retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_exponential(multiplier=0.25, max=5),

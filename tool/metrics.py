@@ -63,7 +63,7 @@ BATCH_SECONDS = Histogram(
 )
 WORK_SECONDS = Counter(
     "icu_tool_work_seconds_total",
-    "Time that the workers spent on batches, by part: database, features or model",
+    "Time that the workers spent on batches, by kind of work: database, features or model",
     ["kind"],
 )
 LATENCY = Histogram(
@@ -164,7 +164,7 @@ def begin() -> None:
 
 @contextmanager
 def working(kind: str) -> Iterator[None]:
-    """Adds the duration of the block to the time spent on this part of the work."""
+    """Adds the duration of the block to the time spent on this kind of work."""
     started = time.perf_counter()
     try:
         yield

@@ -154,7 +154,7 @@ class ModelClient:
         except ModelUnavailable as error:
             metrics.MODEL_FAILURES.inc()
             if not pause:
-                log.warning("model: %s; predictions stay pending", error)
+                log.warning("model: %s %s: %s; its predictions stay pending", *key, error)
             pause = min(max(1.0, pause * 2), self._pause_max)
             self._pauses[key] = (pause, time.monotonic() + pause)
             raise

@@ -32,9 +32,9 @@ class CatchUp:
         self._client = client
 
     def fill_in(self) -> None:
-        """Fills in pending predictions of each model, oldest first, for at most SECONDS plus the
-        time of one request. An unavailable model does not delay the others; ModelUnavailable is
-        raised at the end. Raises DatabaseError.
+        """Fills in the pending predictions of each model, oldest first. Each model gets at most
+        SECONDS plus the time of one request. An unavailable model does not delay the others;
+        ModelUnavailable is raised at the end. Raises DatabaseError.
         """
         failure: ModelUnavailable | None = None
         for row in sorted(self._database.models(), key=lambda row: (row.model, row.version)):

@@ -39,8 +39,8 @@ STOP_SECONDS = 8.0
 def run(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT.
 
-    Raises SettingError if the port is taken, PermanentFailure if it cannot use the tables, and
-    CannotStart.
+    Raises SettingError if the metrics port is taken, PermanentFailure if it cannot use the tables,
+    and CannotStart.
     """
     names = {"tool", *settings.allowed_hosts}
     with metrics.serving(
@@ -76,8 +76,8 @@ def create_tables(settings: Settings) -> None:
 
 
 def partitions(redis: Redis, number: int) -> list[int]:
-    """The partitions to work on, in order. number: PARTITIONS. After it was reduced, former
-    partitions that still have a queue are included."""
+    """The partitions to work on, in order: 0 to `number` - 1, and former partitions that still
+    have a queue because PARTITIONS was reduced."""
     queues = Queue.all(connection=redis, serializer=JSONSerializer)
     names = {queue.name for queue in queues}
     found = set(range(number))

@@ -164,7 +164,7 @@ class PartitionWorker(SimpleWorker):
 
 
 def _report_failure(job: Job, kind: type[Exception], error: Exception, *_: object) -> None:
-    # A batch with dead letters has its own log line.
+    # Each dead letter already has a log line.
     if not isinstance(error, DeadLetters):
         metrics.FAILED_JOBS.inc()
         log.error("job %s failed: %s: %s", job.id, kind.__name__, error)

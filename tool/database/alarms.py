@@ -110,8 +110,8 @@ class AlarmTables:
 
     def next_step(self, stream: str, model: str, version: str, size: int) -> Step | None:
         """The next inputs of a model's alarms, from at most `size` messages; None at the end."""
-        # All statements read one snapshot. Otherwise, if a partition stores messages between them,
-        # the inputs could include its messages after `after`, but not those up to `after`.
+        # Both statements read one snapshot. Otherwise, if a worker stored messages of another
+        # partition between them, the inputs could include only those after `after`.
         with self._session.snapshot() as cursor:
             parts = [Part(*row) for row in self._rows(cursor, BEHIND, (model, version, stream))]
             if not parts:

@@ -81,8 +81,8 @@ def _range(changes: Changes) -> tuple[str, int, int]:
 
 
 def _move_at_once(session: Session, cursor: Any, changes: Changes) -> bool:
-    """Moves the partition's position; the same statement checks that there are no withdrawals,
-    which are rare. Returns False if the position did not move."""
+    """Moves the partition's position; the same statement checks that none of the readings was
+    withdrawn. Returns False if the position did not move, or if there are no readings."""
     if not changes.readings:
         return False
     statement = f"{MOVE} AND NOT EXISTS (SELECT 1 {WITHDRAWN})"

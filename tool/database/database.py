@@ -194,7 +194,7 @@ class Database:
         """Stores the answers to pending predictions, which are then no longer pending."""
         with self.session.writing() as cursor:
             self.session.replace(cursor, "predictions", rows)
-            # One statement per group, because one per row takes a round trip each.
+            # One statement per group, because each statement takes a round trip.
             for key, group in groupby(rows, lambda row: (row.model, row.version, row.stream)):
                 numbers = ", ".join(str(row.seq) for row in group)
                 self.session.execute(
@@ -215,7 +215,7 @@ class Database:
 
     def count(self, table: str, stream: str) -> int:
         """The number of rows of the stream in the table. For `predictions`, the number of readings
-        for which the champion has predicted.
+        for which any version of the champion's model has an output.
         """
         what, where = "*", ""
         if table == "predictions":

@@ -14,7 +14,7 @@ class Outdated(Unavailable):
 
 
 class PermanentFailure(DatabaseError):
-    """A retry cannot succeed, because the rows or the tables do not fit."""
+    """A retry cannot succeed: the rows are invalid, or this program cannot use the tables."""
 
 
 class Moved(DatabaseError):

@@ -83,12 +83,12 @@ def _version(connection: Connection) -> str | None:
 
 @contextmanager
 def _without_writers(connection: Connection) -> Iterator[None]:
-    """Keeps running tools from writing, by renaming the table that each of their transactions
-    reads.
+    """Keeps running tools from writing, by renaming the table that each transaction that writes
+    reads first.
 
-    The rename waits for their current transactions. The tools retry later transactions until the
-    tables are upgraded, and then end, because the version is newer. After an interruption the table
-    keeps its second name.
+    The rename waits for current transactions. The tools retry later ones until the tables are
+    upgraded, and then end, because the version is newer. After an interruption the table keeps its
+    second name.
     """
     if _version(connection) is not None:
         connection.exec_driver_sql(f"ALTER TABLE {TABLE} RENAME TO {UPGRADING}")

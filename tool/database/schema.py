@@ -11,8 +11,8 @@ from wire.tables import TABLES, columns
 def prepare(session: Session) -> None:
     """Creates or upgrades the tables, then checks them.
 
-    A user who may not change tables needs up-to-date ones. Raises PermanentFailure for tables that
-    this program cannot use.
+    Raises PermanentFailure if this program cannot use the tables, or if they must be changed and
+    the user may not change them. Raises Unavailable.
     """
     version = stored_version(session)
     if version is not None and version > VERSIONS[-1]:

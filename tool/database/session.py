@@ -1,4 +1,4 @@
-"""A connection to a database; MySQL and SQLite implement their differences."""
+"""A connection to a database: the part that is the same for MySQL and SQLite."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +75,7 @@ class Session:
     # MySQL and SQLite share the following methods.
 
     def connect(self, timeout: int | None = 12) -> Connection:
-        """Opens a connection. timeout: seconds that a server may take to answer."""
+        """Opens a connection. timeout: seconds that a server may take to answer; None: no limit."""
         return connect(self.url, self.password, timeout=timeout)
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Session:
                 connection.rollback()
                 connection.close()
             except Exception as error:
-                log.debug("closing: %s", error)
+                log.debug("closing the connection: %s", error)
 
     def transaction(self) -> AbstractContextManager[Any]:
         """Yields a cursor and commits at the end. Raises DatabaseError."""

@@ -19,7 +19,7 @@ down_revision = "0004"
 STEP = 2_000
 # features: a JSON array, in the order of the version's row in `models`. It is null if another
 # prediction for the same reading has the array; features_model and features_version name the
-# version that made it.
+# version of that prediction.
 PREDICTIONS = """
 CREATE TABLE new_predictions (
     stream           VARCHAR(32)  NOT NULL,
