@@ -49,7 +49,7 @@ def misdirected(host: str) -> str:
 def from_other_site(headers: Mapping[str, str], host: str) -> bool:
     """Whether the request comes from a page of another site than `host`.
 
-    Requests from programs have neither header, and pass.
+    Requests from programs have neither Sec-Fetch-Site nor Origin, and pass.
 
     >>> from_other_site({"Origin": "http://localhost:5000"}, "localhost:5000")
     False

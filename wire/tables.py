@@ -70,8 +70,8 @@ class PredictionRow(msgspec.Struct, frozen=True, gc=False):
 
     features: a JSON array, in the order of the version's row in `models`. It is null if another
     prediction for the reading has the array; features_model and features_version name the version
-    that made it. output: a probability, or points / `models.maximum` of a score; null if the model
-    has not answered yet or made no prediction; `reason` says why.
+    of that prediction. output: a probability, or points / `models.maximum` of a score; null if the
+    model has not answered yet or made no prediction; `reason` says why.
     """
 
     stream: str

@@ -36,7 +36,7 @@ SECRET_BYTES = 32
 # permits loading and unloading models. The gateway accepts a token with any scope.
 SCOPES = ("infer", "admin")
 
-# The bytes of a secret, or a key object of `cryptography`. PyJWT's signatures have no common type
+# The bytes of a secret, or a key object of `cryptography`. PyJWT's type hints have no common type
 # for public and private keys.
 Key = Any
 
