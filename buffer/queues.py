@@ -68,7 +68,7 @@ class Queues:
         try:
             return msgspec.json.decode(self._stored, type=Position)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            log.warning("%s in Redis is damaged: %s", POSITION, error)
+            log.warning("%s in Redis is damaged, so it is ignored: %s", POSITION, error)
             return None
 
     def committed(self, stream: str) -> dict[int, int] | None:
@@ -95,8 +95,8 @@ class Queues:
     def enqueue(self, position: Position, batches: list[Batch]) -> None:
         """Queues the batches and updates the position in one transaction.
 
-        Raises Superseded unless this buffer holds the lease, and Redis has the position that this
-        buffer last read or wrote.
+        Raises Superseded if this buffer does not hold the lease, or if the position in Redis is not
+        the one that this buffer last read or wrote.
         """
         stored = msgspec.json.encode(position)
         with self._redis.pipeline() as pipe:

@@ -10,7 +10,7 @@ import msgspec
 
 log = logging.getLogger("buffer")
 
-# Maximum bytes of an event, about 300 times a usual message. A batch of events must fit into Redis.
+# Maximum bytes of an event; a usual one has about 200. A batch of events must fit into Redis.
 MAX_EVENT = 1 << 16
 # Number of bytes that are kept of a longer event.
 KEPT = 4096
