@@ -37,14 +37,14 @@ def main() -> int:
     arguments = parser.parse_args()
     if (arguments.stack == "upgrade") != bool(arguments.old):
         parser.error("--stack upgrade needs --old, and no other stack takes it")
-    # Exits normally, so that the stack is stopped.
+    # SIGTERM raises SystemExit, so that the stack is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="icu-chaos-") as temporary:
         folder = Path(temporary)
         if arguments.stack == "live":
             equal = live.run(folder, arguments.seed, 4_000, 99, print)
-            print("log and tables are equal" if equal else "log or tables differ")
+            print("log and readings are as expected" if equal else "log or readings are wrong")
             return not equal
         seconds = arguments.seconds or STACKS[arguments.stack]
         patients = int(seconds * arguments.rate / MESSAGES_A_PATIENT) + 12
@@ -135,7 +135,7 @@ def _wait(reached: Any, seconds: float) -> None:
         else:
             last = ""
         if time.monotonic() > deadline:
-            sys.exit(f"chaos: the pipeline was not ready or finished within {seconds:g} s {last}")
+            sys.exit(f"chaos: the pipeline did not start or finish within {seconds:g} s {last}")
         time.sleep(0.2)
 
 
