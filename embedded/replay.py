@@ -155,7 +155,7 @@ def summary(result: Mapping[str, Any], environ: Mapping[str, str]) -> str:
 
 
 def _rejected_csv(environ: Mapping[str, str]) -> Path:
-    """The path of rejected.csv: it is beside the CSVs if their folder is writable."""
+    """The path of rejected.csv: beside the CSVs or, if that is not writable, in DERIVED_DATA."""
     settings = read(HospitalSettings, environ)
     return writable_folder(settings.patient_data, settings.derived_data) / "rejected.csv"
 

@@ -40,8 +40,8 @@ class CannotRun(Exception):
 def environment(
     folder: Path, given: Mapping[str, str] = os.environ, source: str = "hospital"
 ) -> dict[str, str]:
-    """The environment of all programs: the variables `given`, and defaults for those that it lacks,
-    with all files in `folder`.
+    """The environment of all programs: the variables `given`, and defaults for the variables that
+    are missing or empty. By default, all files are in `folder`.
 
     source: the program that serves the stream, hospital or gateway.
     """
