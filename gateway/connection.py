@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Called when the sender has closed its side; it may still read answers."""
         if self._frames.partial:
-            log.warning("a connection ended within a frame; the sender must send it again")
+            log.warning("a connection ended within a frame; the sender must send the message again")
         self.end()
         # True keeps the transport open for the answers; an SSL transport closes in any case.
         return self._transport.get_extra_info("ssl_object") is None

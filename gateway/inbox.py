@@ -1,4 +1,4 @@
-"""Queues the messages of all doors; stores all that wait in one transaction (group commit)."""
+"""Queues the messages of all doors, and stores several in one transaction (group commit)."""
 
 import asyncio
 import hashlib

@@ -97,7 +97,8 @@ class Log:
         version = read("PRAGMA user_version").fetchone()[0]
         if version != VERSION and read("SELECT 1 FROM sqlite_schema").fetchone():
             raise sqlite3.DatabaseError(
-                f"{self.path} was written by another version of the gateway ({version})"
+                f"{self.path} was written by another version of the gateway:"
+                f" its format is {version}, and this program needs {VERSION}"
             )
         read(f"PRAGMA user_version = {VERSION}")
 

@@ -35,7 +35,7 @@ NACKS = Counter(
 )
 UNKNOWN = Counter(
     "icu_gateway_unknown_codes_total",
-    "Values with a code that is not in codes.csv, stored under the code's own name",
+    "Values whose code is neither in codes.csv nor in CODES, stored under the code's own name",
     ["system", "code"],
 )
 CONNECTIONS = Gauge(

@@ -65,8 +65,8 @@ class Observations:
         self._meanings: dict[tuple[str, ...], _Meaning] = {}
 
     def facts(self, message: Message, clock: Clock, sent: Moment | None) -> list[Fact]:
-        """The observations in a message. sent: the time of the message, which a withdrawal without
-        a time gets."""
+        """The observations in a message. sent: the time of the message, for withdrawals without
+        a time of their own."""
         facts: list[Fact] = []
         order = _Order()
         group: Observed | None = None

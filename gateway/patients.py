@@ -77,7 +77,7 @@ class Patients:
         return new != old
 
     def join(self, prior: int, survivor: int) -> None:
-        """Moves all identifiers of `prior` to `survivor`, and the data that `survivor` lacks."""
+        """Moves all identifiers of `prior` to `survivor`, and copies the data that it lacks."""
         self._execute("UPDATE patients SET pat_id = ? WHERE pat_id = ?", (survivor, prior))
         self.name(("", f"-{prior}"), prior)  # reserves the number, because its stays remain
         self._numbers.clear()

@@ -1,4 +1,4 @@
-"""Table `refs` of the log: the event of each value in a sender's observations.
+"""Table `refs` of the log: for each value of a sender's observations, the number of its event.
 
 A row has up to IN_ROW values of one message, all with the same source, time and stay. Corrections,
 withdrawals and merges use the rows.

@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     add("--split", action="store_true", help="write each message in two pieces")
     add("--repeat", type=float, default=0.0, help="share of messages that are sent twice")
     add("--corrections", type=float, default=0.0, help="share of messages that are corrected")
-    add("--late", type=float, default=0.0, help="share of messages with values of an hour ago")
+    add("--late", type=float, default=0.0, help="share of messages whose values are an hour old")
     add("--restart", type=int, default=0, help="number of messages after which control ids restart")
     add("--drift", type=float, default=0.0, help="seconds by which the senders' clocks are ahead")
     add("--merges", action="store_true", help="at the end, merge the last patient into the first")
