@@ -45,7 +45,7 @@ def paths(stream: Stream, rows: Rows, probability: Floats) -> list[Path]:
 
 
 def alarms_per_day(stays: Sequence[Path], policy: Policy) -> float:
-    """The number of alarms per patient and day, counted up to the rule's `learned_hours`."""
+    """The number of alarms per patient and day, including repeated ones, up to `learned_hours`."""
     learned = np.inf if policy.learned_hours is None else policy.learned_hours
     alarms, hours = 0, 0.0
     for stay in stays:

@@ -31,7 +31,7 @@ def bulk_features(
     """The features as of each reading: float64, NaN if missing, with fill applied.
 
     readings: `seq, pat_id, date_admission, measured_at, parameter, value` of one stream, in any
-        order; times in whole seconds, values finite (ValueError).
+        order; times in whole seconds. Raises ValueError for a value that is not finite.
     ages: years by (pat_id, date_admission). rows: flags the readings for which to compute features
     (see `last_rows`); None for all. The others still count as earlier readings. Returns one row per
     chosen reading, with its index label, and one column per feature.

@@ -17,10 +17,12 @@ ELEMENTS = 1 << 21  # readings of concatenated windows per block; limits the mem
 def windows(
     bounds: Integers, arrival: Integers | None
 ) -> Iterator[tuple[Integers, Integers, Integers]]:
-    """Yields the windows that are not empty, in blocks: their numbers, their readings and their
-    sizes. bounds: for each window, its start and its end in order of time, and the number of
-    readings that had arrived. arrival: each reading's position in the order of arrival, if that
-    order differs.
+    """Yields the windows that are not empty, in blocks: the indices of the windows, the indices of
+    their readings, and the number of readings in each.
+
+    bounds: for each window, the indices of its start and its end in order of time, and the number
+    of readings that had arrived when the window was requested. arrival: each reading's position in
+    the order of arrival, if that order differs.
     """
     begin, end, come = bounds
     chosen = np.flatnonzero(end > begin)

@@ -38,7 +38,8 @@ class Reading(NamedTuple):
 
 @dataclass
 class Report:
-    """Counts of read, converted and dropped data, by reason."""
+    """What an import read, converted and dropped. readings: counts by parameter. converted,
+    dropped: counts by reason."""
 
     notes: list[str] = field(default_factory=list)
     converted: Counter[str] = field(default_factory=Counter)
