@@ -160,7 +160,7 @@ class Dates:
 
     def parse_discharge(self, text: str) -> int:
         """Parses a moment; returns OPEN * SLOTS for an open stay: a missing value, or a date such
-        as 31/12/9999 or 01/01/1900, which stands for none.
+        as 31/12/9999 or 01/01/1900, which means that there is no date.
 
         A time of 00:00:00 counts as no time, because databases write it after every date.
         """

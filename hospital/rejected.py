@@ -17,8 +17,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 class Rejected:
     """Writes rejected.csv while the files are read, and counts its rows by file and reason.
 
-    counts, dropped: the numbers of all rows of rejected.csv, and of those for which only a cell is
-    dropped. first_line: the line of the first such row, by file, reason and row_is_used.
+    counts: the number of rows of rejected.csv. dropped: the number of those for which only a cell
+    is dropped. first_line: the line of the first row, by file, reason and row_is_used.
     """
 
     def __init__(self, stream: TextIO) -> None:
