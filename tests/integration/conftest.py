@@ -4,14 +4,19 @@ from collections.abc import Callable
 
 import pytest
 
-from tool.database import connect
+from tests.support.seeded_ward import create_tables
+from tests.support.servers import copies
+
+
+@pytest.fixture(scope="session")
+def with_tables(new_database: Callable[[str], str]) -> Callable[[str], str]:
+    """A function that creates a `sqlite`, `mysql` or `mariadb` database with the pipeline's empty
+    tables, and returns its URL.
+    """
+    return copies(new_database, create_tables)
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
-def url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> str:
+def url(request: pytest.FixtureRequest, with_tables: Callable[[str], str]) -> str:
     """The URL of a database with the pipeline's empty tables, on SQLite and on MySQL."""
-    found = new_database(request.param)
-    database = connect(found)
-    database.create_tables()
-    database.close()
-    return found
+    return with_tables(request.param)

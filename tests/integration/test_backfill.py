@@ -81,7 +81,6 @@ def store(url: str, declaration: Declaration, size: int, start: int = 0) -> None
     are numbered from `start` + 1 on.
     """
     with closing(connect(url)) as database:
-        database.create_tables()
         remember(database, declaration)
         handler = handler_of(database, declaration)
         sent = SENT if not start else [message(71.0, hour=17), message(95.0, hour=17, pat_id=18)]
@@ -101,8 +100,8 @@ def predictions(url: str) -> list[Any]:
 
 
 @pytest.fixture(params=KINDS)
-def empty(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> Callable[[], str]:
-    return lambda: new_database(request.param)
+def empty(request: pytest.FixtureRequest, with_tables: Callable[[str], str]) -> Callable[[], str]:
+    return lambda: with_tables(request.param)
 
 
 def test_a_backfill_adds_what_a_shadow_would_have_stored(empty: Callable[[], str]) -> None:

@@ -25,10 +25,8 @@ def redis(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def database(new_database: Callable[[str], str]) -> Database:
-    database = connect(new_database("sqlite"))
-    database.create_tables()
-    return database
+def database(with_tables: Callable[[str], str]) -> Database:
+    return connect(with_tables("sqlite"))
 
 
 class Replicas:

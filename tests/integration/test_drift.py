@@ -61,7 +61,6 @@ class Ward:
     def __init__(self, url: str) -> None:
         self.url = url
         self.database = connect(url)
-        self.database.create_tables()
         draw = np.random.default_rng(2)
         hours = np.repeat(np.arange(DAYS * 24 + 1), STAYS)
         self.readings = pd.DataFrame(
@@ -129,8 +128,8 @@ class Ward:
 
 
 @pytest.fixture
-def ward(new_database: Callable[[str], str]) -> Ward:
-    return Ward(new_database("sqlite"))
+def ward(with_tables: Callable[[str], str]) -> Ward:
+    return Ward(with_tables("sqlite"))
 
 
 def test_figures_of_complete_days_equal_those_of_pandas(url: str) -> None:

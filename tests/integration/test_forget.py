@@ -16,7 +16,8 @@ from rq import Worker
 from rq.serializers import JSONSerializer
 
 from embedded.stack import ROOT
-from tests.support.servers import redis_server
+from tests.support.seeded_ward import create_tables
+from tests.support.servers import copies, redis_server
 from tool.database import connect
 from wire.database import connect as open_database
 from wire.database import placeholder
@@ -73,9 +74,7 @@ def value(table: str, name: str, seq: int) -> Any:
 
 
 def fill(url: str) -> None:
-    database = connect(url)
-    database.create_tables()
-    database.close()
+    create_tables(url)
     with closing(open_database(url)) as connection:
         cursor = connection.cursor()
         for table in TABLES:
@@ -124,6 +123,14 @@ def run(url: str, *arguments: str, redis: str = "redis://127.0.0.1:1/0", **setti
 
 
 @pytest.fixture(scope="module")
+def filled(new_database: Callable[[str], str]) -> Callable[[str], str]:
+    """A function that creates a database with rows for all stays in all tables, and returns its
+    URL.
+    """
+    return copies(new_database, fill)
+
+
+@pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Redis without workers."""
     with redis_server(tmp_path_factory.mktemp("redis")) as client:
@@ -143,10 +150,9 @@ def stay_of(row: dict[str, Any]) -> tuple[str, int]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "mysql"])
 def test_stays_discharged_before_a_day_are_forgotten(
-    new_database: Callable[[str], str], kind: str, redis: str
+    filled: Callable[[str], str], kind: str, redis: str
 ) -> None:
-    url = new_database(kind)
-    fill(url)
+    url = filled(kind)
     assert run(url, "--discharged-before", "2150-01-05", redis=redis) == 0
     assert keys(url, "stays") == left("stays", lambda row: row["stream"] == "a")
     assert run(url, "--discharged-before", "2150-01-06", redis=redis) == 0
@@ -167,10 +173,9 @@ def test_stays_discharged_before_a_day_are_forgotten(
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
 def test_a_stream_is_forgotten_but_its_positions_remain(
-    new_database: Callable[[str], str], kind: str, redis: str
+    filled: Callable[[str], str], kind: str, redis: str
 ) -> None:
-    url = new_database(kind)
-    fill(url)
+    url = filled(kind)
     assert run(url, "--stream", "a", redis=redis) == 0
     for table in TABLES:
         assert keys(url, table) == left(table, lambda row: row["stream"] == "b"), table
@@ -179,10 +184,9 @@ def test_a_stream_is_forgotten_but_its_positions_remain(
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
 def test_stays_expire_by_the_clock_of_their_own_stream(
-    new_database: Callable[[str], str], kind: str, redis: str
+    filled: Callable[[str], str], kind: str, redis: str
 ) -> None:
-    url = new_database(kind)
-    fill(url)
+    url = filled(kind)
     with closing(open_database(url)) as connection:
         # Stream b has ended; the last reading of stream a is 100 days after a discharge.
         for stream, last in (("a", "2150-04-15 06:00:00"), ("b", "2150-01-04 06:00:00")):
@@ -201,10 +205,9 @@ def test_stays_expire_by_the_clock_of_their_own_stream(
 
 @pytest.mark.parametrize("kind", ["sqlite", "mysql", "mariadb"])
 def test_capacity_measures_rows_and_bytes_of_each_table(
-    new_database: Callable[[str], str], kind: str
+    filled: Callable[[str], str], kind: str
 ) -> None:
-    url = new_database(kind)
-    fill(url)
+    url = filled(kind)
     said = tool(url, "capacity")
     assert said.returncode == 0, said.stderr
     lines = said.stdout.replace(",", "").splitlines()[1:]
@@ -223,9 +226,8 @@ def test_capacity_measures_rows_and_bytes_of_each_table(
         assert 0.8 < whole[1] / Path(url.removeprefix("sqlite:///")).stat().st_size < 1
 
 
-def test_forgetting_frees_space_on_the_disk(new_database: Callable[[str], str]) -> None:
-    url = new_database("sqlite")
-    fill(url)
+def test_forgetting_frees_space_on_the_disk(filled: Callable[[str], str]) -> None:
+    url = filled("sqlite")
     file = Path(url.removeprefix("sqlite:///"))
     before = file.stat().st_size
     assert run(url, "--stream", "a") == 0
@@ -234,10 +236,9 @@ def test_forgetting_frees_space_on_the_disk(new_database: Callable[[str], str]) 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
 def test_nothing_is_forgotten_while_a_tool_runs(
-    new_database: Callable[[str], str], kind: str, tmp_path: Path
+    filled: Callable[[str], str], kind: str, tmp_path: Path
 ) -> None:
-    url = new_database(kind)
-    fill(url)
+    url = filled(kind)
     with redis_server(tmp_path) as client:
         worker = Worker([], connection=client, serializer=JSONSerializer)
         worker.register_birth()
@@ -247,9 +248,8 @@ def test_nothing_is_forgotten_while_a_tool_runs(
         assert run(url, "--stream", "a", redis=address(client)) == 0
 
 
-def test_nothing_is_forgotten_in_a_file_that_is_in_use(new_database: Callable[[str], str]) -> None:
-    url = new_database("sqlite")
-    fill(url)
+def test_nothing_is_forgotten_in_a_file_that_is_in_use(filled: Callable[[str], str]) -> None:
+    url = filled("sqlite")
     database = connect(url)
     database.positions()
     assert run(url, "--stream", "a") == 1
@@ -259,10 +259,9 @@ def test_nothing_is_forgotten_in_a_file_that_is_in_use(new_database: Callable[[s
 
 
 def test_nothing_is_forgotten_if_redis_cannot_say_whether_a_tool_runs(
-    new_database: Callable[[str], str],
+    filled: Callable[[str], str],
 ) -> None:
-    url = new_database("mariadb")
-    fill(url)
+    url = filled("mariadb")
     assert run(url, "--stream", "a") == 1
     assert keys(url, "stays") == left("stays", lambda _: True)
 

@@ -36,7 +36,7 @@ def test_tables_and_features_equal_those_of_pandas_for_the_corrected_history(
     seed: int,
     at_once: int,
     tmp_path: Path,
-    new_database: Callable[[str], str],
+    with_tables: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With at_once = 1, merges are not complete when later messages arrive."""
@@ -54,9 +54,8 @@ def test_tables_and_features_equal_those_of_pandas_for_the_corrected_history(
 
     asyncio.run(send())
     stream = [json.dumps(event).encode() for event in events(tmp_path / "log")]
-    url = new_database("sqlite")
+    url = with_tables("sqlite")
     database = connect(url)
-    database.create_tables()
     result = handler_of(database, DECLARATION).handle(batch(0, *stream))
     database.close()
     assert not result.codes

@@ -53,6 +53,12 @@ def empty(kind: str, new_database: Callable[[str], str]) -> Callable[[], str]:
 
 
 @pytest.fixture
+def current(kind: str, with_tables: Callable[[str], str]) -> Callable[[], str]:
+    """A function that creates a database of the newest version without rows and returns its URL."""
+    return lambda: with_tables(kind)
+
+
+@pytest.fixture
 def old(kind: str, empty: Callable[[], str]) -> Callable[[], str]:
     """A function that creates a database of version 1 with rows and returns its URL."""
 
@@ -352,9 +358,8 @@ def ended(program: "subprocess.Popen[str]") -> tuple[int, str]:
     return program.returncode, errors
 
 
-def test_a_database_of_a_newer_program_is_an_error(empty: Callable[[], str]) -> None:
-    url = empty()
-    upgrade(url)
+def test_a_database_of_a_newer_program_is_an_error(current: Callable[[], str]) -> None:
+    url = current()
     rows(url, "UPDATE alembic_version SET version_num = '9999'")
     before = shape(url)
     status, errors = ended(migrate(url))
@@ -364,9 +369,8 @@ def test_a_database_of_a_newer_program_is_an_error(empty: Callable[[], str]) -> 
     assert shape(url) == before
 
 
-def test_a_program_writes_nothing_to_newer_tables(empty: Callable[[], str]) -> None:
-    url = empty()
-    upgrade(url)
+def test_a_program_writes_nothing_to_newer_tables(current: Callable[[], str]) -> None:
+    url = current()
     with closing(connect(url)) as database:
         database.remember_models(model_rows(DECLARATION))
         handler = handler_of(database)
@@ -394,9 +398,8 @@ def test_a_program_writes_nothing_to_newer_tables(empty: Callable[[], str]) -> N
     assert rows(url, "SELECT * FROM alarm_positions") == []
 
 
-def test_tables_of_another_program_are_an_error(empty: Callable[[], str]) -> None:
-    url = empty()
-    upgrade(url)
+def test_tables_of_another_program_are_an_error(current: Callable[[], str]) -> None:
+    url = current()
     rows(url, "DROP TABLE vitals")
     rows(url, "CREATE TABLE vitals (stream VARCHAR(32), n BIGINT)")
     with pytest.raises(PermanentFailure, match="vitals"):
@@ -408,10 +411,9 @@ class TestServers:
     LOOSE = "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
 
     def test_an_upgrade_waits_for_running_transactions(
-        self, empty: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+        self, current: Callable[[], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        url = empty()
-        upgrade(url)
+        url = current()
         rows(url, f"UPDATE alembic_version SET version_num = '{VERSIONS[-2]}'")
         waiting = (
             "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE '%metadata lock'"
@@ -460,9 +462,8 @@ class TestServers:
             )
         assert rows(url, "SELECT COUNT(*) FROM models") == [(5,)]
 
-    def test_a_column_that_ignores_case_is_an_error(self, empty: Callable[[], str]) -> None:
-        url = empty()
-        upgrade(url)
+    def test_a_column_that_ignores_case_is_an_error(self, current: Callable[[], str]) -> None:
+        url = current()
         rows(url, f"ALTER TABLE readings MODIFY parameter VARCHAR(64) {self.LOOSE} NOT NULL")
         with pytest.raises(PermanentFailure, match=r"readings\.parameter"):
             upgrade(url)

@@ -58,11 +58,9 @@ class InTurns:
 
 
 def test_a_promotion_and_a_rollback_reach_both_replicas_and_remain(
-    models: Path, url: str, tmp_path: Path, new_database: Callable[[str], str]
+    models: Path, url: str, tmp_path: Path, with_tables: Callable[[str], str]
 ) -> None:
-    database = connect(new_database("sqlite"))
-    database.create_tables()
-    database.close()  # an SQLite connection belongs to one thread, so each thread opens its own
+    database = connect(with_tables("sqlite"))
     seen: list[str] = []
     answers: list[Any] = []
     stop = threading.Event()

@@ -88,14 +88,13 @@ def url(
     request: pytest.FixtureRequest,
     ward: Path,
     from_files: Stream,
-    new_database: Callable[[str], str],
+    with_tables: Callable[[str], str],
 ) -> str:
     """A database in which the tool's code has stored the ward twice, in live mode and then in
     hindsight mode.
     """
-    found = new_database(request.param)
+    found = with_tables(request.param)
     opened = connect(found)
-    opened.create_tables()
     store(opened, ward, "live")
     time.sleep(0.005)  # commit times have a resolution of milliseconds
     store(opened, ward, "hindsight")
