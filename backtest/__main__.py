@@ -102,8 +102,8 @@ def _add_event(group: Any) -> None:
         "--within",
         type=int,
         metavar="HOURS",
-        help="count the event for a reading only if it happens within these hours after it; needs "
-        "--after (default: at any time)",
+        help="count the event for a reading only if it happens at most this number of hours after "
+        "it; needs --after (default: at any time)",
     )
 
 

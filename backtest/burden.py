@@ -25,8 +25,12 @@ from wire.alarms import Policy
 
 @dataclass(frozen=True)
 class Burden:
-    """The figures of one policy. A ratio is NaN if its denominator is 0; `median_lead` is NaN if no
-    event with a known time has a true alarm."""
+    """The figures of one policy.
+
+    detected: the number of events with a true alarm. followed: the number of alarms with follow-up.
+    lead_hours: the lead times of the events with a known time. A ratio is NaN if its denominator is
+    0; `median_lead` is NaN without lead times.
+    """
 
     threshold: float
     alarms: int

@@ -63,7 +63,8 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` if the interval of the gain in AUROC excludes 0."""
+        """`better` or `worse` if the interval of the gain in AUROC excludes 0, or else `no clear
+        difference`."""
         if self.auroc.low > 0:
             return "better"
         return "worse" if self.auroc.high < 0 else "no clear difference"

@@ -42,11 +42,13 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """One model's predictions before the event, with outcomes, in the order of the stream. rows:
-    seq, pat_id, date_admission, hours (since the stay's first reading), probability, y, event_at
-    (on the same clock; NaN without an event or if its time is unknown), and those columns of ABOUT
-    that exist; index 0, 1, … . stays: observed (hours, at least 1), event, event_at, by KEY.
-    excluded: the number of readings that are not evaluated, by reason.
+    """One model's predictions before the event, with outcomes, in the order of the stream.
+
+    rows: seq, pat_id, date_admission, hours (since the stay's first reading), probability, y,
+    event_at (in hours since the first reading; NaN without an event or if its time is unknown), and
+    those columns of ABOUT that exist; index 0, 1, … . stays: by KEY, observed (hours from the first
+    to the last reading, at least 1), event and event_at. excluded: the number of readings that are
+    not evaluated, by reason.
     """
 
     version: Version
@@ -89,7 +91,7 @@ def newest_stream(url: str, password: str = "") -> str:
     statement = "SELECT stream FROM positions ORDER BY committed_at DESC LIMIT 1"
     found = _select(url, password, statement, ())
     if found.empty:
-        raise NoHistory("nothing is stored yet")
+        raise NoHistory("the database has no stream yet")
     return str(found["stream"][0])
 
 

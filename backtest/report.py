@@ -181,7 +181,8 @@ def burden_plot(backtest: Backtest) -> str:
         )
     for name, (alarms, sensitivity) in PUBLISHED.items():
         axes.plot(alarms, sensitivity, "x", color=INK)
-        # The label is away from the curves, which often pass a point near the left edge.
+        # A published point near the left edge is often close to a curve, so its label is placed
+        # further to the right.
         axes.annotate(
             name,
             (alarms, sensitivity),
