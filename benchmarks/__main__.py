@@ -129,7 +129,7 @@ def _report(folder: Path, about: dict[str, Any], results: list[Result]) -> None:
     others = [result.details.get("others_cpu_share", 0.0) for result in results]
     if max(others, default=0.0) > 0.1:
         text += (
-            f"\n\nMeanwhile, other programs took up to {max(others):.0%} of the machine's CPU time:"
+            f"\n\nDuring the run, other programs took up to {max(others):.0%} of the CPU time:"
             " the figures are worse than on an idle machine, and the ratios are uncertain."
         )
     print(text)

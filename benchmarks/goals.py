@@ -9,8 +9,8 @@ from benchmarks.bench import Result
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal for a figure; `value` extracts the figure from the results. bound: a minimum, or for
-    times and memory a maximum. aim: the value to work towards."""
+    """A goal for a figure; `value` extracts the figure from the results. bound: a minimum, or a
+    maximum if the goal has a unit. aim: the value to work towards."""
 
     what: str
     value: Callable[[dict[str, Result]], float | None]
@@ -19,7 +19,7 @@ class Goal:
     unit: str = ""
 
     def met(self, value: float) -> bool:
-        # Goals with a unit are times and memory, for which less is better.
+        # Goals with a unit are times and sizes, for which less is better.
         better = operator.le if self.unit else operator.ge
         return bool(better(value, self.bound))
 

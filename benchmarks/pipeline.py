@@ -80,7 +80,7 @@ class Pipeline(Programs):
         self.start(*names)
         for name in names:
             seconds = MERGE_SECONDS if name == "hospital" else START_SECONDS
-            self.wait(getattr(self, f"_{name}_ready"), f"{name} did not get ready", seconds)
+            self.wait(getattr(self, f"_{name}_ready"), f"{name} did not become ready", seconds)
 
     def _redis_ready(self) -> bool:
         try:

@@ -37,7 +37,7 @@ def run(bench: Bench) -> Iterator[Result]:
         yield Result(
             f"scale {tools}",
             f"{tools} tool{'s' * (tools > 1)} at {PARTITIONS} partitions, "
-            f"{of_tools:.0f} µs of CPU a message in the tools, {sum(cpu.values()):.0f} in all",
+            f"{of_tools:.0f} µs of CPU per message in the tools, {sum(cpu.values()):.0f} in all",
             figure,
             "messages/s",
             first * x,
