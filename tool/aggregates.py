@@ -1,5 +1,5 @@
 """Computes the aggregations of `wire.features` from running statistics or a window's readings;
-`tool.features` computes `age`.
+`tool.features` computes the aggregation `age`.
 """
 
 from collections.abc import Callable

@@ -27,7 +27,7 @@ Tasks = Mapping[str, Callable[[], None]]
 
 def tasks(redis: Redis, database: Database, client: ModelClient, webhook: bool = False) -> Tasks:
     """The tasks of the background process. Several tools may run them at the same time. webhook:
-    whether alarms go into the outbox.
+    whether to add the alarms to the outbox.
     """
     pending = CatchUp(database, client)
     return {

@@ -40,7 +40,7 @@ def measure(session: Session) -> list[Space]:
 
 
 def report(spaces: list[Space]) -> str:
-    """The spaces as a text table, in bytes and in bytes per reading."""
+    """A text table of the rows, the bytes, and the bytes per reading; empty tables are omitted."""
     readings = next(space.rows for space in spaces if space.table == "readings")
     whole = Space("all", sum(space.rows for space in spaces), sum(space.bytes for space in spaces))
     lines = [f"{'table':<20}{'rows':>14}{'bytes':>18}{'bytes/reading':>15}"]

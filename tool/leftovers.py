@@ -32,7 +32,8 @@ def unfinished(queue: Queue) -> list[str]:
 
 
 def queue_again(queue: Queue, job_ids: list[str]) -> None:
-    """Puts the jobs at the head of the queue. Running a job twice has no further effect."""
+    """Puts the jobs at the head of the queue; a job that Redis has lost is only removed from RQ's
+    lists. Running a job twice has no further effect."""
     redis: Any = queue.connection
     registry = queue.started_job_registry.key
     started = redis.zrange(registry, 0, -1)

@@ -76,7 +76,7 @@ MODEL_SECONDS = Histogram(
     "Duration of a request for predictions, successful or not",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
-MODEL_FAILURES = Counter("icu_tool_model_failures_total", "Requests without a usable answer")
+MODEL_FAILURES = Counter("icu_tool_model_failures_total", "Failed requests for predictions")
 PENDING = Gauge(
     "icu_tool_pending_predictions",
     "Pending predictions, counted up to 10,001",
