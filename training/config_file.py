@@ -94,11 +94,11 @@ def check(config: Config) -> Iterator[str]:
     if config.report.hour not in config.data.hours:
         yield f"report.hour: {config.report.hour} is not in data.sample_hours"
     if config.report.utility and config.label.within_hours is None:
-        yield "report.utility: needs label.after_column and within_hours"
+        yield "report.utility: needs label.after_column and label.within_hours"
     if config.model.removal and config.model.kind == "logistic":
-        yield "model.removal: logistic does not use it"
+        yield "model.removal: logistic does not use it; set it to 0"
     if config.model.calibrate_by == "hours" and config.model.kind != "boosting":
-        yield f"model.calibrate_by: {config.model.kind} is not calibrated by a line"
+        yield f'model.calibrate_by: "hours" needs kind = "boosting", not "{config.model.kind}"'
     if config.report.folds == 1:
         yield "report.folds: must be 0 (none) or at least 2"
     if config.split.by == "cohort" and not (config.split.train and config.split.test):
@@ -124,7 +124,7 @@ def _check_alarm(config: Config) -> Iterator[str]:
     if alarm.threshold is not None and alarm.threshold not in names:
         yield f"alarm.threshold: {alarm.threshold!r} is not one of {', '.join(names)}"
     if alarm.threshold is not None and alarm.clear is not None:
-        yield "alarm.clear: needs alarm.at, a number"
+        yield "alarm.clear: needs alarm.at, a number, instead of alarm.threshold"
 
 
 def _check_database(data: Data) -> Iterator[str]:

@@ -201,13 +201,13 @@ def check_size(train: Rows, features: list[Feature], folds: int) -> None:
     stays = train.about.assign(event=train.y).groupby(KEY)["event"].max()
     if not features:
         raise DataError(
-            f"{len(stays)} stays to train on are too few: a feature is used if at least "
-            f"{FEWEST_STAYS} of them have it"
+            f"only {len(stays)} stays to train on: a feature is used if at least {FEWEST_STAYS} "
+            "of them have it"
         )
     for outcome, count in (("with", int(stays.sum())), ("without", int((1 - stays).sum()))):
         if count < folds:
             raise DataError(
-                f"{count} stays {outcome} the event to train on are too few: "
+                f"only {count} stays {outcome} the event to train on: "
                 f"cross-validation needs at least {folds}"
             )
 

@@ -86,7 +86,7 @@ def _of_tar(source: Path, suffix: str) -> Iterator[tuple[PurePosixPath, str]]:
 def _text(file: IO[bytes], name: object) -> str:
     content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise ImportFailure(f"{name}: larger than {LARGEST:,} bytes; no file of this data set is")
+        raise ImportFailure(f"{name}: larger than {LARGEST:,} bytes, so not of this data set")
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         return content.decode("utf-8")
