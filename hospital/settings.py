@@ -23,7 +23,7 @@ class Settings(msgspec.Struct, frozen=True):
     replay_rate: Annotated[Rate, "messages per second, e.g. 50 or 0.5; 0 is full speed"] = 50.0
     replay_mode: Annotated[
         Literal["live", "hindsight"],
-        "live: discharges are sent when they happen; hindsight: readings include them",
+        "live: each discharge is sent when it happens; hindsight: readings include it",
     ] = "live"
     replay_number: Annotated[
         Positive, "number of the replay; another number replays the same input as a new stream"

@@ -143,11 +143,18 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--patients", type=positive, default=60, help="number of patients (60)")
-    parser.add_argument("--days", type=positive, default=14, help="number of days (14)")
-    parser.add_argument("--seed", type=positive, default=1, help="seed of the random generator (1)")
     parser.add_argument(
-        "--to", type=Path, default=Path("patient_data"), help="output folder (patient_data)"
+        "--patients", type=positive, default=60, help="number of patients (default: 60)"
+    )
+    parser.add_argument("--days", type=positive, default=14, help="number of days (default: 14)")
+    parser.add_argument(
+        "--seed", type=positive, default=1, help="seed of the random generator (default: 1)"
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        default=Path("patient_data"),
+        help="output folder (default: patient_data)",
     )
     chosen = parser.parse_args()
     try:
