@@ -17,7 +17,7 @@ from gateway import metrics
 from gateway.codes import Codes
 from gateway.facts import Fact
 from gateway.fhir_facts import FhirReader, Invalid, Keys, patient_keys
-from gateway.fhir_types import TYPES, Bundle, Observation, Patient, Resource
+from gateway.fhir_types import TYPES, Bundle, Entry, Observation, Patient, Resource, kind_of
 from gateway.inbox import DiskFailed, Inbox, Item, digest
 from gateway.log import Received
 from wire.bodies import read_body
@@ -62,24 +62,16 @@ class FhirDoor:
         if not body.strip():  # a rest-hook notification without a payload
             return _outcome(200, "information", "informational", "nothing to store")
         try:
-            entries = self._entries(body)
-            sender = _sender(request)
-            item = self._item(body, sender, [fact for _, facts in entries for fact in facts])
-            await self._store(item)
+            bundle = _bundle_of(body)
+            resources = [_used(entry, f"entry[{n}]") for n, entry in enumerate(bundle.entry)]
+            await self._store(
+                self._item(body, _sender(request), self._all_facts(bundle, resources))
+            )
         except InvalidRequest as error:
             return _failed(error)
-        results = [
-            {
-                "response": {
-                    "status": "201 Created",
-                    "location": f"{type(resource).__name__}/{resource.id}",
-                }
-            }
-            for resource, _ in entries
-        ]
-        return _json(
-            200, {"resourceType": "Bundle", "type": "transaction-response", "entry": results}
-        )
+        kind = "batch-response" if bundle.type == "batch" else "transaction-response"
+        results = [{"response": _entry_response(resource)} for resource in resources]
+        return _json(200, {"resourceType": "Bundle", "type": kind, "entry": results})
 
     async def resource(self, request: web.Request) -> web.Response:
         """Stores one resource. POST creates it, if necessary with an id (see `_with_id`); PUT
@@ -104,35 +96,18 @@ class FhirDoor:
         place = f"/fhir/{kind}/{quote(resource.id, errors='replace')}"
         return _json(status, answer | {"id": resource.id}, {"Location": place})
 
-    def _entries(self, body: bytes) -> list[tuple[Resource, list[Fact]]]:
-        try:
-            bundle = _bundle.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidRequest(400, "structure", str(error)) from None
-        if bundle.resource_type != "Bundle":
-            raise InvalidRequest(400, "invalid", "resourceType is not Bundle")
-        if bundle.type not in ("transaction", "batch", "message", "collection", "history"):
-            text = f"Bundle.type {bundle.type[:20]!r} is not supported"
-            raise InvalidRequest(422, "not-supported", text)
-        if len(bundle.entry) > ENTRIES_MAX:
-            text = f"the Bundle has more than {ENTRIES_MAX} entries"
-            raise InvalidRequest(413, "too-costly", text)
-        resources: list[tuple[str, Resource]] = []
-        for number, entry in enumerate(bundle.entry):
-            raw = bytes(entry.resource)
-            kind = _kind(raw)
-            if kind not in TYPES:  # a resource that is not used, such as Practitioner
-                continue
-            resources.append((entry.full_url, _with_id(_decode(raw, f"entry[{number}]"), raw)))
+    def _all_facts(self, bundle: Bundle, resources: list[Resource | None]) -> list[Fact]:
+        """The facts in the resources, one per entry of the Bundle."""
         keys: dict[str, Keys] = {
-            url: patient_keys(found)
-            for url, found in resources
-            if url and isinstance(found, Patient)
+            entry.full_url: patient_keys(found)
+            for entry, found in zip(bundle.entry, resources, strict=True)
+            if entry.full_url and isinstance(found, Patient)
         }
         reader = self._reader._replace(entries=keys)
         # Patients come first, because the other resources refer to them.
-        resources.sort(key=lambda pair: not isinstance(pair[1], Patient))
-        return [(found, self._facts(found, reader, "Bundle")) for _, found in resources]
+        used = [found for found in resources if found is not None]
+        used.sort(key=lambda found: not isinstance(found, Patient))
+        return [fact for found in used for fact in self._facts(found, reader, "Bundle")]
 
     def _facts(self, resource: Resource, reader: FhirReader, path: str) -> list[Fact]:
         try:
@@ -158,6 +133,45 @@ class FhirDoor:
             raise InvalidRequest(
                 503, "transient", "the resource could not be stored; send it again"
             ) from None
+
+
+def _bundle_of(body: bytes) -> Bundle:
+    try:
+        bundle = _bundle.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(400, "structure", str(error)) from None
+    if bundle.resource_type != "Bundle":
+        raise InvalidRequest(400, "invalid", "resourceType is not Bundle")
+    if bundle.type not in ("transaction", "batch", "message", "collection", "history"):
+        text = f"Bundle.type {bundle.type[:20]!r} is not supported"
+        raise InvalidRequest(422, "not-supported", text)
+    if len(bundle.entry) > ENTRIES_MAX:
+        text = f"the Bundle has more than {ENTRIES_MAX} entries"
+        raise InvalidRequest(413, "too-costly", text)
+    return bundle
+
+
+def _used(entry: Entry, path: str) -> Resource | None:
+    """The resource of an entry; None if it is of a type that is not used, such as Practitioner.
+
+    Raises InvalidRequest for a deletion, and if there is no resource.
+    """
+    if entry.request is not None and entry.request.method in ("DELETE", "PATCH"):
+        text = f"{path}: {entry.request.method} is not supported; use the status entered-in-error"
+        raise InvalidRequest(422, "not-supported", text)
+    raw = bytes(entry.resource)
+    kind = kind_of(raw)
+    if not kind:
+        raise InvalidRequest(
+            400, "structure", f"{path}: a resource with a resourceType is required"
+        )
+    return _with_id(_decode(raw, path), raw) if kind in TYPES else None
+
+
+def _entry_response(resource: Resource | None) -> dict[str, Any]:
+    if resource is None:
+        return {"status": "200 OK", "outcome": _issue("information", "informational", "not used")}
+    return {"status": "201 Created", "location": f"{type(resource).__name__}/{resource.id}"}
 
 
 def _decode(body: bytes, path: str = "body") -> Resource:
@@ -188,17 +202,6 @@ def _with_id(resource: Resource, body: bytes) -> Resource:
     return msgspec.structs.replace(resource, id=digest(body).hex()[:32])
 
 
-class _Kind(msgspec.Struct):
-    kind: str = msgspec.field(name="resourceType", default="")
-
-
-def _kind(body: bytes) -> str:
-    try:
-        return msgspec.json.decode(body, type=_Kind).kind
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
-
-
 def _sender(request: web.Request) -> str:
     named = request.get("actor") or request.headers.get("User-Agent", "").split("/")[0]
     return (str(named) or "fhir")[:64]
@@ -210,10 +213,13 @@ def _failed(error: InvalidRequest) -> web.Response:
 
 
 def _outcome(status: int, severity: str, code: str, text: str) -> web.Response:
+    return _json(status, _issue(severity, code, text))
+
+
+def _issue(severity: str, code: str, text: str) -> dict[str, Any]:
+    """An OperationOutcome."""
     issue = {"severity": severity, "code": code, "diagnostics": text}
-    return _json(
-        status, {"resourceType": "OperationOutcome", "id": secrets.token_hex(8), "issue": [issue]}
-    )
+    return {"resourceType": "OperationOutcome", "id": secrets.token_hex(8), "issue": [issue]}
 
 
 def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:

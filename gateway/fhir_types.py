@@ -136,3 +136,15 @@ class Bundle(_Struct, frozen=True):
     resource_type: str
     type: str
     entry: tuple[Entry, ...] = ()
+
+
+class _Kind(msgspec.Struct):
+    kind: str = msgspec.field(name="resourceType", default="")
+
+
+def kind_of(resource: bytes) -> str:
+    """The type of a resource in JSON; empty if it has none."""
+    try:
+        return msgspec.json.decode(resource, type=_Kind).kind
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""

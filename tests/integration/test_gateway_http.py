@@ -69,6 +69,51 @@ def test_a_bundle_of_more_than_1000_entries_is_rejected(tmp_path: Path) -> None:
     assert sum(event["type"] == "reading" for event in events(tmp_path / "log")) == 1_000
 
 
+def test_a_bundle_has_a_response_for_each_entry_in_its_order(tmp_path: Path) -> None:
+    patient = {"resourceType": "Patient", "id": "p1"}
+    entries = [{"resource": each} for each in (pressure(), {"resourceType": "Device"}, patient)]
+
+    async def run() -> tuple[int, Any]:
+        async with gateway(tmp_path / "log", ICU_UNITS="") as running:
+            body = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+            return await post(running, "/fhir", body)
+
+    status, answer = asyncio.run(run())
+    responses = [entry["response"] for entry in answer["entry"]]
+    assert (status, answer["type"]) == (200, "batch-response")
+    assert [response.get("location") for response in responses] == [
+        *("Observation/o1", None, "Patient/p1")
+    ]
+    assert responses[1]["outcome"]["issue"][0]["severity"] == "information"
+
+
+@pytest.mark.parametrize(
+    ("entry", "status"),
+    [
+        ({"resource": 5}, 400),
+        ({"resource": {"resourceType": 5}}, 400),
+        ({"fullUrl": "urn:uuid:1"}, 400),
+        ({"request": {"method": "DELETE", "url": "Observation/o1"}}, 422),
+    ],
+)
+def test_a_bundle_with_an_entry_that_cannot_be_used_is_not_stored(
+    tmp_path: Path, entry: dict[str, Any], status: int
+) -> None:
+    body = {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [{"resource": pressure()}, entry],
+    }
+
+    async def run() -> tuple[int, Any]:
+        async with gateway(tmp_path / "log", ICU_UNITS="") as running:
+            return await post(running, "/fhir", body)
+
+    answered, outcome = asyncio.run(run())
+    assert (answered, outcome["resourceType"]) == (status, "OperationOutcome")
+    assert not events(tmp_path / "log")
+
+
 def test_a_list_of_messages_has_a_result_for_each(tmp_path: Path) -> None:
     async def run() -> tuple[int, Any]:
         async with gateway(tmp_path / "log") as running:
