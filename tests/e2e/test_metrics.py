@@ -141,7 +141,9 @@ def status(pipeline: Pipeline) -> "subprocess.CompletedProcess[str]":
 
 
 class Replay:
-    """The logs and the metrics after a replay of the ward."""
+    """The logs and the metrics after a replay of the ward. Starts a dashboard to get its metrics
+    and the output of `status`.
+    """
 
     def __init__(self, pipeline: Pipeline, texts: dict[str, str]) -> None:
         self.metrics = texts

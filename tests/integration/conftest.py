@@ -18,5 +18,5 @@ def with_tables(new_database: Callable[[str], str]) -> Callable[[str], str]:
 
 @pytest.fixture(params=["sqlite", "mysql"])
 def url(request: pytest.FixtureRequest, with_tables: Callable[[str], str]) -> str:
-    """The URL of a database with the pipeline's empty tables, on SQLite and on MySQL."""
+    """The URL of a database with the pipeline's empty tables: once SQLite, once MySQL."""
     return with_tables(request.param)

@@ -198,7 +198,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_same_stream_gives_the_same_alarms_after_any_faults(
+def test_the_same_stream_gives_the_same_alarms_after_outages_and_kills(
     seed: int, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tool.alarms.STEP", 23)

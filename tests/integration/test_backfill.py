@@ -49,7 +49,7 @@ SENT = [
 
 
 class Choosy(Client):
-    """A model that rejects rows with a heart rate above 90 in the window."""
+    """A model that rejects a request if the heart rate in a row was above 90 in the last 6 h."""
 
     def predict(self, model: Model, rows: Any) -> list[float]:
         if any(heart_rate(model, row) > 90 for row in rows):

@@ -1,4 +1,4 @@
-"""Tests that a program that dies at each start ends the run with one line and exit code 1."""
+"""Tests that the run ends with one line and exit code 1 if a program dies at each start."""
 
 import os
 import subprocess

@@ -871,7 +871,7 @@ def test_search_opens_the_patient_with_exactly_this_identifier(
         "/patients?q=0002": (303, "/patients/6"),
         "/patients?q=2": (303, "/patients/2"),
         "/patients?q=0099": (303, "/patients/60"),
-        "/patients?q=0098": (303, "/patients/26"),  # the patient in the ICU
+        "/patients?q=0098": (303, "/patients/26"),  # of two patients, the one in the ICU
         "/patients?q=026": (404, None),
         "/patients/0017": (404, None),
     }

@@ -106,7 +106,7 @@ def beds(found: Ward) -> dict[int, dict[str, Any]]:
     }
 
 
-def test_the_ward_shows_active_alarms_and_the_burden(reads: Database) -> None:
+def test_the_ward_shows_active_alarms_and_alarms_per_patient_day(reads: Database) -> None:
     found = ward(reads)
     shown = beds(found)
     assert {pat_id: fields["alarm"] for pat_id, fields in shown.items()} == {1: "on", 2: "", 3: ""}
@@ -117,7 +117,7 @@ def test_the_ward_shows_active_alarms_and_the_burden(reads: Database) -> None:
     assert ward_sentence(found.alarms).startswith("1 alarm now, 5.3 ")
 
 
-def test_the_ward_shows_who_acknowledged(path: Path, reads: Database) -> None:
+def test_the_ward_shows_who_acknowledged_the_alarm(path: Path, reads: Database) -> None:
     acknowledge(path)
     fields = beds(ward(reads))[1]
     assert fields["alarm"] == "seen"
@@ -125,7 +125,7 @@ def test_the_ward_shows_who_acknowledged(path: Path, reads: Database) -> None:
     assert "13:00" in fields["alarm.by"]
 
 
-def test_a_discharged_stay_counts_for_the_burden_until_its_discharge(
+def test_alarms_per_patient_day_include_a_discharged_stay_until_its_discharge(
     path: Path, reads: Database
 ) -> None:
     with seeded_ward.ward(path) as made:

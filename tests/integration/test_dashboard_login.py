@@ -132,7 +132,7 @@ def test_an_open_page_gets_nothing_once_its_session_has_ended(
 
 
 @pytest.mark.parametrize("user", ["ada", ""])
-def test_an_open_page_continues_while_its_session_lasts_or_none_is_needed(
+def test_an_open_page_continues_while_its_session_lasts_or_if_no_log_in_is_required(
     ward: Path, tmp_path: Path, user: str
 ) -> None:
     file = with_user(tmp_path / "login.sqlite")

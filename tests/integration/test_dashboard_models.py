@@ -54,7 +54,9 @@ def serve(models: Path, tmp_path: Path, champion: str = CHAMPION) -> Iterator[st
 
 
 def fill(path: Path) -> None:
-    """Stays with a reading every 6 h; most have an outcome, some two, some no early prediction."""
+    """Stores stays with a reading every 6 h. Most have one outcome, some two or none. Some have no
+    prediction in the first 48 h.
+    """
     draw = np.random.default_rng(5)
     with seeded_ward.ward(path) as made:
         for pat_id in range(1, STAYS + 1):

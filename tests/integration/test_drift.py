@@ -246,7 +246,7 @@ def test_a_restart_does_not_end_an_alert(ward: Ward) -> None:
     }
 
 
-def test_outcomes_are_compared_with_the_prediction_of_their_hour(ward: Ward) -> None:
+def test_an_outcome_is_compared_with_the_last_prediction_of_the_first_48_hours(ward: Ward) -> None:
     for pat_id in range(STAYS):
         died = pat_id % 4 == 0
         statement = "INSERT INTO outcomes VALUES ('s', ?, ?, '2020-01-01', 'died', ?, '2020-01-04')"

@@ -258,7 +258,7 @@ def test_nothing_is_forgotten_in_a_file_that_is_in_use(filled: Callable[[str], s
     assert run(url, "--stream", "a") == 0
 
 
-def test_nothing_is_forgotten_if_redis_cannot_say_whether_a_tool_runs(
+def test_nothing_is_forgotten_in_mariadb_if_redis_does_not_answer(
     filled: Callable[[str], str],
 ) -> None:
     url = filled("mariadb")

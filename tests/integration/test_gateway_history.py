@@ -43,7 +43,7 @@ def test_tables_and_features_equal_those_of_pandas_for_the_corrected_history(
     monkeypatch.setattr(pending, "AT_ONCE", at_once)
     history = History(seed)
     history.play(120)
-    last = len(history.present())  # the readings of which the features are compared
+    last = len(history.present())  # the last readings; their features are compared
 
     async def send() -> None:
         async with gateway(tmp_path / "log") as running:
@@ -82,7 +82,9 @@ def check_vitals(url: str, expected: pd.DataFrame) -> None:
 
 
 def check_features(url: str, expected: pd.DataFrame) -> None:
-    """Compares the features of each patient's newest prediction, which follow from all readings."""
+    """Compares the features of each patient's newest prediction. They cover all readings of the
+    patient.
+    """
     query = "SELECT pat_id, features FROM predictions ORDER BY seq"
     newest: dict[int, list[Any]] = {n: json.loads(text) for n, text in rows(url, query)}
     assert len(expected)

@@ -46,7 +46,9 @@ def test_servers_that_do_not_answer_are_down(tmp_path: Path) -> None:
     assert value("peer_up", peer="redis") == value("peer_up", peer="database") == 0
 
 
-def test_the_time_of_the_last_backup_starts_at_the_first_measurement(tmp_path: Path) -> None:
+def test_without_a_backup_the_time_of_the_last_one_is_that_of_the_first_measurement(
+    tmp_path: Path,
+) -> None:
     url = f"sqlite:///{tmp_path}/icu.sqlite"
     with redis_server(tmp_path) as redis:
         before = int(time.time())

@@ -124,8 +124,9 @@ reports = "{out}/reports"
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Limits OpenMP to one thread, because in parallel test processes spinning threads take ten
-    times as long."""
+    """Limits OpenMP to one thread. While several test processes run, more threads would wait for
+    one another in loops, and take ten times as long.
+    """
     with threadpool_limits(1):
         yield
 

@@ -15,7 +15,7 @@ def die(started: Callable[[], None], settings: Settings, *_: object) -> None:
 
 
 if __name__ == "__main__":
-    # Imported from its module instead of __main__, because the started process imports it by name.
+    # The started process imports `die` by the name of its module, which must not be __main__.
     from tests.support.dying_tool import die as importable
 
     setattr(processes, os.environ["DYING"], importable)

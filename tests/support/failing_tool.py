@@ -149,7 +149,7 @@ points = Points()
 begin_background = processes.run_in_background
 
 if __name__ == "__main__":
-    # Imported from its module instead of __main__, because the processes import it by name.
+    # The processes import these functions by the name of their module, which must not be __main__.
     from tests.support import failing_tool
 
     processes.work = failing_tool.work

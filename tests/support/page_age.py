@@ -81,7 +81,7 @@ class Stored:
         connection.commit()
 
     def last(self, key: object) -> float:
-        """The last position."""
+        """The last observed position; 0 if none was observed."""
         return self._seen[key][-1][1] if self._seen.get(key) else 0.0
 
     def outdated_since(self, key: object, position: float) -> float:

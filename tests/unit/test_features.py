@@ -138,7 +138,7 @@ class TestRow:
             stay.add(at, "hr", value)
         assert (champion.row(stay), shadow.row(stay)) == ([80.0], [60.0, None])
 
-    def test_recalled_readings_change_rows_that_were_read_before(self) -> None:
+    def test_recalled_readings_change_the_next_row(self) -> None:
         model = parsed("hr__max__6h")
         stay = Stay(model.windows, statistics=after(model, (5, "hr", 80.0)).statistics)
         assert model.row(stay) == [None]

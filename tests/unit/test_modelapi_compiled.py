@@ -126,8 +126,9 @@ def test_a_row_has_the_same_probability_in_every_batch(
 
 @pytest.mark.parametrize("kind", ["blend", "splines", "boosting"])
 def test_explanations_are_shapley_values(fitted: Callable[[str], Any], kind: str) -> None:
-    """Compares with the definition: the mean over all orders, computed with predict_proba on all 32
-    mixed rows."""
+    """Compares with the definition: the mean over all orders of the features. predict_proba
+    computes it on the 32 rows that have each feature from the row or from the reference.
+    """
     estimator = fitted(kind)
     reference = np.array([80.0, 12.0, np.nan, 1.0, 1.5])
     rows = np.array([[130, 4, 39.5, 0, 0.2], [60, np.nan, 36.1, 1, np.nan], reference])

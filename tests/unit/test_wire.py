@@ -233,7 +233,9 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("kind", "hour"), [("admission", 0), ("outcome", 0), ("discharge", 24)]
     )
-    def test_a_message_without_an_hour_has_the_hour_of_its_type(self, kind: str, hour: int) -> None:
+    def test_a_message_without_an_hour_has_the_default_hour_of_its_type(
+        self, kind: str, hour: int
+    ) -> None:
         clock = stream_clock(json.dumps({"type": kind, "day": "1970-01-02"}).encode())
         assert clock == 86_400 + hour * 3_600
 
