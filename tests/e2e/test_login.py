@@ -49,7 +49,7 @@ class NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class Stack:
-    """The services nginx and login of docker-compose.yml."""
+    """Login and nginx (with and without TLS) of docker-compose.yml, in front of an echo server."""
 
     def __init__(self, folder: Path) -> None:
         key = folder / "key"
@@ -61,7 +61,7 @@ class Stack:
             "LOGIN": "on",
             "LOG_FORMAT": "json",
             "MODEL_TOKEN_KEY": str(key),
-            # Trusts the networks of the engine, so that a test can choose the client's address.
+            # nginx trusts the networks of the engine, so a test can choose the client's address.
             "TRUSTED_PROXIES": "172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/8",
             "INTERNAL_GATEWAY": "nat",
         }

@@ -56,7 +56,7 @@ def ward(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def served(ward: Path, file: Path, hours: str = "12") -> AsyncIterator[tuple[Client, Client]]:
-    """Clients of the dashboard and of the login service."""
+    """Starts a dashboard and the login service; yields a client of each."""
     store = Store(file)
     people = login.app.create_app(read(login.settings.Settings, {"SESSION_HOURS": hours}), store)
     jar = aiohttp.DummyCookieJar()
@@ -85,7 +85,7 @@ async def remove_user(users: Client, cookie: str, file: Path) -> None:
 
 
 async def expire(users: Client, cookie: str, file: Path) -> None:
-    """The session of this test lasts for two seconds."""
+    """Does nothing, because the session of this test ends after two seconds."""
 
 
 async def break_login(users: Client, cookie: str, file: Path) -> None:

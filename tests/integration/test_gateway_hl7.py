@@ -68,7 +68,9 @@ def test_repeated_messages_add_nothing(tmp_path: Path) -> None:
     assert after(tmp_path / "twice", *messages, *messages) == once
 
 
-def test_the_answer_has_the_control_id_and_the_requested_mode(tmp_path: Path) -> None:
+def test_the_answer_has_the_control_id_and_the_requested_acknowledgement_mode(
+    tmp_path: Path,
+) -> None:
     plain = oru(obx(), control="a^b c")
     enhanced = plain.replace(b"|2.5\r", b"|2.5|||AL|NE\r", 1)
     never = plain.replace(b"|2.5\r", b"|2.5|||NE|NE\r", 1)

@@ -51,7 +51,7 @@ def test_the_page_shows_senders_rates_and_unknown_codes(tmp_path: Path) -> None:
     assert "PAGE@A&lt;b" in Pages().entry("sender", key, content[key])
 
 
-def test_a_live_stream_does_not_end(tmp_path: Path) -> None:
+def test_a_live_stream_is_not_shown_as_ended(tmp_path: Path) -> None:
     _, health = asked(tmp_path / "log", oru(obx()))
     stream, stored = health.answer["stream"], health.answer["messages"]
     queues = QueueState(stream=stream, taken=stored)

@@ -64,7 +64,7 @@ def with_component(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 @pytest.fixture(scope="module")
 def resources(with_component: Callable[[str], Resources]) -> Resources:
-    """All services, including the gateway."""
+    """The resources of all services, including the gateway."""
     return with_component("gateway") | kustomize(KUBERNETES / "base")
 
 

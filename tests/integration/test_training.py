@@ -713,7 +713,9 @@ class TestShipped:
             assert feature.name == "age" or feature.window_hours
             assert feature.aggregation not in ("count", "age")
 
-    def test_the_shipped_model_orders_two_clear_cases(self, model: Any) -> None:
+    def test_the_shipped_model_gives_a_clearly_ill_patient_a_higher_risk_than_a_well_one(
+        self, model: Any
+    ) -> None:
         def row(**values: float) -> list[float]:
             found = []
             for feature in model.manifest.features:

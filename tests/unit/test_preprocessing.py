@@ -688,7 +688,7 @@ class TestFahrenheit:
         assert self.values(hospital, signal)["1"] == ["98.6", "99.0", "99.0", "37.0"]
         assert "temperature: values that may be in °F are not converted" in caplog.text
 
-    def test_an_ambiguous_short_series_is_rejected(self, hospital: Hospital) -> None:
+    def test_a_short_series_in_an_ambiguous_unit_is_rejected(self, hospital: Hospital) -> None:
         signal = self.signal((1, ["98.6", "99"]), (2, ["37"]))
         assert self.values(hospital, signal) == {"2": ["37.0"]}
         assert [row[:4] for row in hospital.rejected()] == [

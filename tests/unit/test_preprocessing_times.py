@@ -192,7 +192,9 @@ class TestIdentifiers:
         merge(tmp_path, **self.files([*IDS, IDS[0]]))
         assert before.items() <= Patients.read(tmp_path / "patients.csv").numbers.items()
 
-    def test_irregular_lines_are_numbered_in_the_files_order(self, tmp_path: Path) -> None:
+    def test_patients_in_irregular_lines_are_numbered_in_the_files_order(
+        self, tmp_path: Path
+    ) -> None:
         files = self.files(["A", "B", "C"])
         files["admission"] = files["admission"].replace("A;", '"A";')
         files["age"] = files["age"].replace("B;51", '"B";"51"')

@@ -182,7 +182,7 @@ class TestCalibration:
     ) -> None:
         mean, between, within, tolerance = TARGETS[parameter]
         values = signal[signal["parameter"] == parameter].groupby("pat_id")["value"]
-        # Variance components from a one-way analysis of variance with unequal group sizes.
+        # These are the variance components of a one-way analysis of variance with unequal groups.
         size, centre, spread = values.size(), values.mean(), values.var()
         total, patients = size.sum(), len(size)
         overall = (size * centre).sum() / total

@@ -202,7 +202,7 @@ class TestMessages:
             {"type": "admission", **STAY, "age": 200, **AT},
         ],
     )
-    def test_other_invalid_messages_are_rejected(self, message: dict[str, object]) -> None:
+    def test_invalid_messages_of_other_types_are_rejected(self, message: dict[str, object]) -> None:
         with pytest.raises(Rejected) as raised:
             decode(json.dumps(message).encode())
         assert raised.value.code in ("malformed", "dates")
