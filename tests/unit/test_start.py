@@ -53,6 +53,21 @@ def test_make_passes_any_path_as_one_argument(
     assert json.loads(done.stdout.splitlines()[-1])[2:] == expected
 
 
+@pytest.mark.parametrize("target", ["status", "backup", "restore"])
+@pytest.mark.parametrize("installed", [True, False])
+def test_make_updates_the_environment_only_if_there_is_one(
+    tmp_path: Path, target: str, installed: bool
+) -> None:
+    if installed:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "python").touch()
+        (tmp_path / "run").touch()
+        os.utime(tmp_path / "run", (0, 0))  # older than the requirements
+    command = ["make", "--dry-run", target, f"VENV={tmp_path}"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ("pip install" in found.stdout) == installed
+
+
 @pytest.mark.parametrize(
     ("command", "setting"),
     [
