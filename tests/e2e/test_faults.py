@@ -300,8 +300,8 @@ def spoil_declaration(pipeline: Pipeline) -> None:
 
 
 def forget_all_but_one_acknowledgement(pipeline: Pipeline) -> None:
-    """Wipes Redis, and writes one acknowledgement, as of a worker that acknowledges right after a
-    wipe, before all positions are written again.
+    """Wipes Redis, and writes the acknowledgement of one worker, because a worker may acknowledge
+    right after a wipe, before all positions are written again.
     """
     stored = table(pipeline.database_url, "positions").set_index("part")["seq"]
     stream = table(pipeline.database_url, "positions")["stream"].iloc[0]

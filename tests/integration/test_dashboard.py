@@ -707,7 +707,7 @@ class TestMissing:
         assert rounds.state("redis") == "down"
         assert "redis" in first
         assert "127.0.0.1" not in first
-        # The notice has a duration, but does not change often: a screen reader reads each change.
+        # The notice has a duration but rarely changes, because a screen reader reads each change.
         assert first == second
         assert first not in third
         assert rounds.state("buffer") == "unknown"

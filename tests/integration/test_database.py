@@ -389,7 +389,7 @@ class TestMySQLAlone:
 
         thread = threading.Thread(target=commit)
         thread.start()
-        # The tool's transaction has locked its row in `positions` and waits for that in `vitals`.
+        # The tool's transaction has locked a row in `positions` and waits for a row in `vitals`.
         wait_for(lambda: rows(url, "SELECT COUNT(*) FROM sys.innodb_lock_waits") == [(1,)])
         cursor.execute("SELECT seq FROM positions FOR UPDATE")
         cursor.fetchall()

@@ -218,7 +218,7 @@ def test_a_service_is_as_confined_as_in_compose(service: str, resources: Resourc
 
 
 def test_the_job_forget_equals_migrate_except_for_its_command() -> None:
-    """`forget` needs the user of the database, the settings and the network of `migrate`."""
+    """`forget` needs the database user, the settings and the network of `migrate`."""
     jobs = kustomize(KUBERNETES / "overlays/example-hospital-forget")
     migrate = workload(kustomize(KUBERNETES / "overlays/example-hospital"), "migrate")
     forget = workload(jobs, "forget")

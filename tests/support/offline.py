@@ -63,8 +63,8 @@ def streamed(database: Path, model: str, version: str) -> pd.Series:
 
 
 def main(folder: str, database: str, *models: str) -> int:
-    """Prints the largest difference for each model. Returns 1 if other readings have a prediction,
-    or if a probability differs by more than LARGEST.
+    """Prints the largest difference for each model. Returns 1 if a prediction is missing or is one
+    too many, or if a probability differs by more than LARGEST.
     """
     failed = 0
     for name in models:
