@@ -27,7 +27,7 @@ def pipeline(ward: Path, tmp_path: Path) -> Pipeline:
 
 
 def holders(pipeline: Pipeline) -> list[bytes | None]:
-    """The id of the tool that has each partition."""
+    """The id of each partition's tool; None for a partition without one."""
     found: list[bytes | None] = pipeline.redis.mget(lease_key(part) for part in range(4))
     return found
 

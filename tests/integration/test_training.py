@@ -290,9 +290,8 @@ class TestFigures:
         draw = np.random.default_rng(1)
         truth = draw.normal(-1.5, 1.2, 900)
         y = (draw.random(900) < 1 / (1 + np.exp(-truth))).astype(np.int64)
-        p = np.round(
-            1 / (1 + np.exp(-(0.5 + 2 * truth))), 2
-        )  # has ties, and is too extreme and too high on purpose
+        # These probabilities have ties, and are too extreme and too high on purpose.
+        p = np.round(1 / (1 + np.exp(-(0.5 + 2 * truth))), 2)
         return Scores(y, p, np.arange(900) // 3, draw.uniform(0.5, 2, 900))
 
     def test_ranking_figures_equal_those_of_scikit_learn(self, scores: Scores) -> None:

@@ -125,7 +125,7 @@ def test_more_rows_than_the_limit_are_rejected_in_every_format(client: FlaskClie
 
 
 def test_rows_times_features_are_limited(client: FlaskClient) -> None:
-    """250,000 rows of four features are a million values."""
+    """A request may have a million values, such as 250,000 rows of four features."""
     rows = 1_000_000 // 4 + 1
     inputs = [{"name": name, "shape": [rows], "datatype": "FP64", "data": []} for name in ROW]
     answer = post(client, "/v2/models/formula/infer", json.dumps({"inputs": inputs}).encode())

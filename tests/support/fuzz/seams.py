@@ -1,4 +1,4 @@
-"""All seams, by name."""
+"""The fuzzer of each seam, by its name."""
 
 import random
 from collections import Counter
