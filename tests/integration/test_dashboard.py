@@ -699,6 +699,30 @@ class TestMissing:
         rounds.after(STALL_SECONDS + 1)
         assert rounds.state("tool") == "down"
 
+    def test_the_reason_for_which_the_tool_waits_is_shown_in_words(
+        self, rounds: Rounds, made: seeded_ward.Ward
+    ) -> None:
+        rounds.after(0)
+        rounds.answers.queues = dataclasses.replace(
+            rounds.answers.queues,
+            stream=STREAM,
+            taken=made.seq + 5,
+            outage="MySQL db.example: 1114 (HY000): The table 'readings' is full",
+        )
+        page = rounds.after(1)
+        assert rounds.state("tool") == "waiting"
+        assert "disk space" in page["notice"]
+        assert "db.example" not in page["notice"]
+
+    def test_a_replay_faster_than_real_time_has_a_hint(
+        self, rounds: Rounds, made: seeded_ward.Ward
+    ) -> None:
+        assert rounds.after(0)["pace"] == ""
+        made.add_reading(1, START, START + timedelta(hours=4), "heart_rate", 90.0)
+        made.commit()
+        assert rounds.after(1)["pace"] != ""
+        assert rounds.after(11)["pace"] == ""
+
     def test_without_redis_the_ward_remains_and_services_are_unknown(self, rounds: Rounds) -> None:
         rounds.after(0)
         refusing = Queues(Redis.from_url("redis://127.0.0.1:1/0"))
