@@ -271,7 +271,9 @@ def test_an_invalid_bound_is_a_usage_error(bound: str) -> None:
     assert stopped.value.code == 2
 
 
-def test_the_option_within_without_after_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_option_within_without_after_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["folder", "good/1", "--within", "24"])
     assert stopped.value.code == 2
