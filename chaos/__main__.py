@@ -26,7 +26,7 @@ from tests.support.pipeline import synthetic
 
 # Upper bounds for the duration of each stack's schedule, in seconds.
 STACKS = {
-    **{"embedded": 700.0, "compose": 700.0, "kubernetes": 400.0},
+    **{"embedded": 700.0, "compose": 700.0, "kubernetes": 700.0},
     **{"replica": 150.0, "upgrade": 150.0, "live": 0.0},
 }
 MESSAGES_A_PATIENT = 250
