@@ -76,6 +76,6 @@ def describe_machine() -> dict[str, object]:
 
 
 def _stat(pid: int) -> list[str]:
-    # The fields after the program's name, which may contain any character: state, parent, group,
-    # ...
+    # The program's name may contain any character, so the fields are those after it: state,
+    # parent, group, ...
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

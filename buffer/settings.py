@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True):
     partitions: Annotated[Positive, "number of partitions"] = 2
     batch_max: Annotated[Positive, "maximum number of messages in a batch"] = 5_000
     queue_max: Annotated[Positive, "number of waiting messages at which reading stops"] = 100_000
-    metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
+    metrics_host: Annotated[str, "address to listen on for metrics"] = "127.0.0.1"
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="BUFFER_METRICS_PORT", default=0
     )

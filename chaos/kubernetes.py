@@ -74,7 +74,7 @@ class KubernetesStack:
         self._cluster.wait(self._cluster.whole)
 
     def _kill_node(self, service: str) -> None:
-        """Kills a node with a pod of the service; one without Redis, if there is one."""
+        """Kills a node that runs a pod of the service, if possible one without Redis."""
         of_redis = self._nodes("redis")
         nodes = self._nodes(service) - {FIRST}
         self._dead = min(nodes, key=lambda node: (node in of_redis, node))

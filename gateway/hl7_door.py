@@ -96,7 +96,9 @@ class HL7Door:
 
     def _take(self, frame: Frame) -> Answer:
         if frame.too_long:
-            return self._refuse(frame, f"longer than {self._settings.message_max} bytes")
+            return self._refuse(
+                frame, f"the message is longer than {self._settings.message_max} bytes"
+            )
         if frame.incomplete:
             return self._refuse(frame, "the frame is incomplete")
         try:

@@ -164,12 +164,12 @@ class Inbox:
             self._room.set()
 
     def _failed(self, batch: list[Waiting], error: sqlite3.Error) -> None:
-        log.error("the log cannot be written: %s", error)
+        log.error("the gateway's log file cannot be written: %s", error)
         metrics.DISK_FAILURES.inc()
         try:
             self._log.rollback()
         except sqlite3.Error as again:
-            log.error("the log cannot be read: %s", again)
+            log.error("the gateway's log file cannot be read: %s", again)
         self._ward.forget()
         for _, future in batch:
             if not future.done():

@@ -44,8 +44,8 @@ CREATE TABLE IF NOT EXISTS pending (
 """
 VERSION = 2
 _encoder = msgspec.json.Encoder()
-# Messages that one transaction removes: few, so that no sender waits long, but more than the inbox
-# adds in one transaction.
+# Number of messages that one transaction removes. It is small, so that no sender waits long, but
+# larger than the number that the inbox adds in one transaction.
 PRUNED_AT_ONCE = 500
 
 
@@ -201,7 +201,7 @@ class Log:
 
     def prune(self, before: float) -> bool:
         """Removes the oldest messages received before a time (seconds since 1970), with their
-        events. Removes about PRUNED_AT_ONCE at most; returns False if there were none."""
+        events. Removes at most about PRUNED_AT_ONCE; returns False if there were none."""
         read = self.connection.execute
         rows = read(
             "SELECT id, last FROM received WHERE at < ? AND id <= "

@@ -94,9 +94,9 @@ class Settings(msgspec.Struct, frozen=True):
     mllp_tls_ca: Annotated[File, "CA (PEM); if set, senders need a certificate of this CA"] = File(
         ""
     )
-    token_key_file: Annotated[File, "key that checks bearer tokens; if set, they are required"] = (
-        field(name="MODEL_TOKEN_KEY_FILE", default=File(""))
-    )
+    token_key_file: Annotated[
+        File, "key that checks bearer tokens; if set, requests need a token"
+    ] = field(name="MODEL_TOKEN_KEY_FILE", default=File(""))
     allowed_hosts: Annotated[
         HostNames, "allowed host names in requests, besides localhost, gateway and IP addresses"
     ] = HostNames()

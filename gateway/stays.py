@@ -55,17 +55,16 @@ class StayTable:
         return stays[-1] if stays else None
 
     def of_visit(self, pat_id: int, visit: str) -> Stay | None:
-        """The latest stay of a visit, or else the latest stay that could belong to it, or else
-        None."""
+        """The latest stay of the visit or, if there is none, the latest stay without a visit; None
+        if there is neither. Without `visit`, the patient's latest stay."""
         stays = [s for s in self.of(pat_id) if not visit or not s.visit or s.visit == visit]
         named = [stay for stay in stays if visit and stay.visit == visit]
         found = named or stays
         return found[-1] if found else None
 
     def at(self, pat_id: int, moment: Moment) -> Stay | None:
-        """The stay at this time or, because senders' clocks differ, else a stay on the same day;
-        None if there is none.
-        """
+        """The stay at this time or, if there is none, a stay on the same day, because senders'
+        clocks differ; None if there is neither."""
         stays = self.of(pat_id)
         for stay in reversed(stays):
             if stay.since <= moment and (stay.until is None or moment <= stay.until):

@@ -28,7 +28,7 @@ def create(path: Path) -> BinaryIO:
 def writable_folder(first: Path, spare: Path) -> Path:
     """Returns `first` if it is writable, otherwise `spare`, which is created if it is missing.
 
-    It tries to write, because permission bits do not show whether a mount is read-only. Raises
+    It writes to find out, because permission bits do not show a read-only mount. Raises
     SettingError if neither is writable.
     """
     try:

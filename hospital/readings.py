@@ -146,8 +146,8 @@ def _moments(rows: dict[str, Array], reject: Reject) -> tuple[Array, Array, Arra
     # A full hour is combined with the columns `minute` and `second`.
     second = np.where((hours >= 0) & (hours % 3600 == 0), hours + rest, hours)
     twice = (hours >= 0) & (hours % 3600 != 0) & (rest > 0) & (hours % 3600 != rest)
-    # With an hour column, 00:00:00 after the day is no time, because databases write it after
-    # every day.
+    # If there is an hour column, 00:00:00 after the day counts as no time, because databases write
+    # it after every day.
     known = (with_day != END) & ((with_day != 0) | ("hour" not in rows))
     twice |= known & (hours >= 0) & (second != with_day) & (second != with_day // 3600 * 3600)
     second = np.where(known, with_day, second)

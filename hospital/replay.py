@@ -78,8 +78,8 @@ class Replay:
                 yield events[known:]
 
     def _block(self, position: int) -> bytes:
-        """Reads whole lines from `position` on. It uses pread, because all subscribers share one
-        open file."""
+        """Reads whole lines from `position` on, with pread, because all subscribers share one open
+        file."""
         size = BLOCK
         while True:
             block = os.pread(self._file.fileno(), size, position)

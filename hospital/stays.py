@@ -122,7 +122,7 @@ def read_stays(
         admission=day[:, 0],
         admitted=second[:, 0],
         discharge=day[:, 1],
-        # If the discharge is before the admission on the same day, its time is wrong.
+        # A discharge before the admission on the same day has a wrong time; END replaces it.
         discharged=np.where(moments[:, 1] < moments[:, 0], END, second[:, 1]),
         identifier=[
             found[key].identifier or (found[key].patient if patients.are_numbered else "")

@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser(
         "replay",
         help="process rejected messages again after the cause is fixed",
-        description="Sends rejected messages through the running tool again, which stores them "
+        description="Lets the running tool process rejected messages again and store them "
         "as late messages. Messages that fail or are rejected again stay in table `rejected`.",
     )
     again.add_argument(

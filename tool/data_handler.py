@@ -133,7 +133,10 @@ class DataHandler:
             raise
         except Exception as error:
             log.debug(
-                "stream %s: failed from message %d on", batch.stream, messages[0].seq, exc_info=True
+                "stream %s: processing failed; the first message is %d",
+                batch.stream,
+                messages[0].seq,
+                exc_info=True,
             )
             self._stays.forget(batch.stream)
             if len(messages) == 1:

@@ -68,7 +68,7 @@ def forget(session: Session, where: str, *values: str) -> Counter[str]:
                 (stay[1], stay[0]),
             )
             done["rejected"] += cursor.rowcount
-        log.info("forgot stay %s of patient %d, stream %s", stay[2], stay[1], stay[0])
+        log.info("forgot the stay of patient %d from %s, stream %s", stay[1], stay[2], stay[0])
     return done
 
 

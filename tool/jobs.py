@@ -203,7 +203,8 @@ class Jobs:
 def _report(key: str, batch: Batch, result: Result, seconds: float) -> None:
     metrics.stored(batch.part, batch.messages[-1].data, result, seconds)
     log.debug(
-        "stream %s part %d to %d: %d stored, %d predicted, %d waiting, %d rejected in %.0f ms",
+        "stream %s, partition %d up to %d: %d readings, %d predicted, %d pending, "
+        "%d rejected, %.0f ms",
         batch.stream,
         batch.part,
         result.position,

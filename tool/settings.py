@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True):
     retention_days: Annotated[
         Days, "days for which `forget --expired` keeps a stay after its discharge; 0: for ever"
     ] = 0
-    metrics_host: Annotated[str, "address of the metrics"] = "127.0.0.1"
+    metrics_host: Annotated[str, "address to listen on for metrics"] = "127.0.0.1"
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="TOOL_METRICS_PORT", default=0
     )

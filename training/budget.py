@@ -1,4 +1,4 @@
-"""Chooses the threshold at which an alarm rule raises a given number of alarms per patient and day.
+"""Chooses a threshold that keeps an alarm rule within a number of alarms per patient and day.
 
 The predictions are those at every reading of stays that the model was not fitted to, as in service.
 """

@@ -83,8 +83,8 @@ def _version(connection: Connection) -> str | None:
 
 @contextmanager
 def _without_writers(connection: Connection) -> Iterator[None]:
-    """Keeps running tools from writing, by renaming the table that each transaction that writes
-    reads first.
+    """Keeps running tools from writing, by renaming the version table, which each write
+    transaction reads first.
 
     The rename waits for current transactions. The tools retry later ones until the tables are
     upgraded, and then end, because the version is newer. After an interruption the table keeps its
