@@ -195,43 +195,34 @@ def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) ->
         check(ward, pipeline.database_url, "live")
 
 
-def test_a_dead_letter_is_replayed_after_the_fault_is_mended(
+def test_messages_that_fail_or_crash_the_worker_are_dead_letters_until_the_fault_is_mended(
     ward: Path, failing: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with failing("poisoned=301") as pipeline:
+    with failing("poisoned=301 deadly=601") as pipeline:
         pipeline.wait(lambda: settled(pipeline))
-        rejected = table(pipeline.database_url, "rejected")
-        assert rejected["seq"].tolist() == [301]
+        rejected = table(pipeline.database_url, "rejected").sort_values("seq", ignore_index=True)
+        assert rejected["seq"].tolist() == [301, 601]
         assert rejected["reason"][0].startswith(f"{DEAD_LETTER}RuntimeError")
-        assert len(failed_jobs(pipeline)) == 1
+        assert rejected["reason"][1].startswith(f"{DEAD_LETTER}Poison")
+        assert len(failed_jobs(pipeline)) == 2
+        assert list(pipeline.redis.scan_iter("icu:attempts:*")) == []
 
-        again = replay(pipeline)
+        # Only the message that fails is replayed, because the other one would crash the worker.
+        again = replay(pipeline, f"{DEAD_LETTER}RuntimeError")
         assert (again.returncode, again.stdout) == (1, "0 messages replayed, 1 still rejected\n")
 
         pipeline.stop("tool")
         mend(pipeline, monkeypatch)
         pipeline.start("tool")
         again = replay(pipeline)
-        assert again.stdout == "1 messages replayed, 0 still rejected\n", pipeline.log("tool")
+        assert again.stdout == "2 messages replayed, 0 still rejected\n", pipeline.log("tool")
         assert again.returncode == 0
         assert table(pipeline.database_url, "rejected").empty
         pipeline.wait(lambda: settled(pipeline))
         stream = table(pipeline.database_url, "readings")
-        assert 301 in set(stream["seq"])
-        prediction = table(pipeline.database_url, "predictions", "seq = 301")
-        assert len(prediction) <= 1
-
-
-def test_a_message_that_crashes_the_worker_becomes_a_dead_letter(
-    ward: Path, failing: Start
-) -> None:
-    with failing("deadly=301") as pipeline:
-        pipeline.wait(lambda: settled(pipeline), 120)
-        rejected = table(pipeline.database_url, "rejected")
-        assert rejected["seq"].tolist() == [301]
-        assert rejected["reason"][0].startswith(f"{DEAD_LETTER}Poison")
-        assert len(failed_jobs(pipeline)) == 1
-        assert list(pipeline.redis.scan_iter("icu:attempts:*")) == []
+        assert {301, 601} <= set(stream["seq"])
+        for seq in (301, 601):
+            assert len(table(pipeline.database_url, "predictions", f"seq = {seq}")) <= 1
 
 
 def failed_jobs(pipeline: Pipeline) -> list[str]:

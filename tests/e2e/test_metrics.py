@@ -168,7 +168,8 @@ class Replay:
 @pytest.fixture(scope="module")
 def replay(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Replay:
     folder = tmp_path_factory.mktemp("replay")
-    with Pipeline(folder, ward, LOG_FORMAT="json", LOG_LEVEL="DEBUG") as pipeline:
+    settings = {"LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG", "MODELAPI_WORKERS": "2"}
+    with Pipeline(folder, ward, **settings) as pipeline:
         pipeline.wait(pipeline.done, 100)
         pipeline.wait(lambda: total(metrics(pipeline, "buffer"), "icu_buffer_stream_ended") == 1)
         texts: dict[str, str] = {}
@@ -325,7 +326,7 @@ def test_status_reports_an_unavailable_dashboard_in_one_line(replay: Replay) -> 
 
 
 def test_counts_survive_the_end_of_a_process(ward: Path, tmp_path: Path) -> None:
-    with Pipeline(tmp_path, ward) as pipeline:
+    with Pipeline(tmp_path, ward, MODELAPI_WORKERS="2") as pipeline:
         pipeline.wait(pipeline.done)
         n = pipeline.health()["messages"]
         pipeline.wait(lambda: total(metrics(pipeline, "tool"), "icu_tool_messages_total") == n)

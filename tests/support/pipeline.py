@@ -21,13 +21,17 @@ __all__ = ["COMMANDS", "PROGRAMS", "Pipeline", "synthetic"]
 
 
 class Pipeline(Programs):
-    """The pipeline in a folder of its own, at full speed unless `settings` change that."""
+    """The pipeline in a folder of its own, at full speed unless `settings` change that.
+
+    The model API has one worker instead of two, because each takes seconds to load scikit-learn.
+    """
 
     def __init__(self, folder: Path, patient_data: Path, **settings: str) -> None:
         ports = {key: str(free_port()) for key in PORTS}
-        inherited = {key: os.environ[key] for key in ("PATH", "HOME", "CI") if key in os.environ}
-        chosen = {"PATIENT_DATA": str(patient_data), "REPLAY_RATE": "0"} | settings
-        super().__init__(folder, environment(folder, inherited | ports | chosen))
+        keys = ("PATH", "HOME", "CI", "SSL_CERT_FILE")
+        inherited = {key: os.environ[key] for key in keys if key in os.environ}
+        chosen = {"PATIENT_DATA": str(patient_data), "REPLAY_RATE": "0", "MODELAPI_WORKERS": "1"}
+        super().__init__(folder, environment(folder, inherited | ports | chosen | settings))
         self.database_url = self.environ["DATABASE_URL"]
 
     def __enter__(self) -> Self:
