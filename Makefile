@@ -54,8 +54,9 @@ train: $(VENV)/train ## train and evaluate a model: CONFIG=file.toml
 evaluate: $(VENV)/train ## evaluate a finished model on your patients: MODEL=name/version DATA=folder
 	@$(BIN)/python -m training evaluate "$$MODEL" "$$DATA" $${RECALIBRATE:+--recalibrate "$$RECALIBRATE"} $${LABEL:+--label "$$LABEL"}
 
+# MODELS is not exported, because for the model API it is the setting for the folder of the models.
 backtest: $(VENV)/train ## evaluate models and their alarms on your history: DATA=folder MODELS="name/1 name/2"
-	@$(BIN)/python -m backtest "$$DATA" $(MODELS) $(OPTIONS)
+	@env -u MODELS $(BIN)/python -m backtest "$$DATA" $(MODELS) $(OPTIONS)
 
 token: $(VENV)/run ## print a token for the model API: KEY=file SCOPE=infer|admin
 	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"} $${SCOPE:+--scope "$$SCOPE"}

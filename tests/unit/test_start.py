@@ -53,6 +53,22 @@ def test_make_passes_any_path_as_one_argument(
     assert json.loads(done.stdout.splitlines()[-1])[2:] == expected
 
 
+def test_make_backtest_does_not_pass_its_models_as_the_folder_of_the_models(
+    tmp_path: Path,
+) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    shown = 'print(sys.argv[3:], os.environ.get("MODELS"))'
+    python.write_text(f"#!{sys.executable}\nimport os, sys\n{shown}")
+    python.chmod(0o755)
+    for name in ("train", "run"):
+        (tmp_path / name).touch()
+    parts = [f"--assume-old={tmp_path}/{name}" for name in ("train", "run", "bin/python")]
+    command = ["make", *parts, f"VENV={tmp_path}", "backtest", "DATA=a b", "MODELS=m/1 n/2"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "['a b', 'm/1', 'n/2'] None"
+
+
 @pytest.mark.parametrize("target", ["status", "backup", "restore"])
 @pytest.mark.parametrize("installed", [True, False])
 def test_make_updates_the_environment_only_if_there_is_one(
