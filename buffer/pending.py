@@ -29,6 +29,22 @@ class Pending:
     def add(self, part: int, message: RawMessage) -> None:
         self._gathered[part].append(message)
 
+    def due(self) -> bool:
+        """Whether there are messages that must be queued now."""
+        now = time.time()
+        return any(self._is_due(part, messages, now) for part, messages in self._gathered.items())
+
+    def _is_due(self, part: int, messages: list[RawMessage], now: float) -> bool:
+        if not messages:
+            return False
+        unfinished = len(self._under_way.get(part, ()))
+        return (
+            not unfinished
+            or (unfinished == 1 and len(messages) >= self.AHEAD)
+            or len(messages) >= self._batch_max
+            or now - messages[0].received > self.PATIENCE
+        )
+
     def take_due(self, parts: dict[int, int]) -> list[Batch]:
         """Removes and returns the batches that must be queued now. parts: the last queued message
         of each partition.
@@ -36,15 +52,7 @@ class Pending:
         now = time.time()
         batches = []
         for part, messages in self._gathered.items():
-            if not messages:
-                continue
-            unfinished = len(self._under_way.get(part, ()))
-            if (
-                not unfinished
-                or (unfinished == 1 and len(messages) >= self.AHEAD)
-                or len(messages) >= self._batch_max
-                or now - messages[0].received > self.PATIENCE
-            ):
+            if self._is_due(part, messages, now):
                 due = messages[: self._batch_max]
                 batch = Batch(self._stream, part, parts.get(part, 0), due)
                 del messages[: self._batch_max]

@@ -19,6 +19,7 @@ from wire.keys import (
     LEASE,
     POSITION,
     STORE_JOB,
+    STORED,
     JobId,
     batch_key,
     queue_name,
@@ -26,6 +27,8 @@ from wire.keys import (
 from wire.leases import acquire, release, renew
 
 LEASE_SECONDS = 5
+# Maximum number of seconds to wait for a commit, because the buffer cannot end during a wait.
+COMMIT_WAIT = 0.2
 
 log = logging.getLogger("buffer")
 
@@ -85,6 +88,10 @@ class Queues:
             for field, seq in known.items()
             if field.startswith(prefix)
         }
+
+    def wait_for_commit(self) -> bool:
+        """Waits until the tool has stored a batch; returns False after COMMIT_WAIT seconds."""
+        return self._redis.blpop(STORED, COMMIT_WAIT) is not None
 
     def jobs(self, part: int) -> list[str]:
         """The ids of a partition's unfinished jobs, oldest first."""

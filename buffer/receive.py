@@ -25,8 +25,8 @@ class Interrupted(Exception):
 class Receiver:
     """Adds the messages that it reads to `pending`.
 
-    read: the number of the last message that was read. arrived: set after messages are added. room:
-    set by the caller when the number of waiting messages may have fallen.
+    read: the number of the last message that was read. wake: set when messages must be queued.
+    room: set by the caller when the number of waiting messages may have fallen.
     """
 
     def __init__(self, position: Position, pending: Pending, queue_max: int) -> None:
@@ -34,7 +34,7 @@ class Receiver:
         self._pending = pending
         self._queue_max = queue_max
         self.read = position.seq
-        self.arrived = asyncio.Event()
+        self.wake = asyncio.Event()
         self.room = asyncio.Event()
 
     async def run(self, response: aiohttp.ClientResponse, last: int | None) -> None:
@@ -57,7 +57,8 @@ class Receiver:
                     metrics.RECEIVED.inc(count)
                     return
             metrics.RECEIVED.inc(len(events))
-            self.arrived.set()
+            if self._pending.due():
+                self.wake.set()
             while self._pending.waiting >= self._queue_max:
                 self.room.clear()
                 await self.room.wait()

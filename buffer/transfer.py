@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from asyncio import FIRST_COMPLETED
+from contextlib import suppress
 
 import aiohttp
+from redis.exceptions import RedisError
 
 from buffer import metrics
 from buffer.pending import Pending
@@ -19,9 +20,9 @@ from wire.stream_clock import stream_clock
 log = logging.getLogger("buffer")
 
 CHECK_SECONDS = 1.0
-# Seconds between two reads of the stored positions while messages are collected. The pause grows by
-# a quarter each time, so that it fits short and long jobs.
-SHORTEST, LONGEST = 0.002, 0.02
+# Maximum number of seconds between two reads of the stored positions, while messages are not stored
+# and without them. Usually the tool reports each commit, but Redis may lose a report.
+BUSY, IDLE = 0.02, 0.5
 # Jobs count as lost after they have been neither in Redis nor stored for this number of seconds.
 LOST_AFTER = 3.0
 
@@ -39,6 +40,7 @@ class Transfer:
         self._position = position
         self._pending = Pending(position.stream, position.partitions, settings.batch_max)
         self._receiver = Receiver(position, self._pending, settings.queue_max)
+        self._wake = self._receiver.wake
         self._checked = time.monotonic()
         self._missing = 0.0
 
@@ -56,11 +58,14 @@ class Transfer:
             # the old partitions continue until each has reached the position of the furthest.
             last = max(self._position.parts.values(), default=0)
         receiving = asyncio.create_task(self._receiver.run(response, last))
+        receiving.add_done_callback(lambda _: self._wake.set())
+        listening = asyncio.create_task(self._listen())
         try:
             await self._queue(receiving)
         finally:
             receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
+            listening.cancel()
+            await asyncio.gather(receiving, listening, return_exceptions=True)
         if last is None:
             self._end()
         else:
@@ -83,29 +88,33 @@ class Transfer:
     async def _queue(self, receiving: "asyncio.Task[None]") -> None:
         """Queues received messages as jobs, until all messages are stored."""
         receiver, pending = self._receiver, self._pending
-        pause = SHORTEST
         while True:
+            self._wake.clear()
             self._settle()
             metrics.WAITING.set(pending.waiting)
             receiver.room.set()
             if batches := pending.take_due(self._position.parts):
                 self._enqueue(batches)
-                pause = SHORTEST
-            elif pending.first_gathered is not None:
-                await asyncio.sleep(pause)
-                pause = min(pause * 1.25, LONGEST)
-            elif not receiving.done():
-                receiver.arrived.clear()
-                arrival = asyncio.create_task(receiver.arrived.wait())
-                await asyncio.wait({arrival, receiving}, timeout=0.5, return_when=FIRST_COMPLETED)
-                arrival.cancel()
-            elif receiving.exception() or not pending.unsettled():
+            elif receiving.done() and (
+                not pending.waiting or (receiving.exception() and pending.first_gathered is None)
+            ):
                 break
             else:
-                await asyncio.sleep(0.05)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(BUSY if pending.waiting else IDLE):
+                        await self._wake.wait()
             if time.monotonic() - self._checked > CHECK_SECONDS:
                 self._check()
         receiving.result()
+
+    async def _listen(self) -> None:
+        """Wakes `_queue` when the tool has stored a batch."""
+        while True:
+            try:
+                if await asyncio.to_thread(self._queues.wait_for_commit):
+                    self._wake.set()
+            except RedisError:  # `_queue` gets it too
+                await asyncio.sleep(1)
 
     def _settle(self) -> None:
         self._pending.settle(self._queues.committed(self._position.stream) or {})

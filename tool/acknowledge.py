@@ -8,13 +8,15 @@ from redis.client import Pipeline, Redis
 from tool.database import Database
 from tool.times import now
 from wire.batches import Batch
-from wire.keys import COMMITTED, COMPLETE, LATENCY
+from wire.keys import COMMITTED, COMPLETE, LATENCY, STORED
 
-# Returns 1 and changes nothing if Redis already has a later position.
+# Returns 1 and changes nothing if Redis already has a later position. Otherwise wakes the buffer.
 FORWARD = """
 local known = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0)
 if known and known > tonumber(ARGV[2]) then return 1 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('DEL', KEYS[2])
+redis.call('RPUSH', KEYS[2], ARGV[1])
 return 0
 """
 
@@ -28,7 +30,7 @@ def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[f
     received: for each time of receipt by the buffer, the number of messages.
     """
     ended = time.time()
-    pipe.eval(FORWARD, 1, COMMITTED, _field(batch), str(position))
+    pipe.eval(FORWARD, 2, COMMITTED, STORED, _field(batch), str(position))
     for begun, count in received.items():
         pipe.hincrby(f"{LATENCY}:{batch.stream}", milliseconds(ended - begun), count)
 

@@ -13,6 +13,9 @@ POSITION = "icu:position"
 COMMITTED = "icu:committed"
 # The field of COMMITTED that exists once the tool has written the fields of all partitions.
 COMPLETE = "since"
+# A list with one element after a batch was stored, so that the buffer need not look for it. Written
+# by the tool, emptied by the buffer.
+STORED = "icu:stored"
 # The token of the one buffer that may queue messages; it expires. Written by the buffer.
 LEASE = "icu:buffer"
 # The models' declaration as JSON. Written by the tool.

@@ -24,10 +24,12 @@ from buffer import metrics
 from buffer.follow import Buffer
 from buffer.outage import Outage
 from buffer.pending import Pending
+from buffer.queues import Queues
 from buffer.receive import Receiver
 from buffer.settings import Settings
 from buffer.sse import BOM, CUT, KEPT, EventParser
 from tests.support import servers
+from tool.acknowledge import acknowledge
 from wire.batches import Batch, Position, partition_of
 from wire.messages import Rejected, decode
 from wire.settings import HttpUrl
@@ -370,6 +372,17 @@ def test_messages_are_collected_while_a_job_is_unfinished(
             await until(lambda: jobs(redis) == [[1], [2, 3, 4], [5, 6, 7, 8]])
 
     asyncio.run(run())
+
+
+def test_the_tool_reports_each_commit_to_the_buffer(redis: Any) -> None:
+    queues = Queues(redis)
+    redis.set("icu:stored", "damaged")
+    for seq in (1, 2):
+        with redis.pipeline() as pipe:
+            acknowledge(pipe, Batch("5eed0001", 0, 0, []), seq, {})
+            pipe.execute()
+    assert queues.wait_for_commit()
+    assert not queues.wait_for_commit()  # one report stands for both
 
 
 def test_the_position_has_the_time_of_the_newest_message(redis: Any) -> None:
