@@ -200,11 +200,12 @@ def run(chosen: Any, url: DatabaseUrl) -> Backtest:
         after_column=chosen.after,
         within_hours=chosen.within,
     )
-    outcomes = outcome_file.read(chosen.folder, label)
     settings = read(Settings, os.environ | {"DATABASE_URL": url})
     password = settings.database_password_file.secret
     log.info("reading predictions from %s", without_password(url))
     stream = chosen.stream or history.newest_stream(url, password)
+    identifiers = history.identifiers(url, password, stream)
+    outcomes = outcome_file.read(chosen.folder, label, identifiers)
     known = outcomes.table.join(history.ages(url, password, stream))
     models = []
     for version in chosen.models:

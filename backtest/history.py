@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.paths import StayPath
 from training.config import Label
-from training.database import KEY
+from training.database import IDENTIFIERS, KEY
 from training.evaluation import Scores
 from training.stream import HOUR
 from wire import database
@@ -127,6 +127,12 @@ def ages(url: str, password: str, stream: str) -> "pd.Series[float]":
     rows = _select(url, password, statement, (stream,))
     rows["date_admission"] = pd.to_datetime(rows["date_admission"]).dt.as_unit("s")
     return rows.set_index(KEY)["age"].astype(np.float64)
+
+
+def identifiers(url: str, password: str, stream: str) -> dict[str, int]:
+    """The pat_id of each identifier, if the stream has identifiers."""
+    rows = _select(url, password, IDENTIFIERS, (stream,))
+    return dict(zip(rows["identifier"], rows["pat_id"].tolist(), strict=True))
 
 
 def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: Label) -> History:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from shutil import copytree
 
@@ -22,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 STAYS, HOURS = 300, 12
 TABLES = """
 CREATE TABLE positions (stream TEXT, part INT, seq INT, vitals_seq INT, committed_at TEXT);
-CREATE TABLE stays (stream TEXT, pat_id INT, date_admission TEXT, age REAL);
+CREATE TABLE stays (stream TEXT, pat_id INT, date_admission TEXT, age REAL,
+    identifier TEXT);
 CREATE TABLE predictions (stream TEXT, seq INT, model TEXT, version TEXT, pat_id INT,
     date_admission TEXT, measured_at TEXT, features TEXT, output REAL, reason TEXT,
     created_at TEXT);
@@ -84,7 +86,7 @@ def write_tables(folder: Path, rows: pd.DataFrame, version: str) -> sqlite3.Conn
     )
     stays = rows[["pat_id", "date_admission"]].drop_duplicates()
     connection.executemany(
-        "INSERT INTO stays VALUES ('ward', ?, ?, ?)",
+        "INSERT INTO stays VALUES ('ward', ?, ?, ?, NULL)",
         [(pat_id, day, 40 if pat_id % 2 else 70) for pat_id, day in stays.itertuples(index=False)],
     )
     connection.commit()
@@ -170,6 +172,20 @@ def test_shuffled_outcomes_give_an_auroc_of_a_half(
     value, low, high = found["models"][0]["auroc"]  # type: ignore[index]
     assert abs(value - 0.5) < 0.1
     assert low < 0.5 < high
+
+
+def test_outcomes_may_name_patients_by_the_identifiers_of_the_stream(
+    ward: tuple[Path, pd.DataFrame], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder, _ = ward
+    header, *rows = (folder / "outcome.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "outcome.csv").write_text("".join([header, *(f"P-{row}" for row in rows)]))
+    (tmp_path / "icu.sqlite").write_bytes((folder / "icu.sqlite").read_bytes())
+    with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection, connection:
+        connection.execute("UPDATE stays SET identifier = 'P-' || pat_id")
+    options = ["--resamples", "2"]
+    expected, found = (run(path, capsys, ["good/1"], *options)[1] for path in (folder, tmp_path))
+    assert found["models"] == expected["models"]
 
 
 def test_subgroups_come_from_the_columns_of_outcome_csv(
