@@ -235,10 +235,11 @@ const seconds = () => performance.now() / 1000;
 
 function showAge() {
   if (asof === null || freshAt === null) return;
-  const age = Math.max(0, Math.round(seconds() - freshAt));
+  const exact = Math.max(0, seconds() - freshAt);
+  const age = Math.ceil(exact); // rounded up, because the text stays for a second
   const minutes = age < 60 ? "" : `${Math.floor(age / 60)} min `;
   asof.textContent = `as of ${minutes}${age % 60} s ago`;
-  body.toggleAttribute("data-late", age > LATE);
+  body.toggleAttribute("data-late", Math.round(exact) > LATE);
 }
 
 function fresh({ now, read }) {

@@ -141,6 +141,26 @@ def test_the_order_is_held_after_a_touch_and_then_released(
     assert order(phone) == ["9", *(each for each in before if each != "9")]
 
 
+SMALL = """() => [...document.querySelectorAll("nav a, button, input, select, summary, th a")]
+    .filter((each) => each.checkVisibility())
+    .map((each) => [each.getBoundingClientRect().height, each.outerHTML])
+    .filter(([height]) => 0 < height && height < 44)"""
+
+
+def test_a_small_phone_needs_no_sideways_scroll_and_no_fine_aim(phone: Any, url: str) -> None:
+    phone.set_viewport_size({"width": 360, "height": 740})
+    for path in ("/", "/patients", "/patients/1", "/pipeline", "/models", "/drift"):
+        phone.goto(url + path)
+        width = phone.evaluate("document.documentElement.scrollWidth")
+        assert (path, width) == (path, 360)
+        assert (path, phone.evaluate(SMALL)) == (path, [])
+    phone.goto(url)
+    # The patients come before the explanation of their curves.
+    assert (
+        phone.locator(".how").bounding_box()["y"] > phone.locator(".bed").last.bounding_box()["y"]
+    )
+
+
 def test_the_lamp_and_the_notice_stay_in_view_when_scrolled(phone: Any, url: str) -> None:
     phone.goto(url)
     phone.mouse.wheel(0, 4000)
