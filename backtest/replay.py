@@ -9,7 +9,7 @@ from typing import Any
 from backtest.history import Version
 from embedded import replay as embedded
 from embedded.programs import Programs
-from embedded.stack import PORTS, environment, free_port, make_private, prepare
+from embedded.stack import environment, free_ports, make_private, prepare
 from modelapi.artifact import Ref
 from modelapi.champion import State
 from modelapi.states import StateFile
@@ -32,7 +32,7 @@ def replay(data: Path, versions: Sequence[Version]) -> tuple[str, dict[str, Any]
         "MODEL_STATE": str((FOLDER / "models.sqlite").resolve()),
         "REPLAY_RATE": "0",
         "REPLAY_MODE": "live",
-        **{key: str(free_port()) for key in PORTS},
+        **free_ports(),
     }
     environ = environment(FOLDER, {**os.environ, **own})
     prepare(FOLDER, environ)

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from benchmarks import processes
 from benchmarks.databases import CannotMeasure, Server, open_database
 from embedded.programs import Programs, get_json
-from embedded.stack import PORTS, environment, free_port
+from embedded.stack import environment, free_ports
 
 START_SECONDS = 60.0
 MERGE_SECONDS = 300.0  # seconds; hospital merges its CSVs before it is ready
@@ -55,8 +55,7 @@ class Pipeline(Programs):
             "REPLAY_RATE": "0",
             "REPLAY_MODE": "hindsight",
         } | settings
-        ports = {key: str(free_port()) for key in PORTS}
-        super().__init__(folder, environment(folder, inherited | ports | chosen))
+        super().__init__(folder, environment(folder, inherited | free_ports() | chosen))
         self.server = server
         self.stream = ""
         self.messages = 0

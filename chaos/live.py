@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from embedded.programs import Programs
-from embedded.stack import PORTS, environment, free_port
+from embedded.stack import environment, free_ports
 from gateway.mllp import wrap
 from tests.support.gateway import gateway, send_all
 from tests.support.gateway_kills import deliver, tables
@@ -35,7 +35,7 @@ class LiveStack(Programs):
     """The pipeline behind a gateway. It restarts programs that die."""
 
     def __init__(self, folder: Path) -> None:
-        ports = {key: str(free_port()) for key in (*PORTS, "GATEWAY_PORT", "MLLP_PORT")}
+        ports = free_ports("gateway")
         inherited = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         settings = {"TIME_ZONE": ZONE, "ICU_UNITS": "ICU", "FUTURE_HOURS": "0"}
         environ = environment(folder, inherited | ports | settings, source="gateway")

@@ -34,7 +34,7 @@ def run(source: str) -> int:
     start, or if one of the programs ends."""
     environ = environment(FOLDER, source=source)
     make_private(FOLDER)
-    prepare(FOLDER, environ)
+    prepare(FOLDER, environ, source)
     print(
         f"ICU Stream: http://127.0.0.1:{environ['FRONT_PORT']}/ · "
         f"rows in {without_password(environ['DATABASE_URL'])} · Ctrl-C ends it",

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from embedded.programs import PIPELINE, Programs
-from embedded.stack import PORTS, CannotRun, environment, free_port, make_private, prepare
+from embedded.stack import CannotRun, environment, free_ports, make_private, prepare
 from hospital.files import writable_folder
 from hospital.settings import Settings as HospitalSettings
 from tool.database import connect
@@ -49,7 +49,7 @@ def replay() -> int:
     ours = {
         "DATABASE_URL": f"sqlite:///{DATABASE.resolve()}",
         "REPLAY_RATE": "0",
-        **{key: str(free_port()) for key in PORTS},
+        **free_ports(),
     }
     environ = environment(FOLDER, ours | {k: v for k, v in os.environ.items() if v})
     prepare(FOLDER, environ)

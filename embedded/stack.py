@@ -27,10 +27,15 @@ from wire.settings import read, without_password
 # refuse.
 FIRST_PORT = 10_100
 _ports = itertools.count()
-PORTS = (
-    *("FRONT_PORT", "HOSPITAL_PORT", "MODELAPI_PORT", "DASHBOARD_PORT"),
+_PORTS = (
+    *("FRONT_PORT", "MODELAPI_PORT", "DASHBOARD_PORT"),
     *("BUFFER_METRICS_PORT", "TOOL_METRICS_PORT"),
 )
+# The ports of a pipeline, by the program that serves its stream.
+PORTS = {
+    "hospital": ("HOSPITAL_PORT", *_PORTS),
+    "gateway": ("GATEWAY_PORT", "MLLP_PORT", *_PORTS),
+}
 
 
 class CannotRun(Exception):
@@ -56,6 +61,7 @@ def environment(
         "MODEL_STATE": str(folder / "models.sqlite"),
         "HOSPITAL_PORT": "8080",
         "GATEWAY_PORT": "8080",
+        "MLLP_PORT": "2575",
         "GATEWAY_LOG": str(folder / "gateway.sqlite"),
         "FRONT_PORT": "5000",
         "MODELAPI_PORT": "5001",
@@ -105,8 +111,11 @@ def check_settings(environ: Mapping[str, str]) -> None:
         raise CannotRun(f"PATIENT_DATA: there is no folder {str(hospital.patient_data)!r}")
 
 
-def prepare(folder: Path, environ: Mapping[str, str]) -> None:
-    """Creates the folders, and checks the settings, the ports and Redis. Raises CannotRun."""
+def prepare(folder: Path, environ: Mapping[str, str], source: str = "hospital") -> None:
+    """Creates the folders, and checks the settings, the ports and Redis. Raises CannotRun.
+
+    source: the program that serves the stream, hospital or gateway.
+    """
     check_settings(environ)
     try:
         redis_server.executable()
@@ -117,7 +126,7 @@ def prepare(folder: Path, environ: Mapping[str, str]) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise CannotRun(f"cannot write to {folder}: {error.strerror}") from None
-    for key in PORTS:
+    for key in PORTS[source]:
         port = environ[key]
         if not port.isdecimal() or not 0 < int(port) < 65536:
             raise CannotRun(f"{key}={port}: expected a port, 1 to 65535")
@@ -160,6 +169,11 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def free_ports(source: str = "hospital") -> dict[str, str]:
+    """A free port for each port of a pipeline."""
+    return {key: str(free_port()) for key in PORTS[source]}
 
 
 class Output(Printer):  # type: ignore[misc]

@@ -14,7 +14,7 @@ import pytest
 
 from embedded.programs import Programs
 from embedded.redis_server import NoRedis, executable
-from embedded.stack import PORTS, ROOT, environment, free_port
+from embedded.stack import ROOT, environment, free_ports
 from modelapi import champion
 from modelapi.artifact import Ref
 from modelapi.states import StateFile
@@ -45,7 +45,7 @@ def live(tmp_path: Path) -> Iterator[Programs]:
             raise
         pytest.skip(str(error))
     given = {key: os.environ[key] for key in ("PATH", "HOME", "CI") if key in os.environ}
-    given |= {key: str(free_port()) for key in (*PORTS, "GATEWAY_PORT", "MLLP_PORT")}
+    given |= free_ports("gateway")
     given["FUTURE_HOURS"] = "0"  # the ward's clock is in 2150
     given["ACKNOWLEDGE_URL"] = f"http://127.0.0.1:{given['GATEWAY_PORT']}"
     environ = environment(tmp_path, given, "gateway")

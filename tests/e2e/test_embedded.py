@@ -16,7 +16,15 @@ from buffer.settings import Settings as BufferSettings
 from dashboard.settings import Settings as DashboardSettings
 from embedded import replay
 from embedded.programs import ROOT, Programs
-from embedded.stack import PORTS, CannotRun, check_settings, environment, free_port, prepare
+from embedded.stack import (
+    PORTS,
+    CannotRun,
+    check_settings,
+    environment,
+    free_port,
+    free_ports,
+    prepare,
+)
 from tests.support.pipeline import synthetic
 from tool.settings import Settings as ToolSettings
 from wire.settings import read
@@ -98,10 +106,26 @@ def test_a_valid_address_is_accepted(settings: Any, key: str, value: str) -> Non
 
 
 def test_make_run_rejects_another_redis(tmp_path: Path) -> None:
-    ports = {port: str(free_port()) for port in PORTS}
-    environ = environment(tmp_path, ports | {"REDIS_URL": "redis://127.0.0.1:6379/0"})
+    environ = environment(tmp_path, free_ports() | {"REDIS_URL": "redis://127.0.0.1:6379/0"})
     with pytest.raises(CannotRun, match="unset REDIS_URL"):
         prepare(tmp_path, environ)
+
+
+@pytest.mark.parametrize("source", PORTS)
+@pytest.mark.parametrize("key", ["HOSPITAL_PORT", "GATEWAY_PORT", "MLLP_PORT", "FRONT_PORT"])
+def test_a_taken_port_is_reported_only_by_a_pipeline_that_uses_it(
+    tmp_path: Path, source: str, key: str
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = {key: str(other.getsockname()[1])}
+        environ = environment(tmp_path, free_ports(source) | taken, source)
+        if key in PORTS[source]:
+            with pytest.raises(CannotRun, match=f"port {taken[key]} is taken.*{key}"):
+                prepare(tmp_path, environ, source)
+        else:
+            prepare(tmp_path, environ, source)
 
 
 def test_unset_settings_are_valid(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.stack import PORTS, ROOT, free_port
+from embedded.stack import ROOT, free_ports
 from tests.support import servers
 from tests.support.pipeline import synthetic
 
@@ -55,11 +55,10 @@ raise SystemExit(__main__.main())
 
 
 def run(folder: Path, command: str, program: str, ward: Path) -> "subprocess.CompletedProcess[str]":
-    ports = {key: str(free_port()) for key in PORTS}
     return subprocess.run(
         [sys.executable, "-c", RUN, str(folder), command, program],
         cwd=ROOT,
-        env=os.environ | ports | {"PATIENT_DATA": str(ward)},
+        env=os.environ | free_ports() | {"PATIENT_DATA": str(ward)},
         capture_output=True,
         text=True,
         timeout=100,

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from embedded.programs import COMMANDS, Programs
 from embedded.programs import PIPELINE as PROGRAMS
 from embedded.redis_server import NoRedis, executable
-from embedded.stack import PORTS, ROOT, environment, free_port
+from embedded.stack import ROOT, environment, free_ports
 from wire.keys import DECLARATION
 
 __all__ = ["COMMANDS", "PROGRAMS", "Pipeline", "synthetic"]
@@ -27,11 +27,10 @@ class Pipeline(Programs):
     """
 
     def __init__(self, folder: Path, patient_data: Path, **settings: str) -> None:
-        ports = {key: str(free_port()) for key in PORTS}
         keys = ("PATH", "HOME", "CI", "SSL_CERT_FILE")
         inherited = {key: os.environ[key] for key in keys if key in os.environ}
         chosen = {"PATIENT_DATA": str(patient_data), "REPLAY_RATE": "0", "MODELAPI_WORKERS": "1"}
-        super().__init__(folder, environment(folder, inherited | ports | chosen | settings))
+        super().__init__(folder, environment(folder, inherited | free_ports() | chosen | settings))
         self.database_url = self.environ["DATABASE_URL"]
 
     def __enter__(self) -> Self:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dashboard.settings import Settings as DashboardSettings
 from embedded.stack import PORTS, ROOT, environment
+from gateway.settings import Settings as GatewaySettings
 from hospital.replay import Replay
 from hospital.settings import Settings as HospitalSettings
 from modelapi.server import create_app
@@ -130,6 +131,9 @@ def test_a_message_without_a_patient_goes_to_partition_0(message: str) -> None:
 
 def test_default_ports_of_the_programs_equal_those_of_make_run(tmp_path: Path) -> None:
     environ = environment(tmp_path, {})
-    assert len({environ[port] for port in PORTS}) == len(PORTS)
+    for ports in PORTS.values():
+        assert len({environ[port] for port in ports}) == len(ports)
     assert DashboardSettings().port == int(environ["DASHBOARD_PORT"])
     assert HospitalSettings().port == int(environ["HOSPITAL_PORT"])
+    assert GatewaySettings().port == int(environ["GATEWAY_PORT"])
+    assert GatewaySettings().mllp_port == int(environ["MLLP_PORT"])
