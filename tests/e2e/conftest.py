@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.servers import missing
+
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 
@@ -14,9 +16,7 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
     if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"there is no {CHROMIUM}")
-        pytest.skip(f"there is no {CHROMIUM}")
+        missing(f"no {CHROMIUM}")
     with playwright.sync_playwright() as found:
         chromium = found.chromium.launch(executable_path=CHROMIUM)
         yield chromium

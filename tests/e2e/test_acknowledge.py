@@ -3,7 +3,6 @@
 import json
 import os
 import sqlite3
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,11 +12,12 @@ from typing import Any
 import pytest
 
 from embedded.programs import Programs
-from embedded.redis_server import NoRedis, executable
 from embedded.stack import ROOT, environment, free_ports
 from modelapi import champion
 from modelapi.artifact import Ref
 from modelapi.states import StateFile
+from tests.support.servers import redis_program
+from tests.support.waiting import wait_until
 from wire.alarms import Policy
 
 AXE = ROOT / "tests" / "support" / "vendor" / "axe-core" / "axe.min.js"
@@ -28,22 +28,13 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def wait(until: Callable[[], object], programs: Programs, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds} s\n{programs.logs(LIVE)}")
-        time.sleep(0.1)
+    wait_until(until, str(until), seconds, lambda: programs.logs(LIVE))
 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Programs]:
     """A live ward. Its champion raises an alarm at a probability of 0.1 % or more."""
-    try:
-        executable()
-    except NoRedis as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    redis_program()
     given = {key: os.environ[key] for key in ("PATH", "HOME", "CI") if key in os.environ}
     given |= free_ports("gateway")
     given["FUTURE_HOURS"] = "0"  # the ward's clock is in 2150

@@ -10,7 +10,7 @@ import pytest
 from tests.support import alarm_oracle
 from tests.support import pipeline as pipelines
 from tests.support.alarm_rules import RULES, set_rules
-from tests.support.oracle import at_rest, check, table
+from tests.support.oracle import check, table
 from tests.support.pipeline import Pipeline, synthetic
 from tests.support.receiver import Receiver
 
@@ -31,7 +31,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settled(pipeline: Pipeline) -> bool:
     url = pipeline.database_url
-    return pipeline.done() and at_rest(url) and alarms_done(url) and table(url, "outbox").empty
+    return pipeline.settled() and alarms_done(url) and table(url, "outbox").empty
 
 
 def alarms_done(url: str) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from embedded.stack import ROOT
-from tests.support.oracle import at_rest
 from tests.support.pipeline import Pipeline, synthetic
 from tests.support.servers import rows
 
@@ -70,7 +69,7 @@ def test_a_backfill_beside_the_stream_adds_each_prediction_once(tmp_path: Path) 
         pipeline.kill("hospital")
         pipeline.environ["REPLAY_RATE"] = "0"
         pipeline.start("hospital")
-        pipeline.wait(lambda: pipeline.done() and at_rest(pipeline.database_url))
+        pipeline.wait(pipeline.settled)
         # A second backfill adds the rest, up to the readings that were stored just before the new
         # declaration.
         assert command(pipeline, *backfill).wait() == 0

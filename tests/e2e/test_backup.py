@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from embedded.stack import ROOT
-from tests.support.oracle import at_rest, check
+from tests.support.oracle import check
 from tests.support.pipeline import Pipeline, synthetic
 from wire.keys import BACKUP
 
@@ -50,10 +50,6 @@ def history(pipeline: Pipeline) -> list[tuple[object, ...]]:
         return connection.execute("SELECT * FROM changes").fetchall()
 
 
-def settled(pipeline: Pipeline) -> bool:
-    return pipeline.done() and at_rest(pipeline.database_url)
-
-
 @pytest.mark.parametrize("empty", [False, True], ids=["over later rows", "into an empty stack"])
 def test_a_restored_pipeline_stores_all_rows_once(ward: Path, tmp_path: Path, empty: bool) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
@@ -74,13 +70,13 @@ def test_a_restored_pipeline_stores_all_rows_once(ward: Path, tmp_path: Path, em
     run(later, "backup", "restore", str(saved), "--stack", "local")
     assert history(later) == changes
     with later:
-        later.wait(lambda: settled(later))
+        later.wait(later.settled)
         check(ward, later.database_url, "live")
 
 
 def test_a_restore_is_rejected_while_the_pipeline_runs(ward: Path, tmp_path: Path) -> None:
     with Pipeline(tmp_path, ward) as pipeline:
-        pipeline.wait(lambda: settled(pipeline))
+        pipeline.wait(pipeline.settled)
         saved = save(pipeline, tmp_path / "backups")
         run(pipeline, "backup", "restore", str(saved), "--stack", "local", code=1)
         check(ward, pipeline.database_url, "live")

@@ -5,14 +5,12 @@ import math
 import os
 import re
 import secrets
-import shutil
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +21,8 @@ from cryptography.x509 import BasicConstraints, load_pem_x509_certificate
 
 from embedded.stack import free_port
 from tests.support import oracle
+from tests.support.servers import require_docker
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "icu-compose-test"
@@ -135,23 +135,10 @@ print(rows)
         return json.loads(body)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.5)
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack, with a ward of its own in a folder that the containers cannot write to."""
-    if (
-        not shutil.which("docker")
-        or subprocess.run(["docker", "info"], capture_output=True).returncode
-    ):
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Docker engine: CI must have one")
-        pytest.skip("no Docker engine")
+    require_docker()
     data = tmp_path_factory.mktemp("patient_data")
     ward = ["--patients", "25", "--days", "5", "--seed", "3", "--to", str(data)]
     subprocess.run([sys.executable, "-m", "hospital.synthetic", *ward], cwd=ROOT, check=True)

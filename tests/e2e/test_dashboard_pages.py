@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 
 from embedded.stack import ROOT, free_port
 from tests.support.pipeline import Pipeline, synthetic
+from tests.support.waiting import wait_until
 
 playwright = pytest.importorskip("playwright.sync_api")
 AXE = Path(__file__).parents[1] / "support" / "vendor" / "axe-core" / "axe.min.js"
@@ -44,7 +45,7 @@ class Dashboard:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dashboard"], cwd=ROOT, env=environ, stdout=log, stderr=log
             )
-        wait(lambda: self.health() is not None, "the dashboard answers")
+        wait_until(lambda: self.health() is not None, "the dashboard answers")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -62,14 +63,6 @@ class Dashboard:
             return None
 
 
-def wait(until: Callable[[], object], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds} s: {what}")
-        time.sleep(0.1)
-
-
 def until(page: Any, script: str, argument: object, seconds: float = 30) -> None:
     """Waits until the script returns true. Playwright's own `wait_for_function` evaluates text,
     which the security policy of the pages forbids.
@@ -81,7 +74,7 @@ def until(page: Any, script: str, argument: object, seconds: float = 30) -> None
         except playwright.Error:
             return False  # The page is reloading itself, as it does when the stream changes.
 
-    wait(holds, script, seconds)
+    wait_until(holds, script, seconds)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +169,7 @@ def test_the_ward_equals_the_database(page: Any, dashboard: Dashboard, pipeline:
     # Hospital is stopped, so that the page and the database do not change.
     pipeline.send("hospital", signal.SIGSTOP)
     try:
-        wait(pipeline.stored, "all messages are stored")
+        wait_until(pipeline.stored, "all messages are stored")
         stored = stored_ward(pipeline)
         expected = [
             [
@@ -328,7 +321,7 @@ def test_a_killed_service_and_its_restart_are_shown(
     assert page.locator("[data-text=notice]").inner_text() != ""
     pipeline.start(name)
     page.wait_for_selector(f"{card}[data-state=up]", timeout=60_000)
-    wait(lambda: page.locator("[data-text=notice]").inner_text() == "", "the notice is empty")
+    wait_until(lambda: page.locator("[data-text=notice]").inner_text() == "", "the notice is empty")
 
 
 def test_a_page_reconnects_after_a_restart_of_the_dashboard(

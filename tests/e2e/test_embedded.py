@@ -5,8 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from embedded.stack import (
     prepare,
 )
 from tests.support.pipeline import synthetic
+from tests.support.waiting import wait_until
 from tool.settings import Settings as ToolSettings
 from wire.settings import read
 
@@ -195,13 +194,6 @@ def test_a_stopped_replay_leaves_nothing_running(tmp_path: Path) -> None:
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_replay_without_messages_ends_with_one_line(

@@ -21,7 +21,7 @@ from chaos.run import finished, run
 from embedded.stack import ROOT, free_port
 from tests.support import alarm_oracle
 from tests.support import pipeline as pipelines
-from tests.support.oracle import at_rest, check, table
+from tests.support.oracle import check, table
 from tests.support.pipeline import Pipeline, synthetic
 from tool.rejections import DEAD_LETTER
 
@@ -68,10 +68,6 @@ def mark(pipeline: Pipeline, point: str) -> int:
     return int(path.read_text() or 0) if path.exists() else 0
 
 
-def settled(pipeline: Pipeline) -> bool:
-    return pipeline.done() and at_rest(pipeline.database_url)
-
-
 def test_a_running_tool_ends_when_a_newer_version_has_upgraded_the_tables(
     ward: Path, tmp_path: Path
 ) -> None:
@@ -90,7 +86,7 @@ def test_a_running_tool_ends_when_a_newer_version_has_upgraded_the_tables(
             )
             connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
         pipeline.start("tool")
-        pipeline.wait(lambda: settled(pipeline))
+        pipeline.wait(pipeline.settled)
         check(ward, pipeline.database_url, "live")
 
 
@@ -129,7 +125,7 @@ def test_no_message_is_lost_or_doubled_when_a_worker_is_killed_at_any_point(
     points = {"dequeued": 200, "predicted": 400, "inserted": 600, "committed": 800}
     points |= {"acknowledged": 1000}
     with failing(" ".join(f"{name}={at}" for name, at in points.items())) as pipeline:
-        pipeline.wait(lambda: settled(pipeline), 120)
+        pipeline.wait(pipeline.settled, 120)
         assert all(mark(pipeline, point) for point in points), "a fail point was not reached"
         # The supervisor may log the last death after the stream is stored.
         died = "died (-9); restarting it"
@@ -153,7 +149,7 @@ def test_a_stopped_tool_whose_partitions_another_took_over_changes_nothing(
                 pipeline.wait(lambda: "another worker was faster" in pipeline.log("tool"))
             # The tool releases its leases only after its workers have finished their jobs.
             pipeline.wait(lambda: pipeline.log("tool").count("lease released") >= 2)
-            pipeline.wait(lambda: settled(pipeline))
+            pipeline.wait(pipeline.settled)
         finally:
             os.killpg(other.pid, signal.SIGKILL)
             other.wait()
@@ -169,7 +165,7 @@ def test_a_worker_stopped_inside_its_transaction_stores_its_batch_once(
         other = second("tool", pipeline)
         try:
             os.kill(mark(pipeline, "inserted-stop"), signal.SIGCONT)
-            pipeline.wait(lambda: settled(pipeline))
+            pipeline.wait(pipeline.settled)
         finally:
             os.killpg(other.pid, signal.SIGKILL)
             other.wait()
@@ -188,7 +184,7 @@ def test_a_second_buffer_stands_by_and_takes_over(ward: Path, tmp_path: Path) ->
             before = pipeline.committed()
             pipeline.wait(lambda: pipeline.committed() > before + 100)
             pipeline.send("buffer", signal.SIGCONT)
-            pipeline.wait(lambda: settled(pipeline))
+            pipeline.wait(pipeline.settled)
         finally:
             os.killpg(other.pid, signal.SIGKILL)
             other.wait()
@@ -199,7 +195,7 @@ def test_messages_that_fail_or_crash_the_worker_are_dead_letters_until_the_fault
     ward: Path, failing: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with failing("poisoned=301 deadly=601") as pipeline:
-        pipeline.wait(lambda: settled(pipeline))
+        pipeline.wait(pipeline.settled)
         rejected = table(pipeline.database_url, "rejected").sort_values("seq", ignore_index=True)
         assert rejected["seq"].tolist() == [301, 601]
         assert rejected["reason"][0].startswith(f"{DEAD_LETTER}RuntimeError")
@@ -218,7 +214,7 @@ def test_messages_that_fail_or_crash_the_worker_are_dead_letters_until_the_fault
         assert again.stdout == "2 messages replayed, 0 still rejected\n", pipeline.log("tool")
         assert again.returncode == 0
         assert table(pipeline.database_url, "rejected").empty
-        pipeline.wait(lambda: settled(pipeline))
+        pipeline.wait(pipeline.settled)
         stream = table(pipeline.database_url, "readings")
         assert {301, 601} <= set(stream["seq"])
         for seq in (301, 601):
@@ -324,7 +320,7 @@ def test_messages_that_redis_has_lost_or_damaged_are_read_again(
         for harm in harms:
             harm(pipeline)
         pipeline.start("tool")
-        pipeline.wait(lambda: settled(pipeline))
+        pipeline.wait(pipeline.settled)
         check(ward, pipeline.database_url, "live")
 
 
@@ -335,7 +331,7 @@ def test_a_wipe_before_the_first_stored_batch_loses_nothing(ward: Path, failing:
         assert set(table(pipeline.database_url, "positions")["part"]) == {0}
         pipeline.redis.flushall()
         os.kill(mark(pipeline, point), signal.SIGKILL)
-        pipeline.wait(lambda: settled(pipeline))
+        pipeline.wait(pipeline.settled)
         check(ward, pipeline.database_url, "live")
 
 
@@ -350,7 +346,7 @@ def test_the_number_of_partitions_can_change_during_a_stream(ward: Path, tmp_pat
             pipeline.start("buffer", "tool")
             said = f"partitions change from {before} to {after}"
             pipeline.wait(lambda said=said: said in pipeline.log("buffer"))
-        pipeline.wait(lambda: settled(pipeline))
+        pipeline.wait(pipeline.settled)
         check(ward, pipeline.database_url, "live")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.oracle import at_rest, check
+from tests.support.oracle import check
 from tests.support.pipeline import Pipeline, synthetic
 from wire.keys import lease_key
 
@@ -48,7 +48,7 @@ def end(pipeline: Pipeline) -> None:
     pipeline.kill("hospital")
     pipeline.environ["REPLAY_RATE"] = "0"
     pipeline.start("hospital")
-    pipeline.wait(lambda: pipeline.done() and at_rest(pipeline.database_url))
+    pipeline.wait(pipeline.settled)
 
 
 def test_tools_that_join_and_leave_share_the_partitions_without_conflict(

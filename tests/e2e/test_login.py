@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import ssl
 import subprocess
 import time
@@ -22,6 +21,7 @@ from playwright import sync_api as playwright
 
 from embedded.stack import ROOT, free_port
 from login.passwords import ADDRESS_FAILURES, USER_FAILURES
+from tests.support.servers import require_docker
 
 PROJECT = "icu-login-test"
 SECRET = "correct horse battery"  # noqa: S105
@@ -125,11 +125,7 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack with the users ada, bob and eve."""
-    missing = not shutil.which("docker")
-    if missing or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Docker engine: CI must have one")
-        pytest.skip("no Docker engine")
+    require_docker()
     stack = Stack(tmp_path_factory.mktemp("key"))
     down = ("--profile", "*", "down", "--volumes", "--remove-orphans")
     stack.compose(*down)

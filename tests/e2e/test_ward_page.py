@@ -17,6 +17,7 @@ import pytest
 from embedded.stack import ROOT, free_port
 from tests.support import seeded_ward
 from tests.support.seeded_ward import START
+from tests.support.waiting import wait_until
 
 PATIENTS, HOURS = 25, 20
 EARLIER = "earlier"
@@ -108,13 +109,6 @@ def order(page: Any) -> list[str]:
     return [each.strip() for each in found]
 
 
-def wait(reached: Any, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.1)
-
-
 def test_a_tap_anywhere_on_a_card_opens_the_patient(phone: Any, url: str) -> None:
     phone.goto(url)
     card = phone.locator(".bed").nth(1)
@@ -134,10 +128,10 @@ def test_the_order_is_held_after_a_touch_and_then_released(
     made.add_reading(9, START, at, "heart_rate", 79.0, 0.97)
     made.commit()
     # A touch holds the order for 10 s.
-    wait(lambda: phone.evaluate(TOUCH))
+    wait_until(lambda: phone.evaluate(TOUCH))
     assert order(phone) == before
     assert phone.locator(".bed", has_text="97").count()
-    wait(lambda: phone.locator("#held").inner_text() == "")
+    wait_until(lambda: phone.locator("#held").inner_text() == "")
     assert order(phone) == ["9", *(each for each in before if each != "9")]
 
 
@@ -164,7 +158,7 @@ def test_a_small_phone_needs_no_sideways_scroll_and_no_fine_aim(phone: Any, url:
 def test_the_lamp_and_the_notice_stay_in_view_when_scrolled(phone: Any, url: str) -> None:
     phone.goto(url)
     phone.mouse.wheel(0, 4000)
-    wait(lambda: phone.evaluate("scrollY") > 1000)
+    wait_until(lambda: phone.evaluate("scrollY") > 1000)
     for selector in (".standing .lamp", ".notice"):
         box = phone.locator(selector).bounding_box()
         assert 0 <= box["y"] < 844
@@ -256,9 +250,9 @@ def test_hidden_pages_leave_the_connections_to_the_visible_one(browser: Any, url
             # Headless Chromium treats every page as visible, so this script hides the page.
             page.evaluate(HIDE, True)
         first = pages[0]
-        wait(lambda: first.evaluate("document.body.hasAttribute('data-late')"))
+        wait_until(lambda: first.evaluate("document.body.hasAttribute('data-late')"))
         first.evaluate(HIDE, False)
-        wait(lambda: not first.evaluate("document.body.hasAttribute('data-late')"))
+        wait_until(lambda: not first.evaluate("document.body.hasAttribute('data-late')"))
 
 
 BOXES = """nodes => nodes.map(node => {

@@ -3,8 +3,7 @@
 import random
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from msgspec import structs
 
 from embedded.stack import free_port
 from tests.support.servers import rows
+from tests.support.waiting import wait_until
 from tool.database import Changes, Database, Moved, PermanentFailure, Unavailable, connect
 from wire.tables import (
     ModelRow,
@@ -390,7 +390,7 @@ class TestMySQLAlone:
         thread = threading.Thread(target=commit)
         thread.start()
         # The tool's transaction has locked a row in `positions` and waits for a row in `vitals`.
-        wait_for(lambda: rows(url, "SELECT COUNT(*) FROM sys.innodb_lock_waits") == [(1,)])
+        wait_until(lambda: rows(url, "SELECT COUNT(*) FROM sys.innodb_lock_waits") == [(1,)])
         cursor.execute("SELECT seq FROM positions FOR UPDATE")
         cursor.fetchall()
         thread.join()
@@ -406,13 +406,6 @@ def open_mysql(url: str) -> Any:
     return mysql.connector.connect(
         host="127.0.0.1", port=int(place.rpartition(":")[2]), user="root", database=name
     )
-
-
-def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def impatient(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

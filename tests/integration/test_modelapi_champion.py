@@ -24,8 +24,8 @@ from tests.support.modelapi_server import (
     copy_models,
     fetch,
     gunicorn,
-    until,
 )
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_every_worker_follows_a_promotion_and_no_prediction_is_missing(
             for version in ("2", "1", "2"):
                 run(models, state, f"promote plain {version}")
                 # A new connection may reach either worker, so 20 connections must agree.
-                until(lambda version=version: champions(url) == {version})  # type: ignore[misc]
+                wait_until(lambda version=version: champions(url) == {version})  # type: ignore[misc]
         finally:
             stop.set()
             for thread in threads:

@@ -22,8 +22,8 @@ from tests.support.modelapi_server import (
     copy_models,
     fetch,
     gunicorn,
-    until,
 )
+from tests.support.waiting import wait_until
 
 NEWS2 = {
     "respiration_rate__last": 25.0,
@@ -168,11 +168,11 @@ class TestTritonClient:
 
         assert ready() == {True}
         client.unload_model("qsofa")
-        until(lambda: ready() == {False})
+        wait_until(lambda: ready() == {False})
         states = {each["name"]: each["state"] for each in client.get_model_repository_index()}
         assert (states["qsofa"], states["formula"]) == ("UNAVAILABLE", "READY")
         client.load_model("qsofa")
-        until(lambda: ready() == {True})
+        wait_until(lambda: ready() == {True})
         with pytest.raises(InferenceServerException, match="formula is in use"):
             client.unload_model("formula")
         with pytest.raises(InferenceServerException, match="from the repository"):

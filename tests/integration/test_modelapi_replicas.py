@@ -18,7 +18,8 @@ from modelapi.artifact import Ref
 from modelapi.champion import StateError
 from modelapi.state_table import StateTable
 from tests.support import servers
-from tests.support.modelapi_server import add_linear, command, copy_models, fetch, gunicorn, until
+from tests.support.modelapi_server import add_linear, command, copy_models, fetch, gunicorn
+from tests.support.waiting import wait_until
 from tool.database import connect
 from tool.declarations import Publisher, Subscriber
 from tool.model_client import ModelClient, ModelUnavailable
@@ -90,7 +91,7 @@ def test_a_promotion_and_a_rollback_reach_both_replicas_and_remain(
         pool = stack.enter_context(ThreadPoolExecutor(3))
         running = [pool.submit(publish, redis, replicas)]
         try:
-            until(lambda: seen == ["1"], 120)
+            wait_until(lambda: seen == ["1"])
             running += [pool.submit(ask, replica) for replica in replicas]
             for line, version in (
                 ("promote plain 2", "2"),
@@ -98,8 +99,8 @@ def test_a_promotion_and_a_rollback_reach_both_replicas_and_remain(
                 ("promote plain 2", "2"),
             ):
                 run(models, url, line)
-                until(lambda version=version: champions(replicas) == {version}, 120)  # type: ignore[misc]
-                until(lambda version=version: seen[-1] == version, 120)  # type: ignore[misc]
+                wait_until(lambda version=version: champions(replicas) == {version})  # type: ignore[misc]
+                wait_until(lambda version=version: seen[-1] == version)  # type: ignore[misc]
         finally:
             stop.set()
         for thread in running:

@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from rq.worker import BaseWorker, WorkerStatus
 from embedded.stack import ROOT, free_port
 from tests.support import servers
 from tests.support.batches import FEATURES, batch, message
+from tests.support.waiting import wait_until
 from wire.keys import DECLARATION, STORE_JOB, batch_key
 
 pytestmark = pytest.mark.timeout(90)
@@ -97,10 +97,7 @@ class Tool:
         return float(found[1])
 
     def wait(self, reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not reached():
-            assert time.monotonic() < deadline, self._log.read_text()
-            time.sleep(0.05)
+        wait_until(reached, str(reached), 60, self._log.read_text)
 
     def stored(self) -> list[int]:
         try:

@@ -101,7 +101,7 @@ def _frames(rng: random.Random, count: int) -> Iterator[bytes]:
             content = content.replace(b"\x1c\r", b"")
         # Skips frames that do not get exactly one answer: those without a message, those that may
         # ask for no answer (MSH-15 or MSH-16 NE), and those with several messages.
-        if content.strip() and b"NE" not in content and b"\rMSH" not in content:
+        if content.strip() and b"NE" not in content and len(split(content)) == 1:
             count -= 1
             yield wrap(content)
 

@@ -9,10 +9,9 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,6 +21,7 @@ from werkzeug.serving import make_server
 
 from embedded.stack import free_port
 from modelapi.__main__ import main
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
@@ -98,14 +98,6 @@ def fetch(
             return error.code, json.loads(error.read() or b"null"), dict(error.headers)
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Waits for a condition; fails on a timeout."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"the condition is still false after {seconds} s"
-        time.sleep(0.05)
-
-
 def _answers(url: str) -> bool:
     try:
         fetch(url)
@@ -147,7 +139,7 @@ def gunicorn(models: Path, state: Path, **environment: str) -> Iterator[str]:
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: _answers(f"{url}/health"))
+        wait_until(lambda: _answers(f"{url}/health"))
         yield url
     finally:
         server.terminate()

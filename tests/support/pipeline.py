@@ -3,18 +3,18 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-import pytest
 from redis.exceptions import RedisError
 
 from embedded.programs import COMMANDS, Programs
 from embedded.programs import PIPELINE as PROGRAMS
-from embedded.redis_server import NoRedis, executable
 from embedded.stack import ROOT, environment, free_ports
+from tests.support import servers
+from tests.support.oracle import at_rest
+from tests.support.waiting import wait_until
 from wire.keys import DECLARATION
 
 __all__ = ["COMMANDS", "PROGRAMS", "Pipeline", "synthetic"]
@@ -34,12 +34,7 @@ class Pipeline(Programs):
         self.database_url = self.environ["DATABASE_URL"]
 
     def __enter__(self) -> Self:
-        try:
-            executable()
-        except NoRedis as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(error))
+        servers.redis_program()
         try:
             # The buffer starts last, so that the stream does not end while other programs still
             # start.
@@ -58,11 +53,11 @@ class Pipeline(Programs):
             return False
 
     def wait(self, reached: Callable[[], bool], seconds: float = 120) -> None:
-        deadline = time.monotonic() + seconds
-        while not reached():
-            if time.monotonic() > deadline:
-                pytest.fail(f"not reached within {seconds} s: {reached}\n{self.logs(PROGRAMS)}")
-            time.sleep(0.05)
+        wait_until(reached, str(reached), seconds, lambda: self.logs(PROGRAMS))
+
+    def settled(self) -> bool:
+        """Whether the stream has ended, and its rows and predictions are stored."""
+        return self.done() and at_rest(self.database_url)
 
 
 def synthetic(folder: Path, *arguments: str) -> Path:

@@ -21,17 +21,37 @@ from redis.exceptions import RedisError
 
 from embedded.redis_server import NoRedis, executable
 from embedded.stack import ROOT, free_port
+from tests.support.waiting import wait_until
 from wire.database import connect, is_sqlite, sqlite_path
 
 CNF = ROOT / "tooldb" / "mysqld.cnf"
 KINDS = ("sqlite", "mysql", "mariadb")
 
 
+def missing(reason: str) -> NoReturn:
+    """Skips the test, or fails it in CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}: CI must have one")
+    pytest.skip(reason)
+
+
+def require_docker() -> None:
+    if shutil.which("docker") is None or subprocess.run(["docker", "info"], **QUIET).returncode:
+        missing("no Docker engine")
+
+
+def redis_program() -> str:
+    """The path of a Redis server."""
+    try:
+        return executable()
+    except NoRedis as error:
+        missing(str(error))
+
+
 @contextmanager
 def mysql_server() -> Iterator[int]:
     """The port of a MySQL server with the settings of tooldb; root needs no password."""
-    if shutil.which("docker") is None or subprocess.run(["docker", "info"], **QUIET).returncode:
-        _missing("no Docker engine")
+    require_docker()
     port, name = free_port(), f"icu-db-test-{uuid.uuid4().hex[:8]}"
     subprocess.run(
         [
@@ -55,19 +75,13 @@ def mysql_server() -> Iterator[int]:
 @contextmanager
 def redis_server(folder: Path) -> Iterator[Any]:
     """A client of an empty Redis. The socket of the server is in `folder`."""
-    try:
-        program = executable()
-    except NoRedis as error:
-        _missing(str(error))
+    program = redis_program()
     socket = folder / "redis.sock"
     command = [program, "--port", "0", "--unixsocket", str(socket), "--save", ""]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     client = Redis(unix_socket_path=str(socket))
     try:
-        deadline = time.monotonic() + 60
-        while not _answers(client):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: _answers(client), "Redis answers", 60)
         yield client
     finally:
         client.close()
@@ -88,7 +102,7 @@ class MariaDB:
     def __init__(self, folder: Path) -> None:
         install, program = shutil.which("mariadb-install-db"), shutil.which("mariadbd")
         if install is None or program is None:
-            _missing("no MariaDB")
+            missing("no MariaDB")
         self.port = free_port()
         self._log = folder / "log"
         options = ["--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
@@ -148,7 +162,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], **QUIET
     ).returncode:
-        _missing("no right to mount a file system")
+        missing("no right to mount a file system")
     try:
         yield folder
     finally:
@@ -156,12 +170,6 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 QUIET: dict[str, Any] = {"capture_output": True, "check": False}
-
-
-def _missing(reason: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}: CI must have one")
-    pytest.skip(reason)
 
 
 def _wait(port: int, seconds: float) -> None:
