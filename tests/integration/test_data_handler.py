@@ -200,6 +200,34 @@ def test_an_idle_worker_completes_the_vitals_of_a_killed_one(
     assert rows(url, BEHIND) == []
 
 
+def test_a_batch_that_is_stored_while_vitals_are_completed_is_counted_once(
+    url: str, database: Database, other: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(number: int, after: int, pat_id: int, *numbers: int) -> Batch:
+        raw = [RawMessage(seq, 0.0, message(float(seq), pat_id=pat_id)) for seq in numbers]
+        return Batch("s", number, after, raw)
+
+    killed = backlogged(handler_of(database))
+    killed.handle(part(0, 0, 17, 1, 2))
+    killed.handle(part(1, 0, 18, 10))
+    killed.handle(part(1, 10, 18, 11))
+    assert rows(url, BEHIND) == [(1,)]
+    execute = other.session.execute
+
+    def interrupted(cursor: Any, statement: str, values: Sequence[Any] = ()) -> None:
+        execute(cursor, statement, values)
+        if "FROM positions WHERE stream" in statement:
+            monkeypatch.undo()
+            # Some of these messages come before the other partition's position, one after it.
+            killed.handle(part(0, 2, 17, 3, 4, 12))
+
+    monkeypatch.setattr(other.session, "execute", interrupted)
+    handler_of(other).complete()
+    handler_of(other).complete()
+    found = rows(url, "SELECT pat_id, n, mean, seq FROM vitals ORDER BY pat_id")
+    assert found == [(17, 5, 4.4, 12), (18, 2, 10.5, 11)]
+
+
 def test_a_stay_is_written_before_it_leaves_memory(
     url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

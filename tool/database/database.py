@@ -118,8 +118,12 @@ class Database:
         return self._read(PositionRow, f"{POSITIONS} WHERE vitals_seq < seq")
 
     def behind(self, stream: str) -> Behind:
-        """The readings that `vitals` may not include yet; no positions if it is up to date."""
-        with self.session.reading() as cursor:
+        """The readings that `vitals` may not include yet; no positions if it is up to date.
+
+        Reads the positions and the readings at the same moment. Otherwise, the readings could
+        include later batches of a partition, but not those before the least position.
+        """
+        with self.session.snapshot() as cursor:
             found = self._select(cursor, PositionRow, f"{POSITIONS} WHERE stream = ?", (stream,))
             behind = [row.vitals_seq for row in found if row.vitals_seq < row.seq]
             if not behind:
