@@ -48,7 +48,7 @@ def docker(*command: str, given: str = "") -> "subprocess.CompletedProcess[str]"
 
 
 class Server:
-    """A tooldb server, confined as in docker-compose.yml, with its own passwords."""
+    """A tooldb server with its own passwords. Its file system is read-only, as with compose."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = f"{NETWORK}-{name}"

@@ -97,7 +97,9 @@ class FhirDoor:
         return _json(status, answer | {"id": resource.id}, {"Location": place})
 
     def _all_facts(self, bundle: Bundle, resources: list[Resource | None]) -> list[Fact]:
-        """The facts in the resources, one per entry of the Bundle."""
+        """The facts in the resources. resources: one per entry of the Bundle; None for an entry
+        whose type is not used.
+        """
         keys: dict[str, Keys] = {
             entry.full_url: patient_keys(found)
             for entry, found in zip(bundle.entry, resources, strict=True)

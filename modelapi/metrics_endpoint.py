@@ -1,4 +1,4 @@
-"""GET /metrics: the worker that answers sums the counts of all workers."""
+"""GET /metrics: any worker can answer, and it returns the sums over all workers."""
 
 import os
 from collections.abc import Iterator

@@ -151,9 +151,9 @@ def _add_forget(commands: Any) -> None:
         "forget",
         help="delete stays and all their data",
         description="Deletes stays and all their data, in chunks: readings, statistics, "
-        "predictions, alarms, outcomes and rejected messages. Returns the space to the disk, "
-        "except with --expired. Stop the tool first. The positions are kept, so the pipeline does "
-        "not read the deleted messages again.",
+        "predictions, alarms, acknowledgements, discharges, outcomes and rejected messages. "
+        "Returns the space to the disk, except with --expired. Stop the tool first. The positions "
+        "are kept, so the pipeline does not read the deleted messages again.",
     )
     which = forget.add_mutually_exclusive_group(required=True)
     which.add_argument("--stream", help="all stays of this stream")

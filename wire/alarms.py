@@ -139,7 +139,8 @@ def _passed(start: float, end: float, hours: float) -> bool:
 def acknowledge(state: State, at: float, snooze_hours: float) -> State:
     """Silences the active alarm, if there is one, for `snooze_hours` or until it is cleared.
 
-    at: time of the acknowledgement in hours; at least the latest time of the stay counts.
+    at: time of the acknowledgement in hours. If it is before the latest time of the stay, the
+    latest time is used.
     """
     if state.raised is None:
         return state
