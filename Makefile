@@ -14,8 +14,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
 export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
-# These targets also work with Docker alone. Only if there is a Python environment, they update it.
-PRESENT := $(if $(wildcard $(BIN)/python),$(VENV)/run)
+# The targets that call this also work with Docker alone, and without a network. Only if there is a
+# Python environment, they update it.
+UPDATE = $(if $(wildcard $(BIN)/python),$(MAKE) --no-print-directory $(VENV)/run \
+	|| echo "cannot install new requirements; continuing with those in $(VENV)" >&2)
 
 .DEFAULT_GOAL := help
 .PHONY: help run live replay status backup restore export import train evaluate backtest token chaos bench test check audit lock clean
@@ -32,13 +34,16 @@ live: $(VENV)/run ## run the pipeline for a live ward: HL7 on port 2575, FHIR an
 replay: $(VENV)/run ## replay the whole input once at full speed, into an empty database
 	@$(BIN)/python -m embedded replay
 
-status: $(PRESENT) ## show the figures of the running pipeline; WATCH=1 keeps updating them
+status: ## show the figures of the running pipeline; WATCH=1 keeps updating them
+	@$(UPDATE)
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m dashboard.terminal $(if $(WATCH),--watch)
 
-backup: $(PRESENT) ## save everything that the running pipeline stores: TO=folder
+backup: ## save everything that the running pipeline stores: TO=folder
+	@$(UPDATE)
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup save "$${TO:-backups}"
 
-restore: $(PRESENT) ## restore a backup: FROM=folder
+restore: ## restore a backup: FROM=folder
+	@$(UPDATE)
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup restore "$$FROM"
 
 export: $(VENV)/train ## write stored readings and predictions: TO=folder FORMAT=csv|parquet

@@ -32,6 +32,11 @@ async def acknowledge(request: web.Request) -> web.Response:
     raise web.HTTPSeeOther(page)
 
 
+async def patient_of_form(request: web.Request) -> web.Response:
+    """Redirects to the patient page. A browser that reloads the answer to the form sends a GET."""
+    raise web.HTTPSeeOther(f"/patients/{request.match_info['pat_id']}")
+
+
 def _message(request: web.Request, form: dict[str, str]) -> Fields:
     """Makes the message, with the current time of the stream that the source sends. Raises
     HTTPNotFound or HTTPBadRequest."""

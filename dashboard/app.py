@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from dashboard import drift, lists, model_pages, pages
-from dashboard.acknowledge import acknowledge
+from dashboard.acknowledge import acknowledge, patient_of_form
 from dashboard.acknowledger import Acknowledger
 from dashboard.connection import DatabaseDown
 from dashboard.database import Database
@@ -61,6 +61,7 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_get("/patients", lists.patients)
     app.router.add_get(rf"/patients/{{pat_id:{PAT_ID}}}", pages.patient)
     app.router.add_post(rf"/patients/{{pat_id:{PAT_ID}}}/acknowledge", acknowledge)
+    app.router.add_get(rf"/patients/{{pat_id:{PAT_ID}}}/acknowledge", patient_of_form)
     app.router.add_get("/pipeline", pages.pipeline)
     app.router.add_get("/pipeline.json", pages.pipeline_figures)
     app.router.add_get("/drift", drift.drift)

@@ -193,8 +193,9 @@ class Ward:
 
     def _join(self, prior: int, survivor: int, at: Moment) -> None:
         """Gives the stays of `prior` to `survivor`, and starts to move the readings. Both are
-        patient numbers."""
+        patient numbers. A clock that is ahead does not close a stay in the future."""
         stays = self._beds.stays
+        at = min(at, self._latest())
         for stay in stays.of(prior):
             if stay.until is None:
                 self._beds.close(stay, max(at, stay.since))

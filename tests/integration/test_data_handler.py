@@ -18,6 +18,7 @@ from tests.support.batches import (
     handler_of,
     message,
     remember,
+    write_vitals_every,
 )
 from tests.support.servers import rows
 from tool import data_handler
@@ -46,6 +47,13 @@ def other(url: str) -> Iterator[Database]:
     opened = connect(url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _slow_tests_write_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While more batches wait, `vitals` is written for the first batch only, however long a test
+    takes."""
+    write_vitals_every(1000.0, monkeypatch)
 
 
 FIRST = batch(0, message(80.0), message(90.0))
@@ -183,7 +191,7 @@ def test_a_dead_letter_does_not_mark_the_vitals_as_complete(
     killed = failing(database)
     backlogged(killed).handle(batch(0, message(80.0)))
     killed.handle(batch(1, message(81.0)))
-    monkeypatch.setattr("tool.stays.VITALS_EVERY", 0.0)
+    write_vitals_every(0.0, monkeypatch)
     killed.handle(batch(2, message(90.5)))
     handler_of(other).handle(batch(3, message(82.0)))
     assert rows(url, "SELECT n, mean FROM vitals") == [(3, 81.0)]
@@ -217,7 +225,7 @@ def test_a_batch_that_is_stored_while_vitals_are_completed_is_counted_once(
     def interrupted(cursor: Any, statement: str, values: Sequence[Any] = ()) -> None:
         execute(cursor, statement, values)
         if "FROM positions WHERE stream" in statement:
-            monkeypatch.undo()
+            monkeypatch.setattr(other.session, "execute", execute)
             # Some of these messages come before the other partition's position, one after it.
             killed.handle(part(0, 2, 17, 3, 4, 12))
 
@@ -271,7 +279,7 @@ def test_vitals_equal_the_readings_after_any_history_of_workers(
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", chance.choice([2, 5, 1000]))
-    monkeypatch.setattr("tool.stays.VITALS_EVERY", chance.choice([0.0, 0.01, 1000.0]))
+    write_vitals_every(chance.choice([0.0, 0.01, 1000.0]), monkeypatch)
     sent: dict[int, list[RawMessage]] = {0: [], 1: []}
     expected: dict[tuple[int, str], list[tuple[int, float, int]]] = {}
     for seq in range(1, 301):

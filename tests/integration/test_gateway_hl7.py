@@ -215,6 +215,18 @@ def test_messages_from_a_clock_that_is_ahead_are_rejected(tmp_path: Path) -> Non
     assert [value for _, _, value in rows] == [3]
 
 
+def test_a_merge_by_a_clock_that_is_ahead_ends_no_stay_in_the_future(tmp_path: Path) -> None:
+    found = after(
+        tmp_path / "log",
+        adt("A01"),
+        adt("A01", patient="P5"),
+        hl7("ADT^A40", "EVN|A40|20991231100000", "PID|||P1^^^H^MR", "MRG|P5^^^H^MR"),
+        FUTURE_HOURS="24",
+    )
+    [discharge] = [event for event in found if event["type"] == "discharge"]
+    assert discharge["day"] < "2099"
+
+
 def test_a_transfer_begins_and_ends_a_stay(tmp_path: Path) -> None:
     found = after(
         tmp_path / "log",

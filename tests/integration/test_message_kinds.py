@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.batches import Client, batch, handler_of, message, other, remember
+from tests.support.batches import (
+    Client,
+    batch,
+    handler_of,
+    message,
+    other,
+    remember,
+    write_vitals_every,
+)
 from tests.support.gateway import events, gateway, oru, send_all
 from tests.support.hl7_corpus import obx
 from tests.support.message_oracle import Expected
@@ -346,7 +354,7 @@ def test_any_history_gives_the_rows_that_pandas_computes(
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr("tool.stays.STAYS_IN_MEMORY", chance.choice([1, 4, 1000]))
-    monkeypatch.setattr("tool.stays.VITALS_EVERY", chance.choice([0.0, 1000.0]))
+    write_vitals_every(chance.choice([0.0, 1000.0]), monkeypatch)
     # The stream is shorter on MySQL, because each failure costs a new connection, which takes 50
     # times as long there.
     sent = stream(chance, 160 if url.startswith("sqlite") else 40)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from tool.data_handler import DataHandler
 from tool.database import Database
 from tool.declarations import model_rows
@@ -75,3 +77,9 @@ def remember(database: Database, declaration: Declaration) -> None:
     """Stores the models of a declaration, as the tool's background process does before it
     publishes the declaration to the workers."""
     database.remember_models(model_rows(declaration))
+
+
+def write_vitals_every(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets how often `vitals` is written while more batches wait, for a ward of any size."""
+    monkeypatch.setattr("tool.stays.VITALS_SOON", seconds)
+    monkeypatch.setattr("tool.stays.VITALS_EVERY", seconds)

@@ -69,19 +69,30 @@ def test_make_backtest_does_not_pass_its_models_as_the_folder_of_the_models(
     assert found.stdout.splitlines()[-1] == "['a b', 'm/1', 'n/2'] None"
 
 
-@pytest.mark.parametrize("target", ["status", "backup", "restore"])
+@pytest.mark.parametrize(
+    ("target", "module"),
+    [("status", "dashboard.terminal"), ("backup", "backup save"), ("restore", "backup restore")],
+)
 @pytest.mark.parametrize("installed", [True, False])
-def test_make_updates_the_environment_only_if_there_is_one(
-    tmp_path: Path, target: str, installed: bool
+def test_make_updates_an_environment_if_there_is_one_and_goes_on_if_it_cannot(
+    tmp_path: Path, target: str, module: str, installed: bool
 ) -> None:
-    if installed:
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "bin" / "python").touch()
-        (tmp_path / "run").touch()
-        os.utime(tmp_path / "run", (0, 0))  # older than the requirements
-    command = ["make", "--dry-run", target, f"VENV={tmp_path}"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ("pip install" in found.stdout) == installed
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / ("python" if installed else "system")
+    # Reports its arguments; cannot install anything.
+    python.write_text('#!/bin/sh\necho "$@"\n[ "$2" != pip ]\n')
+    python.chmod(0o755)
+    command = ["make", target, f"VENV={tmp_path}", f"PYTHON={python}"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"FROM": "x"},
+    )
+    assert ("-m pip install" in done.stdout) == installed
+    assert done.stdout.splitlines()[-1].startswith(f"-m {module}")
 
 
 @pytest.mark.parametrize(
