@@ -501,13 +501,13 @@ class TestDates:
             *("1;14/02/2019;1;y;1", "1;14/02/2019;1;x;1", "1;14/02/2019;1;y;1.0"),
         ]
         assert len(hospital.readings(signal=SIGNAL + "\n".join(rows) + "\n")) == 5
-        assert "another value" not in caplog.text
+        assert "another reading" not in caplog.text
         rows += ["2;14/02/2019;1;x;3", "1;14/02/2019;1;x;2", "1;14/02/2019;01;x;2"]
         found = hospital.readings(signal=SIGNAL + "\n".join(rows) + "\n")
         assert [row for row in found if row.startswith("2 ")] == [
             *("2 2019-02-14 1 x 1.0", "2 2019-02-14 1 x 3.0")
         ]
-        [record] = [one for one in caplog.records if "another value" in one.msg]
+        [record] = [one for one in caplog.records if "another reading" in one.msg]
         assert record.args == ("signal.csv", 2, 8)
 
     def test_a_synonym_keeps_its_name_and_causes_a_warning(

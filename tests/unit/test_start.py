@@ -64,7 +64,15 @@ def test_make_backtest_does_not_pass_its_models_as_the_folder_of_the_models(
     for name in ("train", "run"):
         (tmp_path / name).touch()
     parts = [f"--assume-old={tmp_path}/{name}" for name in ("train", "run", "bin/python")]
-    command = ["make", *parts, f"VENV={tmp_path}", "backtest", "DATA=a b", "MODELS=m/1 n/2"]
+    command = [
+        "make",
+        "--no-print-directory",
+        *parts,
+        f"VENV={tmp_path}",
+        "backtest",
+        "DATA=a b",
+        "MODELS=m/1 n/2",
+    ]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "['a b', 'm/1', 'n/2'] None"
 
@@ -82,7 +90,7 @@ def test_make_updates_an_environment_if_there_is_one_and_goes_on_if_it_cannot(
     # Reports its arguments; cannot install anything.
     python.write_text('#!/bin/sh\necho "$@"\n[ "$2" != pip ]\n')
     python.chmod(0o755)
-    command = ["make", target, f"VENV={tmp_path}", f"PYTHON={python}"]
+    command = ["make", "--no-print-directory", target, f"VENV={tmp_path}", f"PYTHON={python}"]
     done = subprocess.run(
         command,
         cwd=ROOT,
