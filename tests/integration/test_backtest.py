@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from shutil import copytree
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +17,15 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from backtest.__main__ import main
 from backtest.history import Version
+from buffer.settings import Settings as BufferSettings
+from embedded.programs import Programs
+from embedded.stack import CannotRun
+from hospital.settings import Settings as HospitalSettings
 from modelapi.artifact import Ref
 from modelapi.repository import Repository
+from modelapi.settings import Settings as ModelapiSettings
+from tool.settings import Settings as ToolSettings
+from wire.settings import variable
 
 ROOT = Path(__file__).parents[2]
 STAYS, HOURS = 300, 12
@@ -309,6 +317,34 @@ def test_a_backtest_without_data_fails_with_one_line(
     assert main([str(ward[0]), *models, "--database", f"sqlite:///{ward[0]}/icu.sqlite", *options])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("backtest: ")
+
+
+def test_a_replay_has_no_connection_with_the_live_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = {
+        variable(field): "https://live.example.org"
+        for settings in (HospitalSettings, BufferSettings, ToolSettings, ModelapiSettings)
+        for field in msgspec.structs.fields(settings)
+        if variable(field).endswith(("_URL", "_FILE", "_STATE", "_WEBHOOK", "MODELS"))
+    }
+    assert live.keys() >= {"ALARM_WEBHOOK", "MODEL_STATE_URL", "MODEL_URL", "STREAM_URL"}
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / ".env").write_text("".join(f"{key}={value}\n" for key, value in live.items()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHON_DOTENV_DISABLED", "")
+    for key in live:
+        monkeypatch.setenv(key, "")
+        monkeypatch.delenv(key)
+    given: list[dict[str, str]] = []
+
+    def start(programs: Programs, *_: str) -> None:
+        given.append(programs.environ)
+        raise CannotRun
+
+    monkeypatch.setattr(Programs, "start", start)
+    assert main([str(tmp_path), "icu-mortality/2", "--outcome", "died"]) == 1
+    assert [set(live.values()) & set(environ.values()) for environ in given] == [set()]
 
 
 @pytest.mark.parametrize("text", ["icu", "icu/", "/1", "icu/1/2", ""])
