@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Otherwise each TLS connection, such as those to MySQL, spends 50 ms on the system's root
 # certificates. No test needs them.
 os.environ["SSL_CERT_FILE"] = os.devnull
+# Otherwise commands that run in a test would read the settings of the developer's pipeline.
+os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 
 # These files take longest. They start first, so that all workers end at about the same time.
 LONGEST = ("test_pipeline.py", "test_faults.py", "test_compose.py", "test_modelapi_openapi.py")
