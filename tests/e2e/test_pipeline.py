@@ -43,17 +43,20 @@ def test_killed_programs_restart_and_nothing_is_lost_or_doubled(ward: Path, tmp_
     # QUEUE_MAX keeps the stream from ending while the tool is down.
     settings = {"REPLAY_RATE": "100", "QUEUE_MAX": "200", "MODELAPI_WORKERS": "2"}
     with Pipeline(tmp_path, ward, **settings) as pipeline:
+
+        def wait_for(number: int) -> None:
+            pipeline.wait(lambda: pipeline.stored_up_to() >= number or pipeline.done())
+
         # The model API is the last, because the stream continues while it is down.
         for name in sorted(PROGRAMS, key="modelapi".__eq__):
-            start = pipeline.committed()
-            pipeline.wait(lambda start=start: pipeline.committed() > start + 100)
+            wait_for(pipeline.stored_up_to() + 100)
             assert not pipeline.position().get("ended"), name
+            # All partitions must continue before the next kill, which could restart one that does
+            # not.
+            before = pipeline.stored_up_to()
             pipeline.kill(name)
-            before = pipeline.committed()
             pipeline.start(name)
-            pipeline.wait(
-                lambda before=before: pipeline.committed() > before + 50 or pipeline.done()
-            )
+            wait_for(before + 50)
         pipeline.wait(pipeline.settled)
         check(ward, pipeline.database_url, "live")
 
