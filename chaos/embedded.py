@@ -38,6 +38,8 @@ class EmbeddedStack(Pipeline):
             patient_data,
             REPLAY_RATE=f"{rate:g}",
             MODEL_URL=f"http://127.0.0.1:{port}",
+            # A fault kills one of the two, and the other must go on answering.
+            MODELAPI_WORKERS="2",
         )
         upstream = f"http://127.0.0.1:{self.environ['MODELAPI_PORT']}"
         self._proxy = Proxy(("127.0.0.1", port), upstream, self._fault)
