@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -197,8 +197,9 @@ def test_a_time_in_a_skipped_hour_moves_to_the_next_hour(tmp_path: Path) -> None
 
 
 def test_messages_from_a_clock_that_is_ahead_are_rejected(tmp_path: Path) -> None:
-    now = datetime.now(ZoneInfo("Europe/Berlin"))
-    soon, ahead = (f"{now + timedelta(hours=hours):%Y%m%d%H%M%S}" for hours in (23, 25))
+    now = datetime.now(UTC)
+    times = (now + timedelta(hours=hours) for hours in (22, 26))
+    soon, ahead = (f"{at.astimezone(ZoneInfo('Europe/Berlin')):%Y%m%d%H%M%S}" for at in times)
     found = after(
         tmp_path / "log",
         adt("A01", at=ahead),

@@ -128,7 +128,7 @@ def test_a_list_of_messages_has_a_result_for_each(tmp_path: Path) -> None:
 
 
 def test_readings_from_a_clock_that_is_ahead_are_rejected(tmp_path: Path) -> None:
-    ahead = datetime.now(UTC) + timedelta(hours=49)
+    ahead = datetime.now(UTC) + timedelta(hours=73)
     reading = {**READING, "day": f"{ahead:%Y-%m-%d}", "hour": 0}
     resource = {**pressure(), "effectiveDateTime": f"{ahead:%Y-%m-%dT%H:%M:%SZ}"}
 
