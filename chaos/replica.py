@@ -22,6 +22,7 @@ from tests.support.pipeline import Pipeline
 from wire import keys
 
 NETWORK = "icu-chaos-replica"
+NAMES = ("a", "b")
 SECRETS = {"migrator": "migrating", "tool": "writing", "dashboard": "reading"}
 
 
@@ -47,6 +48,12 @@ def docker(*command: str, given: str = "") -> "subprocess.CompletedProcess[str]"
     )
 
 
+def remove() -> None:
+    """Removes the servers and their network, if they exist."""
+    docker("rm", "--force", "--volumes", *(f"{NETWORK}-{name}" for name in NAMES))
+    docker("network", "rm", NETWORK)
+
+
 class Server:
     """A tooldb server with its own passwords. Its file system is read-only, as with compose."""
 
@@ -66,9 +73,6 @@ class Server:
             *("--innodb-redo-log-capacity=64M", "--innodb-buffer-pool-size=64M"),
         )
         assert done.returncode == 0, done.stderr
-
-    def remove(self) -> None:
-        docker("rm", "--force", "--volumes", self.name)
 
     def url(self, user: str) -> str:
         password = f"{SECRETS[user]}-on-{self.name.removeprefix(NETWORK + '-')}"
@@ -110,14 +114,17 @@ def acknowledged(pipeline: Pipeline) -> dict[int, int]:
     return {int(k.rpartition(b"/")[2]): int(v) for k, v in known.items() if b"/" in k}
 
 
-def use(pipeline: Pipeline, server: Server) -> None:
-    """Points the pipeline at a promoted server, with an empty Redis."""
+def use(pipeline: Pipeline, server: Server) -> dict[int, int]:
+    """Promotes a replica and points the pipeline at it, with an empty Redis. Returns the positions
+    that the replica had."""
     pipeline.stop("tool")
     pipeline.stop("buffer")
     server.run(statements().promote)
+    found = server.positions()
     pipeline.redis.flushall()
     pipeline.environ["DATABASE_URL"] = server.url("tool")
     pipeline.start("tool", "buffer")
+    return found
 
 
 def run(folder: Path, patient_data: Path, rate: float, report: Callable[[str], None]) -> bool:
@@ -126,11 +133,11 @@ def run(folder: Path, patient_data: Path, rate: float, report: Callable[[str], N
     with ExitStack() as stack:
         done = docker("build", "--quiet", "--tag", "icu-stream/tooldb", "tooldb")
         assert done.returncode == 0, done.stderr
-        stack.callback(docker, "network", "rm", NETWORK)
+        # An interrupted run leaves them behind.
+        remove()
+        stack.callback(remove)
         docker("network", "create", NETWORK)
-        a, b = Server("a", folder), Server("b", folder)
-        stack.callback(a.remove)
-        stack.callback(b.remove)
+        a, b = (Server(name, folder) for name in NAMES)
         pipeline = Pipeline(folder, patient_data, DATABASE_URL=a.url("tool"), **settings)
         pipeline.wait(lambda: a.healthy() and b.healthy(), 300)
         migrate = pipeline.environ | {"DATABASE_URL": a.url("migrator")}
@@ -158,8 +165,7 @@ def _semi_synchronous(
     pipeline.wait(lambda: pipeline.committed() > after + 50)
     docker("kill", source.name)
     last = acknowledged(pipeline)
-    use(pipeline, replica)
-    found = replica.positions()
+    found = use(pipeline, replica)
     report(f"semi-synchronous: acknowledged {last}, on the promoted replica {found}")
     assert all(found[part] >= seq for part, seq in last.items())
 
@@ -176,7 +182,6 @@ def _asynchronous(
     pipeline.wait(lambda: all(source.positions()[part] > seq for part, seq in copied.items()))
     docker("kill", source.name)
     last = acknowledged(pipeline)
-    use(pipeline, replica)
-    found = replica.positions()
+    found = use(pipeline, replica)
     report(f"asynchronous: acknowledged {last}, on the promoted replica {found}")
     assert all(found[part] < seq for part, seq in last.items())
