@@ -30,6 +30,7 @@ class KubernetesStack:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._dead: str | None = None
+        self._promoted = False
         # The node and the address of Redis while it is cut off.
         self._of_redis = ("", "")
         self._redis: Any = cluster.redis
@@ -67,11 +68,14 @@ class KubernetesStack:
         return at_once(name, begin, bound)
 
     def _repair(self) -> None:
-        """Starts the node that is dead, and waits until all programs are ready."""
+        """Starts the node that is dead, and waits until all programs are ready and the tools know
+        the promoted model."""
         if self._dead is not None:
             self._cluster.start_node(self._dead)
             self._dead = None
         self._cluster.wait(self._cluster.whole)
+        if self._promoted:
+            self._cluster.wait(lambda: self._champion() == PROMOTED[0], 90)
 
     def _kill_node(self, service: str) -> None:
         """Kills a node that runs a pod of the service, if possible one without Redis."""
@@ -92,7 +96,8 @@ class KubernetesStack:
         ]
         promote = ("python", "-m", "modelapi", "promote", *PROMOTED)
         self._cluster.kubectl("exec", pod, "--", *promote)
-        self._cluster.wait(lambda: self._champion() == PROMOTED[0], 90)
+        # The recovery is timed from here on, so `_repair` waits for the tools.
+        self._promoted = True
 
     def _champion(self) -> str:
         """The champion that the tools publish; empty if there is none."""
