@@ -27,9 +27,8 @@ from wire.alarms import Policy
 class Burden:
     """The figures of one policy.
 
-    detected: the number of events with a true alarm. followed: the number of alarms with follow-up.
-    lead_hours: the lead times of the events with a known time. A ratio is NaN if its denominator is
-    0; `median_lead` is NaN without lead times.
+    detected: the number of events with a true alarm. lead_hours: the lead times of the events with
+    a known time. A ratio is NaN if its denominator is 0; `median_lead` is NaN without lead times.
     """
 
     threshold: float
