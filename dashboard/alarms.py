@@ -119,8 +119,7 @@ def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[s
             f"No alarm is active. The last was raised on {formats.moment(last.at)}, when {reached},"
         )
         return fields | {"alarm.text": f"{past} and was cleared on {formats.moment(end)}."}
-    now = patient.clock.of(patient.stay.key.pat_id)
-    by = _by(patient.alarm, now)
+    by = _by(patient.alarm, patient.now)
     return fields | {
         "alarm": _state(patient.alarm),
         "alarm.text": f"Alarm since {formats.moment(last.at)}: {reached}.",

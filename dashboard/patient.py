@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from dashboard.database import Database
 from dashboard.http_services import Explanation
@@ -39,6 +40,16 @@ class Patient:
     alarm: Alarm | None = None
     alarms: Sequence[AlarmEvent] = ()
     raised: Prediction | None = None
+
+    @property
+    def now(self) -> datetime:
+        """The time to which the ages of the values are relative. `vitals` includes readings after
+        the partition's time. A reading that is dated ahead of the stream does not count.
+        """
+        reached = self.clock.of(self.stay.key.pat_id)
+        if not self.readings:
+            return reached
+        return max(reached, min(self.readings[-1].at, self.clock.now))
 
     @property
     def explained(self) -> dict[str, Prediction]:

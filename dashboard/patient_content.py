@@ -36,9 +36,8 @@ def patient_content(patient: Patient, model: ModelInfo, whys: Mapping[str, Why])
         },
         "points": _points(patient, {sign.name for sign in shown}),
     }
-    now = patient.clock.of(patient.stay.key.pat_id)
     for index, sign in enumerate(shown):
-        content[f"vital:{index}-{sign.name}"] = _vital(patient, sign, now)
+        content[f"vital:{index}-{sign.name}"] = _vital(patient, sign)
     content |= _features(patient.latest, why)
     for message in patient.rejected:
         content[f"rejected:{message.seq}"] = {
@@ -49,8 +48,8 @@ def patient_content(patient: Patient, model: ModelInfo, whys: Mapping[str, Why])
     return content
 
 
-def _vital(patient: Patient, sign: Vital, now: datetime) -> Fields:
-    latest = patient.vitals[sign.name]
+def _vital(patient: Patient, sign: Vital) -> Fields:
+    latest, now = patient.vitals[sign.name], patient.now
     state, age = age_of(latest.at, now, sign.holds_hours)
     if patient.stay.discharged is not None:
         state, age = "last", f"{formats.age(hours(latest.at, now))} ago"
@@ -107,7 +106,7 @@ def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
     then = earlier(at, CHANGE_DELTA)
     before = [earlier_one for time, earlier_one in history if time <= then]
     change = probability - before[-1] if before else None
-    state, age = age_of(at, patient.clock.of(patient.stay.key.pat_id), PREDICTION_HOLDS)
+    state, age = age_of(at, patient.now, PREDICTION_HOLDS)
     if state == "current" or patient.stay.discharged is not None:
         state, age = "current", formats.moment(at)
     return {

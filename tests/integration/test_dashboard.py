@@ -263,6 +263,33 @@ class TestWard:
         assert found[0] == found[1]
         assert found[0]["heart_rate"][0] == 5
 
+    def test_ages_on_the_patient_page_count_from_readings_that_vitals_lacks(
+        self, made: seeded_ward.Ward, reads: Database
+    ) -> None:
+        late = START + timedelta(hours=5)
+        made.add_stay(1, START)
+        made.add_reading(1, START, START, "heart_rate", 80.0, 0.25)
+        made.commit()
+        vitals = made.connection.execute("SELECT * FROM vitals").fetchall()
+        made.add_reading(1, START, late, "spo2", 97.0, None)
+        made.commit()
+        made.execute("DELETE FROM vitals")
+        marks = ", ".join("?" * len(vitals[0]))
+        made.connection.executemany(f"INSERT INTO vitals VALUES ({marks})", vitals)
+        made.connection.commit()
+        with reads.snapshot():
+            reader = PatientReader(reads, StayKey(1, START.date()))
+            patient = reader.read(StreamClock(STREAM, late, (START,)), KEY, False)
+        assert patient is not None
+        content = patient_content(patient, INFO, {})
+        states = {
+            fields["label"]: fields["state"]
+            for key, fields in content.items()
+            if key.startswith("vital:")
+        }
+        assert states == {VITALS["heart_rate"].label: "stale", VITALS["spo2"].label: "current"}
+        assert content["patient"]["risk.state"] == "stale"
+
     def test_a_pending_prediction_appears_when_it_is_filled_in(
         self, made: seeded_ward.Ward, reads: Database
     ) -> None:
