@@ -1,13 +1,13 @@
 """Formats a bed as texts and curves for the page."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import datetime
 
 from dashboard import formats, sparkline
 from dashboard.alarms import bed_alarm
 from dashboard.columns import PREDICTION_HOLDS, in_order, limits
 from dashboard.model_info import ModelInfo
-from dashboard.rows import Stay, StayKey, hours
+from dashboard.rows import Latest, Stay, StayKey, hours
 from dashboard.topic import Fields
 from dashboard.ward import CHANGE_HOURS, Bed, Ranked, Ward
 from wire.vitals import VITALS, Vital
@@ -37,7 +37,9 @@ def bed_fields(bed: Bed, ward: Ward, model: ModelInfo, signs: list[Vital], query
         "view": sparkline.window(x_now),
     }
     fields |= _risk_fields(bed, now, x_now, model)
-    fields["risk.without"] = missing_inputs(bed.risk, bed.vitals, model)
+    fields["risk.without"] = missing_inputs(
+        bed.risk and bed.risk.at, first_times(bed.vitals), model
+    )
     fields |= bed_alarm(ward.alarms.on.get(bed.stay.key), now)
     for index, sign in enumerate(signs):
         for name, value in _vital_fields(bed, sign, now).items():
@@ -88,15 +90,25 @@ def _risk_fields(bed: Bed, now: datetime, x_now: float, model: ModelInfo) -> dic
     }
 
 
+def first_times(vitals: Mapping[str, Latest]) -> dict[str, datetime]:
+    """The time of the first value of each parameter."""
+    return {name: latest.first_at for name, latest in vitals.items()}
+
+
 def missing_inputs(
-    risk: object | None, known: Iterable[str], model: ModelInfo, limit: int = WITHOUT_SHOWN
+    at: datetime | None,
+    known: Mapping[str, datetime],
+    model: ModelInfo,
+    limit: int = WITHOUT_SHOWN,
 ) -> str:
-    """The known vitals that the model reads and that are not among the stay's parameters `known`,
-    in words; empty without a risk. limit: how many are named.
+    """The known vitals that the model reads and that had no value at the time of the risk, in
+    words. at: the time of the risk; without a risk, the text is empty. known: the times of the
+    first values, by parameter. limit: how many are named.
     """
-    if risk is None:
+    if at is None:
         return ""
-    missing = in_order(({*model.parameters} & VITALS.keys()).difference(known))
+    used = {name for name, first in known.items() if first <= at}
+    missing = in_order(({*model.parameters} & VITALS.keys()) - used)
     labels = [sign.label for sign in missing]
     more = f" and {len(labels) - limit} more" if len(labels) > limit else ""
     return f"without {', '.join(labels[:limit])}{more}" if labels else ""
@@ -171,10 +183,14 @@ def discharged_fields(stay: Stay, query: str) -> Fields:
 
 
 def listed_fields(
-    ranked: Ranked, ward: Ward, model: ModelInfo, query: str, known: Iterable[str] | None
+    ranked: Ranked,
+    ward: Ward,
+    model: ModelInfo,
+    query: str,
+    known: Mapping[str, datetime] | None,
 ) -> Fields:
-    """The fields of a row in the list of all patients. known: the stay's parameters; None if they
-    could not be read.
+    """The fields of a row in the list of all patients. known: the times of the first values, by
+    parameter; None if they could not be read.
     """
     joined = "&" if query else "?"
     now = ward.clock.of(ranked.stay.key.pat_id)
@@ -188,13 +204,15 @@ def listed_fields(
         "risk": "—",
         "risk.state": "absent",
         "risk.age": "",
-        "risk.without": "" if known is None else missing_inputs(ranked.risk, known, model),
+        "risk.without": "",
         **bed_alarm(ward.alarms.on.get(ranked.stay.key), now),
     }
     if ranked.risk is not None:
         state, age = age_of(ranked.risk.at, now, PREDICTION_HOLDS)
         shown = f"{model.value(ranked.risk.probability)} {model.unit}"
         fields |= {"risk": shown, "risk.state": state, "risk.age": age}
+        if known is not None:
+            fields["risk.without"] = missing_inputs(ranked.risk.at, known, model)
     return fields
 
 

@@ -88,15 +88,17 @@ class Database(Reader):
             for parameter, n, first, value, at, seq in rows
         }
 
-    def parameters_of(self, stream: str, keys: Sequence[StayKey]) -> dict[StayKey, set[str]]:
-        """The parameters of each of these stays that have a value."""
-        found: dict[StayKey, set[str]] = {key: set() for key in keys}
+    def parameters_of(
+        self, stream: str, keys: Sequence[StayKey]
+    ) -> dict[StayKey, dict[str, datetime]]:
+        """The time of the first value of each parameter, for each of these stays."""
+        found: dict[StayKey, dict[str, datetime]] = {key: {} for key in keys}
         for start in range(0, len(keys), MOMENTS):
             chunk = keys[start : start + MOMENTS]
             sql = queries.PARAMETERS_OF.format(stays=" OR ".join([queries.STAY_IS] * len(chunk)))
             wanted = [value for key in chunk for value in _text(key)]
-            for pat_id, admitted, parameter in self.rows(sql, stream, *wanted):
-                found[StayKey(pat_id, day(admitted))].add(parameter)
+            for pat_id, admitted, parameter, first in self.rows(sql, stream, *wanted):
+                found[StayKey(pat_id, day(admitted))][parameter] = moment(first)
         return found
 
     def answers(self, stream: str, model: ModelKey, seqs: Sequence[int]) -> dict[int, float]:

@@ -1,6 +1,7 @@
 """The list of all patients, which has no live updates."""
 
 from contextlib import suppress
+from datetime import datetime
 
 from aiohttp import web
 
@@ -69,7 +70,7 @@ async def patients(request: web.Request) -> web.Response:
 
 async def _rows(poller: Poller, view: WardView, shown: list[Ranked]) -> list[Fields]:
     ward = view.ward
-    known: dict[StayKey, set[str]] = {}
+    known: dict[StayKey, dict[str, datetime]] = {}
     if ward is None:
         return []
     keys = [each.stay.key for each in shown]

@@ -7,7 +7,7 @@ from typing import Any
 
 from dashboard import formats
 from dashboard.alarms import patient_alarm
-from dashboard.beds import age_of, age_text, mark_text, missing_inputs, trend
+from dashboard.beds import age_of, age_text, first_times, mark_text, missing_inputs, trend
 from dashboard.columns import PREDICTION_HOLDS, in_order, limits
 from dashboard.database import STAY_LIMIT
 from dashboard.model_info import ModelInfo
@@ -115,7 +115,9 @@ def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
         "risk.age": age,
         "risk.change": _change(change, model),
         "risk.trend": trend(change, model),
-        "risk.without": missing_inputs(at, patient.vitals, model, len(model.parameters)),
+        "risk.without": missing_inputs(
+            at, first_times(patient.vitals), model, len(model.parameters)
+        ),
     }
 
 

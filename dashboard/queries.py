@@ -63,7 +63,7 @@ SELECT parameter, n, first_at, `last_value`, last_at, seq FROM vitals
 WHERE pat_id = ? AND date_admission = ? AND stream = ? AND parameter IN ({_KNOWN})"""
 
 PARAMETERS_OF = """
-SELECT pat_id, date_admission, parameter FROM vitals WHERE stream = ? AND ({stays})"""
+SELECT pat_id, date_admission, parameter, first_at FROM vitals WHERE stream = ? AND ({stays})"""
 STAY_IS = "pat_id = ? AND date_admission = ?"
 
 OTHERS_OF = f"""

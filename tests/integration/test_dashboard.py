@@ -40,7 +40,7 @@ from dashboard import (
     why,
 )
 from dashboard.app import create_app
-from dashboard.beds import bed_fields
+from dashboard.beds import bed_fields, listed_fields
 from dashboard.database import Database
 from dashboard.http_services import Explanation, Health, Models, Services
 from dashboard.keys import POLLER
@@ -1120,6 +1120,39 @@ def test_names_of_parameters_do_not_collide_with_other_keys(
             return len(await page.text())
 
     assert asyncio.run(_with_app(path, ask)) < 100_000
+
+
+def test_an_input_that_arrived_after_the_risk_is_missing_from_it(
+    made: seeded_ward.Ward, reads: Database
+) -> None:
+    """The prediction for the temperature is pending, so the pages show the risk before it."""
+    key, info = (
+        StayKey(1, START.date()),
+        dataclasses.replace(INFO, parameters=frozenset({"heart_rate", "temperature"})),
+    )
+    made.add_stay(1, START)
+    made.add_reading(1, START, START, "heart_rate", 80.0, 0.25)
+
+    def without() -> list[str]:
+        made.commit()
+        ward = read_ward(reads, WardReader(reads))
+        with reads.snapshot():
+            patient = PatientReader(reads, key).read(ward.clock, KEY, False)
+            known = reads.parameters_of(STREAM, [key])[key]
+        assert patient is not None
+        return [
+            bed_fields(ward.beds[0], ward, info, ward.signs, "")["risk.without"],
+            listed_fields(ward.ranked[0], ward, info, "", known)["risk.without"],
+            patient_content(patient, info, {})["patient"]["risk.without"],
+        ]
+
+    expected = [f"without {VITALS['temperature'].label}"] * 3
+    assert without() == expected
+    later = START + timedelta(hours=1)
+    seq = made.add_reading(1, START, later, "temperature", 36.8, waits=True)
+    assert without() == expected
+    made.execute("UPDATE predictions SET output = 0.4, reason = NULL WHERE seq = ?", seq)
+    assert without() == [""] * 3
 
 
 def test_a_risk_beyond_the_learned_hours_has_a_note(
