@@ -128,6 +128,46 @@ def test_docstring_examples_pass(module: Any) -> None:
     assert not found.failed
 
 
+# The errors of a list have the same cause. Errors of two lists have different causes.
+CAUSES = [
+    [
+        "2003 (HY000): Can't connect to MySQL server on 'db:3306' (111)",
+        "1053 (08S01): Server shutdown in progress",
+        "2005 (HY000): Unknown MySQL server host 'db' (-2)",
+    ],
+    ["LOADING Redis is loading the dataset in memory"],
+    [
+        "1045 (28000): Access denied for user 'a'@'10.0.0.7' (using password: YES)",
+        "3118 (HY000): Access denied for user 'a'@'10.0.0.7'. Account is locked.",
+        "WRONGPASS invalid username-password pair or user is disabled.",
+        "1129 (HY000): Host '10.0.0.7' is blocked because of many connection errors",
+    ],
+    [
+        "1142 (42000): SELECT command denied to user 'a'@'10.0.0.7' for table 'stays'",
+        "1044 (42000): Access denied for user 'a'@'%' to database 'db'",
+        "NOPERM User a has no permissions to run the 'get' command",
+    ],
+    [
+        "database is locked",
+        "1205 (HY000): Lock wait timeout exceeded; try restarting transaction",
+        "1213 (40001): Deadlock found when trying to get lock; try restarting transaction",
+    ],
+    [
+        "Timeout reading from 10.0.0.7:6379",
+        "3024 (HY000): maximum statement execution time exceeded",
+    ],
+    ["1146 (42S02): Table 'db.stays' doesn't exist", "no such table: stays"],
+    ["1054 (42S22): Unknown column 'p.output' in 'field list'", "no such column: p.output"],
+    ["anything else"],
+]
+
+
+def test_errors_have_the_same_words_only_if_they_have_the_same_cause() -> None:
+    found = [{faults.fault(error) for error in errors} for errors in CAUSES]
+    assert [len(words) for words in found] == [1] * len(CAUSES)
+    assert len(set.union(*found)) == len(CAUSES)
+
+
 class TestWard:
     def test_the_ward_matches_the_tables(
         self, made: seeded_ward.Ward, reads: Database, path: Path
