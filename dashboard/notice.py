@@ -54,7 +54,10 @@ def notice(state: str, services: list[Service], at: float) -> str:
         sentences.append(SENTENCES[state])
     for name, service in down.items():
         if service.note != PREPARING:
-            sentences.append(f"{NAMES[name]} {_since(service, at)}: {MEANING[name]}.")
+            # On these pages, no reading waits.
+            waits = MEANING[name] != WAITING or state not in ("ended", "earlier")
+            meaning = f": {MEANING[name]}" if waits else ""
+            sentences.append(f"{NAMES[name]} {_since(service, at)}{meaning}.")
     return " ".join(sentences)
 
 

@@ -45,6 +45,7 @@ from dashboard.database import Database
 from dashboard.http_services import Explanation, Health, Models, Services
 from dashboard.keys import POLLER
 from dashboard.model_info import ModelInfo
+from dashboard.notice import NAMES, WAITING
 from dashboard.patient import PatientReader
 from dashboard.patient_content import patient_content
 from dashboard.pipeline import OTHER, RejectedCount, Sample, Throughput, safe_seq
@@ -803,6 +804,18 @@ class TestMissing:
         assert first not in third
         assert rounds.state("buffer") == "unknown"
         assert rounds.poller.pipeline.content["figures"]["jobs"] == "—"
+
+    def test_readings_wait_only_in_a_stream_that_has_not_ended(
+        self, rounds: Rounds, made: seeded_ward.Ward
+    ) -> None:
+        rounds.after(0)
+        rounds.answers.queues = QueueState(error="does not answer")
+        assert WAITING in rounds.after(1)["notice"]
+        rounds.answers.well = Health(None, {"stream": STREAM, "messages": made.seq})
+        page = rounds.after(1)
+        assert page["state"] == "ended"
+        assert NAMES["redis"] in page["notice"]
+        assert WAITING not in page["notice"]
 
     def test_invalid_answers_do_not_fail_the_round(
         self, rounds: Rounds, made: seeded_ward.Ward
