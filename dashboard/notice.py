@@ -53,7 +53,7 @@ def notice(state: str, services: list[Service], at: float) -> str:
     elif state in SENTENCES:
         sentences.append(SENTENCES[state])
     for name, service in down.items():
-        if service.note != PREPARING:
+        if service.note != PREPARING or state != "empty":
             # On these pages, no reading waits.
             waits = MEANING[name] != WAITING or state not in ("ended", "earlier")
             meaning = f": {MEANING[name]}" if waits else ""
@@ -64,7 +64,8 @@ def notice(state: str, services: list[Service], at: float) -> str:
 def _since(service: Service, at: float) -> str:
     seconds = at - service.since
     duration = next((text for limit, text in DURATIONS if seconds > limit), "")
-    return service.note + (f" (for {duration})" if duration else "")
+    note = "is preparing the stream" if service.note == PREPARING else service.note
+    return note + (f" (for {duration})" if duration else "")
 
 
 def _empty(services: list[Service]) -> str:

@@ -42,7 +42,7 @@ from dashboard import (
 from dashboard.app import create_app
 from dashboard.beds import bed_fields, listed_fields
 from dashboard.database import Database
-from dashboard.http_services import Explanation, Health, Models, Services
+from dashboard.http_services import PREPARING, Explanation, Health, Models, Services
 from dashboard.keys import POLLER
 from dashboard.model_info import ModelInfo
 from dashboard.notice import NAMES, WAITING
@@ -835,6 +835,13 @@ class TestMissing:
         page = rounds.after(1)
         assert (page["state"], page["fault"]) == ("live", "yes")
         assert page["word"] != "Live"
+
+    def test_a_source_that_prepares_again_is_named_in_the_notice(self, rounds: Rounds) -> None:
+        rounds.after(0)
+        rounds.answers.well = Health(PREPARING, {"status": PREPARING})
+        page = rounds.after(1)
+        assert (page["state"], page["fault"]) == ("live", "yes")
+        assert NAMES["hospital"] in page["notice"]
 
     def test_the_page_shows_the_current_stream(self, rounds: Rounds, path: Path) -> None:
         with seeded_ward.ward(path, "earlier") as other:
