@@ -1011,6 +1011,29 @@ def test_search_opens_the_patient_with_exactly_this_identifier(
     assert listed == ["0017"]
 
 
+def test_the_list_of_patients_does_not_query_a_database_that_is_down(
+    made: seeded_ward.Ward, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(made, 2, 3)
+
+    async def ask(client: TestClient[Any, Any]) -> list[str]:
+        assert client.app is not None
+        poller = client.app[POLLER]
+        await poller.polled.wait()
+        # The table is gone, so that all rounds fail.
+        made.execute("ALTER TABLE positions RENAME TO hidden")
+        made.connection.commit()
+        async with asyncio.timeout(60):
+            while poller.judge.board.services["database"].state != "down":
+                await asyncio.sleep(0.05)
+        monkeypatch.setattr(poller, "query", None)
+        async with client.get("/patients") as answer:
+            assert answer.status == 200
+            return re.findall(r'<th scope="row"><a [^>]*>(\d+)</a>', await answer.text())
+
+    assert sorted(asyncio.run(_with_app(path, ask))) == ["1", "2"]
+
+
 def test_the_drift_page_marks_figures_outside_their_band(
     made: seeded_ward.Ward, path: Path
 ) -> None:
