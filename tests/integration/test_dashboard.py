@@ -380,6 +380,10 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "discharged": (queries.DISCHARGED, (STREAM,)),
     "stays_of": (queries.STAYS_OF, (2, STREAM)),
     "vitals_of": (queries.VITALS_OF, (2, f"{START:%Y-%m-%d}", STREAM, *VITALS)),
+    "parameters_of": (
+        queries.PARAMETERS_OF.format(stays=" OR ".join([queries.STAY_IS] * 2)),
+        (STREAM, *(2, f"{START:%Y-%m-%d}"), *(3, f"{START:%Y-%m-%d}")),
+    ),
     "others_of": (queries.OTHERS_OF, (2, f"{START:%Y-%m-%d}", STREAM, *VITALS)),
     "outcomes": (queries.OUTCOMES, (STREAM, "death", 500)),
     "first_of": (queries.FIRST_OF, (2, f"{START:%Y-%m-%d}", STREAM)),
