@@ -72,8 +72,15 @@ def parser() -> argparse.ArgumentParser:
         help="fit the champion's intercept, or intercept and slope, to the first half of the "
         "stays, evaluate them on the rest, and write a new version to models/",
     )
+    _add_bounds(found)
+    _add_event(found.add_argument_group("the event"))
+    _add_alarm(found.add_argument_group("an alarm rule that replaces each model's own"))
+    return found
+
+
+def _add_bounds(found: argparse.ArgumentParser) -> None:
     for name in ("least", "most"):
-        add(
+        found.add_argument(
             f"--at-{name}",
             action="append",
             default=[],
@@ -82,9 +89,6 @@ def parser() -> argparse.ArgumentParser:
             help=f"exit with status 3 if the champion's figure is not at {name} this value, "
             "for example auroc=.74",
         )
-    _add_event(found.add_argument_group("the event"))
-    _add_alarm(found.add_argument_group("an alarm rule that replaces each model's own"))
-    return found
 
 
 def _add_event(group: Any) -> None:

@@ -100,6 +100,17 @@ def run(bench: Bench) -> Iterator[Result]:
         yield _measure(bench, each, jobs)
 
 
+def _check(url: str, expected: int) -> None:
+    """Raises AssertionError unless the table has the expected number of readings."""
+    connection = open_database(url)
+    cursor = connection.cursor()
+    cursor.execute("SELECT COUNT(*) FROM readings")
+    found = cursor.fetchone()[0]
+    connection.close()
+    if found != expected:
+        raise AssertionError(f"the naive baseline stored {found} rows")
+
+
 def _measure(bench: Bench, each: int, jobs: int) -> Result:
     url = bench.server.fresh("naive")
     messages = [_message(each * PATIENTS + n + 1) for n in range(jobs)]
@@ -133,13 +144,7 @@ def _measure(bench: Bench, each: int, jobs: int) -> Result:
             for worker in workers:
                 worker.kill()
                 worker.wait()
-    connection = open_database(url)
-    cursor = connection.cursor()
-    cursor.execute("SELECT COUNT(*) FROM readings")
-    found = cursor.fetchone()[0]
-    connection.close()
-    if found != each * PATIENTS + jobs:
-        raise AssertionError(f"the naive baseline stored {found} rows")
+    _check(url, each * PATIENTS + jobs)
     bench.server.drop("naive")
     # Another process could queue the jobs while the workers run, so the slower of the two counts.
     return Result(

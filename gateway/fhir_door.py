@@ -232,6 +232,9 @@ async def unknown(request: web.Request) -> web.Response:
     return _outcome(404, "error", "not-supported", "resources can only be stored, not read")
 
 
+BUNDLES = [{"code": "transaction"}, {"code": "batch"}]
+
+
 def _interactions() -> Iterator[dict[str, Any]]:
     for kind in TYPES:
         codes = [{"code": "create"}, {"code": "update"}]
@@ -251,12 +254,6 @@ async def metadata(request: web.Request) -> web.Response:
             "implementation": {"description": "Accepts observations, encounters and patients"},
             "fhirVersion": "4.0.1",
             "format": ["json"],
-            "rest": [
-                {
-                    "mode": "server",
-                    "resource": list(_interactions()),
-                    "interaction": [{"code": "transaction"}, {"code": "batch"}],
-                }
-            ],
+            "rest": [{"mode": "server", "resource": list(_interactions()), "interaction": BUNDLES}],
         },
     )
