@@ -54,9 +54,9 @@ def notice(state: str, services: list[Service], at: float) -> str:
         sentences.append(SENTENCES[state])
     for name, service in down.items():
         if service.note != PREPARING or state != "empty":
-            # On these pages, no reading waits.
-            waits = MEANING[name] != WAITING or state not in ("ended", "earlier")
-            meaning = f": {MEANING[name]}" if waits else ""
+            meaning = f": {MEANING[name]}"
+            if state in ("ended", "earlier") and MEANING[name] == WAITING:
+                meaning = ""  # no reading of these streams waits
             sentences.append(f"{NAMES[name]} {_since(service, at)}{meaning}.")
     return " ".join(sentences)
 

@@ -50,7 +50,7 @@ def other(url: str) -> Iterator[Database]:
 
 
 @pytest.fixture(autouse=True)
-def _slow_tests_write_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def _vitals_are_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """While more batches wait, `vitals` is written for the first batch only, however long a test
     takes."""
     write_vitals_every(1000.0, monkeypatch)
