@@ -69,7 +69,7 @@ token: $(VENV)/run ## print a token for the model API: KEY=file SCOPE=infer|admi
 chaos: $(VENV)/test ## inject faults, and check that all rows are right: SEED=1 STACK=embedded|compose|live|kubernetes|replica
 	@$(BIN)/python -m chaos $${SEED:+--seed "$$SEED"} $${STACK:+--stack "$$STACK"}
 
-bench: $(VENV)/bench ## run all benchmarks; takes about 20 minutes
+bench: $(VENV)/bench ## run all benchmarks; takes 20 to 60 minutes
 	@$(BIN)/python -m benchmarks
 
 test: $(VENV)/test ## run all tests

@@ -106,4 +106,8 @@ def _running(*command: str) -> Iterator[None]:
             raise CannotMeasure(f"{command[0]} ended before the replay did")
     finally:
         viewer.terminate()
-        viewer.wait(10)
+        try:
+            viewer.wait(10)
+        except subprocess.TimeoutExpired:
+            viewer.kill()
+            viewer.wait()
