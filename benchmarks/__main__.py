@@ -73,7 +73,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
 def main() -> int:
     arguments = _arguments()
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     results: list[Result] = []
     failures: list[str] = []
     about = _about()

@@ -106,8 +106,4 @@ def _running(*command: str) -> Iterator[None]:
             raise CannotMeasure(f"{command[0]} ended before the replay did")
     finally:
         viewer.terminate()
-        try:
-            viewer.wait(10)
-        except subprocess.TimeoutExpired:
-            viewer.kill()
-            viewer.wait()
+        viewer.wait(10)
