@@ -319,8 +319,26 @@ def test_keda_starts_at_most_one_tool_for_each_partition(
     resources = with_component("keda")
     [settings] = [item["data"] for (kind, _), item in resources.items() if kind == "ConfigMap"]
     scaled = resources["ScaledObject", "tool"]["spec"]
-    assert ("Deployment", scaled["scaleTargetRef"]["name"]) in resources
+    tool = resources["Deployment", scaled["scaleTargetRef"]["name"]]
+    assert "replicas" not in tool["spec"]  # otherwise each `kubectl apply` would scale the tools
     assert scaled["maxReplicaCount"] == int(settings["PARTITIONS"])
+
+
+def test_keda_reads_the_waiting_messages_of_the_overlays_namespace(tmp_path: Path) -> None:
+    path = os.path.relpath(KUBERNETES, tmp_path.resolve())
+    example = yaml.safe_load(
+        (KUBERNETES / "overlays/example-hospital/kustomization.yaml").read_text()
+    )
+    kustomization = {
+        "namespace": "ward-7",
+        "resources": [f"{path}/base"],
+        "components": [f"{path}/components/keda"],
+        "replacements": example["replacements"],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    [trigger] = kustomize(tmp_path)["ScaledObject", "tool"]["spec"]["triggers"]
+    query = 'max(icu_buffer_waiting_messages{namespace="ward-7"})'
+    assert trigger["metadata"]["query"] == query
 
 
 def test_the_prometheus_operator_gets_all_rules_and_alerts() -> None:
@@ -340,13 +358,22 @@ def test_the_prometheus_operator_gets_all_rules_and_alerts() -> None:
     assert groups == expected
 
 
-def test_each_monitored_port_exists(with_component: Callable[[str], Resources]) -> None:
+def test_the_monitors_reach_all_services_that_prometheus_watches_in_compose(
+    with_component: Callable[[str], Resources],
+) -> None:
     resources = with_component("prometheus-operator") | with_component("gateway")
-    for (kind, _), item in list(resources.items()):
+    monitored = set()
+    for (kind, _), item in resources.items():
         if kind != "PodMonitor":
             continue
         [names] = [rule["values"] for rule in item["spec"]["selector"]["matchExpressions"]]
         [endpoint] = item["spec"]["podMetricsEndpoints"]
         for name in names:
-            ports = {port["name"] for port in container_of(resources, name)["ports"]}
-            assert endpoint["port"] in ports
+            ports = container_of(resources, name)["ports"]
+            [port] = [each for each in ports if each["name"] == endpoint["port"]]
+            [admitted] = resources[POLICY, "metrics"]["spec"]["ingress"]
+            assert {"port": port["containerPort"]} in admitted["ports"]
+            monitored.add(name)
+    compose = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+    jobs = {job["job_name"] for job in compose["scrape_configs"]}
+    assert monitored == jobs - ELSEWHERE
