@@ -12,6 +12,7 @@ Calibrated to (hourly mean / SD between patients / SD within a patient):
     temperature        36.87 /   .49 /  .40  degrees Celsius, charted every 1 to 4 hours
     heart_rate         83    / 15   /  7.5   per minute
     spo2               96.6  /  2.1 /  1.7   percent
+    gcs                13.0  /  2.6 /  2.0   3 to 15, charted every 1 to 5 hours
 
     length of stay     .12 / .79 / 1.47 / 2.8 / 7.7 days (5 / 25 / 50 / 75 / 95 %)
     stays              about 30 % still open at the end, 4 % readmissions
@@ -33,6 +34,8 @@ from numpy.random import PCG64, Generator
 from hospital.files import create, unfinished
 from hospital.synthetic_mark import INPUTS, mark
 from hospital.synthetic_ward import (
+    COMA_SCALE,
+    COMA_SCALE_GAP,
     VITALS,
     Floats,
     Hours,
@@ -40,6 +43,7 @@ from hospital.synthetic_ward import (
     Stays,
     admit,
     charted,
+    coma_scale,
     measure,
 )
 
@@ -86,15 +90,20 @@ def admission_rows(stays: Stays) -> Iterator[str]:
 
 def signal_rows(random: Generator, hours: Hours, severity: Floats) -> Iterator[str]:
     """Yields all readings, in order of time and patient."""
-    at = [charted(random, vital, len(severity)) for vital in VITALS]
+    at = [charted(random, vital.longest_gap, len(severity)) for vital in VITALS]
     values = [
         measure(random, vital, hours, severity)[rows]
         for vital, rows in zip(VITALS, at, strict=True)
     ]
+    scale = coma_scale(random, hours, severity)
+    scored = charted(random, COMA_SCALE_GAP, len(severity))
+    scored = scored[~np.isnan(scale[scored])]
+    at.append(scored)
+    values.append(scale[scored])
     return readings_as_text(
         hours,
         row=np.concatenate(at),
-        kind=np.repeat(np.arange(len(VITALS)), [len(rows) for rows in at]),
+        kind=np.repeat(np.arange(len(at)), [len(rows) for rows in at]),
         value=np.concatenate(values),
     )
 
@@ -103,7 +112,7 @@ def readings_as_text(hours: Hours, row: Integers, kind: Integers, value: Floats)
     patient = FIRST_PATIENT + hours.stays.patient[hours.stay[row]]
     clock = hours.clock[row]
     days = [day(24 * number).isoformat() for number in range(clock.max() // 24 + 1)]
-    names = [vital.parameter for vital in VITALS]
+    names = [*(vital.parameter for vital in VITALS), COMA_SCALE]
     in_time = np.lexsort((kind, patient, clock))
     for first in range(0, len(in_time), ROWS):
         some = in_time[first : first + ROWS]

@@ -49,6 +49,12 @@ VITALS = (
     Vital("spo2", 98.1, 2.26, 1.26, 3.0, 0.97, 0.0, 90, 50, 100),
 )
 
+COMA_SCALE = "gcs"
+COMA_SCALE_GAP = 5  # maximum number of hours between two charted values
+NOT_SCORED = 0.05  # share of patients whose coma scale is never charted
+SEDATED = 0.4  # share of stays that begin under sedation
+SEDATION_HOURS = 36.0  # mean duration of a sedation
+
 
 @dataclass(frozen=True)
 class Stays:
@@ -180,7 +186,28 @@ def measure(random: Generator, vital: Vital, hours: Hours, severity: Floats) -> 
     return values
 
 
-def charted(random: Generator, vital: Vital, rows: int) -> Integers:
-    """Draws the entries of `Hours` in which the vital sign is charted."""
-    at = np.cumsum(random.integers(1, vital.longest_gap + 1, rows)) - 1
+def charted(random: Generator, longest_gap: int, rows: int) -> Integers:
+    """Draws the entries of `Hours` in which a parameter is charted."""
+    at = np.cumsum(random.integers(1, longest_gap + 1, rows)) - 1
     return at[at < rows]
+
+
+def coma_scale(random: Generator, hours: Hours, severity: Floats) -> Floats:
+    """Draws the Glasgow Coma Scale, 3 to 15, one value per hour; NaN for a patient whose coma scale
+    is never charted.
+
+    It is 15 in most patients, low under sedation at the beginning of some stays, and falls as the
+    severity rises.
+    """
+    stays, stay = hours.stays, hours.stay
+    count = len(stays.length)
+    awake = 15.4 - random.exponential(0.5, count)
+    sedated = random.random(count) < SEDATED
+    until = np.where(sedated, random.exponential(SEDATION_HOURS, count), -np.inf)
+    depth = random.uniform(0.4, 1, count)
+    sedation = depth[stay] / (1 + np.exp((hours.since_admission - until[stay]) / 1.5))
+    lost = np.maximum(sedation, severity**2)
+    variation = 0.4 * hours.ornstein_uhlenbeck(random, half_life=6)
+    values: Floats = np.clip(awake[stay] + (3 - awake[stay]) * lost + variation, 3, 15).round()
+    scored = random.random(stays.patient.max() + 1) >= NOT_SCORED
+    return np.where(scored[stays.patient[stay]], values, np.nan)
