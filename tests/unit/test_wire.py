@@ -28,7 +28,7 @@ from wire.messages import (
 from wire.settings import SettingError
 from wire.stream_clock import stream_clock
 from wire.tables import KEYS, TABLES, columns
-from wire.vitals import VITALS, canonical
+from wire.vitals import VITALS, canonical, implausible
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -276,6 +276,29 @@ class TestVitals:
         assert len(spellings) == len(set(spellings))
         for name, vital in VITALS.items():
             assert all(canonical(spelling.upper()) == name for spelling in vital.synonyms)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *((name, 0.0) for name in ("SysABP", "DiasABP", "MAP", "NISysABP", "NIDiasABP")),
+            *((name, 0.0) for name in ("NIMAP", "SBP", "DBP")),
+            ("pH", 735.0),
+            ("Height", 1.8),
+        ],
+    )
+    def test_a_name_of_a_public_data_set_has_the_limits_of_its_vital(
+        self, name: str, value: float
+    ) -> None:
+        assert implausible(name, value)
+
+    def test_every_variable_of_the_2012_challenge_has_limits(self) -> None:
+        names = (
+            "Albumin ALP ALT AST Bilirubin BUN Cholesterol Creatinine DiasABP FiO2 GCS Glucose "
+            "HCO3 HCT HR K Lactate Mg MAP MechVent Na NIDiasABP NIMAP NISysABP PaCO2 PaO2 pH "
+            "Platelets RespRate SaO2 SysABP Temp TroponinI TroponinT Urine WBC Weight Gender "
+            "Height ICUType"
+        )
+        assert [name for name in names.split() if not VITALS[canonical(name)].plausible] == []
 
     def test_limits_are_in_order_and_thresholds_have_a_source(self) -> None:
         for vital in VITALS.values():
