@@ -10,8 +10,8 @@ REQUIREMENTS := $(wildcard */requirements.txt)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
 
-# Reads .env as compose does; environment variables take precedence.
-setting = $(or $($1),$(shell sed -n 's/^$1=//p' .env 2>/dev/null))
+# Reads a port from .env as compose does; environment variables take precedence.
+setting = $(or $($1),$(lastword $(shell sed -En "s/^(export +)?$1=['\"]?([0-9]+).*/\2/p" .env 2>/dev/null)))
 export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call setting,FRONT_PORT),5000)
 
 # The targets that call this also work with Docker alone, and without a network. Only if there is a

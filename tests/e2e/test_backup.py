@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from embedded.stack import ROOT
 from tests.support.oracle import check
 from tests.support.pipeline import Pipeline, synthetic
+from tests.support.servers import rows
 from wire.keys import BACKUP
 
 pytestmark = pytest.mark.timeout(300)
@@ -74,12 +76,41 @@ def test_a_restored_pipeline_stores_all_rows_once(ward: Path, tmp_path: Path, em
         check(ward, later.database_url, "live")
 
 
-def test_a_restore_is_rejected_while_the_pipeline_runs(ward: Path, tmp_path: Path) -> None:
-    with Pipeline(tmp_path, ward) as pipeline:
+@pytest.fixture(scope="module")
+def finished(ward: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A running pipeline that has stored the whole stream."""
+    with Pipeline(tmp_path_factory.mktemp("finished"), ward) as pipeline:
         pipeline.wait(pipeline.settled)
-        saved = save(pipeline, tmp_path / "backups")
-        run(pipeline, "backup", "restore", str(saved), "--stack", "local", code=1)
-        check(ward, pipeline.database_url, "live")
+        yield pipeline
+
+
+def test_a_restore_is_rejected_while_the_pipeline_runs(
+    ward: Path, tmp_path: Path, finished: Pipeline
+) -> None:
+    saved = save(finished, tmp_path / "backups")
+    run(finished, "backup", "restore", str(saved), "--stack", "local", code=1)
+    check(ward, finished.database_url, "live")
+
+
+def test_a_pipeline_without_its_rows_starts_again_with_the_same_models(
+    ward: Path, finished: Pipeline
+) -> None:
+    """Deletes what docs/troubleshooting.md names: var/icu.sqlite* and var/redis/."""
+    run(finished, "modelapi", "promote", "news2", "2017")
+    changes = history(finished)
+    for name in ("buffer", "tool", "redis"):
+        finished.stop(name)
+    for file in finished.folder.glob("icu.sqlite*"):
+        file.unlink()
+    shutil.rmtree(finished.folder / "redis")
+    (finished.folder / "redis").mkdir()
+    finished.start("redis", "tool", "buffer")
+    finished.wait(finished.settled)
+    check(ward, finished.database_url, "live")
+    champion = "SELECT model, version FROM models WHERE role = 'champion'"
+    assert rows(finished.database_url, champion) == [("news2", "2017")]
+    assert history(finished) == changes
+    assert changes
 
 
 @pytest.mark.parametrize("damage", ["cut", "part missing", "digest missing", "of another kind"])

@@ -1,5 +1,6 @@
 """Tests the ward page in Debian's Chromium, on rows that the tests store, without a pipeline."""
 
+import gzip
 import os
 import re
 import subprocess
@@ -21,6 +22,8 @@ from tests.support.waiting import wait_until
 
 PATIENTS, HOURS = 25, 20
 EARLIER = "earlier"
+# A stream with many patients, and the number of those that the ward page shows.
+LARGE, MANY, SHOWN = "large", 1200, 120
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -28,7 +31,7 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seeded_ward.Ward]:
     """A ward whose risks fall with the patients' numbers, and a discharged patient. In an earlier
-    stream, the only patient is discharged.
+    stream, the only patient is discharged. In a large stream, the risks rise with the numbers.
     """
     path = tmp_path_factory.mktemp("ward") / "icu.sqlite"
     with seeded_ward.ward(path) as found:
@@ -39,13 +42,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seeded_ward.Ward]
             for hour in range(HOURS):
                 at = START + timedelta(hours=hour)
                 risk = 0.9 - pat_id / 100 + hour / 1000
-                found.add_reading(pat_id, START, at, "heart_rate", 70.0 + pat_id, risk)
+                rate = 140.0 if (pat_id, hour) == (PATIENTS, 0) else 70.0 + pat_id
+                found.add_reading(pat_id, START, at, "heart_rate", rate, risk)
         found.execute("UPDATE stays SET place = 'Bed ' || pat_id")
         found.commit()
         with seeded_ward.ward(path, EARLIER) as other:
             other.add_stay(1, START, discharged=START + timedelta(days=1))
             other.add_reading(1, START, START, "heart_rate", 70.0)
             other.commit("2025-12-31 00:00:00.000")
+        with seeded_ward.ward(path, LARGE) as large:
+            for pat_id in range(1, MANY + 1):
+                large.add_stay(pat_id, START)
+                large.add_reading(pat_id, START, START, "heart_rate", 80.0, pat_id / (2 * MANY))
+            large.commit("2025-12-30 00:00:00.000")
         yield found
 
 
@@ -203,6 +212,49 @@ def test_another_stream_can_be_chosen(laptop: Any, url: str) -> None:
     assert laptop.locator(".bed").count() == PATIENTS
 
 
+def test_of_1200_patients_the_riskiest_are_drawn_and_only_changes_are_sent(
+    laptop: Any, url: str, made: seeded_ward.Ward
+) -> None:
+    sent: list[int] = []
+    network = laptop.context.new_cdp_session(laptop)
+    network.send("Network.enable")
+    network.on("Network.eventSourceMessageReceived", lambda event: sent.append(len(event["data"])))
+    answer = laptop.goto(f"{url}/?stream={LARGE}")
+    laptop.wait_for_selector("body[data-link=open]")
+    assert order(laptop) == [str(MANY - index) for index in range(SHOWN)]
+    assert laptop.locator("[data-text=count]").inner_text() == "1\N{NO-BREAK SPACE}200"
+    assert len(gzip.compress(answer.body())) < 40_000
+    assert laptop.evaluate("document.querySelectorAll('*').length") < 50 * SHOWN
+    sent.clear()
+    [(_, _, path)] = made.connection.execute("PRAGMA database_list").fetchall()
+    with seeded_ward.ward(path, LARGE) as large:
+        large.seq = MANY
+        large.add_reading(5, START, START + timedelta(minutes=1), "heart_rate", 80.0, 0.99)
+        large.commit("2025-12-30 00:00:01.000")
+    wait_until(lambda: order(laptop)[0] == "5")
+    assert len(order(laptop)) == SHOWN
+    # The update has the new card and the order, and not the other 119 cards.
+    assert sum(sent) < len(answer.body()) / 10
+
+
+def test_thresholds_have_their_source_and_value_at_the_line(laptop: Any, url: str) -> None:
+    laptop.add_init_script(WRITTEN)
+    laptop.goto(f"{url}/patients/{PATIENTS}")
+    laptop.wait_for_selector("#curves canvas")
+    written = laptop.evaluate("window.written")
+    assert "NEWS2 ≥ 131" in written
+    assert "NEWS2 ≤ 40" not in written  # because the axis does not reach this value
+    risk, rate = laptop.locator("#curves figcaption").all_inner_texts()
+    assert "≤ 40 or ≥ 131 (NEWS2)" in rate
+    # The risks are between 65 and 67 %, but the model sets the scale. It has named no threshold.
+    assert "axis to 100 %" in risk
+    assert {"0", "100"} <= {*written}
+    laptop.goto(url)
+    legend = laptop.locator(".how").inner_text()
+    assert "from 0 to 100 %" in legend
+    assert "Heart rate ≤ 40 or ≥ 131 (NEWS2)" in legend
+
+
 def test_the_filter_selects_patients_and_a_pin_moves_one_to_the_top(laptop: Any, url: str) -> None:
     laptop.goto(url)
     laptop.locator("#filter").fill("bed 2")
@@ -259,6 +311,15 @@ BOXES = """nodes => nodes.map(node => {
     const { left, right, top, bottom } = node.getBoundingClientRect();
     return { left, right, top, bottom };
 })"""
+# Records the texts that are drawn on a canvas.
+WRITTEN = """
+window.written = [];
+const { fillText } = CanvasRenderingContext2D.prototype;
+CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
+    window.written.push(text);
+    return fillText.call(this, text, ...where);
+};
+"""
 HIDE = """hidden => {
     Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));

@@ -6,16 +6,19 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
+from threading import Event
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from flask import request
 
 from dashboard.app import create_app
 from dashboard.keys import POLLER
@@ -27,6 +30,8 @@ from tests.support.modelapi_server import MODELS, add_linear, copy_models, in_th
 from tests.support.seeded_ward import START, STREAM
 from wire.settings import DatabaseUrl, HttpUrl, RedisUrl
 
+T = TypeVar("T")
+Client = TestClient[Any, Any]
 CHAMPION, SHADOW = "linear", "formula"
 STAYS, HOURS = 90, 60
 
@@ -92,8 +97,8 @@ def tables(path: Path, name: str) -> pd.DataFrame:
         return pd.read_sql(f"SELECT * FROM {name} ORDER BY seq", connection)
 
 
-def get(path: Path, model_url: str, address: str) -> str:
-    """Starts a dashboard, waits until it has the descriptions of the models, and returns a page."""
+def with_dashboard(path: Path, model_url: str, ask: Callable[[Client], Awaitable[T]]) -> T:
+    """Starts a dashboard; returns the result of `ask`."""
     settings = Settings(
         database_url=DatabaseUrl(f"sqlite:///{path}"),
         redis_url=RedisUrl(f"unix://{path}.sock"),
@@ -101,17 +106,26 @@ def get(path: Path, model_url: str, address: str) -> str:
         model_url=HttpUrl(model_url),
     )
 
-    async def ask() -> str:
+    async def run() -> T:
         async with TestClient(TestServer(create_app(settings))) as client:
-            assert client.app is not None
-            async with asyncio.timeout(60):
-                while len(client.app[POLLER].descriptions) < 2:
-                    await asyncio.sleep(0.05)
-            async with client.get(address) as answer:
-                assert answer.status == 200
-                return await answer.text()
+            return await ask(client)
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
+
+
+def get(path: Path, model_url: str, address: str) -> str:
+    """Starts a dashboard, waits until it has the descriptions of the models, and returns a page."""
+
+    async def ask(client: Client) -> str:
+        assert client.app is not None
+        async with asyncio.timeout(60):
+            while len(client.app[POLLER].descriptions) < 2:
+                await asyncio.sleep(0.05)
+        async with client.get(address) as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+    return with_dashboard(path, model_url, ask)
 
 
 def cells(html: str) -> list[list[str]]:
@@ -168,6 +182,52 @@ def test_each_page_names_the_inputs_that_a_risk_lacks(tmp_path: Path) -> None:
             found.setdefault("/patients/", {})[pat_id] = text
     lacks = {"1": "", "2": "without Blood pressure, Temperature", "3": ""}
     assert found == {"/": lacks, "/patients": lacks, "/patients/": lacks}
+
+
+def test_reasons_are_computed_apart_from_the_page_and_then_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model API answers only when the page has shown that the reasons are being computed."""
+    # A page that is closed is dropped, so that it is computed again when it is opened again.
+    monkeypatch.setattr("dashboard.shelf.KEEP_SECONDS", 0.0)
+    path, models = tmp_path / "icu.sqlite", tmp_path / "models"
+    optional = [{"name": name} for name in seeded_ward.FEATURES[1:]]
+    features = [{"name": "age", "required": True}, *optional]
+    add_linear(models, seeded_ward.MODEL, seeded_ward.VERSION, -4.0, features=features)
+    copy_models(models)  # only the champion's name
+    with seeded_ward.ward(path) as made:
+        seeded_ward.fill(made, 1, 1)
+    app, shown, asked = (
+        create_modelapi(ModelapiSettings(models, tmp_path / "s.sqlite")),
+        Event(),
+        [],
+    )
+
+    @app.before_request
+    def wait() -> None:
+        if request.path.endswith("/explain"):
+            asked.append(request.path)
+            assert shown.wait(60)
+
+    async def until(client: Client, text: str) -> None:
+        async with asyncio.timeout(60):
+            while text not in await (await client.get("/patients/1")).text():
+                await asyncio.sleep(0.05)
+
+    async def ask(client: Client) -> None:
+        assert client.app is not None
+        poller = client.app[POLLER]
+        await until(client, "The reasons are being computed.")
+        shown.set()
+        await until(client, "Age is 63 years: raises the risk")
+        async with asyncio.timeout(60):
+            while len(poller.shelf.views) > 1:
+                await asyncio.sleep(0.05)
+        await until(client, "Age is 63 years: raises the risk")
+
+    with in_thread(app) as url:
+        with_dashboard(path, url, ask)
+    assert len(asked) == 1
 
 
 def test_agreement_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None:

@@ -49,18 +49,24 @@ def redis_program() -> str:
 
 
 @contextmanager
-def mysql_server() -> Iterator[int]:
-    """The port of a MySQL server with the settings of tooldb; root needs no password."""
+def mysql_server(disk: str = "", redo_log: str = "64M") -> Iterator[int]:
+    """The port of a MySQL server with the settings of tooldb; root needs no password.
+
+    disk: the size of its disk, such as `900m`; without it, half of the memory. redo_log: the
+    capacity of the redo log.
+    """
     require_docker()
     port, name = free_port(), f"icu-db-test-{uuid.uuid4().hex[:8]}"
     subprocess.run(
         [
             *("docker", "run", "--rm", "--detach", "--name", name),
-            *("--publish", f"127.0.0.1:{port}:3306", "--tmpfs", "/var/lib/mysql"),
+            *("--publish", f"127.0.0.1:{port}:3306"),
+            *("--tmpfs", f"/var/lib/mysql:size={disk or '50%'}"),
             *("--volume", f"{CNF}:/etc/mysql/conf.d/icu-stream.cnf:ro"),
             *("--env", "MYSQL_ALLOW_EMPTY_PASSWORD=yes", "--env", "MYSQL_DATABASE=tooldb"),
             *("--env", "MYSQL_INITDB_SKIP_TZINFO=yes"),
-            *("mysql:9.7", "--innodb-redo-log-capacity=64M", "--innodb-buffer-pool-size=64M"),
+            *("mysql:9.7", "--innodb-buffer-pool-size=64M"),
+            f"--innodb-redo-log-capacity={redo_log}",
         ],
         check=True,
         capture_output=True,

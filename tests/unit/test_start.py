@@ -104,6 +104,36 @@ def test_make_updates_an_environment_if_there_is_one_and_goes_on_if_it_cannot(
 
 
 @pytest.mark.parametrize(
+    ("dotenv", "variables", "port"),
+    [
+        ("", {}, "5000"),
+        ("PORT=5050\n", {}, "5050"),
+        ("FRONT_PORT=5050\n", {}, "5050"),
+        ("export PORT='5050'  # compose\nFRONT_PORT=6060\n", {}, "5050"),
+        ("PORT=4040\nPORT=5050\n", {}, "5050"),
+        ("PORT=6060\n", {"PORT": "5050"}, "5050"),
+    ],
+)
+def test_make_status_asks_the_port_that_dotenv_sets(
+    tmp_path: Path, dotenv: str, variables: dict[str, str], port: str
+) -> None:
+    (tmp_path / ".env").write_text(dotenv)
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$DASHBOARD_URL"\n')
+    python.chmod(0o755)
+    makefile, shown = f"--file={ROOT / 'Makefile'}", f"PYTHON={python}"
+    done = subprocess.run(
+        ["make", "--no-print-directory", makefile, shown, "status"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]} | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"http://127.0.0.1:{port}\n"
+
+
+@pytest.mark.parametrize(
     ("command", "setting"),
     [
         ("tool capacity", "LOG_LEVEL"),
