@@ -191,17 +191,15 @@ def test_reasons_are_computed_apart_from_the_page_and_then_cached(
     # A page that is closed is dropped, so that it is computed again when it is opened again.
     monkeypatch.setattr("dashboard.shelf.KEEP_SECONDS", 0.0)
     path, models = tmp_path / "icu.sqlite", tmp_path / "models"
-    optional = [{"name": name} for name in seeded_ward.FEATURES[1:]]
-    features = [{"name": "age", "required": True}, *optional]
-    add_linear(models, seeded_ward.MODEL, seeded_ward.VERSION, -4.0, features=features)
+    add_linear(models, seeded_ward.MODEL, seeded_ward.VERSION, -4.0)
     copy_models(models)  # only the champion's name
     with seeded_ward.ward(path) as made:
         seeded_ward.fill(made, 1, 1)
-    app, shown, asked = (
-        create_modelapi(ModelapiSettings(models, tmp_path / "s.sqlite")),
-        Event(),
-        [],
-    )
+        made.execute("UPDATE models SET features = ?", json.dumps([{"name": "age"}]))
+        made.execute("UPDATE predictions SET features = '[63.2]'")
+        made.connection.commit()
+    shown, asked = Event(), []
+    app = create_modelapi(ModelapiSettings(models, tmp_path / "s.sqlite"))
 
     @app.before_request
     def wait() -> None:

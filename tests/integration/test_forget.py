@@ -3,7 +3,6 @@
 """
 
 import os
-import re
 import subprocess
 import sys
 import typing
@@ -18,9 +17,7 @@ from rq.serializers import JSONSerializer
 
 from embedded.stack import ROOT
 from tests.support.seeded_ward import create_tables
-from tests.support.servers import as_root, copies, mysql_server, redis_server
-from tests.support.servers import new_database as created
-from tests.support.waiting import wait_until
+from tests.support.servers import copies, redis_server
 from tool.database import connect
 from wire.database import connect as open_database
 from wire.database import placeholder
@@ -227,36 +224,6 @@ def test_capacity_measures_rows_and_bytes_of_each_table(
     assert whole[2] == pytest.approx(whole[1] / measured["readings"][0], abs=0.06)
     if kind == "sqlite":
         assert 0.8 < whole[1] / Path(url.removeprefix("sqlite:///")).stat().st_size < 1
-
-
-def test_on_a_full_disk_the_documented_statement_frees_space_to_forget_stays(
-    redis: str, tmp_path: Path
-) -> None:
-    document = (ROOT / "docs" / "operations.md").read_text()
-    [statement] = re.findall(r"mysql -e '(SET GLOBAL innodb_redo_log_capacity.*?)'", document)
-    with mysql_server(disk="900m", redo_log="512M") as port:
-        url = created("mysql", lambda _: port, tmp_path)
-        fill(url)
-        found = docker("ps", "--quiet", "--filter", f"publish={port}").strip()
-
-        def free() -> int:
-            """Free megabytes of the disk."""
-            said = docker(
-                "exec", found, "df", "--output=avail", "--block-size=1M", "/var/lib/mysql"
-            )
-            return int(said.split()[-1])
-
-        docker("exec", found, "sh", "-c", "cat /dev/zero >/var/lib/mysql/ballast || true")
-        assert free() == 0
-        with closing(as_root(port)) as root:
-            root.cursor().execute(statement)
-        wait_until(lambda: free() > 400, "400 MB are free", 60)
-        assert run(url, "--stream", "a", redis=redis) == 0
-        assert keys(url, "readings") == left("readings", lambda row: row["stream"] == "b")
-
-
-def docker(*command: str) -> str:
-    return subprocess.check_output(["docker", *command], text=True)
 
 
 def test_forgetting_frees_space_on_the_disk(filled: Callable[[str], str]) -> None:

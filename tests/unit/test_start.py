@@ -4,6 +4,7 @@ Redis.
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -179,6 +180,25 @@ def test_compose_mounts_only_an_existing_folder_of_patients() -> None:
         assert mount["type"] == "bind"
         assert mount["bind"] == {"create_host_path": False}
         assert mount["source"] == "${PATIENT_DATA:-./patient_data}"
+
+
+def test_the_volumes_of_rows_and_queue_hold_no_models() -> None:
+    """To start again with an empty database, the document deletes these volumes."""
+    document = (ROOT / "docs" / "troubleshooting.md").read_text()
+    [deleted] = re.findall(r"docker volume rm ([^`]*)", document)
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    volumes = {
+        name: [str(volume).partition(":") for volume in service.get("volumes", ())]
+        for name, service in services.items()
+    }
+    found = {
+        name
+        for service in ("tooldb", "redis")
+        for name, _, path in volumes[service]
+        if path in ("/var/lib/mysql", "/data")
+    }
+    assert {name.removeprefix("PROJECT_") for name in deleted.split()} == found
+    assert not found & {name for name, _, _ in volumes["modelapi"]}
 
 
 def test_internal_networks_give_the_host_no_address() -> None:
