@@ -8,6 +8,8 @@ import socket
 import sys
 import tempfile
 import threading
+from importlib import import_module
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,19 @@ from typing import Any
 # These variables must be set before numpy is imported.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+class NoPandas(MetaPathFinder):
+    """Lets no module import pandas. Scikit-learn would import it if it is installed, which takes a
+    second and 60 MB, although the model API passes only arrays to a model.
+    """
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("the model API does not use pandas", name=name)
+
+
+sys.meta_path.insert(0, NoPandas())
 
 # The workers share their metrics in this folder. It is emptied at the start, but not when gunicorn
 # reads this file again after SIGHUP, because prometheus_client is using the folder by then.
@@ -119,10 +134,14 @@ def on_exit(_: object) -> None:
 
 
 def on_starting(_: object) -> None:
-    """Reports a port in use in one line; gunicorn itself would retry for five seconds."""
+    """Runs in the master before it starts workers. Reports a port in use in one line; gunicorn
+    itself would retry for five seconds. Then imports the modules that take seconds, so that each
+    worker, and each later replacement of one, starts with them and shares their memory."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             raise SystemExit(f"MODELAPI_PORT={settings.port}: {error.strerror}") from None
+    for name in ("sklearn.calibration", "sklearn.ensemble", "modelapi.server"):
+        import_module(name)
