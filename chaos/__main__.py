@@ -9,6 +9,7 @@ recovered from each fault in time.
 
 import argparse
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -61,7 +62,7 @@ def main() -> int:
         starting: AbstractContextManager[Any] = kind.stack(folder / "stack", ward, arguments.rate)
         with starting as stack:
             known = stack.own_faults(rng) if kind is kubernetes else all_faults(stack, rng)
-            faults = [fault for fault in known if (arguments.only or "") in fault.name]
+            faults = [fault for fault in known if re.search(arguments.only, fault.name)]
             planned = schedule(faults, rng, arguments.seconds)
             if not planned:
                 parser.error("no fault is left: check --only and --seconds")
@@ -92,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rate", type=float, default=250, help="messages per second (default: 250)"
     )
-    parser.add_argument("--only", help="inject only faults whose name contains this text")
+    parser.add_argument(
+        "--only", default="", help="inject only faults whose name contains this regular expression"
+    )
     return parser
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -24,8 +25,9 @@ from wire import keys
 NAMESPACE = "icu-test"
 OVERLAY = ROOT / "chaos" / "overlay"
 PARTITIONS = 4
+NODES = ("k1", "k2", "k3")
 # The node with the database and the CSVs, see the overlay. It is never killed.
-FIRST = "k1"
+FIRST = NODES[0]
 ADDRESS = "10.78.0.11"
 SERVICES = ("tool", "buffer", "hospital", "dashboard", "nginx", "modelapi")
 
@@ -79,15 +81,12 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """Kills a node as a power failure would."""
+        # A power failure would empty /run. With this file, the engine would not start again.
+        self.on_node(node, "rm", "-f", "/run/docker/containerd/containerd.pid")
         _run("docker", "kill", f"icu-{node}")
 
     def start_node(self, node: str) -> None:
-        # After a power failure, the node's container engine may find its stale pid file and exit.
-        for _ in range(4):
-            with suppress(RuntimeError):
-                _run(self._program, "node", node.removeprefix("k"))
-                return
-        raise RuntimeError(f"node {node} does not start")
+        _run(self._program, "node", node.removeprefix("k"))
 
     def pods(self, service: str) -> list[Any]:
         """The service's pods that are ready and not terminating."""
@@ -107,17 +106,18 @@ class Cluster:
         """Whether all workloads have all their pods, and the tools share the partitions."""
         found = json.loads(self.kubectl("get", "deployments,statefulsets", "-o", "json"))["items"]
         counts = ("replicas", "readyReplicas", "updatedReplicas")
-        return self._shared() and all(
+        return self.shared(2) and all(
             item["status"].get(count) == item["spec"]["replicas"]
             for item in found
             for count in counts
         )
 
-    def _shared(self) -> bool:
-        """Whether each of the two tools has two partitions."""
+    def shared(self, tools: int) -> bool:
+        """Whether this number of tools share the partitions evenly."""
         with suppress(RedisError):
             leases = self.redis.mget(map(keys.lease_key, range(PARTITIONS)))
-            return None not in leases and sorted(map(leases.count, set(leases))) == [2, 2]
+            counts = [count for tool, count in Counter(leases).items() if tool is not None]
+            return counts == [PARTITIONS // tools] * tools
         return False
 
     def wait(self, reached: Callable[[], bool], seconds: float = 600) -> None:

@@ -15,8 +15,9 @@ from chaos.faults import Fault, at_once, held
 from chaos.mysql import Reader
 from wire import keys
 
+# The leases of a dead tool expire after 10 s, and the other tool then starts new workers.
 # Kubernetes notices a dead node after 20 s here, and starts its pods elsewhere 10 s later.
-NODE_BOUND = 60.0
+NODE_BOUND = 30.0
 # The cluster must start new containers.
 POD_BOUND = 45.0
 ROLLED = ("tool", "buffer", "modelapi", "nginx", "redis", "hospital", "dashboard")
