@@ -85,10 +85,10 @@ def _check_counts(stored: Stored, signal: pd.DataFrame, in_icu: int) -> list[str
     models = stored.models()
     for model, made in models.items():
         if made != in_icu:
-            raise Wrong(f"predictions of {model}: {made} rows, not {in_icu}")
-    if FORMULA not in models and in_icu:
-        raise Wrong("the formula made no predictions")
-    return list(models)
+            raise Wrong(f"predictions of {'/'.join(model)}: {made} rows, not {in_icu}")
+    if in_icu and not models:
+        raise Wrong("no model made predictions")
+    return ["/".join(model) for model in models]
 
 
 def _with_stays(rows: pd.DataFrame, admission: pd.DataFrame, ages: Path) -> pd.DataFrame:
@@ -107,10 +107,11 @@ def _check_predictions(
 ) -> None:
     """Compares the predictions of a sample: all features of the formula, and the windows of other
     models."""
-    for name, some in stored.rows("predictions", "seq", seqs).groupby("model"):
+    made = stored.rows("predictions", "seq", seqs)
+    for (name, version), some in made.groupby(["model", "version"]) if len(made) else ():
         if name == FORMULA:
             features = [json.loads(text) for text in some["features"]]
-            found = pd.DataFrame(features, columns=stored.features(name))
+            found = pd.DataFrame(features, columns=stored.features(name, version))
             _same(
                 some.reset_index(drop=True).join(found.astype(float)),
                 predicted,
@@ -118,7 +119,7 @@ def _check_predictions(
             )
         else:
             texts = some.set_index("seq")["features"].head(WINDOW_SAMPLE)
-            _windows(texts, stored.features(name), rows)
+            _windows(texts, stored.features(name, version), rows)
 
 
 def _some_patients(signal: pd.DataFrame) -> pd.DataFrame:

@@ -25,17 +25,20 @@ class Stored:
         self._execute(f"SELECT COUNT(*) FROM {table} WHERE stream = ?", [self._stream])
         return int(self._cursor.fetchone()[0])
 
-    def models(self) -> dict[str, int]:
-        """The number of predictions by model."""
+    def models(self) -> dict[tuple[str, str], int]:
+        """The number of predictions by model and version."""
         self._execute(
-            "SELECT model, COUNT(*) FROM predictions WHERE stream = ? GROUP BY model",
+            "SELECT model, version, COUNT(*) FROM predictions WHERE stream = ?"
+            " GROUP BY model, version",
             [self._stream],
         )
-        return {model: int(count) for model, count in self._cursor.fetchall()}
+        return {(model, version): int(count) for model, version, count in self._cursor.fetchall()}
 
-    def features(self, model: str) -> list[str]:
-        """The names of the features of a model. The table must have only one version of it."""
-        self._execute("SELECT features FROM models WHERE model = ?", [model])
+    def features(self, model: str, version: str) -> list[str]:
+        """The names of the features of a version of a model."""
+        self._execute(
+            "SELECT features FROM models WHERE model = ? AND version = ?", [model, version]
+        )
         [(features,)] = self._cursor.fetchall()
         return [feature["name"] for feature in json.loads(features)]
 

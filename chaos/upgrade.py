@@ -12,6 +12,8 @@ from pathlib import Path
 
 from chaos.embedded import EmbeddedStack
 from chaos.run import finished, positions
+from embedded.stack import ROOT
+from modelapi.states import StateFile
 from tests.support import alarm_oracle
 from tests.support.oracle import check
 
@@ -46,6 +48,7 @@ def run(
     in_time = True
     for order in ORDERS:
         (folder / order[0]).mkdir()
+        _pin_models(folder / order[0])
         with MixedStack(folder / order[0], patient_data, old, rate) as stack:
             stack.start("tool-2")
             in_time &= _moves(stack, report, "older version alone")
@@ -58,6 +61,12 @@ def run(
             report(check(patient_data, stack.database_url, "live"))
             report(alarm_oracle.check(stack.database_url))
     return in_time
+
+
+def _pin_models(folder: Path) -> None:
+    """Makes both versions use the models that are this version's default."""
+    states = StateFile(folder / "models.sqlite", ROOT / "models" / "default.json")
+    states.change("promote", str(states.read()[1].champion), "chaos", lambda state: state)
 
 
 def _moves(stack: MixedStack, report: Callable[[str], None], name: str) -> bool:

@@ -60,9 +60,9 @@ def declaration() -> Response:
 @blueprint.post("/api/model")
 def predict() -> Response:
     """Predicts for one row or a list of rows. If the request names no model, the champion answers.
-    If the rows do not fit the champion, the model in use that reads most of the first row's fields
-    answers. So programs that send the four features of the project's first version still work while
-    `formula` is in use.
+    If the rows do not fit the champion, the served model that reads most of the first row's fields
+    answers; of several such models, one in use. So programs that send the four features of the
+    project's first version get the answer of `formula`.
     """
     start = perf_counter_ns()
     model = _asked_for()
@@ -73,7 +73,7 @@ def predict() -> Response:
         except BadInput:
             if "model" in request.args:
                 raise
-            model = best_match(body, [model, *registry().serving.shadows])
+            model = best_match(body, [model, *registry().serving.shadows, *registry().idle()])
             rows, many = read_rows(body, model)
         read = perf_counter_ns()
         outputs = model.predict(rows)

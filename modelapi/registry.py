@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -177,6 +178,16 @@ class Registry:
             return self.load(ref)
         except ArtifactError as error:
             raise NotServing(str(error)) from None
+
+    def idle(self) -> list[Model]:
+        """The models that are served, but not in use. Leaves out invalid ones."""
+        state = self._state
+        found = []
+        for ref in self.repository.refs():
+            if state and ref not in state.active and ref.model not in state.unloaded:
+                with suppress(ArtifactError):
+                    found.append(self.load(ref))
+        return found
 
     def versions(self, name: str) -> list[str]:
         """The versions of a model in ascending order. Raises UnknownModel."""

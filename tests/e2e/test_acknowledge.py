@@ -41,8 +41,8 @@ def live(tmp_path: Path) -> Iterator[Programs]:
     given["ACKNOWLEDGE_URL"] = f"http://127.0.0.1:{given['GATEWAY_PORT']}"
     environ = environment(tmp_path, given, "gateway")
     StateFile(tmp_path / "models.sqlite", ROOT / "models" / "default.json").change(
-        *("alarm", "icu-mortality/1", "test"),
-        lambda state: champion.set_alarm(state, Ref("icu-mortality", "1"), Policy(at=0.001)),
+        *("alarm", "icu-mortality/2", "test"),
+        lambda state: champion.set_alarm(state, Ref("icu-mortality", "2"), Policy(at=0.001)),
     )
     with Programs(tmp_path, environ) as programs:
         programs.start(*LIVE)
@@ -107,7 +107,5 @@ def test_an_alarm_is_acknowledged_on_the_page(browser: Any, live: Programs) -> N
     assert "Alarms: " in (page.get_attribute("#curves [role=img]", "aria-label") or "")
     wait(lambda: shown("seen"), live)
     context.close()
-    kinds = stored(
-        live, "SELECT kind, author FROM alarms WHERE model = 'icu-mortality' ORDER BY seq"
-    )
+    kinds = stored(live, "SELECT kind, author FROM alarms WHERE version = '2' ORDER BY seq")
     assert kinds == [("raise", None), ("acknowledge", "Ada")]

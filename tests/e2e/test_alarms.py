@@ -45,7 +45,7 @@ def alarms_done(url: str) -> bool:
 
 def alarms(url: str) -> pd.DataFrame:
     found = table(url, "alarms")
-    return found.sort_values(["seq", "model"], ignore_index=True)
+    return found.sort_values(["seq", "version"], ignore_index=True)
 
 
 def test_a_second_replay_with_kills_gives_the_same_alarms(
@@ -60,7 +60,7 @@ def test_a_second_replay_with_kills_gives_the_same_alarms(
         expected = alarms(pipeline.database_url)
         alarm_oracle.check(pipeline.database_url)
     assert {"raise", "clear"} <= set(expected["kind"])
-    assert set(expected["model"]) == {ref.model for ref in RULES}
+    assert set(expected["version"]) == {ref.version for ref in RULES}
 
     monkeypatch.setitem(pipelines.COMMANDS, "tool", "exec python -m tests.support.failing_tool")
     points = " ".join(f"{name}={seq}" for name, seq in KILLS.items())
@@ -79,10 +79,10 @@ def test_a_second_replay_with_kills_gives_the_same_alarms(
         check(ward, pipeline.database_url, "live")
         received = pd.DataFrame(receiver.accepted)
         assert len(receiver.requests) > len(received)
-    stay = ["pat_id", "date_admission", "model"]
+    stay = ["pat_id", "date_admission", "version"]
     # The receiver has got the events of each stay in order.
     for _, events in received.groupby(stay):
         assert events["seq"].is_monotonic_increasing
-    columns = ["seq", "model", "kind", "raised_seq", "pat_id"]
-    received = received.sort_values(["seq", "model"], ignore_index=True)
+    columns = ["seq", "version", "kind", "raised_seq", "pat_id"]
+    received = received.sort_values(["seq", "version"], ignore_index=True)
     pd.testing.assert_frame_equal(received[columns], expected[columns])

@@ -156,7 +156,7 @@ def stored_ward(pipeline: Pipeline) -> list[tuple[int, float | None, float | Non
         risk = ask(
             pipeline,
             "SELECT 100 * output FROM predictions WHERE pat_id = ?"
-            " AND model = (SELECT model FROM models WHERE role = 'champion')"
+            " AND (model, version) = (SELECT model, version FROM models WHERE role = 'champion')"
             " AND output IS NOT NULL ORDER BY measured_at DESC, seq DESC LIMIT 1",
             pat_id,
         )
@@ -245,7 +245,7 @@ def test_pages_have_no_accessibility_violation(
 ) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     for address in (
-        *("/", "/patients", "/pipeline", "/models", "/models/formula/1", "/drift"),
+        *("/", "/patients", "/pipeline", "/models", "/models/icu-mortality/1", "/drift"),
         *("patient", "/patients/999999999"),
     ):
         if address == "patient":

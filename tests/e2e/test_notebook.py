@@ -100,7 +100,7 @@ def test_the_notebook_trains_compares_and_promotes_a_model(tmp_path: Path) -> No
     )
     said = texts(json.loads(done.read_text()))
     assert f"{readings:,} readings" in said
-    assert "champion ward-mortality/1, shadows icu-mortality/1" in said
+    assert "champion ward-mortality/1, shadows icu-mortality/2" in said
     listed = subprocess.check_output(
         [sys.executable, "-m", "modelapi", "list"],
         cwd=ROOT,

@@ -270,11 +270,12 @@ def champions(url: str) -> set[str]:
 
 
 def test_the_original_fields_are_answered_by_the_model_that_has_them(tmp_path: Path) -> None:
-    """In the shipped state, the trained model is the champion, and the formula is a shadow."""
+    """In the shipped state, version 1 of the trained model is the shadow of version 2."""
     client = create_app(Settings(ROOT / "models", tmp_path / "s.sqlite")).test_client()
     declared = client.get("/api/model").json
     champion, shadow = declared["champion"], declared["shadows"][0]
-    assert (champion["model"], shadow["model"]) == ("icu-mortality", "formula")
+    assert (champion["model"], champion["version"]) == ("icu-mortality", "2")
+    assert (shadow["model"], shadow["version"]) == ("icu-mortality", "1")
 
     original = {
         "age": 63,

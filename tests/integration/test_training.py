@@ -34,7 +34,7 @@ from wire.features import Feature
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "training" / "configs").glob("*.toml"))
-SHIPPED = Ref("icu-mortality", "1")
+SHIPPED = Ref("icu-mortality", "2")
 
 CARD = """
 [card]
@@ -698,7 +698,7 @@ def model() -> Any:
 
 
 class TestShipped:
-    """Tests icu-mortality/1, the shipped champion."""
+    """Tests icu-mortality/2, the shipped champion."""
 
     def test_the_card_of_the_shipped_model_states_its_limits(self, model: Any) -> None:
         limits = " ".join(model.manifest.limits)
@@ -722,8 +722,8 @@ class TestShipped:
                 found.append(flat if flat is not None else values[feature.parameter or "age"])
             return found
 
-        well = row(age=40, blood_pressure=125, heart_rate=75, respiration_rate=15, temperature=37)
-        ill = row(age=84, blood_pressure=82, heart_rate=125, respiration_rate=33, temperature=35)
+        well = row(age=40, blood_pressure=125, heart_rate=75, gcs=15, temperature=37)
+        ill = row(age=84, blood_pressure=82, heart_rate=125, gcs=5, temperature=35)
         low, high = model.predict(np.array([well, ill]))["probability"]
         assert low < 0.08 < 0.3 < high
         unknown = np.full((1, len(model.names)), np.nan)

@@ -11,8 +11,8 @@ from modelapi.states import StateFile
 from wire.alarms import Policy
 
 RULES = {
-    Ref("icu-mortality", "1"): Policy(at=0.1, clear=0.09, for_hours=1, silence_hours=2),
-    Ref("formula", "1"): Policy(at=0.013, silence_hours=1, again_hours=6),
+    Ref("icu-mortality", "2"): Policy(at=0.1, clear=0.09, for_hours=1, silence_hours=2),
+    Ref("icu-mortality", "1"): Policy(at=0.1, silence_hours=1, again_hours=6),
 }
 
 

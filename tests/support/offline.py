@@ -9,25 +9,17 @@ import sqlite3
 import sys
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
 
+from tests.support.oracle import ROOT
+from tests.support.prediction_oracle import predict_proba
 from training import stream
 from training.config import Data
 from training.features import bulk_features
 from wire.features import Feature
 
-ROOT = Path(__file__).parents[2]
 LARGEST = 1e-9
-
-
-def rounded(values: np.ndarray) -> np.ndarray:
-    """Rounds to 30 significant bits, and to a multiple of 2**-30."""
-    mantissas, exponents = np.frexp(values)
-    values = np.ldexp(np.rint(mantissas * 2**30), exponents - 30)
-    return np.rint(values * 2**30) / 2**30
 
 
 def offline(folder: Path, model: str, version: str) -> pd.Series:
@@ -41,12 +33,8 @@ def offline(folder: Path, model: str, version: str) -> pd.Series:
     x = bulk_features(readings.readings, readings.ages, features).to_numpy(float)
     required = [feature.get("required", False) for feature in manifest["features"]]
     known = ~np.isnan(x[:, required]).any(axis=1)
-    if manifest.get("significant_digits"):
-        x = rounded(x)
     p = np.full(len(x), np.nan)
-    p[known] = joblib.load(artifact / "model.joblib").predict_proba(x[known])[:, 1]
-    if line := manifest.get("calibration"):
-        p = expit(line["intercept"] + line["slope"] * logit(p))
+    p[known] = predict_proba(artifact, x[known])
     return pd.Series(p, readings.readings["seq"].to_numpy())
 
 

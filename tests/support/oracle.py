@@ -1,8 +1,8 @@
 """The expected rows of the tables, computed from the CSVs with pandas.
 
 `python -m tests.support.oracle PATIENT_DATA DATABASE_URL live|hindsight` compares all rows of a
-finished replay: readings, stays, vitals and the predictions of the formula. It uses neither the
-code of the services nor the files that they derive.
+finished replay: readings, stays, vitals and the predictions of the models as shipped. It uses
+neither the code of the services nor the files that they derive.
 """
 
 import json
@@ -16,7 +16,12 @@ import mysql.connector
 import numpy as np
 import pandas as pd
 
+from tests.support import prediction_oracle
+
+ROOT = Path(__file__).parents[2]
 STAY = ["pat_id", "date_admission"]
+# The models as shipped.
+MODEL, VERSIONS = "icu-mortality", ("2", "1")
 
 
 class Expected:
@@ -63,47 +68,15 @@ class Expected:
         self.readings = joined
 
         predicted = joined if mode == "live" else joined[joined["date_discharge"].isna()]
-        self.predictions = self._predictions(predicted.copy())
+        self.predictions = predicted.reset_index(drop=True)
         seen = joined[STAY].drop_duplicates()
         if mode == "live":
             seen = pd.concat([seen, discharged[STAY]]).drop_duplicates()
         self.stays = seen.merge(stays, on=STAY)
         self.stays["age"] = self.stays["pat_id"].map(age).astype(float)
 
-    @staticmethod
-    def _predictions(rows: pd.DataFrame) -> pd.DataFrame:
-        def of(parameter: str) -> pd.Series:
-            return rows["value"].where(rows["parameter"] == parameter)
 
-        def within(values: pd.Series) -> Any:
-            return values.groupby([rows["pat_id"], rows["date_admission"]])
-
-        rows["last_blood_pressure"] = within(of("blood_pressure")).ffill()
-        rows["rmean_respiration_rate"] = (
-            within(of("respiration_rate")).expanding().mean().droplevel([0, 1])
-        )
-        deviation = within(of("temperature")).expanding().std().droplevel([0, 1])
-        rows["standard_deviation_temperature"] = deviation.fillna(0.0)
-        x = (
-            -5
-            + 0.002 * rows["age"]
-            + 0.001 * rows["last_blood_pressure"]
-            + 0.03 * rows["rmean_respiration_rate"]
-            + 0.02 * rows["standard_deviation_temperature"]
-        )
-        rows["output"] = 1 / (1 + np.exp(-x))
-        return rows.reset_index(drop=True)
-
-
-FEATURES = [
-    "age",
-    "last_blood_pressure",
-    "rmean_respiration_rate",
-    "standard_deviation_temperature",
-]
-
-
-def check(patient_data: Path, database_url: str, mode: str, model: str = "formula") -> str:
+def check(patient_data: Path, database_url: str, mode: str) -> str:
     """Compares every row; raises AssertionError at the first difference. Returns a summary."""
     expected = Expected(patient_data, mode)
     found = table(database_url, "readings").sort_values("seq").reset_index(drop=True)
@@ -134,20 +107,20 @@ def check(patient_data: Path, database_url: str, mode: str, model: str = "formul
     spread = groups.var(ddof=0).to_numpy() * wanted["n"].to_numpy()
     np.testing.assert_allclose(vitals["m2"].astype(float), spread, rtol=1e-9, atol=1e-7)
 
-    predictions = table(database_url, "predictions", f"model = '{model}'")
-    predictions = predictions.sort_values("seq", ignore_index=True)
-    [declared] = table(database_url, "models", f"model = '{model}'")["features"]
-    names = [feature["name"] for feature in json.loads(declared)]
-    features = [json.loads(text) for text in predictions["features"]]
-    predictions = predictions.join(pd.DataFrame(features, columns=names).astype(float))
     wanted = expected.predictions.sort_values("seq", ignore_index=True)
-    _same(predictions, wanted, ["seq", *STAY, "measured_at", *FEATURES, "output"])
-    missing = predictions["output"].isna()
-    assert predictions.loc[missing, "reason"].notna().all()
-    assert predictions.loc[~missing, "reason"].isna().all()
+    predicted = 0
+    for version in VERSIONS:
+        of_version = f"model = '{MODEL}' AND version = '{version}'"
+        predictions = table(database_url, "predictions", of_version)
+        predictions = predictions.sort_values("seq", ignore_index=True)
+        _same(predictions, wanted, ["seq", *STAY, "measured_at"])
+        [declared] = table(database_url, "models", of_version)["features"]
+        names = [feature["name"] for feature in json.loads(declared)]
+        prediction_oracle.check(predictions, wanted, names, ROOT / "models" / MODEL / version)
+        predicted += len(predictions)
     return (
-        f"{len(found)} readings, {len(stays)} stays, {len(vitals)} vitals, {len(predictions)} "
-        f"predictions ({int((~missing).sum())} with a probability): all equal"
+        f"{len(found)} readings, {len(stays)} stays, {len(vitals)} vitals, {predicted} "
+        f"predictions of {len(VERSIONS)} models: all equal"
     )
 
 

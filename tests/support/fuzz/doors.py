@@ -73,7 +73,7 @@ def dashboard_pages(rng: random.Random, inputs: int) -> Counter[str]:
         path = rng.choice(
             (
                 *("/", "/patients", "/patients?q=1&page=2", "/patients/1", "/pipeline.json"),
-                *("/patients/1?stay=2150-03-01", "/drift", "/models", "/models/formula/1"),
+                *("/patients/1?stay=2150-03-01", "/drift", "/models", "/models/icu-mortality/1"),
                 *("/static/live.js", "/health", "/metrics", "/events?page=x", "/?stream=5eed0001"),
             )
         )
