@@ -25,6 +25,7 @@ from buffer.sse import EventParser
 from hospital.replay import Replay
 from tool.data_handler import DataHandler
 from tool.database import Database
+from tool.jobs import Step
 from tool.known_job import KnownJob
 from tool.worker import PartitionWorker
 from wire.batches import Batch, Position, RawMessage, partition_of
@@ -35,7 +36,13 @@ class IdleWorker(PartitionWorker):
 
     def __init__(self, queue: Queue) -> None:
         super().__init__(queue, cast(Database, None), cast(DataHandler, None), lambda: None)
-        self._functions = {"nothing": lambda: None}
+        self._functions = {"nothing": self._nothing}
+
+    def _nothing(self, *steps: Step) -> None:
+        for step in steps:
+            with self.connection.pipeline() as pipe:
+                step(pipe)
+                pipe.execute()
 
 
 def run(bench: Bench) -> Iterator[Result]:

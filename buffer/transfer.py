@@ -117,7 +117,8 @@ class Transfer:
                 await asyncio.sleep(1)
 
     def _settle(self) -> None:
-        self._pending.settle(self._queues.committed(self._position.stream) or {})
+        if self._pending.unsettled():
+            self._pending.settle(self._queues.committed(self._position.stream) or {})
 
     def _check(self) -> None:
         """Renews the lease and looks for lost jobs. Raises Superseded or JobsLost."""

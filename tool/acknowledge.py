@@ -10,14 +10,18 @@ from tool.times import now
 from wire.batches import Batch
 from wire.keys import COMMITTED, COMPLETE, LATENCY, STORED
 
-# Returns 1 and changes nothing if Redis already has a later position. Otherwise wakes the buffer.
+# Moves the position forward and wakes the buffer, unless Redis already has a later position. Counts
+# the latencies. Returns 1 if Redis has a later position.
 FORWARD = """
 local known = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0)
-if known and known > tonumber(ARGV[2]) then return 1 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('DEL', KEYS[2])
-redis.call('RPUSH', KEYS[2], ARGV[1])
-return 0
+local overtaken = known and known > tonumber(ARGV[2])
+if not overtaken then
+    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+    redis.call('DEL', KEYS[2])
+    redis.call('RPUSH', KEYS[2], ARGV[1])
+end
+for i = 3, #ARGV, 2 do redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1]) end
+return overtaken and 1 or 0
 """
 
 
@@ -30,9 +34,11 @@ def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[f
     received: for each time of receipt by the buffer, the number of messages.
     """
     ended = time.time()
-    pipe.eval(FORWARD, 2, COMMITTED, STORED, _field(batch), str(position))
+    latencies: list[str | int] = []
     for begun, count in received.items():
-        pipe.hincrby(f"{LATENCY}:{batch.stream}", milliseconds(ended - begun), count)
+        latencies += milliseconds(ended - begun), count
+    keys = COMMITTED, STORED, f"{LATENCY}:{batch.stream}"
+    pipe.eval(FORWARD, len(keys), *keys, _field(batch), str(position), *latencies)
 
 
 def correct(redis: Redis, batch: Batch, position: int) -> None:

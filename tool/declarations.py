@@ -133,6 +133,11 @@ class Subscriber:
         declared = self._redis.get(DECLARATION)
         if declared is None and self._declared is None:
             declared = stored(self._database)
+        return self.read(declared)
+
+    def read(self, declared: bytes | None) -> Declaration | None:
+        """The same for a caller that has read the declaration from Redis. declared: None if Redis
+        has none."""
         if declared is None or declared == self._declared:
             return None
         try:

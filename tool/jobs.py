@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+from redis.client import Pipeline
 from rq import Queue
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
@@ -19,7 +20,7 @@ from tool.leftovers import queue_again, unfinished
 from tool.poison import CRASHES, Attempts, Poison
 from tool.result import Result
 from wire.batches import Batch
-from wire.keys import OUTAGE
+from wire.keys import DECLARATION, OUTAGE
 
 log = logging.getLogger("tool")
 
@@ -29,6 +30,8 @@ EARLY_WAIT = 3.0
 OUTAGE_SECONDS = 30
 
 T = TypeVar("T")
+# Adds RQ's commands for the start or the end of a job to a pipeline.
+Step = Callable[[Pipeline], None]
 
 
 class DeadLetters(Exception):
@@ -36,8 +39,11 @@ class DeadLetters(Exception):
 
 
 class Jobs:
-    """Runs the jobs of one queue. sleep: a function that pauses, and may end the process instead of
-    returning."""
+    """Runs the jobs of one queue. Each job sends RQ's commands, `begin` and `finish`, together with
+    its own, because each round trip to Redis delays the messages that wait for the job.
+
+    sleep: a function that pauses, and may end the process instead of returning.
+    """
 
     def __init__(
         self, queue: Queue, database: Database, handler: DataHandler, sleep: Callable[[float], None]
@@ -50,19 +56,22 @@ class Jobs:
         self._sleep = sleep
         self._declaration = Subscriber(queue.connection, database)
 
-    def store(self, key: str) -> None:
+    def store(self, begin: Step, finish: Step, key: str) -> None:
         """Stores the batch that Redis has at `key`, acknowledges it and deletes the key. Drops an
         early batch; the buffer sends it again. Raises DeadLetters after the commit if messages of
         the batch became dead letters.
         """
         with self._redis.pipeline() as pipe:
-            pipe.get(key).llen(self._queue.key)
+            begin(pipe)
+            pipe.get(DECLARATION).get(key).llen(self._queue.key)
             self.attempts.begin(key, pipe)
-            data, waiting, attempt, _ = pipe.execute()
+            *_, declared, data, waiting, attempt, _ = pipe.execute()
         if data is None:
             log.warning("%s is missing in Redis; the buffer will read it again", key)
+            self._finish(finish)
             self.complete_vitals()
             return
+        self._declare(declared)
         batch = msgspec.msgpack.decode(data, type=Batch)
         started = time.monotonic()
         self._handler.backlog = waiting > 0
@@ -81,23 +90,35 @@ class Jobs:
             acknowledge(pipe, batch, result.position, result.received)
             self.attempts.end(key, pipe)
             pipe.delete(key)
+            if not result.dead_letters:
+                finish(pipe)
             overtaken, *_ = pipe.execute()
         if overtaken:
             correct(self._redis, batch, self._position(batch))
         if result.dead_letters:
             raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
 
-    def replay(self, stream: str, seq: int, message: str) -> None:
+    def replay(self, begin: Step, finish: Step, stream: str, seq: int, message: str) -> None:
         """Replays a rejected message. If its processing fails again, raises the error."""
+        with self._redis.pipeline() as pipe:
+            begin(pipe)
+            *_, declared = pipe.get(DECLARATION).execute()
+        self._declare(declared)
         message_id = f"{stream}-{seq}"
         try:
             result = self._retry(partial(self._handler.replay, stream, seq, message.encode()))
         except Moved:
             log.info("message %s is no longer in table rejected", message_id)
-            return
-        metrics.READINGS.inc(result.stored)
-        extra = {"message_id": message_id}
-        log.info("message %s replayed; readings stored: %d", message_id, result.stored, extra=extra)
+        else:
+            metrics.READINGS.inc(result.stored)
+            stored, extra = result.stored, {"message_id": message_id}
+            log.info("message %s replayed; readings stored: %d", message_id, stored, extra=extra)
+        self._finish(finish)
+
+    def _finish(self, finish: Step) -> None:
+        with self._redis.pipeline() as pipe:
+            finish(pipe)
+            pipe.execute()
 
     def complete_vitals(self) -> None:
         """Brings table `vitals` up to date, unless jobs are waiting."""
@@ -171,7 +192,7 @@ class Jobs:
             before_sleep=self._report_outage,
             reraise=True,
         )
-        result: T = retrying(self._with_declaration, action)
+        result: T = retrying(self._when_declared, action)
         if retrying.statistics["attempt_number"] > 1:
             self._redis.delete(f"{OUTAGE}:{self._queue.name}")
             metrics.RECONNECTS.labels("database").inc()
@@ -189,15 +210,21 @@ class Jobs:
         # If the worker is killed while it waits, the message is not the cause.
         self.attempts.excuse()
 
-    def _with_declaration(self, action: Callable[[], T]) -> T:
-        declaration = self._declaration.changed()
-        if declaration is None and not self._declaration.ready:
-            log.info("waiting for the first declaration of the model API")
-            while (declaration := self._declaration.changed()) is None:
+    def _when_declared(self, action: Callable[[], T]) -> T:
+        if not self._declaration.ready:
+            declaration = self._declaration.changed()
+            if declaration is None:
+                log.info("waiting for the first declaration of the model API")
+            while declaration is None:
                 self._sleep(0.5)
-        if declaration is not None:
+                declaration = self._declaration.changed()
             self._handler.declare(declaration)
         return action()
+
+    def _declare(self, declared: bytes | None) -> None:
+        """Applies the declaration in Redis if it has changed."""
+        if (declaration := self._declaration.read(declared)) is not None:
+            self._handler.declare(declaration)
 
 
 def _report(key: str, batch: Batch, result: Result, seconds: float) -> None:

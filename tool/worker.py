@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from functools import partial
 from types import FrameType
 
 from redis import Redis
@@ -80,39 +80,42 @@ class PartitionWorker(SimpleWorker):
             job.functions = self._functions
         job.origin = queue.name
         entry = f"{job.id}:{self.name}"
-        self._begin(job, queue, entry)
-        job.started_at = started = now()
+        job.started_at = now()
+        steps = partial(self._begin, job, queue, entry), partial(self._finish, job, queue, entry)
+        if isinstance(job, KnownJob):  # always true, because of `job_class`
+            job.functions = {
+                name: partial(function, *steps) for name, function in self._functions.items()
+            }
         try:
             job.perform()
         except Exception:
             job.ended_at = now()
             self.handle_exception(job, *sys.exc_info())
             self.handle_job_failure(job, queue, exc_string=traceback.format_exc())
-            self.connection.zrem(queue.started_job_registry.key, entry)
-        else:
-            self._finish(job, queue, entry, now() - started)
+            with self.connection.pipeline() as pipe:
+                # A job of another program fails before it begins.
+                pipe.lrem(queue.intermediate_queue_key, 1, job.id)
+                pipe.zrem(queue.started_job_registry.key, entry)
+                pipe.execute()
 
-    def _begin(self, job: Job, queue: Queue, entry: str) -> None:
+    def _begin(self, job: Job, queue: Queue, entry: str, pipe: Pipeline) -> None:
         """Moves the job from the intermediate queue to the registry of started jobs.
 
         The entry in the registry does not expire, because an outage of the database may be long.
         """
-        with self.connection.pipeline() as pipe:
-            pipe.zadd(queue.started_job_registry.key, {entry: math.inf})
-            pipe.lrem(queue.intermediate_queue_key, 1, job.id)
-            self.set_state(WorkerStatus.BUSY, pipe)
-            pipe.expire(self.key, self.get_heartbeat_ttl(job))
-            pipe.execute()
+        pipe.zadd(queue.started_job_registry.key, {entry: math.inf})
+        pipe.lrem(queue.intermediate_queue_key, 1, job.id)
+        self.set_state(WorkerStatus.BUSY, pipe)
+        pipe.expire(self.key, self.get_heartbeat_ttl(job))
 
-    def _finish(self, job: Job, queue: Queue, entry: str, took: timedelta) -> None:
+    def _finish(self, job: Job, queue: Queue, entry: str, pipe: Pipeline) -> None:
         """Deletes a job that has succeeded, and counts it."""
-        with self.connection.pipeline() as pipe:
-            pipe.zrem(queue.started_job_registry.key, entry)
-            pipe.delete(job.key)
-            self.increment_successful_job_count(pipe)
-            self.increment_total_working_time(took, pipe)
-            self.set_state(WorkerStatus.IDLE, pipe)
-            pipe.execute()
+        pipe.zrem(queue.started_job_registry.key, entry)
+        pipe.delete(job.key)
+        self.increment_successful_job_count(pipe)
+        if job.started_at:  # always true
+            self.increment_total_working_time(now() - job.started_at, pipe)
+        self.set_state(WorkerStatus.IDLE, pipe)
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         # Before each wait for a job, RQ sets the state again in a round trip of its own.

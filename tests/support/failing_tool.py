@@ -20,7 +20,7 @@ from tool import alarms, batch, data_handler, processes, webhook, worker
 from tool.__main__ import main
 from tool.database import Changes, Database
 from tool.database.alarms import AlarmChanges, AlarmTables
-from tool.jobs import Jobs
+from tool.jobs import Jobs, Step
 from tool.result import Result
 from tool.settings import Settings, client_of, database_of, redis_of
 from wire.batches import RawMessage
@@ -62,8 +62,8 @@ class Worker(worker.PartitionWorker):
 
 
 class FailingJobs(Jobs):
-    def store(self, key: str) -> None:
-        super().store(key)
+    def store(self, begin: Step, finish: Step, key: str) -> None:
+        super().store(begin, finish, key)
         _, part, last = key.rsplit("-", 2)
         points.reached("acknowledged", int(last), part)
 
