@@ -515,8 +515,8 @@ def test_a_connection_that_is_lost_at_the_commit_makes_no_dead_letter(
 ) -> None:
     handler = handler_of(database)
     handler.handle(batch(0, message(80.0)))
-    connection: Any = database.session._connection
-    commit, number = connection.commit, connection.connection_id
+    session: Any = database.session
+    commit, number = session.commit, session._connection.connection_id
 
     def commit_without_connection() -> None:
         with other.session.transaction() as cursor:
@@ -525,9 +525,10 @@ def test_a_connection_that_is_lost_at_the_commit_makes_no_dead_letter(
             time.sleep(0.01)
         commit()
 
-    monkeypatch.setattr(connection, "commit", commit_without_connection)
-    with pytest.raises(Unavailable):
-        handler.handle(batch(1, message(90.0)))
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "commit", commit_without_connection)
+        with pytest.raises(Unavailable):
+            handler.handle(batch(1, message(90.0)))
     handler.handle(batch(1, message(90.0)))
     readings, *_, rejected = stored(url)
     assert readings == [(1, 80.0), (2, 90.0)]

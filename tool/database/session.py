@@ -49,6 +49,10 @@ class Session:
         """Starts a transaction whose statements all read the tables as of its first statement."""
         raise NotImplementedError
 
+    def commit(self) -> None:
+        """Commits the current transaction."""
+        raise NotImplementedError
+
     def translate(self, error: Exception) -> DatabaseError:
         """Returns PermanentFailure or Unavailable for an error of the driver."""
         raise NotImplementedError
@@ -110,7 +114,7 @@ class Session:
                 self._cursor = self._connection.cursor()
             begin(self._cursor)
             yield self._cursor
-            self._connection.commit()
+            self.commit()
         except BaseException as error:
             # The state of the connection is unknown, and a new connection is cheap.
             self.close()

@@ -41,6 +41,10 @@ class SQLiteSession(Session):
     def begin_snapshot(self, cursor: Any) -> None:
         self.begin_reading(cursor)
 
+    def commit(self) -> None:
+        connection: Any = self._connection
+        connection.commit()
+
     def translate(self, error: Exception) -> DatabaseError:
         text = f"SQLite {sqlite_path(self.url)}: {error}"
         # A damaged file ("database disk image is malformed", "file is not a database") raises a
