@@ -1,29 +1,16 @@
-"""The Open Inference Protocol, version 2, over HTTP, with its extensions for binary tensors, model
-configuration and statistics, and an additional verb for explanations. `modelapi.model_repository`
-implements the model repository extension.
+"""The Open Inference Protocol, version 2, over HTTP: metadata, and the extensions for model
+configuration and statistics. `modelapi.inference` implements inference, `modelapi.model_repository`
+the model repository extension.
 """
 
-from collections.abc import Callable
-from time import perf_counter_ns
-from typing import Any
+from flask import Blueprint, Response
 
-import numpy as np
-from flask import Blueprint, Response, request
-from numpy.typing import NDArray
-
-from modelapi import tensors
-from modelapi.api_errors import ApiError, TooLarge
 from modelapi.artifact import MODEL_FILES, Ref
-from modelapi.content import request_body
 from modelapi.endpoints import answer, registry, statistics
-from modelapi.repository import Model
-from modelapi.rows import require
-from modelapi.turns import Turns
 
 blueprint = Blueprint("inference_protocol", __name__, url_prefix="/v2")
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
-_turns = Turns(waiting=1)
 PLATFORMS = {"sklearn": "sklearn_joblib", "linear": "icu_linear", "scorecard": "icu_scorecard"}
 
 
@@ -117,74 +104,6 @@ def configuration(name: str, version: str | None = None) -> Response:
 def model_ready(name: str, version: str | None = None) -> Response:
     registry().find(name, version)
     return answer({"name": name, "ready": True})
-
-
-@blueprint.post("/models/<name>/infer")
-@blueprint.post("/models/<name>/versions/<version>/infer")
-def infer(name: str, version: str | None = None) -> Response:
-    """Returns the outputs for rows of features."""
-    return _inference(registry().find(name, version), lambda model, rows: (model.predict(rows), {}))
-
-
-@blueprint.post("/models/<name>/explain")
-@blueprint.post("/models/<name>/versions/<version>/explain")
-def explain(name: str, version: str | None = None) -> Response:
-    """Returns, for each row, a base and the features' contributions; their sum is the row's value
-    on the scale."""
-    return _inference(registry().find(name, version), _explained)
-
-
-def _explained(
-    model: Model, rows: NDArray[np.float64]
-) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    most = model.predictor.explained_rows
-    if len(rows) > most:
-        raise TooLarge(f"At most {most} rows per request can be explained, not {len(rows)}.")
-    with _turns.take():
-        explanation = model.explain(rows)
-    outputs = {
-        "contributions": explanation.contributions,
-        "base": explanation.base,
-        "features": np.array(model.names, dtype=np.str_),
-        "probability": model.predict(rows)["probability"],
-    }
-    return outputs, {"method": explanation.method, "scale": explanation.scale}
-
-
-def _inference(
-    model: Model,
-    compute: Callable[[Model, NDArray[np.float64]], tuple[dict[str, NDArray[Any]], dict[str, str]]],
-) -> Response:
-    start = perf_counter_ns()
-    try:
-        body = request_body("application/json", "application/octet-stream")
-        header = request.headers.get("Inference-Header-Content-Length")
-        asked, binary = tensors.read_request(body, header)
-        rows = tensors.read_rows(asked, binary, model.names)
-        require(rows, model)
-        read = perf_counter_ns()
-        outputs, parameters = compute(model, rows)
-        computed = perf_counter_ns()
-        document: dict[str, Any] = {
-            "model_name": model.ref.model,
-            "model_version": model.ref.version,
-        }
-        if asked.id is not None:
-            document["id"] = asked.id
-        if parameters:
-            document["parameters"] = parameters
-        content, length = tensors.write_response(document, outputs, asked)
-    except ApiError:
-        statistics().failed(model.ref, start)
-        raise
-    statistics().succeeded(model.ref, len(rows), (start, read, computed, perf_counter_ns()))
-    if length is None:
-        return Response(content, content_type="application/json")
-    return Response(
-        content,
-        content_type="application/octet-stream",
-        headers={"Inference-Header-Content-Length": str(length)},
-    )
 
 
 @blueprint.get("/models/stats")

@@ -14,6 +14,8 @@ SMALL_BODY = 64 * 1024
 ROWS = 100_000
 # Maximum number of values: rows times features.
 VALUES = 1_000_000
+# Maximum number of inference requests in one body.
+REQUESTS = 32
 
 
 def require_size(rows: int, features: int) -> None:

@@ -41,9 +41,9 @@ def document(champion: Model | None, models: Iterable[Model]) -> Document:
         described["components"]["schemas"]["Row"] = _row(champion)
     paths: Document = {}
     for path, item in described["paths"].items():
-        if path.endswith(("/infer", "/explain")):
+        verb = path.removeprefix(OF_MODEL)
+        if verb in ("/infer", "/explain"):
             for model in models:
-                verb = path.removeprefix(OF_MODEL)
                 name = OF_MODEL.format(model=model.ref.model)
                 version = OF_VERSION.format(model=model.ref.model, version=model.ref.version)
                 paths[version + verb] = _of_model(item, model, f".{model.ref.version}")

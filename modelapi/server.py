@@ -11,6 +11,7 @@ from modelapi import (
     browsers,
     content,
     endpoints,
+    inference,
     inference_protocol,
     metrics_endpoint,
     model_repository,
@@ -53,6 +54,7 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
         tokens.register(app, Path(settings.token_key_file))
     app.register_blueprint(endpoints.blueprint)
     app.register_blueprint(inference_protocol.blueprint)
+    app.register_blueprint(inference.blueprint)
     app.register_blueprint(model_repository.blueprint)
     app.register_blueprint(openapi.blueprint)
     registry.refresh()

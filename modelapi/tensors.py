@@ -15,7 +15,7 @@ from msgspec import Meta, Raw
 from numpy.typing import NDArray
 
 from modelapi.api_errors import BadInput
-from modelapi.content import as_utf8, decode
+from modelapi.content import Decoder, as_utf8, decode
 from modelapi.limits import require_size
 from modelapi.predictor import Rows
 
@@ -78,7 +78,7 @@ class InferenceRequest(msgspec.Struct):
     outputs: list[Requested] | None = None
 
 
-_request = msgspec.json.Decoder(InferenceRequest)
+REQUEST = msgspec.json.Decoder(InferenceRequest)
 _flat = msgspec.json.Decoder(list[float | None])
 _nested = msgspec.json.Decoder(list[list[float | None]])
 
@@ -86,9 +86,9 @@ _nested = msgspec.json.Decoder(list[list[float | None]])
 _DATA = re.compile(rb'"data"\s*:\s*\[[^"{}]*')
 
 
-def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest, memoryview]:
+def read_request(body: bytes, json_length: str | None, decoder: Decoder) -> tuple[Any, memoryview]:
     """Splits a body into the request and the binary part. json_length: the header with the length
-    of the JSON part; None if the whole body is JSON. Raises BadInput."""
+    of the JSON part; None if the whole body is JSON. decoder: of the JSON part. Raises BadInput."""
     length = len(body)
     if json_length is not None:
         if not re.fullmatch(r"[0-9]{1,10}", json_length) or int(json_length) > length:
@@ -100,11 +100,11 @@ def read_request(body: bytes, json_length: str | None) -> tuple[InferenceRequest
     text = as_utf8(body[:length])
     try:
         try:
-            request = decode(text, _request)
+            request = decode(text, decoder)
         except BadInput:
             if b"NaN" not in text and b"Infinity" not in text:
                 raise
-            request = decode(_DATA.sub(_as_json, text), _request)
+            request = decode(_DATA.sub(_as_json, text), decoder)
     except msgspec.ValidationError as error:
         sentence, _, path = str(error).partition(" - at ")
         raise BadInput(sentence, path.strip("`").removeprefix("$.") or None) from None
@@ -212,15 +212,15 @@ def _from_json(tensor: Tensor, width: int) -> NDArray[np.float64]:
         raise BadInput("data must be numbers, or null where missing", tensor.name) from None
 
 
-def write_response(
-    document: dict[str, Any], outputs: dict[str, NDArray[Any]], request: InferenceRequest
-) -> tuple[bytes, int | None]:
-    """Adds the requested outputs to `document` and encodes it. Returns the body and, if the body
-    has a binary part, the length of its JSON part. Raises BadInput for an invalid request of an
-    output.
+def write_outputs(
+    outputs: dict[str, NDArray[Any]], request: InferenceRequest
+) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The requested outputs as tensors, and the binary parts that follow the JSON part of the
+    response. Raises BadInput for an invalid request of an output.
     """
     by_default = bool(request.parameters and request.parameters.binary_data_output)
-    tensors, parts = [], []
+    tensors: list[dict[str, Any]] = []
+    parts: list[bytes] = []
     names: set[str] = set()
     for asked in request.outputs or [Requested(name) for name in outputs]:
         if asked.name in names:
@@ -244,8 +244,7 @@ def write_response(
         else:
             tensor["data"] = values.ravel().tolist()
         tensors.append(tensor)
-    head = msgspec.json.encode({**document, "outputs": tensors})
-    return b"".join([head, *parts]), len(head) if parts else None
+    return tensors, parts
 
 
 def datatype(values: NDArray[Any]) -> str:

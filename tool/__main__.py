@@ -21,7 +21,7 @@ from tool.forget import (
     give_back_space,
     refuse_beside_tool,
 )
-from tool.model_client import ModelUnavailable
+from tool.model_server import ModelUnavailable
 from tool.processes import set_up_logging
 from tool.rejections import DEAD_LETTER
 from tool.settings import Settings, client_of, database_of, redis_of

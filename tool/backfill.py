@@ -22,14 +22,8 @@ from tool.database import Database, PermanentFailure
 from tool.database.backfill import BackfillTables
 from tool.declarations import changed_features, model_rows
 from tool.features import FeatureSet, Stay
-from tool.model_client import (
-    Declaration,
-    InvalidRows,
-    Model,
-    ModelClient,
-    ModelUnavailable,
-    feature_set,
-)
+from tool.model_client import Declaration, Model, ModelClient, feature_set
+from tool.model_server import InvalidRows, ModelUnavailable
 from tool.times import hours_of
 from wire.messages import ordinal
 from wire.tables import PredictionRow, ReadingRow, StayRow, WithdrawnRow

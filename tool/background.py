@@ -14,7 +14,8 @@ from tool.database import Database, DatabaseError, Outdated
 from tool.database.drift import DriftTables
 from tool.declarations import Publisher, Subscriber
 from tool.drift import Drift
-from tool.model_client import ModelClient, ModelUnavailable
+from tool.model_client import ModelClient
+from tool.model_server import ModelUnavailable
 from tool.pending import CatchUp
 from tool.webhook import NotAccepted
 

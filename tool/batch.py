@@ -9,7 +9,7 @@ from tool.database import Changes, Database
 from tool.features import FeatureSet
 from tool.known_stay import KnownStay, StayKey
 from tool.model_client import Declaration, Model, ModelClient
-from tool.questions import Interview, Questions, Readers, readers_of
+from tool.questions import Questions, Readers, ask, readers_of
 from tool.rejections import rejected_row
 from tool.result import Result
 from tool.stays import Stays
@@ -42,7 +42,7 @@ class BatchProcessor:
     def __init__(self, database: Database, stays: Stays, client: ModelClient) -> None:
         self._database = database
         self._stays = stays
-        self._interview = Interview(client)
+        self._client = client
         self._models: list[Model] = []
         self._readers: list[Readers] = []
         self._features = FeatureSet([])
@@ -68,7 +68,7 @@ class BatchProcessor:
         with metrics.working("features"):
             questions = self._walk(decoded, stays, changes, result)
         with metrics.working("model"):
-            self._interview.ask(questions, changes, result)
+            ask(self._client, questions, changes, result)
         with metrics.working("database"):
             self._stays.commit(changes, stays)
         result.stored = len(changes.readings)

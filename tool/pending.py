@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from tool import metrics
 from tool.database import Database
-from tool.model_client import InvalidRows, Model, ModelClient, ModelUnavailable
+from tool.model_client import Model, ModelClient
+from tool.model_server import InvalidRows, ModelUnavailable
 from tool.times import now
 from wire.tables import PredictionRow
 

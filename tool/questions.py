@@ -3,7 +3,6 @@ reading."""
 
 import logging
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
 import msgspec
@@ -12,7 +11,7 @@ from msgspec.structs import replace
 from tool.aggregates import Value
 from tool.database import Changes
 from tool.features import FeatureSet
-from tool.model_client import InvalidRows, Model, ModelClient, ModelUnavailable, feature_set
+from tool.model_client import Model, ModelClient, feature_set
 from tool.result import Result
 from wire.tables import PendingRow, PredictionRow, ReadingRow
 
@@ -137,28 +136,13 @@ class Questions(msgspec.Struct):
         )
 
 
-class Interview:
-    """Asks the models of a batch at the same time."""
-
-    def __init__(self, client: ModelClient) -> None:
-        self._client = client
-        self._threads = ThreadPoolExecutor(thread_name_prefix="model")
-
-    def ask(self, asked: Iterable[Questions], changes: Changes, result: Result) -> None:
-        """Adds all predictions to `changes`. If a model does not answer, or rejects a row, all its
-        predictions of this batch are pending."""
-        calls = [(each, model) for each in asked if each.rows for model in each.readers.models]
-        if not calls:
-            return
-        # This thread asks the last model itself, so that a single model needs no other thread.
-        waiting = [self._threads.submit(self._predict, *call) for call in calls[:-1]]
-        last = self._predict(*calls[-1])
-        answers = [*(future.result() for future in waiting), last]
-        for (questions, model), found in zip(calls, answers, strict=True):
-            questions.answer(model, found, changes, result)
-
-    def _predict(self, questions: Questions, model: Model) -> list[float] | None:
-        try:
-            return self._client.predict(model, questions.rows)
-        except (ModelUnavailable, InvalidRows):
-            return None
+def ask(client: ModelClient, asked: Iterable[Questions], changes: Changes, result: Result) -> None:
+    """Adds all predictions of a batch to `changes`. If a model does not answer, or rejects a row,
+    all its predictions are pending."""
+    calls = [(each, model) for each in asked if each.rows for model in each.readers.models]
+    if not calls:
+        return
+    answers = client.predict_all([(model, questions.rows) for questions, model in calls])
+    for (questions, model), answer in zip(calls, answers, strict=True):
+        found = None if isinstance(answer, Exception) else answer
+        questions.answer(model, found, changes, result)

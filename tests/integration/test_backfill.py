@@ -12,7 +12,8 @@ from tests.support.batches import Client, batch, handler_of, message, other, rem
 from tests.support.servers import KINDS, rows
 from tool.backfill import backfill
 from tool.database import PermanentFailure, connect
-from tool.model_client import Declaration, InvalidRows, Model
+from tool.model_client import Declaration, Model
+from tool.model_server import InvalidRows
 from wire.features import Feature
 
 pytestmark = pytest.mark.timeout(120, func_only=True)

@@ -17,9 +17,11 @@ from embedded.stack import ROOT
 from modelapi.server import create_app
 from modelapi.settings import Settings
 from tests.support.batches import Client, batch, handler_of, message, remember
+from tests.support.modelapi_server import copy_models, fetch, in_thread
 from tests.support.servers import rows
 from tool.database import connect
-from tool.model_client import Declaration, InvalidRows, Model, ModelClient, ModelUnavailable
+from tool.model_client import Declaration, Model, ModelClient
+from tool.model_server import InvalidRows, ModelUnavailable
 from tool.settings import Settings as ToolSettings
 from tool.settings import client_of
 from wire.features import Feature
@@ -61,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(**answers: tuple[int, object]) -> Iterator[tuple[Server, ModelClient]]:
-    paths = {"json": "/api/model", "v2": "/v2/models/m/versions/1/infer"}
+    paths = {"json": "/api/model", "v2": "/v2/models/m/versions/1/infer", "all": "/v2/infer"}
     server = Server({paths[key]: (s, json.dumps(a).encode()) for key, (s, a) in answers.items()})
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -165,6 +167,66 @@ def test_a_model_that_is_missing_everywhere_is_requested_in_binary_again() -> No
 def test_status_400_raises_invalid_rows() -> None:
     with serving(v2=(400, {})) as (_, client), pytest.raises(InvalidRows):
         client.predict(MODEL, ROWS)
+
+
+OTHER = Model("other", "1", FEATURES)
+BOTH = [(MODEL, ROWS), (OTHER, ROWS[:1])]
+
+
+def failed(model: str, status: int) -> dict[str, object]:
+    return {"model_name": model, "model_version": "1", "status": status, "error": "it fails"}
+
+
+def test_several_models_are_asked_in_one_request(tmp_path: Path) -> None:
+    models = copy_models(tmp_path, "formula", "qsofa")
+    app = create_app(Settings(models=models, model_state=tmp_path / "state.sqlite"))
+    asked, expected = [], []
+    for path in sorted(models.glob("*/*/manifest.json")):
+        manifest = json.loads(path.read_text())
+        golden = json.loads((path.parent / "golden.json").read_text())
+        names = [feature["name"] for feature in manifest["features"]]
+        model = Model(manifest["model"], manifest["version"], manifest["features"])
+        asked.append((model, [[row["features"][name] for name in names] for row in golden]))
+        expected.append([row["outputs"]["probability"] for row in golden])
+    with in_thread(app) as url:
+        client = ModelClient(url, timeout=30)
+        found = client.predict_all([*asked, (MODEL, ROWS)])
+        [stats] = fetch(f"{url}/v2/models/formula/stats")[1]["model_stats"]
+    for outputs, wanted in zip(found, expected, strict=False):
+        assert outputs == pytest.approx(wanted, abs=1e-9)
+    assert isinstance(found[-1], ModelUnavailable)
+    assert stats["execution_count"] == 1
+
+
+def test_a_model_that_fails_does_not_affect_the_others() -> None:
+    answers = [inferred(0.1, 0.2), failed("other", 503)]
+    with serving(all=(200, {"responses": answers}), v2=(200, inferred(0.3, 0.4))) as (
+        server,
+        client,
+    ):
+        for expected in ([0.1, 0.2], [0.3, 0.4]):
+            first, other = client.predict_all(BOTH)
+            assert first == expected
+            assert isinstance(other, ModelUnavailable)
+    paths = [path.partition("?")[0] for path, _ in server.asked]
+    alone = "/v2/models/m/versions/1/infer"
+    assert paths[:2] == ["/v2/infer", alone]
+
+
+def test_rejected_rows_of_one_model_are_reported() -> None:
+    answers = [inferred(0.1, 0.2), failed("other", 400)]
+    with serving(all=(200, {"responses": answers})) as (_, client):
+        first, other = client.predict_all(BOTH)
+    assert first == [0.1, 0.2]
+    assert isinstance(other, InvalidRows)
+
+
+@pytest.mark.parametrize("answer", [(404, {}), (500, {}), (200, {"responses": []}), (200, [])])
+def test_without_a_common_answer_each_model_is_asked(answer: tuple[int, object]) -> None:
+    with serving(all=answer, v2=(200, inferred(0.1, 0.2))) as (_, client):
+        first, other = client.predict_all(BOTH)
+    assert first == [0.1, 0.2]
+    assert isinstance(other, ModelUnavailable)
 
 
 def test_models_with_the_same_features_store_them_once(url: str) -> None:

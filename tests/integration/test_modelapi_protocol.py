@@ -3,6 +3,8 @@
 import gzip
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,18 @@ def test_statistics_count_over_all_workers(url: str) -> None:
     assert times["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 1
     parts = ("compute_input", "compute_infer", "compute_output")
     assert times["success"]["ns"] == sum(times[part]["ns"] for part in parts) > 0
+
+
+def test_more_open_connections_than_threads_are_answered(url: str) -> None:
+    """A worker has four threads, and some of them wait for the next request of a connection."""
+    body = json.dumps(document({"age": 50.0})).encode()
+    host = url.removeprefix("http://")
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(HTTPConnection(host))) for _ in range(20)]
+        for each in connections * 3:
+            each.request("POST", "/v2/models/plain/infer", body)
+            answer = each.getresponse()
+            assert (answer.status, bool(answer.read())) == (200, True)
 
 
 class TestMLServerTypes:
@@ -464,7 +478,61 @@ def test_null_members_count_as_missing(flask: FlaskClient) -> None:
     assert flask.post("/v2/models/formula/infer", json=asked).status_code == 200
 
 
-PATHS = ("/api/model", "/v2/models/formula/infer", "/v2/models/formula/explain")
+def test_several_models_answer_one_request_in_order(flask: FlaskClient) -> None:
+    """A request that fails has its error, and the others have their outputs."""
+    fine = document(ROW, model_name="formula", id="a")
+    requests = [
+        document({"age": 50.0}, model_name="plain", model_version="2"),
+        document({"age": 50.0}, model_name="nobody"),
+        document({"age": None}, model_name="plain"),
+        document({"ages": 50.0}, model_name="plain", model_version="1"),
+        document(ROW, model_name="formula", model_version="9"),
+        fine,
+    ]
+    answer = flask.post("/v2/infer", json={"requests": requests})
+    assert answer.status_code == 200
+    assert answer.json is not None
+    found = answer.json["responses"]
+    assert [each.get("status") for each in found] == [None, 404, 400, 400, 404, None]
+    assert [each.get("field") for each in found[2:4]] == ["age", "ages"]
+    assert found[0]["outputs"][0]["data"] == pytest.approx([1 / (1 + np.exp(1.5))])
+    alone = flask.post("/v2/models/formula/infer", json=document(ROW, id="a")).json
+    assert found[5] == alone
+
+
+def test_binary_tensors_follow_in_the_order_of_the_requests(flask: FlaskClient) -> None:
+    def asked(size: int) -> dict[str, Any]:
+        parameters = {"binary_data_size": size}
+        tensor = {"name": "age", "shape": [size // 8], "datatype": "FP64", "parameters": parameters}
+        outputs = [{"name": "probability", "parameters": {"binary_data": True}}]
+        return {"model_name": "plain", "inputs": [tensor], "outputs": outputs}
+
+    def post(ages: list[float], sizes: tuple[int, ...]) -> Any:
+        head = json.dumps({"requests": list(map(asked, sizes))}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        return flask.post("/v2/infer", data=head + np.array(ages).tobytes(), headers=headers)
+
+    answer = post([50.0, 60.0, 70.0], (8, 16))
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    found = np.frombuffer(answer.data[length:], "<f8")
+    expected = 1 / (1 + np.exp(2 - 0.01 * np.array([50.0, 60.0, 70.0])))
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    assert post([50.0, 60.0], (8, 16)).status_code == 400
+    assert post([50.0] * 4, (8, 16)).status_code == 400
+
+
+def test_the_requests_in_one_body_are_limited(flask: FlaskClient) -> None:
+    row = document({"age": 50.0}, model_name="plain")
+    assert flask.post("/v2/infer", json={"requests": []}).status_code == 400
+    assert flask.post("/v2/infer", json={"requests": [row] * 33}).status_code == 400
+    large = document({"age": 50.0}, model_name="plain")
+    large["inputs"][0]["shape"] = [999_999]
+    answer = flask.post("/v2/infer", json={"requests": [row, large, row]}).json
+    assert answer is not None
+    assert [each.get("status") for each in answer["responses"]] == [None, 413, 413]
+
+
+PATHS = ("/api/model", "/v2/infer", "/v2/models/formula/infer", "/v2/models/formula/explain")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -22,7 +22,8 @@ from tests.support.modelapi_server import add_linear, command, copy_models, fetc
 from tests.support.waiting import wait_until
 from tool.database import connect
 from tool.declarations import Publisher, Subscriber
-from tool.model_client import ModelClient, ModelUnavailable
+from tool.model_client import ModelClient
+from tool.model_server import ModelUnavailable
 from wire.settings import SecretFile
 
 pytestmark = pytest.mark.timeout(400)

@@ -11,7 +11,8 @@ import pytest
 from tool.data_handler import DataHandler
 from tool.database import Database
 from tool.declarations import model_rows
-from tool.model_client import Declaration, Model, ModelUnavailable
+from tool.model_client import Declaration, Model
+from tool.model_server import ModelUnavailable
 from wire.batches import Batch, RawMessage
 from wire.features import Feature
 
@@ -37,6 +38,17 @@ class Client:
         names = [feature["name"] for feature in model.features]
         named = [dict(zip(names, row, strict=True)) for row in rows]
         return [(row.get("heart_rate__mean") or 0.0) / 1000 for row in named]
+
+    def predict_all(
+        self, asked: Sequence[tuple[Model, Sequence[Sequence[float | None]]]]
+    ) -> list[list[float] | ModelUnavailable]:
+        answers: list[list[float] | ModelUnavailable] = []
+        for model, rows in asked:
+            try:
+                answers.append(self.predict(model, rows))
+            except ModelUnavailable as error:
+                answers.append(error)
+        return answers
 
 
 def message(value: object = 80.0, **other: Any) -> bytes:

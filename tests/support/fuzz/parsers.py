@@ -13,7 +13,7 @@ import numpy as np
 from buffer.sse import CUT, KEPT, Event, EventParser
 from modelapi.api_errors import ApiError, BadInput, TooLarge
 from modelapi.predictor import Rows
-from modelapi.tensors import NUMBERS, read_request, read_rows
+from modelapi.tensors import NUMBERS, REQUEST, read_request, read_rows
 from tests.support.fuzz.damage import damaged, pieces
 from wire.messages import CODES, Message, Rejected, decode
 from wire.stream_clock import stream_clock
@@ -187,7 +187,7 @@ def tensors(rng: random.Random, inputs: int) -> Counter[str]:
 
 def _rows(body: bytes, length: str | None) -> Rows | BadInput | TooLarge:
     try:
-        return read_rows(*read_request(body, length), NAMES)
+        return read_rows(*read_request(body, length, REQUEST), NAMES)
     except (BadInput, TooLarge) as error:
         return error
 
