@@ -66,7 +66,7 @@ shared()
 
 bind = f"{settings.host}:{settings.port}"
 workers = settings.workers
-worker_class = "gthread"
+worker_class = "modelapi.worker.Worker"
 threads = 4
 # Longer than the default, because the tool and nginx keep connections open between batches.
 keepalive = 75

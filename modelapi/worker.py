@@ -1,0 +1,39 @@
+"""gunicorn's worker, except that a connection may stay in its thread after a request."""
+
+import select
+import threading
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+# How long a thread waits for the next request of its connection, in milliseconds. At 1,000 messages
+# per second, a worker of the tool asks about every 30 ms.
+WAIT = 50
+# Half of the threads, so that the others are free for new connections.
+WAITING = 2
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Serves requests that follow each other closely in one thread. gunicorn's own worker hands the
+    connection to its main thread after each request, and back to a thread for the next one, which
+    takes as long as the request itself."""
+
+    waiting = threading.BoundedSemaphore(WAITING)
+
+    def handle(self, conn: Any) -> Any:
+        kept = super().handle(conn)
+        if kept is not True or not self.waiting.acquire(blocking=False):
+            return kept
+        try:
+            poll = select.poll()
+            poll.register(conn.sock, select.POLLIN)
+            # Requests that were read ahead do not make the socket readable.
+            while (
+                kept is True
+                and self.alive
+                and (conn.parser.unreader.buf.getvalue() or poll.poll(WAIT))
+            ):
+                kept = super().handle(conn)
+        finally:
+            self.waiting.release()
+        return kept
