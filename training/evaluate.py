@@ -37,7 +37,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     hour: int | None = None
     resamples: int = 500
-    seed: int = 0
 
 
 @dataclass
@@ -91,7 +90,8 @@ def run(request: Request) -> Evaluation:
         hours=hours,
         hour=_hour(request, trained, test),
         resamples=request.resamples,
-        seed=request.seed,
+        # With the seed of the training, the same stays and bootstraps are drawn as for its report.
+        seed=int(trained.get("seed", 0)),
         alarm=_alarm(model),
     )
     left_out = readings.left_out | found.left_out
