@@ -103,15 +103,18 @@ async def prepare(settings: Settings) -> Replay:
 async def patient_data(settings: Settings) -> Path:
     """Returns the folder with the CSVs. Writes a synthetic ward first if the folder has no data.
 
-    Raises CannotServe if the folder is missing or has other data, so that nobody mistakes a
-    synthetic ward for their own data.
+    Raises CannotServe if the folder is missing, cannot be read or has other data, so that nobody
+    mistakes a synthetic ward for their own data.
     """
     folder = settings.patient_data
-    if not folder.is_dir():
-        raise CannotServe(f"PATIENT_DATA={folder}: there is no such folder")
-    if holds_inputs(folder):
-        return folder
-    names = {path.name for path in folder.iterdir() if DATA.search(path.name)}
+    try:
+        if not folder.is_dir():
+            raise CannotServe(f"PATIENT_DATA={folder}: there is no such folder")
+        if holds_inputs(folder):
+            return folder
+        names = {path.name for path in folder.iterdir() if DATA.search(path.name)}
+    except OSError as error:
+        raise CannotServe(f"PATIENT_DATA={folder}: cannot read it: {error.strerror}") from error
     if others := sorted(names - OURS):
         named = ", ".join(others[:5]) + (", …" if others[5:] else "")
         raise CannotServe(

@@ -708,6 +708,12 @@ class TestProgram:
         (line,) = failure(PATIENT_DATA=str(tmp_path / "missing"))
         assert line == f"hospital: PATIENT_DATA={tmp_path}/missing: there is no such folder"
 
+    def test_a_folder_that_cannot_be_read_is_an_error(self, tmp_path: Path) -> None:
+        # Tests may run as root, who may read every folder.
+        folder = tmp_path / ("x" * 300)
+        (line,) = failure(PATIENT_DATA=str(folder))
+        assert line.startswith(f"hospital: PATIENT_DATA={folder}: cannot read it: ")
+
     def test_an_invalid_setting_is_an_error(self) -> None:
         (line,) = failure(REPLAY_RATE="fast")
         assert line.startswith("hospital: REPLAY_RATE=fast: ")
