@@ -239,11 +239,14 @@ def test_the_period_of_the_curves_is_chosen_by_keyboard(page: Any, dashboard: Da
     assert button.get_attribute("aria-pressed") == "true"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_have_no_accessibility_violation(
-    page: Any, dashboard: Dashboard, scheme: str
-) -> None:
-    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+# Only the rules about colours depend on the colour scheme.
+RULES = {
+    "light": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "dark": ["cat.color"],
+}
+
+
+def test_pages_have_no_accessibility_violation(page: Any, dashboard: Dashboard) -> None:
     for address in (
         *("/", "/patients", "/pipeline", "/models", "/models/icu-mortality/1", "/drift"),
         *("patient", "/patients/999999999"),
@@ -254,16 +257,17 @@ def test_pages_have_no_accessibility_violation(
         page.goto(dashboard.url + address)
         for width in (1440, 390):
             page.set_viewport_size({"width": width, "height": 900})
-            page.evaluate(AXE.read_text())
-            found = page.evaluate(
-                "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',"
-                " 'best-practice']})"
-            )
-            told = [
-                (rule["id"], rule["impact"], [node["target"] for node in rule["nodes"]][:3])
-                for rule in found["violations"]
-            ]
-            assert told == [], f"{address} at {width}"
+            for scheme, rules in RULES.items():
+                page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                # The page may have reloaded itself.
+                if not page.evaluate("'axe' in window"):
+                    page.evaluate(AXE.read_text())
+                found = page.evaluate("runOnly => axe.run({runOnly})", rules)
+                told = [
+                    (rule["id"], rule["impact"], [node["target"] for node in rule["nodes"]][:3])
+                    for rule in found["violations"]
+                ]
+                assert told == [], f"{address} at {width}, {scheme}"
 
 
 def test_the_ward_works_by_keyboard_and_keeps_its_order_while_it_has_the_focus(
