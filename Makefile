@@ -73,7 +73,7 @@ bench: $(VENV)/bench ## run all benchmarks; takes 20 to 60 minutes
 	@$(BIN)/python -m benchmarks
 
 test: $(VENV)/test ## run all tests
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/test ## check style and types
 	@$(BIN)/ruff check .

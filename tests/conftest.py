@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support import servers
 
@@ -17,12 +19,50 @@ os.environ["SSL_CERT_FILE"] = os.devnull
 # Otherwise commands that run in a test would read the settings of the developer's pipeline.
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 
-# These files take longest. They start first, so that all workers end at about the same time.
-LONGEST = ("test_pipeline.py", "test_faults.py", "test_compose.py", "test_modelapi_openapi.py")
+PROGRAMS = Path(__file__).parent / "support" / "no_telemetry"
+
+# The files that need MySQL or MariaDB. One process runs all of them, so that each server starts
+# once, and the tables are migrated once.
+DATABASES = (
+    *("test_migrations.py", "test_message_kinds.py", "test_training_database.py"),
+    *("test_forget.py", "test_data_handler.py", "test_database.py", "test_alarms.py"),
+    *("test_dashboard_mysql.py", "test_drift.py", "test_backfill.py", "test_probes.py"),
+    "test_modelapi_replicas.py",
+)
+# These files take longest. They start first, so that all processes end at about the same time.
+LONGEST = ("test_compose.py", "test_faults.py", "test_pipeline.py")
+
+
+def needs_database_server(file: str) -> bool:
+    return file.endswith(tuple(f"integration/{name}" for name in DATABASES))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    def order(item: pytest.Item) -> tuple[bool, bool]:
+        return (not needs_database_server(item.path.as_posix()), item.path.name not in LONGEST)
+
+    items.sort(key=order)
+
+
+class ByFile(LoadFileScheduling):
+    """Runs the tests of a file in one process, and those of all files in `DATABASES` in the same
+    one.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "databases" if needs_database_server(file) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_telemetry() -> None:
+    """Makes the programs that tests start import `sitecustomize.py` of this folder."""
+    os.environ["PYTHONPATH"] = str(PROGRAMS)
 
 
 @pytest.fixture(scope="session")

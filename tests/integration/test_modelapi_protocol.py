@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from flask.testing import FlaskClient
-from mlserver import types
 from tritonclient.utils import InferenceServerException
 
 from modelapi.server import create_app
@@ -220,8 +219,20 @@ def test_more_open_connections_than_threads_are_answered(url: str) -> None:
             assert (answer.status, bool(answer.read())) == (200, True)
 
 
+@pytest.fixture
+def types() -> Any:
+    """The types of MLServer. They are not imported above, because each process of pytest imports
+    all test modules, and this import takes seconds.
+    """
+    from mlserver import types
+
+    return types
+
+
 class TestMLServerTypes:
-    def test_a_third_party_client_parses_our_responses(self, flask: FlaskClient) -> None:
+    def test_a_third_party_client_parses_our_responses(
+        self, flask: FlaskClient, types: Any
+    ) -> None:
         answers = {
             "/v2": types.MetadataServerResponse,
             "/v2/models/formula": types.MetadataModelResponse,
@@ -235,7 +246,9 @@ class TestMLServerTypes:
         )
         assert {item.state for item in index.root} == {"READY"}
 
-    def test_requests_of_a_third_party_client_are_answered(self, flask: FlaskClient) -> None:
+    def test_requests_of_a_third_party_client_are_answered(
+        self, flask: FlaskClient, types: Any
+    ) -> None:
         request = types.InferenceRequest(
             id="7",
             inputs=[

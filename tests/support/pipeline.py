@@ -27,7 +27,7 @@ class Pipeline(Programs):
     """
 
     def __init__(self, folder: Path, patient_data: Path, **settings: str) -> None:
-        keys = ("PATH", "HOME", "CI", "SSL_CERT_FILE", "PYTHON_DOTENV_DISABLED")
+        keys = ("PATH", "HOME", "CI", "SSL_CERT_FILE", "PYTHON_DOTENV_DISABLED", "PYTHONPATH")
         inherited = {key: os.environ[key] for key in keys if key in os.environ}
         chosen = {"PATIENT_DATA": str(patient_data), "REPLAY_RATE": "0", "MODELAPI_WORKERS": "1"}
         super().__init__(folder, environment(folder, inherited | free_ports() | chosen | settings))
