@@ -145,7 +145,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     data.chmod(0o555)
     environment = {
         "PATIENT_DATA": str(data),
-        "REPLAY_RATE": "20",
+        "REPLAY_RATE": "10",
         "PORT": str(free_port()),
         "TLS_PORT": str(free_port()),
         "ALLOWED_HOSTS": "wall.example.org, ward.example.org",

@@ -363,12 +363,13 @@ def test_any_history_gives_the_rows_that_pandas_computes(
     for seq, data in sent.items():
         parts[patient(data) % 2].append(RawMessage(seq, 0.0, data))
     drive(database, chance, parts, monkeypatch)
-    compare(url, Expected(sent))
+    expected = Expected(sent)
+    compare(url, expected)
     # All messages are sent again, in other batches, as after a change of the number of partitions
     # and a wipe of Redis.
     whole = [RawMessage(seq, 0.0, data) for seq, data in sent.items()]
     handler_of(database, DECLARATION).handle(Batch("s", 2, 0, whole))
-    compare(url, Expected(sent))
+    compare(url, expected)
 
 
 def drive(
