@@ -188,14 +188,16 @@ def _with_tables(url: str) -> str:
 
 
 def open_database(url: str) -> Any:
-    """A plain PEP 249 connection, through mysql-connector's C extension if it is installed. Its
-    placeholder is `mark(url)`.
+    """A plain PEP 249 connection, for MySQL through mysql-connector's C extension. Its placeholder
+    is `mark(url)`. Raises CannotMeasure without the C extension, because X would be too small.
     """
     if url.startswith("sqlite:///"):
         connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
+    if not mysql.connector.HAVE_CEXT:
+        raise CannotMeasure("mysql-connector's C extension cannot be loaded")
     parts = urlsplit(url)
     database = parts.path.strip("/")
     return mysql.connector.connect(
