@@ -1,6 +1,5 @@
 """Compares the CPU time of a request to the model API, for one row, with that of a bare Flask
-route. Both run under the model API's gunicorn settings, but the bare route has gunicorn's own
-worker with threads."""
+route. Both run under the model API's gunicorn settings."""
 
 import subprocess
 import sys
@@ -43,10 +42,7 @@ def measure(pipeline: Pipeline) -> Result:
 @contextmanager
 def _bare_flask(pipeline: Pipeline) -> Iterator[tuple[str, Callable[[], list[int]]]]:
     port = free_port()
-    command = (
-        "-m gunicorn --config modelapi/gunicorn.conf.py --worker-class gthread"
-        " benchmarks.bare_flask:app"
-    )
+    command = "-m gunicorn --config modelapi/gunicorn.conf.py benchmarks.bare_flask:app"
     with (pipeline.folder / "bare.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *command.split()],

@@ -11,6 +11,8 @@ from gunicorn.workers.gthread import ThreadWorker
 WAIT = 50
 # Half of the threads, so that the others are free for new connections.
 WAITING = 2
+# After so many requests, the connection goes back to the main thread, so that others get a turn.
+REQUESTS = 20
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -28,11 +30,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             poll = select.poll()
             poll.register(conn.sock, select.POLLIN)
             # Requests that were read ahead do not make the socket readable.
-            while (
-                kept is True
-                and self.alive
-                and (conn.parser.unreader.buf.getvalue() or poll.poll(WAIT))
-            ):
+            for _ in range(REQUESTS):
+                if kept is not True or not self.alive:
+                    break
+                if not conn.parser.unreader.buf.getvalue() and not poll.poll(WAIT):
+                    break
                 kept = super().handle(conn)
         finally:
             self.waiting.release()

@@ -1,6 +1,7 @@
 """Client of the model API: reads the declaration and requests predictions."""
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,7 @@ from tool.model_server import (
     InvalidRows,
     ModelServer,
     ModelUnavailable,
+    NoAnswer,
     TooLarge,
     Unsupported,
 )
@@ -27,6 +29,9 @@ log = logging.getLogger("tool.model")
 
 # Maximum size of a request's body: about 30,000 rows of four features.
 BYTES_PER_CALL = 1_000_000
+# Seconds until a server that did not know the path for several models is asked again. It may have
+# been upgraded.
+ASK_AGAIN = 60
 Rows = Sequence[Sequence[float | None]]
 
 
@@ -92,7 +97,7 @@ class ModelClient:
     ) -> None:
         self._server = ModelServer(url, timeout, token_file)
         self._etag = ""
-        self._together, self._only_json = True, False
+        self._together_from, self._only_json = 0.0, False
         self._pauses = Pauses(pause_max)
 
     def declaration(self) -> Declaration | None:
@@ -163,15 +168,23 @@ class ModelClient:
 
     def _send(self, asked: Asked) -> list[Answer]:
         """Asks several models in one request, if the server supports that and all of them have
-        answered the last time: a model that fails must not affect the others."""
-        if len(asked) > 1 and self._together and not any(m.key in self._pauses for m, _ in asked):
+        answered the last time: a model that fails must not affect the others. Waits for at most
+        one answer that does not come, because the batch waits too."""
+        supported = time.monotonic() >= self._together_from
+        if len(asked) > 1 and supported and not any(m.key in self._pauses for m, _ in asked):
             try:
                 return self._send_together(asked)
+            except NoAnswer as error:
+                return [error] * len(asked)
             except Unsupported:
-                self._together = False
+                self._together_from = time.monotonic() + ASK_AGAIN
             except (ModelUnavailable, InvalidRows) as error:
                 log.debug("asking each model, because one may be the cause: %s", error)
-        return [self._send_alone(model, rows) for model, rows in asked]
+        answers: list[Answer] = []
+        for model, rows in asked:
+            silent = answers[-1:] if answers and isinstance(answers[-1], NoAnswer) else []
+            answers += silent or [self._send_alone(model, rows)]
+        return answers
 
     def _send_together(self, asked: Asked) -> list[Answer]:
         request = inference.requests([(*model.key, rows) for model, rows in asked])

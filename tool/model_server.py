@@ -28,6 +28,10 @@ class InvalidRows(Exception):
     """The model API rejected these rows."""
 
 
+class NoAnswer(ModelUnavailable):
+    """The server did not answer in time, or the connection broke."""
+
+
 class Unsupported(ModelUnavailable):
     """The server does not know this path or format."""
 
@@ -70,7 +74,7 @@ class ModelServer:
     def ask(
         self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        """Sends a request. Raises ModelUnavailable if there is no answer."""
+        """Sends a request. Raises NoAnswer."""
         try:
             if self._token_file:
                 token = Path(self._token_file).read_text().strip()
@@ -83,4 +87,4 @@ class ModelServer:
                 timeout=self._timeout,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ModelUnavailable(f"{self.url}: {error}") from None
+            raise NoAnswer(f"{self.url}: {error}") from None

@@ -17,7 +17,9 @@ from types import FrameType
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -88,6 +90,8 @@ class PartitionWorker(SimpleWorker):
             }
         try:
             job.perform()
+        except (RedisConnectionError, RedisTimeoutError):
+            raise  # the job is still in Redis, and `work` queues it again
         except Exception:
             job.ended_at = now()
             self.handle_exception(job, *sys.exc_info())

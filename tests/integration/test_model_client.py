@@ -19,9 +19,10 @@ from modelapi.settings import Settings
 from tests.support.batches import Client, batch, handler_of, message, remember
 from tests.support.modelapi_server import copy_models, fetch, in_thread
 from tests.support.servers import rows
+from tool import model_client
 from tool.database import connect
 from tool.model_client import Declaration, Model, ModelClient
-from tool.model_server import InvalidRows, ModelUnavailable
+from tool.model_server import InvalidRows, ModelUnavailable, NoAnswer
 from tool.settings import Settings as ToolSettings
 from tool.settings import client_of
 from wire.features import Feature
@@ -33,6 +34,7 @@ NAMES = ("age", "heart_rate__mean", "spo2__last")
 FEATURES: list[dict[str, Any]] = [Feature.parse(name).declaration() for name in NAMES]
 MODEL = Model("m", "1", FEATURES)
 ROWS = [[63.0, 80.5, None], [71.0, None, 96.0]]
+SILENT = 0  # the status of a path that is not answered
 
 
 class Server(ThreadingHTTPServer):
@@ -52,6 +54,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, body))
         status, answer = self.server.answers.get(self.path.partition("?")[0], (404, b"{}"))
+        if status == SILENT:
+            self.close_connection = True
+            return
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -227,6 +232,25 @@ def test_without_a_common_answer_each_model_is_asked(answer: tuple[int, object])
         first, other = client.predict_all(BOTH)
     assert first == [0.1, 0.2]
     assert isinstance(other, ModelUnavailable)
+
+
+def test_a_batch_waits_for_one_answer_that_does_not_come() -> None:
+    with serving(all=(SILENT, {}), v2=(SILENT, {})) as (server, client):
+        for asked in (1, 2):
+            assert all(isinstance(each, NoAnswer) for each in client.predict_all(BOTH))
+            assert len(server.asked) == asked
+
+
+def test_several_models_are_asked_together_again_after_an_upgrade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_client, "ASK_AGAIN", 0)
+    alone = inferred(0.1, 0.2)
+    with serving(all=(404, {}), v2=(200, alone)) as (server, client):
+        assert client.predict_all([(MODEL, ROWS)] * 2) == [[0.1, 0.2]] * 2
+        server.answers["/v2/infer"] = 200, json.dumps({"responses": [alone, alone]}).encode()
+        assert client.predict_all([(MODEL, ROWS)] * 2) == [[0.1, 0.2]] * 2
+    assert server.asked[-1][0] == "/v2/infer"
 
 
 def test_models_with_the_same_features_store_them_once(url: str) -> None:

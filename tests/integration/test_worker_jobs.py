@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, WorkerStatus
@@ -27,7 +28,9 @@ from embedded.stack import ROOT, free_port
 from tests.support import servers
 from tests.support.batches import FEATURES, batch, message
 from tests.support.waiting import wait_until
-from wire.keys import DECLARATION, STORE_JOB, batch_key
+from tool.known_job import KnownJob
+from tool.worker import PartitionWorker
+from wire.keys import DECLARATION, REPLAY_JOB, STORE_JOB, batch_key
 
 pytestmark = pytest.mark.timeout(90)
 QUEUE = "rq:queue:tool-0"
@@ -202,6 +205,20 @@ def test_a_job_takes_few_commands_and_rq_info_counts_it(tool: Tool) -> None:
     assert not tool.redis.keys("rq:job:*")
     assert not tool.redis.exists(QUEUE, f"{QUEUE}:intermediate", "rq:wip:tool-0")
     assert worker.total_working_time > 0
+
+
+def test_a_job_whose_connection_to_redis_broke_stays_in_redis(redis: Any) -> None:
+    def cut(*_: object) -> None:
+        raise RedisConnectionError
+
+    queue = Queue("tool-0", connection=redis, serializer=JSONSerializer, job_class=KnownJob)
+    nothing: Any = None
+    worker = PartitionWorker(queue, nothing, nothing, lambda: None)
+    worker._functions = {REPLAY_JOB: cut}
+    job = queue.enqueue(REPLAY_JOB, "stream", 1, "{}", job_id="r-0-1")
+    with pytest.raises(RedisConnectionError):
+        worker.execute_job(job, queue)
+    assert (queue.failed_job_registry.count, redis.exists("rq:job:r-0-1")) == (0, 1)
 
 
 def test_rq_info_shows_a_running_job_and_keeps_a_failed_one(tool: Tool) -> None:
