@@ -41,7 +41,7 @@ def _message(request: web.Request, form: dict[str, str]) -> Fields:
     """Makes the message, with the current time of the stream that the source sends. Raises
     HTTPNotFound or HTTPBadRequest."""
     poller = request.app[POLLER]
-    clock, champion = poller.state.clock(None), poller.state.models.champion
+    clock, champion = poller.state.clock, poller.state.models.champion
     if clock is None or champion is None:
         raise web.HTTPNotFound(text="No reading is stored yet, or no model is known.")
     pat_id = number(request.match_info["pat_id"])

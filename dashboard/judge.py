@@ -8,6 +8,7 @@ from dashboard.queue_state import QueueState
 from dashboard.reading import State
 from dashboard.services import Board, Observation, messages_wait, rate_of
 from dashboard.status import StreamStatus
+from dashboard.stream_clock import StreamClock
 
 # Seconds over which the speed of a replay is measured.
 PACE_SECONDS = 10.0
@@ -34,7 +35,7 @@ class Judge:
             self._seconds("stored", (current, stored), at), self._seconds("waits", waits, at),
         )  # fmt: skip
         self.board.observe(self._observed, at)
-        clock = state.clock(None)
+        clock = state.clock
         if clock is not None:
             if self._clocks and clock.now < self._clocks[-1][1]:
                 self._clocks.clear()
@@ -50,11 +51,12 @@ class Judge:
         return at - before[1]
 
     def status(
-        self, stream: str | None, state: State, error: str | None, age: float
-    ) -> StreamStatus:
-        """The status of a stream. stream: None for the current one. age: seconds since the
-        stream's data was read."""
-        observed, name, clock = self._observed, stream or state.current, state.clock(stream)
+        self, stream: str | None, clock: StreamClock | None, state: State, error: str | None,
+        age: float,
+    ) -> StreamStatus:  # fmt: skip
+        """The status of a stream. stream: None for the current one. clock: the stream's clock; None
+        if it was not read. age: seconds since the stream's data was read."""
+        observed, name = self._observed, stream or state.current
         answer: dict[str, Any] = observed.hospital.answer if observed else {}
         sent = name == state.current
         return StreamStatus(

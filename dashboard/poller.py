@@ -174,8 +174,8 @@ class Poller:
 
     def _status(self, view: View | None) -> Fields:
         """The fields of every page."""
-        stream = view.key.stream if view else None
-        status = self.judge.status(stream, self.state, self._error, self._age(view))
+        stream, clock = (view.key.stream, view.clock) if view else (None, self.state.clock)
+        status = self.judge.status(stream, clock, self.state, self._error, self._age(view))
         layout = [status.stream or "-", *(sign.name for sign in (view.signs if view else []))]
         if view is not None:
             layout += (*self.model.key, self.model.unit)
@@ -184,7 +184,7 @@ class Poller:
 
     def _publish(self, at: float, queues: QueueState, source: Health) -> None:
         self._version += 1
-        clock, state = self.state.clock(None), self.state
+        state, clock = self.state, self.state.clock
         down = self._error is not None
         stored = None if down else state.stored
         self._throughput.add(Sample(at, queues.stream, queues.taken, stored, queues.latency))
@@ -243,8 +243,6 @@ class Poller:
             view.read(Round(began, self.state.current, clocks, champion, False))
 
         await self.query(read)
-        if view.clock is not None:
-            self.state.clocks.setdefault(name, view.clock)
         self.shelf.views.setdefault(view.key, view)
         self._publish_view(view)
 

@@ -17,21 +17,17 @@ from dashboard.views import Round
 class State:
     """The data of the last finished round.
 
-    current: the stream that the source sends. streams: the stored streams, with their last commit.
-    stored: the last stored message of the current stream.
+    current: the stream that the source sends, and clock its clock; None if it was not read.
+    streams: the stored streams, with their last commit. stored: the last stored message of the
+    current stream.
     """
 
     current: str | None = None
     streams: dict[str, datetime] = field(default_factory=dict)
-    clocks: dict[str, StreamClock] = field(default_factory=dict)
+    clock: StreamClock | None = None
     models: Models = field(default_factory=Models)
     stored: int | None = None
     pending: int | None = None
-
-    def clock(self, stream: str | None) -> StreamClock | None:
-        """The clock of a stream; None if it was not read. stream: None for the current stream."""
-        name = stream or self.current
-        return self.clocks.get(name) if name else None
 
 
 class RoundReader:
@@ -48,6 +44,9 @@ class RoundReader:
         self, at: float, before: State, queues: QueueState, hospital: Health, models: Models
     ) -> State:
         """Reads everything in one snapshot. at: the start of the round. Raises DatabaseDown."""
+        # A page that is opened during the round has read its own data; without a clock from this
+        # round it would become empty.
+        views = list(self._shelf.views.values())
         with self._database.snapshot():
             by_stream: dict[str, list[Position]] = {}
             for position in self._database.positions():
@@ -57,7 +56,8 @@ class RoundReader:
                 for stream, positions in by_stream.items()
             }
             current = _current(hospital, streams, before.current)
-            clocks = self._clocks(current, by_stream, queues)
+            shown = {current, *(view.key.stream for view in views)}
+            clocks = self._clocks(shown, by_stream, queues)
             if models.champion is None:
                 models = Models(self._database.champion(), error=models.error)
             positions = by_stream.get(current or "", [])
@@ -67,20 +67,18 @@ class RoundReader:
             if current and positions:
                 self._count_rejected(current, positions, queues)
             this = Round(at, current, clocks, models.champion, answered)
-            for view in list(self._shelf.views.values()):
+            for view in views:
                 view.read(this)
             stored = max((position.seq for position in positions), default=None)
-            return State(current, streams, clocks, models, stored, pending)
+            return State(current, streams, this.clock(None), models, stored, pending)
 
     def _clocks(
-        self, current: str | None, by_stream: dict[str, list[Position]], queues: QueueState
+        self, shown: set[str | None], by_stream: dict[str, list[Position]], queues: QueueState
     ) -> dict[str, StreamClock]:
-        """The clocks of the streams that open pages show."""
-        wanted = {current, *(key.stream for key in self._shelf.views)}
         found = {
             stream: read_clock(self._database, stream, positions, queues)
             for stream, positions in by_stream.items()
-            if stream in wanted
+            if stream in shown
         }
         return {stream: clock for stream, clock in found.items() if clock is not None}
 

@@ -60,7 +60,7 @@ from dashboard.status import LATE_SECONDS
 from dashboard.stay_readings import StayReadings
 from dashboard.stream_clock import StreamClock
 from dashboard.topic import Content, Topic
-from dashboard.views import WardView
+from dashboard.views import ViewKey, WardView
 from dashboard.ward import WardReader
 from tests.support import seeded_ward
 from tests.support.seeded_ward import MODEL, START, STREAM, VERSION, fill
@@ -707,6 +707,36 @@ def test_the_page_has_a_notice_before_the_first_reading(
     fill(made, 2, 3)
     assert rounds.after(1)["state"] == "live"
     assert rounds.ward.topic.content["page"]["notice"] == ""
+
+
+def test_a_page_that_opens_during_a_round_keeps_its_patients(
+    first_rounds: Rounds, made: seeded_ward.Ward, reads: Database, path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    poller, key = first_rounds.poller, ViewKey("other", None)
+    fill(made, 2, 1)
+    with seeded_ward.ward(path, "other") as other:
+        fill(other, 3, 1)
+    view = poller.shelf.make(key)
+    pending = reads.pending
+
+    def opened_meanwhile(stream: str) -> int:
+        poller.shelf.views[key] = view
+        return pending(stream)
+
+    async def rounds() -> None:
+        first_rounds.answers.well = Health(None, {"stream": STREAM})
+        await poller.open(view)
+        del poller.shelf.views[key]
+        monkeypatch.setattr(reads, "pending", opened_meanwhile)
+        await poller.poll()
+
+    asyncio.run(rounds())
+    assert key in poller.shelf.views
+    assert [name for name in view.topic.content if name.startswith("ward:")] != []
+    assert view.topic.content["page"]["state"] == "earlier"
+    assert view.topic.content["page"]["notice"]
+    assert len(first_rounds.beds) == 2
 
 
 class TestMissing:
