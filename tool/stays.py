@@ -5,6 +5,7 @@ written every few seconds while further batches wait, and more often in a small 
 `tool.vitals`.
 """
 
+import math
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
@@ -99,7 +100,7 @@ class Stays:
         part = (changes.stream, changes.part)
         stays = len(self._unwritten[part].keys() | loaded.keys())
         wait = min(VITALS_EVERY, max(VITALS_SOON, stays / STAYS_PER_SECOND))
-        due = time.monotonic() - self._complete_at.get(part, 0.0) > wait
+        due = time.monotonic() - self._complete_at.get(part, -math.inf) > wait
         changes.complete = changes.stream in self._complete and (due or not self.backlog)
         self._commit(changes, loaded)
 
