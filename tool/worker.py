@@ -78,8 +78,6 @@ class PartitionWorker(SimpleWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         # RQ's method needs 27 round trips per job, most of them for dependents, results, repeats
         # and rate limits, which the jobs here do not have. RQ still handles failures.
-        if isinstance(job, KnownJob):  # always true, because of `job_class`
-            job.functions = self._functions
         job.origin = queue.name
         entry = f"{job.id}:{self.name}"
         job.started_at = now()

@@ -100,12 +100,12 @@ def _log_likelihood(x: Floats, y: Integers, w: Floats) -> float:
     return float(w @ (y * x - np.logaddexp(0, x)))
 
 
-def bins(y: Integers, p: Floats, count: int = 10) -> list[tuple[float, float, float, float]]:
+def bins(y: Integers, p: Floats) -> list[tuple[float, float, float, float]]:
     """For each tenth of the rows by probability: the mean probability, and the observed rate with
     its 95 % interval (Wilson 1927).
     """
     result = []
-    for part in np.array_split(np.argsort(p, kind="stable"), count):
+    for part in np.array_split(np.argsort(p, kind="stable"), 10):
         if not len(part):
             continue
         n, share = len(part), float(y[part].mean())

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from training.by_stay import ByStay
 from training.channel import Channel
 from training.progress import progress
-from training.windows import HOUR
 from wire.features import Feature
 
 Floats = NDArray[np.float64]
@@ -32,8 +31,8 @@ def bulk_features(
 
     readings: `seq, pat_id, date_admission, measured_at, parameter, value` of one stream, in any
         order; times in whole seconds. Raises ValueError for a value that is not finite.
-    ages: years by (pat_id, date_admission). rows: flags the readings for which to compute features
-    (see `last_rows`); None for all. The others still count as earlier readings. Returns one row per
+    ages: years by (pat_id, date_admission). rows: flags the readings for which to compute features;
+    None for all. The others still count as earlier readings. Returns one row per
     chosen reading, with its index label, and one column per feature.
     """
     features = list(features)
@@ -60,19 +59,3 @@ def bulk_features(
             column[np.isnan(column)] = feature.fill
     labels = readings.index if rows is None else readings.index[rows]
     return pd.DataFrame(matrix, index=labels, columns=[feature.name for feature in features])
-
-
-def last_rows(readings: pd.DataFrame, hours: float | None = None) -> Flags:
-    """Flags each stay's last reading, or the last reading that was known `hours` after the midnight
-    of admission. A late reading that arrived when the stay's clock was past `hours` was not known
-    then. A stay without a reading by then has no flag.
-    """
-    ordered = ByStay.of(readings, None)
-    known = np.arange(len(readings))
-    if hours is not None:
-        known = known[ordered.clock <= hours * HOUR]
-    stay = ordered.stay[known]
-    last = known[np.append(stay[1:] != stay[:-1], True)] if len(known) else known
-    flags = np.zeros(len(readings), dtype=bool)
-    flags[ordered.target[last]] = True
-    return flags

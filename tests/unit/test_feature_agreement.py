@@ -24,7 +24,7 @@ from numpy.random import Generator, default_rng
 from modelapi.rounding import significant
 from tool.features import FeatureSet, Stay
 from tool.statistics import Statistics
-from training.features import bulk_features, last_rows
+from training.features import bulk_features
 from wire.features import AGGREGATIONS, Feature
 
 FORMULA = (
@@ -343,26 +343,6 @@ def test_features_after_a_restart_are_bitwise_equal(
 ) -> None:
     model = FeatureSet(declared)
     assert streamed([model], readings, restarts) == streamed([model], readings)
-
-
-@bounded
-@given(streams(), st.one_of(st.none(), st.integers(0, 61)), st.randoms())
-def test_last_rows_flags_the_last_reading_of_each_stay_up_to_the_hour(
-    readings: list[Reading],
-    hours: int | None,
-    random: st.randoms,  # type: ignore[valid-type]
-) -> None:
-    last: dict[StayKey, int] = {}
-    clocks: dict[StayKey, int] = {}
-    for reading in readings:
-        clocks[reading.stay] = max(reading.seconds, clocks.get(reading.stay, 0))
-        if hours is None or clocks[reading.stay] <= hours * 3600:
-            last[reading.stay] = reading.seq
-    shuffled = readings.copy()
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    flags = last_rows(table(shuffled), hours)
-    found = {reading.seq for reading, flag in zip(shuffled, flags, strict=True) if flag}
-    assert found == set(last.values())
 
 
 def random_stays(
