@@ -6,8 +6,8 @@ from typing import Any
 
 import aiohttp
 
-from dashboard.http_services import ERRORS, bearer
-from wire.settings import SecretFile
+from dashboard.http_services import ERRORS
+from wire.settings import SecretFile, bearer
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import aiohttp
 
 from dashboard.model_info import ModelInfo
 from dashboard.rows import ModelKey
-from wire.settings import SecretFile
+from wire.settings import SecretFile, bearer
 
 # The status that hospital answers while it reads its files.
 PREPARING = "preparing"
@@ -139,12 +139,6 @@ def _refusal(status: int) -> str:
     return (
         "refuses the dashboard's token" if status in (401, 403) else f"reports a fault ({status})"
     )
-
-
-def bearer(token: SecretFile) -> dict[str, str]:
-    """The headers with a token; empty if no file is set. Reads the file for each request, because
-    tokens are renewed. Raises OSError or ValueError."""
-    return {"Authorization": f"Bearer {token.secret}"} if token else {}
 
 
 def _object(text: bytes) -> dict[str, Any]:

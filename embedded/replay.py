@@ -17,7 +17,7 @@ from embedded.stack import CannotRun, environment, free_ports, make_private, pre
 from hospital.files import writable_folder
 from hospital.settings import Settings as HospitalSettings
 from tool.database import connect
-from wire.settings import read, without_password
+from wire.settings import SecretFile, read, without_password
 
 FOLDER = Path("var/replay")
 DATABASE = Path("var/replay.sqlite")
@@ -77,7 +77,9 @@ def run(programs: Programs, *others: str) -> dict[str, Any]:
     programs.start("buffer")
     stream, total = health["stream"], health["messages"]
     environ = programs.environ
-    database = connect(environ["DATABASE_URL"], _secret(environ.get("DATABASE_PASSWORD_FILE")))
+    database = connect(
+        environ["DATABASE_URL"], SecretFile(environ.get("DATABASE_PASSWORD_FILE", "")).secret
+    )
     started: float | None = None
     with tqdm(total=total, unit="msg", unit_scale=True, desc="stored", disable=None) as bar:
         while True:
@@ -158,7 +160,3 @@ def _rejected_csv(environ: Mapping[str, str]) -> Path:
     """The path of rejected.csv: beside the CSVs or, if that is not writable, in DERIVED_DATA."""
     settings = read(HospitalSettings, environ)
     return writable_folder(settings.patient_data, settings.derived_data) / "rejected.csv"
-
-
-def _secret(file: str | None) -> str:
-    return Path(file).read_text().strip() if file else ""

@@ -1,13 +1,13 @@
 """Persistent connections to the model API."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import urllib3
 
 from tool import metrics
 from tool.inference import Body
+from wire.settings import bearer
 
 # A server without the Open Inference Protocol answers with one of these statuses. The client then
 # sends JSON objects.
@@ -29,7 +29,7 @@ class InvalidRows(Exception):
 
 
 class NoAnswer(ModelUnavailable):
-    """The server did not answer in time, or the connection broke."""
+    """The server did not answer in time, the connection broke, or the token cannot be read."""
 
 
 class Unsupported(ModelUnavailable):
@@ -76,15 +76,13 @@ class ModelServer:
     ) -> urllib3.BaseHTTPResponse:
         """Sends a request. Raises NoAnswer."""
         try:
-            if self._token_file:
-                token = Path(self._token_file).read_text().strip()
-                headers = {**headers, "Authorization": f"Bearer {token}"}
             return self._pool.urlopen(
                 method,
                 self._prefix + path,
                 body=body or None,
-                headers=headers,
+                headers=headers | bearer(self._token_file),
                 timeout=self._timeout,
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        # A token that cannot be sent is not the fault of the rows, which must be stored.
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise NoAnswer(f"{self.url}: {error}") from None

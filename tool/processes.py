@@ -35,16 +35,28 @@ def run_in_background(started: Callable[[], None], settings: Settings) -> None:
     if webhook:
         # The webhook has its own thread, because a receiver that does not answer must not delay the
         # other tasks.
-        threading.Thread(target=send_alarms, args=(settings, stop), daemon=True).start()
+        _start(send_alarms, settings, stop)
     # The probes have their own thread, because the other tasks wait while the database does not
     # answer.
     probes = Probes(redis_of(settings), database_of(settings).session, settings.model_token_file)
     watching = {"probes": probes.measure}
-    threading.Thread(
-        target=background.run, args=(watching, stop, lambda: None), daemon=True
-    ).start()
+    _start(background.run, watching, stop, lambda: None)
     tasks = background.tasks(redis_of(settings), database_of(settings), client, webhook)
     background.run(tasks, stop, started)
+
+
+def _start(work: Callable[..., None], *arguments: object) -> None:
+    """Runs a function in a thread. If it fails, ends this process, which the supervisor restarts:
+    without the thread, its work would stop unnoticed."""
+
+    def run() -> None:
+        try:
+            work(*arguments)
+        except Exception:
+            logging.getLogger("tool").exception("a thread of the background process failed")
+            os._exit(1)
+
+    threading.Thread(target=run, daemon=True).start()
 
 
 def send_alarms(settings: Settings, stop: threading.Event) -> None:

@@ -5,7 +5,6 @@ sent again, with the same `Idempotency-Key`.
 """
 
 import logging
-from pathlib import Path
 
 import msgspec
 import urllib3
@@ -13,7 +12,7 @@ import urllib3
 from tool import metrics
 from tool.database import Database
 from tool.database.alarms import AlarmTables
-from wire.settings import without_password
+from wire.settings import bearer, without_password
 from wire.tables import AlarmRow
 
 log = logging.getLogger("tool.webhook")
@@ -23,7 +22,7 @@ TIMEOUT = urllib3.Timeout(connect=2.0, read=5.0)  # seconds
 
 
 class NotAccepted(Exception):
-    """The receiver did not answer, or not with a 2xx status."""
+    """The receiver did not answer, or not with a 2xx status, or the token cannot be read."""
 
 
 class Webhook:
@@ -50,9 +49,7 @@ class Webhook:
     def _post(self, alarm: AlarmRow) -> None:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key_of(alarm)}
         try:
-            if self._token_file:
-                token = Path(self._token_file).read_text(encoding="utf-8").strip()
-                headers["Authorization"] = f"Bearer {token}"
+            headers |= bearer(self._token_file)
             response = self._pool.request(
                 "POST",
                 self._url,
@@ -61,7 +58,7 @@ class Webhook:
                 timeout=TIMEOUT,
                 redirect=False,
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise NotAccepted(f"{without_password(self._url)}: {error}") from None
         if not 200 <= response.status < 300:
             raise NotAccepted(f"{without_password(self._url)} answered {response.status}")

@@ -121,7 +121,8 @@ class SecretFile(File):
     def secret(self) -> str:
         """The current text of the file, stripped; empty if no file is set. Raises OSError or
         ValueError if the file cannot be read now."""
-        return Path(self).read_text(encoding="utf-8").strip() if self else ""
+        # Windows editors write a byte order mark, which UTF-8 alone would leave in the text.
+        return Path(self).read_text(encoding="utf-8-sig").strip() if self else ""
 
 
 class HostNames(Parsed, tuple[str, ...]):
@@ -193,6 +194,21 @@ def without_password(url: str) -> str:
     """
     shown = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
     return re.sub(r"(?i)((?:password|token)=)[^&]*", r"\1***", shown)
+
+
+def bearer(file: str) -> dict[str, str]:
+    """The header with the token in a file; empty if `file` is empty. Call it for each request,
+    because tokens are renewed. Raises OSError or ValueError, whose text does not show the token."""
+    if not file:
+        return {}
+    try:
+        token = SecretFile(file).secret
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not a text in UTF-8") from None
+    # HTTP libraries raise other errors for other characters, and show the token.
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ValueError(f"{file} does not contain one token")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _convert(key: str, text: str, hint: Any) -> Any:

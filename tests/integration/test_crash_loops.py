@@ -40,6 +40,38 @@ def test_the_tool_ends_when_a_process_dies_at_each_start(tmp_path: Path, process
     assert "exit code 3" in last
 
 
+# Runs the background process of a tool whose thread for the webhook fails.
+FAILING_THREAD = """
+from tool import processes
+from tool.settings import Settings
+from wire.settings import read
+def fail(*_):
+    raise RuntimeError("a fault")
+processes.send_alarms = fail
+processes.run_in_background(lambda: None, read(Settings))
+"""
+
+
+def test_the_background_process_ends_when_one_of_its_threads_fails(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING_THREAD],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "ALARM_WEBHOOK": "http://127.0.0.1:9",
+            "REDIS_URL": f"unix://{tmp_path}/redis.sock",
+            "DATABASE_URL": f"sqlite:///{tmp_path}/icu.sqlite",
+            "MODEL_URL": "http://127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "a fault" in done.stderr
+
+
 # Runs `make run` or `make replay` in a folder of its own, with one program that ends at once.
 RUN = """
 import sys

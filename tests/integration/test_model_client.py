@@ -20,6 +20,7 @@ from tests.support.batches import Client, batch, handler_of, message, remember
 from tests.support.modelapi_server import copy_models, fetch, in_thread
 from tests.support.servers import rows
 from tool import model_client
+from tool.data_handler import DataHandler
 from tool.database import connect
 from tool.model_client import Declaration, Model, ModelClient
 from tool.model_server import InvalidRows, ModelUnavailable, NoAnswer
@@ -239,6 +240,27 @@ def test_a_batch_waits_for_one_answer_that_does_not_come() -> None:
         for asked in (1, 2):
             assert all(isinstance(each, NoAnswer) for each in client.predict_all(BOTH))
             assert len(server.asked) == asked
+
+
+def test_a_token_that_cannot_be_sent_makes_no_dead_letter(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tokens: in UTF-16, in Windows-1252, in two lines, with a dash of a word processor, and an
+    empty file."""
+    tokens = (b"\xff\xfes\0e\0", b"s\xe9", b"secret\r\nsecret", "secret\u2013".encode(), b"")
+    file, url = tmp_path / "token", f"sqlite:///{tmp_path}/icu.sqlite"
+    with closing(connect(url)) as database:
+        database.create_tables()
+        handlers = (
+            DataHandler(database, ModelClient("http://127.0.0.1:9", 1.0, str(file))) for _ in tokens
+        )
+        for number, (token, handler) in enumerate(zip(tokens, handlers, strict=True)):
+            file.write_bytes(token)
+            handler.declare(Declaration(Model("m", "1", FEATURES[:1])))
+            assert handler.handle(batch(number, message(80.0))).stored == 1
+    assert rows(url, "SELECT reason FROM rejected") == []
+    assert rows(url, "SELECT COUNT(*) FROM pending") == [(len(tokens),)]
+    assert "secret" not in caplog.text
 
 
 def test_several_models_are_asked_together_again_after_an_upgrade(

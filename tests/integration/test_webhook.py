@@ -37,7 +37,7 @@ def sent(receiver: Receiver) -> list[tuple[int, str]]:
 
 def test_each_event_is_sent_once_in_order(url: str, database: Database, tmp_path: Path) -> None:
     token = tmp_path / "token"
-    token.write_text("secret\n")
+    token.write_bytes(b"\xef\xbb\xbfsecret\r\n")  # as Windows editors write it
     with Receiver() as receiver:
         Webhook(database, receiver.url, str(token)).send()
         Webhook(database, receiver.url, str(token)).send()
@@ -67,9 +67,14 @@ def test_an_event_that_is_not_accepted_is_sent_again(
     assert rows(url, "SELECT * FROM outbox") == []
 
 
-def test_without_a_receiver_the_events_wait(url: str, database: Database) -> None:
-    with Receiver() as receiver:
-        pass
+def test_without_a_receiver_or_a_token_the_events_wait(
+    url: str, database: Database, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(b"two\r\nlines")
+    with Receiver() as receiver, pytest.raises(NotAccepted):
+        Webhook(database, receiver.url, str(token)).send()
+    assert receiver.requests == []
     with pytest.raises(NotAccepted):
         Webhook(database, receiver.url).send()
     assert rows(url, "SELECT COUNT(*) FROM outbox") == [(len(EXPECTED),)]
