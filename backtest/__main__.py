@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,20 +12,20 @@ import msgspec
 
 from backtest import figures, gate, history, report
 from backtest.figures import Backtest
-from backtest.history import NoHistory, Version
+from backtest.history import NoHistory
 from backtest.recalibration import recalibration
 from backtest.replay import replay
 from embedded.stack import CannotRun
-from modelapi.artifact import ArtifactError, read_artifact
+from modelapi.artifact import ArtifactError, Ref, read_artifact
 from training import outcomes as outcome_file
 from training.config import Label
-from training.database import Settings
+from training.database import snapshot
+from training.errors import TrainingError
 from training.recalibrate import write
-from training.stream import DataError
 from wire import logs
 from wire.alarms import Policy
 from wire.dotenv import read_dotenv
-from wire.settings import DatabaseUrl, SettingError, read, without_password
+from wire.settings import without_password
 
 log = logging.getLogger("backtest")
 
@@ -45,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "models",
         nargs="+",
-        type=Version.parse,
+        type=Ref.parse,
         help="NAME/VERSION of each model; the first is the champion",
     )
     add(
@@ -146,7 +145,7 @@ def _add_alarm(group: Any) -> None:
     )
 
 
-def policy_of(chosen: Any, version: Version) -> Policy:
+def policy_of(chosen: Any, version: Ref) -> Policy:
     """The alarm rule: that of the command line if an option is set, or else that of the model's
     manifest, or else the default. Its `learned_hours` are always those of the manifest."""
     given: dict[str, Any] = {
@@ -173,16 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.set_up("backtest", "INFO")
     replayed: dict[str, Any] = {}
     try:
-        if chosen.database:
-            url = DatabaseUrl.parse(chosen.database)
-        else:
+        url = chosen.database
+        if not url:
             log.info("replaying %s", chosen.folder)
-            address, replayed = replay(chosen.folder, chosen.models)
-            url = DatabaseUrl(address)
+            url, replayed = replay(chosen.folder, chosen.models)
         found = run(chosen, url)
         if found.recalibration:
             print(f"backtest: wrote {write(found.recalibration, MODELS)}", file=sys.stderr)
-    except (ArtifactError, CannotRun, NoHistory, DataError, SettingError, ValueError) as error:
+    except (ArtifactError, CannotRun, NoHistory, TrainingError, ValueError) as error:
         print(f"backtest: {error}", file=sys.stderr)
         return 1
     page = report.write(found, replayed, chosen.to)
@@ -195,8 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 3 if failed else 0
 
 
-def run(chosen: Any, url: DatabaseUrl) -> Backtest:
-    """Computes all figures. Raises NoHistory, DataError, ArtifactError or ValueError with a
+def run(chosen: Any, url: str) -> Backtest:
+    """Computes all figures. Raises NoHistory, TrainingError, ArtifactError or ValueError with a
     one-line message."""
     label = Label(
         column=chosen.outcome,
@@ -204,25 +201,21 @@ def run(chosen: Any, url: DatabaseUrl) -> Backtest:
         after_column=chosen.after,
         within_hours=chosen.within,
     )
-    settings = read(Settings, os.environ | {"DATABASE_URL": url})
-    password = settings.database_password_file.secret
     log.info("reading predictions from %s", without_password(url))
-    stream = chosen.stream or history.newest_stream(url, password)
-    identifiers = history.identifiers(url, password, stream)
-    outcomes = outcome_file.read(chosen.folder, label, identifiers)
-    known = outcomes.table.join(history.ages(url, password, stream))
+    with snapshot(url) as stored:
+        stream = stored.stream(chosen.stream or "")
+        outcomes = outcome_file.read(chosen.folder, label, stored.identifiers(stream))
+        known = outcomes.table.join(stored.ages(stream))
+        histories = [
+            history.judge(version, history.predictions(stored, stream, version), known, label)
+            for version in chosen.models
+        ]
     models = []
-    for version in chosen.models:
-        rows = history.predictions(url, password, stream, version)
-        judged = history.judge(version, rows, known, label)
-        log.info("%s: %s readings; computing figures", version, f"{len(judged.rows):,}")
+    for judged in histories:
+        log.info("%s: %s readings; computing figures", judged.version, f"{len(judged.rows):,}")
+        rule = policy_of(chosen, judged.version)
         models.append(
-            figures.measure(
-                judged,
-                policy_of(chosen, version),
-                chosen.alarms_per_patient_day,
-                chosen.resamples,
-            )
+            figures.measure(judged, rule, chosen.alarms_per_patient_day, chosen.resamples)
         )
     champion = models[0].history
     comparisons = [

@@ -2,17 +2,16 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backtest.paths import StayPath
+from modelapi.artifact import Ref
 from training.config import Label
-from training.database import IDENTIFIERS, KEY
+from training.database import KEY, Snapshot
 from training.evaluation import Scores
 from training.stream import HOUR
-from wire import database
 
 # The optional columns that define subgroups.
 ABOUT = ("age", "sex", "unit")
@@ -20,24 +19,6 @@ ABOUT = ("age", "sex", "unit")
 
 class NoHistory(Exception):
     """The stored predictions cannot be evaluated; the message is one line."""
-
-
-class Version(NamedTuple):
-    """A version of a model, written `name/version`."""
-
-    model: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.model}/{self.version}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Version":
-        """Parses `name/version`. Raises ValueError for text of another form."""
-        model, slash, version = text.partition("/")
-        if not (model and slash and version) or "/" in version:
-            raise ValueError(f"{text!r} is not NAME/VERSION")
-        return cls(model, version)
 
 
 @dataclass(frozen=True)
@@ -51,7 +32,7 @@ class History:
     not evaluated, by reason.
     """
 
-    version: Version
+    version: Ref
     rows: pd.DataFrame
     stays: pd.DataFrame
     excluded: Counter[str]
@@ -86,29 +67,20 @@ def scores_of(rows: pd.DataFrame) -> Scores:
     )
 
 
-def newest_stream(url: str, password: str = "") -> str:
-    """The stream with the latest commit. Raises NoHistory for an empty database."""
-    statement = "SELECT stream FROM positions ORDER BY committed_at DESC LIMIT 1"
-    found = _select(url, password, statement, ())
-    if found.empty:
-        raise NoHistory("the database has no stream yet")
-    return str(found["stream"][0])
-
-
-def predictions(url: str, password: str, stream: str, version: Version) -> pd.DataFrame:
+def predictions(stored: Snapshot, stream: str, version: Ref) -> pd.DataFrame:
     """A model's predictions in the order of the stream: seq, pat_id, date_admission, measured_at,
     probability, reason, since_admission (hours since admission) and hours (since the stay's first
     reading).
 
     Raises NoHistory if the model has none.
     """
-    rows = _select(
-        url,
-        password,
+    cursor = stored.select(
         "SELECT seq, pat_id, date_admission, measured_at, output AS probability, reason"
         " FROM predictions WHERE stream = ? AND model = ? AND version = ? ORDER BY seq",
-        (stream, *version),
+        *(stream, version.model, version.version),
     )
+    names = [column[0] for column in cursor.description]
+    rows = pd.DataFrame.from_records(cursor.fetchall(), columns=names)
     if rows.empty:
         raise NoHistory(f"stream {stream}: {version} has no prediction")
     for column in ("date_admission", "measured_at"):
@@ -121,21 +93,7 @@ def predictions(url: str, password: str, stream: str, version: Version) -> pd.Da
     return rows
 
 
-def ages(url: str, password: str, stream: str) -> "pd.Series[float]":
-    """The patients' ages in years, by KEY."""
-    statement = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
-    rows = _select(url, password, statement, (stream,))
-    rows["date_admission"] = pd.to_datetime(rows["date_admission"]).dt.as_unit("s")
-    return rows.set_index(KEY)["age"].astype(np.float64)
-
-
-def identifiers(url: str, password: str, stream: str) -> dict[str, int]:
-    """The pat_id of each identifier, if the stream has identifiers."""
-    rows = _select(url, password, IDENTIFIERS, (stream,))
-    return dict(zip(rows["identifier"], rows["pat_id"].tolist(), strict=True))
-
-
-def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: Label) -> History:
+def judge(version: Ref, rows: pd.DataFrame, outcomes: pd.DataFrame, label: Label) -> History:
     """Joins predictions and outcomes, and drops readings that cannot be evaluated.
 
     Readings at or after the event are excluded. Raises NoHistory if no reading is left.
@@ -172,14 +130,3 @@ def judge(version: Version, rows: pd.DataFrame, outcomes: pd.DataFrame, label: L
 
 def _columns(label: Label) -> list[str]:
     return [label.column] if label.after_column is None else [label.column, label.after_column]
-
-
-def _select(url: str, password: str, statement: str, values: tuple[object, ...]) -> pd.DataFrame:
-    connection = database.connect(url, password, read_only=True)
-    try:
-        cursor = connection.cursor()
-        cursor.execute(statement.replace("?", database.placeholder(url)), values)
-        names = [column[0] for column in cursor.description]
-        return pd.DataFrame.from_records(cursor.fetchall(), columns=names)
-    finally:
-        connection.close()

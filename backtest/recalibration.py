@@ -2,7 +2,6 @@
 
 from backtest.figures import SEED
 from backtest.history import History, scores_of
-from modelapi.artifact import Ref
 from training import rows
 from training.config import Split
 from training.evaluation import Judge
@@ -20,4 +19,4 @@ def recalibration(history: History, kind: Kind, resamples: int, digest: str) -> 
     whole = Rows(table[["probability"]].to_numpy(), table["y"].to_numpy(), table)
     past, now = (scores_of(part.about) for part in rows.split(whole, PARTS))
     judge = Judge(resamples, SEED)
-    return fit(Ref(*history.version), past, now, kind, judge, digest)
+    return fit(history.version, past, now, kind, judge, digest)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backtest.history import Version
 from embedded import replay as embedded
 from embedded.programs import Programs
 from embedded.stack import environment, free_ports, make_private, prepare
@@ -26,7 +25,7 @@ OUTSIDE = (
 )
 
 
-def replay(data: Path, versions: Sequence[Version]) -> tuple[str, dict[str, Any]]:
+def replay(data: Path, versions: Sequence[Ref]) -> tuple[str, dict[str, Any]]:
     """Replays the CSVs in `data` once at full speed; the first version is the champion, the others
     are shadows. The settings in OUTSIDE are ignored.
 
@@ -46,7 +45,7 @@ def replay(data: Path, versions: Sequence[Version]) -> tuple[str, dict[str, Any]
     }
     environ = environment(FOLDER, {**os.environ, **own})
     prepare(FOLDER, environ)
-    champion, *shadows = (Ref(*version) for version in dict.fromkeys(versions))
+    champion, *shadows = dict.fromkeys(versions)
     states = StateFile(Path(own["MODEL_STATE"]), Path("models/default.json"))
     states.change("promote", str(champion), "backtest", lambda _: State(champion, tuple(shadows)))
     with Programs(FOLDER, environ) as programs:

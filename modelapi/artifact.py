@@ -30,13 +30,21 @@ class ArtifactError(Exception):
 
 @dataclass(frozen=True)
 class Ref:
-    """One version of one model."""
+    """One version of one model, written `name/version`."""
 
     model: str
     version: str
 
     def __str__(self) -> str:
         return f"{self.model}/{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Ref":
+        """Parses `name/version`. Raises ValueError for text of another form."""
+        model, slash, version = text.partition("/")
+        if not (model and slash and version) or "/" in version:
+            raise ValueError(f"{text!r} is not NAME/VERSION")
+        return cls(model, version)
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from modelapi.artifact import ArtifactError
 from training.config import free_version
 from training.config_file import ConfigError, load, write_new
-from training.importers import FORMATS, ImportFailure, convert
+from training.errors import TrainingError
+from training.importers import FORMATS, convert
 from wire import logs
 from wire.dotenv import read_dotenv
 
@@ -31,12 +33,9 @@ def main() -> int:
     }
     try:
         commands[chosen.command](chosen)
-    except (ConfigError, ImportFailure, OSError) as error:
-        return _failed(error)
-    except Exception as error:
-        if type(error).__name__ in ("DataError", "ArtifactError", "DatabaseFailure"):
-            return _failed(error)
-        raise
+    except (TrainingError, ArtifactError, OSError) as error:
+        print(f"training: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -131,11 +130,6 @@ def _add_export(commands: Any) -> None:
         default="",
         help="stream to export (default: the stream with the latest commit)",
     )
-
-
-def _failed(error: Exception) -> int:
-    print(f"training: {error}", file=sys.stderr)
-    return 1
 
 
 def _import(chosen: argparse.Namespace) -> None:

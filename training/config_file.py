@@ -8,12 +8,13 @@ from typing import Any, get_type_hints
 import msgspec
 
 from training.config import ENVIRONMENT, Config, Data
+from training.errors import TrainingError
 from wire.features import AGGREGATIONS
 
 TEMPLATE = Path(__file__).parent / "templates" / "new.toml"
 
 
-class ConfigError(Exception):
+class ConfigError(TrainingError):
     """A config cannot be read, written or used; each line of the message begins with its path."""
 
 

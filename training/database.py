@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from training.config import ENVIRONMENT
+from training.errors import TrainingError
 from wire import database, settings
 from wire.settings import DatabaseUrl, SecretFile
 
 KEY = ["pat_id", "date_admission"]
 ROWS_AT_ONCE = 50_000
 
-LAST_STREAM = "SELECT stream FROM positions GROUP BY stream ORDER BY MAX(committed_at) DESC"
+STREAMS = "SELECT stream FROM positions GROUP BY stream ORDER BY MAX(committed_at) DESC"
 REJECTED = "SELECT COUNT(*) FROM rejected WHERE stream = ?"
 STAYS = "SELECT pat_id, date_admission, age FROM stays WHERE stream = ?"
 IDENTIFIERS = (
@@ -31,7 +32,7 @@ READINGS = (
 )
 
 
-class DatabaseFailure(Exception):
+class DatabaseFailure(TrainingError):
     """The database cannot be read; the message is one line without the password."""
 
 
@@ -58,49 +59,62 @@ class Stored:
     rejected: int
 
 
+class Snapshot:
+    """One state of a database: all queries see it, even while the pipeline stores readings."""
+
+    def __init__(self, cursor: Any, url: str) -> None:
+        self._cursor = cursor
+        self._url = url
+        self._placeholder = database.placeholder(url)
+
+    def select(self, statement: str, *values: str) -> Any:
+        """Runs a query, in which `?` stands for a value; returns the cursor."""
+        self._cursor.execute(statement.replace("?", self._placeholder), values)
+        return self._cursor
+
+    def stream(self, name: str) -> str:
+        """Returns `name` or, if it is empty, the stream with the latest commit. Raises
+        DatabaseFailure if no such stream is stored.
+        """
+        streams = [stream for (stream,) in self.select(STREAMS).fetchall()]
+        if not streams or (name and name not in streams):
+            missing = f"no stream {name!r}" if name else "no stream"
+            there = f", only {', '.join(streams[:5])}" if streams else ""
+            url = settings.without_password(self._url)
+            raise DatabaseFailure(f"{url}: {missing} is stored{there}")
+        return name or str(streams[0])
+
+    def ages(self, stream: str) -> "pd.Series[float]":
+        """The patients' ages in years, by KEY."""
+        return _ages(self.select(STAYS, stream).fetchall())
+
+    def identifiers(self, stream: str) -> dict[str, int]:
+        """The pat_id of each identifier, if the stream has identifiers."""
+        try:
+            return dict(self.select(IDENTIFIERS, stream).fetchall())
+        except database.ERRORS:  # tables of version 1 that are not migrated yet
+            return {}
+
+
 def read(url: str, stream: str = "", environ: Mapping[str, str] = os.environ) -> Stored:
-    """Reads a consistent snapshot of one stream; by default of the stream with the latest commit.
+    """Reads one stream; by default the stream with the latest commit.
 
     url: sqlite:///PATH, mysql://USER@HOST[:PORT]/DATABASE, or ENVIRONMENT for DATABASE_URL. The
     password is in the file that DATABASE_PASSWORD_FILE names, or in DATABASE_URL. The result takes
     about 45 bytes of memory per reading, and this function needs up to twice as much. Raises
     DatabaseFailure.
     """
-    with snapshot(url, environ) as (cursor, mark):
-
-        def ask(statement: str, *values: str) -> Any:
-            cursor.execute(statement.replace("?", mark), values)
-            return cursor
-
-        stream = newest_stream(cursor, stream, url)
-        ((rejected,),) = ask(REJECTED, stream).fetchall()
-        ages = _ages(ask(STAYS, stream).fetchall())
-        try:
-            identifiers = dict(ask(IDENTIFIERS, stream).fetchall())
-        except database.ERRORS:  # tables of version 1 that are not migrated yet
-            identifiers = {}
-        readings = _readings(ask(READINGS, stream))
+    with snapshot(url, environ) as stored:
+        stream = stored.stream(stream)
+        ((rejected,),) = stored.select(REJECTED, stream).fetchall()
+        ages, identifiers = stored.ages(stream), stored.identifiers(stream)
+        readings = _readings(stored.select(READINGS, stream))
         return Stored(stream, readings, ages, identifiers, int(rejected))
 
 
-def newest_stream(cursor: Any, stream: str, url: str) -> str:
-    """Returns `stream` or, if it is empty, the stream with the latest commit. Raises
-    DatabaseFailure if no such stream is stored.
-    """
-    cursor.execute(LAST_STREAM)
-    streams = [name for (name,) in cursor.fetchall()]
-    if not streams or (stream and stream not in streams):
-        missing = f"no stream {stream!r}" if stream else "no stream"
-        there = f", only {', '.join(streams[:5])}" if streams else ""
-        raise DatabaseFailure(f"{settings.without_password(url)}: {missing} is stored{there}")
-    return stream or streams[0]
-
-
 @contextmanager
-def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[tuple[Any, str]]:
-    """Yields a cursor and its placeholder for values. All statements of the cursor see one
-    snapshot, even while the pipeline stores readings. Raises DatabaseFailure for an error of the
-    database."""
+def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[Snapshot]:
+    """Opens a snapshot. url: as for `read`. Raises DatabaseFailure for an error of the database."""
     url, password = _address(url, environ)
     connection: database.Connection | None = None
     try:
@@ -110,7 +124,7 @@ def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[tupl
             cursor.execute("BEGIN")
         else:
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-        yield cursor, database.placeholder(url)
+        yield Snapshot(cursor, url)
     except database.ERRORS as error:
         text = " ".join(str(error).split())
         if "no such table" in text or "doesn't exist" in text:

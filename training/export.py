@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
-from training.database import ROWS_AT_ONCE, newest_stream, snapshot
+from training.database import ROWS_AT_ONCE, snapshot
 from wire.tables import KEYS, TABLES, columns
 
 EXPORTED = ("stays", "readings", "models", "predictions", "outcomes")
@@ -51,17 +51,17 @@ def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tu
     have the types in PARQUET and FEATURES. Raises DatabaseFailure or OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with snapshot(url) as (cursor, mark):
-        stream = newest_stream(cursor, stream, url)
+    with snapshot(url) as stored:
+        stream = stored.stream(stream)
         for table in EXPORTED:
             file = folder / f"{table}.{file_format}"
             part = folder / f".{file.name}.part"
             names = ", ".join(f"`{name}`" for name in columns(table))
             order = ", ".join(KEYS[table])
             # All streams have the same models.
-            where = "" if table == "models" else f"WHERE stream = {mark}"
+            where = "" if table == "models" else "WHERE stream = ?"
             values = (stream,) if where else ()
-            cursor.execute(f"SELECT {names} FROM {table} {where} ORDER BY {order}", values)
+            cursor = stored.select(f"SELECT {names} FROM {table} {where} ORDER BY {order}", *values)
             schema = _schema(table, file_format)
             text = _harmless if file_format == "csv" else str
             with _writer(part, schema, file_format) as writer:

@@ -20,12 +20,13 @@ from hospital.patients import Patients
 from training import database
 from training.config import Data
 from training.database import KEY, DatabaseFailure, Stored
+from training.errors import TrainingError
 from wire.vitals import VITALS
 
 HOUR = pd.Timedelta(hours=1)
 
 
-class DataError(Exception):
+class DataError(TrainingError):
     """The data are invalid; the message is one line."""
 
 

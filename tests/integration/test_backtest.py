@@ -16,7 +16,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from backtest.__main__ import main
-from backtest.history import Version
 from buffer.settings import Settings as BufferSettings
 from embedded.programs import Programs
 from embedded.stack import CannotRun
@@ -306,7 +305,14 @@ def test_the_option_within_without_after_is_a_usage_error(
 
 @pytest.mark.parametrize(
     ("models", "options"),
-    [(["other/1"], []), (["good/2"], []), (["good/1"], ["--outcome", "recovered"])],
+    [
+        (["other/1"], []),
+        (["good/2"], []),
+        (["good/1"], ["--outcome", "recovered"]),
+        (["good/1"], ["--stream", "other"]),
+        (["good/1"], ["--database", "sqlite:////nowhere/icu.sqlite"]),
+        (["good/1"], ["--database", "postgres://db/icu"]),
+    ],
 )
 def test_a_backtest_without_data_fails_with_one_line(
     ward: tuple[Path, pd.DataFrame],
@@ -350,4 +356,4 @@ def test_a_replay_has_no_connection_with_the_live_pipeline(
 @pytest.mark.parametrize("text", ["icu", "icu/", "/1", "icu/1/2", ""])
 def test_a_model_that_is_not_given_as_name_and_version_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="NAME/VERSION"):
-        Version.parse(text)
+        Ref.parse(text)

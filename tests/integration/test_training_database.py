@@ -310,18 +310,18 @@ LATE = (
 
 
 def test_a_read_is_one_snapshot_while_the_tool_stores(url: str) -> None:
-    def rows(cursor: Any) -> tuple[int, int]:
-        cursor.execute("SELECT (SELECT COUNT(*) FROM readings), (SELECT COUNT(*) FROM stays)")
-        return tuple(cursor.fetchall()[0])
+    def rows(stored: database.Snapshot) -> tuple[int, int]:
+        counts = "SELECT (SELECT COUNT(*) FROM readings), (SELECT COUNT(*) FROM stays)"
+        return tuple(stored.select(counts).fetchall()[0])
 
     opened = connect(url)
-    with database.snapshot(url) as (cursor, _):
-        before = rows(cursor)
+    with database.snapshot(url) as stored:
+        before = rows(stored)
         handler_of(opened).handle(Batch("another", 0, 0, [RawMessage(1, 0.0, LATE)]))
-        assert rows(cursor) == before
+        assert rows(stored) == before
     opened.close()
-    with database.snapshot(url) as (cursor, _):
-        assert rows(cursor) == (before[0] + 1, before[1] + 1)
+    with database.snapshot(url) as stored:
+        assert rows(stored) == (before[0] + 1, before[1] + 1)
     # The stream `another` is listed first, because it has the latest commit.
     with pytest.raises(DatabaseFailure, match="no stream 'none' is stored, only another, "):
         database.read(url, "none")
@@ -385,9 +385,8 @@ def test_the_password_comes_from_a_file(mariadb_server: int, tmp_path: Path) -> 
     root.close()
     (tmp_path / "password").write_text("p:a@ss/word\n")
     url = f"mysql://reader@127.0.0.1:{mariadb_server}/secretive"
-    with database.snapshot(url, {"DATABASE_PASSWORD_FILE": f"{tmp_path}/password"}) as (cursor, _):
-        cursor.execute("SELECT 1")
-        assert cursor.fetchall() == [(1,)]
+    with database.snapshot(url, {"DATABASE_PASSWORD_FILE": f"{tmp_path}/password"}) as stored:
+        assert stored.select("SELECT 1").fetchall() == [(1,)]
     with pytest.raises(DatabaseFailure, match="Access denied"):
         database.read(url)
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
+from training.errors import TrainingError
+
 #: Ages above 89 are identifying (HIPAA), so data sets replace them, each in its own way: 90, 91,
 #: 100, 300. Importers write all of them as the median age of the patients that MIMIC-III gave an
 #: age of 300 (https://mimic.mit.edu/docs/iii/tables/patients/).
 ABOVE_89 = 91.4
 
 
-class ImportFailure(Exception):
+class ImportFailure(TrainingError):
     """The source cannot be imported; the message is one line for the user."""
 
 
