@@ -1,4 +1,4 @@
-"""The gateway's HTTP application. A door receives messages of one format: HL7, FHIR or JSON."""
+"""The gateway's HTTP application. A receiver accepts messages of one format: HL7, FHIR or JSON."""
 
 import asyncio
 import logging
@@ -11,10 +11,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway import metrics
 from gateway.codes import Codes
-from gateway.fhir_door import FhirDoor
-from gateway.hl7_door import HL7Door
+from gateway.fhir_receiver import FhirReceiver
+from gateway.hl7_receiver import HL7Receiver
 from gateway.inbox import Inbox
-from gateway.json_door import JsonDoor
+from gateway.json_receiver import JsonReceiver
 from gateway.log import Log
 from gateway.reading import Reader
 from gateway.settings import Settings
@@ -31,7 +31,7 @@ MLLP_PORT = web.AppKey("mllp_port", int)
 
 
 def create_app(settings: Settings) -> web.Application:
-    """The application with all doors; they open when it starts.
+    """The application with all receivers, which start with it.
 
     Raises OSError, sqlite3.Error, CodesError or TokenKeyError.
     """
@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> web.Application:
     inbox.committed.append(stream.wake)
     codes = Codes(Path(settings.codes) if settings.codes else None)
     reader = Reader(codes, zone, settings.authority, metrics.unknown_code)
-    fhir = FhirDoor(inbox, codes, zone)
+    fhir = FhirReceiver(inbox, codes, zone)
     app = web.Application(
         middlewares=[errors_as_json, hosts.only(names), required(settings.token_key_file)],
         client_max_size=8 * settings.message_max,
@@ -53,15 +53,16 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_get("/sub", stream.subscribe)
     app.router.add_get("/health", partial(health, store))
     app.router.add_get("/metrics", partial(exposition, store))
-    app.router.add_post("/messages", JsonDoor(inbox, store, limit).post)
+    app.router.add_post("/messages", JsonReceiver(inbox, store, limit).post)
     fhir.add_routes(app)
     app.on_shutdown.append(stream.end)
-    app.cleanup_ctx.append(partial(doors, store, inbox, stream, HL7Door(settings, inbox, reader)))
+    hl7 = HL7Receiver(settings, inbox, reader)
+    app.cleanup_ctx.append(partial(receiving, store, inbox, stream, hl7))
     return app
 
 
-async def doors(
-    store: Log, inbox: Inbox, stream: Stream, hl7: HL7Door, app: web.Application
+async def receiving(
+    store: Log, inbox: Inbox, stream: Stream, hl7: HL7Receiver, app: web.Application
 ) -> AsyncIterator[None]:
     """Runs the inbox and opens the MLLP port. At the end, stores and acknowledges all messages that
     were received completely."""

@@ -1,4 +1,4 @@
-"""Queues the messages of all doors, and stores several in one transaction (group commit)."""
+"""Queues the messages of all receivers, and stores several in one transaction (group commit)."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ log = logging.getLogger("gateway")
 # wait too long.
 AT_ONCE = 200
 SECONDS_AT_ONCE = 0.02
-# Number of waiting bytes at which the doors stop reading.
+# Number of waiting bytes at which the receivers stop reading.
 WAITING = 64 << 20
 PRUNE_EVERY = 60.0  # seconds
 
@@ -93,7 +93,7 @@ class Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether more than WAITING bytes wait to be written; then the doors must stop reading."""
+        """Whether more than WAITING bytes wait to be written; the receivers must then stop."""
         return not self._room.is_set()
 
     async def room(self) -> None:

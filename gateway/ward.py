@@ -1,4 +1,4 @@
-"""Converts the facts from all doors to events of the stream. All state is in the log."""
+"""Converts the facts from all receivers to events of the stream. All state is in the log."""
 
 from collections.abc import Callable, Collection
 

@@ -60,12 +60,9 @@ login() {
             return 1
             ;;
     esac
-    case ${OIDC_PROXY:-} in
-        '') ;;
-        *[!a-zA-Z0-9.:/-]* | *://*/*)
-            echo "nginx: OIDC_PROXY=$OIDC_PROXY: expected http://HOST:PORT or https://HOST:PORT" >&2
-            return 1
-            ;;
+    [ -n "${OIDC_PROXY:-}" ] || return 0
+    case $OIDC_PROXY in
+        *[!a-zA-Z0-9.:/-]* | *://*/*) ;;
         http://* | https://*)
             echo 'location /oauth2/ {'
             echo '    auth_request off;'
@@ -74,12 +71,11 @@ login() {
             echo '    include parts/proxy.conf;'
             echo '    proxy_set_header Host $http_host;'
             echo '}'
-            ;;
-        *)
-            echo "nginx: OIDC_PROXY=$OIDC_PROXY: expected http://HOST:PORT or https://HOST:PORT" >&2
-            return 1
+            return 0
             ;;
     esac
+    echo "nginx: OIDC_PROXY=$OIDC_PROXY: expected http://HOST:PORT or https://HOST:PORT" >&2
+    return 1
 }
 
 # LOG_FORMAT: text or json.

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.fuzz.seams import SEAMS
+from tests.support.fuzz.targets import TARGETS
 
-# For each seam, a number of inputs that takes about a second, and a result that must occur, so that
-# not all inputs are rejected early.
+# For each target, a number of inputs that takes about a second, and a result that must occur, so
+# that not all inputs are rejected early.
 SMALL = {
     "events": (8_000, "events"),
     "messages": (20_000, "decoded"),
@@ -30,8 +30,8 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("seam", SEAMS)
-def test_each_input_is_used_or_rejected(seam: str) -> None:
-    inputs, expected = SMALL[seam]
-    counts = SEAMS[seam](random.Random(1), int(os.environ.get("FUZZ_INPUTS", inputs)))
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_input_is_used_or_rejected(target: str) -> None:
+    inputs, expected = SMALL[target]
+    counts = TARGETS[target](random.Random(1), int(os.environ.get("FUZZ_INPUTS", inputs)))
     assert counts[expected] > 0

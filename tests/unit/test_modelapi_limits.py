@@ -22,7 +22,7 @@ from tests.support.modelapi_server import ROW, add_linear, copy_models
 
 MEGABYTE = 1 << 20
 INFER = "/v2/models/plain/infer"
-DOORS = ("/api/model?model=plain", INFER, "/v2/models/plain/explain", "/v2/repository/index")
+PATHS = ("/api/model?model=plain", INFER, "/v2/models/plain/explain", "/v2/repository/index")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("path", DOORS)
+@pytest.mark.parametrize("path", PATHS)
 def test_json_is_accepted_in_every_unicode_encoding(
     client: FlaskClient, path: str, encoding: str
 ) -> None:
@@ -170,7 +170,7 @@ def test_the_largest_requests_stay_below_200_mb(client: FlaskClient) -> None:
     assert (status, memory < 200 * MEGABYTE) == (200, True)
 
 
-@pytest.mark.parametrize("path", DOORS)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
 def test_the_size_limit_applies_to_the_decompressed_body(
     client: FlaskClient, path: str, pack: Any

@@ -2,7 +2,7 @@
 
     python -m tests.support.fuzz messages --inputs 1000000
 
-Each function in `seams.SEAMS` takes a random generator and a number of inputs, and returns the
+Each function in `targets.TARGETS` takes a random generator and a number of inputs, and returns the
 counts of the results. It raises if an error is not documented, or if an input is neither used nor
 rejected.
 """

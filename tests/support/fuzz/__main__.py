@@ -1,4 +1,4 @@
-"""Fuzzes one seam in ten parts, each with its own seed. Prints the counts, the CPU time and the
+"""Fuzzes one target in ten parts, each with its own seed. Prints the counts, the CPU time and the
 peak memory of each part.
 """
 
@@ -9,21 +9,22 @@ import resource
 import sys
 import time
 
-from tests.support.fuzz.seams import SEAMS
+from tests.support.fuzz.targets import TARGETS
 
 PARTS = 10
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.fuzz", description=__doc__)
-    parser.add_argument("seam", choices=SEAMS)
+    parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     logging.disable(logging.ERROR)
     for part in range(PARTS):
         begun = time.process_time()
-        counts = SEAMS[options.seam](random.Random(options.seed + part), options.inputs // PARTS)
+        draw = random.Random(options.seed + part)
+        counts = TARGETS[options.target](draw, options.inputs // PARTS)
         seconds = time.process_time() - begun
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         shown = ", ".join(f"{name}: {count:,}" for name, count in counts.most_common())

@@ -1,15 +1,15 @@
-"""The fuzzer of each seam, by its name."""
+"""The fuzzer of each parser and HTTP service, by the name of its target."""
 
 import random
 from collections import Counter
 from collections.abc import Callable
 
-from tests.support.fuzz.doors import dashboard_pages, gateway_messages, login_forms
 from tests.support.fuzz.files import cells
 from tests.support.fuzz.model_api import model_api
 from tests.support.fuzz.parsers import events, messages, tensors
+from tests.support.fuzz.services import dashboard_pages, gateway_messages, login_forms
 
-SEAMS: dict[str, Callable[[random.Random, int], Counter[str]]] = {
+TARGETS: dict[str, Callable[[random.Random, int], Counter[str]]] = {
     "events": events,
     "messages": messages,
     "tensors": tensors,

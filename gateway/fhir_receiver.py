@@ -40,7 +40,7 @@ class InvalidRequest(Exception):
         self.code = code
 
 
-class FhirDoor:
+class FhirReceiver:
     """Stores the resources that it receives. Reading and searching are not supported."""
 
     def __init__(self, inbox: Inbox, codes: Codes, zone: ZoneInfo) -> None:

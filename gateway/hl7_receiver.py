@@ -23,7 +23,7 @@ log = logging.getLogger("gateway")
 Pending = list[tuple[Message, "asyncio.Future[Logged]"]]
 
 
-class HL7Door:
+class HL7Receiver:
     """Serves MLLP connections until `close`."""
 
     def __init__(self, settings: Settings, inbox: Inbox, reader: Reader) -> None:
@@ -96,24 +96,24 @@ class HL7Door:
 
     def _take(self, frame: Frame) -> Answer:
         if frame.too_long:
-            return self._refuse(
+            return self._reject(
                 frame, f"the message is longer than {self._settings.message_max} bytes"
             )
         if frame.incomplete:
-            return self._refuse(frame, "the frame is incomplete")
+            return self._reject(frame, "the frame is incomplete")
         try:
             parts = [
                 (content, parse(content, self._settings.hl7_charset))
                 for content in split(frame.content)
             ]
         except Unreadable as error:
-            return self._refuse(frame, str(error))
+            return self._reject(frame, str(error))
         pending = [(message, self._inbox.put(self._item(raw, message))) for raw, message in parts]
         if self._room is None and self._inbox.full:
             self._hold()
         return Answer([future for _, future in pending], partial(self._answer, pending))
 
-    def _refuse(self, frame: Frame, reason: str) -> Answer:
+    def _reject(self, frame: Frame, reason: str) -> Answer:
         log.warning("rejected a frame (AR): %s", reason)
         metrics.NACKS.labels("AR").inc()
         text, charset = rejection(frame.content, self._reader.zone, reason)

@@ -23,7 +23,7 @@ LISTED_MAX = 10_000  # maximum number of messages in a list
 Result = dict[str, Any]
 
 
-class JsonDoor:
+class JsonReceiver:
     """Answers each message with a status: 201 new, 200 known, 422 invalid, 503 not stored.
 
     latest: returns the latest time that a message may have.

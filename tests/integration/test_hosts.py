@@ -5,7 +5,8 @@ sets the client's address itself.
 import asyncio
 import doctest
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from flask.testing import FlaskClient
 
 import dashboard.app
 import dashboard.settings
@@ -65,8 +67,9 @@ def front_app(folder: Path, **settings: str) -> web.Application:
 MAKE = pytest.mark.parametrize("make", [hospital_app, dashboard_app, front_app])
 
 
+NAMES = wire.settings.HostNames.parse("ward.example.org, Wall.example.org")
 HOSTS = pytest.mark.parametrize(
-    ("host", "refused"),
+    ("host", "rejected"),
     [
         ("localhost:5000", False),
         ("LOCALHOST", False),
@@ -90,7 +93,7 @@ HOSTS = pytest.mark.parametrize(
 def test_only_allowed_host_names_are_answered(
     make: Callable[..., web.Application],
     host: str,
-    refused: bool,
+    rejected: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -103,44 +106,51 @@ def test_only_allowed_host_names_are_answered(
 
     app = make(tmp_path, ALLOWED_HOSTS="ward.example.org, Wall.example.org")
     status, text = ask(app, question)
-    assert (status == 421) == refused
-    if refused:
+    assert (status == 421) == rejected
+    if rejected:
         assert "ALLOWED_HOSTS" in text
         assert len(text.splitlines()) == 1
 
 
+@pytest.fixture(scope="module")
+def model_api(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
+    folder = tmp_path_factory.mktemp("models")
+    models = modelapi.settings.Folder(copy_models(folder, "formula"))
+    settings = modelapi.settings.Settings(models, folder / "s.sqlite", allowed_hosts=NAMES)
+    return modelapi.server.create_app(settings).test_client()
+
+
 @HOSTS
-@pytest.mark.parametrize("path", ["/health", "/metrics", "/api/model", "/v2", "/docs", "/nothing"])
 def test_the_model_api_answers_only_to_allowed_host_names(
-    host: str, refused: bool, path: str, tmp_path: Path
+    host: str, rejected: bool, model_api: FlaskClient
 ) -> None:
-    models = copy_models(tmp_path / "models", "formula")
-    names = wire.settings.HostNames.parse("ward.example.org, Wall.example.org")
-    settings = modelapi.settings.Settings(models, tmp_path / "s.sqlite", allowed_hosts=names)
-    client = modelapi.server.create_app(settings).test_client()
-    answer = client.get(path, headers={"Host": host})
-    assert (answer.status_code == 421) == refused
-    if refused:
-        assert answer.content_type == "application/problem+json"
-        assert "ALLOWED_HOSTS" in answer.text
+    for path in ("/health", "/metrics", "/api/model", "/v2", "/docs", "/nothing"):
+        answer = model_api.get(path, headers={"Host": host})
+        assert (answer.status_code == 421) == rejected
+        if rejected:
+            assert answer.content_type == "application/problem+json"
+            assert "ALLOWED_HOSTS" in answer.text
+
+
+@pytest.fixture(scope="module")
+def metrics_port() -> Iterator[int]:
+    server, thread = wire.metrics_server.serve("127.0.0.1", 0, NAMES)
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @HOSTS
-def test_a_metrics_server_answers_only_to_allowed_host_names(host: str, refused: bool) -> None:
-    names = wire.settings.HostNames.parse("ward.example.org, Wall.example.org")
-    server, thread = wire.metrics_server.serve("127.0.0.1", 0, names)
-    try:
-        connection = HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+def test_a_metrics_server_answers_only_to_allowed_host_names(
+    host: str, rejected: bool, metrics_port: int
+) -> None:
+    with closing(HTTPConnection("127.0.0.1", metrics_port, timeout=10)) as connection:
         connection.request("GET", "/metrics", headers={"Host": host})
         answer = connection.getresponse()
         text = answer.read().decode()
-        connection.close()
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-    assert (answer.status == 421) == refused
-    assert ("ALLOWED_HOSTS" in text) == refused
+    assert (answer.status == 421) == rejected
+    assert ("ALLOWED_HOSTS" in text) == rejected
 
 
 @pytest.mark.parametrize("module", [wire.hosts, wire.logs])
