@@ -232,15 +232,15 @@ class Poller:
 
         Raises DatabaseDown.
         """
-        name = view.key.stream or self.state.current or ""
+        current, champion = self.state.current, self.state.models.champion
+        name = view.key.stream or current or ""
         began = self.clock()
 
         def read(database: Database) -> None:
             positions = [each for each in database.positions() if each.stream == name]
             clock = read_clock(database, name, positions, QueueState())
             clocks = {name: clock} if clock else {}
-            champion = self.state.models.champion
-            view.read(Round(began, self.state.current, clocks, champion, False))
+            view.read(Round(began, current, clocks, champion, {name: database.pending(name)}))
 
         await self.query(read)
         self.shelf.views.setdefault(view.key, view)

@@ -36,7 +36,6 @@ class RoundReader:
     def __init__(self, database: Database, shelf: Shelf) -> None:
         self._database = database
         self._shelf = shelf
-        self._pending: int | None = None
         self._parts: frozenset[int] = frozenset()
         self.rejected = RejectedCount()
 
@@ -61,16 +60,16 @@ class RoundReader:
             if models.champion is None:
                 models = Models(self._database.champion(), error=models.error)
             positions = by_stream.get(current or "", [])
-            pending = self._database.pending(current) if current and positions else 0
-            answered = max(pending, self._pending or 0) > 0
-            self._pending = pending
+            pending = {
+                stream: self._database.pending(stream) for stream in streams if stream in shown
+            }
             if current and positions:
                 self._count_rejected(current, positions, queues)
-            this = Round(at, current, clocks, models.champion, answered)
+            this = Round(at, current, clocks, models.champion, pending)
             for view in views:
                 view.read(this)
             stored = max((position.seq for position in positions), default=None)
-            return State(current, streams, this.clock(None), models, stored, pending)
+            return State(current, streams, this.clock(None), models, stored, this.waiting(None))
 
     def _clocks(
         self, shown: set[str | None], by_stream: dict[str, list[Position]], queues: QueueState

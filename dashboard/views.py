@@ -29,20 +29,22 @@ class ViewKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """The context of a round: the champion, and the clocks of the streams. at: the start of the
-    round, in seconds of the poller's clock. answered: whether pending predictions may have been
-    filled in since the last round.
+    """The context of a round: the champion, and for each stream its clock and the number of its
+    pending predictions. at: the start of the round, in seconds of the poller's clock.
     """
 
     at: float
     current: str | None
     clocks: dict[str, StreamClock]
     model: ModelKey | None
-    answered: bool
+    pending: dict[str, int]
 
     def clock(self, stream: str | None) -> StreamClock | None:
-        name = stream or self.current
-        return self.clocks.get(name) if name else None
+        return self.clocks.get(stream or self.current or "")
+
+    def waiting(self, stream: str | None) -> int:
+        """The number of pending predictions of a stream."""
+        return self.pending.get(stream or self.current or "", 0)
 
 
 class View:
@@ -57,6 +59,8 @@ class View:
         self.wanted = time.monotonic()
         self.clock: StreamClock | None = None
         self.read_at = 0.0
+        # The number of pending predictions when the data was read.
+        self._pending = 0
 
     def touch(self) -> None:
         """Keeps the page up to date for a while longer."""
@@ -73,6 +77,16 @@ class View:
 
     def read(self, current: Round) -> None:
         """Reads the page's data; runs in the database's thread."""
+        clock, pending = current.clock(self.key.stream), current.waiting(self.key.stream)
+        # Each page compares with its own last read, because it may have been opened between two
+        # rounds, and because a round may fail.
+        self._read(clock, current.model, max(pending, self._pending) > 0)
+        self._pending = pending
+        self.clock, self.read_at = clock, current.at
+
+    def _read(self, clock: StreamClock | None, model: ModelKey | None, answered: bool) -> None:
+        """Reads the data up to this clock. answered: whether pending predictions may have been
+        filled in since the last call."""
         raise NotImplementedError
 
     def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
@@ -101,11 +115,9 @@ class WardView(View):
     def signs(self) -> list[Vital]:
         return self.ward.signs if self.ward else []
 
-    def read(self, current: Round) -> None:
-        clock = current.clock(self.key.stream)
+    def _read(self, clock: StreamClock | None, model: ModelKey | None, answered: bool) -> None:
         # A single assignment, because pages may be published at the same time.
-        self.ward = self._reader.read(clock, current.model, current.answered) if clock else None
-        self.clock, self.read_at = clock, current.at
+        self.ward = self._reader.read(clock, model, answered) if clock else None
 
     def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
         ward, signs = self.ward, self.signs
@@ -152,13 +164,12 @@ class PatientView(View):
         self.patient: Patient | None = None
         self.whys: dict[str, Why] = {}
 
-    def read(self, current: Round) -> None:
-        clock = current.clock(self.key.stream)
-        self.patient = self._reader.read(clock, current.model, current.answered) if clock else None
-        self.clock, self.read_at = clock, current.at
+    def _read(self, clock: StreamClock | None, model: ModelKey | None, answered: bool) -> None:
+        self.patient = self._reader.read(clock, model, answered) if clock else None
 
     def publish(self, status: Fields, model: ModelInfo, version: int) -> None:
         content: dict[str, Fields] = {"page": status}
-        if self.patient is not None:
-            content |= patient_content(self.patient, model, self.whys)
+        # One variable, because the data may be read at the same time.
+        if (patient := self.patient) is not None:
+            content |= patient_content(patient, model, self.whys)
         self.topic.update(content, version, self.read_at)

@@ -144,10 +144,11 @@ class WardReader:
             if known is None or known.summary[1:] != summary[1:]:
                 changed.append(summary)
             ranked[summary.stay.key] = Ranked(summary, known.risk if known else None)
+        risks = self._database.risks(stream, model, changed) if model else {}
+        # Only now, because after an error the next call must find the same changes.
         self._memory.ranked = ranked
         if model is None:
             return
-        risks = self._database.risks(stream, model, changed)
         for summary in changed:
             key = summary.stay.key
             unread.pop(key, None)
@@ -164,12 +165,11 @@ class WardReader:
         end = time.monotonic() + RISK_SECONDS
         while unread and time.monotonic() < end:
             key = next(iter(unread))
-            del unread[key]
             known = ranked.get(key)
-            if known is None or known.summary.last_at is None:
-                continue
-            after = earlier(known.summary.last_at, DAY)
-            ranked[key] = replace(known, risk=self._database.risk(stream, key, model, after))
+            if known is not None and known.summary.last_at is not None:
+                after = earlier(known.summary.last_at, DAY)
+                ranked[key] = replace(known, risk=self._database.risk(stream, key, model, after))
+            del unread[key]
 
     def _bed(
         self, clock: StreamClock, model: ModelKey | None, ranked: Ranked, model_answered: bool

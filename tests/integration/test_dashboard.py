@@ -9,7 +9,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +40,7 @@ from dashboard import (
     why,
 )
 from dashboard.app import create_app
-from dashboard.beds import bed_fields, listed_fields
+from dashboard.beds import bed_fields, bed_key, listed_fields
 from dashboard.database import Database
 from dashboard.http_services import PREPARING, Explanation, Health, Models, Services
 from dashboard.keys import POLLER
@@ -85,6 +85,14 @@ def made(path: Path) -> Iterator[seeded_ward.Ward]:
 
 @pytest.fixture
 def reads(path: Path) -> Iterator[Database]:
+    with closing(Database(f"sqlite:///{path}")) as found:
+        yield found
+
+
+@contextmanager
+def reads_of(made: seeded_ward.Ward) -> Iterator[Database]:
+    """A connection without memory of earlier reads."""
+    [(_, _, path)] = made.connection.execute("PRAGMA database_list").fetchall()
     with closing(Database(f"sqlite:///{path}")) as found:
         yield found
 
@@ -737,6 +745,73 @@ def test_a_page_that_opens_during_a_round_keeps_its_patients(
     assert view.topic.content["page"]["state"] == "earlier"
     assert view.topic.content["page"]["notice"]
     assert len(first_rounds.beds) == 2
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, reads: Database, name: str) -> None:
+    """Makes the next call of this query fail, as if the database went away."""
+    query = getattr(reads, name)
+
+    def fail(*arguments: object) -> None:
+        monkeypatch.setattr(reads, name, query)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(reads, name, fail)
+
+
+@pytest.mark.parametrize("query", ["risks", "risk"])
+def test_a_round_that_fails_leaves_no_old_risk(
+    first_rounds: Rounds, made: seeded_ward.Ward, reads: Database, query: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The next round reads what the failed one did not, although no reading is newer."""
+    fill(made, 3, 2)
+    first_rounds.answers.well = Health(None, {"stream": STREAM})
+    first_rounds.after(0)
+    at = START + timedelta(hours=5)
+    made.add_reading(1, START, at, "heart_rate", 90.0, 0.9)
+    for hour, risk in ((4, 0.7), (5, None)):
+        made.add_reading(2, START, START + timedelta(hours=hour), "heart_rate", 90.0, risk)
+    made.commit()
+    failing_once(monkeypatch, reads, query)
+    assert first_rounds.after(1)["state"] == "lost"
+    assert first_rounds.after(1)["state"] == "live"
+    shown = first_rounds.ward.ward
+    assert shown is not None
+    risks = {each.stay.key.pat_id: each.risk for each in shown.ranked}
+    with reads_of(made) as fresh:
+        expected = read_ward(fresh, WardReader(fresh)).ranked
+    assert risks == {each.stay.key.pat_id: each.risk for each in expected}
+    assert [each and each.probability for each in (risks[1], risks[2])] == [0.9, 0.7]
+
+
+@pytest.mark.parametrize("kind", ["opened between two rounds", "after a failed round", "earlier"])
+@pytest.mark.parametrize("stay", [None, StayKey(1, START.date())], ids=["ward", "patient"])
+def test_a_page_shows_a_prediction_that_was_pending_when_it_was_read(
+    first_rounds: Rounds, made: seeded_ward.Ward, reads: Database, path: Path, kind: str,
+    stay: StayKey | None, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fill(made, 1, 1)
+    first_rounds.answers.well = Health(None, {"stream": STREAM})
+    first_rounds.after(0)
+    with seeded_ward.ward(path, "other" if kind == "earlier" else STREAM) as ward:
+        ward.seq = made.seq
+        if kind == "earlier":
+            fill(ward, 1, 1)
+        seq = ward.add_reading(1, START, START + timedelta(hours=3), "spo2", 97.0, waits=True)
+        ward.commit()
+    view = first_rounds.poller.shelf.make(ViewKey(ward.stream, stay))
+    asyncio.run(first_rounds.poller.open(view))
+    if kind == "after a failed round":
+        first_rounds.after(1)
+    made.execute("UPDATE predictions SET output = 0.4, reason = NULL WHERE seq = ?", seq)
+    made.execute("DELETE FROM pending")
+    made.connection.commit()
+    if kind == "after a failed round":
+        failing_once(monkeypatch, reads, "number_of_readings" if stay else "readings")
+        assert first_rounds.after(1)["state"] == "lost"
+    first_rounds.after(1)
+    element = "patient" if stay else bed_key(StayKey(1, START.date()))
+    assert view.topic.content[element]["risk"] == "40"
 
 
 class TestMissing:
