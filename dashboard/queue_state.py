@@ -1,7 +1,7 @@
 """Reads the state in Redis: the buffer's position, the queues, the workers, the latencies."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -20,7 +20,8 @@ log = logging.getLogger("dashboard")
 class QueueState:
     """The state of Redis at one time. If `error` is set, Redis did not answer and all other members
     are empty. taken: the last message that the buffer queued. newest: the time of that message.
-    outage: the error because of which the tool is waiting for the database.
+    workers: the process and the start of the worker of each queue. outage: the error because of
+    which the tool is waiting for the database.
     """
 
     error: str | None = None
@@ -34,7 +35,7 @@ class QueueState:
     jobs: int = 0
     latency: Mapping[int, int] = field(default_factory=dict)
     buffer: str | None = None
-    workers: frozenset[str] = frozenset()
+    workers: Mapping[str, str] = field(default_factory=dict)
     outage: str | None = None
 
 
@@ -78,9 +79,8 @@ class Queues:
         for name in tools:
             pipe.llen(name)
         for name in workers:
-            pipe.hmget(name, "birth", "death")
+            pipe.hmget(name, "birth", "death", "queues", "hostname", "pid")
         latency, errors, *rest = await pipe.execute()
-        lives = zip(workers, rest[len(tools) :], strict=True)
         return QueueState(
             run_id=str(info["run_id"]),
             stream=position.stream if position else None,
@@ -92,13 +92,19 @@ class Queues:
             jobs=sum(rest[: len(tools)]),
             latency={int(bucket): int(n) for bucket, n in latency.items()},
             buffer=lease.decode() if lease else None,
-            workers=frozenset(
-                f"{name.decode()} {birth.decode()}"
-                for name, (birth, death) in lives
-                if birth and not death
-            ),
+            workers=_workers(rest[len(tools) :]),
             outage=next((error.decode(errors="replace") for error in errors if error), None),
         )
+
+
+def _workers(records: Iterable[Sequence[bytes | None]]) -> dict[str, str]:
+    """The newest worker of each queue. The record of a killed worker remains for a while."""
+    found: dict[str, str] = {}
+    for birth, death, *rest in sorted(records, key=lambda record: record[0] or b""):
+        if birth and not death:
+            queues, host, pid = (part.decode(errors="replace") if part else "" for part in rest)
+            found[queues] = f"{host} {pid} {birth.decode(errors='replace')}"
+    return found
 
 
 def _position(stored: bytes | None) -> Position | None:

@@ -1,17 +1,20 @@
 """The state of each service, as the dashboard observes it."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dashboard import formats
 from dashboard.faults import fault
 from dashboard.http_services import Health
 from dashboard.queue_state import QueueState
-from dashboard.topic import Content
+from dashboard.topic import Content, Fields
 
 # Seconds without a stored message, while messages wait, after which the tool counts as down.
 STALL_SECONDS = 10.0
+# Seconds after an outage of Redis in which the tool's workers register again without a restart.
+REGISTER_SECONDS = 15.0
 # The tool's note begins with this text while the tool waits for the database.
 STUCK = "cannot store, because the database "
 ROLES = {
@@ -27,8 +30,12 @@ WORDS = {"up": "up", "down": "down", "waiting": "waiting", "unknown": "not known
 
 @dataclass
 class Service:
-    """The state of a service, since when it is in this state, and the number of observed restarts.
-    state: up, down, waiting (up, but idle or waiting for the database) or unknown.
+    """The state of a service, and since when it is in this state. state: up, down, waiting (up, but
+    idle or waiting for the database) or unknown.
+
+    identities: the identities of the service's processes, by what they do. They are known only if
+    the service stores them in Redis. Without them, a restart looks like a network failure or a
+    pause, so `interruptions` counts all changes from down to up.
     """
 
     name: str
@@ -36,19 +43,32 @@ class Service:
     state: str = "unknown"
     note: str = ""
     since: float = 0.0
-    restarts: int = 0
-    identity: str | None = None
+    interruptions: int = 0
     was_up: bool = False
+    identities: dict[str, str] = field(default_factory=dict)
+    changes: Counter[str] = field(default_factory=Counter)
 
-    def record(self, state: str, note: str, at: float, identity: str | None = None) -> None:
-        """Records an observation at time `at`. A change of `identity` counts as a restart; for a
-        service without an identity, a change from down to up does, if it was up before."""
-        if identity is not None:
-            if self.identity not in (None, identity):
-                self.restarts += 1
-            self.identity = identity
-        elif self.identity is None and self.was_up and self.state == "down" and state == "up":
-            self.restarts += 1
+    @property
+    def restarts(self) -> int | None:
+        """The number of observed restarts; None if the service has no identity."""
+        return max(self.changes.values(), default=0) if self.identities else None
+
+    def record(
+        self,
+        state: str,
+        note: str,
+        at: float,
+        identities: Mapping[str, str] | None = None,
+        registering: bool = False,
+    ) -> None:
+        """Records an observation at time `at`. Identities that change are restarts. registering:
+        whether they may have changed without a restart."""
+        for part, identity in (identities or {}).items():
+            if not registering and self.identities.get(part, identity) != identity:
+                self.changes[part] += 1
+            self.identities[part] = identity
+        if self.was_up and self.state == "down" and state == "up":
+            self.interruptions += 1
         self.was_up = self.was_up or state == "up"
         if state != self.state:
             self.state, self.since = state, at
@@ -95,6 +115,8 @@ class Board:
 
     def __init__(self) -> None:
         self.services = {name: Service(name, role) for name, role in ROLES.items()}
+        self._redis: str | None = None
+        self._redis_at = -REGISTER_SECONDS
 
     def observe(self, observed: Observation, at: float) -> None:
         """Updates every service from one observation."""
@@ -103,29 +125,44 @@ class Board:
         if is_live(observed.hospital.answer):
             source.name, source.role = "gateway", "receives messages"
         self._observe("hospital", at, observed.hospital.error)
-        self._observe("redis", at, queues.error, queues.run_id)
+        self._observe("redis", at, queues.error, {"": queues.run_id} if queues.run_id else {})
         self._observe("database", at, observed.error)
         self._observe("modelapi", at, observed.model_api.error)
         if queues.error is not None:
+            self._redis_at = at
             self.services["buffer"].record("unknown", "unknown while redis is down", at)
             self.services["tool"].record("unknown", "unknown while redis is down", at)
         else:
             error = None if queues.buffer else "is not running"
-            self._observe("buffer", at, error, queues.buffer)
-            identity = " ".join(sorted(queues.workers)) or None
-            self._observe("tool", at, _tool_error(observed), identity)
+            self._observe("buffer", at, error, {"": queues.buffer} if queues.buffer else {})
+            registering = self._registering(queues, at)
+            self._observe("tool", at, _tool_error(observed), queues.workers, registering)
             if queues.workers and queues.outage and observed.waits:
                 note = f"{STUCK}{fault(queues.outage)}"
-                self.services["tool"].record("waiting", note, at, identity)
+                self.services["tool"].record("waiting", note, at)
         if observed.ended:
             for name in ("buffer", "tool"):
                 if self.services[name].state == "up":
                     self.services[name].record("waiting", "the stream has ended", at)
 
     def _observe(
-        self, name: str, at: float, error: str | None, identity: str | None = None
+        self,
+        name: str,
+        at: float,
+        error: str | None,
+        identities: Mapping[str, str] | None = None,
+        registering: bool = False,
     ) -> None:
-        self.services[name].record("down" if error else "up", error or "", at, identity)
+        state = "down" if error else "up"
+        self.services[name].record(state, error or "", at, identities, registering)
+
+    def _registering(self, queues: QueueState, at: float) -> bool:
+        """Whether Redis has recently been down or restarted."""
+        if queues.run_id != self._redis:
+            if self._redis is not None:
+                self._redis_at = at
+            self._redis = queues.run_id
+        return at - self._redis_at < REGISTER_SECONDS
 
     def content(self, at: float) -> Content:
         """Formats the services as elements of the pipeline page."""
@@ -137,10 +174,17 @@ class Board:
                 "word": WORDS[service.state],
                 "note": service.note,
                 "since": formats.seconds(at - service.since) if service.since else "",
-                "restarts": str(service.restarts),
+                **_counted(service),
             }
             for service in self.services.values()
         }
+
+
+def _counted(service: Service) -> Fields:
+    restarts = service.restarts
+    if restarts is None:
+        return {"counted": "interruptions", "count": formats.count(service.interruptions)}
+    return {"counted": "restarts", "count": formats.count(restarts)}
 
 
 def messages_wait(queues: QueueState, stream: str | None, stored: int | None) -> bool:

@@ -47,7 +47,7 @@ def text(content: Content) -> str:
         if key.startswith("service:"):
             line = (
                 f"  {fields['name']:<10} {fields['word']:<10} for {fields['since']:<12} "
-                f"restarts seen: {fields['restarts']}  {fields['note']}"
+                f"{fields['counted']} seen: {fields['count']}  {fields['note']}"
             )
             lines.append(line.rstrip())
     lines.append("")

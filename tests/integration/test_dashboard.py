@@ -53,7 +53,7 @@ from dashboard.poller import Poller
 from dashboard.queue_state import Queues, QueueState
 from dashboard.rendering import Pages
 from dashboard.rows import ModelKey, Position, StayKey
-from dashboard.services import STALL_SECONDS, Service
+from dashboard.services import STALL_SECONDS, Board, Observation, Service
 from dashboard.settings import Settings
 from dashboard.shelf import LIMIT
 from dashboard.status import LATE_SECONDS
@@ -642,7 +642,7 @@ class Answers:
     """Stubs of Redis and the HTTP services."""
 
     def __init__(self) -> None:
-        self.queues = QueueState(run_id="r1", buffer="b1", workers=frozenset({"w1"}))
+        self.queues = QueueState(run_id="r1", buffer="b1", workers={"tool-0": "w1"})
         self.well = Health(None, {})
 
     async def read(self) -> QueueState:
@@ -859,7 +859,8 @@ class TestMissing:
         hidden.rename(path)
         assert rounds.after(1)["state"] == "live"
         assert rounds.ward.topic.read_at == rounds.poller.pipeline.read_at == 2.0
-        assert rounds.poller.judge.board.services["database"].restarts == 1
+        shown = rounds.poller.pipeline.content["service:database"]
+        assert (shown["counted"], shown["count"]) == ("interruptions", "1")
 
     def test_a_tool_that_stores_nothing_while_messages_wait_is_down(
         self, rounds: Rounds, made: seeded_ward.Ward
@@ -867,7 +868,7 @@ class TestMissing:
         rounds.answers.queues = QueueState(
             run_id="r1",
             buffer="b1",
-            workers=frozenset({"w1"}),
+            workers={"tool-0": "w1"},
             stream=STREAM,
             taken=made.seq + 5,
         )
@@ -1369,13 +1370,32 @@ def test_a_risk_beyond_the_learned_hours_has_a_note(
 
 
 class TestFigures:
-    def test_a_restart_is_detected_by_identity_or_by_downtime(self) -> None:
+    def test_only_a_new_identity_is_a_restart(self) -> None:
         named, unnamed = Service("redis", ""), Service("hospital", "")
-        for identity in ("a", "a", "b"):
-            named.record("up", "", 0.0, identity)
+        for state, identity in (("up", "a"), ("down", None), ("up", "a"), ("up", "b")):
+            named.record(state, "", 0.0, {"": identity} if identity else {})
         for state in ("down", "up", "down", "down", "up"):
             unnamed.record(state, "", 0.0)
-        assert (named.restarts, unnamed.restarts) == (1, 1)
+        assert named.restarts == 1
+        assert (unnamed.restarts, unnamed.interruptions) == (None, 1)
+
+    def test_the_workers_of_a_tool_restart_together_and_register_again_after_redis(self) -> None:
+        board = Board()
+
+        def restarts(at: float, run: str | None, *workers: str) -> int | None:
+            named = {f"tool-{index}": name for index, name in enumerate(workers)}
+            error = None if run else "does not answer"
+            queues = QueueState(error, run_id=run, buffer="b", workers=named)
+            well = Health(None, {})
+            observed = Observation(queues, well, well, STREAM, 1, None, 0.0, 0.0)
+            board.observe(observed, at)
+            return board.services["tool"].restarts
+
+        assert [restarts(0, "r1", "a0"), restarts(1, "r1", "a0", "a1")] == [0, 0]
+        assert [restarts(2, "r1", "b0", "a1"), restarts(3, "r1", "b0", "b1")] == [1, 1]
+        assert [restarts(4, None), restarts(5, "r2", "b0", "b1")] == [1, 1]
+        assert [restarts(7, "r2", "c0", "c1"), restarts(60, "r2", "c0", "c1")] == [1, 1]
+        assert restarts(61, "r2", "d0", "d1") == 2
 
     def test_rates_and_latencies_cover_the_last_seconds(self) -> None:
         throughput = Throughput()
