@@ -182,6 +182,10 @@ class Database(Reader):
         rows = self.rows(queries.REJECTED_AFTER, stream, seq, to, limit)
         return [(position, reason) for position, reason in rows]
 
+    def rejected_up_to(self, stream: str, seq: int, limit: int) -> int:
+        """The number of rejected messages up to `seq`; at most `limit`."""
+        return int(self.rows(queries.REJECTED_UP_TO, stream, seq, limit)[0][0])
+
     def alarm_rule(self, model: ModelKey) -> Policy | None:
         """The alarm rule of the model; None if it has none."""
         found = [alarm for (alarm,) in self.rows(queries.ALARM_RULE, *model) if alarm is not None]

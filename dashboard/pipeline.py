@@ -45,7 +45,8 @@ def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, i
 
 
 class RejectedCount:
-    """Counts rejected messages by reason. Each call reads only those that are not counted yet."""
+    """Counts rejected messages by reason. Each call reads only those that are not counted yet. Up to
+    REJECTED_CHUNK messages, it notices that some were replayed or forgotten, and counts again."""
 
     def __init__(self) -> None:
         self._stream: str | None = None
@@ -55,7 +56,7 @@ class RejectedCount:
 
     def read(self, database: Database, stream: str, to: int) -> None:
         """Counts up to message `to`, one chunk per call; sets `complete` when all are counted."""
-        if stream != self._stream:
+        if stream != self._stream or self._is_wrong(database, stream):
             self._stream, self._seq, self.counts = stream, 0, Counter()
         rows = database.rejected_after(stream, self._seq, to, REJECTED_CHUNK)
         for _, reason in rows:
@@ -63,6 +64,12 @@ class RejectedCount:
             self.counts[reason if known else OTHER] += 1
         self.complete = len(rows) < REJECTED_CHUNK
         self._seq = max(self._seq, to) if self.complete else rows[-1][0]
+
+    def _is_wrong(self, database: Database, stream: str) -> bool:
+        counted = self.counts.total()
+        if counted > REJECTED_CHUNK:
+            return False
+        return database.rejected_up_to(stream, self._seq, REJECTED_CHUNK + 1) != counted
 
 
 def quantile(buckets: Mapping[int, int], q: float) -> int | None:

@@ -128,6 +128,11 @@ WHERE pat_id = ? AND stream = ? ORDER BY seq DESC LIMIT {REJECTED_LIMIT}"""
 REJECTED_AFTER = """
 SELECT seq, reason FROM rejected WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"""
 
+REJECTED_UP_TO = """
+SELECT COUNT(*) FROM (
+    SELECT 1 FROM rejected WHERE stream = ? AND seq <= ? LIMIT ?
+) AS counted"""
+
 PENDING = f"""
 SELECT COUNT(*) FROM (
     SELECT 1 FROM pending WHERE stream = ? LIMIT {PENDING_LIMIT + 1}
