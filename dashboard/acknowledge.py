@@ -39,9 +39,16 @@ async def patient_of_form(request: web.Request) -> web.Response:
 
 def _message(request: web.Request, form: dict[str, str]) -> Fields:
     """Makes the message, with the current time of the stream that the source sends. Raises
-    HTTPNotFound or HTTPBadRequest."""
-    poller = request.app[POLLER]
-    clock, champion = poller.state.clock, poller.state.models.champion
+    HTTPNotFound, HTTPConflict or HTTPBadRequest."""
+    state = request.app[POLLER].state
+    clock, champion = state.clock, state.models.champion
+    # The page may have been opened before the source began another stream, in which the same number
+    # is another patient.
+    if form.get("stream") != state.current:
+        raise web.HTTPConflict(
+            text="The page belongs to another stream than the one that is sent now, so nothing was"
+            " acknowledged. Please open the patient again from the ward page."
+        )
     if clock is None or champion is None:
         raise web.HTTPNotFound(text="No reading is stored yet, or no model is known.")
     pat_id = number(request.match_info["pat_id"])

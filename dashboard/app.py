@@ -43,8 +43,8 @@ SECURITY = {
 
 # Errors whose text the page shows.
 REPORTED = (
-    *(web.HTTPBadRequest, web.HTTPForbidden, web.HTTPNotFound, web.HTTPBadGateway),
-    web.HTTPUnsupportedMediaType,
+    *(web.HTTPBadRequest, web.HTTPForbidden, web.HTTPNotFound, web.HTTPConflict),
+    *(web.HTTPBadGateway, web.HTTPUnsupportedMediaType),
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -35,16 +35,16 @@ async def patients(request: web.Request) -> web.Response:
     stream = stream_of(request, poller)
     view = await view_of(poller, ViewKey(stream, None))
     assert isinstance(view, WardView)
+    # One ward for the whole page, because a round may replace it during the queries.
+    ward = view.ward
     wanted = request.query.get("q", "").strip()[:64]
     show = request.query.get("show", "")
     others: list[Stay] = []
     if wanted:
-        exact, others = await _search(
-            poller, stream or poller.state.current or "", wanted, view.ward
-        )
+        exact, others = await _search(poller, stream or poller.state.current or "", wanted, ward)
         if exact is not None:
             raise web.HTTPSeeOther(f"/patients/{exact}{view.query}")
-    found = _listed(view.ward, wanted.casefold(), show)
+    found = _listed(ward, wanted.casefold(), show)
     page = request.query.get("page", "1")
     at = int(page) if page.isascii() and page.isdecimal() and len(page) < 6 else 1
     shown = found[(at - 1) * PAGE : at * PAGE]
@@ -61,15 +61,14 @@ async def patients(request: web.Request) -> web.Response:
         shows=SHOWS,
         model=poller.model,
         count=formats.count(len(found)),
-        rows=await _rows(poller, view, shown),
+        rows=await _rows(poller, ward, view.query, shown),
         others=[discharged_fields(stay, view.query) for stay in others],
         at=at,
         last=max(1, -(-len(found) // PAGE)),
     )
 
 
-async def _rows(poller: Poller, view: WardView, shown: list[Ranked]) -> list[Fields]:
-    ward = view.ward
+async def _rows(poller: Poller, ward: Ward | None, query: str, shown: list[Ranked]) -> list[Fields]:
     known: dict[StayKey, dict[str, datetime]] = {}
     if ward is None:
         return []
@@ -79,8 +78,7 @@ async def _rows(poller: Poller, view: WardView, shown: list[Ranked]) -> list[Fie
         with suppress(DatabaseDown):
             known = await poller.query(lambda read: read.parameters_of(ward.clock.stream, keys))
     return [
-        listed_fields(each, ward, poller.model, view.query, known.get(each.stay.key))
-        for each in shown
+        listed_fields(each, ward, poller.model, query, known.get(each.stay.key)) for each in shown
     ]
 
 

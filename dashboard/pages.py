@@ -138,12 +138,13 @@ async def patient(request: web.Request) -> web.Response:
     poller = await ready(request)
     stream = stream_of(request, poller)
     pat_id = number(request.match_info["pat_id"])
-    stays = await _stays(poller, stream, pat_id)
+    # One stream for the whole page, because the current stream may change during the queries.
+    name = stream or poller.state.current
+    stays = await _stays(poller, name, pat_id)
     wanted = request.query.get("stay")
     stay = next((s for s in stays if wanted in (None, s.key.admitted.isoformat())), None)
     if stay is None:
         raise web.HTTPNotFound(text=f"Patient {pat_id} has no such stay in this stream.")
-    name = stream or poller.state.current
     view = await view_of(poller, ViewKey(name, stay.key))
     content = view.topic.content
     return render(
@@ -156,6 +157,7 @@ async def patient(request: web.Request) -> web.Response:
         page=content.get("page"),
         patient=content.get("patient"),
         model=poller.model,
+        stream=name,
         stay=stay,
         stays=stays,
         vital=_entries(content, "vital"),
@@ -167,8 +169,7 @@ async def patient(request: web.Request) -> web.Response:
 
 
 async def _stays(poller: Poller, stream: str | None, pat_id: int) -> list[Stay]:
-    name = stream or poller.state.current or ""
-    return await poller.query(lambda database: database.stays_of(name, pat_id))
+    return await poller.query(lambda database: database.stays_of(stream or "", pat_id))
 
 
 async def live(request: web.Request) -> web.StreamResponse:

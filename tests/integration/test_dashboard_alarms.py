@@ -180,7 +180,7 @@ class Gateway:
         return web.json_response({}, status=self.status)
 
 
-FORM = {"stay": DAY, "author": "Ada", "snooze": "4"}
+FORM = {"stream": STREAM, "stay": DAY, "author": "Ada", "snooze": "4"}
 OWN = {"Sec-Fetch-Site": "same-origin"}
 
 
@@ -256,6 +256,8 @@ def test_an_acknowledgement_becomes_a_message_with_the_streams_time(path: Path) 
     status, page = post(path, gateway, FORM)
     assert status == 303
     assert 'action="/patients/1/acknowledge"' in page
+    hidden = re.findall(r'<input type="hidden" name="(\w+)" value="(.*?)">', page)
+    assert dict(hidden) == {"stream": STREAM, "stay": DAY}
     assert gateway.messages == [
         (
             "Bearer secret",
@@ -281,6 +283,8 @@ def test_without_a_gateway_the_pages_are_read_only(path: Path) -> None:
         ({"snooze": "13"}, OWN, 400),
         ({"snooze": "soon"}, OWN, 400),
         ({"stay": "yesterday"}, OWN, 400),
+        # The page was opened before the source began this stream.
+        ({"stream": "5eed0000"}, OWN, 409),
         ({}, {"Sec-Fetch-Site": "cross-site"}, 403),
         ({}, {"Origin": "http://evil.example.org"}, 403),
     ],

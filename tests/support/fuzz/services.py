@@ -78,7 +78,7 @@ def dashboard_pages(rng: random.Random, inputs: int) -> Counter[str]:
             )
         )
         if rng.random() < 0.2:
-            return "FORM", "/patients/1/acknowledge", b"stay=2150-03-01&author=Ada&snooze=4"
+            return "FORM", "/patients/1/acknowledge", b"stream=5eed0001&stay=2150-03-01&author=Ada"
         return rng.choice(("GET", "GET", "HEAD", "POST")), _damaged_path(rng, path), b""
 
     async def run() -> Counter[str]:
