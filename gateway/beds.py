@@ -32,18 +32,18 @@ class Beds:
         return not self._units or (place is not None and place.unit.lower() in self._units)
 
     def open(
-        self, number: int, at: Moment, place: Place | None, visit: str = "", by: str = "merge"
+        self, pat_id: int, at: Moment, place: Place | None, visit: str = "", by: str = "merge"
     ) -> Stay:
         """Opens a stay, or continues the stay that began on the same day.
 
         by: the cause: a move, `merge` or `observation`.
         """
-        known = self.stays.get(number, at[:10])
+        known = self.stays.get(pat_id, at[:10])
         if known is not None:
             stay = msgspec.structs.replace(known, until=None)
         else:
-            age = self._patients.age(number, at[:10])
-            stay = Stay(number, at[:10], at, None, age, None, visit, by)
+            age = self._patients.age(pat_id, at[:10])
+            stay = Stay(pat_id, at[:10], at, None, age, None, visit, by)
         return self.update(stay, place, visit)
 
     def update(self, stay: Stay, place: Place | None, visit: str) -> Stay:
@@ -73,7 +73,7 @@ class Beds:
         self._log.send(Discharge(stay.pat_id, stay.age, stay.admission, at[:10], *clock(at)))
 
     def adopt(self, stay: Stay, survivor: int) -> None:
-        """Opens the same stay for `survivor`, the patient number that remains after a merge. Does
+        """Opens the same stay for `survivor`, the pat_id that remains after a merge. Does
         nothing if that patient has a stay that began on the same day, or that includes the time
         when this stay began."""
         known = self.stays.get(survivor, stay.admission)
@@ -84,13 +84,13 @@ class Beds:
             if own.until is not None:
                 self.close(own, own.until)
 
-    def person_changed(self, number: int) -> None:
+    def person_changed(self, pat_id: int) -> None:
         """Sends the admission of the patient's open stay again, if the age has changed or the
         stream contains names."""
-        stay = self.stays.latest(number)
+        stay = self.stays.latest(pat_id)
         if stay is None or stay.until is not None:
             return
-        age = self._patients.age(number, stay.admission)
+        age = self._patients.age(pat_id, stay.admission)
         if age != stay.age or self._keep_identifiers:
             stay = msgspec.structs.replace(stay, age=age)
             self.stays.put(stay)

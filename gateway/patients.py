@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gateway.facts import Person
 from gateway.people import printable
 
-# The first number for patients who are known by an identifier. It is above the numbers that JSON
+# The first pat_id for patients who are known by an identifier. It is above the pat_ids that JSON
 # senders usually choose.
 FIRST_NUMBER = 1_000_000_001
 REMEMBERED = 10_000
@@ -23,78 +23,78 @@ class Known(NamedTuple):
 
 
 class Patients:
-    """Stores the identifiers and the data of patients; caches the numbers of recent patients."""
+    """Stores the identifiers and the data of patients; caches the pat_ids of recent patients."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
-        self._numbers: dict[Key, int] = {}
+        self._pat_ids: dict[Key, int] = {}
 
     def forget(self) -> None:
-        self._numbers.clear()
+        self._pat_ids.clear()
 
     def find(self, key: Key) -> int | None:
-        """The number of the patient with this identifier; None if it is unknown."""
-        number = self._numbers.get(key)
-        if number is None:
+        """The pat_id of the patient with this identifier; None if it is unknown."""
+        pat_id = self._pat_ids.get(key)
+        if pat_id is None:
             row = self._execute(
                 "SELECT pat_id FROM patients WHERE authority = ? AND id = ?", key
             ).fetchone()
             if row is None:
                 return None
-            if len(self._numbers) >= REMEMBERED:
-                self._numbers.clear()
-            number = self._numbers[key] = int(row[0])
-        return number
+            if len(self._pat_ids) >= REMEMBERED:
+                self._pat_ids.clear()
+            pat_id = self._pat_ids[key] = int(row[0])
+        return pat_id
 
     def new(self) -> int:
-        """Returns a number that no patient has, not even a merged one or one of a JSON sender."""
+        """Returns a pat_id that no patient has, not even a merged one or one of a JSON sender."""
         newest = self._execute(
             "SELECT MAX(pat_id) FROM patients WHERE NOT (authority = '' AND id LIKE '=%')"
         ).fetchone()[0]
-        number = max(FIRST_NUMBER, int(newest or 0) + 1)
-        while self._execute("SELECT 1 FROM patients WHERE pat_id = ?", (number,)).fetchone():
-            number += 1
-        return number
+        pat_id = max(FIRST_NUMBER, int(newest or 0) + 1)
+        while self._execute("SELECT 1 FROM patients WHERE pat_id = ?", (pat_id,)).fetchone():
+            pat_id += 1
+        return pat_id
 
-    def name(self, key: Key, number: int) -> None:
+    def name(self, key: Key, pat_id: int) -> None:
         """Adds an identifier to a patient."""
-        self._execute("INSERT INTO patients VALUES (?, ?, ?)", (*key, number))
+        self._execute("INSERT INTO patients VALUES (?, ?, ?)", (*key, pat_id))
 
-    def take(self, number: int) -> None:
-        """Reserves a number that a JSON sender uses, so that no identifier gets it."""
-        self._execute("INSERT OR IGNORE INTO patients VALUES ('', ?, ?)", (f"={number}", number))
+    def take(self, pat_id: int) -> None:
+        """Reserves a pat_id that a JSON sender uses, so that no identifier gets it."""
+        self._execute("INSERT OR IGNORE INTO patients VALUES ('', ?, ?)", (f"={pat_id}", pat_id))
 
-    def known(self, number: int) -> Known:
-        row = self._execute("SELECT born, label FROM people WHERE pat_id = ?", (number,)).fetchone()
+    def known(self, pat_id: int) -> Known:
+        row = self._execute("SELECT born, label FROM people WHERE pat_id = ?", (pat_id,)).fetchone()
         return Known(*row) if row else Known()
 
-    def learn(self, number: int, person: Person) -> bool:
+    def learn(self, pat_id: int, person: Person) -> bool:
         """Stores the data of a person; returns False if nothing is new."""
-        old = self.known(number)
+        old = self.known(pat_id)
         new = Known(person.born or old.born, person.label or old.label)
         if new != old:
-            self._execute("INSERT OR REPLACE INTO people VALUES (?, ?, ?)", (number, *new))
+            self._execute("INSERT OR REPLACE INTO people VALUES (?, ?, ?)", (pat_id, *new))
         return new != old
 
     def join(self, prior: int, survivor: int) -> None:
         """Moves all identifiers of `prior` to `survivor`, and copies the data that it lacks."""
         self._execute("UPDATE patients SET pat_id = ? WHERE pat_id = ?", (survivor, prior))
-        self.name(("", f"-{prior}"), prior)  # reserves the number, because its stays remain
-        self._numbers.clear()
+        self.name(("", f"-{prior}"), prior)  # reserves the pat_id, because its stays remain
+        self._pat_ids.clear()
         left, own = self.known(prior), self.known(survivor)
         self.learn(survivor, Person((), own.born or left.born, own.label or left.label))
 
-    def identifier(self, number: int) -> str | None:
+    def identifier(self, pat_id: int) -> str | None:
         """The text that the pages show for a patient: name and identifier."""
         row = self._execute(
-            "SELECT id FROM patients WHERE pat_id = ? ORDER BY authority, id", (number,)
+            "SELECT id FROM patients WHERE pat_id = ? ORDER BY authority, id", (pat_id,)
         ).fetchone()
-        texts = (self.known(number).label, row[0] if row else None)
+        texts = (self.known(pat_id).label, row[0] if row else None)
         return printable(" · ".join(text for text in texts if text)) or None
 
-    def age(self, number: int, on: str) -> float | None:
+    def age(self, pat_id: int, on: str) -> float | None:
         """The age in years on an ISO date; None if unknown or impossible."""
-        born = self.known(number).born
+        born = self.known(pat_id).born
         if born is None:
             return None
         years = (date.fromisoformat(on) - date.fromisoformat(born)).days / 365.25

@@ -28,7 +28,7 @@ ALL = 2**62
 class Task(msgspec.Struct, frozen=True, array_like=True):
     """A row of `pending`: a task about the readings of a patient up to event `upto`.
 
-    admission: the stay; None for all stays. survivor: the patient number that gets the readings;
+    admission: the stay; None for all stays. survivor: the pat_id that gets the readings;
     None if they are withdrawn. received: the message that caused the task.
     """
 

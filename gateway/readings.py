@@ -19,14 +19,14 @@ class Readings:
         self._beds = beds
         self.refs = Refs(log.connection)
 
-    def observe(self, fact: Observed, number: int) -> None:
-        """Applies the observations of the patient with this number."""
+    def observe(self, fact: Observed, pat_id: int) -> None:
+        """Applies the observations of a patient."""
         if self._all_new(fact):
-            self._add(fact, fact.values, number)
+            self._add(fact, fact.values, pat_id)
             return
         for value in fact.values:
-            if not self._corrected(fact, value, number):
-                self._add(fact, [value], number)
+            if not self._corrected(fact, value, pat_id):
+                self._add(fact, [value], pat_id)
 
     def replace(self, fact: Replaced) -> None:
         """Withdraws the values that a source no longer contains."""
@@ -40,11 +40,11 @@ class Readings:
 
     def add(self, stay: Stay, source: str, at: Moment, values: Sequence[Value]) -> None:
         """Sends the readings of one time and records them. No value may be None."""
-        number, age, admission = stay.pat_id, stay.age, stay.admission
+        pat_id, age, admission = stay.pat_id, stay.age, stay.admission
         until = stay.until[:10] if stay.until else None
         day, hour, minute, second = clock(at)
         readings = [
-            Reading(number, age, admission, until, day, hour, v.parameter, v.value, minute, second)
+            Reading(pat_id, age, admission, until, day, hour, v.parameter, v.value, minute, second)
             for v in values
             if v.value is not None
         ]
@@ -53,7 +53,7 @@ class Readings:
             Entry(value.name, seq, reading.parameter, reading.value)
             for seq, (value, reading) in enumerate(zip(values, readings, strict=True), first)
         ]
-        self.refs.add((source, at, number, admission), entries)
+        self.refs.add((source, at, pat_id, admission), entries)
 
     def _all_new(self, fact: Observed) -> bool:
         """Whether no value replaces another value of this message or of an earlier message."""
@@ -65,7 +65,7 @@ class Readings:
         known = self.refs.at(fact.source, fact.at)
         return len(names) == len(fact.values) and known.keys().isdisjoint(names)
 
-    def _corrected(self, fact: Observed, value: Value, number: int) -> bool:
+    def _corrected(self, fact: Observed, value: Value, pat_id: int) -> bool:
         """Withdraws the reading that a value replaces; rejects a withdrawal of an unknown value.
 
         Returns True if there is nothing to add.
@@ -75,39 +75,39 @@ class Readings:
             return False  # it may be another observation, not a repeat
         earlier = self.refs.at(fact.source, fact.at).get(value.name, [])
         if not value.corrects and (unnamed or value.value is not None):
-            earlier = [ref for ref in earlier if ref.pat_id == number]
+            earlier = [ref for ref in earlier if ref.pat_id == pat_id]
         elif not earlier:
             earlier = self.refs.latest(fact.source, value.name)
         if value.value is None and not earlier:
-            self._log.reject(f"{value.parameter}: a withdrawal of an unknown value", number)
-        same = (fact.at, number, value.parameter, value.value)
+            self._log.reject(f"{value.parameter}: a withdrawal of an unknown value", pat_id)
+        same = (fact.at, pat_id, value.parameter, value.value)
         if any((ref.at, ref.pat_id, ref.parameter, ref.value) == same for ref in earlier):
             return True  # another message has already sent the same value
         for ref in earlier:
             self.withdraw(ref)
         return value.value is None
 
-    def _add(self, fact: Observed, values: list[Value], number: int) -> None:
-        stay = self._stay_at(number, fact)
+    def _add(self, fact: Observed, values: list[Value], pat_id: int) -> None:
+        stay = self._stay_at(pat_id, fact)
         if stay is not None:
             self.add(stay, fact.source, fact.at, values)
             return
         for value in values:
-            self._log.reject(f"{value.parameter}: the patient is not in the ICU", number)
+            self._log.reject(f"{value.parameter}: the patient is not in the ICU", pat_id)
 
-    def _stay_at(self, number: int, fact: Observed) -> Stay | None:
+    def _stay_at(self, pat_id: int, fact: Observed) -> Stay | None:
         """The stay at the time of a reading or, without one, the latest stay if it had not
         ended by then.
 
         If there is neither, opens a stay if the bed is in the ICU, and returns None otherwise.
         """
         stays = self._beds.stays
-        stay = stays.at(number, fact.at)
+        stay = stays.at(pat_id, fact.at)
         if stay is not None:
             return stay
-        latest = stays.latest(number)
+        latest = stays.latest(pat_id)
         if latest is not None and (latest.until is None or fact.at < latest.until):
             return latest  # before the admission; the tool will reject it
         if self._beds.in_icu(fact.place):
-            return self._beds.open(number, fact.at, fact.place, by="observation")
+            return self._beds.open(pat_id, fact.at, fact.place, by="observation")
         return None

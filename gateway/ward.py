@@ -74,13 +74,13 @@ class Ward:
     def apply(self, fact: Fact) -> None:
         """Adds the events of a fact to the log."""
         if isinstance(fact, Observed):
-            number = self._number(fact.person, fact.at)
+            pat_id = self._pat_id_of(fact.person, fact.at)
             if self._pending.tasks:
                 self._pending.settle_for(fact)
             if fact.at > self._latest():
-                fact = self._without_readings(fact, number)
+                fact = self._without_readings(fact, pat_id)
             if fact.values:
-                self._readings.observe(fact, number)
+                self._readings.observe(fact, pat_id)
         elif isinstance(fact, Moved):
             self._move(fact)
         elif isinstance(fact, Unusable):
@@ -92,11 +92,11 @@ class Ward:
         else:
             self._merge(fact)
 
-    def _without_readings(self, fact: Observed, number: int) -> Observed:
+    def _without_readings(self, fact: Observed, pat_id: int) -> Observed:
         """Rejects the readings of a fact whose time is too far ahead; keeps the withdrawals."""
         for value in fact.values:
             if value.value is not None:
-                self._log.reject(f"{value.parameter}: {AHEAD}", number)
+                self._log.reject(f"{value.parameter}: {AHEAD}", pat_id)
         withdrawn = [value for value in fact.values if value.value is None]
         return msgspec.structs.replace(fact, values=withdrawn)
 
@@ -111,17 +111,17 @@ class Ward:
             entry = Entry("", seq, message.parameter, message.value)
             refs.add(("", moment_of(message), message.pat_id, message.date_admission), [entry])
 
-    def _number(self, person: Person, at: Moment) -> int:
-        """The number of a patient. An unknown patient gets a new number. If the identifiers belong
+    def _pat_id_of(self, person: Person, at: Moment) -> int:
+        """The pat_id of a person. An unknown patient gets a new one. If the identifiers belong
         to several patients, these are merged."""
-        number = self._known.get(person)
-        if number is not None:
-            return number
-        numbers = {key: self._patients.find(key) for key in person.keys}
-        found = next((number for number in numbers.values() if number is not None), None)
+        pat_id = self._known.get(person)
+        if pat_id is not None:
+            return pat_id
+        pat_ids = {key: self._patients.find(key) for key in person.keys}
+        found = next((pat_id for pat_id in pat_ids.values() if pat_id is not None), None)
         if found is None:
             found = self._patients.new()
-        for key, other in numbers.items():
+        for key, other in pat_ids.items():
             if other is None:
                 self._patients.name(key, found)
             elif other != found:
@@ -135,19 +135,19 @@ class Ward:
         return found
 
     def _move(self, fact: Moved) -> None:
-        number = self._number(fact.person, fact.at)
+        pat_id = self._pat_id_of(fact.person, fact.at)
         if fact.move in ("admit", "transfer", "discharge") and fact.at > self._latest():
-            self._log.reject(f"{fact.move}: {AHEAD}", number)
+            self._log.reject(f"{fact.move}: {AHEAD}", pat_id)
             return
-        stay = self._beds.stays.of_visit(number, fact.visit)
+        stay = self._beds.stays.of_visit(pat_id, fact.visit)
         is_open = stay is not None and stay.until is None
         inside = self._beds.in_icu(fact.place)
         if fact.move in ("admit", "transfer"):
-            self._arrive(fact, number, inside)
+            self._arrive(fact, pat_id, inside)
         elif stay is None:
             if fact.move not in ("update", "cancel_transfer"):
                 reason = f"{fact.move.replace('_', ' ')} of a patient who has no stay"
-                self._log.reject(reason, number)
+                self._log.reject(reason, pat_id)
         elif fact.move == "discharge":
             if is_open:
                 self._beds.close(stay, fact.at)
@@ -162,9 +162,9 @@ class Ward:
         else:  # cancel_discharge, or cancel_transfer back into the ICU
             self._beds.reopen(stay, fact.place, fact.visit)
 
-    def _arrive(self, fact: Moved, number: int, inside: bool) -> None:
+    def _arrive(self, fact: Moved, pat_id: int, inside: bool) -> None:
         """Applies an admission or a transfer."""
-        stay = self._beds.stays.latest(number)
+        stay = self._beds.stays.latest(pat_id)
         is_open = stay is not None and stay.until is None
         if not inside:
             if stay is not None and is_open and fact.place is not None and fact.move == "transfer":
@@ -176,7 +176,7 @@ class Ward:
                 self._beds.update(stay, fact.place, fact.visit)
                 return
             self._beds.close(stay, fact.at)  # its discharge has not arrived
-        self._beds.open(number, fact.at, fact.place, fact.visit, fact.move)
+        self._beds.open(pat_id, fact.at, fact.place, fact.visit, fact.move)
 
     def _cancel(self, stay: Stay) -> None:
         """Cancels a stay: withdraws its readings, and ends it at the time it began."""
@@ -184,7 +184,7 @@ class Ward:
         self._beds.close(stay, stay.since)
 
     def _merge(self, fact: Merged) -> None:
-        survivor = self._number(fact.person, fact.at)
+        survivor = self._pat_id_of(fact.person, fact.at)
         prior = self._patients.find(fact.prior.keys[0])
         if prior is None:
             self._patients.name(fact.prior.keys[0], survivor)
@@ -193,7 +193,7 @@ class Ward:
 
     def _join(self, prior: int, survivor: int, at: Moment) -> None:
         """Gives the stays of `prior` to `survivor`, and starts to move the readings. Both are
-        patient numbers. A clock that is ahead does not close a stay in the future."""
+        pat_ids. A clock that is ahead does not close a stay in the future."""
         stays = self._beds.stays
         at = min(at, self._latest())
         for stay in stays.of(prior):
