@@ -45,8 +45,11 @@ def safe_seq(positions: list[Position], taken: int | None, parts: Mapping[int, i
 
 
 class RejectedCount:
-    """Counts rejected messages by reason. Each call reads only those that are not counted yet. Up to
-    REJECTED_CHUNK messages, it notices that some were replayed or forgotten, and counts again."""
+    """Counts rejected messages by reason. Each call reads only those that are not counted yet.
+
+    If some were replayed or forgotten, it counts again; with more than REJECTED_CHUNK messages, it
+    does not notice that.
+    """
 
     def __init__(self) -> None:
         self._stream: str | None = None
