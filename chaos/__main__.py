@@ -31,13 +31,16 @@ STACKS = {
     **{"replica": 150.0, "upgrade": 150.0, "live": 0.0},
 }
 MESSAGES_A_PATIENT = 250
+Starting = AbstractContextManager[Any]
 
 
 def main() -> int:
     parser = _parser()
     arguments = parser.parse_args()
-    if (arguments.stack == "upgrade") != bool(arguments.old):
-        parser.error("--stack upgrade needs --old, and no other stack takes it")
+    if arguments.stack == "upgrade" and not arguments.old:
+        parser.error("--stack upgrade needs --old")
+    if arguments.old and arguments.stack not in ("upgrade", "kubernetes"):
+        parser.error("--old is for the stacks upgrade and kubernetes")
     # SIGTERM raises SystemExit, so that the stack is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rng = random.Random(arguments.seed)
@@ -57,16 +60,25 @@ def main() -> int:
         (folder / "stack").mkdir()
         if arguments.stack == "replica":
             return not replica.run(folder / "stack", ward, arguments.rate, print)
-        kinds = {"embedded": embedded, "compose": compose, "kubernetes": kubernetes}
-        kind: Any = kinds[arguments.stack]
-        starting: AbstractContextManager[Any] = kind.stack(folder / "stack", ward, arguments.rate)
-        with starting as stack:
-            known = stack.own_faults(rng) if kind is kubernetes else all_faults(stack, rng)
-            faults = [fault for fault in known if re.search(arguments.only, fault.name)]
-            planned = schedule(faults, rng, arguments.seconds)
+        with _start(arguments, folder / "stack", ward) as stack:
+            if arguments.old:
+                planned = stack.upgrade()
+            else:
+                kubernetes_only = arguments.stack == "kubernetes"
+                known = stack.own_faults(rng) if kubernetes_only else all_faults(stack, rng)
+                faults = [fault for fault in known if re.search(arguments.only, fault.name)]
+                planned = schedule(faults, rng, arguments.seconds)
             if not planned:
                 parser.error("no fault is left: check --only and --seconds")
             return _inject(stack, arguments.rate, planned, ward)
+
+
+def _start(arguments: argparse.Namespace, folder: Path, ward: Path) -> Starting:
+    if arguments.stack == "kubernetes":
+        return kubernetes.stack(ward, arguments.rate, arguments.old)
+    kind: Any = compose if arguments.stack == "compose" else embedded
+    starting: Starting = kind.stack(folder, ward, arguments.rate)
+    return starting
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         "gateway; replica: MySQL fails, and its replica is promoted; upgrade: a rolling upgrade "
         "instead of faults (default: %(default)s)",
     )
-    parser.add_argument("--old", type=Path, help="for upgrade: a checkout of the older version")
+    parser.add_argument(
+        "--old",
+        type=Path,
+        help="a checkout of the older version, for upgrade; with kubernetes, run a rolling upgrade "
+        "instead of faults",
+    )
     parser.add_argument(
         "--seconds",
         type=float,

@@ -25,6 +25,7 @@ from wire import keys
 NAMESPACE = "icu-test"
 OVERLAY = ROOT / "chaos" / "overlay"
 PARTITIONS = 4
+TOOLS = 2
 NODES = ("k1", "k2", "k3")
 # The node with the database and the CSVs, see the overlay. It is never killed.
 FIRST = NODES[0]
@@ -43,17 +44,22 @@ class Cluster:
         self._program = Path(os.environ["CLUSTER"]).resolve()
         self._kubectl = self._program.parent / "kubectl"
 
-    def start(self, patient_data: Path, rate: float) -> None:
-        """Starts the pipeline with images of this checkout."""
-        self._push_images()
+    def start(
+        self, patient_data: Path, rate: float, images: dict[str, str], tools: int = TOOLS
+    ) -> None:
+        """Starts the pipeline with images of this checkout, except the given images of services."""
         _run(self._kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found")
         self._copy_data(patient_data)
         _run(self._kubectl, "create", "namespace", NAMESPACE)
         self.kubectl("create", "-f", "-", given=_run(ROOT / "deploy/kubernetes/secrets.sh"))
         manifests = _run(Path(sys.executable).parent / "kubectl", "kustomize", OVERLAY)
         manifests = manifests.replace('REPLAY_RATE: "250"', f'REPLAY_RATE: "{rate:g}"')
+        for service, image in images.items():
+            latest = f"image: icu-registry:5000/icu-stream/{service}\n"
+            manifests = manifests.replace(latest, f"image: {image}\n")
         self.kubectl("apply", "-f", "-", given=manifests)
-        self.wait(self.whole)
+        self.kubectl("scale", "deployment/tool", f"--replicas={tools}")
+        self.wait(lambda: self.whole(tools))
 
     def delete(self) -> None:
         _run(self._kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
@@ -61,7 +67,18 @@ class Cluster:
     def kubectl(self, *arguments: str, given: str = "") -> str:
         return _run(self._kubectl, "-n", NAMESPACE, *arguments, given=given)
 
-    def _push_images(self) -> None:
+    def push_version(self, service: str, checkout: Path) -> str:
+        """Builds and pushes a service of a checkout. Returns the name of the image, with a tag for
+        this content, because nodes pull a tag only once."""
+        file = ("-f", checkout / service / "Dockerfile")
+        built = _run("docker", "build", "-q", *file, checkout).strip()
+        name = f"icu-stream/{service}:{built.removeprefix('sha256:')[:12]}"
+        _run("docker", "tag", built, name)
+        _run(self._program, "push", name)
+        return f"icu-registry:5000/{name}"
+
+    def push_images(self) -> None:
+        """Builds and pushes all images of this checkout."""
         for service in SERVICES:
             image = ("-t", f"icu-stream/{service}", "-f", f"{service}/Dockerfile")
             _run("docker", "build", "-q", *image, ".")
@@ -75,9 +92,9 @@ class Cluster:
         _run("docker", "cp", patient_data, f"icu-{FIRST}:/data/patient_data")
         self.on_node(FIRST, "chmod", "-R", "a+rX", "/data/patient_data")
 
-    def on_node(self, node: str, *command: str) -> None:
-        """Runs a command on a node."""
-        _run("docker", "exec", f"icu-{node}", *command)
+    def on_node(self, node: str, *command: str) -> str:
+        """Runs a command on a node; returns its output."""
+        return _run("docker", "exec", f"icu-{node}", *command)
 
     def kill_node(self, node: str) -> None:
         """Kills a node as a power failure would."""
@@ -102,11 +119,11 @@ class Cluster:
             )
         ]
 
-    def whole(self) -> bool:
+    def whole(self, tools: int = TOOLS) -> bool:
         """Whether all workloads have all their pods, and the tools share the partitions."""
         found = json.loads(self.kubectl("get", "deployments,statefulsets", "-o", "json"))["items"]
         counts = ("replicas", "readyReplicas", "updatedReplicas")
-        return self.shared(2) and all(
+        return self.shared(tools) and all(
             item["status"].get(count) == item["spec"]["replicas"]
             for item in found
             for count in counts

@@ -1,4 +1,4 @@
-"""The faults of a cluster. See `chaos.cluster` for the setting CLUSTER."""
+"""The faults and the rolling upgrade of a cluster. See `chaos.cluster` for the setting CLUSTER."""
 
 import json
 import random
@@ -13,23 +13,36 @@ from redis.exceptions import RedisError
 from chaos.cluster import FIRST, Cluster
 from chaos.faults import Fault, at_once, held
 from chaos.mysql import Reader
+from embedded.stack import ROOT
 from wire import keys
 
 # The leases of a dead tool expire after 10 s, and the other tool then starts new workers.
-# Kubernetes notices a dead node after 20 s here, and starts its pods elsewhere 10 s later.
 NODE_BOUND = 30.0
+# Kubernetes notices a dead node after 20 s here, and starts its pods elsewhere 10 s later.
+REDIS_BOUND = 60.0
 # The cluster must start new containers.
 POD_BOUND = 45.0
 ROLLED = ("tool", "buffer", "modelapi", "nginx", "redis", "hospital", "dashboard")
 DELETED = ("tool", "buffer", "modelapi", "redis", "tooldb")
 PROMOTED = ("news2", "2017")
+# The order in which a rolling upgrade replaces services.
+UPGRADED = ("tool", "modelapi", "buffer")
+# Seconds for which both versions run after each replacement, at least.
+SIDE_BY_SIDE = 8.0
+
+
+Images = dict[str, str]
 
 
 class KubernetesStack:
-    """A cell of deploy/kubernetes, with the settings of chaos/overlay."""
+    """A cell of deploy/kubernetes, with the settings of chaos/overlay.
 
-    def __init__(self, cluster: Cluster) -> None:
+    old, new: the images of UPGRADED in two versions, for a rolling upgrade; empty otherwise.
+    """
+
+    def __init__(self, cluster: Cluster, old: Images, new: Images) -> None:
         self._cluster = cluster
+        self._old, self._new = old, new
         self._dead: str | None = None
         self._promoted = False
         # The node and the address of Redis while it is cut off.
@@ -45,12 +58,16 @@ class KubernetesStack:
     def hurry(self) -> None:
         """Sends the rest of the stream at full speed, to programs that are all running."""
         self._repair()
+        self.send_all()
+
+    def send_all(self) -> None:
         self._cluster.kubectl("set", "env", "deployment/hospital", "REPLAY_RATE=0")
 
     def own_faults(self, _: random.Random) -> list[Fault]:
         return [
             self._at_once("node of a tool killed", partial(self._kill_node, "tool"), NODE_BOUND),
             self._at_once("node of modelapi killed, model promoted", self._promote, NODE_BOUND),
+            self._at_once("node of redis killed", self._kill_redis, REDIS_BOUND),
             self._at_once("rolling restart of all workloads", self._restart_all, POD_BOUND),
             *(
                 self._at_once(f"pods deleted: {service}", partial(self._delete, service), POD_BOUND)
@@ -58,6 +75,32 @@ class KubernetesStack:
             ),
             held("redis cut from the network", 8.0, self._cut, self._mend, POD_BOUND),
         ]
+
+    def upgrade(self) -> list[tuple[float, Fault]]:
+        """The replacements of all services of the older version by those of this checkout, the way
+        back, and the upgrade in the opposite order, each with the pause before it.
+        """
+        phases = (
+            ("upgraded", self._new, UPGRADED),
+            ("back to the older version", self._old, UPGRADED),
+            ("upgraded", self._new, UPGRADED[::-1]),
+        )
+        return [
+            (
+                SIDE_BY_SIDE,
+                self._at_once(
+                    f"{name}: {service}",
+                    partial(self._set_image, service, images[service]),
+                    POD_BOUND,
+                ),
+            )
+            for name, images, order in phases
+            for service in order
+        ]
+
+    def _set_image(self, service: str, image: str) -> None:
+        self._cluster.kubectl("set", "image", f"deployment/{service}", f"{service}={image}")
+        self._cluster.kubectl("rollout", "status", f"deployment/{service}")
 
     def _at_once(self, name: str, act: Callable[[], None], bound: float) -> Fault:
         """A fault of a cluster without other faults."""
@@ -79,26 +122,36 @@ class KubernetesStack:
             self._cluster.wait(lambda: self._champion() == PROMOTED[0], 90)
 
     def _kill_node(self, service: str) -> None:
-        """Kills a node that runs a pod of the service, if possible one without Redis."""
-        of_redis = self._nodes("redis")
-        nodes = self._nodes(service) - {FIRST}
-        self._dead = min(nodes, key=lambda node: (node in of_redis, node))
+        """Kills a node that runs a pod of the service."""
+        self._dead = min(self._nodes(service) - {FIRST})
         self._cluster.kill_node(self._dead)
+
+    def _kill_redis(self) -> None:
+        """Moves Redis away from the node with the database, and kills its new node."""
+        self._cluster.kubectl("cordon", FIRST)
+        try:
+            self._delete("redis")
+            self._cluster.wait(lambda: bool(self._nodes("redis")))
+        finally:
+            self._cluster.kubectl("uncordon", FIRST)
+        self._kill_node("redis")
 
     def _nodes(self, service: str) -> set[str]:
         return {pod["spec"]["nodeName"] for pod in self._cluster.pods(service)}
 
     def _promote(self) -> None:
         self._kill_node("modelapi")
+        self._run_in_modelapi("promote", *PROMOTED)
+        # The recovery is timed from here on, so `_repair` waits for the tools.
+        self._promoted = True
+
+    def _run_in_modelapi(self, *command: str) -> None:
         [pod, *_] = [
             pod["metadata"]["name"]
             for pod in self._cluster.pods("modelapi")
             if pod["spec"]["nodeName"] != self._dead
         ]
-        promote = ("python", "-m", "modelapi", "promote", *PROMOTED)
-        self._cluster.kubectl("exec", pod, "--", *promote)
-        # The recovery is timed from here on, so `_repair` waits for the tools.
-        self._promoted = True
+        self._cluster.kubectl("exec", pod, "--", "python", "-m", "modelapi", *command)
 
     def _champion(self) -> str:
         """The champion that the tools publish; empty if there is none."""
@@ -138,10 +191,18 @@ class KubernetesStack:
 
 
 @contextmanager
-def stack(_: Path, patient_data: Path, rate: float) -> Iterator[KubernetesStack]:
+def stack(patient_data: Path, rate: float, checkout: Path | None) -> Iterator[KubernetesStack]:
+    """checkout: the older version, with which a rolling upgrade begins."""
     cluster = Cluster()
     try:
-        cluster.start(patient_data, rate)
-        yield KubernetesStack(cluster)
+        cluster.push_images()
+        old: Images = {}
+        new: Images = {}
+        if checkout:
+            for service in UPGRADED:
+                old[service] = cluster.push_version(service, checkout)
+                new[service] = cluster.push_version(service, ROOT)
+        cluster.start(patient_data, rate, old)
+        yield KubernetesStack(cluster, old, new)
     finally:
         cluster.delete()

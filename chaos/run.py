@@ -72,8 +72,9 @@ def finished(stack: Observed) -> bool:
 
 def recover(stack: Observed, goal: int, ended: float, fault: Fault) -> Recovery:
     """Waits until every partition has stored message `goal` or a later message, and no prediction
-    for a message up to `goal` is pending. After GIVE_UP seconds, the times are infinite."""
-    stored = _seconds(ended, lambda: min(positions(stack).values()) >= goal)
+    for a message up to `goal` is pending. Or waits until the whole stream is stored, if it ended
+    before the goal. After GIVE_UP seconds, the times are infinite."""
+    stored = _seconds(ended, lambda: min(positions(stack).values()) >= goal or finished(stack))
     predicted = _seconds(ended, lambda: waiting(stack, goal) == 0)
     return Recovery(fault, stored, predicted)
 
