@@ -28,7 +28,7 @@ from tests.support.pipeline import synthetic
 # Upper bounds for the duration of each stack's schedule, in seconds.
 STACKS = {
     **{"embedded": 700.0, "compose": 700.0, "kubernetes": 700.0},
-    **{"replica": 150.0, "upgrade": 150.0, "live": 0.0},
+    **{"replica": 150.0, "kubernetes-replica": 150.0, "upgrade": 150.0, "live": 0.0},
 }
 MESSAGES_A_PATIENT = 250
 Starting = AbstractContextManager[Any]
@@ -61,24 +61,34 @@ def main() -> int:
         if arguments.stack == "replica":
             return not replica.run(folder / "stack", ward, arguments.rate, print)
         with _start(arguments, folder / "stack", ward) as stack:
-            if arguments.old:
-                planned = stack.upgrade()
-            else:
-                kubernetes_only = arguments.stack == "kubernetes"
-                known = stack.own_faults(rng) if kubernetes_only else all_faults(stack, rng)
-                faults = [fault for fault in known if re.search(arguments.only, fault.name)]
-                planned = schedule(faults, rng, arguments.seconds)
+            planned = _plan(arguments, stack, rng)
             if not planned:
                 parser.error("no fault is left: check --only and --seconds")
             return _inject(stack, arguments.rate, planned, ward)
 
 
 def _start(arguments: argparse.Namespace, folder: Path, ward: Path) -> Starting:
-    if arguments.stack == "kubernetes":
-        return kubernetes.stack(ward, arguments.rate, arguments.old)
+    if arguments.stack.startswith("kubernetes"):
+        replica = arguments.stack == "kubernetes-replica"
+        return kubernetes.stack(ward, arguments.rate, arguments.old, replica)
     kind: Any = compose if arguments.stack == "compose" else embedded
     starting: Starting = kind.stack(folder, ward, arguments.rate)
     return starting
+
+
+def _plan(
+    arguments: argparse.Namespace, stack: Any, rng: random.Random
+) -> list[tuple[float, Fault]]:
+    if arguments.old:
+        planned: list[tuple[float, Fault]] = stack.upgrade()
+        return planned
+    if arguments.stack == "kubernetes-replica":
+        planned = stack.promotion()
+        return planned
+    on_cluster = arguments.stack == "kubernetes"
+    known = stack.own_faults(rng) if on_cluster else all_faults(stack, rng)
+    faults = [fault for fault in known if re.search(arguments.only, fault.name)]
+    return schedule(faults, rng, arguments.seconds)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=STACKS,
         default="embedded",
         help="embedded, compose or kubernetes: the replay pipeline; live: the pipeline with the "
-        "gateway; replica: MySQL fails, and its replica is promoted; upgrade: a rolling upgrade "
-        "instead of faults (default: %(default)s)",
+        "gateway; replica: MySQL fails, and its replica is promoted; kubernetes-replica: the same "
+        "on a cluster; upgrade: a rolling upgrade instead of faults (default: %(default)s)",
     )
     parser.add_argument(
         "--old",

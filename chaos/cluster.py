@@ -23,7 +23,6 @@ from embedded.stack import ROOT
 from wire import keys
 
 NAMESPACE = "icu-test"
-OVERLAY = ROOT / "chaos" / "overlay"
 PARTITIONS = 4
 TOOLS = 2
 NODES = ("k1", "k2", "k3")
@@ -45,14 +44,20 @@ class Cluster:
         self._kubectl = self._program.parent / "kubectl"
 
     def start(
-        self, patient_data: Path, rate: float, images: dict[str, str], tools: int = TOOLS
+        self,
+        patient_data: Path,
+        rate: float,
+        images: dict[str, str],
+        tools: int = TOOLS,
+        overlay: str = "overlay",
     ) -> None:
         """Starts the pipeline with images of this checkout, except the given images of services."""
         _run(self._kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found")
         self._copy_data(patient_data)
         _run(self._kubectl, "create", "namespace", NAMESPACE)
         self.kubectl("create", "-f", "-", given=_run(ROOT / "deploy/kubernetes/secrets.sh"))
-        manifests = _run(Path(sys.executable).parent / "kubectl", "kustomize", OVERLAY)
+        kubectl = Path(sys.executable).parent / "kubectl"
+        manifests = _run(kubectl, "kustomize", ROOT / "chaos" / overlay)
         manifests = manifests.replace('REPLAY_RATE: "250"', f'REPLAY_RATE: "{rate:g}"')
         for service, image in images.items():
             latest = f"image: icu-registry:5000/icu-stream/{service}\n"
@@ -87,8 +92,9 @@ class Cluster:
         _run(self._program, "push", "redis:8", *images)
 
     def _copy_data(self, patient_data: Path) -> None:
-        prepare = "rm -rf /data && mkdir -p /data/tooldb && chown 999 /data/tooldb"
-        self.on_node(FIRST, "sh", "-c", prepare)
+        for node in NODES:
+            prepare = "rm -rf /data && mkdir -p /data/tooldb && chown 999 /data/tooldb"
+            self.on_node(node, "sh", "-c", prepare)
         _run("docker", "cp", patient_data, f"icu-{FIRST}:/data/patient_data")
         self.on_node(FIRST, "chmod", "-R", "a+rX", "/data/patient_data")
 
@@ -124,7 +130,7 @@ class Cluster:
         found = json.loads(self.kubectl("get", "deployments,statefulsets", "-o", "json"))["items"]
         counts = ("replicas", "readyReplicas", "updatedReplicas")
         return self.shared(tools) and all(
-            item["status"].get(count) == item["spec"]["replicas"]
+            item["status"].get(count, 0) == item["spec"]["replicas"]
             for item in found
             for count in counts
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from chaos import cluster_replica
 from chaos.cluster import FIRST, Cluster
 from chaos.faults import Fault, at_once, held
 from chaos.mysql import Reader
@@ -19,7 +20,7 @@ from wire import keys
 # The leases of a dead tool expire after 10 s, and the other tool then starts new workers.
 NODE_BOUND = 30.0
 # Kubernetes notices a dead node after 20 s here, and starts its pods elsewhere 10 s later.
-REDIS_BOUND = 60.0
+REDIS_BOUND = 75.0
 # The cluster must start new containers.
 POD_BOUND = 45.0
 ROLLED = ("tool", "buffer", "modelapi", "nginx", "redis", "hospital", "dashboard")
@@ -97,6 +98,11 @@ class KubernetesStack:
             for name, images, order in phases
             for service in order
         ]
+
+    def promotion(self) -> list[tuple[float, Fault]]:
+        """The loss of the database and the promotion of its replica, after a pause."""
+        promote = partial(cluster_replica.promote, self._cluster)
+        return [(10.0, self._at_once("tooldb lost, replica promoted", promote, POD_BOUND))]
 
     def _set_image(self, service: str, image: str) -> None:
         self._cluster.kubectl("set", "image", f"deployment/{service}", f"{service}={image}")
@@ -191,8 +197,11 @@ class KubernetesStack:
 
 
 @contextmanager
-def stack(patient_data: Path, rate: float, checkout: Path | None) -> Iterator[KubernetesStack]:
-    """checkout: the older version, with which a rolling upgrade begins."""
+def stack(
+    patient_data: Path, rate: float, checkout: Path | None, replica: bool
+) -> Iterator[KubernetesStack]:
+    """checkout: the older version, with which a rolling upgrade begins. replica: whether the
+    database gets a replica."""
     cluster = Cluster()
     try:
         cluster.push_images()
@@ -202,7 +211,10 @@ def stack(patient_data: Path, rate: float, checkout: Path | None) -> Iterator[Ku
             for service in UPGRADED:
                 old[service] = cluster.push_version(service, checkout)
                 new[service] = cluster.push_version(service, ROOT)
-        cluster.start(patient_data, rate, old)
+        overlay = "overlay-replica" if replica else "overlay"
+        cluster.start(patient_data, rate, old, overlay=overlay)
+        if replica:
+            cluster_replica.follow(cluster)
         yield KubernetesStack(cluster, old, new)
     finally:
         cluster.delete()
