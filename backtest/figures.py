@@ -9,14 +9,13 @@ import numpy as np
 
 from backtest.burden import Burden, burden, curve, thresholds, within_budget
 from backtest.history import History, NoHistory
+from training.arrays import Floats, Integers
 from training.bootstraps import Cells
 from training.calibration import bins
 from training.database import KEY
 from training.evaluation import (
     METRICS,
     Figure,
-    Floats,
-    Integers,
     Judge,
     Line,
     Scores,

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Floats, Integers
 from wire.alarms import Policy
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 HOUR = 3600
 

@@ -4,19 +4,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from modelapi.artifact import ArtifactError, Ref
 from modelapi.repository import Repository
+from training.arrays import Floats
 from training.evaluation import RANKING, Judge, Line, Scores
 from training.models import linear
 from training.rows import Rows, usable
 from wire.features import Feature
 
-Floats = NDArray[np.float64]
 #: A function that returns the training rows and the test rows with the given features.
 WithFeatures = Callable[[list[Feature]], tuple[Rows, Rows]]
 

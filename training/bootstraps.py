@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from training.arrays import Floats, Integers
 from training.calibration import log_odds
 from training.progress import progress
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 #: Rows whose log odds round to the same hundredth are in one cell. With 164,000 readings, this
 #: rounding moves the ends of an interval by at most 1 % of its width.

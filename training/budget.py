@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Floats
 from training.database import KEY
 from training.rows import Rows
 from training.stream import HOUR, Stream
 from wire.alarms import Policy, fold
-
-Floats = NDArray[np.float64]
 
 #: Maximum number of stays whose alarms are counted.
 STAYS = 500

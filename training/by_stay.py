@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from training.arrays import Flags, Floats, Integers
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """Calibration of probabilities: intercept, slope, and observed rates by tenths."""
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from training.arrays import Floats, Integers
 
 TINY = 1e-9  # keeps log odds finite
 LARGEST_SHIFT = 60.0  # above 41.4, the greatest difference between two results of log_odds()
@@ -18,6 +16,12 @@ NOT_ESTIMABLE = (np.nan, np.nan)
 def log_odds(p: Floats) -> Floats:
     """Log odds of probabilities; finite even for 0 and 1."""
     result: Floats = logit(np.clip(p, TINY, 1 - TINY))
+    return result
+
+
+def moved(p: Floats, intercept: float, slope: float) -> Floats:
+    """The probabilities after a line transforms their log odds."""
+    result: Floats = expit(intercept + slope * log_odds(p))
     return result
 
 

@@ -6,13 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from training.arrays import Floats, Integers
 from training.by_stay import ByStay, running_max
 from training.windows import HOUR, aggregate, divide, windows
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 class Channel:

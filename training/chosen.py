@@ -2,9 +2,9 @@
 not fitted to them."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training import budget, models, rows, threshold_names, utility
+from training.arrays import Floats
 from training.config import Config, Model
 from training.database import KEY
 from training.evaluation import Scores
@@ -13,8 +13,6 @@ from training.models import Fitted
 from training.progress import progress
 from training.rows import Rows
 from training.thresholds import balanced_threshold
-
-Floats = NDArray[np.float64]
 
 #: Number of parts for cross-fitting.
 FOLDS = 3

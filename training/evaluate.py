@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from modelapi.artifact import Ref
 from modelapi.repository import Model, Repository
 from training import outcomes, rows, stream
+from training.arrays import Floats
 from training.config import Data, Label
 from training.evaluation import Line
 from training.judgement import Judgement, Question, judge
@@ -19,8 +19,6 @@ from training.rows import Rows
 from training.stream import DataError
 from wire.alarms import Policy
 from wire.features import Feature
-
-Floats = NDArray[np.float64]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

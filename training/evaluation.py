@@ -4,13 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training import calibration
+from training.arrays import Flags, Floats, Integers
 from training.bootstraps import Cells, redrawn
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 #: With fewer patients with the event, or fewer without it, calibration is not estimable.
 FEWEST_PATIENTS = 10
@@ -82,7 +79,7 @@ class Scores:
     patients: Integers
     weight: Floats | None = None
 
-    def where(self, chosen: NDArray[np.bool_]) -> "Scores":
+    def where(self, chosen: Flags) -> "Scores":
         """The rows whose flag is set."""
         weight = None if self.weight is None else self.weight[chosen]
         return Scores(self.y[chosen], self.probability[chosen], self.patients[chosen], weight)

@@ -10,15 +10,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from training.arrays import Flags, Floats
 from training.by_stay import ByStay
 from training.channel import Channel
 from training.progress import progress
 from wire.features import Feature
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 
 def bulk_features(

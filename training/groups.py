@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from training import models
+from training.arrays import Flags, Floats
 from training.config import Model
 from training.evaluation import METRICS, RANKING, Figure, Judge, Line, Scores
 from training.progress import progress
@@ -14,8 +14,6 @@ from training.removal import channels, removed, removed_at_random
 from training.rows import Rows, usable
 from wire.features import Feature
 
-Flags = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
 
 AGE_BANDS = {

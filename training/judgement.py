@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from training import budget, groups, rows, utility
+from training.arrays import Floats
 from training.calibration import bins
 from training.config import Label
 from training.database import KEY
@@ -19,7 +19,6 @@ from training.thresholds import OperatingPoint, operating_point
 from wire.alarms import Policy
 from wire.features import Feature
 
-Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
 
 #: Maximum number of test stays that are evaluated at every reading, as in service.

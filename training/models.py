@@ -8,8 +8,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import QuantileTransformer, SplineTransformer, StandardScaler
 
 from training import calibration
+from training.arrays import Floats, Integers
 from training.config import Model, Trees
 from training.progress import progress
 from training.removal import with_removed
@@ -28,8 +27,7 @@ from wire.features import Feature
 FOLDS = 5
 BLOCK = 20_000  # rows that are predicted at a time; limits the memory
 
-Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
-Floats = NDArray[np.float64]
+Fold = tuple[Integers, Integers]
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,7 @@ def fit(model: Model, rows: Rows, features: list[Feature]) -> Fitted:
 
 
 def _through(p: Floats, intercept: float, slope: float) -> Floats:
-    if (intercept, slope) == (0.0, 1.0):
-        return p
-    calibrated: Floats = expit(intercept + slope * calibration.log_odds(p))
-    return calibrated
+    return p if (intercept, slope) == (0.0, 1.0) else calibration.moved(p, intercept, slope)
 
 
 def trees(model: Model, rows: Rows, features: list[Feature]) -> HistGradientBoostingClassifier:

@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 
 from modelapi.artifact import GoldenRow, Ref, read_artifact, write_artifact
-from modelapi.predictor import log_odds, logistic
 from modelapi.repository import Repository
 from training import calibration, rows
 from training.config import Split, free_version
@@ -72,7 +71,7 @@ def fit(
         intercept, slope = calibration.line(y, p, weight)
     if not np.isfinite([intercept, slope]).all():
         raise DataError("recalibration is not estimable: too few events, or separated outcomes")
-    moved = logistic(intercept + slope * calibration.log_odds(now.probability))
+    moved = calibration.moved(now.probability, intercept, slope)
     after = Scores(now.y, moved, now.patients, now.weight)
     note = "Patients that the calibration was not fitted to"
     return Recalibration(
@@ -132,8 +131,7 @@ def write(found: Recalibration, models: Path) -> Path:
 
 
 def _moved(probability: Any, intercept: float, slope: float) -> float:
-    p = np.clip(np.array([probability], dtype=np.float64), 1e-9, 1 - 1e-9)
-    return float(logistic(intercept + slope * log_odds(p))[0])
+    return float(calibration.moved(np.array([probability], np.float64), intercept, slope)[0])
 
 
 def _moved_row(row: GoldenRow, intercept: float, slope: float) -> Any:

@@ -4,15 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from training.arrays import Floats
 from training.database import KEY
 from training.evaluation import Scores
 from training.rows import Rows
 from training.stream import Stream
 from wire.drift import LEAST, RESAMPLES, SPAN_HOURS, STAYS, Band, Channel, Expected, Reference
 
-Floats = NDArray[np.float64]
 Figure = Callable[[Floats], Floats]
 
 BINS = 10

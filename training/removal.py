@@ -2,12 +2,10 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from training.arrays import Flags, Floats
 from training.rows import Rows
 from wire.features import Feature
-
-Floats = NDArray[np.float64]
 
 
 def channels(features: list[Feature]) -> list[str]:
@@ -15,7 +13,7 @@ def channels(features: list[Feature]) -> list[str]:
     return list(dict.fromkeys(f.parameter for f in features if f.parameter))
 
 
-def removed(x: Floats, features: list[Feature], parameter: str, rows: "NDArray[np.bool_]") -> None:
+def removed(x: Floats, features: list[Feature], parameter: str, rows: Flags) -> None:
     """Removes one parameter from the chosen rows in place, as if it had not been charted."""
     for column, feature in enumerate(features):
         if feature.parameter == parameter:

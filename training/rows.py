@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from modelapi.rounding import significant
+from training.arrays import Floats, Integers
 from training.config import Label, Split
 from training.database import KEY
 from training.features import bulk_features
@@ -31,8 +31,8 @@ class Rows:
     and, if the label has `within_hours`, `ahead`: the hours to the event.
     """
 
-    x: NDArray[np.float64]
-    y: NDArray[np.int64]
+    x: Floats
+    y: Integers
     about: pd.DataFrame
 
     def where(self, chosen: Any) -> "Rows":
@@ -45,15 +45,15 @@ class Rows:
         return self.where(self.about["hour"] == hour)
 
     @property
-    def patients(self) -> NDArray[np.int64]:
-        numbers: NDArray[np.int64] = self.about["pat_id"].to_numpy(np.int64)
+    def patients(self) -> Integers:
+        numbers: Integers = self.about["pat_id"].to_numpy(np.int64)
         return numbers
 
     @property
-    def hours_since_last(self) -> NDArray[np.float64]:
+    def hours_since_last(self) -> Floats:
         """For each row, the hours from the previous sample hour to its own."""
         hours, which = np.unique(self.about["hour"].to_numpy(np.float64), return_inverse=True)
-        since: NDArray[np.float64] = np.diff(hours, prepend=0.0)[which]
+        since: Floats = np.diff(hours, prepend=0.0)[which]
         return since
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.arrays import Floats
 from training.bootstraps import redrawn
-from training.evaluation import Figure, Floats, Scores, figure
+from training.evaluation import Figure, Scores, figure
 
 TINY = 1e-9
 

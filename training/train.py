@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from training import models, outcomes, rows, stream
 from training.baselines import judge_baselines
@@ -26,7 +25,6 @@ from wire.features import Feature
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
 
 #: The folder with the baseline models, which is independent of the output folder.
 BASELINES = Path("models")

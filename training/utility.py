@@ -6,14 +6,11 @@ hours before the event to three hours after it, a missing alarm has a cost, whic
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.arrays import Flags, Floats
 from training.bootstraps import redrawn
 from training.evaluation import Figure, Judge, Scores, figure
 from training.rows import Rows
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 EARLY, OPTIMAL, LATE = -12.0, -6.0, 3.0
 BEST, MISSED, FALSE_ALARM = 1.0, -2.0, -0.05

@@ -4,11 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from training.arrays import Flags, Floats, Integers
 
 HOUR = 3600  # in seconds; times are compared in whole seconds, so edges are exact
 ELEMENTS = 1 << 21  # readings of concatenated windows per block; limits the memory
