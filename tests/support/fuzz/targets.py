@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.support.fuzz.files import cells
+from tests.support.fuzz.hl7 import hl7, mllp
 from tests.support.fuzz.model_api import model_api
 from tests.support.fuzz.parsers import events, messages, tensors
 from tests.support.fuzz.services import dashboard_pages, gateway_messages, login_forms
@@ -18,4 +19,6 @@ TARGETS: dict[str, Callable[[random.Random, int], Counter[str]]] = {
     "dashboard": dashboard_pages,
     "login": login_forms,
     "gateway": gateway_messages,
+    "hl7": hl7,
+    "mllp": mllp,
 }

@@ -1,17 +1,8 @@
-"""Sends damaged messages to the gateway's framing, parsing and log, and to a running gateway.
+"""Sends damaged HL7 to the gateway's framing, parsing and log, and to a running gateway."""
 
-    python -m tests.support.gateway_fuzz --inputs 1000000
-
-Fails if a message is neither parsed nor rejected, or if a frame gets no answer. Prints the peak
-memory, which must not grow.
-"""
-
-import argparse
 import asyncio
 import contextlib
 import random
-import resource
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +16,7 @@ from gateway.log import Log, Received
 from gateway.mllp import FrameReader, wrap
 from gateway.reading import Reader
 from gateway.ward import Ward
-from tests.support.fuzz import damage
+from tests.support.fuzz.damage import damaged
 from tests.support.gateway import code, gateway, send
 from tests.support.hl7_corpus import corpus
 
@@ -37,17 +28,26 @@ PIECES = (
 )
 
 
-def damaged(rng: random.Random) -> bytes:
-    """Draws a message of the corpus, and replaces, inserts, removes, doubles or cuts off bytes."""
-    return damage.damaged(rng, rng.choice(CORPUS), 6, PIECES)
-
-
 CORPUS = corpus()
 
 
-def read(inputs: int, seed: int, log: Path) -> Counter[str]:
+def hl7(rng: random.Random, inputs: int) -> Counter[str]:
     """Runs damaged messages through framing, parsing and the log; counts the results."""
-    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        return _read(rng, inputs, Path(folder, "log"))
+
+
+def mllp(rng: random.Random, inputs: int) -> Counter[str]:
+    """Sends damaged messages to a real gateway, 100 per connection; counts its answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(_answered(rng, inputs, Path(folder, "log")))
+
+
+def _damaged(rng: random.Random) -> bytes:
+    return damaged(rng, rng.choice(CORPUS), 6, PIECES)
+
+
+def _read(rng: random.Random, inputs: int, log: Path) -> Counter[str]:
     reader = Reader(Codes(), ZoneInfo("Europe/Berlin"), "", lambda system, code: None)
     store = Log(log)
     ward = Ward(store, ("ICU",), True, lambda: "9999")
@@ -57,7 +57,7 @@ def read(inputs: int, seed: int, log: Path) -> Counter[str]:
         if number % 500 == 0:
             store.connection.execute("DELETE FROM received WHERE id < ?", (number - 500,))
             store.begin()
-        for frame in frames.feed(wrap(damaged(rng))):
+        for frame in frames.feed(wrap(_damaged(rng))):
             for content in split(frame.content):
                 with contextlib.suppress(Unreadable):
                     facts = reader.facts(parse(content))
@@ -80,9 +80,7 @@ def read(inputs: int, seed: int, log: Path) -> Counter[str]:
     return counts
 
 
-async def answered(inputs: int, seed: int, log: Path) -> Counter[str]:
-    """Sends damaged messages to a real gateway, 100 per connection; counts its answers."""
-    rng = random.Random(seed)
+async def _answered(rng: random.Random, inputs: int, log: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
     async with gateway(log, MESSAGE_MAX="65536") as running:
         for _ in range(0, inputs, 100):
@@ -96,7 +94,7 @@ async def answered(inputs: int, seed: int, log: Path) -> Counter[str]:
 def _frames(rng: random.Random, count: int) -> Iterator[bytes]:
     """Puts damaged messages into valid frames."""
     while count:
-        content = damaged(rng).replace(b"\x0b", b"")
+        content = _damaged(rng).replace(b"\x0b", b"")
         while b"\x1c\r" in content:
             content = content.replace(b"\x1c\r", b"")
         # Skips frames that do not get exactly one answer: those without a message, those that may
@@ -104,27 +102,3 @@ def _frames(rng: random.Random, count: int) -> Iterator[bytes]:
         if content.strip() and b"NE" not in content and len(split(content)) == 1:
             count -= 1
             yield wrap(content)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        for part in range(10):
-            counts = read(options.inputs // 10, options.seed + part, Path(name, str(part)))
-            print(f"{dict(counts)}, {peak_memory()} MB", flush=True)
-            counts = asyncio.run(
-                answered(options.inputs // 200, options.seed + part, Path(name, f"socket{part}"))
-            )
-            print(f"{dict(counts)}, {peak_memory()} MB", flush=True)
-    return 0
-
-
-def peak_memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
-if __name__ == "__main__":
-    sys.exit(main())
