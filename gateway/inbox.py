@@ -166,15 +166,19 @@ class Inbox:
     def _failed(self, batch: list[Waiting], error: sqlite3.Error) -> None:
         log.error("the gateway's log file cannot be written: %s", error)
         metrics.DISK_FAILURES.inc()
-        try:
-            self._log.rollback()
-        except sqlite3.Error as again:
-            log.error("the gateway's log file cannot be read: %s", again)
-        self._ward.forget()
+        self._roll_back()
         for _, future in batch:
             if not future.done():
                 future.set_exception(DiskFailed(str(error)))
         self._settle(batch)
+
+    def _roll_back(self) -> None:
+        try:
+            self._log.rollback()
+        except sqlite3.Error as error:
+            log.error("the gateway's log file cannot be read: %s", error)
+        self._ward.forget()
+        self._more = True  # until the next transaction has looked
 
     def _fill(self, batch: list[Waiting], move: Callable[[], None]) -> list[Logged]:
         """Begins a transaction with the first messages of `batch`, and calls `move` if readings
@@ -244,7 +248,7 @@ class Inbox:
                 self._pruned = 0.0
         except sqlite3.Error as error:
             log.error("old messages cannot be removed: %s", error)
-            self._log.rollback()
+            self._roll_back()
 
 
 def _without_values(error: Exception) -> Exception:

@@ -105,6 +105,7 @@ class Log:
     def reread(self) -> None:
         """Drops the unwritten rows and reads the numbers from the file: at the start, after a
         rollback, and after `prune`."""
+        self._known = False
         read = self.connection.execute
         pruned = int(read("SELECT pruned FROM log").fetchone()[0])
         self.last = int(read("SELECT MAX(last) FROM events").fetchone()[0] or pruned)
@@ -114,8 +115,11 @@ class Log:
         self._new_received: list[tuple[object, ...]] = []
         self._received = int(read("SELECT MAX(id) FROM received").fetchone()[0] or 0)
         self.pruned = pruned
+        self._known = True  # whether the numbers are those in the file
 
     def begin(self) -> None:
+        if not self._known:
+            self.reread()
         self.connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
@@ -132,6 +136,8 @@ class Log:
         self._new_received.clear()
 
     def rollback(self) -> None:
+        """Rolls back. If this fails, the next `begin` reads the numbers again."""
+        self._known = False
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self.reread()
