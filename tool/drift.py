@@ -63,10 +63,11 @@ class Drift:
     def _resume(self, stream: str) -> None:
         """Resumes at the last day that has figures. This day is computed again, so that its metrics
         are set."""
+        done, begun = self._tables.before_last(stream)
+        rows = self._tables.figures(stream, done) if done else []
+        # Only now, because after an error the next round must resume too.
         self._stream, self._days = stream, {}
-        self._done, self._begun = self._tables.before_last(stream)
-        self._seq = self._begun
-        rows = self._tables.figures(stream, self._done) if self._done else []
+        self._done, self._begun, self._seq = done, begun, begun
         self._before = {
             (row.model, row.version, row.parameter, row.figure): Figure(
                 row.parameter, row.figure, row.stays, row.value, row.low, row.high
@@ -112,14 +113,14 @@ class Drift:
         ]
         until = min(later) - 1
         days = self._days[day].values()
-        rows, before = [], self._before
-        self._before = {}
+        rows: list[DriftRow] = []
+        found: dict[tuple[str, ...], Figure] = {}
         for model, reference in self._references:
             figures = []
             for figure in self._figures(stream, model, reference, days, until):
                 key = (model.model, model.version, figure.parameter, figure.name)
-                self._before[key] = drift_figures.after(figure, before.get(key))
-                figures.append(self._before[key])
+                found[key] = drift_figures.after(figure, self._before.get(key))
+                figures.append(found[key])
             for kind, count in drift_figures.alerts(figures).items():
                 metrics.DRIFT.labels(model.model, model.version, kind).set(count)
             rows += [
@@ -140,7 +141,7 @@ class Drift:
             ]
         self._tables.write(rows)
         del self._days[day]
-        self._done, self._begun = day, until
+        self._done, self._begun, self._before = day, until, found
 
     def _figures(
         self,

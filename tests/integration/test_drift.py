@@ -1,7 +1,9 @@
 """Tests which days get drift figures, and compares the figures with those that pandas computes."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -9,13 +11,13 @@ import pandas as pd
 import pytest
 
 from tests.support.servers import rows
-from tool.database import connect
+from tool.database import Unavailable, connect
 from tool.database.drift import DriftTables
 from tool.drift import Drift
 from tool.model_client import Declaration, Model
 from wire.alarms import Policy
 from wire.drift import Band, Channel, Expected, Reference, psi
-from wire.tables import AlarmRow, PredictionRow, ReadingRow
+from wire.tables import TABLES, AlarmRow, PredictionRow, ReadingRow
 
 START = datetime.fromisoformat("2020-01-01")
 STAYS, DAYS = 40, 4
@@ -244,6 +246,47 @@ def test_a_restart_does_not_end_an_alert(ward: Ward) -> None:
         "2020-01-02": (0.0, 0.15),
         "2020-01-03": (0.0, 0.15),
     }
+
+
+class Failing(DriftTables):
+    """Tables of which one statement fails, as if the database went away for a moment."""
+
+    def __init__(self, ward: Ward, at: int) -> None:
+        super().__init__(ward.database.session)
+        self.left = at
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        self.left -= 1
+        if self.left == 0:
+            raise Unavailable
+        return super()._rows(statement, *values)
+
+
+def test_a_statement_that_fails_changes_no_figure(ward: Ward) -> None:
+    """The stream changes halfway. Each day has an alert, which narrows the next day's band."""
+    raised = msgspec.structs.replace(REFERENCE, risk=expected(0.1, 0.0, 0.19))
+    for table in ("readings", "predictions"):
+        others = ", ".join(TABLES[table].__struct_fields__[1:])
+        ward.run(f"INSERT INTO {table} SELECT 't', {others} FROM {table} WHERE seq <= 2000")
+    found = []
+    for at in (0, *range(1, 41, 2)):
+        tables = Failing(ward, at)
+        task = Drift(tables, Declared(raised))  # type: ignore[arg-type]
+        ward.run("DELETE FROM drift")
+        ward.run("DELETE FROM positions")
+        for stream, seq in (("s", 2500), ("t", 2000)):
+            values = (stream, 0, seq, seq, "2026-01-01 00:00:00")
+            ward.run("INSERT INTO positions VALUES (?, ?, ?, ?, ?)", *values)
+            ward.compute_alarms(0, 3000)
+            ward.run("UPDATE alarm_positions SET stream = ?", stream)
+            for _ in range(2):
+                with suppress(Unavailable):
+                    task.update()
+            ward.run("UPDATE positions SET committed_at = '2025-01-01 00:00:00'")
+        found.append(rows(ward.url, "SELECT * FROM drift ORDER BY 1, 2, 3, 4, 5, 6"))
+    assert tables.left > 0
+    assert found == [found[0]] * len(found)
+    assert len({row[:2] for row in found[0]}) == 4
 
 
 def test_an_outcome_is_compared_with_the_last_prediction_of_the_first_48_hours(ward: Ward) -> None:
