@@ -44,7 +44,7 @@ from benchmarks.databases import CannotMeasure, SQLiteFiles, server
 from benchmarks.oracle import Wrong
 from benchmarks.processes import describe_machine
 from embedded import redis_server
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 
 BENCHMARKS: dict[str, tuple[Callable[[Bench], Iterator[Result]], str]] = {
     "stages": (stages.run, "each stage alone"),

@@ -17,7 +17,7 @@ from benchmarks import processes, ward
 from benchmarks.databases import Server, mark, open_database
 from benchmarks.pipeline import Pipeline
 from benchmarks.ward import Ward
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 
 INSERT = (
     "INSERT INTO readings (stream, seq, pat_id, date_admission, measured_at, parameter, value)"

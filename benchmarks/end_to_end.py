@@ -8,7 +8,7 @@ from benchmarks.bench import Bench, Result
 from benchmarks.databases import Server, SQLiteFiles, feature_bytes
 from benchmarks.history import fill_history
 from benchmarks.ward import FIRST_PATIENT, Ward
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 
 PATIENTS = 2_000
 SHIPPED = ROOT / "models"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from benchmarks.bench import Bench, Result
 from benchmarks.databases import CannotMeasure
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 
 READ = "import sys, pandas; pandas.read_csv(sys.argv[1], sep=';')"
 WATCH = """\

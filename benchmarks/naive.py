@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 from benchmarks.bench import INSERT, Bench, Result
 from benchmarks.databases import mark, open_database
 from benchmarks.ward import FIRST_PATIENT, PARAMETERS
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 
 PATIENTS = 50
 WORKERS = 2

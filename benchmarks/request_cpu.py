@@ -12,7 +12,8 @@ import urllib3
 from benchmarks import processes
 from benchmarks.bench import Result
 from benchmarks.pipeline import Pipeline
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from tool import inference
 
 REQUESTS = 500  # in each turn

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from benchmarks.bench import Bench, Result, seconds
 from benchmarks.databases import open_database
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 
 PROGRAMS = ("redis", "hospital", "modelapi", "buffer", "tool")
 SLOWEST = "import gunicorn.app.wsgiapp, modelapi.wsgi"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.bench import INSERT, Bench, Result, rates, readings, seconds
 from benchmarks.databases import mark, open_database
 from benchmarks.pipeline import Pipeline
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tool import inference
 from tool.database import Changes, connect
 from tool.features import FeatureSet, Stay

@@ -19,7 +19,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from wire import keys
 
 NAMESPACE = "icu-test"

@@ -17,7 +17,8 @@ from typing import Any
 
 from chaos.faults import BOUND, Fault, at_once, held
 from chaos.mysql import Reader
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 
 PROJECT = "icu-chaos"
 FILES = ("--file", "docker-compose.yml", "--file", "chaos/compose.yml")

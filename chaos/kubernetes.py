@@ -14,7 +14,7 @@ from chaos import cluster_replica
 from chaos.cluster import FIRST, Cluster
 from chaos.faults import Fault, at_once, held
 from chaos.mysql import Reader
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from wire import keys
 
 # The leases of a dead tool expire after 10 s, and the other tool then starts new workers.

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from tests.support import alarm_oracle
 from tests.support.oracle import at_rest, check, table
 from tests.support.pipeline import Pipeline

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from chaos.embedded import EmbeddedStack
 from chaos.run import finished, positions
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from modelapi.states import StateFile
 from tests.support import alarm_oracle
 from tests.support.oracle import check

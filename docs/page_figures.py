@@ -23,7 +23,8 @@ from playwright.sync_api import Browser, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
 from docs.screenshots import SIZES, wait
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from tests.support import seeded_ward
 from tests.support.seeded_ward import START, VITALS
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from tests.support.pipeline import Pipeline
 
 SIZES = {"phone": (390, 844), "laptop": (1440, 900), "wall": (3840, 2160)}

@@ -14,8 +14,7 @@ from honcho.printer import Message, Printer
 from buffer.settings import Settings as BufferSettings
 from dashboard.settings import Settings as DashboardSettings
 from embedded import redis_server
-from embedded.programs import COMMANDS
-from embedded.programs import ROOT as ROOT
+from embedded.programs import COMMANDS, ROOT
 from gateway.settings import Settings as GatewaySettings
 from hospital.cells import Dates
 from hospital.settings import Settings as HospitalSettings

@@ -5,7 +5,8 @@ import math
 import re
 from typing import NamedTuple
 
-from hospital.cells import OPEN, Dates, Numbers, RejectedCell, missing
+from hospital.cell_errors import RejectedCell
+from hospital.cells import OPEN, Dates, Numbers, missing
 from hospital.cleaning import clean
 from hospital.csv_file import CsvFile
 from hospital.patients import Patients

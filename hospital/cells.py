@@ -5,8 +5,7 @@ import re
 from collections.abc import Callable
 from datetime import date
 
-from hospital.cell_errors import AnotherOrder as AnotherOrder
-from hospital.cell_errors import RejectedCell as RejectedCell
+from hospital.cell_errors import AnotherOrder, RejectedCell
 from hospital.clock import END, SLOTS, seconds
 from wire.settings import SettingError
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hospital.cells import AnotherOrder, Parse, RejectedCell
+from hospital.cell_errors import AnotherOrder, RejectedCell
+from hospital.cells import Parse
 from hospital.csv_file import Array, Block, CsvFile, Reject, another_order
 
 

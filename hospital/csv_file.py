@@ -17,9 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hospital.contents import FALLBACK, Contents, Progress
-from hospital.contents import InputError as InputError
-from hospital.contents import examine as examine
+from hospital.contents import FALLBACK, Contents, InputError, Progress
 from hospital.odd_lines import LONGEST_RECORD, OddLines
 
 BLOCK = 8_000_000  # characters read at a time

@@ -14,8 +14,8 @@ from typing import Any
 from hospital import ages, all_data, readings, stays
 from hospital.ages import AGE_COLUMNS
 from hospital.cells import Dates
-from hospital.contents import Contents
-from hospital.csv_file import CsvFile, InputError, examine
+from hospital.contents import Contents, InputError, examine
+from hospital.csv_file import CsvFile
 from hospital.files import DERIVED, create, unfinished
 from hospital.patients import HEADER, Patients
 from hospital.readings import SIGNAL_COLUMNS, read_readings

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from hospital.cells import RejectedCell, identifier, is_number, missing, name, patient
+from hospital.cell_errors import RejectedCell
+from hospital.cells import identifier, is_number, missing, name, patient
 
 HEADER = ["pat_id", "identifier"]
 

@@ -13,7 +13,7 @@ Files that are up to date are not written again. Prints the folder on stdout; lo
 import argparse
 import sys
 
-from hospital.csv_file import InputError
+from hospital.contents import InputError
 from hospital.files import writable_folder
 from hospital.merge import prepare
 from hospital.settings import Settings

@@ -12,7 +12,8 @@ from hospital import cells
 from hospital.cells import Dates, Numbers, Parse, missing
 from hospital.cleaning import clean
 from hospital.clock import DAY, END, SLOTS, hour, sixtieth
-from hospital.csv_file import Array, CsvFile, InputError, Reject
+from hospital.contents import InputError
+from hospital.csv_file import Array, CsvFile, Reject
 from hospital.rejected import Rejected
 from hospital.stays import StayFinder, Stays, day_text, warn_of_assumed_order
 from hospital.units import in_usual_units

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hospital.cells import AnotherOrder, Dates, Numbers, RejectedCell, missing, patient
-from hospital.csv_file import CsvFile, InputError, another_order, examine
+from hospital.cell_errors import AnotherOrder, RejectedCell
+from hospital.cells import Dates, Numbers, missing, patient
+from hospital.contents import InputError, examine
+from hospital.csv_file import CsvFile, another_order
 from training.config import Label
 from training.database import KEY
 from training.stream import DataError, Stream

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from embedded.programs import Programs
-from embedded.stack import ROOT, environment, free_ports
+from embedded.programs import ROOT, Programs
+from embedded.stack import environment, free_ports
 from modelapi import champion
 from modelapi.artifact import Ref
 from modelapi.states import StateFile

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tests.support.pipeline import Pipeline, synthetic
 from tests.support.servers import rows
 

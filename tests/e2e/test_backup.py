@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tests.support.oracle import check
 from tests.support.pipeline import Pipeline, synthetic
 from tests.support.servers import rows

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tests.support.pipeline import synthetic
 
 pytestmark = pytest.mark.timeout(240)

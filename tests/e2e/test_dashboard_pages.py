@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from tests.support.pipeline import Pipeline, synthetic
 from tests.support.waiting import wait_until
 

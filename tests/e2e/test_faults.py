@@ -18,7 +18,8 @@ from rq.serializers import JSONSerializer
 from chaos.embedded import EmbeddedStack
 from chaos.faults import Fault, all_faults
 from chaos.run import finished, run
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from tests.support import alarm_oracle
 from tests.support import pipeline as pipelines
 from tests.support.oracle import check, table

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 from playwright import sync_api as playwright
 
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from login.passwords import ADDRESS_FAILURES, USER_FAILURES
 from tests.support.servers import require_docker
 

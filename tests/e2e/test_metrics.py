@@ -21,7 +21,8 @@ import yaml
 from prometheus_client import generate_latest
 
 import login.metrics  # noqa: F401 - registers its metrics
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from gateway.metrics import exposition
 from tests.support.pipeline import Pipeline, synthetic
 from tests.support.servers import missing

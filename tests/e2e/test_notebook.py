@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tests.support.pipeline import synthetic
 from tool.database import connect
 from wire.tables import PositionRow, ReadingRow, StayRow

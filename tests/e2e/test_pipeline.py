@@ -13,7 +13,7 @@ from zlib import crc32
 
 import pytest
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tests.support.oracle import check, table
 from tests.support.pipeline import PROGRAMS, Pipeline, synthetic
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from tests.support import seeded_ward
 from tests.support.seeded_ward import START
 from tests.support.waiting import wait_until

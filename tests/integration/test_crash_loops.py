@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded.stack import ROOT, free_ports
+from embedded.programs import ROOT
+from embedded.stack import free_ports
 from tests.support import servers
 from tests.support.pipeline import synthetic
 

@@ -22,7 +22,7 @@ import login.settings
 from dashboard import events
 from dashboard.app import create_app
 from dashboard.settings import Settings
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from login.store import Store
 from tests.integration.test_login import ANOTHER, CHEAP, HASHES, log_in, with_user
 from tests.support import seeded_ward

@@ -15,7 +15,7 @@ import pytest
 from rq import Worker
 from rq.serializers import JSONSerializer
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tests.support.seeded_ward import create_tables
 from tests.support.servers import copies, redis_server
 from tool.database import connect

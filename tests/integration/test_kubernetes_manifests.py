@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.35", "1.36", "1.37")

@@ -27,7 +27,8 @@ from argon2 import PasswordHasher
 import login.app
 import login.passwords
 import login.settings
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from login.app import create_app
 from login.settings import Settings
 from login.store import Store

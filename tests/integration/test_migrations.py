@@ -20,7 +20,7 @@ from alembic import op
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tests.support.batches import DECLARATION, batch, handler_of, message
 from tests.support.servers import as_root, rows
 from tool.database import Outdated, PermanentFailure, Unavailable, connect

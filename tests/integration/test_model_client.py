@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from modelapi.server import create_app
 from modelapi.settings import Settings
 from tests.support.batches import Client, batch, handler_of, message, remember

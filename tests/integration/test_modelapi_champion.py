@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from modelapi.api_errors import NotServing
 from modelapi.artifact import Ref, manifest_digest
 from modelapi.registry import Registry

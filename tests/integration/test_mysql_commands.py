@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from tests.integration.test_forget import address, fill, keys, left, run
 from tests.support.servers import as_root, mysql_server, new_database, redis_server, rows
 from tests.support.waiting import wait_until

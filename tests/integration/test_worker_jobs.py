@@ -24,7 +24,8 @@ from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, WorkerStatus
 
-from embedded.stack import ROOT, free_port
+from embedded.programs import ROOT
+from embedded.stack import free_port
 from tests.support import servers
 from tests.support.batches import FEATURES, batch, message
 from tests.support.waiting import wait_until

@@ -4,7 +4,7 @@ alarms.
 
 from pathlib import Path
 
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from modelapi import champion
 from modelapi.artifact import Ref
 from modelapi.states import StateFile

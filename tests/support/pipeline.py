@@ -9,9 +9,9 @@ from typing import Self
 
 from redis.exceptions import RedisError
 
-from embedded.programs import COMMANDS, Programs
+from embedded.programs import COMMANDS, ROOT, Programs
 from embedded.programs import PIPELINE as PROGRAMS
-from embedded.stack import ROOT, environment, free_ports
+from embedded.stack import environment, free_ports
 from tests.support import servers
 from tests.support.oracle import at_rest
 from tests.support.waiting import wait_until

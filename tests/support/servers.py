@@ -19,8 +19,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from embedded.programs import ROOT
 from embedded.redis_server import NoRedis, executable
-from embedded.stack import ROOT, free_port
+from embedded.stack import free_port
 from tests.support.waiting import wait_until
 from wire.database import connect, is_sqlite, sqlite_path
 

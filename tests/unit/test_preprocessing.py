@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from hospital import csv_file
-from hospital.csv_file import InputError
+from hospital.contents import InputError
 from hospital.merge import prepare
 from wire.settings import SettingError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hospital.csv_file import InputError
+from hospital.contents import InputError
 from hospital.merge import prepare
 
 AGE = "pat_id;age\n1;50\n"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hospital import csv_file
-from hospital.csv_file import InputError
+from hospital.contents import InputError
 from hospital.merge import prepare
 
 COLUMNS = ["pat_id", "day", "hour", "parameter", "value"]

@@ -8,7 +8,7 @@ import pytest
 
 import training.outcomes
 import training.stream
-from hospital.csv_file import InputError
+from hospital.contents import InputError
 from hospital.merge import prepare
 from hospital.patients import Patients
 from hospital.replay import Replay

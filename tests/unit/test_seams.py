@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.settings import Settings as DashboardSettings
-from embedded.stack import PORTS, ROOT, environment
+from embedded.programs import ROOT
+from embedded.stack import PORTS, environment
 from gateway.settings import Settings as GatewaySettings
 from hospital.replay import Replay
 from hospital.settings import Settings as HospitalSettings

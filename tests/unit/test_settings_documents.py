@@ -14,7 +14,7 @@ import hospital.settings
 import login.settings
 import modelapi.settings
 import tool.settings
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 from wire.settings import describe
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from embedded import redis_server
-from embedded.stack import ROOT
+from embedded.programs import ROOT
 
 ODD = "/x/ICU data #1 50%?=a'b"
 ECHO = f"""#!{sys.executable}
