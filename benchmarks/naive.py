@@ -146,7 +146,7 @@ def _measure(bench: Bench, each: int, jobs: int) -> Result:
                 worker.wait()
     _check(url, each * PATIENTS + jobs)
     bench.server.drop("naive")
-    # Another process could queue the jobs while the workers run, so the slower of the two counts.
+    # In service, the jobs would be queued while the workers run, so the slower of the two counts.
     return Result(
         f"naive {each}",
         f"naive baseline at {each:,} rows per patient, {WORKERS} workers",

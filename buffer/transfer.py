@@ -20,8 +20,8 @@ from wire.stream_clock import stream_clock
 log = logging.getLogger("buffer")
 
 CHECK_SECONDS = 1.0
-# Maximum number of seconds between two reads of the stored positions, while messages are not stored
-# and without them. Usually the tool reports each commit, but Redis may lose a report.
+# Maximum number of seconds between two reads of the stored positions: BUSY while messages wait to
+# be stored, IDLE otherwise. Usually the tool reports each commit, but Redis may lose a report.
 BUSY, IDLE = 0.02, 0.5
 # Jobs count as lost after they have been neither in Redis nor stored for this number of seconds.
 LOST_AFTER = 3.0

@@ -61,8 +61,8 @@ class Service:
         identities: Mapping[str, str] | None = None,
         registering: bool = False,
     ) -> None:
-        """Records an observation at time `at`. Identities that change are restarts. registering:
-        whether they may have changed without a restart."""
+        """Records an observation at time `at`. Each changed identity counts as a restart, unless
+        `registering` is set: then a running process may have got a new identity."""
         for part, identity in (identities or {}).items():
             if not registering and self.identities.get(part, identity) != identity:
                 self.changes[part] += 1

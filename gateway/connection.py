@@ -34,10 +34,10 @@ class Connection(asyncio.Protocol):
     """One connection. take: called with each frame. opened, closed: called at the start and at the
     end of the connection.
 
-    The connection is read from `admit` to `hold`, except while UNANSWERED frames wait for their
-    answers or the sender does not read the answers. It is closed after `limits.silence` seconds
-    without a byte, unless `hold` was called or an answer is due. If the sender does not read the
-    answers, the connection is closed in any case.
+    Reads from `admit` until `hold`. Pauses while UNANSWERED frames wait for their answers, and
+    while the sender does not read the answers. Closes after `limits.silence` seconds without a
+    byte, unless `hold` was called or an answer is due, and in any case if the sender does not read
+    the answers.
     """
 
     def __init__(

@@ -154,7 +154,7 @@ def assemble(intercept: float, curves: Sequence[Curve], trees: Trees, reference:
     degree = max(curve.powers.shape[1] for curve in curves)
     for feature, curve in enumerate(curves):
         cuts = np.union1d(curve.edges, trees.thresholds(feature))
-        # One value per slot: below the first edge, the edges, and missing.
+        # One value per slot: one below the first edge, each edge, and NaN for a missing value.
         values = np.concatenate([[np.nextafter(cuts[0], -np.inf)], cuts, [np.nan]])
         piece = np.clip(curve.edges.searchsorted(values[:-1], "right") - 1, 0, None)
         table = np.zeros((len(values), degree))

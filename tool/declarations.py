@@ -25,11 +25,11 @@ CONFIRMED = 10.0
 
 
 class Publisher:
-    """Copies the declaration from the model API to Redis and the database. After a change, the
-    declarations of the model API's replicas differ for a moment, or for longer if a replica cannot
-    load a model. The declaration of a later change replaces the current one at once. Any other
-    declaration replaces it only if no replica has confirmed the current one for `CONFIRMED`
-    seconds.
+    """Copies the declaration from the model API to Redis and the database.
+
+    After a change, the replicas of the model API declare different models for a moment, or for
+    longer if one cannot load a model. So the declaration of a later change is copied at once, but
+    any other only after no replica has confirmed the current one for `CONFIRMED` seconds.
     """
 
     def __init__(self, redis: Redis, database: Database, client: ModelClient) -> None:

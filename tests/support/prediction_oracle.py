@@ -33,12 +33,12 @@ def check(found: pd.DataFrame, rows: pd.DataFrame, names: list[str], folder: Pat
 
 def windowed(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """The features as of each reading: `age`, and for example heart_rate__max__6h. rows: all
-    readings of these stays, in the order of `seq`, which is also that of time. NaN: missing, or a
-    trend outside of the sample.
+    readings of these stays, in the order of `seq` and of time. A missing value, and a trend outside
+    of the sample, is NaN.
     """
     ordered = rows.sort_values([*STAY, "seq"])
     stay = [ordered[column] for column in STAY]
-    # Between two stays this clock makes a step that is longer than every window.
+    # Between two stays, this clock advances by more than the longest window.
     steps = ordered["measured_at"].diff()
     steps[ordered.groupby(STAY).ngroup().diff() != 0] = pd.Timedelta("72h")
     clock = pd.DatetimeIndex(pd.Timestamp("2000-01-01") + steps.cumsum())
