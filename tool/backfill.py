@@ -55,12 +55,10 @@ def backfill(database: Database, client: ModelClient, model: Model) -> int:
     # The model is added without its alarm rule, so that no alarms are computed before the rows are
     # complete.
     tables.add_model(replace(row, role="retired", alarm=None))
-    withdrawn = tables.withdrawn()
     stays = tables.stays()
     done, logged = 0, time.monotonic()
     for number, stay in enumerate(stays, 1):
-        key = (stay.stream, stay.pat_id, stay.date_admission)
-        for rows in _missing(tables, client, model, stay, withdrawn.get(key, [])):
+        for rows in _missing(tables, client, model, stay):
             tables.add(rows)
             done += len(rows)
         if time.monotonic() - logged > LOG_EVERY:
@@ -72,14 +70,10 @@ def backfill(database: Database, client: ModelClient, model: Model) -> int:
 
 
 def _missing(
-    tables: BackfillTables,
-    client: ModelClient,
-    model: Model,
-    stay: StayRow,
-    withdrawn: Sequence[WithdrawnRow],
+    tables: BackfillTables, client: ModelClient, model: Model, stay: StayRow
 ) -> Iterator[list[PredictionRow]]:
     """Yields the missing predictions of a stay, in portions."""
-    readings = tables.readings((stay.stream, stay.pat_id, stay.date_admission))
+    readings, withdrawn = tables.readings((stay.stream, stay.pat_id, stay.date_admission))
     numbers = [row.seq for row in readings] + [row.of_seq for row in withdrawn]
     made = tables.made(stay.stream, numbers, model.model, model.version)
     if made.done.issuperset(made.at):

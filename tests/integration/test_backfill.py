@@ -138,6 +138,32 @@ def test_an_interrupted_backfill_is_completed_by_the_next(
     assert predictions(late) == predictions(live)
 
 
+def test_a_reading_that_is_withdrawn_during_a_backfill_counts_until_then(
+    empty: Callable[[], str],
+) -> None:
+    live, late = empty(), empty()
+    withdrawal = batch(len(SENT) + 2, other("withdrawal", of=len(SENT), pat_id=18))
+    for url, shadows in ((live, [SHADOW]), (late, [])):
+        for start in (0, len(SENT)):
+            store(url, Declaration(CHAMPION, shadows), 5, start)
+    with closing(connect(live)) as database:
+        handler_of(database, Declaration(CHAMPION)).handle(withdrawal)
+
+    class Meanwhile(Client):
+        """A model whose first request comes while the tool stores the withdrawal."""
+
+        def predict(self, model: Model, rows: Any) -> list[float]:
+            if not self.calls:
+                with closing(connect(late)) as other_database:
+                    handler_of(other_database, Declaration(CHAMPION)).handle(withdrawal)
+            return super().predict(model, rows)
+
+    with closing(connect(late)) as database:
+        backfill(database, Meanwhile(), SHADOW)  # type: ignore[arg-type]
+    assert rows(late, "SELECT pat_id FROM withdrawn WHERE of_seq = 15") == [(18,)]
+    assert predictions(late) == predictions(live)
+
+
 def test_the_prediction_of_a_rejected_row_has_the_reason(empty: Callable[[], str]) -> None:
     url = empty()
     store(url, Declaration(CHAMPION), 5)

@@ -29,23 +29,36 @@ class BackfillTables:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._session = database.session
+        # The withdrawn readings of each stay of a stream.
+        self._withdrawn: dict[str, dict[StayKey, list[WithdrawnRow]]] = {}
 
     def stays(self) -> list[StayRow]:
         """All stays of all streams."""
         return [StayRow(*row) for row in self._rows("stays")]
 
-    def withdrawn(self) -> dict[StayKey, list[WithdrawnRow]]:
-        """All withdrawn readings, by stay."""
+    def readings(self, key: StayKey) -> tuple[list[ReadingRow], list[WithdrawnRow]]:
+        """The readings of a stay, and those that were withdrawn. Both are read at the same moment,
+        because the tool may withdraw a reading during the backfill."""
+        where = "WHERE stream = ? AND pat_id = ? AND date_admission = ?"
+        with self._session.snapshot() as cursor:
+            readings = [ReadingRow(*row) for row in self._select(cursor, "readings", where, key)]
+            self._update_withdrawn(cursor, key[0])
+        return readings, self._withdrawn[key[0]].get(key, [])
+
+    def _update_withdrawn(self, cursor: Any, stream: str) -> None:
+        """Reads the withdrawn readings of a stream, unless their number is the same as before. The
+        table has no index on the stay."""
+        statement = "SELECT COUNT(*) FROM withdrawn WHERE stream = ?"
+        self._session.execute(cursor, statement, (stream,))
+        [(count,)] = cursor.fetchall()
+        known = self._withdrawn.get(stream)
+        if known is not None and sum(map(len, known.values())) == count:
+            return
         found: defaultdict[StayKey, list[WithdrawnRow]] = defaultdict(list)
-        for cells in self._rows("withdrawn"):
+        for cells in self._select(cursor, "withdrawn", "WHERE stream = ?", (stream,)):
             row = WithdrawnRow(*cells)
             found[row.stream, row.pat_id, row.date_admission].append(row)
-        return found
-
-    def readings(self, key: StayKey) -> list[ReadingRow]:
-        """The readings of a stay."""
-        where = "WHERE stream = ? AND pat_id = ? AND date_admission = ?"
-        return [ReadingRow(*row) for row in self._rows("readings", where, key)]
+        self._withdrawn[stream] = found
 
     def made(self, stream: str, numbers: Sequence[int], model: str, version: str) -> Made:
         """The predictions for these messages."""
@@ -78,6 +91,11 @@ class BackfillTables:
 
     def _rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> list[list[Any]]:
         with self._session.reading() as cursor:
-            statement = f"SELECT {names(columns(table))} FROM {table} {where}"
-            self._session.execute(cursor, statement, values)
-            return [list(plain(cells)) for cells in cursor.fetchall()]
+            return self._select(cursor, table, where, values)
+
+    def _select(
+        self, cursor: Any, table: str, where: str, values: Sequence[Any]
+    ) -> list[list[Any]]:
+        statement = f"SELECT {names(columns(table))} FROM {table} {where}"
+        self._session.execute(cursor, statement, values)
+        return [list(plain(cells)) for cells in cursor.fetchall()]
