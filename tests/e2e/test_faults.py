@@ -302,26 +302,35 @@ Damage = Callable[[Pipeline], None]
 
 
 @pytest.mark.parametrize(
-    "harms",
+    "damages",
     [
-        [lose_payload, lose_position],
-        [lose_a_job, spoil_declaration],
-        [spoil_payload, leave_a_job_unfinished],
-        [spoil_position],
-        [forget_all_but_one_acknowledgement],
+        [[lose_payload, lose_position], [lose_a_job, spoil_declaration]],
+        [
+            [spoil_payload, leave_a_job_unfinished],
+            [spoil_position],
+            [forget_all_but_one_acknowledgement],
+        ],
     ],
-    ids=lambda harms: "+".join(harm.__name__ for harm in harms),
+    ids=["lost", "damaged"],
 )
 def test_messages_that_redis_has_lost_or_damaged_are_read_again(
-    ward: Path, tmp_path: Path, harms: list[Damage]
+    ward: Path, tmp_path: Path, damages: list[list[Damage]]
 ) -> None:
-    with Pipeline(tmp_path, ward, REPLAY_RATE="120", BATCH_MAX="20") as pipeline:
+    # Few messages wait, so that the stream does not end before the last damage.
+    settings = {"REPLAY_RATE": "120", "BATCH_MAX": "20", "QUEUE_MAX": "300"}
+    with Pipeline(tmp_path, ward, **settings) as pipeline:
         pipeline.wait(lambda: pipeline.committed() > 200)
-        pipeline.kill("tool")
-        pipeline.wait(lambda: queued(pipeline))
-        for harm in harms:
-            harm(pipeline)
-        pipeline.start("tool")
+        for damage in damages:
+            pipeline.kill("tool")
+            pipeline.wait(lambda: queued(pipeline))
+            read = pipeline.position()["seq"]
+            for harm in damage:
+                harm(pipeline)
+            pipeline.start("tool")
+            pipeline.wait(lambda read=read: pipeline.stored_up_to() >= read)
+            # The next damage needs waiting batches of both partitions.
+            ahead = pipeline.committed()
+            pipeline.wait(lambda ahead=ahead: pipeline.stored_up_to() >= ahead)
         pipeline.wait(pipeline.settled)
         check(ward, pipeline.database_url, "live")
 
