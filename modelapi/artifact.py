@@ -213,7 +213,7 @@ def _read(path: Path) -> bytes:
 def _decode(content: bytes, shape: type[Shape], path: Path) -> Shape:
     try:
         return msgspec.json.decode(content, type=shape)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: {error}") from None
 
 

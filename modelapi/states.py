@@ -100,7 +100,7 @@ class States:
             return msgspec.json.decode(self.default.read_bytes(), type=State)
         except OSError as error:
             raise StateError(f"{self.default}: {error.strerror}") from None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StateError(f"{self.default}: {error}") from None
 
 

@@ -125,6 +125,14 @@ def test_a_manifest_that_is_not_json_is_rejected(models: Path) -> None:
     assert "manifest.json: Input data was truncated" in refused(models)
 
 
+def test_a_text_that_is_not_utf_8_is_rejected(models: Path) -> None:
+    folder = models / "formula" / "1"
+    edit(folder, "manifest.json", lambda m: m.update(limits=["~ is the degree"]))
+    manifest = folder / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"~", "°C".encode("cp1252")))
+    assert "manifest.json: 'utf-8' codec can't decode byte 0xb0" in refused(models)
+
+
 def test_a_scorecard_with_other_features_is_rejected(models: Path) -> None:
     edit(models / "qsofa" / "2016", "scorecard.json", lambda card: card["parts"].reverse())
     assert "parts: these must be the manifest's features" in refused(models, "qsofa", "2016")
