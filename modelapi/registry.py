@@ -172,20 +172,23 @@ class Registry:
             return model_or_none
         if ref not in self.repository.refs():
             raise UnknownModel(f"There is no version {version!r} of model {name!r}.")
-        if self._state is not None and name in self._state.unloaded:
-            raise NotServing(f"Model {name} is unloaded.")
-        try:
-            return self.load(ref)
-        except ArtifactError as error:
-            raise NotServing(str(error)) from None
+        # With the lock, the model cannot be unloaded between the check and the loading, after which
+        # it would be served.
+        with self._lock:
+            if self._state is not None and name in self._state.unloaded:
+                raise NotServing(f"Model {name} is unloaded.")
+            try:
+                return self.load(ref)
+            except ArtifactError as error:
+                raise NotServing(str(error)) from None
 
     def idle(self) -> list[Model]:
         """The models that are served, but not in use. Leaves out invalid ones."""
-        state = self._state
         found = []
         for ref in self.repository.refs():
-            if state and ref not in state.active and ref.model not in state.unloaded:
-                with suppress(ArtifactError):
+            with self._lock, suppress(ArtifactError):
+                state = self._state
+                if state and ref not in state.active and ref.model not in state.unloaded:
                     found.append(self.load(ref))
         return found
 

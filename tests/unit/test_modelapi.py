@@ -3,8 +3,9 @@
 import gzip
 import json
 import math
+import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,16 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelapi import champion
+from modelapi.api_errors import NotServing
+from modelapi.artifact import Ref
 from modelapi.limits import BODY
+from modelapi.registry import Registry
+from modelapi.repository import Model, Repository
 from modelapi.server import create_app
 from modelapi.settings import Settings
-from tests.support.modelapi_server import MODELS, ROW, copy_models
+from modelapi.states import StateFile
+from tests.support.modelapi_server import MODELS, ROW, add_linear, copy_models
 from wire.settings import SettingError, read
 
 
@@ -224,9 +231,9 @@ def test_the_declaration_lists_the_features_of_the_champion(tmp_path: Path) -> N
     declared = answer.json
     assert declared is not None
     assert declared["shadows"] == []
-    champion = declared["champion"]
-    assert (champion["model"], champion["version"]) == ("formula", "1")
-    assert champion["features"] == [
+    model = declared["champion"]
+    assert (model["model"], model["version"]) == ("formula", "1")
+    assert model["features"] == [
         declaration("age", None, None, required=True),
         declaration("last_blood_pressure", "blood_pressure", "last", required=True),
         declaration("rmean_respiration_rate", "respiration_rate", "mean", required=True),
@@ -268,6 +275,58 @@ def test_health_reports_the_champion_or_why_there_is_none(tmp_path: Path) -> Non
     assert answer.json is not None
     assert "model.joblib: SHA-256" in answer.json["detail"]
     assert client.post("/api/model", json=ROW).status_code == 503
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """A registry whose champion is the formula; `one` and `two` are not in use."""
+    models = copy_models(tmp_path, "formula")
+    add_linear(models, "one", "1", -1.0)
+    add_linear(models, "two", "1", -2.0)
+    states = StateFile(tmp_path / "s.sqlite", models / "default.json")
+    registry = Registry(Repository(models), states)
+    registry.refresh()
+    return registry
+
+
+def unload(registry: Registry, name: str) -> None:
+    registry.states.change("unload", name, "test", lambda state: champion.unload(state, name))
+    registry.refresh()
+
+
+def test_a_model_that_is_unloaded_while_models_are_listed_is_not_served_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refs(now: list[Ref]) -> Iterator[Ref]:
+        yield from now[:-1]
+        unload(registry, "two")
+        yield now[-1]
+
+    listed = refs(registry.repository.refs())
+    monkeypatch.setattr(registry.repository, "refs", lambda: listed)
+    assert [model.ref.model for model in registry.idle()] == ["one"]
+    monkeypatch.undo()
+    with pytest.raises(NotServing, match="two is unloaded"):
+        registry.find("two", "1")
+
+
+def test_a_model_that_is_unloaded_while_it_is_loaded_is_not_served_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = registry.load
+    other = threading.Thread(target=unload, args=(registry, "two"))
+
+    def slow(ref: Ref) -> Model:
+        if ref.model == "two":
+            other.start()
+            other.join(0.3)
+        return load(ref)
+
+    monkeypatch.setattr(registry, "load", slow)
+    registry.find("two", "1")
+    other.join()
+    with pytest.raises(NotServing, match="two is unloaded"):
+        registry.find("two", "1")
 
 
 @pytest.mark.parametrize(
