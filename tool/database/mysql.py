@@ -9,10 +9,13 @@ from mysql.connector import MySQLConnection, errorcode
 from mysql.connector.errors import get_mysql_exception
 
 from tool.database.errors import DatabaseError, PermanentFailure, Unavailable
-from tool.database.literals import STATEMENT, statements
+from tool.database.literals import statements
 from tool.database.session import Row, Session
 from wire.database import MYSQL_ERRORS
 from wire.tables import TABLES
+
+# Bytes of statements that are sent together. MySQL accepts 64 MiB, MariaDB 16 MiB.
+PACKET = 4_000_000
 
 # Errors that the rows cause. The server or its operator causes all other errors.
 ROWS = frozenset(
@@ -91,7 +94,7 @@ class MySQLSession(Session):
         # as long.
         for values in statements(rows):
             self._unsent.append(f"{insert} VALUES {values}{upsert}".encode())
-            if sum(map(len, self._unsent)) > STATEMENT:
+            if sum(map(len, self._unsent)) > PACKET:
                 self._send()
 
     def execute(self, cursor: Any, statement: str, values: Sequence[Any] = ()) -> None:
