@@ -46,45 +46,21 @@ def _deviations(numbers: list[float]) -> list[float]:
     return [rest - mean for rest in rests]
 
 
-class Window:
-    """The readings in a window, in order of time, and the values computed from them."""
-
-    __slots__ = ("_deviations", "found", "times", "values")
-
-    def __init__(self, times: list[float], values: list[float]) -> None:
-        self.times = times
-        self.values = values
-        self._deviations: list[float] | None = None
-        self.found: dict[Callable[[Window], Value], Value] = {}
-
-    @property
-    def deviations(self) -> list[float]:
-        if self._deviations is None:
-            self._deviations = _deviations(self.values)
-        return self._deviations
+def windowed(times: list[float], values: list[float], spread: bool) -> tuple[Value, ...]:
+    """The aggregations of the readings in a window, in the order of WINDOWED. times, values: in
+    order of time, not empty. spread: whether to compute std and trend, which take longest."""
+    count = len(values)
+    first, last = values[0], values[-1]
+    std = trend = None
+    if spread and count > 1:
+        deviations = _deviations(values)
+        std = sqrt(fsum(map(mul, deviations, deviations)) / (count - 1))
+        if times[0] < times[-1]:
+            hours = _deviations(times)
+            trend = fsum(map(mul, hours, deviations)) / fsum(map(mul, hours, hours))
+    mean = fsum(values) / count
+    return last, first, min(values), max(values), mean, std, count, trend, last - first
 
 
-def _window_std(window: Window) -> Value:
-    rests = window.deviations
-    return sqrt(fsum(map(mul, rests, rests)) / (len(rests) - 1)) if len(rests) > 1 else None
-
-
-def _window_trend(window: Window) -> Value:
-    if window.times[0] == window.times[-1]:
-        return None
-    hours = _deviations(window.times)
-    return fsum(map(mul, hours, window.deviations)) / fsum(map(mul, hours, hours))
-
-
-# The window is never empty.
-WINDOWED: dict[str, Callable[[Window], Value]] = {
-    "last": lambda window: window.values[-1],
-    "first": lambda window: window.values[0],
-    "min": lambda window: min(window.values),
-    "max": lambda window: max(window.values),
-    "mean": lambda window: fsum(window.values) / len(window.values),
-    "std": _window_std,
-    "count": lambda window: len(window.values),
-    "trend": _window_trend,
-    "delta": lambda window: window.values[-1] - window.values[0],
-}
+WINDOWED = ("last", "first", "min", "max", "mean", "std", "count", "trend", "delta")
+SPREAD = {WINDOWED.index("std"), WINDOWED.index("trend")}

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from tool.aggregates import RUNNING, WINDOWED, Value, Window
+from tool.aggregates import RUNNING, SPREAD, WINDOWED, Value, windowed
 from tool.statistics import Recent, Statistics
 from wire.features import Feature
 
@@ -105,16 +105,18 @@ class CachedRow:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The features of one parameter, with their indices; `windows` are grouped by hours."""
+    """The features of one parameter, with their indices; `windows` are grouped by hours, and have
+    the place of each feature in the result of `windowed`."""
 
     parameter: str
     running: list[tuple[int, Callable[[Statistics], Value]]]
-    windows: dict[int, list[tuple[int, Callable[[Window], Value]]]]
+    windows: dict[int, list[tuple[int, int]]]
+    spread: set[int]  # the places of std and trend, if a window has them
 
 
 class FeatureSet:
-    """The features of one or more models; `row` computes them for a stay. Raises ValueError if a
-    feature is declared twice.
+    """The features of one or more models; `row` computes them for a stay. missing: the value in a
+    row that stands for a missing value. Raises ValueError if a feature is declared twice.
 
     >>> model = FeatureSet([Feature.parse("age", required=True), Feature.parse("spo2__max__6h")])
     >>> stay = Stay(model.windows, age=63.0)
@@ -129,7 +131,7 @@ class FeatureSet:
     'no age'
     """
 
-    def __init__(self, features: Iterable[Feature]) -> None:
+    def __init__(self, features: Iterable[Feature], missing: Value = None) -> None:
         self.features = tuple(features)
         self.names = tuple(feature.name for feature in self.features)
         twice = {name for name in self.names if self.names.count(name) > 1}
@@ -143,7 +145,8 @@ class FeatureSet:
         self._ages: list[tuple[int, str, float]] = []  # index, parameter, hours of the window
         panels: dict[str, Panel] = {}
         for index, feature in enumerate(self.features):
-            self._empty.append(0 if feature.aggregation == "count" else feature.fill)
+            fill = missing if feature.fill is None else feature.fill
+            self._empty.append(0 if feature.aggregation == "count" else fill)
             self._place(index, feature, panels)
         self._panels = list(panels.values())
         self._required = [
@@ -160,11 +163,13 @@ class FeatureSet:
         if aggregation == "age":
             self._ages.append((index, parameter, hours or inf))
             return
-        panel = panels.setdefault(parameter, Panel(parameter, [], {}))
+        panel = panels.setdefault(parameter, Panel(parameter, [], {}, set()))
         if hours is None:
             panel.running.append((index, RUNNING[aggregation]))
         else:
-            panel.windows.setdefault(hours, []).append((index, WINDOWED[aggregation]))
+            place = WINDOWED.index(aggregation)
+            panel.windows.setdefault(hours, []).append((index, place))
+            panel.spread.update(SPREAD & {place})
             self.windows[parameter] = max(hours, self.windows.get(parameter, 0))
 
     def row(self, stay: Stay) -> list[Value]:
@@ -205,29 +210,33 @@ class FeatureSet:
     def _refresh(self, panel: Panel, row: list[Value], edges: list[float], stay: Stay) -> float:
         """Computes the windows whose readings may have changed; returns the clock at which a
         reading next leaves a window."""
-        recent, clock = stay.recent[panel.parameter], stay.clock
-        same: dict[int, Window] = {}  # windows that are longer than the stay are equal
-        for number, (hours, aggregates) in enumerate(panel.windows.items()):
+        recent, clock, empty = stay.recent[panel.parameter], stay.clock, self._empty
+        times, values = recent.times, recent.values
+        known = -1
+        found: tuple[Value, ...] = ()  # windows that are longer than the stay are equal
+        for number, (hours, places) in enumerate(panel.windows.items()):
             if clock < edges[number]:
                 continue
-            start = bisect_right(recent.times, clock - hours + HALF_SECOND)
-            window = same.get(start)
-            if window is None:
-                window = same[start] = Window(recent.times[start:], recent.values[start:])
-            edges[number] = window.times[0] + hours - HALF_SECOND if window.times else inf
-            found = window.found
-            for index, aggregate in aggregates:
-                if aggregate not in found:
-                    found[aggregate] = aggregate(window) if window.times else None
-                value = found[aggregate]
-                row[index] = self._empty[index] if value is None else value
+            start = bisect_right(times, clock - hours + HALF_SECOND)
+            if start == len(times):
+                edges[number] = inf
+                for index, _ in places:
+                    row[index] = empty[index]
+                continue
+            edges[number] = times[start] + hours - HALF_SECOND
+            if start != known:
+                known, found = start, windowed(times[start:], values[start:], bool(panel.spread))
+            for index, place in places:
+                value = found[place]
+                row[index] = empty[index] if value is None else value
         return min(edges)
 
     def missing(self, row: Sequence[Value]) -> str | None:
         """The reason why there is no prediction for `row`: its first missing required feature. None
-        if no required feature is missing."""
+        if no required feature is missing. A missing value is None or NaN."""
         for index, reason in self._required:
-            if row[index] is None:
+            value = row[index]
+            if value is None or value != value:
                 return reason
         return None
 

@@ -5,8 +5,9 @@ little-endian numbers follow the JSON part of a body. The project's model API al
 for several models in one body.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import starmap
 from math import nan
 from struct import Struct
 from typing import Any
@@ -64,7 +65,8 @@ def path(model: str, version: str) -> str:
 
 
 def request(rows: Rows) -> Body:
-    """Body and headers of a request for the probability of each row; None is a missing value."""
+    """Body and headers of a request for the probability of each row; None or NaN is a missing
+    value."""
     return of_matrix(_matrix(rows), len(rows), len(rows[0]))
 
 
@@ -86,10 +88,11 @@ def requests(asked: Sequence[tuple[str, str, Rows]]) -> Body:
 
 
 def _matrix(rows: Rows) -> bytes:
-    values = list(chain.from_iterable(rows))
-    if None in values:
-        values = [nan if value is None else value for value in values]
-    return Struct(f"<{len(values)}d").pack(*values)
+    pack = Struct(f"<{len(rows[0])}d").pack
+    try:
+        return b"".join(starmap(pack, rows))
+    except struct.error:  # a value is None
+        return b"".join(pack(*[nan if value is None else value for value in row]) for row in rows)
 
 
 def _document(matrix: bytes, rows: int, width: int) -> dict[str, Any]:

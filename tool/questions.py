@@ -2,8 +2,10 @@
 reading."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
+from math import nan
+from operator import itemgetter
 
 import msgspec
 from msgspec.structs import replace
@@ -24,13 +26,14 @@ _json = msgspec.json.Encoder()
 
 class Readers(msgspec.Struct):
     """Models that read the same features. The features are stored with the predictions of the first
-    of these models only. picks: for each feature, its index in the row of all models' features, and
-    the value that replaces a missing value.
+    of these models only. pick: takes these features from the row of all models' features. fills:
+    the values that replace missing values, by index.
     """
 
     features: FeatureSet
     models: list[Model]
-    picks: list[tuple[int, Value]] = []
+    pick: Callable[[Sequence[Value]], tuple[Value, ...]] = tuple
+    fills: list[tuple[int, float]] = []
 
 
 def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
@@ -49,28 +52,39 @@ def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
     distinct = {feature.name: replace(feature, fill=None) for feature in features}
     place = {name: index for index, name in enumerate(distinct)}
     for each in found:
-        each.picks = [(place[feature.name], feature.fill) for feature in each.features.features]
-    return found, FeatureSet(distinct.values())
+        read = each.features.features
+        each.pick = _picker([place[feature.name] for feature in read])
+        each.fills = [
+            (i, feature.fill) for i, feature in enumerate(read) if feature.fill is not None
+        ]
+    return found, FeatureSet(distinct.values(), missing=nan)
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Value]], tuple[Value, ...]]:
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: tuple(values[place] for place in places)
 
 
 class Questions(msgspec.Struct):
-    """The readings for which the models of one `Readers` predict, each with its features."""
+    """The readings for which the models of one `Readers` predict, each with its features, NaN where
+    missing."""
 
     readers: Readers
     readings: list[ReadingRow] = []
-    rows: list[list[Value]] = []
+    rows: list[tuple[Value, ...]] = []
     texts: list[str] = []  # `rows` as stored, in JSON
 
     def add(self, reading: ReadingRow, values: Sequence[Value], changes: Changes) -> None:
         """Adds a reading with its features. If a required feature is missing, adds predictions
-        without an output and with this reason to `changes`. values: the features of all models.
+        without an output and with this reason to `changes`. values: the features of all models, NaN
+        where missing.
         """
-        features = self.readers.features
-        row = [
-            fill if values[place] is None else values[place] for place, fill in self.readers.picks
-        ]
-        text = _json.encode(row).decode()
-        reason = features.missing(row)
+        row = self.readers.pick(values)
+        if self.readers.fills:
+            row = self._filled(row)
+        text = _json.encode(row).decode()  # NaN becomes null
+        reason = self.readers.features.missing(row)
         if reason is None:
             self.readings.append(reading)
             self.rows.append(row)
@@ -80,6 +94,13 @@ class Questions(msgspec.Struct):
             self._prediction(model, reading, text, None, reason, changes.now)
             for model in self.readers.models
         ]
+
+    def _filled(self, row: Sequence[Value]) -> tuple[Value, ...]:
+        filled = list(row)
+        for index, fill in self.readers.fills:
+            if filled[index] != filled[index]:  # NaN
+                filled[index] = fill
+        return tuple(filled)
 
     def answer(
         self, model: Model, answers: list[float] | None, changes: Changes, result: Result

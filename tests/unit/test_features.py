@@ -12,7 +12,7 @@ import tool.acknowledge
 import tool.features
 import tool.statistics
 import tool.times
-from tool.aggregates import WINDOWED, Window
+from tool.aggregates import Value, windowed
 from tool.features import FeatureSet, Stay
 from tool.statistics import Statistics
 from wire.features import Feature
@@ -233,13 +233,12 @@ def test_a_row_computes_only_the_features_that_new_readings_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reads: list[int] = []
-    mean = WINDOWED["mean"]
 
-    def counted(window: Window) -> float | None:
-        reads.append(len(window.values))
-        return mean(window)
+    def counted(times: list[float], values: list[float], spread: bool) -> tuple[Value, ...]:
+        reads.append(len(values))
+        return windowed(times, values, spread)
 
-    monkeypatch.setitem(WINDOWED, "mean", counted)
+    monkeypatch.setattr(tool.features, "windowed", counted)
     model = parsed("hr__mean__6h", "rr__mean__6h")
     stay = after(model, (1, "hr", 80.0), (1, "rr", 12.0))
     model.row(stay)
