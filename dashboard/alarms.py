@@ -53,27 +53,32 @@ def read_alarms(
 
 
 def ward_sentence(alarms: WardAlarms) -> str:
-    """The alarms of the ward in words; empty for a model without an alarm rule."""
+    """The number of active alarms in words; empty for a model without an alarm rule."""
     if alarms.rule is None:
         return ""
     count = len(alarms.on)
-    text = f"{count or 'No'} alarm{'' if count == 1 else 's'} now"
-    if alarms.per_day is None:
-        return f"{text}."
-    return f"{text}, {alarms.per_day:.2g} per patient-day over {alarms.hours:.0f} h."
+    return f"{count or 'No'} alarm{'' if count == 1 else 's'} now."
+
+
+def rate_sentence(alarms: WardAlarms) -> str:
+    """How often the rule raises an alarm, in words; empty if that is unknown."""
+    if alarms.rule is None or alarms.per_day is None:
+        return ""
+    return f"{alarms.per_day:.2g} per patient-day in the last {alarms.hours:.0f} h."
 
 
 def rule_sentence(rule: Policy, model: ModelInfo) -> str:
     """The alarm rule in words.
 
     >>> info = ModelInfo(ModelKey("m", "1"))
-    >>> rule_sentence(Policy(at=0.25, clear=0.2, for_hours=1, silence_hours=6), info)
+    >>> rule = Policy(at=0.25, clear=0.2, for_hours=1, silence_hours=6)
+    >>> rule_sentence(rule, info).replace("\N{NO-BREAK SPACE}", " ")
     'An alarm is raised after 1 h at 25 % or above, at most once in 6 h, and is cleared below 20 %.'
     """
     lasting = f" after {rule.for_hours:g} h" if rule.for_hours else ""
     once = f", at most once in {rule.silence_hours:g} h," if rule.silence_hours else ""
-    at = f"{model.value(rule.at)} {model.unit}"
-    clear = f"{model.value(rule.at if rule.clear is None else rule.clear)} {model.unit}"
+    at = model.amount(rule.at)
+    clear = model.amount(rule.at if rule.clear is None else rule.clear)
     return f"An alarm is raised{lasting} at {at} or above{once} and is cleared below {clear}."
 
 
@@ -81,7 +86,9 @@ def bed_alarm(alarm: Alarm | None, now: datetime) -> Fields:
     """The alarm fields of a bed."""
     if alarm is None:
         return {"alarm": "", "alarm.since": "", "alarm.by": ""}
-    since = f"since {formats.clock(alarm.raised_at)}, {formats.age(hours(alarm.raised_at, now))}"
+    # Only the comma separates lines.
+    age = formats.age(hours(alarm.raised_at, now)).replace(" ", "\N{NO-BREAK SPACE}")
+    since = f"since {formats.clock(alarm.raised_at)}, {age}"
     return {"alarm": _state(alarm), "alarm.since": since, "alarm.by": _by(alarm, now)}
 
 
@@ -111,7 +118,7 @@ def patient_alarm(patient: Patient, model: ModelInfo, why: Why | None) -> dict[s
     if not raised:
         return fields | {"alarm.text": "No alarm so far." if rule else ""}
     last = raised[-1]
-    reached = f"the {model.noun.lower()} reached {model.value(last.probability or 0)} {model.unit}"
+    reached = f"the {model.noun.lower()} reached {model.amount(last.probability or 0)}"
     fields["alarm.why"] = _reasons(why, model)
     if patient.alarm is None:
         end = events[-1].at

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from dashboard import formats, queries
 from dashboard.database import Database
+from dashboard.http_services import Models
 from dashboard.pages import ready, render, stream_of
-from dashboard.rows import day
+from dashboard.rows import ModelKey, day
 from dashboard.sparkline import HEIGHT, path, scaled
 from dashboard.topic import Fields
 from wire.drift import DriftRow
@@ -47,9 +48,15 @@ async def drift(request: web.Request) -> web.Response:
     stream = stream_of(request, poller)
     name = stream or poller.state.current or ""
     points = await poller.query(lambda database: _read(database, name))
+    used = poller.state.models
+    order = [used.champion, *used.shadows]
+    groups = groupby(points, lambda point: ModelKey(point.model, point.version))
+    found = {key: list(_rows(list(group))) for key, group in groups}
+    # The models in use come first, champion before shadows.
+    keys = sorted(found, key=lambda key: order.index(key) if key in order else len(order))
     models = [
-        {"name": model, "version": version, "rows": list(_rows(list(group)))}
-        for (model, version), group in groupby(points, lambda point: (point.model, point.version))
+        {"name": key.name, "version": key.version, "role": _role(key, used), "rows": found[key]}
+        for key in keys
     ]
     return render(
         request,
@@ -60,6 +67,12 @@ async def drift(request: web.Request) -> web.Response:
         newest=formats.day(day(max(point.day for point in points))) if points else "",
         days=DAYS,
     )
+
+
+def _role(key: ModelKey, used: Models) -> str:
+    if key == used.champion:
+        return "champion"
+    return "shadow" if key in used.shadows else "not in use"
 
 
 def _read(database: Database, stream: str) -> list[DriftRow]:

@@ -56,6 +56,15 @@ def number(value: float, digits: int | None = None) -> str:
     return text.replace("-", MINUS)
 
 
+def rounded(value: float) -> str:
+    """A number with two significant digits, or a whole number.
+
+    >>> rounded(0.27473), rounded(-3.746), rounded(104.6)
+    ('0.27', '−3.7', '105')
+    """
+    return number(value, 0) if abs(value) >= 10 else f"{value:.2g}".replace("-", MINUS)
+
+
 def percent(probability: float) -> str:
     """A probability in percent, without the % sign; one decimal below 10.
 

@@ -93,6 +93,10 @@ class ModelInfo:
             return formats.percent(probability)
         return f"{probability * self.maximum:.0f}"
 
+    def amount(self, probability: float) -> str:
+        """The prediction with its unit, on one line."""
+        return f"{self.value(probability)}\N{NO-BREAK SPACE}{self.unit}"
+
     def change(self, change: float | None) -> str:
         """The change of a prediction, in percentage points or points, with an arrow.
 
@@ -110,7 +114,7 @@ class ModelInfo:
     @property
     def axis(self) -> str:
         """The end of the risk axis, in words."""
-        return f"{self.value(self.top)} {self.unit}"
+        return self.amount(self.top)
 
     @property
     def sentence(self) -> str:
@@ -119,7 +123,7 @@ class ModelInfo:
         if self.maximum is not None:
             return f"Score: points of {self.maximum}, by {name}. A score is not a probability."
         event = self.event[:1].upper() + self.event[1:]
-        usual = "" if self.usual is None else f" Usual level: {formats.percent(self.usual)} %."
+        usual = "" if self.usual is None else f" Usual level: {self.amount(self.usual)}."
         return f"Risk: {event or 'the model does not name an event'}, by {name}.{usual}"
 
 

@@ -21,6 +21,7 @@ from dashboard.ward import Ward
 
 # Maximum number of stays on which a shadow is compared with the champion.
 COMPARED = 2_000
+METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier score"}
 
 
 async def models(request: web.Request) -> web.Response:
@@ -136,18 +137,23 @@ async def model(request: web.Request) -> web.Response:
     )
 
 
-def _metrics(info: ModelInfo) -> list[tuple[str, str, str, str]]:
-    """The metrics of the model's evaluation: (data set, metric, value, interval)."""
-    return [
-        (
-            where,
-            name.replace("_", " "),
-            formats.number(figure["value"]),
-            f"{formats.number(figure['low'])} to {formats.number(figure['high'])}"
-            if "low" in figure and "high" in figure
-            else "",
-        )
-        for where, figures in info.metrics.items()
-        for name, figure in figures.items()
-        if isinstance(figure, dict) and isinstance(figure.get("value"), int | float)
-    ]
+def _metrics(info: ModelInfo) -> Fields:
+    """The metrics of the model's evaluation: their names, and for each data set the pairs (value,
+    interval) in the order of the names."""
+    names = list(dict.fromkeys(chain.from_iterable(info.metrics.values())))
+    return {
+        "names": [METRICS.get(name, name.replace("_", " ")) for name in names],
+        "rows": [
+            (where, [_cell(figures.get(name)) for name in names])
+            for where, figures in info.metrics.items()
+        ],
+    }
+
+
+def _cell(figure: object) -> tuple[str, str]:
+    if not isinstance(figure, dict) or not isinstance(figure.get("value"), int | float):
+        return "", ""
+    ends = [figure.get("low"), figure.get("high")]
+    known = [formats.number(end, 3) for end in ends if isinstance(end, int | float)]
+    interval = " to ".join(known) if len(known) == 2 else ""
+    return formats.number(figure["value"], 3), interval

@@ -12,7 +12,7 @@ from dashboard.columns import PREDICTION_HOLDS, in_order, limits
 from dashboard.database import STAY_LIMIT
 from dashboard.model_info import ModelInfo
 from dashboard.patient import Patient, Why
-from dashboard.rows import Prediction, earlier, hours
+from dashboard.rows import Prediction, Stay, earlier, hours
 from dashboard.topic import Content, Fields
 from dashboard.ward import CHANGE_HOURS, risk_history, why_none
 from dashboard.why import reasons
@@ -79,7 +79,7 @@ def _header(patient: Patient, model: ModelInfo, shown: list[Vital]) -> dict[str,
         "place": stay.place or "",
         "admitted": formats.day(stay.key.admitted),
         "discharged": formats.day(stay.discharged) if stay.discharged else "in the ICU",
-        "gone": f"Discharged on {formats.day(stay.discharged)}." if stay.discharged else "",
+        "gone": _gone(stay),
         "hour": _hour(patient),
         "risk.learned": _learned(patient, model),
         "risk.none": why_none(patient.readings, latest.model if latest else None),
@@ -95,6 +95,12 @@ def _header(patient: Patient, model: ModelInfo, shown: list[Vital]) -> dict[str,
     }  # fmt: skip
 
 
+def _gone(stay: Stay) -> str:
+    if stay.discharged is None:
+        return ""
+    return f"Discharged on {formats.day(stay.discharged)}. These are the last values of the stay."
+
+
 def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
     history = risk_history(patient.readings)
     if not history:
@@ -108,7 +114,7 @@ def _risk(patient: Patient, model: ModelInfo) -> dict[str, Any]:
     change = probability - before[-1] if before else None
     state, age = age_of(at, patient.now, PREDICTION_HOLDS)
     if state == "current" or patient.stay.discharged is not None:
-        state, age = "current", formats.moment(at)
+        state, age = "current", f"at {formats.moment(at)}"
     return {
         "risk": model.value(probability),
         "risk.state": "last" if patient.stay.discharged is not None else state,
@@ -164,7 +170,7 @@ def _why(latest: Prediction | None, model: ModelInfo, why: Why | None) -> dict[s
     found = reasons(why.explanation, why.prediction.features, model)
     return fields | {
         "why": [[reason.text, "raises" if reason.raises else "lowers"] for reason in found],
-        "why.at": formats.moment(why.prediction.at),
+        "why.at": f"For the prediction of {formats.moment(why.prediction.at)}.",
         "method": f"Contributions in {why.explanation.scale}: {why.explanation.method}.",
     }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from dashboard.alarms import rule_sentence, ward_sentence
+from dashboard.alarms import rate_sentence, rule_sentence, ward_sentence
 from dashboard.beds import bed_fields, bed_key, discharged_fields, threshold_notes
 from dashboard.database import Database
 from dashboard.formats import count
@@ -147,6 +147,7 @@ def _heading(ward: Ward | None, model: ModelInfo, signs: list[Vital], query: str
         "model": model.sentence,
         "card": f"/models/{model.key.name}/{model.key.version}",
         "alarms": ward_sentence(ward.alarms) if ward else "",
+        "rate": rate_sentence(ward.alarms) if ward else "",
         "rule": rule_sentence(ward.alarms.rule, model) if ward and ward.alarms.rule else "",
         "axis": model.axis,
         "thresholds": threshold_notes(signs),

@@ -1,6 +1,8 @@
 """Turns the contributions to a prediction into sentences."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from dashboard import formats
 from dashboard.http_services import Explanation
@@ -17,9 +19,9 @@ _AGGREGATIONS = {
     "min": "at its lowest",
     "max": "at its highest",
     "mean": "on average",
-    "std": "spread",
+    "std": "standard deviation",
     "count": "(number of readings)",
-    "trend": "change per hour",
+    "trend": "trend",
     "delta": "change",
     "age": "(time since its last reading)",
 }
@@ -63,42 +65,58 @@ def sentence(name: str, value: float | None, raises: bool, model: ModelInfo) -> 
     'SpO₂ at the last reading is missing: raises the risk'
     >>> sentence("temperature__last__48h", 35.0, True, info)
     'Temperature at the last reading in 48 h is 35.0 °C: raises the risk'
+    >>> info = ModelInfo(ModelKey("m", "1"), references={"gcs__trend__24h": 0.0})
+    >>> sentence("gcs__trend__24h", -0.27473, True, info)
+    'Glasgow Coma Scale trend over 24 h is −0.27 per h, below the usual 0: raises the risk'
+    >>> sentence("blood_pressure__std__6h", 7.8334, False, info)
+    'Blood pressure standard deviation over 6 h is 7.8 mmHg: lowers the risk'
     """
-    subject, unit, digits = _subject(name)
+    subject, unit, show = _subject(name)
     noun = model.noun.lower()
     effect = f"{'raises' if raises else 'lowers'} the {noun}"
     if value is None:
         return f"{subject} is missing: {effect}"
-    shown = formats.number(value, digits)
-    usual = _usual(name, shown, value, digits, model)
+    shown = show(value)
+    usual = _usual(name, value, show, model)
     return f"{subject} is {shown}{' ' + unit if unit else ''}{usual}: {effect}"
 
 
-def _usual(name: str, shown: str, value: float, digits: int | None, model: ModelInfo) -> str:
+def _usual(name: str, value: float, show: Callable[[float], str], model: ModelInfo) -> str:
     reference = model.references.get(name)
     if reference is None:
         return ""
-    usual = formats.number(reference, digits)
-    if usual == shown:
+    usual = show(reference)
+    if usual == show(value):
         return ", as usual"
     return f", {'above' if value > reference else 'below'} the usual {usual}"
 
 
-def _subject(name: str) -> tuple[str, str, int | None]:
-    """A feature's name in words, its unit, and the number of digits of its values."""
+def _change(value: float) -> str:
+    return ("+" if value > 0 else "") + formats.rounded(value)
+
+
+def _subject(name: str) -> tuple[str, str, Callable[[float], str]]:
+    """A feature's name in words, its unit, and the format of its values."""
     try:
         parameter, aggregation, window = read_name(name)
     except ValueError:
-        return name, "", None
+        return name, "", formats.number
     if parameter is None or aggregation is None:
-        return ("Age", "years", 0) if name == "age" else ("Time since the first reading", "h", 0)
+        age = name == "age"
+        subject, unit = ("Age", "years") if age else ("Time since the first reading", "h")
+        return subject, unit, partial(formats.number, digits=0)
     known = vital(parameter)
     within = "in" if aggregation in ("last", "first", "age") else "over"
     over = f" {within} {window} h" if window else ""
     subject = f"{known.label} {_AGGREGATIONS.get(aggregation, aggregation)}{over}"
     if aggregation in ("count", "age"):
-        return subject, "h" if aggregation == "age" else "", None
+        return subject, "h" if aggregation == "age" else "", formats.number
     if aggregation == "trend":
-        return subject, f"{known.unit}/h" if known.unit else "", None
+        return subject, f"{known.unit} per h".lstrip(), _change
+    if aggregation == "delta":
+        return subject, known.unit, _change
+    if aggregation == "std":
+        return subject, known.unit, formats.rounded
     exact = aggregation in ("last", "first", "min", "max", "mean")
-    return subject, known.unit, known.digits if exact else None
+    digits = known.digits if exact else None
+    return subject, known.unit, partial(formats.number, digits=digits)

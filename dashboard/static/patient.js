@@ -102,7 +102,17 @@ function limits(u, low, high, source) {
     ctx.globalAlpha = 1;
     const above = y - 1.2 * height;
     const words = `${source} ${limit === low ? "≤" : "≥"} ${Number(limit.toPrecision(3))}`;
-    ctx.fillText(words, bbox.left + 0.3 * height, above > bbox.top ? above : y + 0.2 * height);
+    const at = [bbox.left + 0.3 * height, above > bbox.top ? above : y + 0.2 * height];
+    // A halo keeps the words readable where they cross the curve.
+    ctx.setLineDash([]);
+    ctx.strokeStyle = colour("--surface");
+    ctx.lineWidth = 0.4 * height;
+    ctx.lineJoin = "round";
+    ctx.strokeText(words, ...at);
+    ctx.strokeStyle = colour("--alarm");
+    ctx.lineWidth = thin;
+    ctx.setLineDash([4 * thin, 4 * thin]);
+    ctx.fillText(words, ...at);
   }
   ctx.restore();
 }
@@ -191,7 +201,7 @@ function build() {
       const marks = [low === null ? "" : `≤ ${low}`, high === null ? "" : `≥ ${high}`].filter(Boolean);
       const note = document.createElement("span");
       if (parameter === RISK) {
-        const end = `axis to ${Number((top * riskAxis[2]).toPrecision(3))} ${unit}`;
+        const end = `axis to ${Number((top * riskAxis[2]).toPrecision(3))} ${unit}, or to the highest value`;
         note.textContent = rings === null ? end : `${end}; alarm at ${Number(rings.toPrecision(3))} ${unit}; ▼ raised, shaded while active, dashed when acknowledged`;
       }
       else if (marks.length) note.textContent = `marked ${marks.join(" or ")} (${threshold})`;
@@ -209,7 +219,7 @@ function build() {
           tzDate: utc,
           legend: { show: false },
           cursor: { sync: { key: "stay", scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 0.6 * size } },
-          scales: { x: { time: true }, y: { range: (u, min, max) => span(parameter, min, max) } },
+          scales: { x: { time: true }, y: { range: (u, min, max) => span(parameter, min, max, digits) } },
           series: [{}, { stroke, width: 0.12 * size, fill: parameter === RISK ? `${stroke}22` : undefined, points: { size: 0.32 * size, fill: stroke }, spanGaps: false }],
           axes: [
             { ...axis, size: 2.2 * size, space: 7 * size, values: timeTicks },
@@ -232,10 +242,12 @@ function build() {
 }
 
 // The risk axis is fixed by the model, and grows only for a higher value.
-function span(parameter, min, max) {
+function span(parameter, min, max, digits) {
   if (parameter === RISK) return [0, Math.max(riskAxis[2] * riskAxis[3], max ?? 0)];
   if (min === null) return [0, 1];
-  const room = Math.max((max - min) * 0.15, Math.abs(max) * 0.02, 1e-6);
+  // The numbers of the axis need no more decimals than the values have.
+  const step = digits === null ? 1e-6 : 10 ** -digits;
+  const room = Math.max((max - min) * 0.15, Math.abs(max) * 0.02, step);
   return [min - room, max + room];
 }
 
@@ -314,7 +326,7 @@ function showReasons(reasons) {
   document.getElementById("reasons")?.replaceChildren(...items);
 }
 
-const details = document.querySelector("details");
+const details = table?.closest("details");
 details?.addEventListener("toggle", () => details.open && tabulate());
 
 document.addEventListener("live", ({ detail }) => {

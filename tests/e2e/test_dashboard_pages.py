@@ -216,6 +216,7 @@ def test_a_patient_page_shows_the_whole_stay(
     )
     assert page.locator("#curves figure").count() == parameters[0][0] + 1
     assert page.locator("tbody[data-list=feature] tr").count() >= 4
+    page.locator("[aria-labelledby=features-head] summary").click()
     page.wait_for_selector("tbody[data-list=feature] rect[data-kind=raises]")
     page.wait_for_selector("#reasons li")
     assert 1 <= page.locator("#reasons li").count() <= 5
@@ -225,7 +226,8 @@ def test_a_patient_page_shows_the_whole_stay(
     log_odds = sum(number(text) for text in told)
     # From 10 % on, the page shows whole percentages.
     assert 1 / (1 + 2.718281828**-log_odds) == pytest.approx(risk, abs=0.006)
-    page.locator("summary").click()
+    page.locator("[aria-labelledby=curves-head] summary").click()
+    page.wait_for_selector("#readings tbody td")
     cells = page.locator("#readings tbody tr").first.locator("td").all_inner_texts()
     assert len(cells) == parameters[0][0] + 2
 

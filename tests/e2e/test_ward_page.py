@@ -252,7 +252,7 @@ def test_thresholds_have_their_source_and_value_at_the_line(laptop: Any, url: st
     assert {"0", "100"} <= {*written}
     laptop.goto(url)
     legend = laptop.locator(".how").inner_text()
-    assert "from 0 to 100 %" in legend
+    assert "from 0 to 100\N{NO-BREAK SPACE}%" in legend
     assert "Heart rate ≤ 40 or ≥ 131 (NEWS2)" in legend
 
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from dashboard.alarms import patient_alarm, ward_sentence
+from dashboard.alarms import patient_alarm, rate_sentence, ward_sentence
 from dashboard.app import create_app
 from dashboard.beds import bed_fields
 from dashboard.database import Database
@@ -114,7 +114,8 @@ def test_the_ward_shows_active_alarms_and_alarms_per_patient_day(reads: Database
     # There are two alarms, and three patients with three hours each.
     assert found.alarms.per_day == pytest.approx(2 / (3 * 3 / 24))
     assert found.alarms.hours == 3
-    assert ward_sentence(found.alarms).startswith("1 alarm now, 5.3 ")
+    assert ward_sentence(found.alarms).startswith("1 alarm ")
+    assert rate_sentence(found.alarms).startswith("5.3 ")
 
 
 def test_the_ward_shows_who_acknowledged_the_alarm(path: Path, reads: Database) -> None:
@@ -141,7 +142,7 @@ def test_a_model_without_a_rule_shows_no_alarms(path: Path, reads: Database) -> 
         made.execute("UPDATE models SET alarm = NULL")
         made.connection.commit()
     found = ward(reads)
-    assert ward_sentence(found.alarms) == ""
+    assert ward_sentence(found.alarms) == rate_sentence(found.alarms) == ""
     assert {fields["alarm"] for fields in beds(found).values()} == {""}
 
 
@@ -155,7 +156,7 @@ def test_a_patient_page_marks_and_explains_alarms(path: Path, reads: Database) -
     assert fields["alarm"] == "seen"
     assert [kind for _, kind in fields["alarm.marks"]] == ["raise", "acknowledge"]
     assert "07:00" in fields["alarm.text"]
-    assert "35 %" in fields["alarm.text"]
+    assert "35\N{NO-BREAK SPACE}%" in fields["alarm.text"]
     assert "Heart rate" in fields["alarm.why"]
     assert "Age" not in fields["alarm.why"]
 

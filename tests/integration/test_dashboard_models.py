@@ -236,7 +236,7 @@ def test_agreement_equals_that_of_pandas(tmp_path: Path, model_url: str) -> None
     [row] = [row for row in cells(get(path, model_url, "/models")) if row[1:2] == ["shadow"]]
     n, difference, order = row[-3:]
     assert int(n) == len(last) == STAYS
-    assert difference == f"{percent((last[CHAMPION] - last[SHADOW]).abs().mean())} %"
+    assert difference == f"{percent((last[CHAMPION] - last[SHADOW]).abs().mean())} points"
     expected = last[CHAMPION].corr(last[SHADOW], method="spearman")
     assert float(order) == pytest.approx(expected, abs=0.005)
 
