@@ -27,7 +27,7 @@ DATABASES = (
     *("test_migrations.py", "test_message_kinds.py", "test_training_database.py"),
     *("test_forget.py", "test_data_handler.py", "test_database.py", "test_alarms.py"),
     *("test_dashboard_mysql.py", "test_drift.py", "test_backfill.py", "test_probes.py"),
-    "test_modelapi_replicas.py",
+    *("test_modelapi_replicas.py", "test_model_client.py", "test_webhook.py"),
 )
 # These files take longest. They start first, so that all processes end at about the same time.
 LONGEST = ("test_compose.py", "test_faults.py", "test_pipeline.py")
