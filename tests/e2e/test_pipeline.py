@@ -83,18 +83,6 @@ def test_a_stopped_and_then_wiped_pipeline_resumes_after_the_last_stored_message
         check(ward, pipeline.database_url, "live")
 
 
-def test_readings_are_stored_while_the_model_is_down(ward: Path, tmp_path: Path) -> None:
-    with Pipeline(tmp_path, ward, REPLAY_RATE="400") as pipeline:
-        pipeline.wait(lambda: pipeline.committed() > 300)
-        pipeline.stop("modelapi")
-        pipeline.wait(pipeline.done)
-        waiting = table(pipeline.database_url, "pending")
-        assert len(waiting) > 100
-        pipeline.start("modelapi")
-        pipeline.wait(pipeline.settled)
-        check(ward, pipeline.database_url, "live")
-
-
 def test_make_replay_ends_by_itself_with_a_summary(ward: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "embedded", "replay"],
