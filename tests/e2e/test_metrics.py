@@ -111,10 +111,10 @@ def alerts() -> dict[str, Any]:
 
 def test_each_alert_has_a_test_and_a_runbook() -> None:
     tested = (ROOT / "tests/support/alerts_test.yml").read_text()
-    said = (ROOT / "docs/operations.md").read_text()
+    said = (ROOT / "docs/alerts.md").read_text()
     for name in alerts():
         assert re.search(rf"alertname: {name}\n +exp_alerts:\n", tested), f"{name} is never fired"
-        assert f"### {name}\n" in said, f"{name} has no heading in docs/operations.md"
+        assert f"## {name}\n" in said, f"{name} has no heading in docs/alerts.md"
 
 
 @pytest.fixture(scope="module")

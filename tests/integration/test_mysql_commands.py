@@ -18,6 +18,7 @@ from tests.support.waiting import wait_until
 from wire.tables import TABLES
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+ALERTS = (ROOT / "docs" / "alerts.md").read_text()
 
 # The time limit does not include the fixtures (`func_only`), because the server starts slowly.
 pytestmark = pytest.mark.timeout(120, func_only=True)
@@ -110,7 +111,7 @@ def test_the_binary_log_brings_a_copy_to_a_point_in_time(server: Server, tmp_pat
 def test_on_a_full_disk_the_documented_statement_frees_space_to_forget_stays(
     server: Server, tmp_path: Path
 ) -> None:
-    [statement] = re.findall(r"mysql -e '(SET GLOBAL innodb_redo_log_capacity.*?)'", OPERATIONS)
+    [statement] = re.findall(r"mysql -e '(SET GLOBAL innodb_redo_log_capacity.*?)'", ALERTS)
     url = server.filled(tmp_path)
     server.execute("sh", "-c", "cat /dev/zero >/var/lib/mysql/ballast || true")
     assert server.free() == 0
