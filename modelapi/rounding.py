@@ -23,7 +23,7 @@ def significant(rows: Rows) -> Rows:
     every split of a tree; only values next to a rounding boundary may still differ.
 
     >>> significant(np.array([36.5, 0.1 + 0.2, 0.3, 1e-17, float("nan")])).tolist()
-    [36.5, 0.29999999981373549, 0.29999999981373549, 0.0, nan]
+    [36.5, 0.2999999998137355, 0.2999999998137355, 0.0, nan]
     """
     with np.errstate(over="ignore", invalid="ignore"):
         far = rows * _SPLITTER

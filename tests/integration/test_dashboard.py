@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import doctest
 import json
 import random
 import re
@@ -26,18 +25,11 @@ from redis.asyncio import Redis
 from yarl import URL
 
 from dashboard import (
-    calibration,
     columns,
-    events,
     faults,
-    formats,
-    model_info,
-    model_pages,
     pipeline,
     queries,
-    sparkline,
     ward,
-    why,
 )
 from dashboard.app import create_app
 from dashboard.beds import bed_fields, bed_key, listed_fields
@@ -114,27 +106,6 @@ def fields_of(found: ward.Ward) -> dict[int, dict[str, Any]]:
         bed.stay.key.pat_id: dict(bed_fields(bed, found, INFO, found.signs, ""))
         for bed in found.beds
     }
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        formats,
-        sparkline,
-        model_info,
-        pipeline,
-        events,
-        columns,
-        why,
-        model_pages,
-        calibration,
-        faults,
-    ],
-)
-def test_docstring_examples_pass(module: Any) -> None:
-    found = doctest.testmod(module)
-    assert found.attempted
-    assert not found.failed
 
 
 # The errors of a list have the same cause. Errors of two lists have different causes.

@@ -1,7 +1,6 @@
 """Tests the login service without nginx: passwords, sessions, lockout, audit log and OIDC proxy."""
 
 import asyncio
-import doctest
 import json
 import os
 import socket
@@ -547,10 +546,3 @@ def test_passwords_are_stored_as_argon2_in_a_private_file(tmp_path: Path) -> Non
     assert name == "ada"
     assert stored.startswith("$argon2id$")
     assert SECRET.encode() not in file.read_bytes()
-
-
-@pytest.mark.parametrize("module", [login.app, login.passwords, login.settings])
-def test_docstring_examples_pass(module: Any) -> None:
-    found = doctest.testmod(module)
-    assert found.attempted
-    assert not found.failed

@@ -1,10 +1,8 @@
 """Tests the streaming features: statistics, windows, and the reasons for missing values."""
 
-import doctest
 import random
 from dataclasses import astuple
 from fractions import Fraction
-from types import ModuleType
 
 import pytest
 
@@ -34,13 +32,6 @@ def after(model: FeatureSet, *readings: tuple[float, str, float], age: float | N
     for at, parameter, value in readings:
         stay.add(at, parameter, value)
     return stay
-
-
-@pytest.mark.parametrize("module", [tool.acknowledge, tool.features, tool.statistics, tool.times])
-def test_docstring_examples_pass(module: ModuleType) -> None:
-    result = doctest.testmod(module)
-    assert result.attempted
-    assert not result.failed
 
 
 def test_a_feature_cannot_be_declared_twice() -> None:
