@@ -129,7 +129,7 @@ class Pipeline(Programs):
             self.messages, taken, used, self.peak(), max(0.0, machine - own) / (taken * cores)
         )
 
-    def wait_for_model(self, seconds: float = 30) -> None:
+    def wait_for_model(self) -> None:
         """Waits until no prediction is pending, because a busy model API may have been late."""
         connection = open_database(self.environ["DATABASE_URL"])
         cursor = connection.cursor()
@@ -140,7 +140,7 @@ class Pipeline(Programs):
             connection.commit()  # otherwise the next check would see the same state
             return not waiting
 
-        self.wait(nothing_waits, "predictions wait for their model", seconds)
+        self.wait(nothing_waits, "predictions wait for their model", 30)
         connection.close()
 
     def peak(self) -> dict[str, int]:

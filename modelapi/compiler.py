@@ -31,7 +31,7 @@ class _Sum:
 
     def __init__(self, features: int) -> None:
         self.intercept = 0.0
-        self.curves = [curves.constant()] * features
+        self.curves = [curves.zero()] * features
         self.trees = trees.none()
         self._parts: set[str] = set()
 

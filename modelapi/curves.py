@@ -40,9 +40,9 @@ class Curve:
     missing: float
 
 
-def constant(value: float = 0.0) -> Curve:
-    """A constant curve."""
-    return Curve(np.zeros(1), np.array([[value]]), value)
+def zero() -> Curve:
+    """A curve that is 0 everywhere."""
+    return Curve(np.zeros(1), np.zeros((1, 1)), 0.0)
 
 
 def from_pipeline(pipeline: Any) -> tuple[float, list[Curve]] | None:
