@@ -16,7 +16,7 @@ export DASHBOARD_URL ?= http://127.0.0.1:$(or $(call setting,PORT),$(call settin
 
 # The targets that call this also work with Docker alone, and without a network. Only if there is a
 # Python environment, they update it.
-UPDATE = $(if $(wildcard $(BIN)/python),$(MAKE) --no-print-directory $(VENV)/run \
+UPDATE = $(if $(wildcard $(BIN)/python),$(MAKE) --silent --no-print-directory $(VENV)/run \
 	|| echo "cannot install new requirements; continuing with those in $(VENV)" >&2)
 
 .DEFAULT_GOAL := help
@@ -44,24 +44,28 @@ backup: ## save everything that the running pipeline stores: TO=folder
 
 restore: ## restore a backup: FROM=folder
 	@$(UPDATE)
-	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup restore "$$FROM"
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m backup restore "$${FROM:?is missing: make restore FROM=folder}"
 
 export: $(VENV)/train ## write stored readings and predictions: TO=folder FORMAT=csv|parquet
-	@$(BIN)/python -m training export "$$TO" $${FORMAT:+--format "$$FORMAT"} $${STREAM:+--stream "$$STREAM"}
+	@$(BIN)/python -m training export "$${TO:?is missing: make export TO=folder}" $${FORMAT:+--format "$$FORMAT"} $${STREAM:+--stream "$$STREAM"}
 
+IMPORT = make import FORMAT=physionet2012 FROM=folder TO=folder
 # These arguments are passed as quoted shell variables, because a folder may have any name.
 import: $(VENV)/train ## convert a public data set: FORMAT=physionet2012 FROM=folder TO=folder
-	@$(BIN)/python -m training import $${FORMAT:+"$$FORMAT"} $${FROM:+"$$FROM"} $${TO:+"$$TO"}
+	@$(BIN)/python -m training import "$${FORMAT:?is missing: $(IMPORT)}" "$${FROM:?is missing: $(IMPORT)}" \
+		"$${TO:?is missing: $(IMPORT)}"
 
 train: $(VENV)/train ## train and evaluate a model: CONFIG=file.toml
 	@$(BIN)/python -m training train $${CONFIG:+"$$CONFIG"}
 
+EVALUATE = make evaluate MODEL=name/version DATA=folder
 evaluate: $(VENV)/train ## evaluate a finished model on your patients: MODEL=name/version DATA=folder
-	@$(BIN)/python -m training evaluate "$$MODEL" "$$DATA" $${RECALIBRATE:+--recalibrate "$$RECALIBRATE"} $${LABEL:+--label "$$LABEL"}
+	@$(BIN)/python -m training evaluate "$${MODEL:?is missing: $(EVALUATE)}" "$${DATA:?is missing: $(EVALUATE)}" $${RECALIBRATE:+--recalibrate "$$RECALIBRATE"} $${LABEL:+--label "$$LABEL"}
 
+BACKTEST = make backtest DATA=folder MODELS=\"name/1 name/2\"
 # MODELS is not exported, because for the model API it is the setting for the folder of the models.
 backtest: $(VENV)/train ## evaluate models and their alarms on your history: DATA=folder MODELS="name/1 name/2"
-	@env -u MODELS $(BIN)/python -m backtest "$$DATA" $(MODELS) $(OPTIONS)
+	@env -u MODELS $(BIN)/python -m backtest "$${DATA:?is missing: $(BACKTEST)}" $(or $(MODELS),"$${MODELS:?is missing: $(BACKTEST)}") $(OPTIONS)
 
 token: $(VENV)/run ## print a token for the model API: KEY=file SCOPE=infer|admin
 	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"} $${SCOPE:+--scope "$$SCOPE"}
@@ -104,13 +108,16 @@ $(VENV)/run: $(VENV)/bin/python $(PROGRAMS:%=%/requirements.lock) embedded/redis
 	@touch $@
 
 $(VENV)/train: $(VENV)/run training/requirements.lock
+	@echo "installing the packages of training into $(VENV) (once)"
 	@$(PIP) -r training/requirements.lock
 	@touch $@
 
 $(VENV)/bench: $(VENV)/train benchmarks/requirements.lock
+	@echo "installing the packages of the benchmarks into $(VENV) (once)"
 	@$(PIP) -r benchmarks/requirements.lock
 	@touch $@
 
 $(VENV)/test: $(VENV)/train requirements-dev.lock
+	@echo "installing the packages of the tests into $(VENV) (once)"
 	@$(PIP) -r requirements-dev.lock
 	@touch $@

@@ -81,14 +81,18 @@ class Buffer:
 
     async def _at_end(self, session: aiohttp.ClientSession) -> bool:
         """Waits 2 s if this buffer has read the stream to its end. Returns whether the source still
-        serves that stream."""
+        serves that stream, and Redis has this buffer's position."""
         if self._ended is None:
             return False
         await asyncio.sleep(2)
+        # The tool deletes the position if the database lacks messages.
+        if not self._queues.is_current():
+            return False
         async with session.head(self._settings.stream_url) as response:
             return response.headers.get("X-Stream") == self._ended
 
     async def _follow(self, session: aiohttp.ClientSession) -> None:
+        self._ended = None
         position = self._queues.load()
         self._redis_outage.over()
         async with self._subscribe(session, position) as response:

@@ -74,6 +74,10 @@ class Queues:
             log.warning("%s in Redis is damaged, so it is ignored: %s", POSITION, error)
             return None
 
+    def is_current(self) -> bool:
+        """Whether Redis still has the position that this buffer last read or wrote."""
+        return bool(self._redis.get(POSITION) == self._stored)
+
     def committed(self, stream: str) -> dict[int, int] | None:
         """The last stored message of each partition; None until the tool has reported them all.
 

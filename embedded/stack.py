@@ -125,18 +125,6 @@ def prepare(folder: Path, environ: Mapping[str, str], source: str = "hospital") 
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise CannotRun(f"cannot write to {folder}: {error.strerror}") from None
-    for key in PORTS[source]:
-        port = environ[key]
-        if not port.isdecimal() or not 0 < int(port) < 65536:
-            raise CannotRun(f"{key}={port}: expected a port, 1 to 65535")
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", int(port)))
-            except OSError:
-                raise CannotRun(
-                    f"port {port} is taken by another program: stop it, or set {key} to another one"
-                ) from None
     if not environ["REDIS_URL"].startswith("unix://"):
         raise CannotRun(
             f"REDIS_URL={without_password(environ['REDIS_URL'])}: this pipeline runs its own Redis "
@@ -144,6 +132,25 @@ def prepare(folder: Path, environ: Mapping[str, str], source: str = "hospital") 
         )
     if is_running(environ):
         raise CannotRun(f"the pipeline is already running in {folder}")
+    _check_ports({key: environ[key] for key in PORTS[source]})
+
+
+def _check_ports(ports: Mapping[str, str]) -> None:
+    """Raises CannotRun if a port is invalid, is used twice, or is taken."""
+    taken = []
+    for key, port in ports.items():
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise CannotRun(f"{key}={port}: expected a port, 1 to 65535")
+        if same := [other for other in ports if other != key and ports[other] == port]:
+            raise CannotRun(f"{key} and {same[0]} are both {port}: set one of them to another port")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", int(port)))
+            except OSError:
+                taken.append(f"{key}={port}")
+    if taken:
+        raise CannotRun(f"another program uses {', '.join(taken)}: stop it, or set other ports")
 
 
 def is_running(environ: Mapping[str, str]) -> bool:

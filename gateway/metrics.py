@@ -1,12 +1,12 @@
 """The gateway's metrics, for GET /metrics."""
 
-import shutil
 from collections import Counter as Tally
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from gateway.log import Received
+from wire.disk import disk_of
 
 # Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -129,7 +129,7 @@ def exposition(log: Path, events: int) -> bytes:
         for gauge, key in ((LAST, "last"), (CLOCK, "clock_difference")):
             if sender[key] is not None:
                 gauge.labels(name).set(float(sender[key] or 0))
-    disk = shutil.disk_usage(log.parent)
+    disk = disk_of(log)
     _free.set(disk.free)
     _size.set(disk.total)
     return generate_latest()

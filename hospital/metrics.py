@@ -1,11 +1,11 @@
 """Hospital's metrics, for GET /metrics."""
 
-import shutil
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge, disable_created_metrics, generate_latest
 
 from hospital.replay import Replay
+from wire.disk import disk_of
 
 # Omits the unused `_created` series of each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -25,9 +25,7 @@ def exposition(replay: Replay | None, subscribers: int, derived_data: Path) -> b
     _stream.set(replay.end if replay else 0)
     for file, rows in replay.rejected.items() if replay else ():
         _rejected.labels(file).set(rows)
-    while not derived_data.exists():  # not created yet
-        derived_data = derived_data.parent
-    disk = shutil.disk_usage(derived_data)
+    disk = disk_of(derived_data)
     _free.set(disk.free)
     _size.set(disk.total)
     return generate_latest()

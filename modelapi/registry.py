@@ -170,7 +170,7 @@ class Registry:
         model_or_none = self._loaded.get(ref)
         if model_or_none is not None:
             return model_or_none
-        if ref not in self.repository.refs():
+        if version not in self.versions(name):
             raise UnknownModel(f"There is no version {version!r} of model {name!r}.")
         # With the lock, the model cannot be unloaded between the check and the loading, after which
         # it would be served.

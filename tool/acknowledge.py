@@ -1,5 +1,6 @@
 """Acknowledges stored messages to the buffer, which reads unacknowledged messages again."""
 
+import logging
 import time
 from collections.abc import Mapping
 
@@ -8,7 +9,9 @@ from redis.client import Pipeline, Redis
 from tool.database import Database
 from tool.times import now
 from wire.batches import Batch
-from wire.keys import COMMITTED, COMPLETE, LATENCY, STORED
+from wire.keys import COMMITTED, COMPLETE, LATENCY, POSITION, STORED
+
+log = logging.getLogger("tool")
 
 # Moves the position forward and wakes the buffer, unless Redis already has a later position. Counts
 # the latencies. Returns 1 if Redis has a later position.
@@ -47,17 +50,47 @@ def correct(redis: Redis, batch: Batch, position: int) -> None:
     redis.hset(COMMITTED, _field(batch), str(position))
 
 
-def acknowledge_all(redis: Redis, database: Database) -> None:
-    """Copies the positions of all partitions from the database to Redis, if Redis has lost them."""
-    if redis.hexists(COMMITTED, COMPLETE):
-        return
-    with redis.pipeline() as pipe:
-        for row in database.positions():
-            # HSETNX, because a position that a worker has written meanwhile is newer.
-            pipe.hsetnx(COMMITTED, f"{row.stream}/{row.part}", str(row.seq))
-        # Written even if the database is empty, because the buffer waits for this field.
-        pipe.hset(COMMITTED, COMPLETE, now())
-        pipe.execute()
+class Acknowledgements:
+    """Keeps the acknowledged positions in Redis equal to the positions in the database."""
+
+    def __init__(self, redis: Redis, database: Database) -> None:
+        self._redis = redis
+        self._database = database
+        self._compared = False
+
+    def copy(self) -> None:
+        """Copies the positions of all partitions to Redis if Redis has lost them or, at the first
+        call, has a later one. Redis has later ones if the tool has been given another database, or
+        an older copy: then the buffer must read the stream again.
+        """
+        # Redis is read first: each of its positions was in the database before.
+        known: dict[bytes, bytes] = self._redis.hgetall(COMMITTED)  # type: ignore[assignment]
+        complete = known.pop(COMPLETE.encode(), None) is not None
+        if complete and self._compared:
+            return
+        stored = {f"{row.stream}/{row.part}": row.seq for row in self._database.positions()}
+        later = [name for name in map(bytes.decode, known) if _later(known, name, stored)]
+        with self._redis.pipeline() as pipe:
+            if later and not self._compared:
+                log.warning(
+                    "Redis has later positions than the database, which is another one or an older "
+                    "copy; the buffer reads the missing messages again"
+                )
+                pipe.hdel(COMMITTED, *later)
+                pipe.delete(POSITION)
+            for name, seq in stored.items():
+                # HSETNX, because a position that a worker has written meanwhile is newer.
+                pipe.hsetnx(COMMITTED, name, str(seq))
+            if not complete:
+                # Written even if the database is empty, because the buffer waits for this field.
+                pipe.hset(COMMITTED, COMPLETE, now())
+            pipe.execute()
+        self._compared = True
+
+
+def _later(known: dict[bytes, bytes], name: str, stored: dict[str, int]) -> bool:
+    seq = known[name.encode()]
+    return seq.isdigit() and int(seq) > stored.get(name, 0)
 
 
 def _field(batch: Batch) -> str:

@@ -3,12 +3,11 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tool.acknowledge import acknowledge_all
+from tool.acknowledge import Acknowledgements
 from tool.alarms import Alarms
 from tool.database import Database, DatabaseError, Outdated
 from tool.database.drift import DriftTables
@@ -32,7 +31,7 @@ def tasks(redis: Redis, database: Database, client: ModelClient, webhook: bool =
     """
     pending = CatchUp(database, client)
     return {
-        "acknowledgement": partial(acknowledge_all, redis, database),
+        "acknowledgement": Acknowledgements(redis, database).copy,
         "declaration": Publisher(redis, database, client).publish,
         "pending predictions": pending.fill_in,
         "count of pending predictions": pending.count,

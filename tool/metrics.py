@@ -8,7 +8,6 @@ id, so that a restarted process continues the counts.
 import logging
 import multiprocessing
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -28,6 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from tool.result import Result
 from wire import metrics_server
 from wire.database import is_sqlite, sqlite_path
+from wire.disk import disk_of
 from wire.messages import CODES
 from wire.settings import SettingError
 from wire.stream_clock import stream_clock
@@ -214,7 +214,7 @@ class Supervised:
         if is_sqlite(database_url):
             # Only for SQLite, because the disk of a database server is visible only on its own
             # machine.
-            disk = partial(shutil.disk_usage, sqlite_path(database_url).parent)
+            disk = partial(disk_of, sqlite_path(database_url))
             Gauge(
                 "icu_tool_disk_free_bytes", "Free space on the database's disk", registry=registry
             ).set_function(lambda: disk().free)

@@ -46,5 +46,6 @@ def set_up(service: str, level: str = "INFO", format: str = "text") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(service, format))
     logging.basicConfig(level=level, handlers=[handler])
-    # The connector logs the authentication plugin of each connection at INFO.
-    logging.getLogger("mysql.connector").setLevel(logging.WARNING)
+    # At INFO they log each plugin that they load.
+    for library in ("mysql.connector", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)

@@ -29,7 +29,8 @@ from buffer.receive import Receiver
 from buffer.settings import Settings
 from buffer.sse import BOM, CUT, KEPT, EventParser
 from tests.support import servers
-from tool.acknowledge import acknowledge
+from tool.acknowledge import Acknowledgements, acknowledge
+from tool.database import connect
 from wire.batches import Batch, Position, partition_of
 from wire.messages import Rejected, decode
 from wire.settings import HttpUrl
@@ -320,6 +321,28 @@ def test_a_source_with_a_short_log_loses_only_the_messages_that_it_dropped(
     assert metrics.MISSING._value.get() - before == 3
     lost = [record.args for record in caplog.records if record.msg.startswith("messages %d to")]
     assert lost == [(3, 5)]
+
+
+def test_a_database_that_lacks_acknowledged_messages_gets_them_again(
+    redis: Any, tmp_path: Path
+) -> None:
+    """As after a change of DATABASE_URL, when the stream has already been read to its end."""
+    position = b'{"stream":"5eed0001","seq":3,"parts":{"0":2,"1":3},"partitions":2}'
+    redis.set("icu:position", position)
+    redis.hset("icu:committed", mapping={"5eed0001/0": 2, "5eed0001/1": 3, "01d/0": 7})
+    database = connect(f"sqlite:///{tmp_path}/new.sqlite")
+    database.create_tables()
+    source = Pruned(oldest=1, last=3)
+
+    async def run() -> None:
+        async with following(redis, source.sub):
+            await until(lambda: bool(source.asked))
+            Acknowledgements(redis, database).copy()
+            await until(lambda: [seq for seq, _ in queued(redis)] == [1, 2, 3])
+
+    asyncio.run(run())
+    assert source.asked[0] == "5eed0001-3"
+    database.close()
 
 
 @pytest.mark.parametrize(("last", "count"), [(2, 2), (3, 3), (None, 3)])

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ import yaml
 
 from embedded import redis_server
 from embedded.programs import ROOT
+from embedded.stack import CannotRun, environment, free_ports, prepare
+from wire.disk import disk_of
 
 ODD = "/x/ICU data #1 50%?=a'b"
 ECHO = f"""#!{sys.executable}
@@ -52,6 +55,59 @@ def test_make_passes_any_path_as_one_argument(
         text=True,
     )
     assert json.loads(done.stdout.splitlines()[-1])[2:] == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [
+        (["export"], "TO"),
+        (["export", "TO="], "TO"),
+        (["restore"], "FROM"),
+        (["import", "FORMAT=mimic", "FROM=a"], "TO"),
+        (["evaluate", "DATA=a"], "MODEL"),
+        (["backtest", "DATA=a"], "MODELS"),
+    ],
+)
+def test_make_names_a_missing_argument_and_runs_nothing(
+    tmp_path: Path, target: list[str], missing: str
+) -> None:
+    parts = [f"--assume-old={tmp_path}/{name}" for name in ("train", "run", "bin/python")]
+    for name in ("train", "run"):
+        (tmp_path / name).touch()
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\necho started")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", *parts, f"VENV={tmp_path}", "UPDATE=true", *target],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode
+    assert f" {missing}: " in done.stderr
+    assert "started" not in done.stdout
+
+
+def test_a_start_names_all_ports_that_are_taken_and_ports_that_are_equal(tmp_path: Path) -> None:
+    ports = free_ports()
+    with (
+        socket.create_server(("127.0.0.1", int(ports["FRONT_PORT"]))),
+        socket.create_server(("127.0.0.1", int(ports["MODELAPI_PORT"]))),
+        pytest.raises(CannotRun) as taken,
+    ):
+        prepare(tmp_path, environment(tmp_path, ports))
+    for key in ("FRONT_PORT", "MODELAPI_PORT"):
+        assert f"{key}={ports[key]}" in str(taken.value)
+    assert "DASHBOARD_PORT" not in str(taken.value)
+    same = ports | {"HOSPITAL_PORT": ports["FRONT_PORT"]}
+    with pytest.raises(CannotRun) as equal:
+        prepare(tmp_path, environment(tmp_path, same))
+    assert {"HOSPITAL_PORT", "FRONT_PORT"} <= set(str(equal.value).split())
+
+
+def test_the_disk_of_a_folder_that_does_not_exist_yet_is_known(tmp_path: Path) -> None:
+    assert disk_of(tmp_path / "not" / "yet" / "x.sqlite").total == shutil.disk_usage(tmp_path).total
 
 
 def test_make_backtest_does_not_pass_its_models_as_the_folder_of_the_models(

@@ -37,7 +37,6 @@ def upgrade(session: Session) -> None:
     try:
         with engine.connect() as connection, _alone(connection):
             log.info("upgrading the tables to version %s; large tables take minutes", VERSIONS[-1])
-            logging.getLogger("alembic").setLevel(logging.WARNING)
             config = Config(attributes={"connection": connection})
             config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
             if _version(connection) != VERSIONS[-1]:
