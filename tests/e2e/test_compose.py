@@ -276,7 +276,7 @@ def test_the_published_port_answers_with_a_prediction(stack: Stack) -> None:
     ("path", "size", "headers", "status"),
     [
         ("/metrics", None, {}, 404),
-        ("/problems/404", None, {}, 404),
+        ("/problem", None, {}, 404),
         ("/api/model", 9_000_000, {}, 413),
         (f"/{'a' * 9000}", None, {}, 414),
         ("/", None, {"X-Long": "a" * 9000}, 431),

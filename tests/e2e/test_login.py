@@ -163,7 +163,7 @@ def test_nothing_is_shown_without_a_session(stack: Stack, tls: bool) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
         answer = stack.ask(path, tls=tls, **forged, **PAGES)
         assert (answer.status, answer.headers["location"]) == (302, f"/login?next={path}")
-    for path in ("/login/check/person", "/login/check/program", "/check/person", "/problems/401"):
+    for path in ("/login/check/person", "/login/check/program", "/check/person", "/problem/login"):
         assert stack.ask(path, tls=tls).status in (401, 404), path
     assert stack.ask("/metrics", tls=tls).status == 404
     assert stack.ask("/health", tls=tls).status == 200
