@@ -62,7 +62,7 @@ def ward_sentence(alarms: WardAlarms) -> str:
 
 def rate_sentence(alarms: WardAlarms) -> str:
     """How often the rule raises an alarm, in words; empty if that is unknown."""
-    if alarms.rule is None or alarms.per_day is None:
+    if alarms.rule is None or alarms.per_day is None or alarms.hours < 1:
         return ""
     return f"{alarms.per_day:.2g} per patient-day in the last {alarms.hours:.0f} h."
 

@@ -21,7 +21,12 @@ from dashboard.ward import Ward
 
 # Maximum number of stays on which a shadow is compared with the champion.
 COMPARED = 2_000
-METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier score"}
+METRICS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "brier": "Brier score",
+    "brier_of_base_rate": "Brier score of the base rate",
+}
 
 
 async def models(request: web.Request) -> web.Response:

@@ -67,9 +67,9 @@ class Service:
             if not registering and self.identities.get(part, identity) != identity:
                 self.changes[part] += 1
             self.identities[part] = identity
-        if self.was_up and self.state == "down" and state == "up":
+        if self.was_up and self.state == "down" and state in ("up", "waiting"):
             self.interruptions += 1
-        self.was_up = self.was_up or state == "up"
+        self.was_up = self.was_up or state in ("up", "waiting")
         if state != self.state:
             self.state, self.since = state, at
         self.note = note
@@ -134,16 +134,15 @@ class Board:
             self.services["tool"].record("unknown", "unknown while redis is down", at)
         else:
             error = None if queues.buffer else "is not running"
-            self._observe("buffer", at, error, {"": queues.buffer} if queues.buffer else {})
-            registering = self._registering(queues, at)
-            self._observe("tool", at, _tool_error(observed), queues.workers, registering)
+            idle = "the stream has ended" if observed.ended else ""
+            identities = {"": queues.buffer} if queues.buffer else {}
+            self._observe("buffer", at, error, identities, waits=idle)
             if queues.workers and queues.outage and observed.waits:
-                note = f"{STUCK}{fault(queues.outage)}"
-                self.services["tool"].record("waiting", note, at)
-        if observed.ended:
-            for name in ("buffer", "tool"):
-                if self.services[name].state == "up":
-                    self.services[name].record("waiting", "the stream has ended", at)
+                error, idle = None, f"{STUCK}{fault(queues.outage)}"
+            else:
+                error = _tool_error(observed)
+            registering = self._registering(queues, at)
+            self._observe("tool", at, error, queues.workers, registering, waits=idle)
 
     def _observe(
         self,
@@ -152,16 +151,15 @@ class Board:
         error: str | None,
         identities: Mapping[str, str] | None = None,
         registering: bool = False,
+        waits: str = "",
     ) -> None:
-        state = "down" if error else "up"
-        self.services[name].record(state, error or "", at, identities, registering)
+        state = "down" if error else "waiting" if waits else "up"
+        self.services[name].record(state, error or waits, at, identities, registering)
 
     def _registering(self, queues: QueueState, at: float) -> bool:
-        """Whether Redis has recently been down or restarted."""
+        """Whether Redis, or the dashboard itself, has recently been down or restarted."""
         if queues.run_id != self._redis:
-            if self._redis is not None:
-                self._redis_at = at
-            self._redis = queues.run_id
+            self._redis, self._redis_at = queues.run_id, at
         return at - self._redis_at < REGISTER_SECONDS
 
     def content(self, at: float) -> Content:

@@ -13,13 +13,15 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.mllp import FrameReader, wrap
 
-# Code, unit, mean and standard deviation; the last two are typical of a ward.
+# Code, unit, mean and standard deviation; the last two are typical of a ward. Monitors send the
+# first five; people chart the coma scale.
 VITALS = (
     ("8480-6^Systolic^LN", "mm[Hg]", 122.0, 13.7),
     ("8867-4^Heart rate^LN", "/min", 83.0, 7.5),
     ("9279-1^Respiration^LN", "/min", 19.5, 2.7),
     ("59408-5^SpO2^LN", "%", 96.6, 1.7),
     ("8310-5^Temperature^LN", "Cel", 36.9, 0.4),
+    ("9269-2^Glasgow Coma Scale^LN", "{score}", 12.5, 2.5),
 )
 
 
@@ -85,7 +87,11 @@ class Monitor:
             code, unit, mean, deviation = VITALS[n % len(VITALS)]
             pull = 0.2 * (mean - self._values[code])
             self._values[code] += pull + self._random.gauss(0, 0.5 * deviation)
-            value = min(self._values[code], 100.0) if unit == "%" else self._values[code]
+            value = self._values[code]
+            if unit == "%":
+                value = min(value, 100.0)
+            elif unit == "{score}":
+                value = min(max(round(value), 3), 15)
             lines.append(
                 f"OBX|{n + 1}|NM|{code}|{n // len(VITALS)}|{value:.1f}|{unit}|||||{status}"
                 f"|||{at:%Y%m%d%H%M%S}+0000\r"
@@ -145,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
         default=100,
         help="number of messages with readings per connection",
     )
-    add("--observations", type=int, default=5, help="number of OBX segments per message")
+    add("--observations", type=int, default=len(VITALS), help="number of OBX segments per message")
     add("--beds", type=int, default=4, help="number of beds per connection")
     add("--rate", type=float, default=0.0, help="messages per second in total; 0: full speed")
     add("--seed", type=int, default=1, help="seed of the random values")

@@ -223,7 +223,7 @@ function build() {
           series: [{}, { stroke, width: 0.12 * size, fill: parameter === RISK ? `${stroke}22` : undefined, points: { size: 0.32 * size, fill: stroke }, spanGaps: false }],
           axes: [
             { ...axis, size: 2.2 * size, space: 7 * size, values: timeTicks },
-            { ...axis, size: 3.4 * size, space: 2 * size },
+            { ...axis, size: 3.4 * size, space: 2 * size, ...(digits === null ? {} : { incrs: steps(digits) }) },
           ],
           hooks: {
             setScale: [(u, key) => key === "x" && follow(u)],
@@ -241,9 +241,14 @@ function build() {
   describe();
 }
 
+// The distances between an axis's numbers, which have no more decimals than the values.
+function steps(digits) {
+  return [0, 1, 2, 3, 4, 5].flatMap((power) => [1, 2, 5].map((first) => first * 10 ** (power - digits)));
+}
+
 // The risk axis is fixed by the model, and grows only for a higher value.
 function span(parameter, min, max, digits) {
-  if (parameter === RISK) return [0, Math.max(riskAxis[2] * riskAxis[3], max ?? 0)];
+  if (parameter === RISK) return [0, Math.max(riskAxis[2] * riskAxis[3], (max ?? 0) * 1.05)];
   if (min === null) return [0, 1];
   // The numbers of the axis need no more decimals than the values have.
   const step = digits === null ? 1e-6 : 10 ** -digits;
