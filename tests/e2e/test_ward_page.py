@@ -25,6 +25,12 @@ PATIENTS, HOURS = 25, 20
 EARLIER = "earlier"
 # A stream with many patients, and the number of those that the ward page shows.
 LARGE, MANY, SHOWN = "large", 1200, 120
+# A stream with two patients who have values in all columns of the ward page, marked if possible.
+FULL = "full"
+MARKED = {
+    "blood_pressure": 80.0, "heart_rate": 140.0, "respiration_rate": 30.0, "spo2": 88.0,
+    "temperature": 39.5, "gcs": 7.0, "urine": 1000.0,
+}  # fmt: skip
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -56,6 +62,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seeded_ward.Ward]
                 large.add_stay(pat_id, START)
                 large.add_reading(pat_id, START, START, "heart_rate", 80.0, pat_id / (2 * MANY))
             large.commit("2025-12-30 00:00:00.000")
+        with seeded_ward.ward(path, FULL) as full:
+            # The values of the second patient are stale.
+            for pat_id, last in ((1, 40), (2, 10)):
+                full.add_stay(pat_id, START)
+                for hour in (last - 7, last):
+                    for parameter, value in MARKED.items():
+                        at = START + timedelta(hours=hour)
+                        full.add_reading(pat_id, START, at, parameter, value, hour / 100)
+            full.commit("2025-12-29 00:00:00.000")
         yield found
 
 
@@ -196,6 +211,16 @@ def test_a_wall_display_fills_columns_of_its_height(browser: Any, url: str, heig
     assert second[0]["right"] <= 3840
 
 
+@pytest.mark.parametrize("width", [390, 1024, 1440, 2560, 3440, 3840])
+def test_no_text_of_a_full_card_is_cut_off_or_covered(browser: Any, url: str, width: int) -> None:
+    with closing(browser.new_context(viewport={"width": width, "height": 1300})) as context:
+        page = context.new_page()
+        page.goto(f"{url}/?stream={FULL}")
+        assert page.locator(".bed .vital").count() == 2 * len(MARKED)
+        assert page.locator(".vital[data-state=stale] .mark:visible").count() == len(MARKED) - 1
+        assert page.evaluate(CRAMPED) == []
+
+
 def test_another_stream_can_be_chosen(laptop: Any, url: str) -> None:
     laptop.goto(url)
     assert laptop.locator("main .empty").first.is_hidden()
@@ -308,6 +333,27 @@ def test_hidden_pages_leave_the_connections_to_the_visible_one(browser: Any, url
         wait_until(lambda: not first.evaluate("document.body.hasAttribute('data-late')"))
 
 
+# The texts that leave their cell or overlap by more than 5 px.
+CRAMPED = """() => [...document.querySelectorAll(".bed :is(.vital, .risk)")].flatMap((cell) => {
+    const texts = [...cell.querySelectorAll(".name, .value, .mark, .old")]
+        .filter((node) => node.textContent && getComputedStyle(node).position !== "absolute")
+        .map((node) => {
+            const range = document.createRange();
+            range.selectNodeContents(node);
+            return [node.textContent, range.getBoundingClientRect()];
+        });
+    const edge = cell.getBoundingClientRect();
+    const common = (a, b) => Math.min(
+        Math.min(a.right, b.right) - Math.max(a.left, b.left),
+        Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top),
+    );
+    return texts.flatMap(([text, box], index) => [
+        ...(box.left < edge.left - 3 || box.right > edge.right + 3 ? [text] : []),
+        ...texts.slice(0, index)
+            .filter(([, other]) => common(box, other) > 5)
+            .map(([other]) => `${text} on ${other}`),
+    ]);
+})"""
 BOXES = """nodes => nodes.map(node => {
     const { left, right, top, bottom } = node.getBoundingClientRect();
     return { left, right, top, bottom };
