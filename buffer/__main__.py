@@ -1,6 +1,5 @@
 """`python -m buffer`: follows the stream and queues its messages for the tool."""
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -9,8 +8,7 @@ from contextlib import suppress
 
 from buffer.follow import Buffer
 from buffer.settings import Settings
-from wire import keys, logs, metrics_server
-from wire.settings import SettingError, describe, read
+from wire import command_line, keys, logs, metrics_server
 from wire.summary import Summary
 
 
@@ -25,17 +23,9 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> int:
-    argparse.ArgumentParser(
-        prog="python -m buffer",
-        description="Follows the stream and queues its messages for the tool.",
-        epilog=describe(Settings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
-    try:
-        settings = read(Settings)
-    except SettingError as error:
-        print(f"buffer: {error}", file=sys.stderr)
-        return 1
+    settings = command_line.settings(
+        "buffer", "Follows the stream and queues its messages for the tool.", Settings
+    )
     logs.set_up("buffer", settings.log_level, settings.log_format)
     if settings.metrics_port:
         try:

@@ -1,6 +1,5 @@
 """`python -m dashboard`: serves the pages."""
 
-import argparse
 import logging
 import sys
 
@@ -8,23 +7,14 @@ from aiohttp import web
 
 from dashboard.app import create_app
 from dashboard.settings import Settings
-from wire import logs
-from wire.settings import SettingError, describe, read
+from wire import command_line, logs
 from wire.summary import Summary
 
 
 def main() -> int:
-    argparse.ArgumentParser(
-        prog="python -m dashboard",
-        description="Serves the ward, patient, pipeline and model pages.",
-        epilog=describe(Settings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
-    try:
-        settings = read(Settings)
-    except SettingError as error:
-        print(f"dashboard: {error}", file=sys.stderr)
-        return 1
+    settings = command_line.settings(
+        "dashboard", "Serves the ward, patient, pipeline and model pages.", Settings
+    )
     logs.set_up("dashboard", settings.log_level, settings.log_format)
     log = logging.getLogger("dashboard")
     current = {

@@ -1,6 +1,5 @@
 """Receives HL7v2, FHIR and JSON from a live ward, and serves them as a stream on GET /sub."""
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -14,7 +13,7 @@ from aiohttp import web
 from gateway.app import create_app
 from gateway.codes import CodesError
 from gateway.settings import Settings
-from wire import logs, settings
+from wire import command_line, logs
 from wire.summary import Summary
 from wire.tokens import TokenKeyError
 
@@ -43,18 +42,12 @@ async def serve(chosen: Settings) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m gateway",
-        description=f"{__doc__}\n\n{settings.describe(Settings)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args()
+    chosen = command_line.settings("gateway", __doc__, Settings)
     try:
-        chosen = settings.read(Settings)
         logs.set_up("gateway", chosen.log_level, chosen.log_format)
         with Summary(log, {"icu_gateway_group_messages_sum": "messages received"}):
             uvloop.run(serve(chosen))
-    except (settings.SettingError, CodesError, TokenKeyError) as error:
+    except (CodesError, TokenKeyError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
     except (OSError, ssl.SSLError, sqlite3.Error) as error:

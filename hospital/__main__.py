@@ -1,27 +1,19 @@
 """Replays patient data as the live stream of a ward, on GET /sub."""
 
-import argparse
 import asyncio
 import logging
 import sys
 
 from hospital.serve import CannotServe, serve
 from hospital.settings import Settings
-from wire import logs
-from wire.settings import SettingError, describe, read
+from wire import command_line, logs
+from wire.settings import SettingError
 from wire.summary import Summary
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m hospital",
-        description=__doc__,
-        epilog=describe(Settings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args()
+    settings = command_line.settings("hospital", __doc__, Settings)
     try:
-        settings = read(Settings)
         logs.set_up("hospital", settings.log_level, settings.log_format)
         counts = {"icu_hospital_messages_sent_total": "messages sent"}
         with Summary(logging.getLogger("hospital"), counts):

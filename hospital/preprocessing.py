@@ -10,27 +10,19 @@ Writes these files to PATIENT_DATA or, if that folder is not writable, to DERIVE
 Files that are up to date are not written again. Prints the folder on stdout; logs go to stderr.
 """
 
-import argparse
 import sys
 
 from hospital.contents import InputError
 from hospital.files import writable_folder
 from hospital.merge import prepare
 from hospital.settings import Settings
-from wire import logs
-from wire.settings import SettingError, describe, read
+from wire import command_line, logs
+from wire.settings import SettingError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m hospital.preprocessing",
-        description=__doc__,
-        epilog=describe(Settings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args()
+    settings = command_line.settings("hospital.preprocessing", __doc__, Settings)
     try:
-        settings = read(Settings)
         logs.set_up("hospital", settings.log_level, settings.log_format)
         folder = writable_folder(settings.patient_data, settings.derived_data)
         prepare(settings.patient_data, folder, settings.date_format or None)

@@ -17,8 +17,8 @@ from login.app import create_app
 from login.passwords import hashed, user_name
 from login.settings import Settings
 from login.store import Store
-from wire import logs
-from wire.settings import SettingError, describe, read
+from wire import command_line, logs
+from wire.settings import SettingError, read
 from wire.summary import Summary
 
 
@@ -101,12 +101,7 @@ def _failed(reason: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m login",
-        description=__doc__,
-        epilog=describe(Settings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser("login", __doc__, Settings)
     commands = parser.add_subparsers(dest="command", title="commands")
     add = commands.add_parser(
         "add", help="add a user, or change a password; asks for it, or reads one line from stdin"

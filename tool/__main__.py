@@ -25,8 +25,9 @@ from tool.model_server import ModelUnavailable
 from tool.processes import set_up_logging
 from tool.rejections import DEAD_LETTER
 from tool.settings import Settings, client_of, database_of, redis_of
+from wire import command_line
 from wire.dotenv import read_dotenv
-from wire.settings import SettingError, describe, read
+from wire.settings import SettingError, read
 
 ERRORS = (
     SettingError,
@@ -105,12 +106,7 @@ def _forget(settings: Settings, asked: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tool",
-        description=__doc__,
-        epilog=describe(Settings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser("tool", __doc__, Settings)
     commands = parser.add_subparsers(dest="command", title="commands")
     again = commands.add_parser(
         "replay",
