@@ -121,7 +121,7 @@ def test_a_promotion_and_a_rollback_reach_both_replicas_and_remain(
 
 
 def champions(replicas: list[str]) -> set[str]:
-    """The versions of the champion in 20 answers of each replica, which reach all its workers."""
+    """The versions of the champion in 20 answers of each replica, enough to reach all workers."""
     return {
         fetch(f"{url}/api/model")[1]["champion"]["version"] for url in replicas for _ in range(20)
     }
