@@ -70,7 +70,7 @@ backtest: $(VENV)/train ## evaluate models and their alarms on your history: DAT
 token: $(VENV)/run ## print a token for the model API: KEY=file SCOPE=infer|admin
 	@$(BIN)/python -m modelapi token $${KEY:+--key "$$KEY"} $${SCOPE:+--scope "$$SCOPE"}
 
-chaos: $(VENV)/test ## inject faults, and check that all rows are right: SEED=1 STACK=embedded|compose|live|kubernetes|replica
+chaos: $(VENV)/test ## inject faults, and check that all rows are right: SEED=1 STACK=embedded|compose|live|replica|kubernetes|kubernetes-replica
 	@$(BIN)/python -m chaos $${SEED:+--seed "$$SEED"} $${STACK:+--stack "$$STACK"}
 
 bench: $(VENV)/bench ## run all benchmarks; takes 20 to 60 minutes
