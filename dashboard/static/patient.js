@@ -106,7 +106,7 @@ function limits(u, low, high, source) {
     // A halo keeps the words readable where they cross the curve.
     ctx.setLineDash([]);
     ctx.strokeStyle = colour("--surface");
-    ctx.lineWidth = 0.4 * height;
+    ctx.lineWidth = 0.25 * height;
     ctx.lineJoin = "round";
     ctx.strokeText(words, ...at);
     ctx.strokeStyle = colour("--alarm");
