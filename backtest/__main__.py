@@ -174,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         url = chosen.database
         if not url:
+            _check(chosen)
             log.info("replaying %s", chosen.folder)
             url, replayed = replay(chosen.folder, chosen.models)
         found = run(chosen, url)
@@ -182,6 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArtifactError, CannotRun, NoHistory, TrainingError, ValueError) as error:
         print(f"backtest: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("backtest: stopped", file=sys.stderr)
+        return 130
     page = report.write(found, replayed, chosen.to)
     as_json = report.as_json(found, replayed)
     failed = gate.failed(as_json["models"][0], chosen.at_least, chosen.at_most)
@@ -192,15 +196,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 3 if failed else 0
 
 
-def run(chosen: Any, url: str) -> Backtest:
-    """Computes all figures. Raises NoHistory, TrainingError, ArtifactError or ValueError with a
-    one-line message."""
-    label = Label(
+def _check(chosen: Any) -> None:
+    """Raises ValueError for what would fail only after the replay, which may take minutes."""
+    for version in chosen.models:
+        if not (MODELS / version.model / version.version).is_dir():
+            raise ValueError(f"{MODELS} has no model {version}")
+    outcome_file.check(chosen.folder, _label(chosen))
+
+
+def _label(chosen: Any) -> Label:
+    return Label(
         column=chosen.outcome,
         event=chosen.outcome.replace("_", " "),
         after_column=chosen.after,
         within_hours=chosen.within,
     )
+
+
+def run(chosen: Any, url: str) -> Backtest:
+    """Computes all figures. Raises NoHistory, TrainingError, ArtifactError or ValueError with a
+    one-line message."""
+    label = _label(chosen)
     log.info("reading predictions from %s", without_password(url))
     with snapshot(url) as stored:
         stream = stored.stream(chosen.stream or "")

@@ -1,5 +1,6 @@
 """Checks figures against bounds, so that a backtest can fail a build."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,15 +17,19 @@ class Bound(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Bound":
-        """Parses `figure=value`. Raises ValueError for an unknown figure or text of another form.
+        """Parses `figure=value`. Raises ArgumentTypeError, whose text argparse prints, for an
+        unknown figure or text of another form.
 
         >>> Bound.parse("auroc=.74")
         Bound(figure='auroc', value=0.74)
         """
         figure, _, value = text.partition("=")
-        if figure not in (*METRICS, *OF_ALARMS):
-            raise ValueError(f"no figure {figure!r}")
-        return cls(figure, float(value))
+        if figure not in (known := (*METRICS, *OF_ALARMS)):
+            raise ArgumentTypeError(f"{figure!r} is not one of {', '.join(known)}")
+        try:
+            return cls(figure, float(value))
+        except ValueError:
+            raise ArgumentTypeError(f"{text!r} is not FIGURE=NUMBER") from None
 
 
 def failed(

@@ -65,6 +65,8 @@ def main() -> int:
     except CannotRun as error:
         print(f"embedded: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while the programs are being prepared
+        return 130
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ class ModelClient:
         response = self._server.ask("GET", json_rows.path(model, version), b"", {})
         try:
             if response.status != 200:
-                raise ValueError(response.data[:200].decode(errors="replace"))
+                raise ValueError(_reason(response.data))
             described = msgspec.json.decode(response.data, type=Model)
             feature_set(described)
         except ValueError as error:
@@ -237,3 +237,17 @@ def _joined(parts: Sequence[Answer]) -> Answer:
             return part
         outputs += part
     return outputs
+
+
+class _Problem(msgspec.Struct):
+    """An error of the model API, in the form of RFC 9457."""
+
+    detail: str
+
+
+def _reason(answer: bytes) -> str:
+    """The sentence in an error of the model API; of another answer, its beginning."""
+    try:
+        return msgspec.json.decode(answer, type=_Problem).detail
+    except msgspec.DecodeError:
+        return answer[:200].decode(errors="replace")

@@ -36,6 +36,9 @@ def main() -> int:
     except (TrainingError, ArtifactError, OSError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training: stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -63,7 +63,10 @@ def _shape_errors(kind: Any, document: dict[str, Any], place: str) -> Iterator[s
         try:
             msgspec.convert(value, hint, dec_hook=_path)
         except (msgspec.ValidationError, ValueError) as error:
-            yield f"{where}: {error}"
+            # msgspec does not name the valid values.
+            choices = get_args(hint) if get_origin(hint) is Literal else ()
+            reason = f"{value!r} is not one of {', '.join(choices)}" if choices else error
+            yield f"{where}: {reason}"
 
 
 def _path(kind: type, value: Any) -> Any:

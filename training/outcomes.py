@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,23 @@ class _Rows:
                 self.leave_out("outcome that another row of the stay contradicts", line)
 
 
+def check(folder: Path, label: Label) -> None:
+    """Raises DataError if outcome.csv cannot be read or lacks a column of the label."""
+    path = folder / "outcome.csv"
+    try:
+        CsvFile(path, examine(path), (*KEY, *(name.casefold() for name in _numeric(label))))
+    except InputError as error:
+        raise DataError(str(error)) from None
+
+
+def _numeric(label: Label) -> dict[str, Callable[[str], float]]:
+    """The parser of each column that the label needs."""
+    parsers: dict[str, Callable[[str], float]] = {label.column: yes_or_no}
+    if label.after_column is not None:
+        parsers[label.after_column] = _number_or_missing
+    return parsers
+
+
 def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = None) -> Outcomes:
     """Reads outcome.csv with hospital's rules for dates, ids, numbers and missing cells. A label is
     0 or 1, or one of the words in NO and YES. identifiers: the pat_id of each identifier. Rejected
@@ -80,9 +97,7 @@ def read(folder: Path, label: Label, identifiers: Mapping[str, int] | None = Non
     read, lacks a column, or has dates as mm/dd/YYYY without DATE_FORMAT.
     """
     path = folder / "outcome.csv"
-    numeric = {label.column: yes_or_no}
-    if label.after_column is not None:
-        numeric[label.after_column] = _number_or_missing
+    numeric = _numeric(label)
     try:
         contents = examine(path)
         file = CsvFile(path, contents, (*KEY, *(name.casefold() for name in numeric)))

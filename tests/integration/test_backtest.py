@@ -325,6 +325,22 @@ def test_a_backtest_without_data_fails_with_one_line(
     assert error.startswith("backtest: ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["icu-mortality/2", "nope/1"], "nope/1"),
+        (["icu-mortality/2", "--outcome", "recovered"], "recovered"),
+    ],
+)
+def test_a_wrong_name_is_an_error_before_the_replay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    (tmp_path / "outcome.csv").write_text("pat_id;date_admission;died_in_hospital\n")
+    # The folder has no CSVs to replay, so a replay would end with another error.
+    assert main([str(tmp_path), *arguments]) == 1
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_replay_has_no_connection_with_the_live_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +352,7 @@ def test_a_replay_has_no_connection_with_the_live_pipeline(
     }
     assert live.keys() >= {"ALARM_WEBHOOK", "MODEL_STATE_URL", "MODEL_URL", "STREAM_URL"}
     (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "outcome.csv").write_text("pat_id;date_admission;died\n")
     (tmp_path / ".env").write_text("".join(f"{key}={value}\n" for key, value in live.items()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHON_DOTENV_DISABLED", "")
