@@ -45,8 +45,11 @@ class Stack(Protocol):
         ...
 
     def stopped(self) -> AbstractContextManager[object]:
-        """Stops the programs that write; at the end of the context, empties the queue and starts
-        these programs again.
+        """Stops the programs that write and then empties the queue; starts these programs again at
+        the end of the context.
+
+        The queue is emptied first, so that a restore that fails halfway leaves no positions in
+        Redis that are later than the restored tables.
 
         Raises BackupError if they run and the user must stop them.
         """
@@ -100,8 +103,11 @@ def restore(stack: Stack, folder: Path) -> Iterator[str]:
             if part in KEPT and stack.exists(part):
                 yield f"kept the existing {part}, which may have later entries"
                 continue
-            with gzip.open(folder / f"{part}.gz") as content:
-                stack.write(part, content)  # type: ignore[arg-type]
+            try:
+                with gzip.open(folder / f"{part}.gz") as content:
+                    stack.write(part, content)  # type: ignore[arg-type]
+            except OSError as error:
+                raise BackupError(f"{error.filename or part}: {error.strerror}") from None
             yield f"restored {part}, as saved at {contents['saved_at']}"
 
 

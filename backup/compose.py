@@ -98,8 +98,8 @@ class ComposeStack:
         stopped = [service for service in WRITERS if service in running]
         if stopped:
             _checked("stop", *stopped)
-        yield
         _checked("exec", "-T", "redis", "sh", "-c", EMPTY_QUEUE)
+        yield
         if stopped:
             _checked("start", *stopped)
 

@@ -74,7 +74,7 @@ class LocalStack:
             raise BackupError(
                 "the pipeline is running: stop it first (Ctrl-C), and start it afterwards"
             )
-        yield
         folder = Path(self._environ["REDIS_FOLDER"])
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
+        yield

@@ -140,6 +140,29 @@ def test_restoring_a_damaged_backup_changes_nothing(
         assert connection.execute("SELECT value FROM readings").fetchall() == [(1,), (2,)]
 
 
+def test_a_restore_that_fails_after_the_tables_leaves_no_later_position_in_the_queue(
+    ward: Path, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(tmp_path, ward)
+    with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection, connection:
+        connection.execute("CREATE TABLE readings (value)")
+    run(pipeline, "modelapi", "promote", "news2", "2017")
+    saved = save(pipeline, tmp_path / "backups")
+    with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection, connection:
+        connection.execute("INSERT INTO readings VALUES (1)")
+    models, queue = (Path(pipeline.environ[key]) for key in ("MODEL_STATE", "REDIS_FOLDER"))
+    models.unlink()
+    (models / "in the way").mkdir(parents=True)
+    queue.mkdir(exist_ok=True)
+    (queue / "dump.rdb").touch()
+    done = run(pipeline, "backup", "restore", str(saved), "--stack", "local", code=1)
+    assert "Is a directory" in done.stderr
+    assert done.stderr.count("\n") == 1
+    with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection:
+        assert not connection.execute("SELECT value FROM readings").fetchall()
+    assert not list(queue.iterdir())
+
+
 def test_a_backup_that_fails_leaves_nothing_behind(ward: Path, tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path, ward)
     (tmp_path / "icu.sqlite").write_bytes(b"not a database, but long enough to look at" * 100)
