@@ -122,9 +122,10 @@ class ModelInfo:
         name = f"{self.key.name} {self.key.version}"
         if self.maximum is not None:
             return f"Score: points of {self.maximum}, by {name}. A score is not a probability."
-        event = self.event[:1].upper() + self.event[1:]
+        event = self.event or "an event that the model does not name"
+        event = event[:1].upper() + event[1:]
         usual = "" if self.usual is None else f" Usual level: {self.amount(self.usual)}."
-        return f"Risk: {event or 'the model does not name an event'}, by {name}.{usual}"
+        return f"Risk: {event}, by {name}.{usual}"
 
 
 def _parameter(feature: str) -> str | None:
