@@ -68,8 +68,12 @@ class Acknowledgements:
         complete = known.pop(COMPLETE.encode(), None) is not None
         if complete and self._compared:
             return
-        stored = {f"{row.stream}/{row.part}": row.seq for row in self._database.positions()}
-        later = [name for name in map(bytes.decode, known) if _later(known, name, stored)]
+        positions = self._database.positions()
+        stored = {f"{row.stream}/{row.part}".encode(): row.seq for row in positions}
+        # Bytes, because damaged fields need not be texts.
+        later = [
+            name for name, seq in known.items() if seq.isdigit() and int(seq) > stored.get(name, 0)
+        ]
         with self._redis.pipeline() as pipe:
             if later and not self._compared:
                 log.warning(
@@ -86,11 +90,6 @@ class Acknowledgements:
                 pipe.hset(COMMITTED, COMPLETE, now())
             pipe.execute()
         self._compared = True
-
-
-def _later(known: dict[bytes, bytes], name: str, stored: dict[str, int]) -> bool:
-    seq = known[name.encode()]
-    return seq.isdigit() and int(seq) > stored.get(name, 0)
 
 
 def _field(batch: Batch) -> str:

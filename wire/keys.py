@@ -7,7 +7,8 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-# The buffer's position: JSON of `wire.batches.Position`. Written by the buffer.
+# The buffer's position: JSON of `wire.batches.Position`. Written by the buffer, deleted by the tool
+# if the database lacks messages.
 POSITION = "icu:position"
 # Hash `<stream>/<partition>` → last message in the database. Written by the tool.
 COMMITTED = "icu:committed"

@@ -330,6 +330,7 @@ def test_a_database_that_lacks_acknowledged_messages_gets_them_again(
     position = b'{"stream":"5eed0001","seq":3,"parts":{"0":2,"1":3},"partitions":2}'
     redis.set("icu:position", position)
     redis.hset("icu:committed", mapping={"5eed0001/0": 2, "5eed0001/1": 3, "01d/0": 7})
+    redis.hset("icu:committed", b"damaged\xff", b"9")
     database = connect(f"sqlite:///{tmp_path}/new.sqlite")
     database.create_tables()
     source = Pruned(oldest=1, last=3)
