@@ -64,6 +64,7 @@ async def drift(request: web.Request) -> web.Response:
         page=poller.shelf.ward(None).topic.content.get("page"),
         query=f"?stream={stream}" if stream else "",
         models=models,
+        without=[f"{key.name} {key.version}" for key in order if key and key not in found],
         newest=formats.day(day(max(point.day for point in points))) if points else "",
         days=DAYS,
     )

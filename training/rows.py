@@ -172,7 +172,11 @@ def split(rows: Rows, how: Split) -> tuple[Rows, Rows]:
     parts = rows.where(train), rows.where(test)
     for name, part in zip(("train", "test"), parts, strict=True):
         if len(np.unique(part.y)) < 2:
-            raise DataError(f"split: the {name} rows do not have both outcomes")
+            stays = rows.about.assign(event=rows.y).groupby(KEY)["event"].max()
+            raise DataError(
+                f"split: the {name} rows do not have both outcomes; {stays.sum():,.0f} of all "
+                f"{len(stays):,} stays have the event. Use more stays, or another split"
+            )
     return parts
 
 
