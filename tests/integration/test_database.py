@@ -357,6 +357,19 @@ class TestMySQLAlone:
         database.commit(batch(1, 2))
         assert database.position("s", 0) == 2
 
+    def test_a_batch_of_several_packets_is_stored_as_a_whole_or_not_at_all(
+        self, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tool.database.literals.STATEMENT", 200)
+        monkeypatch.setattr("tool.database.mysql.PACKET", 1_000)
+        many = [reading(seq) for seq in range(1, 101)]
+        with pytest.raises(PermanentFailure):
+            database.commit(batch(0, 100, readings=[*many, reading(50)]))
+        assert rows(url, "SELECT COUNT(*) FROM readings") == [(0,)]
+        database.commit(batch(0, 100, readings=many))
+        assert rows(url, "SELECT COUNT(*), SUM(seq) FROM readings") == [(100, 5050)]
+        assert database.position("s", 0) == 100
+
     def test_a_read_only_server_is_an_error(self, url: str, database: Database) -> None:
         database.commit(batch(0, 1))
         self.harmed(url, "SET GLOBAL super_read_only = 1")
