@@ -49,8 +49,12 @@ class Probes:
     def _probe_redis(self) -> None:
         with self._redis.pipeline() as pipe:
             # If Redis has no time of a backup, the time of this probe is stored instead.
-            pipe.info("memory").set(BACKUP, int(time.time()), nx=True).get(BACKUP)
+            now = int(time.time())
+            pipe.info("memory").set(BACKUP, now, nx=True).get(BACKUP)
             memory, _, backup = pipe.execute()
+        if not backup.isdigit():  # damaged
+            self._redis.set(BACKUP, now)
+            backup = now
         metrics.REDIS_MEMORY.set(memory["used_memory"])
         metrics.REDIS_MEMORY_MAX.set(memory["maxmemory"])
         metrics.BACKUP.set(int(backup))
@@ -77,5 +81,5 @@ def expiry(file: Path) -> float:
         payload = file.read_text().strip().split(".")[1]
         padded = payload + "=" * (-len(payload) % 4)
         return float(json.loads(base64.urlsafe_b64decode(padded))["exp"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return 0.0

@@ -1,5 +1,6 @@
 """Tests the tool's metrics about Redis, the database, the token and backups."""
 
+import base64
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -58,13 +59,17 @@ def test_without_a_backup_the_time_of_the_last_one_is_that_of_the_first_measurem
         redis.set(BACKUP, 12345)
         measure(redis, url)
         assert value("last_backup_timestamp_seconds") == 12345
+        redis.set(BACKUP, "damaged")
+        measure(redis, url)
+        assert before <= (value("last_backup_timestamp_seconds") or 0) <= time.time()
 
 
 def test_the_expiry_of_the_token_is_read(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(make_token(b"0" * 32, "HS256", "tool", 3600, ("infer",)) + "\n")
     assert expiry(file) == pytest.approx(time.time() + 3600, abs=60)
-    for text in ("", "a.b.c", "x"):
+    endless = base64.urlsafe_b64encode(b'{"exp": 1%s}' % (b"0" * 400)).decode()
+    for text in ("", "a.b.c", "x", f"a.{endless}.c"):
         file.write_text(text)
         assert expiry(file) == 0
     assert expiry(tmp_path / "none") == 0
