@@ -1,14 +1,13 @@
 """Replays a folder of CSVs through the pipeline, into a separate database."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from embedded import replay as embedded
 from embedded.programs import Programs
-from embedded.stack import environment, free_ports, make_private, prepare
+from embedded.stack import environment, free_ports, make_private, prepare, remove
 from modelapi.artifact import Ref
 from modelapi.champion import State
 from modelapi.states import StateFile
@@ -32,7 +31,6 @@ def replay(data: Path, versions: Sequence[Ref]) -> tuple[str, dict[str, Any]]:
     Returns the address of the database, and the figures of the run. Raises CannotRun.
     """
     make_private(Path("var"))
-    shutil.rmtree(FOLDER, ignore_errors=True)
     url = f"sqlite:///{(FOLDER / 'icu.sqlite').resolve()}"
     own = {
         **dict.fromkeys(OUTSIDE, ""),
@@ -44,6 +42,7 @@ def replay(data: Path, versions: Sequence[Ref]) -> tuple[str, dict[str, Any]]:
         **free_ports(),
     }
     environ = environment(FOLDER, {**os.environ, **own})
+    remove(FOLDER, environ)
     prepare(FOLDER, environ)
     champion, *shadows = dict.fromkeys(versions)
     states = StateFile(Path(own["MODEL_STATE"]), Path("models/default.json"))

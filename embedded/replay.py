@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from embedded.programs import PIPELINE, Programs
-from embedded.stack import CannotRun, environment, free_ports, make_private, prepare
+from embedded.stack import CannotRun, environment, free_ports, make_private, prepare, remove
 from hospital.files import writable_folder
 from hospital.settings import Settings as HospitalSettings
 from tool.database import connect
@@ -43,15 +42,15 @@ def replay() -> int:
         work_s            seconds of all workers for database, features, model and queue (the rest)
     """
     make_private(Path("var"))
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{DATABASE}{suffix}").unlink(missing_ok=True)
     ours = {
         "DATABASE_URL": f"sqlite:///{DATABASE.resolve()}",
         "REPLAY_RATE": "0",
         **free_ports(),
     }
     environ = environment(FOLDER, ours | {k: v for k, v in os.environ.items() if v})
+    remove(FOLDER, environ)
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{DATABASE}{suffix}").unlink(missing_ok=True)
     prepare(FOLDER, environ)
     # SIGTERM is handled like Ctrl-C, so that the programs are stopped too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

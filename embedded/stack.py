@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -130,9 +131,19 @@ def prepare(folder: Path, environ: Mapping[str, str], source: str = "hospital") 
             f"REDIS_URL={without_password(environ['REDIS_URL'])}: this pipeline runs its own Redis "
             "on a socket: unset REDIS_URL"
         )
+    _check_stopped(folder, environ)
+    _check_ports({key: environ[key] for key in PORTS[source]})
+
+
+def remove(folder: Path, environ: Mapping[str, str]) -> None:
+    """Deletes the folder of an earlier run. Raises CannotRun if that run has not ended."""
+    _check_stopped(folder, environ)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_stopped(folder: Path, environ: Mapping[str, str]) -> None:
     if is_running(environ):
         raise CannotRun(f"the pipeline is already running in {folder}")
-    _check_ports({key: environ[key] for key in PORTS[source]})
 
 
 def _check_ports(ports: Mapping[str, str]) -> None:

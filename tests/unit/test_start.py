@@ -10,14 +10,18 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+import backtest.replay
 from embedded import redis_server
 from embedded.programs import ROOT
+from embedded.replay import replay
 from embedded.stack import CannotRun, environment, free_ports, prepare
+from modelapi.artifact import Ref
 from wire.disk import disk_of
 
 ODD = "/x/ICU data #1 50%?=a'b"
@@ -321,3 +325,29 @@ def test_without_a_redis_the_error_names_the_program_to_install(
     monkeypatch.setattr(sys, "path_importer_cache", {})
     with pytest.raises(redis_server.NoRedis, match="install Redis"):
         redis_server.executable()
+
+
+@pytest.mark.parametrize(
+    ("command", "run"),
+    [
+        ("replay", replay),
+        ("backtest", lambda: backtest.replay.replay(Path(), [Ref("news2", "2017")])),
+    ],
+)
+def test_a_second_replay_leaves_the_files_of_the_first_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, run: Callable[[], object]
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    redis = tmp_path / "var" / command / "redis"
+    redis.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(redis)  # a shorter path, because that of a socket is limited
+        server.bind(redis_server.SOCKET)
+        server.listen()
+        monkeypatch.chdir(tmp_path)
+        database = tmp_path / "var" / f"{command}.sqlite"
+        database.touch()
+        with pytest.raises(CannotRun, match="already running in var/"):
+            run()
+        assert (redis / redis_server.SOCKET).exists()
+        assert database.exists()
