@@ -99,7 +99,14 @@ class ComposeStack:
         if stopped:
             _checked("stop", *stopped)
         _checked("exec", "-T", "redis", "sh", "-c", EMPTY_QUEUE)
-        yield
+        try:
+            yield
+        except BackupError as error:
+            # The tables may be incomplete, so the programs must not start. The next restore does
+            # not know which of them ran.
+            start = f"docker compose start {' '.join(stopped)}"
+            also = f"; restore again, and then run: {start}" if stopped else ""
+            raise BackupError(f"{error}{also}") from None
         if stopped:
             _checked("start", *stopped)
 

@@ -1,6 +1,9 @@
 """Tests that a backup of a running pipeline restores all rows, the champion and the shadows."""
 
+import gzip
+import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -161,6 +164,44 @@ def test_a_restore_that_fails_after_the_tables_leaves_no_later_position_in_the_q
     with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection:
         assert not connection.execute("SELECT value FROM readings").fetchall()
     assert not list(queue.iterdir())
+
+
+# A compose project in which the buffer and the tool run, and whose database has no space.
+DOCKER = """#!/bin/sh
+echo "$*" >>"$0.log"
+case $* in
+    *" ps --services "*) echo buffer; echo tool ;;
+    *" tooldb mysql") cat >/dev/null; echo "no space" >&2; exit 1 ;;
+esac
+"""
+
+
+def test_a_failed_restore_with_compose_starts_no_program_and_names_those_that_it_stopped(
+    tmp_path: Path,
+) -> None:
+    docker, saved = tmp_path / "docker", tmp_path / "saved"
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    saved.mkdir()
+    tables = gzip.compress(b"SELECT 1")
+    (saved / "tables.gz").write_bytes(tables)
+    digests = {"tables": hashlib.sha256(tables).hexdigest()}
+    contents = {"saved_at": "now", "tables": "mysql", "sha256": digests}
+    (saved / "backup.json").write_text(json.dumps(contents))
+    done = subprocess.run(
+        [sys.executable, "-m", "backup", "restore", str(saved), "--stack", "compose"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("backup: no space; ")
+    assert done.stderr.endswith("docker compose start buffer tool\n")
+    called = (tmp_path / "docker.log").read_text().splitlines()
+    assert any(line.endswith(" stop buffer tool") for line in called)
+    assert not any(" start " in line for line in called)
 
 
 def test_a_backup_that_fails_leaves_nothing_behind(ward: Path, tmp_path: Path) -> None:
