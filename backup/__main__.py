@@ -3,7 +3,8 @@
 A backup holds the tables, the registry of models (the champion and the history of its changes), the
 gateway's log, and login's users and audit log. It can be made while the pipeline runs. Restoring
 also empties the queue, so that the pipeline reads the stream again after the last restored
-message. The stack is that of compose if its database is running, otherwise that of `make run`.
+message. `save` takes the stack of compose if its database is running, otherwise that of `make run`.
+`restore` takes the stack that the backup was made of, and starts compose's database if necessary.
 """
 
 import argparse
@@ -15,14 +16,23 @@ from backup import archive, compose
 from backup.archive import BackupError, Stack
 
 
-def stack_of(name: str | None) -> Stack:
-    """The stack with this name; None: compose if its database is running, or else local. Raises
-    BackupError.
+def stack_of(name: str | None, backup: Path | None) -> Stack:
+    """The stack with this name; None: the one that the backup was made of or, without a backup,
+    compose if its database is running, or else local. Raises BackupError.
     """
-    if name == "compose" or (name is None and compose.runs()):
+    if name is None:
+        of_compose = archive.kind(backup) == "mysql" if backup else compose.runs()
+        name = "compose" if of_compose else "local"
+    if name == "compose":
         return compose.ComposeStack()
-    # Imported here, because the module needs the packages of `make run`.
-    from backup.local import LocalStack
+    try:
+        # Imported here, because the module needs the packages of `make run`.
+        from backup.local import LocalStack
+    except ModuleNotFoundError:
+        raise BackupError(
+            "no pipeline was found: compose's database is not running (`docker compose up"
+            " --detach`), and the packages of `make run` are not installed"
+        ) from None
 
     return LocalStack()
 
@@ -38,13 +48,13 @@ def main() -> int:
     parser.add_argument(
         "--stack",
         choices=["compose", "local"],
-        help="default: compose if its database is running, otherwise local",
+        help="default: for restore the stack of the backup, for save compose if it is running",
     )
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     os.chdir(Path(__file__).parent.parent)
     try:
-        stack = stack_of(arguments.stack)
+        stack = stack_of(arguments.stack, folder if arguments.action == "restore" else None)
         if arguments.action == "save":
             print(f"saved {archive.save(stack, folder)}")
         else:

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import json
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -17,6 +19,8 @@ PARTS = ("tables", "models", "gateway", "login")
 # backup would be lost.
 KEPT = ("gateway", "login")
 BLOCK = 1 << 20
+# Seconds between two lines that report the progress.
+REPORT_EVERY = 10
 
 
 class BackupError(Exception):
@@ -56,6 +60,25 @@ class Stack(Protocol):
         ...
 
 
+class Progress:
+    """A file that is read, and reports from time to time how much of it was read."""
+
+    def __init__(self, content: IO[bytes], part: str, verb: str) -> None:
+        self._content = content
+        self._part = part
+        self._verb = verb
+        self._read = 0
+        self._report_at = time.monotonic() + REPORT_EVERY
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._content.read(size)
+        self._read += len(block)
+        if time.monotonic() >= self._report_at:
+            print(f"{self._part}: {self._read / 1e6:,.0f} MB {self._verb}", file=sys.stderr)
+            self._report_at = time.monotonic() + REPORT_EVERY
+        return block
+
+
 def save(stack: Stack, folder: Path) -> Path:
     """Writes a backup to a new folder inside `folder`; returns the new folder.
 
@@ -73,7 +96,7 @@ def save(stack: Stack, folder: Path) -> Path:
                     stack.read(part) as content,
                     gzip.open(part_written / f"{part}.gz", "wb", compresslevel=5) as file,
                 ):
-                    shutil.copyfileobj(content, file, BLOCK)
+                    shutil.copyfileobj(Progress(content, part, "saved"), file, BLOCK)
                 digests[part] = _digest(part_written / f"{part}.gz")
         contents = {"saved_at": name, "tables": stack.kind, "sha256": digests}
         (part_written / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
@@ -105,21 +128,38 @@ def restore(stack: Stack, folder: Path) -> Iterator[str]:
                 continue
             try:
                 with gzip.open(folder / f"{part}.gz") as content:
-                    stack.write(part, content)  # type: ignore[arg-type]
+                    stack.write(part, Progress(content, part, "restored"))  # type: ignore[arg-type]
             except OSError as error:
                 raise BackupError(f"{error.filename or part}: {error.strerror}") from None
+            except KeyboardInterrupt:
+                raise BackupError("interrupted; the restore is incomplete") from None
             yield f"restored {part}, as saved at {contents['saved_at']}"
 
 
-def _check(stack: Stack, folder: Path) -> Any:
+def kind(folder: Path) -> str:
+    """The format of the tables in this backup, mysql or sqlite. Raises BackupError."""
+    return str(_contents(folder)["tables"])
+
+
+def _contents(folder: Path) -> dict[str, Any]:
     try:
         contents = json.loads((folder / CONTENTS).read_text())
-        digests, kind = dict(contents["sha256"]), contents["tables"]
+        return {
+            "saved_at": contents["saved_at"],
+            "tables": contents["tables"],
+            "sha256": dict(contents["sha256"]),
+        }
     except (OSError, ValueError, KeyError, TypeError):
         raise BackupError(f"{folder}: is not a backup: it has no readable {CONTENTS}") from None
-    if kind != stack.kind:
-        raise BackupError(f"{folder}: its tables are of {kind}, and this stack has {stack.kind}")
-    for part, digest in digests.items():
+
+
+def _check(stack: Stack, folder: Path) -> dict[str, Any]:
+    contents = _contents(folder)
+    if contents["tables"] != stack.kind:
+        raise BackupError(
+            f"{folder}: its tables are of {contents['tables']}, and this stack has {stack.kind}"
+        )
+    for part, digest in contents["sha256"].items():
         file = folder / f"{part}.gz"
         if part not in PARTS or not file.is_file() or _digest(file) != digest:
             raise BackupError(f"{file} is missing or damaged; nothing was restored")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -22,6 +23,9 @@ EMPTY_QUEUE = f"{REDIS} FLUSHALL"
 # module does not need.
 RECORD = f"{REDIS} SET icu:backup"
 EXISTS = "import os, sys; print(os.path.exists(sys.argv[1]))"
+# Seconds that a restore waits for the database and Redis. A server that has just recovered is
+# unhealthy until its next health check, and compose does not wait for it then.
+HEALTHY_WITHIN = 120
 # All profiles, because a service whose profile is not in use now may have stored data before.
 COMPOSE = ("docker", "compose", "--profile", "*")
 COPY = """
@@ -93,8 +97,10 @@ class ComposeStack:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        running = set(_lines("ps", "--services", "--status", "running"))
-        _checked("up", "--detach", "--wait", "tooldb", "redis")
+        # A service that fails at the damaged tables is restarting.
+        active = ("--status", "running", "--status", "restarting")
+        running = set(_lines("ps", "--services", *active))
+        _start("tooldb", "redis")
         stopped = [service for service in WRITERS if service in running]
         if stopped:
             _checked("stop", *stopped)
@@ -168,6 +174,16 @@ def _run(*command: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         check=False,
     )
+
+
+def _start(*services: str) -> None:
+    """Starts services and waits until they are healthy. Raises BackupError."""
+    command = ("up", "--detach", "--wait", *services)
+    deadline = time.monotonic() + HEALTHY_WITHIN
+    while "is unhealthy" in (done := _run(*command)).stderr and time.monotonic() < deadline:
+        time.sleep(1)
+    if done.returncode:
+        raise BackupError(f"docker compose up: {_last_line(done.stderr)}")
 
 
 def _checked(*command: str) -> str:

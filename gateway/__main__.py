@@ -47,7 +47,10 @@ def main() -> int:
         logs.set_up("gateway", chosen.log_level, chosen.log_format)
         with Summary(log, {"icu_gateway_group_messages_sum": "messages received"}):
             uvloop.run(serve(chosen))
-    except (CodesError, TokenKeyError) as error:
+    except TokenKeyError as error:
+        print(f"gateway: MODEL_TOKEN_KEY_FILE={error}", file=sys.stderr)
+        return 1
+    except CodesError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
     except (OSError, ssl.SSLError, sqlite3.Error) as error:

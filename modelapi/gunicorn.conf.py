@@ -52,14 +52,16 @@ from modelapi.statistics import shared  # noqa: E402
 from wire.logs import formatter  # noqa: E402
 from wire.settings import read  # noqa: E402
 from wire.summary import Summary  # noqa: E402
-from wire.tokens import read_key  # noqa: E402
+from wire.tokens import TokenKeyError, read_key  # noqa: E402
 
 try:
     settings = read(Settings)
     if settings.token_key_file:
         read_key(Path(settings.token_key_file))
+except TokenKeyError as error:
+    raise SystemExit(f"modelapi: MODEL_TOKEN_KEY_FILE={error}") from None
 except ValueError as error:
-    raise SystemExit(str(error)) from None
+    raise SystemExit(f"modelapi: {error}") from None
 
 # The master creates the table in which all workers count.
 shared()

@@ -138,7 +138,8 @@ def test_restoring_a_damaged_backup_changes_nothing(
         found = json.loads(contents.read_text())
         found |= {"tables": "mysql"} if damage == "of another kind" else {"sha256": None}
         contents.write_text(json.dumps(found))
-    assert run(pipeline, "backup", "restore", str(saved), code=1).stderr.count("\n") == 1
+    done = run(pipeline, "backup", "restore", str(saved), "--stack", "local", code=1)
+    assert done.stderr.count("\n") == 1
     with closing(sqlite3.connect(tmp_path / "icu.sqlite")) as connection:
         assert connection.execute("SELECT value FROM readings").fetchall() == [(1,), (2,)]
 

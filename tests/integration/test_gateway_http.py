@@ -342,5 +342,5 @@ def test_an_invalid_token_key_is_reported_in_one_line(tmp_path: Path, content: b
         check=False,
     )
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith(f"gateway: {key}: ")
+    assert ended.stderr.splitlines()[-1].startswith(f"gateway: MODEL_TOKEN_KEY_FILE={key}: ")
     assert "Traceback" not in ended.stderr

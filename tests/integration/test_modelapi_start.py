@@ -44,7 +44,7 @@ def start(**environment: str) -> tuple[int, list[str]]:
 def test_an_invalid_setting_is_reported_in_one_line(key: str, value: str) -> None:
     code, [line] = start(**{key: value})
     assert code == 1
-    assert line.startswith(f"{key}={value}: ")
+    assert line.startswith(f"modelapi: {key}={value}: ")
 
 
 @pytest.mark.parametrize("content", [b"short", b"\xff\xfe not UTF-8"])
@@ -52,7 +52,10 @@ def test_an_invalid_token_key_is_reported_in_one_line(tmp_path: Path, content: b
     key = tmp_path / "key"
     key.write_bytes(content)
     code, [line] = start(MODEL_TOKEN_KEY_FILE=str(key))
-    assert (code, line) == (1, f"{key}: a secret needs at least 32 bytes")
+    assert (code, line) == (
+        1,
+        f"modelapi: MODEL_TOKEN_KEY_FILE={key}: a secret needs at least 32 bytes",
+    )
 
 
 def test_a_port_that_is_taken_is_reported_in_one_line() -> None:

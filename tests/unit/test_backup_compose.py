@@ -1,0 +1,68 @@
+"""Tests which commands a restore runs on a compose stack. A script takes the place of Docker."""
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded.programs import ROOT
+
+DOCKER = """#!/bin/sh
+printf '%s\\n' "$*" >>"$STATE/calls"
+case "$*" in
+    *" config "*) echo '{"name": "icu"}' ;;
+    *" ps --services "*"--status restarting"*) echo tool ;;
+    *" up "*)
+        [ -e "$STATE/recovered" ] && exit 0
+        touch "$STATE/recovered"
+        echo "container icu-tooldb-1 is unhealthy" >&2
+        exit 1 ;;
+    *" tooldb mysql") cat >/dev/null ;;
+esac
+"""
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the calls of the script."""
+    script = tmp_path / "docker"
+    script.write_text(DOCKER)
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("STATE", str(tmp_path))
+    return tmp_path
+
+
+def restore(folder: Path) -> "subprocess.CompletedProcess[str]":
+    tables = gzip.compress(b"CREATE TABLE readings (id INT);")
+    digests = {"tables": hashlib.sha256(tables).hexdigest()}
+    folder.mkdir()
+    (folder / "tables.gz").write_bytes(tables)
+    contents = {"saved_at": "icu-20260101T000000Z", "tables": "mysql", "sha256": digests}
+    (folder / "backup.json").write_text(json.dumps(contents))
+    # -S: as on a machine with Docker alone, there are no packages.
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "backup", "restore", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_restore_starts_compose_waits_for_a_recovering_database_and_stops_a_failing_tool(
+    docker: Path,
+) -> None:
+    done = restore(docker / "saved")
+    assert done.returncode == 0, done.stderr
+    calls = [line.split(" * ")[-1] for line in (docker / "calls").read_text().splitlines()]
+    started = "up --detach --wait tooldb redis"
+    flushed = next(call for call in calls if "FLUSHALL" in call)
+    order = [started, started, "stop tool", flushed, "exec -T tooldb mysql", "start tool"]
+    assert [call for call in calls if call in order] == order
