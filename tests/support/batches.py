@@ -4,6 +4,7 @@ model API.
 
 import json
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import pytest
@@ -37,7 +38,8 @@ class Client:
             raise ModelUnavailable
         names = [feature["name"] for feature in model.features]
         named = [dict(zip(names, row, strict=True)) for row in rows]
-        return [(row.get("heart_rate__mean") or 0.0) / 1000 for row in named]
+        means = [row.get("heart_rate__mean") for row in named]
+        return [0.0 if mean is None or isnan(mean) else mean / 1000 for mean in means]
 
     def predict_all(
         self, asked: Sequence[tuple[Model, Sequence[Sequence[float | None]]]]
