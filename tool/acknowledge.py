@@ -63,11 +63,11 @@ class Acknowledgements:
         call, has a later one. Redis has later ones if the tool has been given another database, or
         an older copy: then the buffer must read the stream again.
         """
+        if self._compared and self._redis.hexists(COMMITTED, COMPLETE):
+            return
         # Redis is read first: each of its positions was in the database before.
         known: dict[bytes, bytes] = self._redis.hgetall(COMMITTED)  # type: ignore[assignment]
         complete = known.pop(COMPLETE.encode(), None) is not None
-        if complete and self._compared:
-            return
         positions = self._database.positions()
         stored = {f"{row.stream}/{row.part}".encode(): row.seq for row in positions}
         # Bytes, because damaged fields need not be texts.

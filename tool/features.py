@@ -103,15 +103,16 @@ class CachedRow:
         self.until = [inf] * len(panels)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Panel:
     """The features of one parameter, with their indices; `windows` are grouped by hours, and have
-    the place of each feature in the result of `windowed`."""
+    the place of each feature in the result of `windowed`. spread: whether one of these is std or
+    trend."""
 
     parameter: str
     running: list[tuple[int, Callable[[Statistics], Value]]]
     windows: dict[int, list[tuple[int, int]]]
-    spread: set[int]  # the places of std and trend, if a window has them
+    spread: bool = False
 
 
 class FeatureSet:
@@ -163,13 +164,13 @@ class FeatureSet:
         if aggregation == "age":
             self._ages.append((index, parameter, hours or inf))
             return
-        panel = panels.setdefault(parameter, Panel(parameter, [], {}, set()))
+        panel = panels.setdefault(parameter, Panel(parameter, [], {}))
         if hours is None:
             panel.running.append((index, RUNNING[aggregation]))
         else:
             place = WINDOWED.index(aggregation)
             panel.windows.setdefault(hours, []).append((index, place))
-            panel.spread.update(SPREAD & {place})
+            panel.spread |= place in SPREAD
             self.windows[parameter] = max(hours, self.windows.get(parameter, 0))
 
     def row(self, stay: Stay) -> list[Value]:
@@ -225,7 +226,7 @@ class FeatureSet:
                 continue
             edges[number] = times[start] + hours - HALF_SECOND
             if start != known:
-                known, found = start, windowed(times[start:], values[start:], bool(panel.spread))
+                known, found = start, windowed(times[start:], values[start:], panel.spread)
             for index, place in places:
                 value = found[place]
                 row[index] = empty[index] if value is None else value

@@ -15,25 +15,32 @@ from tests.support.pipeline import synthetic
 pytestmark = pytest.mark.timeout(120)
 
 
+def run_tool(
+    folder: Path, *command: str, seconds: float, **settings: str
+) -> "subprocess.CompletedProcess[str]":
+    """Runs a Python command with the settings of a tool whose files are in `folder`."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "REDIS_URL": f"unix://{folder}/redis.sock",
+            "DATABASE_URL": f"sqlite:///{folder}/icu.sqlite",
+            "MODEL_URL": "http://127.0.0.1:9",
+        }
+        | settings,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("process", ["work", "run_in_background"])
 def test_the_tool_ends_when_a_process_dies_at_each_start(tmp_path: Path, process: str) -> None:
     with servers.redis_server(tmp_path):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.support.dying_tool"],
-            cwd=ROOT,
-            env=os.environ
-            | {
-                "DYING": process,
-                "REDIS_URL": f"unix://{tmp_path}/redis.sock",
-                "DATABASE_URL": f"sqlite:///{tmp_path}/icu.sqlite",
-                "PARTITIONS": "1",
-                "MODEL_URL": "http://127.0.0.1:9",
-            },
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        command = ("-m", "tests.support.dying_tool")
+        done = run_tool(tmp_path, *command, seconds=100, DYING=process, PARTITIONS="1")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
@@ -54,21 +61,8 @@ processes.run_in_background(lambda: None, read(Settings))
 
 
 def test_the_background_process_ends_when_one_of_its_threads_fails(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FAILING_THREAD],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "ALARM_WEBHOOK": "http://127.0.0.1:9",
-            "REDIS_URL": f"unix://{tmp_path}/redis.sock",
-            "DATABASE_URL": f"sqlite:///{tmp_path}/icu.sqlite",
-            "MODEL_URL": "http://127.0.0.1:9",
-        },
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    command = ("-c", FAILING_THREAD)
+    done = run_tool(tmp_path, *command, seconds=30, ALARM_WEBHOOK="http://127.0.0.1:9")
     assert done.returncode == 1
     assert "a fault" in done.stderr
 
