@@ -1,7 +1,7 @@
 """Takes the screenshots of the documentation: the real pipeline on a synthetic ward, in headless
 Chromium.
 
-    python -m docs.screenshots [folder]
+    python -m benchmarks.screenshots [folder]
 
 Needs Playwright for Python and a Chromium at /usr/bin/chromium (or CHROMIUM).
 """

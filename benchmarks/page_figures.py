@@ -1,6 +1,6 @@
 """Measures the ward page of a large ward: bytes, updates, and frames in headless Chromium.
 
-    python -m docs.page_figures 1200 5000
+    python -m benchmarks.page_figures 1200 5000
 
 The dashboard reads stored rows, to which this program adds readings at RATE; no pipeline runs.
 Needs Playwright for Python and a Chromium at /usr/bin/chromium (or CHROMIUM).
@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, CDPSession, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
-from docs.screenshots import SIZES, wait
+from benchmarks.screenshots import SIZES, wait
 from embedded.programs import ROOT
 from embedded.stack import free_port
 from tests.support import seeded_ward
@@ -148,10 +148,10 @@ def measure(
     page.close()
 
 
-def page_seconds(network: object) -> float:
+def page_seconds(network: CDPSession) -> float:
     """Seconds that the page's main thread has worked."""
-    found = network.send("Performance.getMetrics")["metrics"]  # type: ignore[attr-defined]
-    return next(each["value"] for each in found if each["name"] == "TaskDuration")
+    found = network.send("Performance.getMetrics")["metrics"]
+    return float(next(each["value"] for each in found if each["name"] == "TaskDuration"))
 
 
 def add_readings(made: seeded_ward.Ward, patients: int, draw: random.Random) -> None:
