@@ -101,8 +101,8 @@ def test_each_documented_setting_is_read_by_a_program() -> None:
 
 def test_each_setting_in_a_document_exists() -> None:
     known = set.union(*map(of_program, PROGRAMS)) | FROM_OUTSIDE | DOCUMENTED
-    operating = ("operations.md", "kubernetes.md", "alerts.md", "gateway.md", "settings.md", "troubleshooting.md")
-    documents = [ROOT / "docs" / name for name in operating]
+    operating = ("operations", "kubernetes", "alerts", "gateway", "settings", "troubleshooting")
+    documents = [ROOT / "docs" / f"{name}.md" for name in operating]
     for path in (ROOT / "SECURITY.md", ROOT / "README.md", *documents):
         assigned = set(re.findall(rf"\b({NAME})=", path.read_text()))
         assert assigned - known - OF_TARGETS == set(), path
