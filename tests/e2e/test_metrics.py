@@ -26,6 +26,7 @@ from embedded.stack import free_port
 from gateway.metrics import exposition
 from tests.support.pipeline import Pipeline, synthetic
 from tests.support.servers import missing
+from tests.unit.test_links import anchors
 
 IMAGE = "prom/prometheus:v3.5.3"
 SERVICES = {
@@ -111,10 +112,11 @@ def alerts() -> dict[str, Any]:
 
 def test_each_alert_has_a_test_and_a_runbook() -> None:
     tested = (ROOT / "tests/support/alerts_test.yml").read_text()
-    said = (ROOT / "docs/alerts.md").read_text()
-    for name in alerts():
+    for name, rule in alerts().items():
         assert re.search(rf"alertname: {name}\n +exp_alerts:\n", tested), f"{name} is never fired"
-        assert f"## {name}\n" in said, f"{name} has no heading in docs/alerts.md"
+        document, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert anchor == name.lower()
+        assert anchor in anchors(ROOT / document), f"{name} has no heading in {document}"
 
 
 @pytest.fixture(scope="module")
