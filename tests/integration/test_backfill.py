@@ -3,15 +3,20 @@ shadow.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
 import pytest
+from msgspec.structs import astuple
 
 from tests.support.batches import Client, batch, handler_of, message, other, remember
 from tests.support.servers import KINDS, rows
+from tests.support.waiting import wait_until
 from tool.backfill import backfill
 from tool.database import PermanentFailure, connect
+from tool.database.backfill import BackfillTables
+from tool.declarations import model_rows
 from tool.model_client import Declaration, Model
 from tool.model_server import InvalidRows
 from wire.features import Feature
@@ -188,3 +193,24 @@ def test_a_version_with_other_features_than_before_is_an_error(empty: Callable[[
     with closing(connect(url)) as database, pytest.raises(PermanentFailure, match="m 2"):
         backfill(database, Client(), model("2", "age"))  # type: ignore[arg-type]
     assert predictions(url) == before
+
+
+@pytest.mark.parametrize("kind", ["mysql", "mariadb"])
+def test_two_backfills_may_add_the_same_new_model(
+    kind: str, with_tables: Callable[[str], str]
+) -> None:
+    url = with_tables(kind)
+    [row] = model_rows(Declaration(SHADOW))
+    marks = ", ".join("?" * len(astuple(row)))
+    waiting = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    with (
+        closing(connect(url)) as first,
+        closing(connect(url)) as second,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with first.session.writing() as cursor:
+            first.session.execute(cursor, f"INSERT INTO models VALUES ({marks})", astuple(row))
+            added = pool.submit(BackfillTables(second).add_model, row)
+            wait_until(lambda: rows(url, waiting) == [(1,)], "the second backfill waits", 30)
+        added.result(30)
+    assert rows(url, "SELECT model, version FROM models") == [("m", "2")]

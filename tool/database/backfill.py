@@ -2,7 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
+
+from msgspec.structs import astuple
 
 from tool.database.database import Database
 from tool.database.literals import names, plain
@@ -75,14 +78,12 @@ class BackfillTables:
 
     def add_model(self, row: ModelRow) -> None:
         """Stores a model, unless it is already stored."""
-        with self._session.writing() as cursor:
-            self._session.execute(
-                cursor,
-                "SELECT 1 FROM models WHERE model = ? AND version = ?",
-                (row.model, row.version),
-            )
-            if not cursor.fetchall():
-                self._session.insert(cursor, "models", [row])
+        cells = astuple(row)
+        marks = ", ".join("?" * len(cells))
+        statement = f"INSERT INTO models ({names(columns('models'))}) VALUES ({marks})"
+        # No query before, because another program may add the same model in between.
+        with self._session.writing() as cursor, suppress(self._session.duplicate_key):
+            self._session.execute(cursor, statement, cells)
 
     def add(self, rows: Sequence[PredictionRow]) -> None:
         """Stores predictions. Two backfills at the same time store the same rows."""
