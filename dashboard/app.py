@@ -8,9 +8,6 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 from prometheus_client import generate_latest
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from dashboard import drift, lists, model_pages, pages
 from dashboard.acknowledge import acknowledge, patient_of_form
@@ -25,7 +22,7 @@ from dashboard.rendering import Pages
 from dashboard.sessions import Login
 from dashboard.settings import Settings
 from dashboard.shelf import TooManyPages
-from wire import hosts
+from wire import hosts, keys
 
 STATIC = Path(__file__).parent / "static"
 ANSWER_SECONDS = 2.0
@@ -76,7 +73,12 @@ def create_app(settings: Settings) -> web.Application:
 
 async def _poll(app: web.Application, settings: Settings) -> AsyncIterator[None]:
     database = Database(settings.database_url, settings.database_password_file.secret)
-    redis = _redis(settings)
+    redis = keys.async_connection(
+        settings.redis_url,
+        settings.redis_password_file.secret,
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+    )
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         services = Services(
@@ -98,26 +100,6 @@ async def _poll(app: web.Application, settings: Settings) -> AsyncIterator[None]
         with suppress(asyncio.CancelledError):
             await task
         await redis.aclose()
-
-
-def _redis(settings: Settings) -> Redis:
-    password = settings.redis_password_file.secret or None
-    retry = Retry(NoBackoff(), 1)
-    if settings.redis_url.startswith("unix://"):
-        # The path of the URL is not decoded, because it may contain `#`, `?` and `%`.
-        return Redis(
-            unix_socket_path=settings.redis_url.removeprefix("unix://"),
-            password=password,
-            socket_timeout=ANSWER_SECONDS,
-            retry=retry,
-        )
-    return Redis.from_url(
-        settings.redis_url,
-        password=password,
-        socket_timeout=ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
-        retry=retry,
-    )
 
 
 async def _secure(request: web.Request, response: web.StreamResponse) -> None:

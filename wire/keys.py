@@ -1,11 +1,15 @@
 """The keys, queues and job ids that buffer, tool and dashboard share in Redis."""
 
 import re
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+Client = TypeVar("Client", Redis, AsyncRedis)
 
 # The buffer's position: JSON of `wire.batches.Position`. Written by the buffer, deleted by the tool
 # if the database lacks messages.
@@ -92,12 +96,19 @@ def connection(url: str, password: str = "", **options: Any) -> Redis:
     seconds is sent once more; after another 5 seconds it raises. options: arguments of
     `redis.Redis`, for example another timeout.
     """
+    return _client(Redis, url, password, retry=Retry(NoBackoff(), 1), **options)
+
+
+def async_connection(url: str, password: str = "", **options: Any) -> AsyncRedis:
+    """The same for asyncio."""
+    return _client(AsyncRedis, url, password, retry=AsyncRetry(NoBackoff(), 1), **options)
+
+
+def _client(kind: type[Client], url: str, password: str, **options: Any) -> Client:
     options = {"socket_timeout": 5, "socket_connect_timeout": 5, **options}
     # redis-py would parse the path of a socket as a URL, but it may contain `#`, `?` or `%`.
     if url.startswith("unix://"):
         options.pop("socket_connect_timeout")
         path = url.removeprefix("unix://")
-        return Redis(
-            unix_socket_path=path, password=password or None, retry=Retry(NoBackoff(), 1), **options
-        )
-    return Redis.from_url(url, password=password or None, retry=Retry(NoBackoff(), 1), **options)
+        return kind(unix_socket_path=path, password=password or None, **options)
+    return kind.from_url(url, password=password or None, **options)
