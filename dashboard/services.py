@@ -62,11 +62,14 @@ class Service:
         registering: bool = False,
     ) -> None:
         """Records an observation at time `at`. Each changed identity counts as a restart, unless
-        `registering` is set: then a running process may have got a new identity."""
-        for part, identity in (identities or {}).items():
-            if not registering and self.identities.get(part, identity) != identity:
+        the part has moved to another host, or `registering` is set: then a running process may have
+        got a new identity."""
+        known, found = self.identities, dict(identities or {})
+        self.identities = known | found
+        for part, identity in found.items():
+            changed = known.get(part, identity) != identity
+            if changed and not registering and not _moved(known[part], identity, known, found):
                 self.changes[part] += 1
-            self.identities[part] = identity
         if self.was_up and self.state == "down" and state in ("up", "waiting"):
             self.interruptions += 1
         self.was_up = self.was_up or state in ("up", "waiting")
@@ -108,6 +111,25 @@ class Observation:
         return (
             isinstance(total, int) and answer.get("stream") == self.stream and stored >= total > 0
         )
+
+
+def _moved(old: str, new: str, before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether a part has moved between two hosts that both have processes of the service: the old
+    one still has some, or the new one had some before. Otherwise the new host replaces the old one,
+    as after a new container. An identity begins with its host.
+
+    >>> before = {"tool-0": "a 7", "tool-1": "a 8"}
+    >>> _moved("a 8", "b 9", before, {"tool-0": "a 7", "tool-1": "b 9"})
+    True
+    >>> _moved("a 8", "b 9", before, {"tool-1": "b 9"}), _moved("a 8", "a 9", before, before)
+    (False, False)
+    """
+    hosts_before, hosts_now = ({_host(each) for each in some.values()} for some in (before, now))
+    return _host(old) != _host(new) and (_host(old) in hosts_now or _host(new) in hosts_before)
+
+
+def _host(identity: str) -> str:
+    return identity.partition(" ")[0]
 
 
 class Board:

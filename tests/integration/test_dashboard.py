@@ -1374,11 +1374,15 @@ class TestFigures:
             return board.services["tool"].restarts
 
         # The dashboard finds an old worker at its start.
-        assert [restarts(0, "r1", "old"), restarts(1, "r1", "a0", "a1")] == [0, 0]
-        assert [restarts(40, "r1", "b0", "a1"), restarts(41, "r1", "b0", "b1")] == [1, 1]
-        assert [restarts(42, None), restarts(43, "r2", "b0", "b1")] == [1, 1]
-        assert [restarts(45, "r2", "c0", "c1"), restarts(90, "r2", "c0", "c1")] == [1, 1]
-        assert restarts(91, "r2", "d0", "d1") == 2
+        assert [restarts(0, "r1", "h 1"), restarts(1, "r1", "h 2", "h 3")] == [0, 0]
+        assert [restarts(40, "r1", "h 4", "h 3"), restarts(41, "r1", "h 4", "h 5")] == [1, 1]
+        assert [restarts(42, None), restarts(43, "r2", "h 4", "h 5")] == [1, 1]
+        assert [restarts(45, "r2", "h 6", "h 7"), restarts(90, "r2", "h 6", "h 7")] == [1, 1]
+        assert restarts(91, "r2", "h 8", "h 9") == 2
+        # A second tool joins, and takes over all partitions when the first one ends.
+        assert [restarts(92, "r2", "h 8", "i 1"), restarts(93, "r2", "i 2", "i 1")] == [2, 2]
+        # A new container replaces the tool.
+        assert restarts(94, "r2", "j 1", "j 2") == 3
 
     def test_rates_and_latencies_cover_the_last_seconds(self) -> None:
         throughput = Throughput()
