@@ -9,10 +9,11 @@ from wire.settings import (
     HttpUrl,
     LogFormat,
     LogLevel,
+    Partitions,
     Port,
-    Positive,
     RedisUrl,
     SecretFile,
+    whole,
 )
 
 
@@ -24,9 +25,11 @@ class Settings(msgspec.Struct, frozen=True):
         "redis://127.0.0.1:6379/0"
     )
     redis_password_file: Annotated[SecretFile, "file with the password of Redis"] = SecretFile()
-    partitions: Annotated[Positive, "number of partitions"] = 2
-    batch_max: Annotated[Positive, "maximum number of messages in a batch"] = 5_000
-    queue_max: Annotated[Positive, "number of waiting messages at which reading stops"] = 100_000
+    partitions: Annotated[Partitions, "number of partitions"] = 2
+    batch_max: Annotated[int, whole(1, 100_000), "maximum number of messages in a batch"] = 5_000
+    queue_max: Annotated[
+        int, whole(1, 10_000_000), "number of waiting messages at which reading stops"
+    ] = 100_000
     metrics_host: Annotated[str, "address to listen on for metrics"] = "127.0.0.1"
     metrics_port: Annotated[Port, "port of the metrics; 0: no metrics"] = msgspec.field(
         name="BUFFER_METRICS_PORT", default=0

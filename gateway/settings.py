@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta, field
 
-from wire.settings import File, HostNames, LogFormat, LogLevel, Parsed, Port, Positive
+from wire.settings import File, HostNames, LogFormat, LogLevel, Parsed, Port, whole
 
-Days = Annotated[float, Meta(gt=0, le=36_500, description="a number of days above 0")]
-Hours = Annotated[float, Meta(ge=0, le=876_000, description="a number of hours")]
-Silence = Annotated[float, Meta(gt=0, le=86_400, description="seconds, 86400 at most")]
+Days = Annotated[float, Meta(gt=0, le=36_500, description="days, above 0 and at most 36500")]
+Hours = Annotated[float, Meta(ge=0, le=876_000, description="hours, 0 to 876000")]
+Silence = Annotated[float, Meta(gt=0, le=86_400, description="seconds, above 0 and at most 86400")]
 Switch = Literal["0", "1"]
 
 
@@ -84,8 +84,12 @@ class Settings(msgspec.Struct, frozen=True):
     )
     codes: Annotated[File, "your own codes, in the format of gateway/codes.csv"] = File("")
     hl7_charset: Annotated[Charset, "character set of messages without MSH-18"] = Charset("utf-8")
-    message_max: Annotated[Positive, "maximum size of a message in bytes"] = 1 << 20
-    connections_max: Annotated[Positive, "maximum number of MLLP connections; others wait"] = 200
+    message_max: Annotated[int, whole(1_000, 1 << 28), "maximum size of a message in bytes"] = (
+        1 << 20
+    )
+    connections_max: Annotated[
+        int, whole(1, 10_000), "maximum number of MLLP connections; others wait"
+    ] = 200
     silence_max: Annotated[Silence, "seconds without a byte after which a connection is closed"] = (
         3_600.0
     )

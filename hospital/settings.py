@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from wire.settings import HostNames, LogFormat, LogLevel, Port, Positive, Rate
+from wire.settings import HostNames, LogFormat, LogLevel, Port, Rate, whole
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -26,7 +26,9 @@ class Settings(msgspec.Struct, frozen=True):
         "live: each discharge is sent when it happens; hindsight: readings include it",
     ] = "live"
     replay_number: Annotated[
-        Positive, "number of the replay; another number replays the same input as a new stream"
+        int,
+        whole(1, 1_000_000_000),
+        "number of the replay; another number replays the same input as a new stream",
     ] = 1
     host: Annotated[str, "address to listen on"] = msgspec.field(
         name="HOSPITAL_HOST", default="127.0.0.1"

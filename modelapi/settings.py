@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 import msgspec
 
-from wire.settings import File, HostNames, LogFormat, LogLevel, Parsed, SecretFile, Url
+from wire.settings import File, HostNames, LogFormat, LogLevel, Parsed, SecretFile, Url, whole
 
 
 class Folder(Parsed, str):
@@ -50,11 +50,9 @@ class Settings(msgspec.Struct, frozen=True):
         msgspec.Meta(ge=1, le=65_535, description="a port, 1 to 65535"),
         "port to listen on",
     ] = msgspec.field(name="MODELAPI_PORT", default=5000)
-    workers: Annotated[
-        int,
-        msgspec.Meta(ge=1, le=64, description="a whole number from 1 to 64"),
-        "worker processes",
-    ] = msgspec.field(name="MODELAPI_WORKERS", default=2)
+    workers: Annotated[int, whole(1, 64), "worker processes"] = msgspec.field(
+        name="MODELAPI_WORKERS", default=2
+    )
     allowed_hosts: Annotated[
         HostNames, "allowed host names in requests, besides localhost, modelapi and IP addresses"
     ] = HostNames()

@@ -15,8 +15,8 @@ from wire.settings import (
     HttpUrl,
     LogFormat,
     LogLevel,
+    Partitions,
     Port,
-    Positive,
     RedisUrl,
     Seconds,
     SecretFile,
@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     model_timeout: Annotated[Seconds, "seconds to wait for predictions"] = 2.0
     alarm_webhook: Annotated[HttpUrl, "URL to which each alarm is sent; empty: none"] = HttpUrl("")
     alarm_webhook_token_file: Annotated[str, "file with the token for that URL"] = ""
-    partitions: Annotated[Positive, "number of partitions"] = 2
+    partitions: Annotated[Partitions, "number of partitions"] = 2
     retention_days: Annotated[
         Days, "days for which `forget --expired` keeps a stay after its discharge; 0: for ever"
     ] = 0

@@ -30,11 +30,17 @@ class SettingError(ValueError):
     """A setting has an invalid value. The text is one line with the variable's name."""
 
 
+def whole(least: int, most: int) -> Meta:
+    """The limits of a whole number: `Annotated[int, whole(1, 64)]`."""
+    return Meta(ge=least, le=most, description=f"a whole number from {least} to {most}")
+
+
 Port = Annotated[int, Meta(ge=0, le=65_535, description="a port, 0 to 65535")]
-Positive = Annotated[int, Meta(ge=1, description="a whole number above 0")]
+# Each partition has a worker process.
+Partitions = Annotated[int, whole(1, 128)]
 Seconds = Annotated[float, Meta(gt=0, lt=3_600, description="seconds, above 0 and below 3600")]
 Days = Annotated[int, Meta(ge=0, le=36_500, description="a number of days, 0 to 36500")]
-Rate = Annotated[float, Meta(ge=0, le=1e9, description="a number of messages per second")]
+Rate = Annotated[float, Meta(ge=0, le=1e9, description="messages per second, 0 to 1000000000")]
 LogFormat = Literal["text", "json"]
 
 

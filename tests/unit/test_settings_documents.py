@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -15,7 +16,7 @@ import login.settings
 import modelapi.settings
 import tool.settings
 from embedded.programs import ROOT
-from wire.settings import describe
+from wire.settings import SettingError, describe, read, variable
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -70,6 +71,16 @@ OF_TARGETS = set(re.findall(NAME, MAKEFILE))
 
 def of_program(program: str) -> set[str]:
     return set(re.findall(rf"^  ({NAME})", describe(PROGRAMS[program]), re.MULTILINE))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_number_among_the_settings_has_limits(program: str) -> None:
+    kind = PROGRAMS[program]
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.default, int | float):
+            for number in ("-1", "1" + "0" * 15):
+                with pytest.raises(SettingError, match=rf"^{variable(field)}={number}: expected "):
+                    read(kind, {variable(field): number})
 
 
 def test_each_setting_of_compose_is_documented() -> None:

@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True):
     )
     rate: settings.Rate = 50.0
     timeout: settings.Seconds = 2.0
-    partitions: settings.Positive = 2
+    partitions: settings.Partitions = 2
     folder: Path = Path("patient_data")
     redis_url: settings.RedisUrl = settings.RedisUrl("redis://127.0.0.1:6379/0")
     database_url: settings.DatabaseUrl = settings.DatabaseUrl("sqlite:///var/icu.sqlite")
@@ -84,7 +84,7 @@ class TestSettings:
             *(("SOME_PORT", value) for value in ("x", "-1", "65536", "1.5", "٣x")),
             *(("RATE", value) for value in ("x", "-1", "nan", "inf")),
             *(("TIMEOUT", value) for value in ("0", "-1", "nan", "3600")),
-            *(("PARTITIONS", value) for value in ("0", "-2", "two")),
+            *(("PARTITIONS", value) for value in ("0", "-2", "129", "two")),
             *(("REDIS_URL", value) for value in ("http://h:1", "redis://", "redis://h:x/0")),
             *(("DATABASE_URL", value) for value in ("postgres://h/d", "mysql://h:0/d", "sqlite:")),
             *(("MODEL_URL", value) for value in ("h:80", "http://", "ftp://h")),
