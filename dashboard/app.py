@@ -54,17 +54,18 @@ def create_app(settings: Settings) -> web.Application:
     app[PAGES] = Pages()
     app.cleanup_ctx.append(lambda app: _poll(app, settings))
     app.on_response_prepare.append(_secure)
-    app.router.add_get("/", pages.ward)
-    app.router.add_get("/patients", lists.patients)
-    app.router.add_get(rf"/patients/{{pat_id:{PAT_ID}}}", pages.patient)
+    app.router.add_get("/", _with(pages.ward, "stream"))
+    app.router.add_get("/patients", _with(lists.patients, "stream", "q", "show", "page"))
+    app.router.add_get(rf"/patients/{{pat_id:{PAT_ID}}}", _with(pages.patient, "stream", "stay"))
     app.router.add_post(rf"/patients/{{pat_id:{PAT_ID}}}/acknowledge", acknowledge)
     app.router.add_get(rf"/patients/{{pat_id:{PAT_ID}}}/acknowledge", patient_of_form)
-    app.router.add_get("/pipeline", pages.pipeline)
-    app.router.add_get("/pipeline.json", pages.pipeline_figures)
-    app.router.add_get("/drift", drift.drift)
-    app.router.add_get("/models", model_pages.models)
-    app.router.add_get("/models/{name}/{version}", model_pages.model)
-    app.router.add_get("/events", pages.live, allow_head=False)
+    app.router.add_get("/pipeline", _with(pages.pipeline))
+    app.router.add_get("/pipeline.json", _with(pages.pipeline_figures))
+    app.router.add_get("/drift", _with(drift.drift, "stream"))
+    app.router.add_get("/models", _with(model_pages.models))
+    app.router.add_get("/models/{name}/{version}", _with(model_pages.model))
+    events = _with(pages.live, "page", "stream", "pat_id", "stay", "since")
+    app.router.add_get("/events", events, allow_head=False)
     app.router.add_get("/health", health)
     app.router.add_get("/metrics", metrics)
     app.router.add_static("/static/", STATIC)
@@ -100,6 +101,18 @@ async def _poll(app: web.Application, settings: Settings) -> AsyncIterator[None]
         with suppress(asyncio.CancelledError):
             await task
         await redis.aclose()
+
+
+def _with(handler: Handler, *parameters: str) -> Handler:
+    """The handler of a page whose query may have these parameters. It rejects others, because the
+    answer to a misspelt one, such as `?steam=`, would look right."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        for unknown in sorted(request.query.keys() - set(parameters)):
+            raise web.HTTPBadRequest(text=f"{request.path} has no parameter “{unknown[:40]}”.")
+        return await handler(request)
+
+    return checked
 
 
 async def _secure(request: web.Request, response: web.StreamResponse) -> None:

@@ -45,9 +45,9 @@ def health() -> Response:
 
 @blueprint.get("/api/model")
 def declaration() -> Response:
-    """Returns the champion and the shadows with their features. If the query has `model` or
-    `version`, returns that model alone."""
-    if request.args.keys() & {"model", "version"}:
+    """Returns the champion and the shadows with their features. With a query, returns the model
+    that it names alone."""
+    if request.args:
         return answer(registry().declared(_asked_for()))
     serving = registry().serving
     response = Response(serving.declaration, content_type="application/json")
@@ -88,8 +88,11 @@ def predict() -> Response:
 
 def _asked_for() -> Model:
     """The model that the query names. Without `model`: the champion, or the given version of the
-    champion's model. Raises UnknownModel, NotServing.
+    champion's model. Raises UnknownModel, NotServing, and BadInput for a query with another
+    parameter: the answer to a misspelt one would look right.
     """
+    for unknown in sorted(request.args.keys() - {"model", "version"}):
+        raise BadInput("is not a parameter of the query; there are model and version", unknown)
     name, version = request.args.get("model"), request.args.get("version")
     if name is None:
         champion = registry().serving.champion

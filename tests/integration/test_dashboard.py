@@ -1249,6 +1249,21 @@ async def _with_app(path: Path, ask: Callable[[TestClient[Any, Any]], Awaitable[
         return await ask(client)
 
 
+def test_a_misspelt_parameter_is_named(made: seeded_ward.Ward, path: Path) -> None:
+    fill(made, 1, 2)
+    pages = ("/", "/patients", "/patients/1", "/pipeline", "/pipeline.json", "/drift", "/models")
+    addresses = [*(f"{page}?steam=x" for page in pages), f"{EVENTS}ward&steam=x"]
+
+    async def ask(client: TestClient[Any, Any]) -> list[tuple[int, bool]]:
+        found = []
+        for address in addresses:
+            async with client.get(address) as answer:
+                found.append((answer.status, "“steam”" in await answer.text()))
+        return found
+
+    assert asyncio.run(_with_app(path, ask)) == [(400, True)] * len(addresses)
+
+
 def test_events_do_not_answer_head(made: seeded_ward.Ward, path: Path) -> None:
     fill(made, 1, 2)
 

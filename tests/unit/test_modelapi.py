@@ -148,6 +148,8 @@ def test_an_invalid_body_is_rejected(client: FlaskClient, body: bytes) -> None:
         ("POST", "/api/model?model=formula&version=0", 404),
         ("POST", "/api/model?version=0", 404),
         ("POST", "/api/model?model=..", 404),
+        ("POST", "/api/model?modle=formula", 400),
+        ("GET", "/api/model?version=1&modle=formula", 400),
     ],
 )
 def test_an_unknown_path_method_or_model_gets_a_problem_document(
@@ -160,6 +162,7 @@ def test_an_unknown_path_method_or_model_gets_a_problem_document(
     assert answer.json["status"] == status
     assert {"type", "title", "detail", "error"} <= answer.json.keys()
     assert ("Allow" in answer.headers) == (status == 405)
+    assert answer.json.get("field") == ("modle" if status == 400 else None)
 
 
 def test_a_body_of_another_content_type_is_rejected(client: FlaskClient) -> None:
