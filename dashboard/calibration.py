@@ -8,7 +8,7 @@ from statistics import fmean
 from dashboard import formats, queries
 from dashboard.database import Database
 from dashboard.model_info import STEPS, Outcome
-from dashboard.rows import ModelKey, day, moment
+from dashboard.rows import ModelKey, day, later, moment
 from dashboard.topic import Fields
 
 # Maximum number of stays that are compared, the newest ones, because each stay needs two queries.
@@ -39,7 +39,7 @@ def read_pairs(database: Database, stream: str, model: ModelKey, outcome: Outcom
         first = database.rows(queries.FIRST_OF, *stay, stream)[0][0]
         if first is None:
             continue
-        until = moment(first) + timedelta(hours=outcome.hours)
+        until = later(moment(first), timedelta(hours=outcome.hours))
         for (probability,) in database.rows(
             queries.RISK_BEFORE, *model, *stay, stream, until.isoformat(" ")
         ):

@@ -1,7 +1,7 @@
 """The drift page: compares each figure of the last stream days with its band from training."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import date
 from itertools import groupby
 from typing import Any
 
@@ -80,7 +80,7 @@ def _read(database: Database, stream: str) -> list[DriftRow]:
     newest = database.rows(queries.NEWEST_DRIFT, stream)[0][0]
     if newest is None:
         return []
-    since = day(newest) - timedelta(days=DAYS - 1)
+    since = date.fromordinal(max(1, day(newest).toordinal() - DAYS + 1))
     rows = database.rows(queries.DRIFT, stream, since.isoformat())
     points = [DriftRow(row[0], str(row[1]), *row[2:]) for row in rows]
     order = list(FIGURES)

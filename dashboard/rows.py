@@ -4,6 +4,7 @@ from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
 
 FIRST_MOMENT = datetime.fromisoformat("0001-01-01")
+LAST_MOMENT = datetime.fromisoformat("9999-12-31 23:59:59")
 
 
 class StayKey(NamedTuple):
@@ -147,3 +148,8 @@ def hours(start: datetime | date, to: datetime) -> float:
 def earlier(at: datetime, by: timedelta) -> datetime:
     """The time `by` before `at`, or the first possible time if that is later."""
     return at - by if at - FIRST_MOMENT > by else FIRST_MOMENT
+
+
+def later(at: datetime, by: timedelta) -> datetime:
+    """The time `by` after `at`, or the last possible time if that is earlier."""
+    return at + by if LAST_MOMENT - at > by else LAST_MOMENT

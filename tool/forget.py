@@ -5,7 +5,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import date, timedelta
 from typing import Any
 
 from redis import Redis
@@ -13,7 +12,9 @@ from redis.exceptions import RedisError
 from rq import Worker
 
 from tool.database.session import Session
+from tool.times import text_of
 from wire.database import is_sqlite, sqlite_path
+from wire.messages import ordinal
 from wire.tables import KEYS, TABLES, columns
 
 log = logging.getLogger("tool")
@@ -83,8 +84,8 @@ def forget_expired(session: Session, days: int) -> Counter[str]:
         newest = [(stream, str(last)) for stream, last in cursor.fetchall()]
     done: Counter[str] = Counter()
     for stream, last in newest:
-        before = date.fromisoformat(last[:10]) - timedelta(days)
-        done += forget(session, "stream = ? AND date_discharge < ?", stream, before.isoformat())
+        before = text_of(ordinal(last[:10]), -24 * days)[:10]
+        done += forget(session, "stream = ? AND date_discharge < ?", stream, before)
     return done
 
 

@@ -5,6 +5,9 @@ from functools import lru_cache
 
 from wire.messages import ordinal
 
+# The first and the last second of the calendar, counted from the day before 0001-01-01.
+FIRST, LAST = date.min.toordinal() * 86_400, (date.max.toordinal() + 1) * 86_400 - 1
+
 
 def now() -> str:
     """The current time in UTC with milliseconds, in the format of the tables."""
@@ -32,15 +35,16 @@ def hours_of_day(hour: int, minute: int, second: int) -> float:
 @lru_cache(maxsize=100_000)
 def text_of(admitted: int, hours: float) -> str:
     """The text of a time that is given in hours since the start of day `admitted`, rounded to
-    seconds.
+    seconds. A time before or after the calendar becomes its first or last second.
 
     >>> hours_of(text_of(737093, 30.5), 737093)
     30.5
     """
-    days, seconds = divmod(round(hours * 3600), 86_400)
+    since = min(max(admitted * 86_400 + round(hours * 3600), FIRST), LAST)
+    day, seconds = divmod(since, 86_400)
     minutes, second = divmod(seconds, 60)
     hour, minute = divmod(minutes, 60)
-    return f"{date.fromordinal(admitted + days).isoformat()} {hour:02}:{minute:02}:{second:02}"
+    return f"{date.fromordinal(day).isoformat()} {hour:02}:{minute:02}:{second:02}"
 
 
 def hours_of(text: str, admitted: int) -> float:

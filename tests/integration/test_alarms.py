@@ -2,6 +2,7 @@
 MySQL.
 """
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ from tool.model_client import Declaration, Model
 from tool.pending import CatchUp
 from wire.alarms import Policy
 from wire.batches import Batch, RawMessage, partition_of
+from wire.features import Feature
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
@@ -69,6 +71,30 @@ def acknowledgement(hour: int, **more: Any) -> bytes:
 def discharge(hour: int = 20) -> bytes:
     day = "2150-03-01"
     return other("discharge", age=63.2, date_discharge=day, day=day, hour=hour)
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"), [("0001-01-01", (0, 3, 5)), ("9999-12-31", (18, 21, 23))]
+)
+def test_a_stay_at_the_end_of_the_calendar_has_alarms_like_any_other(
+    url: str, database: Database, day: str, hours: tuple[int, ...]
+) -> None:
+    """Some systems write the first or the last day of the calendar for an unknown time."""
+    window = Feature.parse("heart_rate__count__6h").declaration()
+    declaration = Declaration(Model("m", "1", [*FEATURES, window], RULE))
+    stay: dict[str, Any] = {"date_admission": day, "day": day}
+    sent = (
+        *(at(hour, **stay) for hour in hours),
+        acknowledgement(hours[-1], snooze_hours=12.0, **stay),
+        other("discharge", age=63.2, date_discharge=day, **stay),
+    )
+    for after, one in enumerate(sent):
+        # A new worker reads the stay from the tables.
+        assert handler_of(database, declaration).handle(batch(after, one)).rejected == 0
+    found = rows(url, "SELECT features FROM predictions ORDER BY seq")
+    assert [json.loads(features)[-1] for (features,) in found] == [1, 2, 3]
+    Alarms(database).compute()
+    assert alarms(url) == [(2, "raise", 2), (4, "acknowledge", 2), (5, "clear", 2)]
 
 
 def test_an_alarm_is_raised_acknowledged_and_cleared(

@@ -306,6 +306,16 @@ def test_an_outcome_is_compared_with_the_last_prediction_of_the_first_48_hours(w
     assert value == pytest.approx(10 / sum(pat_id / 100 for pat_id in range(STAYS)))
 
 
+def test_an_outcome_of_a_stay_on_the_last_day_of_the_calendar_has_figures_too(ward: Ward) -> None:
+    ward.run("UPDATE readings SET measured_at = '9999-12-31 05:00:00' WHERE pat_id = 7")
+    ward.run("INSERT INTO outcomes VALUES ('s', 1, 7, '2020-01-01', 'died', 1, '2020-01-04')")
+    ward.run("UPDATE predictions SET output = 0.5 WHERE pat_id = 7")
+    for part in range(PARTS):
+        ward.commit(part, 3.5)
+    ward.task().update()
+    assert ward.figures()["2020-01-01", "observed_expected"][:2] == (1, 2.0)
+
+
 def test_without_a_reference_nothing_is_written(ward: Ward) -> None:
     for part in range(PARTS):
         ward.commit(part, 3.5)

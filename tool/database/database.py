@@ -89,10 +89,10 @@ class Database:
             )
 
     def recent(self, stream: str, pat_id: int, date_admission: str, since: str) -> list[ReadingRow]:
-        """The stay's readings measured after `since`, in the order of the stream."""
+        """The stay's readings measured at or after `since`, in the order of the stream."""
         return self._read(
             ReadingRow,
-            f"{READINGS} WHERE pat_id = ? AND date_admission = ? AND measured_at > ?"
+            f"{READINGS} WHERE pat_id = ? AND date_admission = ? AND measured_at >= ?"
             " AND stream = ? ORDER BY seq",
             (pat_id, date_admission, since, stream),
         )

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import Any
 
 from tool.database.literals import names, plain
 from tool.database.session import Session
+from tool.times import hours_of, text_of
 from wire import database
 from wire.drift import DriftRow
+from wire.messages import ordinal
 from wire.tables import columns
 
 POSITIONS = "SELECT seq, committed_at FROM positions WHERE stream = ?"
@@ -122,7 +123,8 @@ class DriftTables:
         first = self._rows(FIRST, stream, pat_id, admitted)[0][0]
         if first is None:
             return None
-        until = (datetime.fromisoformat(first) + timedelta(hours=hours)).isoformat(" ")
+        day = ordinal(admitted)
+        until = text_of(day, hours_of(first, day) + hours)
         rows = self._rows(ANSWER_OF, model, version, pat_id, admitted, stream, until)
         return next((float(p) for (p,) in rows), None)
 
