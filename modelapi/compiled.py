@@ -14,27 +14,28 @@ from numpy.typing import NDArray
 
 from modelapi.curves import Curve
 from modelapi.predictor import EXPLAINED_ROWS, Explanation, Rows, logistic
+from modelapi.slots import Slots, slots_between
 from modelapi.trees import Trees
 
 # Number of rows per block. The masks of a block fit into the processor's cache.
 _BLOCK = 512
 # Fewer rows take less time with one call for all features, more rows with one call per feature.
 _FEW = 96
+_LOWEST = np.finfo(np.float64).min
 
 
 @dataclass(frozen=True)
 class Compiled:
     """A sum of curves and trees.
 
-    The edges of a feature's curve and splits divide its values into slots; the last slot is for a
-    missing value. The tables have one entry per slot, feature by feature. origins: shape (slots,).
-    masks: shape (slots, trees). powers: shape (degree + 1, slots). starts: each feature's first
-    slot. leaves: shape (trees, leaves). reference: shape (features,), NaN where missing.
+    The edges of a feature's curve and splits divide its values into slots. The tables have one
+    entry per slot. origins: shape (slots,). masks: shape (slots, trees). powers: shape
+    (degree + 1, slots), or (0, slots) if all curves are 0. leaves: shape (trees, leaves).
+    reference: shape (features,), NaN where missing.
     """
 
     intercept: float
-    edges: tuple[Rows, ...]
-    starts: NDArray[np.intp]
+    slots: Slots
     origins: Rows
     powers: Rows
     masks: NDArray[np.unsignedinteger]
@@ -52,7 +53,7 @@ class Compiled:
         """The log odds, shape (rows,). Sums run along a row, so a row's value does not depend on
         its batch.
         """
-        slots = self._slots(rows)
+        slots = self.slots.of(rows)
         curves = self._curve_values(rows, slots).sum(axis=1)
         result: Rows = self.intercept + curves + self._leaf_values(slots).sum(axis=1)
         return result
@@ -60,7 +61,7 @@ class Compiled:
     def explain(self, rows: Rows) -> Explanation:
         """Exact Shapley values of the log odds against the reference row."""
         rows = np.vstack([self.reference, rows])
-        slots = self._slots(rows)
+        slots = self.slots.of(rows)
         curves = self._curve_values(rows, slots)
         contributions = curves[1:] - curves[0]
         allowed = self._allowed(slots)
@@ -74,20 +75,16 @@ class Compiled:
             contributions=contributions,
         )
 
-    def _slots(self, rows: Rows) -> NDArray[np.intp]:
-        slots = np.empty(rows.shape[::-1], dtype=np.intp)
-        columns = np.ascontiguousarray(rows.T)
-        for place, edges, column in zip(slots, self.edges, columns, strict=True):
-            # The last edge is infinity, and NaN sorts after it.
-            place[:] = edges.searchsorted(column, "right")
-        return np.ascontiguousarray(slots.T) + self.starts
-
     def _curve_values(self, rows: Rows, slots: NDArray[np.intp]) -> Rows:
-        distance = np.where(np.isnan(rows), 0.0, rows) - self.origins[slots]
-        values: Rows = self.powers[-1][slots]
+        if not len(self.powers):
+            return np.zeros(rows.shape)
+        # A missing value becomes a number, which the powers of its slot multiply by 0. `np.where`
+        # is slower, because it branches.
+        distance = np.fmax(rows, _LOWEST) - self.origins.take(slots, mode="clip")
+        values: Rows = self.powers[-1].take(slots, mode="clip")
         for power in self.powers[-2::-1]:
             values *= distance
-            values += power[slots]
+            values += power.take(slots, mode="clip")
         return values
 
     def _leaf_values(self, slots: NDArray[np.intp]) -> Rows:
@@ -97,7 +94,7 @@ class Compiled:
         for i in range(0, len(slots), _BLOCK):
             # One bit remains; its position is the number of the leaf.
             leaf = np.bitwise_count(self._reached(slots[i : i + _BLOCK]) - 1)
-            values[i : i + _BLOCK] = self.leaves.ravel()[first + leaf]
+            self.leaves.take(first + leaf, mode="clip", out=values[i : i + _BLOCK])
         return values
 
     def _reached(self, slots: NDArray[np.intp]) -> NDArray[Any]:
@@ -115,8 +112,8 @@ class Compiled:
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The pairs (tree, feature) in which the tree splits on the feature, in order of tree."""
-        lowest = np.bitwise_and.reduceat(self.masks, self.starts, axis=0)
-        highest = np.bitwise_or.reduceat(self.masks, self.starts, axis=0)
+        lowest = np.bitwise_and.reduceat(self.masks, self.slots.starts, axis=0)
+        highest = np.bitwise_or.reduceat(self.masks, self.slots.starts, axis=0)
         trees, features = np.nonzero((lowest != highest).T)
         return trees, features
 
@@ -138,7 +135,7 @@ class Compiled:
         reference's (Sundararajan and Najmi 2020, Laberge and Pequignot 2022).
         """
         trees, features = self._pairs
-        result = np.zeros(len(self.edges))
+        result = np.zeros(len(self.reference))
         if not len(trees):
             return result
         used, first = np.unique(trees, return_index=True)
@@ -173,15 +170,15 @@ def assemble(intercept: float, curves: Sequence[Curve], trees: Trees, reference:
         table = np.zeros((len(values), degree))
         table[:-1, : curve.powers.shape[1]] = curve.powers[piece]
         table[-1, 0] = curve.missing
-        edges.append(np.append(cuts, np.inf))
+        edges.append(cuts)
         origins.append(np.append(curve.edges[piece], 0.0))
         powers.append(table)
         masks.append(trees.masks(feature, values))
-    sizes = [len(table) for table in powers]
+    if not any(table.any() for table in powers):
+        powers = [table[:, :0] for table in powers]
     return Compiled(
         intercept=intercept + trees.intercept,
-        edges=tuple(edges),
-        starts=np.cumsum([0, *sizes[:-1]]),
+        slots=slots_between(edges),
         origins=np.concatenate(origins),
         powers=np.ascontiguousarray(np.concatenate(powers).T),
         masks=np.concatenate(masks),

@@ -137,7 +137,7 @@ def _difference(form: Linear | Compiled, served: Estimator, features: Sequence[F
     if isinstance(form, Linear):
         may_miss = ~np.isnan(form.missing)
     else:
-        for column, edges in zip(rows[256:].T, form.edges, strict=True):
+        for column, edges in zip(rows[256:].T, form.slots.edges, strict=True):
             column[:] = draw.choice(edges[:-1], len(column))
             column[::2] = np.nextafter(column[::2], -np.inf)
     rows[(draw.random(rows.shape) < 1 / 3) & may_miss] = np.nan

@@ -106,7 +106,7 @@ def test_the_compiled_form_equals_predict_proba(
     # The values are between, at and next to the training values, far outside them, and missing.
     between = draw.uniform(np.nanmin(x, axis=0) - 1, np.nanmax(x, axis=0) + 1, x.shape)
     beside = np.nextafter(x, draw.choice([-np.inf, np.inf], x.shape))
-    edges = np.stack([draw.choice(each[:-1], 3000) for each in form.edges], axis=1)
+    edges = np.stack([draw.choice(each[:-1], 3000) for each in form.slots.edges], axis=1)
     below = np.nextafter(edges, -np.inf)
     outside = draw.choice([-1e300, 1e300, 0.0, np.nan], x.shape)
     for rows in (x, between, beside, edges, below, outside):
