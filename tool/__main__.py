@@ -17,7 +17,7 @@ from tool.forget import (
     ToolRuns,
     forget,
     forget_expired,
-    forget_rejected,
+    forget_rest,
     give_back_space,
     refuse_beside_tool,
 )
@@ -90,7 +90,7 @@ def _forget(settings: Settings, asked: argparse.Namespace) -> int:
         done = forget(session, "date_discharge < ?", asked.discharged_before.isoformat())
     else:
         done = forget(session, "stream = ?", asked.stream)
-        done["rejected"] += forget_rejected(session, asked.stream)
+        done += forget_rest(session, asked.stream)
     deleted = ", ".join(f"{count:,} {table}" for table, count in sorted(done.items()) if count)
     logging.getLogger("tool").info("forgot %s", deleted or "nothing")
     print(f"deleted: {deleted or 'nothing'}")

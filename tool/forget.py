@@ -35,7 +35,19 @@ BY_STAY = tuple(
     if {"stream", "pat_id", "date_admission"} <= set(columns(table))
     and table not in (*BY_READING, "stays", "readings", "withdrawn")
 )
+# Tables whose rows may belong to no stay in table `stays`, such as the outcome of an unknown stay.
+WITHOUT_STAY = tuple(
+    table
+    for table in TABLES
+    if KEYS[table][:2] == ("stream", "seq") and table not in ("readings", "predictions")
+)
 STAY = "stream = ? AND pat_id = ? AND date_admission = ?"
+# An alarm may be cleared by a discharge, so its message need not be a reading.
+UNSENT = """
+DELETE FROM outbox WHERE stream = ? AND EXISTS (SELECT 1 FROM alarms
+    WHERE alarms.stream = outbox.stream AND alarms.seq = outbox.seq
+    AND alarms.model = outbox.model AND alarms.version = outbox.version
+    AND alarms.pat_id = ? AND alarms.date_admission = ?)"""
 
 Stay = tuple[str, int, str]
 
@@ -56,6 +68,8 @@ def forget(session: Session, where: str, *values: str) -> Counter[str]:
         while _forget_readings(session, stay, "withdrawn", "of_seq", done):
             pass
         with session.writing() as cursor:
+            session.execute(cursor, UNSENT, stay)
+            done["outbox"] += cursor.rowcount
             for table in (*BY_STAY, "stays"):
                 session.execute(cursor, f"DELETE FROM {table} WHERE {STAY}", stay)
                 done[table] += cursor.rowcount
@@ -89,20 +103,24 @@ def forget_expired(session: Session, days: int) -> Counter[str]:
     return done
 
 
-def forget_rejected(session: Session, stream: str) -> int:
-    """Deletes the rejected messages of a stream, including those without a patient; returns their
-    number.
+def forget_rest(session: Session, stream: str) -> Counter[str]:
+    """Deletes the rows of a stream that belong to no stay, such as rejected messages without a
+    patient and outcomes of unknown stays; returns their number per table. Raises DatabaseError.
     """
-    done = 0
-    while True:
-        with session.writing() as cursor:
-            session.execute(
-                cursor, "SELECT seq FROM rejected WHERE stream = ? LIMIT ?", (stream, PORTION)
-            )
-            found = [seq for (seq,) in cursor.fetchall()]
-            if not found:
-                return done
-            done += _delete(session, cursor, "rejected", "seq", stream, found)
+    done: Counter[str] = Counter()
+    for table in WITHOUT_STAY:
+        while deleted := _forget_portion(session, stream, table):
+            done[table] += deleted
+    return done
+
+
+def _forget_portion(session: Session, stream: str, table: str) -> int:
+    with session.writing() as cursor:
+        session.execute(
+            cursor, f"SELECT seq FROM {table} WHERE stream = ? LIMIT ?", (stream, PORTION)
+        )
+        found = [seq for (seq,) in cursor.fetchall()]
+        return _delete(session, cursor, table, "seq", stream, found)
 
 
 def refuse_beside_tool(redis: Redis, session: Session) -> None:
@@ -113,7 +131,9 @@ def refuse_beside_tool(redis: Redis, session: Session) -> None:
     if is_sqlite(session.url):
         _refuse_beside_others(session)
     try:
-        number = Worker.count(connection=redis)
+        # A killed worker stays in RQ's list, but its key expires.
+        keys = Worker.all_keys(connection=redis)
+        number = redis.exists(*keys) if keys else 0
     except RedisError as error:
         if not is_sqlite(session.url):
             raise ToolRuns(
@@ -121,7 +141,10 @@ def refuse_beside_tool(redis: Redis, session: Session) -> None:
             ) from None
     else:
         if number:
-            raise ToolRuns(f"stop the tool first; running workers: {number}")
+            raise ToolRuns(
+                f"stop the tool first; running workers: {number} (a killed one counts for up to"
+                " 90 s)"
+            )
 
 
 def give_back_space(session: Session) -> None:

@@ -183,6 +183,34 @@ def test_a_stream_is_forgotten_but_its_positions_remain(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
+def test_rows_that_no_reading_leads_to_are_forgotten(
+    filled: Callable[[str], str], kind: str, redis: str
+) -> None:
+    url = filled(kind)
+    at = "2150-01-05 12:00:00"
+    cleared = ("a", 9_001, "x", "x")  # by a discharge
+    added = (
+        ("alarms", (*cleared, 1, "2150-01-01", "clear", 1, at, None, 1, None)),
+        ("outbox", cleared),
+        # No row of `stays` has this patient.
+        ("outcomes", ("a", 9_002, 9, "2150-01-01", "died", 1.0, at)),
+        ("acknowledgements", ("a", 9_003, 9, "2150-01-01", None, "Ada", at, 0.0)),
+    )
+    with closing(open_database(url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("BEGIN")
+        for table, row in added:
+            marks = ", ".join([placeholder(url)] * len(row))
+            cursor.execute(f"INSERT INTO {table} VALUES ({marks})", row)
+        connection.commit()
+    assert run(url, "--discharged-before", "2150-01-06", redis=redis) == 0
+    assert ("a", "9001", "x", "x") not in keys(url, "outbox") | keys(url, "alarms")
+    assert run(url, "--stream", "a", redis=redis) == 0
+    for table, _ in added:
+        assert {stream for stream, *_ in keys(url, table)} == set(), table
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
 def test_stays_expire_by_the_clock_of_their_own_stream(
     filled: Callable[[str], str], kind: str, redis: str
 ) -> None:
@@ -244,7 +272,7 @@ def test_nothing_is_forgotten_while_a_tool_runs(
         worker.register_birth()
         assert run(url, "--stream", "a", redis=address(client)) == 1
         assert keys(url, "stays") == left("stays", lambda _: True)
-        worker.register_death()
+        client.delete(worker.key)  # after `kill -9`, it expires
         assert run(url, "--stream", "a", redis=address(client)) == 0
 
 
