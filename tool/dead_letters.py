@@ -2,27 +2,32 @@
 
 import logging
 import time
+from typing import Any
 
+import msgspec
 from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from tool.database import Database
-from wire.batches import partition_of
-from wire.keys import FAILURE_TTL, REPLAY_JOB, JobId, queue_name
+from tool.withdrawals import UNKNOWN_READING
+from wire.batches import Position, partition_of
+from wire.keys import FAILURE_TTL, POSITION, REPLAY_JOB, JobId, queue_name
 from wire.tables import RejectedRow
 
 log = logging.getLogger("tool")
 
 
 def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tuple[int, int]:
-    """Replays messages whose reason starts with `reason`; returns (replayed, still rejected).
+    """Replays messages whose reason starts with `reason`, and the withdrawals of these messages;
+    returns (replayed, still rejected).
 
     Each message becomes a job for the worker of its partition, which has the stay in memory. Waits
-    until all jobs are done.
+    until all jobs are done. partitions: their number if Redis does not have it.
     """
-    rows = list(database.rejected(reason))
+    rows = _with_withdrawals(database.rejected(reason), database)
+    partitions = _partitions(redis) or partitions
     jobs = [_enqueue(redis, partitions, row) for row in rows]
     warn_at = time.monotonic() + 10
     while jobs := [job for job in jobs if _is_waiting(redis, job)]:
@@ -34,6 +39,28 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
     # because their reasons may have changed.
     left = len(_rejected(database).intersection((row.stream, row.seq) for row in rows))
     return len(rows) - left, left
+
+
+def _with_withdrawals(rows: list[RejectedRow], database: Database) -> list[RejectedRow]:
+    """Adds the rejected withdrawals of these messages, in the order of the stream. Otherwise a
+    reading that was withdrawn while it was rejected would be stored for good."""
+    found = {(row.stream, row.seq): row for row in rows}
+    withdrawn = {(row.stream, UNKNOWN_READING.format(row.seq)) for row in rows}
+    for row in database.rejected(UNKNOWN_READING.partition("{")[0]) if rows else ():
+        if (row.stream, row.reason) in withdrawn:
+            found[row.stream, row.seq] = row
+    return [found[key] for key in sorted(found)]
+
+
+def _partitions(redis: Redis) -> int | None:
+    """The number of partitions in use, which differs from the setting until the buffer has
+    finished the former partitions. None if Redis does not have it."""
+    # If the worker of another partition stored a reading, the stay's own worker would not know it.
+    stored: Any = redis.get(POSITION)
+    try:
+        return msgspec.json.decode(stored or b"", type=Position).partitions
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _rejected(database: Database) -> set[tuple[str, int]]:

@@ -7,6 +7,9 @@ from tool.database import Changes, Database
 from wire.messages import Rejected, Withdrawal
 from wire.tables import ReadingRow, WithdrawnRow
 
+# The reason why a withdrawal is rejected, with the number of its reading.
+UNKNOWN_READING = "message {} is not a stored reading"
+
 
 def withdraw(database: Database, changes: Changes, seq: int, message: Withdrawal) -> str | None:
     """Moves the reading to `withdrawn` and returns its parameter, or None if that was done before.
@@ -22,7 +25,7 @@ def withdraw(database: Database, changes: Changes, seq: int, message: Withdrawal
         # After the number of partitions changes, stored messages are sent again.
         if database.is_stored(changes.stream, seq):
             return None
-        raise Rejected(f"message {message.of} is not a stored reading", "unknown_reading")
+        raise Rejected(UNKNOWN_READING.format(message.of), "unknown_reading")
     stay = (reading.pat_id, reading.date_admission)
     if stay != (message.pat_id, message.date_admission):
         raise Rejected(f"message {message.of} is a reading of another stay", "unknown_reading")

@@ -63,3 +63,26 @@ def test_only_the_replayed_messages_are_counted(
         finally:
             ended.set()
             tool.join()
+
+
+def test_the_withdrawal_of_a_replayed_reading_is_replayed_after_it(tmp_path: Path) -> None:
+    file = tmp_path / "icu.sqlite"
+    unknown = "message {} is not a stored reading".format
+    reject(file, {1: INVALID, 2: FAILED, 3: unknown(2), 4: unknown(1), 5: unknown(7)})
+    with servers.redis_server(tmp_path) as redis:
+        replayed: list[bytes] = []
+
+        def do_all_jobs() -> None:
+            while not redis.keys("rq:queue:*"):
+                time.sleep(0.05)
+            time.sleep(0.3)
+            replayed.extend(redis.lrange("rq:queue:tool-0", 0, -1))
+            redis.flushall()
+
+        # The buffer still fills one partition, while the setting is already 8.
+        redis.set("icu:position", b'{"stream":"s","seq":5,"parts":{"0":5},"partitions":1}')
+        tool = threading.Thread(target=do_all_jobs)
+        tool.start()
+        replay(redis, connect(f"sqlite:///{file}"), 8, "cannot be processed: ")
+        tool.join()
+    assert replayed == [b"replay-s-0-2-1", b"replay-s-0-3-1"]
