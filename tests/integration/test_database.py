@@ -370,6 +370,24 @@ class TestMySQLAlone:
         assert rows(url, "SELECT COUNT(*), SUM(seq) FROM readings") == [(100, 5050)]
         assert database.position("s", 0) == 100
 
+    def test_packets_are_as_small_as_the_server_requires(
+        self, url: str, database: Database
+    ) -> None:
+        [(before,)] = rows(url, "SELECT @@max_allowed_packet")
+        # The rows take 4.5 MB, more than the server accepts at once.
+        many = [RejectedRow("s", seq, None, "reason", "x" * 1_500, NOW) for seq in range(1, 3_001)]
+        try:
+            self.harmed(url, "SET GLOBAL max_allowed_packet = 2097152")
+            database.create_tables()
+            database.commit(batch(0, 3_000, readings=[], rejected=many))
+            self.harmed(url, "SET GLOBAL max_allowed_packet = 1048576")
+            database.close()
+            with pytest.raises(PermanentFailure, match=r"max_allowed_packet.* is 1048576"):
+                database.create_tables()
+        finally:
+            self.harmed(url, f"SET GLOBAL max_allowed_packet = {before}")
+        assert rows(url, "SELECT COUNT(*), SUM(seq) FROM rejected") == [(3_000, 4_501_500)]
+
     def test_a_read_only_server_is_an_error(self, url: str, database: Database) -> None:
         database.commit(batch(0, 1))
         self.harmed(url, "SET GLOBAL super_read_only = 1")

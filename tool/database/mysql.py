@@ -11,11 +11,14 @@ from mysql.connector.errors import get_mysql_exception
 from tool.database.errors import DatabaseError, PermanentFailure, Unavailable
 from tool.database.literals import statements
 from tool.database.session import Row, Session
-from wire.database import MYSQL_ERRORS
+from wire.database import MYSQL_ERRORS, Connection
 from wire.tables import TABLES
 
-# Bytes of statements that are sent together. MySQL accepts 64 MiB, MariaDB 16 MiB.
+# Maximum bytes of statements that are sent together, before the last one.
 PACKET = 4_000_000
+# Bytes that a server must accept in one packet: twice the longest statement, whose texts may be
+# non-ASCII. MySQL's default is 64 MiB, MariaDB's 16 MiB.
+LEAST_ACCEPTED = 2_000_000
 
 # Errors that the rows cause. The server or its operator causes all other errors.
 ROWS = frozenset(
@@ -42,6 +45,15 @@ class MySQLSession(Session):
         super().__init__(url, password)
         # Statements that are sent together, because each round trip delays the batch.
         self._unsent: list[bytes] = []
+        self._packet = PACKET
+
+    def connect(self, timeout: int | None = 12) -> Connection:
+        connection = super().connect(timeout)
+        cursor = connection.cursor()
+        # Half, because the last statement makes a packet larger.
+        self._packet = min(PACKET, _accepted(cursor) // 2)
+        cursor.close()
+        return connection
 
     def begin(self, cursor: Any) -> None:
         pass  # the first statement starts the transaction
@@ -62,7 +74,12 @@ class MySQLSession(Session):
         cursor.execute("SHOW TABLES")
         return {name for (name,) in cursor.fetchall()}
 
-    def ambiguous_column(self, cursor: Any) -> str | None:
+    def defect(self, cursor: Any) -> str | None:
+        if (accepted := _accepted(cursor)) < LEAST_ACCEPTED:
+            return (
+                f"max_allowed_packet of the MySQL server is {accepted}: set it to"
+                f" {LEAST_ACCEPTED} or more"
+            )
         cursor.execute(
             "SELECT table_name, column_name, collation_name FROM information_schema.columns"
             " WHERE table_schema = DATABASE() AND collation_name NOT LIKE '%bin'"
@@ -72,7 +89,12 @@ class MySQLSession(Session):
             for table, column, collation in cursor.fetchall()
             if table in TABLES
         )
-        return found[0] if found else None
+        if not found:
+            return None
+        return (
+            f"column {found[0]} treats texts such as CO and co as equal: give it a binary"
+            " collation, utf8mb4_0900_bin in MySQL and utf8mb4_nopad_bin in MariaDB"
+        )
 
     def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
         # VALUES(), because MariaDB does not support the row alias that MySQL prefers.
@@ -94,7 +116,7 @@ class MySQLSession(Session):
         # as long.
         for values in statements(rows):
             self._unsent.append(f"{insert} VALUES {values}{upsert}".encode())
-            if sum(map(len, self._unsent)) > PACKET:
+            if sum(map(len, self._unsent)) > self._packet:
                 self._send()
 
     def execute(self, cursor: Any, statement: str, values: Sequence[Any] = ()) -> None:
@@ -130,3 +152,10 @@ class MySQLSession(Session):
                 connection.next_result()
         except MYSQL_ERRORS as error:  # as `cmd_query` does
             raise get_mysql_exception(error.errno, error.msg, error.sqlstate) from error
+
+
+def _accepted(cursor: Any) -> int:
+    """The maximum bytes of a packet that the server accepts."""
+    cursor.execute("SELECT @@max_allowed_packet")
+    [(accepted,)] = cursor.fetchall()
+    return int(accepted)

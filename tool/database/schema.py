@@ -51,8 +51,5 @@ def _check(session: Session, cursor: Any) -> None:
                 f"table {table} has no column {min(missing)}: the table belongs to another program"
                 " or to a version before 1. Start with an empty database"
             )
-    if column := session.ambiguous_column(cursor):
-        raise PermanentFailure(
-            f"column {column} treats texts such as CO and co as equal: give it a binary"
-            " collation, utf8mb4_0900_bin in MySQL and utf8mb4_nopad_bin in MariaDB"
-        )
+    if defect := session.defect(cursor):
+        raise PermanentFailure(defect)

@@ -61,8 +61,9 @@ class Session:
         """Returns the names of the tables that exist."""
         raise NotImplementedError
 
-    def ambiguous_column(self, cursor: Any) -> str | None:
-        """Names a text column that treats different texts as equal; None if there is none."""
+    def defect(self, cursor: Any) -> str | None:
+        """Says why this program cannot use the server or its tables, for example because a text
+        column treats different texts as equal; None if it can."""
         raise NotImplementedError
 
     def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:

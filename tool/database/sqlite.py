@@ -55,7 +55,7 @@ class SQLiteSession(Session):
         cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         return {name for (name,) in cursor.fetchall()}
 
-    def ambiguous_column(self, cursor: Any) -> str | None:
+    def defect(self, cursor: Any) -> str | None:
         return None  # SQLite compares bytes unless a table specifies another collation.
 
     def upsert(self, table: str, values: Sequence[str], newer: str | None) -> str:
