@@ -7,8 +7,9 @@ adds rows to it and takes precedence.
 """
 
 import csv
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,8 @@ SYSTEMS = {
     "urn:iso:std:iso:11073:10101": MDC,
     "urn:oid:2.16.840.1.113883.6.24": MDC,
 }
+# An annotation does not change a UCUM unit.
+_NOTE = re.compile(r"\{[^{}]*\}")
 
 
 class UnknownUnit(Exception):
@@ -77,30 +80,31 @@ class Codes:
     def unit(self, spelling: str) -> str:
         """The UCUM spelling of a unit.
 
-        >>> Codes().unit("MDC_DIM_FAHR"), Codes().unit("mmHg")
-        ('[degF]', 'mm[Hg]')
+        >>> Codes().unit("MDC_DIM_FAHR"), Codes().unit("mmHg"), Codes().unit("{beat}/min")
+        ('[degF]', 'mm[Hg]', '/min')
         """
-        return self._units.get(spelling) or self._units.get(spelling.lower(), spelling)
+        plain = _NOTE.sub("", spelling) or spelling
+        return self._units.get(plain) or self._units.get(plain.lower(), plain)
 
-    def conversion(self, codings: Iterable[tuple[str, str]], unit: str) -> Conversion | None:
+    def conversion(self, codings: Sequence[tuple[str, str]], unit: str) -> Conversion | None:
         """The conversion for the first known (system, code); None if they are all unknown.
 
-        A sender's own code is known if it is the name or a synonym of a parameter. Raises
-        UnknownUnit.
+        The name or a synonym of a parameter is a known code too, unless there is also a standard
+        code: an unknown standard code may be that of another specimen, such as sodium in urine.
+        Raises UnknownUnit.
         """
-        local: dict[str, Conversion] = {}
-        for system, code in codings:
-            known = self._codes.get((system, code))
-            if known is None and system not in (LOINC, MDC) and canonical(code) in VITALS:
-                local = local or self._parameters[canonical(code)]
-                known = local or {}
-            if known is None:
-                continue
-            found = known.get(unit) or known.get(self.unit(unit))
-            if found is None:
-                raise UnknownUnit(unit)
-            return found
-        return None
+        known = [self._codes[coding] for coding in codings if coding in self._codes]
+        if not known:
+            names = [canonical(code) for _, code in codings]
+            pairs = zip(codings, names, strict=True)
+            if all(name in VITALS or system not in (LOINC, MDC) for (system, _), name in pairs):
+                known = [self._parameters[name] for name in names if name in VITALS]
+        if not known:
+            return None
+        found = known[0].get(unit) or known[0].get(self.unit(unit))
+        if found is None:
+            raise UnknownUnit(unit)
+        return found
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

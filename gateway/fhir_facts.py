@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 from gateway import metrics
-from gateway.codes import SYSTEMS, Codes, UnknownUnit
+from gateway.codes import LOINC, MDC, SYSTEMS, Codes, UnknownUnit
 from gateway.facts import (
     Fact,
     Merged,
@@ -21,7 +21,6 @@ from gateway.facts import (
     Value,
 )
 from gateway.fhir_types import (
-    Component,
     Concept,
     Encounter,
     Identifier,
@@ -29,6 +28,7 @@ from gateway.fhir_types import (
     Patient,
     Reference,
     Resource,
+    Valued,
 )
 from gateway.people import printable
 from gateway.times import Moment, fhir_moment, now
@@ -68,26 +68,14 @@ class FhirReader(NamedTuple):
             return
         if resource.status not in _VALUE:
             return
-        period = resource.effective_period
-        fields = (
-            *(resource.effective_date_time, resource.effective_instant),
-            *((period.end, period.start) if period else ()),
-            resource.issued,
-        )
-        when = self._first(*fields)
+        when = self._time(resource)
         if when is None:
             yield Unusable("an Observation without a time of day in effective[x] or issued", who)
             return
-        own = Component(
-            resource.code,
-            *(resource.value_quantity, resource.value_integer, resource.value_string),
-            *(resource.value_codeable_concept, resource.value_range, resource.value_sampled_data),
-            resource.data_absent_reason,
-        )
         values: list[Value] = []
-        for component in (own, *resource.component):
+        for each in (resource, *resource.component):
             try:
-                value = self._value(component)
+                value = self._value(each)
             except Unread as error:
                 yield Unusable(str(error), who)
             else:
@@ -96,17 +84,28 @@ class FhirReader(NamedTuple):
         if values:
             yield Observed(who, None, source, when, values)
 
-    def _value(self, of: Component) -> Value | None:
+    def _time(self, resource: Observation) -> Moment | None:
+        """The time of an Observation; None if it has no time of day. `issued` counts only without
+        effective[x], because it may be days later."""
+        period, timing = resource.effective_period, resource.effective_timing
+        effective = (
+            *(resource.effective_date_time, resource.effective_instant),
+            *((period.end, period.start) if period else ()),
+        )
+        if any(effective) or timing is not None:
+            return self._first(*effective)
+        return self._first(resource.issued)
+
+    def _value(self, of: Valued) -> Value | None:
         """The value of an Observation or a component; None if it has none. Raises Unread."""
         codings = _codings(of.code)
         code = codings[0][1] if codings else ""
         quantity = of.value_quantity
-        others = (of.value_codeable_concept, of.value_range, of.value_sampled_data)
         if quantity is not None and quantity.value is not None:
             value, unit = quantity.value, quantity.code or quantity.unit
         elif of.value_integer is not None:
             value, unit = float(of.value_integer), ""
-        elif of.value_string or any(other is not None for other in others):
+        elif any(other is not None for other in of.others):
             raise Unread(f"{code or 'a value'}: is not a number")
         else:
             return None
@@ -129,8 +128,9 @@ class FhirReader(NamedTuple):
         who = self._person(resource.subject, "Encounter.subject")
         visit = (resource.id or next((i.value for i in resource.identifier), ""))[:64]
         period = resource.period
-        start = self._first(period.start if period else "", *self._present_since(resource))
-        end = self._first(period.end if period else "") or now(self.zone)
+        starts = [period.start if period else "", *self._present_since(resource)]
+        start = self._since(*starts)
+        end = self._end(period.end if period else "")
         if resource.status in _WITHDRAWN:
             yield Moved(who, "cancel_admit", end, None, visit)
             return
@@ -143,20 +143,36 @@ class FhirReader(NamedTuple):
             for location in resource.location
             if location.status not in ("planned", "reserved")
             and (place := _place(location.location))
-            and (since := self._first(location.period.start if location.period else "") or start)
+            and (since := self._since(location.period.start if location.period else "") or start)
         )
         for number, (since, place) in enumerate(located):
             yield Moved(who, "transfer" if number else "admit", since, place, visit)
         if not located and start is not None:
             yield Moved(who, "admit", start, None, visit)
+        elif not located and resource.status != "finished":
+            yield Unusable("an Encounter without a day in period.start", who)
         if resource.status == "finished":
             yield Moved(who, "discharge", end, None, visit)
+
+    def _since(self, *texts: str) -> Moment | None:
+        """The first of the texts that has a day, as the beginning of a period."""
+        found = (f"{text} 00:00:00" if _is_date(text) else self._first(text) for text in texts)
+        return next((moment for moment in found if moment), None)
+
+    def _end(self, text: str) -> Moment:
+        """The end of a period. A date includes the whole day, up to now; without a day, the period
+        ends now."""
+        at = now(self.zone)
+        if not _is_date(text):
+            return self._first(text) or at
+        return at if text == at[:10] else f"{text} 23:59:59"
 
     def _present_since(self, resource: Encounter) -> list[str]:
         return [h.period.start for h in resource.status_history if h.status in _PRESENT]
 
     def _patient(self, resource: Patient) -> Iterator[Fact]:
-        who = Person(patient_keys(resource), _born(resource.birth_date), _label(resource))
+        born = resource.birth_date if _is_date(resource.birth_date) else None
+        who = Person(patient_keys(resource), born, _label(resource))
         if not who.keys:
             raise Invalid("Patient.identifier: an id or an identifier is required")
         at = now(self.zone)
@@ -223,11 +239,13 @@ def _name_of(kind: str, id: str, identifiers: tuple[Identifier, ...]) -> str:
 
 
 def _codings(concept: Concept) -> list[tuple[str, str]]:
-    return [
+    found = [
         (SYSTEMS.get(coding.system, coding.system), printable(coding.code))
         for coding in concept.coding
         if printable(coding.code)
     ]
+    # A standard code takes precedence over the sender's own.
+    return sorted(found, key=lambda coding: coding[0] not in (LOINC, MDC))
 
 
 def _place(reference: Reference) -> Place | None:
@@ -235,8 +253,8 @@ def _place(reference: Reference) -> Place | None:
     return Place(text.partition(" ")[0], text) if text else None
 
 
-def _born(text: str) -> str | None:
-    return text if len(text) == 10 and fhir_moment(f"{text}T00:00:00Z", ZoneInfo("UTC")) else None
+def _is_date(text: str) -> bool:
+    return len(text) == 10 and fhir_moment(f"{text}T00:00:00Z", ZoneInfo("UTC")) is not None
 
 
 def _label(patient: Patient) -> str | None:

@@ -46,35 +46,47 @@ class Quantity(_Struct, frozen=True):
     code: str = ""
 
 
-class Component(_Struct, frozen=True):
+class Valued(_Struct, frozen=True, kw_only=True):
+    """An Observation or a component of one. Only quantities and integers are read as values."""
+
     code: Concept
     value_quantity: Quantity | None = None
     value_integer: int | None = None
     value_string: str | None = None
+    value_boolean: Any = None
     value_codeable_concept: Any = None
+    value_date_time: Any = None
+    value_period: Any = None
     value_range: Any = None
+    value_ratio: Any = None
     value_sampled_data: Any = None
-    data_absent_reason: Concept | None = None
+    value_time: Any = None
+
+    @property
+    def others(self) -> tuple[Any, ...]:
+        """The values of types that are not a number; None for each absent type."""
+        return (
+            *(self.value_string or None, self.value_boolean, self.value_codeable_concept),
+            *(self.value_date_time, self.value_period, self.value_range, self.value_ratio),
+            *(self.value_sampled_data, self.value_time),
+        )
 
 
-class Observation(_Struct, frozen=True, tag_field="resourceType", tag="Observation"):
+class Component(Valued, frozen=True):
+    """A component of an Observation."""
+
+
+class Observation(Valued, frozen=True, tag_field="resourceType", tag="Observation"):
     status: str
-    code: Concept
     id: str = ""
     identifier: tuple[Identifier, ...] = ()
     subject: Reference | None = None
     effective_date_time: str = ""
     effective_instant: str = ""
     effective_period: Period | None = None
+    effective_timing: Any = None
     issued: str = ""
     component: tuple[Component, ...] = ()
-    value_quantity: Quantity | None = None
-    value_integer: int | None = None
-    value_string: str | None = None
-    value_codeable_concept: Any = None
-    value_range: Any = None
-    value_sampled_data: Any = None
-    data_absent_reason: Concept | None = None
 
 
 class StatusHistory(_Struct, frozen=True):

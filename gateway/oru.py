@@ -93,7 +93,11 @@ class Observations:
             if fields[OBX_14] != time:  # otherwise the time is that of the last OBX
                 time = fields[OBX_14]
                 own = clock(time)
-            when = own or clock(order.time) or (sent if value.value is None else None)
+            when = own
+            if value.value is None:
+                when = own or clock(order.time) or sent
+            elif time in ("", NULL):
+                when = clock(order.time)
             if when is None:
                 reason = f"{value.parameter}: no time with an hour in OBX-14 or OBR-7"
                 facts.append(Unusable(reason, order.who))

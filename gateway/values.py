@@ -21,7 +21,7 @@ def number(message: Message, kind: str, field: str) -> float | None:
         return _bounded(float(field))
     if not field or field == NULL:
         return None
-    if message.delimiters.repetition in field:
+    if message.delimiters.repetition in field or message.delimiters.subcomponent in field:
         raise Unread("several values in one observation")
     if kind == "SN":
         text = _structured(message, field)

@@ -170,13 +170,34 @@ class Ward:
             if stay is not None and is_open and fact.place is not None and fact.move == "transfer":
                 self._beds.close(stay, fact.at)
             return
+        if self._is_past(fact, pat_id):
+            return
         if stay is not None and is_open:
             other = bool(fact.visit and stay.visit and fact.visit != stay.visit)
-            if not other or fact.at[:10] <= stay.admission:
+            if not other or fact.at[:10] == stay.admission:
                 self._beds.update(stay, fact.place, fact.visit)
                 return
             self._beds.close(stay, fact.at)  # its discharge has not arrived
         self._beds.open(pat_id, fact.at, fact.place, fact.visit, fact.move)
+
+    def _is_past(self, fact: Moved, pat_id: int) -> bool:
+        """Whether an admission or a transfer is about a time before the patient's current stay, or
+        within a stay that has ended. It changes nothing: it must not give the current stay an
+        earlier bed, nor begin a stay that nothing ends."""
+        day, visit = fact.at[:10], fact.visit
+        stays = self._beds.stays.of(pat_id)
+        for stay in stays:
+            other = bool(visit and stay.visit and visit != stay.visit)
+            if stay.until is None:
+                past = other and day < stay.admission
+            else:
+                same = visit == stay.visit if visit and stay.visit else fact.move == "transfer"
+                past = same and stay.admission < day < stay.until[:10]
+            if past:
+                if not any(visit and stay.visit == visit for stay in stays):
+                    self._log.reject(f"{fact.move}: before the patient's current stay", pat_id)
+                return True
+        return False
 
     def _cancel(self, stay: Stay) -> None:
         """Cancels a stay: withdraws its readings, and ends it at the time it began."""

@@ -277,3 +277,37 @@ def test_names_leave_the_gateway_only_if_configured(tmp_path: Path) -> None:
     assert "Doe" not in str(after(tmp_path / "no", *messages))
     [admission, *_] = after(tmp_path / "yes", *messages, KEEP_IDENTIFIERS="1")
     assert admission["identifier"] == "Doe, Jane · P1"
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        obx("8480-6^S^LN", "120&80", "mm[Hg]"),
+        obx(at="20261120"),  # OBR-7 would be the time of another day
+    ],
+)
+def test_a_value_that_could_be_read_wrongly_is_rejected(tmp_path: Path, segment: str) -> None:
+    found = after(tmp_path / "log", oru("OBR|1||F1||||20261127095500", segment))
+    assert [event["type"] for event in found] == ["unusable"]
+
+
+def test_a_late_transfer_neither_begins_a_stay_nor_changes_the_bed_of_another(
+    tmp_path: Path,
+) -> None:
+    found = after(
+        tmp_path / "log",
+        adt("A01", at="20261110080000", visit="V1"),
+        adt("A03", at="20261115080000", visit="V1"),
+        adt("A02", bed="ICU^1^2", at="20261112080000"),
+        adt("A01", bed="ICU^1^3", at="20261120080000", visit="V2"),
+        adt("A02", bed="ICU^1^4", at="20261112090000", visit="V1"),
+        adt("A01", bed="ICU^1^5", at="20261101080000", visit="V0"),
+    )
+    told = [(event["type"], event.get("date_admission"), event.get("place")) for event in found]
+    assert told == [
+        ("admission", "2026-11-10", "ICU 1 1"),
+        ("discharge", "2026-11-10", None),
+        ("unusable", None, None),
+        ("admission", "2026-11-20", "ICU 1 3"),
+        ("unusable", None, None),
+    ]

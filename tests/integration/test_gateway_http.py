@@ -193,6 +193,78 @@ def test_fhir_corrections_withdraw_and_a_bundle_sent_twice_counts_once(tmp_path:
     assert found[-1]["pat_id"] == found[1]["pat_id"] != found[3]["pat_id"]
 
 
+def stored(log: Path, *resources: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of a new gateway that has received these resources."""
+
+    async def run() -> list[int]:
+        async with gateway(log, ICU_UNITS="") as running:
+            paths = [f"/fhir/{resource['resourceType']}" for resource in resources]
+            sent = zip(paths, resources, strict=True)
+            return [(await post(running, path, body))[0] for path, body in sent]
+
+    assert asyncio.run(run()) == [201] * len(resources)
+    return events(log)
+
+
+def test_an_observation_without_a_time_of_day_or_a_number_is_rejected(tmp_path: Path) -> None:
+    issued = "2026-11-27T09:00:00Z"
+    odd: list[dict[str, Any]] = [
+        {"effectiveDateTime": "2026-11-20", "issued": issued},
+        {"effectiveDateTime": "", "effectiveTiming": {}, "issued": issued},
+        {"component": [{"code": coded("8867-4"), "valueRatio": {}}]},
+        {"component": [], "valueBoolean": False},
+        {"component": [], "valueTime": "12:00:00"},
+        {"component": [], "valueDateTime": "2026-11-27"},
+        {"component": [], "valuePeriod": {}},
+    ]
+    found = stored(tmp_path / "log", *(pressure(f"o{n}") | each for n, each in enumerate(odd)))
+    assert [event["type"] for event in found] == ["unusable"] * len(odd)
+
+
+def encounter(id: str, start: str, end: str = "", bed: str = "") -> dict[str, Any]:
+    located = {"location": [{"location": {"display": bed}}]} if bed else {}
+    return {
+        "resourceType": "Encounter",
+        "id": id,
+        "status": "finished" if end else "in-progress",
+        "subject": {"reference": "Patient/p1"},
+        "period": {"start": start, "end": end},
+        **located,
+    }
+
+
+def test_the_dates_of_an_encounter_include_the_whole_day(tmp_path: Path) -> None:
+    found = stored(
+        tmp_path / "log",
+        encounter("e1", "2026-11-20"),
+        encounter("e1", "2026-11-20", "2026-11-22"),
+        encounter("e2", ""),
+    )
+    told = [(e["type"], e.get("day"), e.get("hour"), e.get("minute")) for e in found]
+    assert told == [
+        ("admission", "2026-11-20", 0, 0),
+        ("discharge", "2026-11-22", 23, 59),
+        ("unusable", None, None, None),
+    ]
+
+
+def test_an_earlier_encounter_that_is_sent_again_does_not_change_the_current_stay(
+    tmp_path: Path,
+) -> None:
+    earlier = encounter("e1", "2026-11-10T08:00:00Z", "2026-11-12T08:00:00Z", "ICU 1")
+    found = stored(
+        tmp_path / "log",
+        earlier,
+        encounter("e2", "2026-11-20T08:00:00Z", bed="ICU 2"),
+        earlier | {"language": "en"},
+    )
+    assert [(event["type"], event.get("place")) for event in found] == [
+        ("admission", "ICU 1"),
+        ("discharge", None),
+        ("admission", "ICU 2"),
+    ]
+
+
 def test_the_stream_resumes_and_answers_410_for_removed_messages(tmp_path: Path) -> None:
     async def ask(running: Running, after: str) -> tuple[int, str]:
         headers = {"Last-Event-ID": after} if after else {}

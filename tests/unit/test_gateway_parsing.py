@@ -62,6 +62,37 @@ def test_codes_are_unique_and_map_to_known_parameters() -> None:
     assert len(set(keys)) == len(keys)
 
 
+@pytest.mark.parametrize(
+    "coding",
+    [
+        ("LN", "1922-4"),  # base deficit in arterial blood, the negative of base excess
+        ("LN", "3167-4"),  # volume of 24 hour urine, not of one measurement
+        ("LN", "33437-5"),  # oxygen by transcutaneous monitor, not end-tidal carbon dioxide
+        ("LN", "2955-3"),  # sodium in urine, which the sender may also call NA
+    ],
+)
+def test_a_code_of_another_measurement_is_unknown(coding: tuple[str, str]) -> None:
+    for codings in ([coding, ("L", "NA")], [("L", "NA"), coding]):
+        assert Codes().conversion(codings, "mmol/L") is None
+
+
+@pytest.mark.parametrize(
+    ("codings", "unit", "parameter", "factor"),
+    [
+        ([("LN", "glucose")], "mmol/L", "glucose", 18.0156),  # a name, although it claims LOINC
+        ([("L", "NA")], "mmol/L", "sodium", 1),
+        ([("L", "HR"), ("LN", "9279-1")], "{breath}/min", "respiration_rate", 1),
+        ([("MDC", "149522")], "{beat}/min", "heart_rate", 1),
+    ],
+)
+def test_a_standard_code_takes_precedence_over_a_name(
+    codings: list[tuple[str, str]], unit: str, parameter: str, factor: float
+) -> None:
+    found = Codes().conversion(codings, unit)
+    assert found is not None
+    assert (found.parameter, found.factor) == (parameter, factor)
+
+
 def test_a_code_in_an_unknown_unit_is_rejected() -> None:
     with pytest.raises(gateway.codes.UnknownUnit):
         Codes().conversion([("LN", "2345-7")], "furlong")
