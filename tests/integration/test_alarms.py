@@ -132,9 +132,43 @@ def test_no_alarm_is_raised_beyond_the_learned_hours(url: str, database: Databas
     handler.handle(batch(0, at(7), at(7.5), at(10.5)))
     Alarms(database).compute()
     # The next program starts with the state that is stored in the table.
-    handler.handle(batch(3, at(13), at(13.5), at(14, 1.0), at(15, 400.0), at(16, 400.0)))
+    handler.handle(batch(3, at(13), at(13.5), at(14, 1.0), at(15, 300.0), at(16, 300.0)))
     Alarms(database).compute()
     assert alarms(url) == [(2, "raise", 2), (3, "again", 2), (6, "clear", 2)]
+    alarm_oracle.check(url)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected"),
+    [
+        # A low prediction ends the time above the threshold.
+        ([[at(7)], [at(7.25, 1.0)], [at(7.5, 300.0), at(7.75, 300.0), at(8, 300.0)]], [(5, 8.0)]),
+        # The hours count from the stay's earliest prediction, even if it arrives late.
+        ([[at(9, 1.0)], [at(5, 1.0)], [at(10.5, 300.0), at(11, 300.0)]], []),
+        # A discharge sets the clock, even if only low predictions come with it.
+        (
+            [
+                [discharge(20), other("admission", age=63.2, day="2150-03-01", hour=21), at(15, 1)],
+                [at(16, 300.0), at(20.25, 300.0), at(20.5, 300.0)],
+            ],
+            [(6, 20.5)],
+        ),
+    ],
+)
+def test_rounds_with_only_low_predictions_count(
+    rounds: list[list[bytes]], expected: list[tuple[int, float]], url: str, database: Database
+) -> None:
+    declaration = Declaration(
+        Model("m", "1", FEATURES, msgspec.structs.replace(RULE, learned_hours=6))
+    )
+    database.remember_models(model_rows(declaration))
+    handler, last = handler_of(database, declaration), 0
+    for sent in rounds:
+        handler.handle(batch(last, *sent))
+        Alarms(database).compute()
+        last += len(sent)
+    found = rows(url, "SELECT seq, CAST(happened_at AS CHAR(19)) FROM alarms")
+    assert [(seq, int(at[11:13]) + int(at[14:16]) / 60) for seq, at in found] == expected
     alarm_oracle.check(url)
 
 

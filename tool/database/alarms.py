@@ -1,12 +1,14 @@
 """Reads and writes the tables of the alarms."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tool.database.database import Database
 from tool.database.errors import Moved
 from tool.database.literals import names, plain
+from tool.database.session import Session
 from wire.tables import AlarmRow, AlarmStateRow, OutboxRow, columns
 
 STREAMS = """
@@ -21,23 +23,30 @@ LEFT JOIN alarm_positions a
     ON a.stream = p.stream AND a.part = p.part AND a.model = ? AND a.version = ?
 WHERE p.stream = ? AND p.seq > COALESCE(a.seq, 0)"""
 
-INPUTS = """
-SELECT p.seq, p.pat_id, p.date_admission, p.measured_at, 'prediction', p.output, NULL,
-    p.created_at, w.seq
-FROM predictions p
-LEFT JOIN pending w
-    ON w.stream = p.stream AND w.seq = p.seq AND w.model = p.model AND w.version = p.version
-WHERE p.stream = ? AND p.seq > ? AND p.seq <= ? AND p.model = ? AND p.version = ?
-    AND (p.output IS NOT NULL OR w.seq IS NOT NULL)
+RANGE = "stream = ? AND seq > ? AND seq <= ?"
+
+PENDING = """
+SELECT MIN(p.seq) FROM pending w
+JOIN predictions p
+    ON p.stream = w.stream AND p.seq = w.seq AND p.model = w.model AND p.version = w.version
+WHERE w.stream = ? AND w.seq > ? AND w.seq <= ? AND w.model = ? AND w.version = ?"""
+
+OF_MODEL = f"FROM predictions WHERE {RANGE} AND model = ? AND version = ? AND output IS NOT NULL"
+
+SUMMARIES = f"""
+SELECT pat_id, date_admission, MIN(seq), MAX(seq), MIN(measured_at), MAX(measured_at), MAX(output)
+{OF_MODEL} GROUP BY pat_id, date_admission"""
+
+PREDICTIONS = f"""
+SELECT seq, pat_id, date_admission, measured_at, 'prediction', output, NULL, created_at
+{OF_MODEL}"""
+
+OTHERS = f"""
+SELECT seq, pat_id, date_admission, acknowledged_at, 'acknowledgement', snooze_hours, author, NULL
+FROM acknowledgements WHERE {RANGE} AND (model IS NULL OR model = ?)
 UNION ALL
-SELECT seq, pat_id, date_admission, acknowledged_at, 'acknowledgement', snooze_hours, author,
-    NULL, NULL
-FROM acknowledgements
-WHERE stream = ? AND seq > ? AND seq <= ? AND (model IS NULL OR model = ?)
-UNION ALL
-SELECT seq, pat_id, date_admission, happened_at, 'discharge', NULL, NULL, created_at, NULL
-FROM discharges
-WHERE stream = ? AND seq > ? AND seq <= ?"""
+SELECT seq, pat_id, date_admission, happened_at, 'discharge', NULL, NULL, created_at
+FROM discharges WHERE {RANGE}"""
 
 STATES = f"SELECT {names(columns('alarm_state'))} FROM alarm_state"
 
@@ -52,7 +61,7 @@ class Input(NamedTuple):
     """A message that may change the alarms of a stay.
 
     kind: prediction, acknowledgement or discharge. value: the output of a model, or the hours of
-    a snooze. waits: the message number if the prediction is pending, else None.
+    a snooze.
     """
 
     seq: int
@@ -63,7 +72,19 @@ class Input(NamedTuple):
     value: float | None
     author: str | None
     created_at: str | None
-    waits: int | None
+
+
+class Summary(NamedTuple):
+    """A model's predictions for a stay in a range of messages: the least and the greatest message
+    number, time and output."""
+
+    pat_id: int
+    date_admission: str
+    first_seq: int
+    last_seq: int
+    first_at: str
+    last_at: str
+    highest: float
 
 
 class Part(NamedTuple):
@@ -73,15 +94,6 @@ class Part(NamedTuple):
     part: int
     stored: int
     done: int
-
-
-class Step(NamedTuple):
-    """The next step of a model's alarms. parts: the partitions that are behind. inputs: those from
-    the messages up to `last`, in order."""
-
-    parts: list[Part]
-    last: int
-    inputs: list[Input]
 
 
 @dataclass
@@ -98,6 +110,63 @@ class AlarmChanges:
     outbox: list[OutboxRow] = field(default_factory=list)
 
 
+class AlarmInputs:
+    """What the alarms of one model and one stream are computed from, in one snapshot of the tables.
+
+    Without a snapshot, if a worker stored messages of another partition between two statements, the
+    inputs could include only the later ones of them. A range excludes the message `after` and
+    includes the message `last`.
+    """
+
+    def __init__(
+        self, session: Session, cursor: Any, stream: str, model: str, version: str
+    ) -> None:
+        self._session = session
+        self._cursor = cursor
+        self._stream = stream
+        self._model = (model, version)
+
+    def behind(self) -> list[Part]:
+        """The partitions whose alarms are not computed completely."""
+        return [Part(*row) for row in self._rows(BEHIND, (*self._model, self._stream))]
+
+    def first_pending(self, after: int, last: int) -> int | None:
+        """The first message in the range whose prediction is pending."""
+        [[seq]] = self._rows(PENDING, (self._stream, after, last, *self._model))
+        return None if seq is None else int(seq)
+
+    def summaries(self, after: int, last: int) -> list[Summary]:
+        """The predictions for each stay."""
+        found = self._rows(SUMMARIES, (self._stream, after, last, *self._model))
+        return [Summary(*row) for row in found]
+
+    def predictions(self, after: int, last: int, patients: Iterable[int]) -> list[Input]:
+        """The predictions for the stays of these patients."""
+        some = sorted(patients)
+        values = (self._stream, after, last, *self._model, *some)
+        return self._inputs(f"{PREDICTIONS} AND {_in(some)}", values) if some else []
+
+    def others(self, after: int, last: int) -> list[Input]:
+        """The acknowledgements and discharges."""
+        some = (self._stream, after, last)
+        return self._inputs(OTHERS, (*some, self._model[0], *some))
+
+    def states(self, patients: Iterable[int]) -> list[AlarmStateRow]:
+        """The stored states of the alarm rule for all stays of these patients."""
+        some = sorted(patients)
+        if not some:
+            return []
+        where = f"WHERE {_in(some)} AND model = ? AND version = ? AND stream = ?"
+        rows = self._rows(f"{STATES} {where}", (*some, *self._model, self._stream))
+        return [AlarmStateRow(*row) for row in rows]
+
+    def _inputs(self, statement: str, values: Sequence[Any]) -> list[Input]:
+        return [Input(*row) for row in self._rows(statement, values)]
+
+    def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        return _rows(self._session, self._cursor, statement, values)
+
+
 class AlarmTables:
     """The tables of the alarms. Each method is one transaction."""
 
@@ -108,30 +177,11 @@ class AlarmTables:
         """The streams whose alarms are not computed completely, each with its last message."""
         return [(stream, last) for stream, last in self._read(STREAMS, (model, version))]
 
-    def next_step(self, stream: str, model: str, version: str, size: int) -> Step | None:
-        """The next inputs of a model's alarms, from at most `size` messages; None at the end."""
-        # Both statements read one snapshot. Otherwise, if a worker stored messages of another
-        # partition between them, the inputs could include only those after `after`.
+    @contextmanager
+    def inputs(self, stream: str, model: str, version: str) -> Iterator[AlarmInputs]:
+        """A snapshot of the tables."""
         with self._session.snapshot() as cursor:
-            parts = [Part(*row) for row in self._rows(cursor, BEHIND, (model, version, stream))]
-            if not parts:
-                return None
-            after = min(part.done for part in parts)
-            last = min(after + size, max(part.stored for part in parts))
-            some = (stream, after, last)
-            values = (*some, model, version, *some, model, *some)
-            inputs = sorted(Input(*row) for row in self._rows(cursor, INPUTS, values))
-        return Step(parts, last, inputs)
-
-    def states(
-        self, stream: str, model: str, version: str, patients: Iterable[int]
-    ) -> list[AlarmStateRow]:
-        """The stored states of the alarm rule for all stays of these patients."""
-        some = sorted(set(patients))
-        marks = ", ".join("?" * len(some))
-        where = f"WHERE pat_id IN ({marks}) AND model = ? AND version = ? AND stream = ?"
-        rows = self._read(f"{STATES} {where}", (*some, model, version, stream)) if some else ()
-        return [AlarmStateRow(*row) for row in rows]
+            yield AlarmInputs(self._session, cursor, stream, model, version)
 
     def commit(self, changes: AlarmChanges) -> None:
         """Writes the changes. Raises Moved when another process has computed these alarms."""
@@ -180,8 +230,13 @@ class AlarmTables:
 
     def _read(self, statement: str, values: Sequence[Any]) -> list[Any]:
         with self._session.reading() as cursor:
-            return self._rows(cursor, statement, values)
+            return _rows(self._session, cursor, statement, values)
 
-    def _rows(self, cursor: Any, statement: str, values: Sequence[Any]) -> list[Any]:
-        self._session.execute(cursor, statement, values)
-        return [tuple(plain(row)) for row in cursor.fetchall()]
+
+def _in(patients: Sequence[int]) -> str:
+    return f"pat_id IN ({', '.join('?' * len(patients))})"
+
+
+def _rows(session: Session, cursor: Any, statement: str, values: Sequence[Any]) -> list[Any]:
+    session.execute(cursor, statement, values)
+    return plain(cursor.fetchall())

@@ -90,13 +90,15 @@ class BackfillTables:
         with self._session.writing() as cursor:
             self._session.replace(cursor, "predictions", rows)
 
-    def _rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> list[list[Any]]:
+    def _rows(
+        self, table: str, where: str = "", values: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
         with self._session.reading() as cursor:
             return self._select(cursor, table, where, values)
 
     def _select(
         self, cursor: Any, table: str, where: str, values: Sequence[Any]
-    ) -> list[list[Any]]:
+    ) -> list[tuple[Any, ...]]:
         statement = f"SELECT {names(columns(table))} FROM {table} {where}"
         self._session.execute(cursor, statement, values)
-        return [list(plain(cells)) for cells in cursor.fetchall()]
+        return plain(cursor.fetchall())

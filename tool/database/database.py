@@ -181,7 +181,7 @@ class Database:
                 " ORDER BY pending.stream, pending.seq LIMIT ?",
                 (model, version, limit),
             )
-            found = [list(plain(cells)) for cells in cursor.fetchall()]
+            found = plain(cursor.fetchall())
         return [(PredictionRow(*cells[:-1]), cells[-1]) for cells in found]
 
     def waiting(self, limit: int) -> int:
@@ -250,7 +250,7 @@ class Database:
         self, cursor: Any, row: type[T], statement: str, values: Sequence[Any] = ()
     ) -> list[T]:
         self.session.execute(cursor, statement, values)
-        return [row(*plain(cells)) for cells in cursor.fetchall()]
+        return [row(*cells) for cells in plain(cursor.fetchall())]
 
 
 def _all(table: str) -> str:

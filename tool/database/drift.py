@@ -1,6 +1,6 @@
 """The statements of the drift task."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -140,9 +140,9 @@ class DriftTables:
                 self._connection = database.connect(session.url, session.password, read_only=True)
             cursor = self._connection.cursor()
             cursor.execute(statement.replace("?", session.placeholder), values)
-            rows: Iterable[Any] = cursor.fetchall()
+            rows = cursor.fetchall()
             cursor.close()
         except database.ERRORS as error:
             self.close()
             raise session.translate(error) from error
-        return [plain(row) for row in rows]
+        return plain(rows)

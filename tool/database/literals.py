@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from math import isfinite
+from types import NoneType
 from typing import Any
 
 from tool.database.errors import PermanentFailure
@@ -68,15 +69,31 @@ def names(columns: Iterable[str]) -> str:
     return ", ".join(f"`{column}`" for column in columns)
 
 
-def plain(cells: Iterable[Any]) -> Iterable[Any]:
+def plain(rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
     """Converts dates to ISO text and JSON to text, because drivers return different types."""
-    return [
-        cell
-        if cell is None or isinstance(cell, int | float | str)
-        else cell.decode()
-        if isinstance(cell, bytes | bytearray)
-        else cell.isoformat(" ", "milliseconds" if cell.microsecond else "seconds")
-        if isinstance(cell, datetime)
-        else str(cell)
-        for cell in cells
-    ]
+    return list(zip(*map(_plain_column, zip(*rows, strict=True)), strict=True))
+
+
+def _plain_column(cells: Sequence[Any]) -> Iterable[Any]:
+    types = set(map(type, cells))
+    if types <= {int, float, str, NoneType}:
+        return cells
+    if bytearray in types:
+        return [cell.decode() if isinstance(cell, bytearray) else cell for cell in cells]
+    return map(_Texts().__getitem__, cells)
+
+
+class _Texts(dict[Any, Any]):
+    """Caches dates, times and JSON as texts, because most repeat from row to row."""
+
+    def __missing__(self, cell: Any) -> Any:
+        if cell is None or isinstance(cell, int | float | str):
+            return cell
+        if isinstance(cell, bytes):
+            text = cell.decode()
+        elif isinstance(cell, datetime):
+            text = cell.isoformat(" ", "milliseconds" if cell.microsecond else "seconds")
+        else:
+            text = str(cell)
+        self[cell] = text
+        return text
