@@ -58,11 +58,13 @@ def _message(request: web.Request, form: dict[str, str]) -> Fields:
     except ValueError:
         raise web.HTTPBadRequest(text="The form needs stay=YYYY-MM-DD and snooze=HOURS.") from None
     at = clock.of(pat_id)
+    # A user who has logged in acknowledges in no other name. nginx sets this header.
+    author = request.headers.get("X-User", "")[:64] or form.get("author", "")
     return {
         "type": "acknowledgement",
         "pat_id": pat_id,
         "date_admission": stay.admitted.isoformat(),
-        "author": form.get("author", "").strip(),
+        "author": author.strip(),
         "day": at.date().isoformat(),
         "hour": at.hour,
         "minute": at.minute,

@@ -72,7 +72,8 @@ def examine(path: Path) -> Contents:
                     encoding = _by_first_bytes(block)
                 digest.update(block)
                 size += len(block)
-                lines += max(block.count(b"\n"), block.count(b"\r"))
+                # A file may have line ends of several kinds, for example if it was joined of others.
+                lines += block.count(b"\n") + block.count(b"\r")
                 has_comma = has_comma or b"," in block
                 has_quote = has_quote or b'"' in block
                 if encoding.startswith("utf-8"):

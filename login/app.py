@@ -188,6 +188,8 @@ def patient_of(uri: str) -> str:
 
     >>> patient_of("/patients/17?stay=2019-02-01"), patient_of("/x/..//%70atients/17")
     ('17', '17')
+    >>> patient_of("/patients/17/acknowledge")
+    '17'
     >>> patient_of("/events?page=patient&pat_id=17&stay=2019-02-01"), patient_of("/patients?q=17")
     ('17', '')
     """
@@ -197,7 +199,7 @@ def patient_of(uri: str) -> str:
         return uri[:URI_MAX]
     path = posixpath.normpath(unquote(parts.path))
     if path.startswith("/patients/"):
-        return path.removeprefix("/patients/")[:64]
+        return path.removeprefix("/patients/").partition("/")[0][:64]
     if path == "/events":
         return parse_qs(parts.query).get("pat_id", [""])[0][:64]
     return ""

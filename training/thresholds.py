@@ -15,7 +15,8 @@ TINY = 1e-9
 class OperatingPoint:
     """The figures of a threshold. A row is flagged if its prediction is at or above the threshold.
 
-    ppv is NaN if no row is flagged. net_benefit, of_acting_on_all: per row, true positives minus
+    sensitivity is NaN without events, specificity without rows that have no event, and ppv if no
+    row is flagged. net_benefit, of_acting_on_all: per row, true positives minus
     false positives times the odds of the threshold (Vickers and Elkin 2006). Acting on nobody has a
     net benefit of 0.
     """
@@ -39,8 +40,8 @@ def operating_point(scores: Scores, threshold: float, resamples: int, seed: int)
         hits, alarms, quiet, events = w @ groups
         rows, others = w.sum(), alarms + quiet
         return [
-            hits / max(events, TINY),
-            quiet / max(others, TINY),
+            hits / events if events else np.nan,
+            quiet / others if others else np.nan,
             hits / (hits + alarms) if hits + alarms else np.nan,
             (hits + alarms) / rows,
             (hits - odds * alarms) / rows,
@@ -48,9 +49,13 @@ def operating_point(scores: Scores, threshold: float, resamples: int, seed: int)
         ]
 
     drawn = np.array([shares(w) for w in redrawn(scores.patients, scores.weights, resamples, seed)])
+    rates, others = drawn.T[:2], drawn.T[2:]
+    # A bootstrap with only one outcome does not count for sensitivity and specificity, but one in
+    # which no row is flagged is a bootstrap without a PPV.
+    columns = [*(rate[~np.isnan(rate)] for rate in rates), *others]
     figures = [
-        figure(value, column[~np.isnan(column)].tolist())
-        for value, column in zip(shares(scores.weights), drawn.T, strict=True)
+        figure(value, column.tolist())
+        for value, column in zip(shares(scores.weights), columns, strict=True)
     ]
     return OperatingPoint(threshold, *figures)
 

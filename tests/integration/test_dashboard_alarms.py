@@ -219,7 +219,8 @@ def posted(
                 acknowledge_token_file=SecretFile(str(path.parent / "token")),
             )
             async with TestClient(TestServer(create_app(settings))) as client:
-                async with client.get("/patients/1") as answer:
+                known = {name: headers[name] for name in ("X-User",) if name in headers}
+                async with client.get("/patients/1", headers=known) as answer:
                     page = await answer.text()
                 address = "/patients/1/acknowledge"
                 async with client.post(
@@ -269,6 +270,14 @@ def test_an_acknowledgement_becomes_a_message_with_the_streams_time(path: Path) 
             },
         )
     ]
+
+
+def test_a_user_who_has_logged_in_acknowledges_in_no_other_name(path: Path) -> None:
+    gateway = Gateway()
+    status, page = post(path, gateway, FORM | {"author": "Bea"}, OWN | {"X-User": "ada"})
+    assert status == 303
+    assert [message["author"] for _, message in gateway.messages] == ["ada"]
+    assert 'name="author"' not in page
 
 
 def test_without_a_gateway_the_pages_are_read_only(path: Path) -> None:

@@ -358,6 +358,17 @@ class TestFigures:
         assert point.flagged.percent == ("0.0%", "0.0% to 0.0%")
         assert point.net_benefit.value == 0
 
+    def test_operating_points_without_events_or_with_few_flagged_rows_have_no_figures(self) -> None:
+        y, p = np.zeros(200, int), np.full(200, 0.1)
+        y[:3], p[:3] = 1, 0.9
+        # Five percent of the bootstraps have no event; they do not lower the interval.
+        assert operating_point(Scores(y, p, np.arange(200)), 0.5, 200, 0).sensitivity.low == 1
+        never = operating_point(Scores(0 * y, p, np.arange(200)), 0.5, 20, 0)
+        assert never.sensitivity.percent == ("–", "")
+        # One patient is flagged, and a third of the bootstraps lack this patient.
+        p[1:3] = 0.1
+        assert operating_point(Scores(y, p, np.arange(200)), 0.5, 200, 0).ppv.percent[1] == ""
+
     def test_intervals_of_operating_points_match_the_normal_approximation(
         self, scores: Scores
     ) -> None:

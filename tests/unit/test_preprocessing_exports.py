@@ -172,6 +172,12 @@ class TestEncodings:
         ]  # fmt: skip
         assert "read as Windows-1252: 3, 4" in caplog.text
 
+    def test_a_file_may_have_line_ends_of_several_kinds(self, tmp_path: Path) -> None:
+        ends = ["\n", "\r", "\r\n"] * 10
+        lines = [f"1;2019-02-15;7;x;{value}{end}" for value, end in enumerate(ends)]
+        rows = merge(tmp_path, signal=SIGNAL + "".join(lines))
+        assert [float(row["value"]) for row in rows] == list(range(30))
+
     @pytest.mark.parametrize("line_end", [b"\r\n", b"\r"])
     def test_all_kinds_of_line_ends_count_as_lines(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, line_end: bytes
