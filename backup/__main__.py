@@ -53,6 +53,8 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     os.chdir(Path(__file__).parent.parent)
+    # Only the owner may read the restored files and their new folders.
+    os.umask(0o077)
     try:
         stack = stack_of(arguments.stack, folder if arguments.action == "restore" else None)
         if arguments.action == "save":

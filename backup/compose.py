@@ -107,6 +107,9 @@ class ComposeStack:
         _checked("exec", "-T", "redis", "sh", "-c", EMPTY_QUEUE)
         try:
             yield
+            if "tool" in stopped:
+                # The backup may be of an earlier version, and the tool may not upgrade tables.
+                _checked("run", "--rm", "-T", "migrate")
         except BackupError as error:
             # The tables may be incomplete, so the programs must not start. The next restore does
             # not know which of them ran.
@@ -159,7 +162,12 @@ def _open(
             yield process
         except BrokenPipeError:
             pass  # the command reports the reason itself
+        except BaseException:
+            process.kill()  # nobody reads its output any more, for example because the disk is full
+            raise
         finally:
+            if process.stdout is not None:
+                process.stdout.close()
             code = process.wait()
         if code:
             errors.seek(0)

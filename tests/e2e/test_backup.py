@@ -76,6 +76,7 @@ def test_a_pipeline_restored_over_later_rows_or_into_an_empty_stack_stores_all_r
         later = Pipeline(folder, ward)
         run(later, "backup", "restore", str(saved), "--stack", "local")
         assert history(later) == changes
+        assert not (folder / "icu.sqlite").stat().st_mode & 0o077
         with later:
             later.wait(later.settled)
             check(ward, later.database_url, "live")

@@ -22,6 +22,7 @@ case "$*" in
         touch "$STATE/recovered"
         echo "container icu-tooldb-1 is unhealthy" >&2
         exit 1 ;;
+    *" mysqldump "*) cat /dev/urandom ;;
     *" tooldb mysql") cat >/dev/null ;;
 esac
 """
@@ -56,6 +57,24 @@ def restore(folder: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def test_a_backup_that_cannot_be_written_ends_with_a_reason(docker: Path) -> None:
+    # A file of more than a megabyte cannot be written, as on a full disk.
+    done = subprocess.run(
+        [
+            *("sh", "-c", 'ulimit -f 2048; exec "$@"', "sh", sys.executable, "-S", "-m", "backup"),
+            *("save", str(docker / "to"), "--stack", "compose"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert list((docker / "to").iterdir()) == []
+
+
 def test_a_restore_starts_compose_waits_for_a_recovering_database_and_stops_a_failing_tool(
     docker: Path,
 ) -> None:
@@ -64,5 +83,6 @@ def test_a_restore_starts_compose_waits_for_a_recovering_database_and_stops_a_fa
     calls = [line.split(" * ")[-1] for line in (docker / "calls").read_text().splitlines()]
     started = "up --detach --wait tooldb redis"
     flushed = next(call for call in calls if "FLUSHALL" in call)
-    order = [started, started, "stop tool", flushed, "exec -T tooldb mysql", "start tool"]
+    order = [started, started, "stop tool", flushed, "exec -T tooldb mysql"]
+    order += ["run --rm -T migrate", "start tool"]
     assert [call for call in calls if call in order] == order
