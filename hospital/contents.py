@@ -72,7 +72,7 @@ def examine(path: Path) -> Contents:
                     encoding = _by_first_bytes(block)
                 digest.update(block)
                 size += len(block)
-                # A file may have line ends of several kinds, for example if it was joined of others.
+                # One file may have line ends of several kinds.
                 lines += block.count(b"\n") + block.count(b"\r")
                 has_comma = has_comma or b"," in block
                 has_quote = has_quote or b'"' in block
