@@ -6,6 +6,7 @@
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -196,10 +197,16 @@ def write_artifact(root: Path, manifest: Mapping[str, Any], files: Mapping[str, 
             return folder
         raise FileExistsError(f"{folder}: exists with other content; use another version")
     draft = folder.parent / f".{folder.name}.{os.getpid()}"
-    draft.mkdir(parents=True)
-    for name, content in contents.items():
-        (draft / name).write_bytes(content)
-    draft.rename(folder)
+    draft.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in contents.items():
+            (draft / name).write_bytes(content)
+        draft.rename(folder)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+        if folder.exists():  # another program has just written it
+            raise FileExistsError(f"{folder}: exists already; use another version") from None
+        raise
     return folder
 
 

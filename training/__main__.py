@@ -3,11 +3,12 @@
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from modelapi.artifact import ArtifactError
-from training.config import free_version
+from training.config import in_next_version
 from training.config_file import ConfigError, load, write_new
 from training.errors import TrainingError
 from training.importers import FORMATS, convert
@@ -147,8 +148,8 @@ def _new(chosen: argparse.Namespace) -> None:
 def _train(chosen: argparse.Namespace) -> None:
     config = load(chosen.config)
     models, name = config.output.models, config.model.name
-    version = config.model.version or free_version(models, name)
-    if (models / name / version).exists():
+    version = config.model.version
+    if version and (models / name / version).exists():
         raise ConfigError(
             f"{chosen.config}: model.version: {models / name / version} exists already"
         )
@@ -159,8 +160,12 @@ def _train(chosen: argparse.Namespace) -> None:
     )  # imported here, because scikit-learn takes a second
 
     result = train.run(config)
-    folder = artifact.write(result, version)
-    page = report.write(result, version)
+    if version:
+        folder = artifact.write(result, version)
+    else:
+        # Only now, because another training of this model may have ended meanwhile.
+        folder = in_next_version(models, name, partial(artifact.write, result))
+    page = report.write(result, folder.name)
     _print_lines(result.headline)
     print(f"model:  {folder}\nreport: {page}")
 

@@ -1,5 +1,6 @@
 """The settings of a training run, as sections of one TOML file."""
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
@@ -235,6 +236,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return None
         rule = Policy(at=0.5) if self.alarm is None else self.alarm
         return msgspec.structs.replace(rule, learned_hours=self.data.learned_hours)
+
+
+def in_next_version(root: Path, name: str, write: Callable[[str], Path]) -> Path:
+    """Calls `write` with the next version, and again if another program has taken that version
+    meanwhile; returns the folder that it returns."""
+    while True:
+        version = free_version(root, name)
+        try:
+            return write(version)
+        except FileExistsError:
+            if not (root / name / version).exists():
+                raise
 
 
 def free_version(root: Path, name: str) -> str:

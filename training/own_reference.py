@@ -1,13 +1,14 @@
 """Writes a model with a drift reference from your own patients, as a new version."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from modelapi.artifact import Ref, read_artifact, write_artifact
 from modelapi.repository import Repository
-from training.config import free_version
+from training.config import in_next_version
 from training.evaluate import Evaluation
 from training.reference import reference
 from training.removal import channels
@@ -33,10 +34,16 @@ def write(evaluation: Evaluation, models: Path) -> Path:
 
     Raises ArtifactError if the model cannot be read or the new version cannot be served.
     """
+    model = evaluation.model.ref.model
+    folder = in_next_version(models, model, partial(_write, evaluation, models))
+    evaluation.version = folder.name
+    return folder
+
+
+def _write(evaluation: Evaluation, models: Path, version: str) -> Path:
     ref = evaluation.model.ref
     artifact = read_artifact(models / ref.model / ref.version)
     manifest = msgspec.to_builtins(artifact.manifest)
-    version = free_version(models, ref.model)
     manifest |= {
         "version": version,
         "created": datetime.now(UTC).replace(microsecond=0).isoformat(),
@@ -46,5 +53,4 @@ def write(evaluation: Evaluation, models: Path) -> Path:
     }
     folder = write_artifact(models, manifest, artifact.files)
     Repository(models).load(Ref(ref.model, version))
-    evaluation.version = version
     return folder

@@ -1,6 +1,7 @@
 """Recalibrates a model on your own patients, and writes it as a new version."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from modelapi.artifact import GoldenRow, Ref, read_artifact, write_artifact
 from modelapi.repository import Repository
 from training import calibration, rows
-from training.config import Split, free_version
+from training.config import Split, in_next_version
 from training.evaluate import Evaluation, predictor
 from training.evaluation import Judge, Line, Scores
 from training.stream import DataError
@@ -90,10 +91,13 @@ def write(found: Recalibration, models: Path) -> Path:
 
     Raises ArtifactError if the model cannot be read or the new version cannot be served.
     """
+    return in_next_version(models, found.ref.model, partial(_write, found, models))
+
+
+def _write(found: Recalibration, models: Path, version: str) -> Path:
     ref, intercept, slope = found.ref, found.intercept, found.slope
     artifact = read_artifact(models / ref.model / ref.version)
     manifest = msgspec.to_builtins(artifact.manifest)
-    version = free_version(models, ref.model)
     old = manifest.get("calibration") or {"intercept": 0.0, "slope": 1.0}
     source = {"from": str(ref), "sha256": found.digest, "patients": found.patients}
     training = dict(manifest.get("training") or {}) | {"recalibrated": source}

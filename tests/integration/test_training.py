@@ -1,8 +1,10 @@
 """Tests training: rows, splits, figures, and one small run from CSVs to a served artifact."""
 
+import dataclasses
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from modelapi.compiler import compile_estimator
 from modelapi.repository import Repository
 from training import artifact, config, config_file, models, report, train
 from training import outcomes as outcome_file
+from training.__main__ import main
 from training.config import Data, Label, Model, Split, Trees
 from training.config_file import ConfigError
 from training.database import KEY
@@ -583,6 +586,28 @@ class TestCommand:
         done = self.command("train", tmp_path / "c.toml")
         assert done.returncode == 1
         assert "small/7 exists already" in done.stderr
+
+    def test_of_two_trainings_at_once_the_later_takes_the_next_version(
+        self,
+        made: tuple[train.Result, Path, Path],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        result, first, _ = made
+        path = tmp_path / "c.toml"
+        path.write_text(toml(result.config.data.folder, tmp_path))
+
+        def run(config: config.Config) -> train.Result:
+            # Meanwhile the other training ends.
+            shutil.copytree(first, tmp_path / "models" / "small" / "1")
+            return dataclasses.replace(result, config=config)
+
+        monkeypatch.setattr(train, "run", run)
+        monkeypatch.setattr(sys, "argv", ["training", "train", str(path)])
+        assert main() == 0
+        second = Repository(tmp_path / "models").load(Ref("small", "2"))
+        assert second.names == Repository(first.parent.parent).load(Ref("small", "1")).names
+        assert len(list((tmp_path / "reports").iterdir())) == 1
 
     def test_the_next_version_is_the_highest_plus_one(self, tmp_path: Path) -> None:
         assert config.free_version(tmp_path, "small") == "1"

@@ -286,6 +286,22 @@ def test_an_artifact_is_never_overwritten_with_other_content(tmp_path: Path) -> 
         default_model.build(tmp_path)
 
 
+def test_of_two_programs_that_write_a_version_at_once_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def after_the_other(draft: Path, folder: Path) -> Path:
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{}")
+        return rename(draft, folder)
+
+    monkeypatch.setattr(Path, "rename", after_the_other)
+    with pytest.raises(FileExistsError, match="use another version"):
+        default_model.build(tmp_path)
+    assert [path.name for path in (tmp_path / "formula").iterdir()] == ["1"]
+
+
 def test_the_scripts_rebuild_the_shipped_models(tmp_path: Path) -> None:
     for folder in (default_model.build(tmp_path), *rule_models.build(tmp_path)):
         shipped = MODELS / folder.relative_to(tmp_path)
