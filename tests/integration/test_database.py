@@ -190,7 +190,7 @@ class TestOneTransaction:
         assert found == [(name, -(2**63) + place) for place, name in enumerate(names)]
 
     def test_recent_readings_are_in_order_of_arrival(self, database: Database) -> None:
-        hours = (7, 5, 6)
+        hours = (7, 4, 5)
         sent = [
             reading(seq, float(hour), measured_at=f"2150-03-01 {hour:02}:00:00")
             for seq, hour in enumerate(hours, start=1)
