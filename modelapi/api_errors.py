@@ -150,14 +150,16 @@ def problem(status: int, detail: str, **members: Any) -> Response:
     )
 
 
+def problem_of(error: ApiError) -> Response:
+    response = problem(error.status, str(error), **error.members)
+    response.headers.update(error.headers)
+    return response
+
+
 def register(app: Flask) -> None:
     """Makes the application answer every error with a problem document."""
 
-    @app.errorhandler(ApiError)
-    def api_error(error: ApiError) -> Response:
-        response = problem(error.status, str(error), **error.members)
-        response.headers.update(error.headers)
-        return response
+    app.register_error_handler(ApiError, problem_of)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

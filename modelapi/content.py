@@ -1,9 +1,11 @@
 """Request and response bodies: media types, compression within limits, and JSON."""
 
+from __future__ import annotations
+
 import gzip
 import json
 import zlib
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from flask import Flask, Response, request
@@ -11,6 +13,9 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from modelapi.api_errors import BadInput, TooLarge, WrongMediaType
 from modelapi.browsers import from_browser
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 # Level 1, because on localhost and in a data centre time costs more than bytes.
 _LEVEL = 1
@@ -61,7 +66,7 @@ def _sent() -> bytes:
 
 def _accepted(media_types: tuple[str, ...]) -> bool:
     if request.mimetype == "":
-        return not from_browser()
+        return not from_browser(request.environ)
     return request.mimetype in media_types
 
 
@@ -112,16 +117,26 @@ def decode(text: bytes, decoder: Decoder) -> Any:
         raise BadInput(f"The body is not JSON: {error}") from None
 
 
+def accepts_no_compression(environ: WSGIEnvironment) -> bool:
+    """Whether this is certain without parsing the header, as for most programs."""
+    return bool(environ.get("HTTP_ACCEPT_ENCODING", "identity") == "identity")
+
+
+def vary(response: Response) -> bool:
+    """If the response is compressed for clients that accept it, says so in its header and returns
+    True."""
+    if response.direct_passthrough or len(response.get_data()) < _WORTH_IT:
+        return False
+    response.headers["Vary"] = "Accept-Encoding"
+    return True
+
+
 def register(app: Flask) -> None:
     """Compresses responses of _WORTH_IT bytes or more for clients that accept it."""
 
     @app.after_request
     def compress(response: Response) -> Response:
-        if response.direct_passthrough or len(response.get_data()) < _WORTH_IT:
-            return response
-        response.headers["Vary"] = "Accept-Encoding"
-        # Most programs accept no compression; their header is not parsed.
-        if request.environ.get("HTTP_ACCEPT_ENCODING", "identity") == "identity":
+        if not vary(response) or accepts_no_compression(request.environ):
             return response
         asked = request.accept_encodings
         if asked.quality("gzip") > 0:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from time import perf_counter_ns
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 from msgspec import Meta
 from numpy.typing import NDArray
 
@@ -27,10 +27,18 @@ from modelapi.turns import Turns
 blueprint = Blueprint("inference", __name__, url_prefix="/v2")
 
 LENGTH = "Inference-Header-Content-Length"
+MEDIA_TYPES = ("application/json", "application/octet-stream")
 _turns = Turns(waiting=1)
 
 # The outputs by name, and the parameters of the response.
 Computed = tuple[dict[str, NDArray[Any]], dict[str, str]]
+
+
+class Sent(NamedTuple):
+    """A body, and the header with the length of its JSON part. `direct` puts it into `g`."""
+
+    body: bytes
+    json_length: str | None
 
 
 class NamedRequest(tensors.InferenceRequest, kw_only=True):
@@ -125,8 +133,11 @@ def _one(model: Model, compute: Callable[[Model, Rows], Computed]) -> Response:
 
 def _body(decoder: Decoder) -> tuple[Any, memoryview]:
     """The request in the body, and its binary part. Raises BadInput."""
-    body = request_body("application/json", "application/octet-stream")
-    return tensors.read_request(body, request.headers.get(LENGTH), decoder)
+    if "sent" in g:
+        sent: Sent = g.sent
+    else:
+        sent = Sent(request_body(*MEDIA_TYPES), request.headers.get(LENGTH))
+    return tensors.read_request(sent.body, sent.json_length, decoder)
 
 
 @contextmanager

@@ -61,6 +61,12 @@ def _requests(endpoint: str, status: int) -> Counter:
     return REQUESTS.labels(endpoint, status)
 
 
+def count(endpoint: str, response: Response, begun: float) -> None:
+    """Counts an answered request. begun: when it began, by `perf_counter`."""
+    _requests(endpoint, response.status_code).inc()
+    REQUEST_SECONDS.observe(perf_counter() - begun)
+
+
 def register(app: Flask) -> None:
     """Makes the application count all requests except those for /metrics, and serve the counts."""
 
@@ -69,11 +75,9 @@ def register(app: Flask) -> None:
         g.begun = perf_counter()
 
     @app.after_request
-    def count(response: Response) -> Response:
-        endpoint = request.endpoint
-        if endpoint != "metrics.metrics":
-            _requests(endpoint or "none", response.status_code).inc()
-            REQUEST_SECONDS.observe(perf_counter() - g.begun)
+    def after(response: Response) -> Response:
+        if request.endpoint != "metrics.metrics":
+            count(request.endpoint or "none", response, g.begun)
         return response
 
     app.register_blueprint(blueprint)

@@ -18,6 +18,7 @@ from modelapi import (
     openapi,
     tokens,
 )
+from modelapi.direct import Direct
 from modelapi.limits import BODY
 from modelapi.registry import Registry
 from modelapi.repository import Repository
@@ -48,7 +49,8 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     app.extensions["statistics"] = counts or Statistics()
     api_errors.register(app)
     metrics_endpoint.register(app)  # before tokens, to count all requests
-    browsers.register(app, {*NAMES, *settings.allowed_hosts})
+    known = browsers.known_hosts({*NAMES, *settings.allowed_hosts})
+    browsers.register(app, known)
     content.register(app)
     if settings.token_key_file:
         tokens.register(app, Path(settings.token_key_file))
@@ -58,4 +60,6 @@ def create_app(config: Settings | None = None, counts: Statistics | None = None)
     app.register_blueprint(model_repository.blueprint)
     app.register_blueprint(openapi.blueprint)
     registry.refresh()
+    if not settings.token_key_file:
+        app.wsgi_app = Direct(app, known)  # type: ignore[method-assign]
     return app
