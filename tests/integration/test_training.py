@@ -717,7 +717,7 @@ def test_a_ward_with_too_few_stays_or_events_is_an_error(
     path = tmp_path / "ward.toml"
     config_file.write_new(path)
     text = path.read_text().replace("patient_data", str(tmp_path)).replace("hour = 24", "hour = 12")
-    path.write_text(text)
+    path.write_text(text.replace("…", "A text."))
     with pytest.raises(DataError, match=reason):
         train.run(config_file.load(path))
 
