@@ -77,6 +77,7 @@ graceful_timeout = 10
 preload_app = False
 control_socket_disable = True
 accesslog = None
+logger_class = "modelapi.worker.Logger"
 loglevel = settings.log_level.lower()
 proc_name = "modelapi"
 

@@ -4,6 +4,7 @@ import select
 import threading
 from typing import Any
 
+from gunicorn import glogging
 from gunicorn.workers.gthread import ThreadWorker
 
 # How long a thread waits for the next request of its connection, in milliseconds. At 1,000 messages
@@ -13,6 +14,13 @@ WAIT = 50
 WAITING = 2
 # After so many requests, the connection goes back to the main thread, so that others get a turn.
 REQUESTS = 20
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]
+    """Without the access log. With `logconfig_dict`, gunicorn would make a record of each request,
+    although nothing writes it."""
+
+    access_log_enabled = False
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
