@@ -20,6 +20,7 @@ from gateway.fhir_facts import FhirReader, Invalid, Keys, patient_keys
 from gateway.fhir_types import TYPES, Bundle, Entry, Observation, Patient, Resource, kind_of
 from gateway.inbox import DiskFailed, Inbox, Item, digest
 from gateway.log import Received
+from gateway.tokens import sender_of
 from wire.bodies import read_body
 
 JSON = "application/fhir+json"
@@ -65,7 +66,7 @@ class FhirReceiver:
             bundle = _bundle_of(body)
             resources = [_used(entry, f"entry[{n}]") for n, entry in enumerate(bundle.entry)]
             await self._store(
-                self._item(body, _sender(request), self._all_facts(bundle, resources))
+                self._item(body, sender_of(request, "fhir"), self._all_facts(bundle, resources))
             )
         except InvalidRequest as error:
             return _failed(error)
@@ -89,7 +90,7 @@ class FhirReceiver:
                 raise InvalidRequest(400, "invalid", f"{kind}.id differs from the id in the URL")
             resource = _with_id(resource, body)
             facts = self._facts(resource, self._reader, kind)
-            known = await self._store(self._item(body, _sender(request), facts))
+            known = await self._store(self._item(body, sender_of(request, "fhir"), facts))
         except InvalidRequest as error:
             return _failed(error)
         status = 200 if id and known else 201
@@ -202,11 +203,6 @@ def _with_id(resource: Resource, body: bytes) -> Resource:
     if isinstance(resource, Patient):
         return resource
     return msgspec.structs.replace(resource, id=digest(body).hex()[:32])
-
-
-def _sender(request: web.Request) -> str:
-    named = request.get("actor") or request.headers.get("User-Agent", "").split("/")[0]
-    return (str(named) or "fhir")[:64]
 
 
 def _failed(error: InvalidRequest) -> web.Response:

@@ -132,7 +132,8 @@ class Inbox:
             results = self._fill(batch, self._ward.step)
             # The commit runs in a thread, so that messages can be received while the disk writes.
             await asyncio.to_thread(self._log.commit)
-        except sqlite3.Error as error:
+        except Exception as error:
+            # After a bug, too, the senders must be answered, and the next messages be written.
             self._failed(batch, error)
             await asyncio.sleep(0.05)
             if not batch:
@@ -163,9 +164,13 @@ class Inbox:
         if self._bytes <= WAITING:
             self._room.set()
 
-    def _failed(self, batch: list[Waiting], error: sqlite3.Error) -> None:
-        log.error("the gateway's log file cannot be written: %s", error)
-        metrics.DISK_FAILURES.inc()
+    def _failed(self, batch: list[Waiting], error: Exception) -> None:
+        if isinstance(error, sqlite3.Error):
+            log.error("the gateway's log file cannot be written: %s", error)
+            metrics.DISK_FAILURES.inc()
+        else:
+            log.exception("messages could not be written", exc_info=_without_values(error))
+            metrics.FAULTS.inc()
         self._roll_back()
         for _, future in batch:
             if not future.done():

@@ -12,6 +12,7 @@ from gateway import metrics
 from gateway.inbox import Direct, DiskFailed, Inbox, Item, Logged, digest
 from gateway.log import Log, Received
 from gateway.times import AHEAD, Moment, moment_of
+from gateway.tokens import sender_of
 from wire.bodies import read_body
 from wire.messages import Message, Rejected, Withdrawal, decode
 
@@ -47,7 +48,7 @@ class JsonReceiver:
             raise web.HTTPBadRequest(text=f"the body is not JSON: {error}") from None
         if len(messages) > LISTED_MAX:
             raise web.HTTPRequestEntityTooLarge(LISTED_MAX, len(messages))
-        sender = _sender(request)
+        sender = sender_of(request, "json")
         key = request.headers.get("Idempotency-Key", "")
         # All messages are queued before the first is awaited, so that they share transactions.
         waiting = [
@@ -70,7 +71,10 @@ class JsonReceiver:
             return self._invalid(AHEAD, "dates")
         # Encoded again, so that spaces and the order of fields do not change the digest.
         data = msgspec.json.encode(message)
-        name = digest(b"key", key.encode()) if key else digest(b"json", data)
+        # Bytes of a header that are not UTF-8 are surrogates in the text.
+        name = (
+            digest(b"key", key.encode(errors="surrogateescape")) if key else digest(b"json", data)
+        )
         received = Received(name, time.time(), sender, "json", data)
         future = self._inbox.put(Item(received, [Direct(message, data)]))
         return self._stored(future, data)
@@ -91,9 +95,3 @@ class JsonReceiver:
             return {"status": 422, "error": error, "code": "idempotency_key"}
         status = 201 if logged.known is None else 200
         return {"status": status, "id": f"{self._log.stream}-{logged.numbers.first}"}
-
-
-def _sender(request: web.Request) -> str:
-    """The sender: the subject of the bearer token or, without a token, the program's name."""
-    named = request.get("actor") or request.headers.get("User-Agent", "").split("/")[0]
-    return (str(named) or "json")[:64]

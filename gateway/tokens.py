@@ -6,10 +6,20 @@ import jwt
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.people import printable
 from wire.tokens import Key, read_key, read_token
 
 # Paths that need no token. Of these, nginx exposes only /fhir/metadata, which has no patient data.
 OPEN = {"/health", "/metrics", "/sub", "/fhir/metadata"}
+# The subject of the request's token.
+ACTOR = web.RequestKey("actor", str)
+
+
+def sender_of(request: web.Request, protocol: str) -> str:
+    """The sender: the subject of the bearer token or, without a token, the program's name."""
+    agent = request.headers.get("User-Agent", "").split("/")[0]
+    # A byte of a header that is not UTF-8 is not a printable character.
+    return printable(request.get(ACTOR) or agent) or protocol
 
 
 def required(path: str) -> Middleware:
@@ -32,7 +42,7 @@ def required(path: str) -> Middleware:
             raise web.HTTPUnauthorized(
                 text=f"{error}", headers={"WWW-Authenticate": "Bearer"}
             ) from None
-        request["actor"] = actor
+        request[ACTOR] = actor
         return await handler(request)
 
     return check

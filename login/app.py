@@ -98,7 +98,7 @@ class Login:
             user = self._sessions.user(request)
         if user is None:
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
-        uri = request.headers.get("X-Original-URI", "")
+        uri = _header(request, "X-Original-URI")
         if patient := patient_of(uri):
             self._record(user, _source(request), "patient", patient, uri[:URI_MAX])
         return web.Response(status=204, headers={"X-User": user})
@@ -207,4 +207,9 @@ def patient_of(uri: str) -> str:
 
 def _source(request: web.Request) -> str:
     """The client's address, as nginx reports it."""
-    return request.headers.get("X-Forwarded-For", request.remote or "?")[:64]
+    return (_header(request, "X-Forwarded-For") or request.remote or "?")[:64]
+
+
+def _header(request: web.Request, name: str) -> str:
+    """A header as text that can be stored: each byte that is not UTF-8 is escaped."""
+    return request.headers.get(name, "").encode(errors="backslashreplace").decode()

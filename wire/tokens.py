@@ -129,6 +129,8 @@ def read_token(header: str | None, key: Key, algorithm: str) -> Token:
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise NoToken("a bearer token is required")
+    if not token.isascii():
+        raise jwt.DecodeError("the token is not ASCII")
     claims = jwt.decode(token.strip(), key, [algorithm], options={"require": ["exp"]})
     scopes = str(claims.get("scope", "infer")).split()
     return Token(str(claims.get("sub", "token")), frozenset(scopes))

@@ -43,6 +43,28 @@ def test_a_message_that_cannot_be_processed_is_rejected_and_the_others_are_store
     assert all("ZeroDivisionError" in event["reason"] for event in rejected)
 
 
+def test_after_a_bug_in_a_write_the_senders_are_answered_and_the_repeat_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, left = Log.flush, [1]
+
+    def faulty(self: Log) -> None:
+        if left and self._new_received:
+            left.clear()
+            raise ZeroDivisionError
+        flush(self)
+
+    monkeypatch.setattr(Log, "flush", faulty)
+
+    async def run() -> list[str]:
+        async with gateway(tmp_path / "log") as running:
+            first = await send_all(running.mllp, [oru(obx())])
+            return first + await send_all(running.mllp, [oru(obx())])
+
+    assert asyncio.run(run()) == ["AE", "AA"]
+    assert [event["type"] for event in events(tmp_path / "log")] == ["admission", "reading"]
+
+
 def test_a_merge_that_cannot_be_completed_is_rejected_and_the_gateway_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
 from gateway.log import Log
@@ -376,6 +377,40 @@ def test_an_id_cannot_add_a_header(tmp_path: Path) -> None:
                 assert "X-Header" not in answer.headers
 
     asyncio.run(run())
+
+
+def test_a_header_that_is_not_utf_8_does_not_stop_the_gateway(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x" * 40)
+    token = jwt.encode({"sub": "a", "exp": 2**40}, "x" * 40, "HS256").encode()
+    body = json.dumps(READING).encode()
+
+    async def status(port: int, *headers: bytes) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        size = b"Content-Length: %d" % len(body)
+        head = (b"POST /messages HTTP/1.1", b"Host: localhost", size, *headers, b"", body)
+        writer.write(b"\r\n".join(head))
+        line = await asyncio.wait_for(reader.readline(), 20)
+        writer.close()
+        return int(line.split()[1])
+
+    async def run() -> list[int]:
+        key = str(tmp_path / "key")
+        async with gateway(tmp_path / "log", MODEL_TOKEN_KEY_FILE=key) as running:
+            port, own = int(running.url.rpartition(":")[2]), b"Authorization: Bearer " + token
+            return [
+                await status(port, b"Authorization: Bearer \xff"),
+                await status(port, own, b"Idempotency-Key: \xff"),
+                await status(port, own, b"Idempotency-Key: \xff"),
+            ]
+
+    assert asyncio.run(run()) == [401, 201, 200]
+
+    async def agent() -> list[int]:
+        async with gateway(tmp_path / "other") as running:
+            port = int(running.url.rpartition(":")[2])
+            return [await status(port, b"User-Agent: \xff"), await status(port)]
+
+    assert asyncio.run(agent()) == [201, 200]
 
 
 def test_a_token_is_required_if_a_key_is_set(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ HEADERS = (
     *("Last-Event-ID: 9-9", "If-Modified-Since: never", "Range: bytes=9-", "Transfer-Encoding: x"),
     *("Idempotency-Key: \u00e9", "Content-Type: multipart/form-data; boundary=a", "Referer: x"),
 )
+# aiohttp answers 500 if Expect is not UTF-8.
+NAMES = sorted({header.partition(":")[0] for header in HEADERS} - {"Expect"} | {"User-Agent"})
 DEEP = (b"[" * 100_000, b'{"a":' * 10_000, b"[{}" + b",{}" * 100_000 + b"]")
 PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 BOMBS = {name: pack(b" " * 9_000_000) for name, pack in PACK.items()}

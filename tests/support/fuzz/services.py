@@ -20,7 +20,7 @@ import login.settings
 from login.store import Store
 from tests.support.fuzz.damage import damaged
 from tests.support.fuzz.parsers import MESSAGES
-from tests.support.fuzz.requests import EXPECTED, HEADERS, Cost, damaged_body
+from tests.support.fuzz.requests import EXPECTED, HEADERS, NAMES, Cost, damaged_body
 from tests.support.gateway import events, gateway
 from tests.support.seeded_ward import START, ward
 from wire.settings import read
@@ -41,7 +41,9 @@ async def _sent(rng: random.Random, inputs: int, port: int, requests: Requests) 
         if "x-www-form" in path or method == "FORM":
             lines[0] = f"POST {path} HTTP/1.1"
             lines.append("Content-Type: application/x-www-form-urlencoded")
-        head = "\r\n".join([*lines, "Connection: close", "", ""]).encode()
+        if rng.random() < 0.1:
+            lines.append(f"{rng.choice(NAMES)}: \udcff")  # a byte that is not UTF-8
+        head = "\r\n".join([*lines, "Connection: close", "", ""]).encode(errors="surrogateescape")
         if rng.random() < 0.2:
             head = damaged(rng, head, 1)
         with cost:
