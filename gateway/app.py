@@ -19,7 +19,7 @@ from gateway.log import Log
 from gateway.reading import Reader
 from gateway.settings import Settings
 from gateway.stream import Stream
-from gateway.times import latest
+from gateway.times import earliest, latest
 from gateway.tokens import required
 from gateway.ward import Ward
 from wire import hosts
@@ -39,7 +39,8 @@ def create_app(settings: Settings) -> web.Application:
     store = Log(settings.log)
     zone = settings.time_zone.info
     limit = partial(latest, zone, settings.future_hours)
-    ward = Ward(store, settings.icu_units, settings.keep_identifiers == "1", limit)
+    oldest = partial(earliest, zone, settings.future_hours)
+    ward = Ward(store, settings.icu_units, settings.keep_identifiers == "1", limit, oldest)
     inbox = Inbox(store, ward, settings.keep_days)
     stream = Stream(store)
     inbox.committed.append(stream.wake)

@@ -122,7 +122,7 @@ class HL7Receiver:
     def _item(self, raw: bytes, message: Message) -> Item:
         received = time.time()
         sender = message.sender
-        sent = epoch(at(message.msh, 7), self._reader.zone)
+        sent = epoch(message.components(at(message.msh, 7))[0], self._reader.zone)
         if sent is not None:
             metrics.clock_difference(sender, sent - received)
         return Item(

@@ -28,11 +28,13 @@ class Reader:
     def facts(self, message: Message) -> list[Fact] | None:
         """The facts in the message; None if messages of its type are not used."""
         kind, _, event = message.kind.partition("^")
+        mark = message.delimiters.component
         sent = at(message.msh, 7)
-        offset = offset_of(sent)
+        offset = offset_of(sent.partition(mark)[0])
 
         def clock(text: str) -> Moment | None:
-            return hl7_moment(text, self.zone, offset)
+            # The second component of a TS is the precision.
+            return hl7_moment(text.partition(mark)[0], self.zone, offset)
 
         if kind == "ORU" and event in RESULTS:
             return self._observations.facts(message, clock, clock(sent))

@@ -16,6 +16,14 @@ from wire.messages import Acknowledgement, Admission, Discharge, Outcome, Readin
 Moment = str
 Timed = Reading | Discharge | Admission | Outcome | Acknowledgement
 
+# A year before FIRST_YEAR, or from NEVER on, stands for an unknown time, as in hospital's CSVs:
+# databases write 1900-01-01 or 9999-12-31 for it.
+FIRST_YEAR, NEVER = 1901, 2900
+# A reading begins no stay if it is older than this number of hours (5 years), because a clock that
+# was reset is in 1970 or 2000.
+PAST_HOURS = 43_800
+# The reason why such a reading is rejected.
+BEHIND = "the time is years before the message was received, and the patient had no stay"
 # The reason why readings, admissions and discharges after `latest` are rejected.
 AHEAD = "the time is more than FUTURE_HOURS after the message was received"
 Clock = Callable[[str], Moment | None]  # parses a sender's time
@@ -56,6 +64,8 @@ def _moment(text: str, zone: ZoneInfo) -> Moment | None:
     """The moment of an ISO 8601 time."""
     try:
         at = datetime.fromisoformat(text)
+        if not FIRST_YEAR <= at.year < NEVER:
+            return None
         aware = at if at.tzinfo else at.replace(tzinfo=zone)
         # Converted by way of UTC, so that a time that daylight saving skips becomes an hour later.
         return aware.astimezone(UTC).astimezone(zone).isoformat(" ", "seconds")[:19]
@@ -92,11 +102,17 @@ def now(zone: ZoneInfo) -> Moment:
 
 def latest(zone: ZoneInfo, hours: float) -> Moment:
     """The latest time that a message received now may have: `hours` from now; 0 means any."""
-    if not hours:
-        return "9999-12-31 23:59:59"
-    return (
-        (datetime.now(UTC) + timedelta(hours=hours)).astimezone(zone).isoformat(" ", "seconds")[:19]
-    )
+    return _from_now(zone, hours) if hours else "9999-12-31 23:59:59"
+
+
+def earliest(zone: ZoneInfo, hours: float) -> Moment:
+    """The earliest time at which a reading received now may begin a stay. hours: 0 means any."""
+    return _from_now(zone, -PAST_HOURS) if hours else "0001-01-01 00:00:00"
+
+
+def _from_now(zone: ZoneInfo, hours: float) -> Moment:
+    at = datetime.now(UTC) + timedelta(hours=hours)
+    return at.astimezone(zone).isoformat(" ", "seconds")[:19]
 
 
 @remembered

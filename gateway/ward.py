@@ -12,7 +12,7 @@ from gateway.pending import Pending
 from gateway.readings import Readings
 from gateway.refs import Entry
 from gateway.stays import Stay
-from gateway.times import AHEAD, Moment, moment_of
+from gateway.times import AHEAD, BEHIND, Moment, moment_of
 from wire.messages import Message, Reading, Withdrawal
 
 REMEMBERED = 10_000
@@ -21,7 +21,8 @@ REMEMBERED = 10_000
 class Ward:
     """Applies facts within the log's transaction. Call `end_message` after each message.
 
-    latest: returns the latest time that a message may have.
+    latest: returns the latest time that a message may have. earliest: returns the earliest time at
+    which a reading may begin a stay.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class Ward:
         units: Collection[str],
         keep_identifiers: bool,
         latest: Callable[[], Moment],
+        earliest: Callable[[], Moment] = lambda: "",
     ) -> None:
         self._log = log
         self._latest = latest
+        self._earliest = earliest
         self._patients = Patients(log.connection)
         self._beds = Beds(log, self._patients, units, keep_identifiers)
         self._readings = Readings(log, self._beds)
@@ -78,7 +81,9 @@ class Ward:
             if self._pending.tasks:
                 self._pending.settle_for(fact)
             if fact.at > self._latest():
-                fact = self._without_readings(fact, pat_id)
+                fact = self._without_readings(fact, pat_id, AHEAD)
+            elif fact.at < self._earliest() and not self._beds.stays.of(pat_id):
+                fact = self._without_readings(fact, pat_id, BEHIND)
             if fact.values:
                 self._readings.observe(fact, pat_id)
         elif isinstance(fact, Moved):
@@ -92,11 +97,11 @@ class Ward:
         else:
             self._merge(fact)
 
-    def _without_readings(self, fact: Observed, pat_id: int) -> Observed:
-        """Rejects the readings of a fact whose time is too far ahead; keeps the withdrawals."""
+    def _without_readings(self, fact: Observed, pat_id: int, reason: str) -> Observed:
+        """Rejects the readings of a fact whose time is wrong; keeps the withdrawals."""
         for value in fact.values:
             if value.value is not None:
-                self._log.reject(f"{value.parameter}: {AHEAD}", pat_id)
+                self._log.reject(f"{value.parameter}: {reason}", pat_id)
         withdrawn = [value for value in fact.values if value.value is None]
         return msgspec.structs.replace(fact, values=withdrawn)
 

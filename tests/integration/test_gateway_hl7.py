@@ -291,6 +291,24 @@ def test_a_value_that_could_be_read_wrongly_is_rejected(tmp_path: Path, segment:
     assert [event["type"] for event in found] == ["unusable"]
 
 
+def test_an_unknown_time_or_a_reset_clock_begins_no_stay(tmp_path: Path) -> None:
+    segments = b"EVN|A01|20261127080000\rPID|||P2^^^H^MR\rPV1||I|ICU^1^1" + b"|" * 41
+    unknown = hl7("ADT^A01").rstrip(b"\r") + b"\r" + segments + b"19000101000000\r"
+    found = after(
+        tmp_path / "log",
+        oru(obx(at="20000101000500")),
+        unknown,
+        oru(obx(at="20261127090000^S"), patient="P2"),
+        FUTURE_HOURS="24",
+    )
+    told = [(event["type"], event.get("date_admission"), event.get("hour")) for event in found]
+    assert told == [
+        ("unusable", None, None),
+        ("admission", "2026-11-27", 8),
+        ("reading", "2026-11-27", 9),
+    ]
+
+
 def test_a_late_transfer_neither_begins_a_stay_nor_changes_the_bed_of_another(
     tmp_path: Path,
 ) -> None:
