@@ -31,7 +31,7 @@ STREAM = re.compile(r"[0-9A-Za-z_-]{1,32}")
 # A connection counts as dead after this number of silent seconds; the source sends a comment
 # every 10 s.
 SILENCE = 12.0
-# Maximum number of seconds to wait until the tool has reported which messages are stored.
+# Seconds after which the buffer logs that the tool has not reported which messages are stored.
 TOOL_WAIT = 10.0
 
 
@@ -142,17 +142,20 @@ class Buffer:
     async def _resume(self, stream: str) -> Position:
         """The position after the last stored messages, for a stream of which Redis has no position.
 
-        Waits up to TOOL_WAIT seconds until the tool has reported them; after that, returns the
-        start of the stream.
+        Waits until the tool has reported these messages. Raises Superseded.
         """
-        deadline = time.monotonic() + TOOL_WAIT
+        warn_at: float | None = time.monotonic() + TOOL_WAIT
         while (committed := self._queues.committed(stream)) is None:
-            if time.monotonic() > deadline:
-                log.info("the tool has not reported the stored messages; starting at message 1")
-                committed = {}
-                break
+            if warn_at is not None and time.monotonic() > warn_at:
+                log.info("waiting until the tool reports the stored messages")
+                warn_at = None
             await asyncio.sleep(0.2)
-            self._queues.take_lease()
+            if not self._queues.take_lease():
+                raise Superseded
+        # If the setting has changed meanwhile, the former partitions are finished first.
+        partitions = self._queues.partitions(stream) or self._settings.partitions
         # A partition without stored messages may still have messages in the stream.
-        behind = min(committed.get(part, 0) for part in range(self._settings.partitions))
-        return Position(stream, behind, committed, self._settings.partitions)
+        behind = min(committed.get(part, 0) for part in range(partitions))
+        position = Position(stream, behind, committed, partitions)
+        self._queues.remember_partitions(position)
+        return position

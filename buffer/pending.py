@@ -54,7 +54,7 @@ class Pending:
         for part, messages in self._gathered.items():
             if self._is_due(part, messages, now):
                 due = messages[: self._batch_max]
-                batch = Batch(self._stream, part, parts.get(part, 0), due)
+                batch = Batch(self._stream, part, parts.get(part, 0), due, len(self._gathered))
                 del messages[: self._batch_max]
                 self.under_way(part, batch.last, len(due))
                 batches.append(batch)

@@ -11,12 +11,13 @@ from rq import Queue
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from wire.batches import Batch, Position
+from wire.batches import MOST_PARTITIONS, Batch, Position
 from wire.keys import (
     COMMITTED,
     COMPLETE,
     FAILURE_TTL,
     LEASE,
+    PARTITIONS,
     POSITION,
     STORE_JOB,
     STORED,
@@ -92,6 +93,16 @@ class Queues:
             for field, seq in known.items()
             if field.startswith(prefix)
         }
+
+    def partitions(self, stream: str) -> int | None:
+        """The number of partitions to which the stored positions belong; None if it is unknown."""
+        found = self._redis.hget(PARTITIONS, stream)
+        valid = found is not None and found.isdigit() and 1 <= int(found) <= MOST_PARTITIONS
+        return int(found) if valid else None
+
+    def remember_partitions(self, position: Position) -> None:
+        """Stores the number of partitions to which later stored positions belong."""
+        self._redis.hset(PARTITIONS, position.stream, position.partitions)
 
     def wait_for_commit(self) -> bool:
         """Waits until the tool has stored a batch; returns False after COMMIT_WAIT seconds."""

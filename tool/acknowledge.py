@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Mapping
+from operator import attrgetter
 
 from redis.client import Pipeline, Redis
 
 from tool.database import Database
 from tool.times import now
 from wire.batches import Batch
-from wire.keys import COMMITTED, COMPLETE, LATENCY, POSITION, STORED
+from wire.keys import COMMITTED, COMPLETE, LATENCY, PARTITIONS, POSITION, STORED
 
 log = logging.getLogger("tool")
 
@@ -81,10 +82,14 @@ class Acknowledgements:
                     "copy; the buffer reads the missing messages again"
                 )
                 pipe.hdel(COMMITTED, *later)
-                pipe.delete(POSITION)
+                pipe.delete(POSITION, PARTITIONS)
             for name, seq in stored.items():
                 # HSETNX, because a position that a worker has written meanwhile is newer.
                 pipe.hsetnx(COMMITTED, name, str(seq))
+            # The newest positions first, because their number of partitions counts.
+            for row in sorted(positions, key=attrgetter("seq"), reverse=True):
+                if row.partitions:
+                    pipe.hsetnx(PARTITIONS, row.stream, str(row.partitions))
             if not complete:
                 # Written even if the database is empty, because the buffer waits for this field.
                 pipe.hset(COMMITTED, COMPLETE, now())

@@ -96,7 +96,7 @@ class DataHandler:
         try:
             result = Result(position)
             if messages:
-                result = store(Batch(batch.stream, batch.part, position, messages))
+                result = store(replace(batch, after=position, messages=messages))
         except BaseException:
             # Memory may differ from the database, so the next batch reads the position and the
             # stays again.
@@ -125,8 +125,7 @@ class DataHandler:
         """
         messages = batch.messages
         try:
-            changes = Changes(batch.stream, batch.part, batch.after, batch.last, now())
-            return self._processor.process(messages, changes)
+            return self._processor.process(messages, _changes(batch))
         except (Moved, Unavailable):
             # Another worker was faster, or the database is unavailable: the messages are not the
             # cause.
@@ -150,7 +149,7 @@ class DataHandler:
 
     def _store_dead_letter(self, batch: Batch, error: Exception) -> Result:
         [raw] = batch.messages
-        changes = Changes(batch.stream, batch.part, batch.after, raw.seq, now())
+        changes = _changes(batch)
         # After the number of partitions changes, stored messages are sent again.
         if self._database.is_stored(batch.stream, raw.seq):
             self._processor.repeat(raw, changes)
@@ -159,3 +158,8 @@ class DataHandler:
         self._stays.commit(changes, {})
         received, codes = Counter([raw.received]), Counter(["dead_letter"])
         return Result(raw.seq, received=received, codes=codes)
+
+
+def _changes(batch: Batch) -> Changes:
+    """The changes of a batch, without rows yet."""
+    return Changes(batch.stream, batch.part, batch.after, batch.last, now(), batch.partitions)

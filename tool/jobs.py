@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from redis.client import Pipeline
 from rq import Queue
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
@@ -153,7 +154,7 @@ class Jobs:
             with self._redis.pipeline() as pipe:
                 self.attempts.begin(name, pipe)
                 attempt, _ = pipe.execute()
-            single = Batch(batch.stream, batch.part, result.position, [raw])
+            single = replace(batch, after=result.position, messages=[raw])
             if attempt <= CRASHES:
                 result += self._store(single)
             else:

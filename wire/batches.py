@@ -20,12 +20,14 @@ class RawMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 class Batch(msgspec.Struct, array_like=True):
     """Consecutive messages of one partition. after: the number of the partition's message before
-    the first of them; 0 if there is none."""
+    the first of them; 0 if there is none. partitions: their number; 0 in a batch of an earlier
+    version."""
 
     stream: str
     part: int
     after: int
     messages: list[RawMessage]
+    partitions: int = 0
 
     @property
     def last(self) -> int:

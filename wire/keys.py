@@ -18,6 +18,9 @@ POSITION = "icu:position"
 COMMITTED = "icu:committed"
 # The field of COMMITTED that exists once the tool has written the fields of all partitions.
 COMPLETE = "since"
+# Hash `<stream>` → number of partitions to which the positions in COMMITTED belong. Written by the
+# tool and the buffer.
+PARTITIONS = "icu:partitions"
 # A list with one element after a batch was stored, so that the buffer need not look for it. Written
 # by the tool, emptied by the buffer.
 STORED = "icu:stored"

@@ -111,13 +111,18 @@ class RejectedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class PositionRow(msgspec.Struct, frozen=True, gc=False):
-    """The last stored message of a partition, and the last message that is included in `vitals`."""
+    """The last stored message of a partition, and the last message that is included in `vitals`.
+
+    partitions: the number of partitions when this message was stored; null in rows of an earlier
+    version.
+    """
 
     stream: str
     part: int
     seq: int
     vitals_seq: int
     committed_at: str
+    partitions: int | None = None
 
 
 class ModelRow(msgspec.Struct, frozen=True, gc=False):

@@ -30,7 +30,7 @@ from buffer.settings import Settings
 from buffer.sse import BOM, CUT, KEPT, EventParser
 from tests.support import servers
 from tool.acknowledge import Acknowledgements, acknowledge
-from tool.database import connect
+from tool.database import Changes, connect
 from wire.batches import Batch, Position, partition_of
 from wire.messages import Rejected, decode
 from wire.settings import HttpUrl
@@ -343,6 +343,40 @@ def test_a_database_that_lacks_acknowledged_messages_gets_them_again(
 
     asyncio.run(run())
     assert source.asked[0] == "5eed0001-3"
+    database.close()
+
+
+def test_with_an_empty_redis_the_partitions_of_the_database_are_finished_first(
+    redis: Any, tmp_path: Path
+) -> None:
+    """As after a restore of a backup that was made before PARTITIONS changed. Three partitions have
+    stored messages, one of them from a time with more partitions, and the setting is 2."""
+    patients = {seq: f'{{"pat_id":{seq}}}' for seq in range(1, 31)}
+    parts: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for seq, data in patients.items():
+        parts[partition_of(data, 3)].append(seq)
+    stored = {0: parts[0][-1], 1: parts[1][1], 2: parts[2][3]}
+    lacking = [
+        seq for part, seqs in parts.items() for seq in seqs if stored[part] < seq <= stored[0]
+    ]
+    database = connect(f"sqlite:///{tmp_path}/icu.sqlite")
+    database.create_tables()
+    for part, seq in {**stored, 7: 1}.items():
+        partitions = 8 if part == 7 else 3
+        database.commit(Changes("5eed0001", part, 0, seq, "2150-01-01", partitions))
+    redis.delete("icu:committed")
+
+    async def run() -> None:
+        body = b"".join(event(seq, data) for seq, data in patients.items()) + END
+        async with buffering(redis, body):
+            await asyncio.sleep(0.3)
+            assert queued(redis) == []
+            Acknowledgements(redis, database).copy()
+            await until(lambda: len(queued(redis)) >= len(lacking))
+
+    asyncio.run(run())
+    assert sorted(seq for seq, _ in queued(redis)) == sorted(lacking)
+    assert {batch.part: batch.partitions for batch in batches(redis)} == {1: 3, 2: 3}
     database.close()
 
 

@@ -110,7 +110,7 @@ class Ward:
         seq = int(day * 24 * STAYS) - part
         self.compute_alarms(part, seq)
         self.run("DELETE FROM positions WHERE part = ?", part)
-        self.run("INSERT INTO positions VALUES ('s', ?, ?, ?, ?)", part, seq, seq, at)
+        self.run("INSERT INTO positions VALUES ('s', ?, ?, ?, ?, NULL)", part, seq, seq, at)
 
     def compute_alarms(self, part: int, seq: int) -> None:
         """Marks the alarms of a partition as computed up to message `seq`."""
@@ -276,7 +276,7 @@ def test_a_statement_that_fails_changes_no_figure(ward: Ward) -> None:
         ward.run("DELETE FROM positions")
         for stream, seq in (("s", 2500), ("t", 2000)):
             values = (stream, 0, seq, seq, "2026-01-01 00:00:00")
-            ward.run("INSERT INTO positions VALUES (?, ?, ?, ?, ?)", *values)
+            ward.run("INSERT INTO positions VALUES (?, ?, ?, ?, ?, NULL)", *values)
             ward.compute_alarms(0, 3000)
             ward.run("UPDATE alarm_positions SET stream = ?", stream)
             for _ in range(2):

@@ -45,7 +45,7 @@ async def buffered(running: Running, redis: Any, reached: Callable[[], bool]) ->
 def queued(redis: Any) -> list[int]:
     """The numbers of the messages in all jobs."""
     batches = [msgspec.msgpack.decode(redis.get(key)) for key in redis.scan_iter("icu:batch:*")]
-    return sorted(seq for *_, messages in batches for seq, _, _ in messages)
+    return sorted(seq for batch in batches for seq, _, _ in batch[3])
 
 
 def test_a_buffer_reports_the_messages_that_the_gateway_has_removed(

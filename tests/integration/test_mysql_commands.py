@@ -95,7 +95,7 @@ def test_the_binary_log_brings_a_copy_to_a_point_in_time(server: Server, tmp_pat
         change("UPDATE readings SET value = value + 1 WHERE stream = 'new' AND seq % 2 = 0")
         change("UPDATE vitals SET n = n + 1 WHERE stream = 'a'")
         change("DELETE FROM readings WHERE stream = 'a'")
-        change("INSERT INTO positions VALUES ('new', 0, 7, 7, '2150-01-01 00:00:00')")
+        change("INSERT INTO positions VALUES ('new', 0, 7, 7, '2150-01-01 00:00:00', 2)")
         stored = checksums(url)
         times["stop"] = next_second()
         change("DELETE FROM readings")

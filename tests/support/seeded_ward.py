@@ -127,7 +127,7 @@ class Ward:
         # As in the tool, this column has the last message of the batch, not of the stay.
         self.execute("UPDATE vitals SET seq = ? WHERE stream = ?", self.seq, self.stream)
         self.execute(
-            "INSERT INTO positions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            "INSERT INTO positions VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE"
             " SET seq = excluded.seq, vitals_seq = excluded.seq,"
             " committed_at = excluded.committed_at",
             *(self.stream, part, self.seq, self.seq, committed_at),

@@ -30,9 +30,10 @@ class VitalKey(NamedTuple):
 class Changes:
     """The rows of one batch. part: None for a replayed message. after: the partition's last message
     before the batch. last: the last message of the batch. now: the time in these rows, in UTC.
-    complete: after these rows are written, `vitals` includes all readings of the partition.
-    withdrawn: the readings that these rows name are deleted from `readings`. emptied: the rows of
-    `vitals` to delete, because their parameters have no readings left.
+    partitions: their number; 0 if it is unknown. complete: after these rows are written, `vitals`
+    includes all readings of the partition. withdrawn: the readings that these rows name are deleted
+    from `readings`. emptied: the rows of `vitals` to delete, because their parameters have no
+    readings left.
     """
 
     stream: str
@@ -40,6 +41,7 @@ class Changes:
     after: int
     last: int
     now: str
+    partitions: int = 0
     complete: bool = False
     readings: list[ReadingRow] = field(default_factory=list)
     withdrawn: list[WithdrawnRow] = field(default_factory=list)

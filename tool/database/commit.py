@@ -8,7 +8,7 @@ from tool.database.session import Session
 from tool.database.versions import TABLE, VERSIONS
 
 MOVE = (
-    "UPDATE positions SET seq = ?, committed_at = ?,"
+    "UPDATE positions SET seq = ?, committed_at = ?, partitions = COALESCE(?, partitions),"
     " vitals_seq = CASE WHEN ? THEN ? ELSE vitals_seq END"
     " WHERE stream = ? AND part = ? AND seq = ?"
     f" AND EXISTS (SELECT 1 FROM {TABLE} WHERE version_num = ?)"
@@ -92,7 +92,7 @@ def _move_at_once(session: Session, cursor: Any, changes: Changes) -> bool:
 
 def _moved(changes: Changes) -> tuple[object, ...]:
     return (
-        *(changes.last, changes.now, changes.complete, changes.last),
+        *(changes.last, changes.now, changes.partitions or None, changes.complete, changes.last),
         *(changes.stream, changes.part, changes.after, VERSIONS[-1]),
     )
 
@@ -109,11 +109,11 @@ def _move(session: Session, cursor: Any, changes: Changes, part: int) -> None:
     try:
         session.execute(
             cursor,
-            "INSERT INTO positions (stream, part, seq, vitals_seq, committed_at)"
-            " VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO positions (stream, part, seq, vitals_seq, committed_at, partitions)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             (
                 *(changes.stream, part, changes.last),
-                *(changes.last if changes.complete else 0, changes.now),
+                *(changes.last if changes.complete else 0, changes.now, changes.partitions or None),
             ),
         )
     except session.duplicate_key:
