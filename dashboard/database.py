@@ -48,6 +48,10 @@ class Database(Reader):
         """The champion that the tool stored last; None if there is none."""
         return next((ModelKey(*row) for row in self.rows(queries.CHAMPION)), None)
 
+    def seen(self, model: ModelKey) -> datetime | None:
+        """The time of the last declaration or backfill of a model; None if it has none."""
+        return next((moment(at) for (at,) in self.rows(queries.SEEN, *model)), None)
+
     def newest(self, stream: str, seq: int) -> datetime | None:
         """The latest time of the last 100 readings up to message `seq`; None if there is no
         reading."""

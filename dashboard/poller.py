@@ -240,7 +240,9 @@ class Poller:
             positions = [each for each in database.positions() if each.stream == name]
             clock = read_clock(database, name, positions, QueueState())
             clocks = {name: clock} if clock else {}
-            view.read(Round(began, current, clocks, champion, {name: database.pending(name)}))
+            seen = database.seen(champion) if champion else None
+            pending = {name: database.pending(name)}
+            view.read(Round(began, current, clocks, champion, seen, pending))
 
         await self.query(read)
         self.shelf.views.setdefault(view.key, view)

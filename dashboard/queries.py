@@ -26,6 +26,8 @@ DRIFT = f"SELECT {', '.join(columns('drift'))} FROM drift WHERE stream = ? AND d
 
 CHAMPION = "SELECT model, version FROM models WHERE role = 'champion' ORDER BY seen_at DESC LIMIT 1"
 
+SEEN = "SELECT seen_at FROM models WHERE model = ? AND version = ?"
+
 # The newest message may be a late reading, so the query looks at the last 100.
 NEWEST = """
 SELECT MAX(measured_at) FROM (

@@ -65,7 +65,8 @@ class RoundReader:
             }
             if current and positions:
                 self._count_rejected(current, positions, queues)
-            this = Round(at, current, clocks, models.champion, pending)
+            seen = self._database.seen(models.champion) if models.champion else None
+            this = Round(at, current, clocks, models.champion, seen, pending)
             for view in views:
                 view.read(this)
             stored = max((position.seq for position in positions), default=None)

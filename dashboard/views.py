@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -30,13 +31,15 @@ class ViewKey(NamedTuple):
 @dataclass(frozen=True)
 class Round:
     """The context of a round: the champion, and for each stream its clock and the number of its
-    pending predictions. at: the start of the round, in seconds of the poller's clock.
+    pending predictions. at: the start of the round, in seconds of the poller's clock. seen: the
+    time of the champion's last declaration or backfill.
     """
 
     at: float
     current: str | None
     clocks: dict[str, StreamClock]
     model: ModelKey | None
+    seen: datetime | None
     pending: dict[str, int]
 
     def clock(self, stream: str | None) -> StreamClock | None:
@@ -59,7 +62,8 @@ class View:
         self.wanted = time.monotonic()
         self.clock: StreamClock | None = None
         self.read_at = 0.0
-        # The number of pending predictions when the data was read.
+        # `Round.seen` and the number of pending predictions when the data was read.
+        self._seen: datetime | None = None
         self._pending = 0
 
     def touch(self) -> None:
@@ -80,9 +84,15 @@ class View:
         clock, pending = current.clock(self.key.stream), current.waiting(self.key.stream)
         # Each page compares with its own last read, because it may have been opened between two
         # rounds, and because a round may fail.
+        if current.seen != self._seen:
+            self._forget()  # a backfill may have added predictions
         self._read(clock, current.model, max(pending, self._pending) > 0)
-        self._pending = pending
+        self._seen, self._pending = current.seen, pending
         self.clock, self.read_at = clock, current.at
+
+    def _forget(self) -> None:
+        """Makes the next call of `_read` read everything."""
+        raise NotImplementedError
 
     def _read(self, clock: StreamClock | None, model: ModelKey | None, answered: bool) -> None:
         """Reads the data up to this clock. answered: whether pending predictions may have been
@@ -105,6 +115,7 @@ class WardView(View):
             "gone": partial(pages.entry, "discharged"),
         }
         super().__init__(key, Topic(renderers))
+        self._database = database
         self._reader = WardReader(database)
         self.ward: Ward | None = None
         # The columns and the model that the topic's fields refer to.
@@ -114,6 +125,9 @@ class WardView(View):
     @property
     def signs(self) -> list[Vital]:
         return self.ward.signs if self.ward else []
+
+    def _forget(self) -> None:
+        self._reader = WardReader(self._database)
 
     def _read(self, clock: StreamClock | None, model: ModelKey | None, answered: bool) -> None:
         # A single assignment, because pages may be published at the same time.
@@ -161,9 +175,13 @@ class PatientView(View):
         assert key.stay is not None
         entries = ("vital", "feature", "rejected")
         super().__init__(key, Topic({name: partial(pages.entry, name) for name in entries}))
+        self._database = database
         self._reader = PatientReader(database, key.stay)
         self.patient: Patient | None = None
         self.whys: dict[str, Why] = {}
+
+    def _forget(self) -> None:
+        self._reader = PatientReader(self._database, self._reader.key)
 
     def _read(self, clock: StreamClock | None, model: ModelKey | None, answered: bool) -> None:
         self.patient = self._reader.read(clock, model, answered) if clock else None

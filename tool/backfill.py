@@ -24,7 +24,7 @@ from tool.declarations import changed_features, model_rows
 from tool.features import FeatureSet, Stay
 from tool.model_client import Declaration, Model, ModelClient, feature_set
 from tool.model_server import InvalidRows, ModelUnavailable
-from tool.times import hours_of
+from tool.times import hours_of, now
 from wire.messages import ordinal
 from wire.tables import PredictionRow, ReadingRow, StayRow, WithdrawnRow
 
@@ -55,6 +55,13 @@ def backfill(database: Database, client: ModelClient, model: Model) -> int:
     # The model is added without its alarm rule, so that no alarms are computed before the rows are
     # complete.
     tables.add_model(replace(row, role="retired", alarm=None))
+    try:
+        return _add_missing(tables, client, model)
+    finally:
+        tables.mark_changed(model.model, model.version, now())
+
+
+def _add_missing(tables: BackfillTables, client: ModelClient, model: Model) -> int:
     stays = tables.stays()
     done, logged = 0, time.monotonic()
     for number, stay in enumerate(stays, 1):

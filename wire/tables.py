@@ -126,9 +126,10 @@ class PositionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelRow(msgspec.Struct, frozen=True, gc=False):
-    """One version of a model, with its features as JSON. role: champion, shadow or retired. alarm:
-    its alarm rule as JSON (`wire.alarms.Policy`); null if it has none. maximum: the highest number
-    of points of a score; null if the model predicts a probability.
+    """One version of a model, with its features as JSON. role: champion, shadow or retired.
+    seen_at: the time of its last declaration or backfill. alarm: its alarm rule as JSON
+    (`wire.alarms.Policy`); null if it has none. maximum: the highest number of points of a score;
+    null if the model predicts a probability.
     """
 
     model: str

@@ -123,6 +123,16 @@ def test_a_backfill_adds_what_a_shadow_would_have_stored(empty: Callable[[], str
     assert rows(late, "SELECT role, alarm FROM models WHERE version = '2'") == [("retired", None)]
 
 
+def test_a_backfill_changes_the_time_of_its_model_at_its_end(empty: Callable[[], str]) -> None:
+    url = empty()
+    store(url, Declaration(CHAMPION, [SHADOW]), 5)
+    rows(url, "UPDATE models SET seen_at = '2026-01-01 00:00:00.000'")
+    with closing(connect(url)) as database:
+        backfill(database, Client(), SHADOW)  # type: ignore[arg-type]
+    later = "SELECT version, role FROM models WHERE seen_at > '2026-01-01 00:00:00.000'"
+    assert rows(url, later) == [("2", "shadow")]
+
+
 def test_an_interrupted_backfill_is_completed_by_the_next(
     empty: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -400,6 +400,7 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "rejected_up_to": (queries.REJECTED_UP_TO, (STREAM, 20, 5)),
     "pending": (queries.PENDING, (STREAM,)),
     "alarm_rule": (queries.ALARM_RULE, KEY),
+    "seen": (queries.SEEN, KEY),
     "alarms_on": (queries.ALARMS_ON, (STREAM, *KEY)),
     "alarm_of": (queries.ALARM_OF, (2, f"{START:%Y-%m-%d}", *KEY, STREAM)),
     "rings": (queries.RINGS, (STREAM, *KEY, LATER)),
@@ -809,6 +810,28 @@ class TestMissing:
         made.add_reading(1, START, START + timedelta(hours=4), "heart_rate", 90.0)
         made.commit()
         assert rounds.after(1)["state"] == "live"
+
+    def test_predictions_that_a_backfill_adds_are_shown(
+        self, rounds: Rounds, made: seeded_ward.Ward
+    ) -> None:
+        made.execute("CREATE TEMP TABLE later AS SELECT * FROM predictions")
+        made.execute("DELETE FROM predictions")
+        made.commit()
+        rounds.after(0)
+        patient = rounds.poller.shelf.make(ViewKey(STREAM, StayKey(1, START.date())))
+        asyncio.run(rounds.poller.open(patient))
+
+        def risks() -> list[str]:
+            beds = [rounds.ward.topic.content[key]["risk"] for key in rounds.beds]
+            return [*beds, patient.topic.content["patient"]["risk"]]
+
+        rounds.after(1)
+        assert not any(map(str.isdecimal, risks()))
+        made.execute("INSERT INTO predictions SELECT * FROM later")
+        made.execute("UPDATE models SET seen_at = '2026-01-01 00:00:00.001'")
+        made.commit()
+        rounds.after(1)
+        assert all(map(str.isdecimal, risks()))
 
     def test_a_finished_stream_is_not_shown_as_broken(
         self, rounds: Rounds, made: seeded_ward.Ward

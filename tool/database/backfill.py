@@ -85,6 +85,15 @@ class BackfillTables:
         with self._session.writing() as cursor, suppress(self._session.duplicate_key):
             self._session.execute(cursor, statement, cells)
 
+    def mark_changed(self, model: str, version: str, at: str) -> None:
+        """Sets `seen_at` of the model, so that the dashboard reads its predictions again."""
+        with self._session.writing() as cursor:
+            self._session.execute(
+                cursor,
+                "UPDATE models SET seen_at = ? WHERE model = ? AND version = ?",
+                (at, model, version),
+            )
+
     def add(self, rows: Sequence[PredictionRow]) -> None:
         """Stores predictions. Two backfills at the same time store the same rows."""
         with self._session.writing() as cursor:
