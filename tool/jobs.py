@@ -100,21 +100,32 @@ class Jobs:
             raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
 
     def replay(self, begin: Step, finish: Step, stream: str, seq: int, message: str) -> None:
-        """Replays a rejected message. If its processing fails again, raises the error."""
+        """Replays a rejected message. If its processing fails again, raises the error; after
+        CRASHES crashes of the worker, raises Poison."""
+        message_id = f"{stream}-{seq}"
         with self._redis.pipeline() as pipe:
             begin(pipe)
-            *_, declared = pipe.get(DECLARATION).execute()
+            pipe.get(DECLARATION)
+            self.attempts.begin(message_id, pipe)
+            *_, declared, attempt, _ = pipe.execute()
         self._declare(declared)
-        message_id = f"{stream}-{seq}"
         try:
+            if attempt > CRASHES:
+                raise Poison
             result = self._retry(partial(self._handler.replay, stream, seq, message.encode()))
         except Moved:
             log.info("message %s is no longer in table rejected", message_id)
+        except Exception:
+            self._finish(partial(self.attempts.end, message_id))
+            raise
         else:
             metrics.READINGS.inc(result.stored)
             stored, extra = result.stored, {"message_id": message_id}
             log.info("message %s replayed; readings stored: %d", message_id, stored, extra=extra)
-        self._finish(finish)
+        with self._redis.pipeline() as pipe:
+            self.attempts.end(message_id, pipe)
+            finish(pipe)
+            pipe.execute()
 
     def _finish(self, finish: Step) -> None:
         with self._redis.pipeline() as pipe:

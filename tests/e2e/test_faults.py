@@ -204,9 +204,9 @@ def test_messages_that_fail_or_crash_the_worker_are_dead_letters_until_the_fault
         assert 1 <= len(failed_jobs(pipeline)) <= 2  # one if both messages were in one batch
         assert list(pipeline.redis.scan_iter("icu:attempts:*")) == []
 
-        # Only the message that fails is replayed, because the other one would crash the worker.
-        again = replay(pipeline, f"{DEAD_LETTER}RuntimeError")
-        assert (again.returncode, again.stdout) == (1, "0 messages replayed, 1 still rejected\n")
+        again = replay(pipeline)
+        assert (again.returncode, again.stdout) == (1, "0 messages replayed, 2 still rejected\n")
+        assert list(pipeline.redis.scan_iter("icu:attempts:*")) == []
 
         pipeline.stop("tool")
         mend(pipeline, monkeypatch)
