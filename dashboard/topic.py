@@ -79,6 +79,12 @@ class Topic:
             self._changed.set()
             self._changed = asyncio.Event()
 
+    def renew(self, element: str) -> None:
+        """Makes the next update send all fields of an element again. A browser cannot know that a
+        field is gone, because it only gets changes."""
+        self._fields.pop(element, None)
+        self._born.pop(element, None)
+
     def set(self, element: str, fields: Fields, version: int) -> None:
         """Replaces the fields of one element, if the topic has it."""
         if element in self._fields:

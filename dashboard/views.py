@@ -1,5 +1,6 @@
 """Pages that are kept up to date while they are open."""
 
+import secrets
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from dashboard.alarms import rate_sentence, rule_sentence, ward_sentence
 from dashboard.beds import bed_fields, bed_key, discharged_fields, threshold_notes
-from dashboard.database import Database
+from dashboard.database import STAY_LIMIT, Database
 from dashboard.formats import count
 from dashboard.model_info import ModelInfo
 from dashboard.patient import Patient, PatientReader, Why
@@ -179,6 +180,9 @@ class PatientView(View):
         self._reader = PatientReader(database, key.stay)
         self.patient: Patient | None = None
         self.whys: dict[str, Why] = {}
+        self._points: Fields = {}
+        # Changes when a reading was withdrawn. The browser then drops all points of the curves.
+        self._edition = secrets.token_hex(4)
 
     def _forget(self) -> None:
         self._reader = PatientReader(self._database, self._reader.key)
@@ -191,4 +195,17 @@ class PatientView(View):
         # One variable, because the data may be read at the same time.
         if (patient := self.patient) is not None:
             content |= patient_content(patient, model, self.whys)
+            content["points"] = self._with_edition(content["points"], len(patient.readings))
         self.topic.update(content, version, self.read_at)
+
+    def _with_edition(self, points: Fields, readings: int) -> Fields:
+        gone = self._points.keys() - points.keys()
+        if gone and readings >= STAY_LIMIT:
+            # The limit drops the oldest points; the browser does so, too.
+            oldest = min(point[0] for point in points.values())
+            gone = {seq for seq in gone if self._points[seq][0] > oldest}
+        if gone:
+            self._edition = secrets.token_hex(4)
+            self.topic.renew("points")
+        self._points = points
+        return {**points, "edition": self._edition}

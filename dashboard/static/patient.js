@@ -16,6 +16,7 @@ let riskAxis = ["Risk", "%", 100, 1]; // [label, unit, factor, top as a probabil
 let alarmMarks = []; // [time, kind of the alarm's event], oldest first
 let alarmAt = null; // the probability that raises an alarm
 let charts = [];
+let edition = null; // another edition: a reading was withdrawn, and all points are sent again
 let shownHours = null; // null: the whole stay
 let range = null; // the range chosen with the mouse: [from, to]
 
@@ -175,6 +176,13 @@ function follow(u) {
   range = [min, max];
   press(undefined);
   showRange();
+}
+
+// Removes the charts, after the last reading was withdrawn.
+function clear() {
+  for (const { plot } of charts) plot.destroy();
+  charts = [];
+  box?.replaceChildren();
 }
 
 function showRange() {
@@ -344,13 +352,18 @@ document.addEventListener("live", ({ detail }) => {
   const rule = news.patient && "alarm.at" in news.patient && news.patient["alarm.at"] !== alarmAt;
   if (rule) alarmAt = news.patient["alarm.at"];
   if (news.patient?.why) showReasons(news.patient.why);
-  for (const [seq, point] of Object.entries(news.points ?? {})) points.set(Number(seq), point);
+  const { edition: latest, ...more } = news.points ?? {};
+  if (latest !== undefined && latest !== edition) {
+    edition = latest;
+    points.clear();
+  }
+  for (const [seq, point] of Object.entries(more)) points.set(Number(seq), point);
   if (points.size > POINTS_KEPT) {
     const oldest = [...points.keys()].sort((a, b) => a - b).slice(0, points.size - POINTS_KEPT);
     for (const seq of oldest) points.delete(seq);
   }
-  if (!points.size) return;
-  if (parameters || rule || !charts.length) build();
+  if (!points.size) clear();
+  else if (parameters || rule || !charts.length) build();
   else if (news.points || marks) redraw();
   if (details?.open) tabulate();
 });

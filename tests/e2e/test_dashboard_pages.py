@@ -12,11 +12,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dashboard import formats
 from embedded.programs import ROOT
 from embedded.stack import free_port
 from tests.support.pipeline import Pipeline, synthetic
@@ -230,6 +232,18 @@ def test_a_patient_page_shows_the_whole_stay(
     page.wait_for_selector("#readings tbody td")
     cells = page.locator("#readings tbody tr").first.locator("td").all_inner_texts()
     assert len(cells) == parameters[0][0] + 2
+    # The open page drops withdrawn readings.
+    of = "FROM readings WHERE pat_id = ? AND measured_at"
+    ((newest,),) = ask(pipeline, f"SELECT MAX(measured_at) {of} > ''", pat_id)
+    at = datetime.fromisoformat(newest)
+    told = [formats.moment(at).replace(f" {at.year}", "")]
+    shows = "([time, wanted]) => wanted === [...document.querySelectorAll('#readings td')].some("
+    shows += "cell => cell.textContent === time)"
+    until(page, shows, [*told, True])
+    path = pipeline.database_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
+        connection.execute(f"DELETE {of} = ?", (pat_id, newest))
+    until(page, shows, [*told, False])
 
 
 def test_the_period_of_the_curves_is_chosen_by_keyboard(page: Any, dashboard: Dashboard) -> None:

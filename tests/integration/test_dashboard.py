@@ -52,7 +52,7 @@ from dashboard.status import LATE_SECONDS
 from dashboard.stay_readings import StayReadings
 from dashboard.stream_clock import StreamClock
 from dashboard.topic import Content, Topic
-from dashboard.views import ViewKey, WardView
+from dashboard.views import PatientView, Round, ViewKey, WardView
 from dashboard.ward import WardReader
 from tests.support import seeded_ward
 from tests.support.seeded_ward import MODEL, START, STREAM, VERSION, fill
@@ -258,6 +258,38 @@ class TestWard:
             patient = patient_reader.read(clock_of(reads), KEY, False)
         assert patient is not None
         assert patient.readings[-1].value == 151.0
+
+    def test_a_browser_drops_the_points_of_a_withdrawn_reading(
+        self, made: seeded_ward.Ward, reads: Database
+    ) -> None:
+        fill(made, 1, 3)
+        view = PatientView(ViewKey(STREAM, StayKey(1, START.date())), reads, Pages())
+        browser: dict[str, Any] = {}
+        known = [0]
+
+        def show(version: int) -> int:
+            """Publishes, applies the changes like patient.js, and returns how many were sent."""
+            with reads.snapshot():
+                clock = clock_of(reads)
+                view.read(Round(0.0, STREAM, {STREAM: clock}, KEY, {STREAM: 0}))
+            view.publish({"state": "live"}, INFO, version)
+            points = dict(view.topic.since(known[0])["set"].get("points", {}))
+            if "edition" in points and points["edition"] != browser.get("edition"):
+                browser.clear()
+            browser.update(points)
+            known[0] = view.topic.version
+            return len(points)
+
+        show(1)
+        seqs = [seq for (seq,) in made.connection.execute("SELECT seq FROM readings ORDER BY seq")]
+        assert browser.keys() == {"edition", *map(str, seqs)}
+        made.add_reading(1, START, START + timedelta(hours=4), "heart_rate", 70.0)
+        made.commit()
+        assert show(2) == 1
+        made.execute("DELETE FROM readings WHERE seq = ?", seqs[0])
+        made.commit()
+        show(3)
+        assert browser.keys() == {"edition", *map(str, seqs[1:]), str(made.seq)}
 
     def test_a_patient_has_the_latest_values_before_the_tool_writes_vitals(
         self, made: seeded_ward.Ward, reads: Database
