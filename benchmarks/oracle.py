@@ -5,7 +5,6 @@ formula's features and predictions, and some windowed features of other models. 
 services.
 """
 
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pandas as pd
 
 from benchmarks.stored import Stored
 from benchmarks.ward import Ward
+from tests.support.prediction_oracle import with_features
 
 SAMPLE = 10_000
 WINDOW_SAMPLE = 200  # fewer rows for models with windows, whose features are computed one by one
@@ -107,19 +107,19 @@ def _check_predictions(
 ) -> None:
     """Compares the predictions of a sample: all features of the formula, and the windows of other
     models."""
-    made = stored.rows("predictions", "seq", seqs)
+    names = {key: stored.features(*key) for key in stored.models()}
+    made = with_features(stored.rows("predictions", "seq", seqs), names)
     for (name, version), some in made.groupby(["model", "version"]) if len(made) else ():
         if name == FORMULA:
-            features = [json.loads(text) for text in some["features"]]
-            found = pd.DataFrame(features, columns=stored.features(name, version))
+            found = pd.DataFrame(some["values"].tolist(), columns=names[name, version])
             _same(
                 some.reset_index(drop=True).join(found.astype(float)),
                 predicted,
                 ["pat_id", "date_admission", "measured_at", *FEATURES, "output"],
             )
         else:
-            texts = some.set_index("seq")["features"].head(WINDOW_SAMPLE)
-            _windows(texts, stored.features(name, version), rows)
+            values = some.set_index("seq")["values"].head(WINDOW_SAMPLE)
+            _windows(values, names[name, version], rows)
 
 
 def _some_patients(signal: pd.DataFrame) -> pd.DataFrame:
@@ -151,12 +151,12 @@ def _features(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _windows(stored: "pd.Series[str]", names: list[str], rows: pd.DataFrame) -> None:
+def _windows(stored: "pd.Series[Any]", names: list[str], rows: pd.DataFrame) -> None:
     """Compares min, max, mean and std over windows, for example heart_rate__max__6h, one by one."""
-    for seq, text in zip(stored.index.tolist(), stored.tolist(), strict=True):
+    for seq, values in zip(stored.index.tolist(), stored.tolist(), strict=True):
         known = rows[(rows["pat_id"] == rows.at[seq, "pat_id"]) & (rows.index <= seq)]
         windows: dict[tuple[str, str], pd.Series[float]] = {}
-        for name, found in zip(names, json.loads(text), strict=True):
+        for name, found in zip(names, values, strict=True):
             parameter, _, rest = name.partition("__")
             aggregation, _, hours = rest.partition("__")
             if aggregation not in ("min", "max", "mean", "std") or not hours:

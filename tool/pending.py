@@ -2,16 +2,18 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from tool import metrics
-from tool.database import Database
+from tool.database import Database, Waiting
 from tool.model_client import Model, ModelClient
 from tool.model_server import InvalidRows, ModelUnavailable
 from tool.times import now
+from wire import stored_features
+from wire.stored_features import Values
 from wire.tables import PredictionRow
 
 log = logging.getLogger("tool")
@@ -21,8 +23,6 @@ COUNTED = 10_001  # maximum of the metric
 # Maximum seconds per model and round, because the other tasks of the background process, such as
 # the alarms, wait meanwhile.
 SECONDS = 2.0
-
-_rows = msgspec.json.Decoder(list[list[float | None]])
 
 
 class CatchUp:
@@ -38,7 +38,9 @@ class CatchUp:
         ModelUnavailable is raised at the end. Raises DatabaseError.
         """
         failure: ModelUnavailable | None = None
-        for row in sorted(self._database.models(), key=lambda row: (row.model, row.version)):
+        models = {(row.model, row.version): row for row in self._database.models()}
+        names = {key: row.names for key, row in models.items()}
+        for _, row in sorted(models.items()):
             model = Model(row.model, row.version, msgspec.json.decode(row.features))
             filled = 0
             until = time.monotonic() + SECONDS
@@ -46,9 +48,8 @@ class CatchUp:
                 while time.monotonic() < until and (
                     waiting := self._database.pending(row.model, row.version, AT_ONCE)
                 ):
-                    rows, features = zip(*waiting, strict=True)
-                    values = _rows.decode(f"[{','.join(features)}]")
-                    filled += self._ask(model, rows, values)
+                    values = [_features(each, names) for each in waiting]
+                    filled += self._ask(model, [each.row for each in waiting], values)
             except ModelUnavailable as error:
                 failure = error
             if filled:
@@ -62,9 +63,7 @@ class CatchUp:
         """Updates the metric of pending predictions, which counts up to COUNTED."""
         metrics.PENDING.set(self._database.waiting(COUNTED))
 
-    def _ask(
-        self, model: Model, rows: Sequence[PredictionRow], features: list[list[float | None]]
-    ) -> int:
+    def _ask(self, model: Model, rows: Sequence[PredictionRow], features: Sequence[Values]) -> int:
         try:
             answers = self._client.predict(model, features)
         except InvalidRows as error:
@@ -83,3 +82,8 @@ class CatchUp:
             metrics.PREDICTIONS.labels("later").inc(len(filled))
         self._database.fill_in(filled)
         return len(rows)
+
+
+def _features(waiting: Waiting, names: Mapping[tuple[str, str], list[str]]) -> Values:
+    row, other = waiting.row, names[waiting.model, waiting.version]
+    return stored_features.read(row.features, names[row.model, row.version], waiting.array, other)

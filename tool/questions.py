@@ -15,6 +15,7 @@ from tool.database import Changes
 from tool.features import FeatureSet
 from tool.model_client import Model, ModelClient, feature_set
 from tool.result import Result
+from wire.stored_features import own_places
 from wire.tables import PendingRow, PredictionRow, ReadingRow
 
 log = logging.getLogger("tool")
@@ -25,13 +26,16 @@ _json = msgspec.json.Encoder()
 
 
 class Readers(msgspec.Struct):
-    """Models that read the same features. The features are stored with the predictions of the first
-    of these models only. pick: takes these features from the row of all models' features. fills:
-    the values that replace missing values, by index.
+    """Models that read the same features. pick: takes these features from the row of all models'
+    features. fills: the values that replace missing values, by index. base: the model whose
+    prediction has the array of features that the predictions of these models refer to. own: the
+    places of the features that `base` does not have. See `wire.stored_features`.
     """
 
     features: FeatureSet
     models: list[Model]
+    base: Model
+    own: list[int] = []
     pick: Callable[[Sequence[Value]], tuple[Value, ...]] = tuple
     fills: list[tuple[int, float]] = []
 
@@ -47,7 +51,7 @@ def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
         if same:
             same[0].models.append(model)
         else:
-            found.append(Readers(feature_set(model), [model]))
+            found.append(Readers(feature_set(model), [model], model))
     features = [feature for each in found for feature in each.features.features]
     distinct = {feature.name: replace(feature, fill=None) for feature in features}
     place = {name: index for index, name in enumerate(distinct)}
@@ -57,7 +61,18 @@ def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
         each.fills = [
             (i, feature.fill) for i, feature in enumerate(read) if feature.fill is not None
         ]
+        _share(each, found[0])
     return found, FeatureSet(distinct.values(), missing=nan)
+
+
+def _share(readers: Readers, first: Readers) -> None:
+    """Lets the readers refer to the features of the first model, if these include at least half of
+    theirs, with the same values."""
+    features, fills = readers.features.features, {f.name: f.fill for f in first.features.features}
+    own = own_places(readers.features.names, first.features.names)
+    same = all(feature.fill == fills.get(feature.name, feature.fill) for feature in features)
+    if same and 2 * len(own) <= len(features):
+        readers.base, readers.own = first.models[0], own
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[Value]], tuple[Value, ...]]:
@@ -73,7 +88,7 @@ class Questions(msgspec.Struct):
     readers: Readers
     readings: list[ReadingRow] = []
     rows: list[tuple[Value, ...]] = []
-    texts: list[str] = []  # `rows` as stored, in JSON
+    texts: list[str | None] = []  # `rows` as stored
 
     def add(self, reading: ReadingRow, values: Sequence[Value], changes: Changes) -> None:
         """Adds a reading with its features. If a required feature is missing, adds predictions
@@ -83,7 +98,7 @@ class Questions(msgspec.Struct):
         row = self.readers.pick(values)
         if self.readers.fills:
             row = self._filled(row)
-        text = _json.encode(row).decode()  # NaN becomes null
+        text = self._text(row)
         reason = self.readers.features.missing(row)
         if reason is None:
             self.readings.append(reading)
@@ -94,6 +109,15 @@ class Questions(msgspec.Struct):
             self._prediction(model, reading, text, None, reason, changes.now)
             for model in self.readers.models
         ]
+
+    def _text(self, row: Sequence[Value]) -> str | None:
+        """The array for `base`, or the object for the others; NaN becomes null."""
+        readers = self.readers
+        if readers.base is readers.models[0]:
+            return _json.encode(row).decode()
+        if not readers.own:
+            return None
+        return _json.encode({place: row[place] for place in readers.own}).decode()
 
     def _filled(self, row: Sequence[Value]) -> tuple[Value, ...]:
         filled = list(row)
@@ -133,13 +157,13 @@ class Questions(msgspec.Struct):
         self,
         model: Model,
         reading: ReadingRow,
-        text: str,
+        text: str | None,
         output: float | None,
         reason: str | None,
         now: str,
     ) -> PredictionRow:
-        first = self.readers.models[0]
-        own = model is first
+        base = self.readers.base
+        shared = base is self.readers.models[0] and model is not base
         return PredictionRow(
             reading.stream,
             reading.seq,
@@ -148,12 +172,12 @@ class Questions(msgspec.Struct):
             reading.pat_id,
             reading.date_admission,
             reading.measured_at,
-            text if own else None,
+            None if shared else text,
             output,
             reason,
             now,
-            None if own else first.model,
-            None if own else first.version,
+            None if model is base else base.model,
+            None if model is base else base.version,
         )
 
 

@@ -3,17 +3,20 @@ snapshot."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import astuple, replace
 from pyarrow import csv, parquet
 
-from training.database import ROWS_AT_ONCE, snapshot
-from wire.tables import KEYS, TABLES, columns
+from training.database import ROWS_AT_ONCE, Snapshot, snapshot
+from wire import stored_features
+from wire.tables import KEYS, TABLES, ModelRow, PredictionRow, columns
 
 EXPORTED = ("stays", "readings", "models", "predictions", "outcomes")
 FORMATS = ("csv", "parquet")
@@ -35,6 +38,10 @@ PARQUET = {
     "seen_at": pa.timestamp("ms", tz="UTC"),
 }
 FEATURES = pa.list_(pa.float64())
+# The other prediction for the reading, if it has the array of features.
+ARRAYS = """
+LEFT JOIN predictions o ON o.stream = t.stream AND o.seq = t.seq
+    AND o.model = t.features_model AND o.version = t.features_version"""
 
 # Spreadsheets run a text as a formula if it begins with one of these.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -56,25 +63,53 @@ def export(url: str, stream: str, folder: Path, file_format: str) -> Iterator[tu
         for table in EXPORTED:
             file = folder / f"{table}.{file_format}"
             part = folder / f".{file.name}.part"
-            names = ", ".join(f"`{name}`" for name in columns(table))
-            order = ", ".join(KEYS[table])
-            # All streams have the same models.
-            where = "" if table == "models" else "WHERE stream = ?"
-            values = (stream,) if where else ()
-            cursor = stored.select(f"SELECT {names} FROM {table} {where} ORDER BY {order}", *values)
             schema = _schema(table, file_format)
             text = _harmless if file_format == "csv" else str
             with _writer(part, schema, file_format) as writer:
-                rows = _write(writer, schema, cursor, table, text)
+                rows = _write(writer, schema, _portions(stored, table, stream), table, text)
             part.replace(file)
             yield file, rows
 
 
+def _portions(stored: Snapshot, table: str, stream: str) -> Iterator[Sequence[Sequence[Any]]]:
+    names = ", ".join(f"t.`{name}`" for name in columns(table))
+    order = ", ".join(f"t.{name}" for name in KEYS[table])
+    # All streams have the same models.
+    where, values = ("", ()) if table == "models" else ("WHERE t.stream = ?", (stream,))
+    if table != "predictions":
+        cursor = stored.select(f"SELECT {names} FROM {table} t {where} ORDER BY {order}", *values)
+        while rows := cursor.fetchmany(ROWS_AT_ONCE):
+            yield rows
+        return
+    models = stored.select(f"SELECT {', '.join(columns('models'))} FROM models").fetchall()
+    features = {(row.model, row.version): row.names for row in starmap(ModelRow, models)}
+    cursor = stored.select(
+        f"SELECT {names}, o.features FROM predictions t {ARRAYS} {where} ORDER BY {order}", *values
+    )
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        yield [_complete(PredictionRow(*row[:-1]), row[-1], features) for row in rows]
+
+
+def _complete(
+    row: PredictionRow, array: str | None, names: Mapping[tuple[str, str], list[str]]
+) -> tuple[Any, ...]:
+    """The row, with all its features. array: that of the other version, if it has one."""
+    if array and row.features_model and row.features_version:
+        others = names[row.features_model, row.features_version]
+        values = stored_features.read(row.features, names[row.model, row.version], array, others)
+        row = replace(row, features=msgspec.json.encode(values).decode())
+    return astuple(row)
+
+
 def _write(
-    writer: Any, schema: pa.Schema, cursor: Any, table: str, text: Callable[[Any], str]
+    writer: Any,
+    schema: pa.Schema,
+    portions: Iterable[Sequence[Sequence[Any]]],
+    table: str,
+    text: Callable[[Any], str],
 ) -> int:
     done, report_at = 0, time.monotonic() + 2
-    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+    for rows in portions:
         cells_by_column = zip(*rows, strict=True)
         arrays = [
             _array(cells, field.type, text)

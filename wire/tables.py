@@ -68,10 +68,10 @@ class VitalRow(msgspec.Struct, frozen=True, gc=False):
 class PredictionRow(msgspec.Struct, frozen=True, gc=False):
     """The prediction of one version of a model for one reading.
 
-    features: a JSON array, in the order of the version's row in `models`. It is null if another
-    prediction for the reading has the array; features_model and features_version name the version
-    of that prediction. output: a probability, or points / `models.maximum` of a score; null if the
-    model has not answered yet or made no prediction; `reason` says why.
+    features: see `wire.stored_features`. features_model, features_version: the version whose
+    prediction for the reading has the array; null if this prediction has it. output: a
+    probability, or points / `models.maximum` of a score; null if the model has not answered yet or
+    made no prediction; `reason` says why.
     """
 
     stream: str

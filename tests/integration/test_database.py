@@ -254,9 +254,9 @@ class TestRejectedAndPending:
         database.commit(batch(0, 3, predictions=waiting, pending=pending))
         assert database.count("predictions", "s") == 0
         first = database.pending("formula", "1", 2)
-        assert [(row.seq, features) for row, features in first] == [(1, "[63.2]"), (2, "[63.2]")]
-        database.fill_in([structs.replace(row, output=0.25, reason=None) for row, _ in first])
-        assert [row.seq for row, _ in database.pending("formula", "1", 9)] == [3]
+        assert [(each.row.seq, each.array) for each in first] == [(1, "[63.2]"), (2, "[63.2]")]
+        database.fill_in([structs.replace(each.row, output=0.25, reason=None) for each in first])
+        assert [each.row.seq for each in database.pending("formula", "1", 9)] == [3]
         assert database.count("predictions", "s") == 2
 
     def test_only_answered_predictions_are_removed_from_pending(

@@ -4,13 +4,15 @@ less of the protocol.
 
 import json
 import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 from werkzeug.serving import make_server
 
 from embedded.programs import ROOT
@@ -24,8 +26,10 @@ from tool.data_handler import DataHandler
 from tool.database import connect
 from tool.model_client import Declaration, Model, ModelClient
 from tool.model_server import InvalidRows, ModelUnavailable, NoAnswer
+from tool.pending import CatchUp
 from tool.settings import Settings as ToolSettings
 from tool.settings import client_of
+from training.export import export
 from wire.features import Feature
 from wire.settings import read
 
@@ -275,15 +279,64 @@ def test_several_models_are_asked_together_again_after_an_upgrade(
     assert server.asked[-1][0] == "/v2/infer"
 
 
-def test_models_with_the_same_features_store_them_once(url: str) -> None:
-    champion, shadow = Model("m", "2", FEATURES), Model("other", "1", FEATURES)
-    declaration = Declaration(champion, [shadow, Model("own", "1", FEATURES[:2])])
+def features(*names: str, fill: float | None = None) -> list[dict[str, Any]]:
+    return [Feature.parse(name, fill=fill).declaration() for name in names]
+
+
+class Recorder(Client):
+    """A stub model that records the rows it is asked for, by model."""
+
+    def __init__(self, away: bool = False) -> None:
+        super().__init__(away)
+        self.rows: dict[str, Any] = {}
+
+    def predict(self, model: Model, rows: Any) -> list[float]:
+        self.rows[model.model] = [
+            dict(zip(NAMES_OF[model.model], row, strict=True)) for row in rows
+        ]
+        return super().predict(model, rows)
+
+
+MORE = (*NAMES, "heart_rate__last__6h", "temperature__last")
+LITTLE = ("hour", "age", "temperature__last")
+NAMES_OF = {"m": NAMES, "other": NAMES, "part": NAMES[:2], "more": MORE, "little": LITTLE}
+NAMES_OF["filled"] = NAMES
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mysql", "mariadb"])
+def test_models_store_the_features_that_they_share_once(
+    kind: str, with_tables: Callable[[str], str], tmp_path: Path
+) -> None:
+    url = with_tables(kind)
+    models = [Model(name, "1", features(*names)) for name, names in NAMES_OF.items()]
+    filled = features("age", "heart_rate__mean") + features("spo2__last", fill=96.0)
+    declaration = Declaration(models[0], [*models[1:-1], Model("filled", "1", filled)])
+    client = Recorder(away=True)
     with closing(connect(url)) as database:
         remember(database, declaration)
-        handler_of(database, declaration, Client()).handle(batch(0, message(80.0)))
-    stored = rows(url, "SELECT model, features FROM predictions ORDER BY model")
-    assert stored == [("m", "[63.2,80.0,null]"), ("other", None), ("own", "[63.2,80.0]")]
-    shown = rows(url, "SELECT model, feature, value FROM prediction_features")
-    values = dict(zip(NAMES, (63.2, 80.0, None), strict=True))
-    both = {(model, *value) for model in ("m", "other") for value in values.items()}
-    assert set(shown) == both | {("own", "age", 63.2), ("own", "heart_rate__mean", 80.0)}
+        handler_of(database, declaration, client).handle(batch(0, message(80.0)))
+        stored = dict(rows(url, "SELECT model, features FROM predictions"))  # type: ignore[arg-type]
+        assert stored == {
+            "m": "[63.2,80.0,null]",
+            "other": None,
+            "part": None,
+            "more": '{"3":80.0,"4":null}',
+            "little": "[0.0,63.2,null]",
+            "filled": "[63.2,80.0,96.0]",
+        }
+        client.away = False
+        CatchUp(database, client).fill_in()  # type: ignore[arg-type]
+    values = {"age": 63.2, "heart_rate__mean": 80.0, "heart_rate__last__6h": 80.0, "hour": 0.0}
+    wanted = {name: {each: values.get(each) for each in names} for name, names in NAMES_OF.items()}
+    wanted["filled"]["spo2__last"] = 96.0
+    assert {name: found for name, [found] in client.rows.items()} == wanted
+    shown: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for name, feature, value in rows(url, "SELECT model, feature, value FROM prediction_features"):
+        shown[name][feature] = value
+    assert shown == wanted
+    for file, _ in export(url, "", tmp_path, "parquet"):
+        if file.stem == "predictions":
+            found = parquet.read_table(file).to_pylist()
+    assert {row["model"]: row["features"] for row in found} == {
+        name: list(row.values()) for name, row in wanted.items()
+    }

@@ -109,14 +109,17 @@ def check(patient_data: Path, database_url: str, mode: str) -> str:
 
     wanted = expected.predictions.sort_values("seq", ignore_index=True)
     predicted = 0
+    names = {
+        (row.model, row.version): [feature["name"] for feature in json.loads(row.features)]
+        for row in table(database_url, "models").itertuples()
+    }
+    every = prediction_oracle.with_features(table(database_url, "predictions"), names)
     for version in VERSIONS:
-        of_version = f"model = '{MODEL}' AND version = '{version}'"
-        predictions = table(database_url, "predictions", of_version)
+        predictions = every[(every["model"] == MODEL) & (every["version"] == version)]
         predictions = predictions.sort_values("seq", ignore_index=True)
         _same(predictions, wanted, ["seq", *STAY, "measured_at"])
-        [declared] = table(database_url, "models", of_version)["features"]
-        names = [feature["name"] for feature in json.loads(declared)]
-        prediction_oracle.check(predictions, wanted, names, ROOT / "models" / MODEL / version)
+        folder = ROOT / "models" / MODEL / version
+        prediction_oracle.check(predictions, wanted, names[MODEL, version], folder)
         predicted += len(predictions)
     return (
         f"{len(found)} readings, {len(stays)} stays, {len(vitals)} vitals, {predicted} "

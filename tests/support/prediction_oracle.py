@@ -16,16 +16,39 @@ STAY = ["pat_id", "date_admission"]
 TREND_EVERY = 500
 
 
+def with_features(found: pd.DataFrame, names: dict[tuple[str, str], list[str]]) -> pd.DataFrame:
+    """Adds a column `values` with the features of each prediction. found: all predictions for some
+    readings. names: the features of each version, in its order.
+    """
+    arrays = {
+        (row.stream, row.seq, row.model, row.version): dict(
+            zip(names[row.model, row.version], json.loads(row.features), strict=True)
+        )
+        for row in found[found["features_model"].isna()].itertuples()
+    }
+    values = []
+    for row in found.itertuples():
+        own: dict[str, float | None] = {}
+        version = (row.model, row.version)
+        if isinstance(row.features_model, str):
+            version = (row.features_model, row.features_version)
+            own = json.loads(row.features) if row.features else {}
+        array = arrays[(row.stream, row.seq, *version)]
+        wanted = enumerate(names[row.model, row.version])
+        values.append([own[str(i)] if str(i) in own else array[name] for i, name in wanted])
+    return found.assign(values=values)
+
+
 def check(found: pd.DataFrame, rows: pd.DataFrame, names: list[str], folder: Path) -> None:
     """Compares stored predictions: the features with those that pandas computes, and the outputs
     with scikit-learn's probabilities for these features. Raises AssertionError.
 
-    found: rows of `predictions`. rows: all readings of their stays, one per prediction, in the same
-    order, which is that of time. names: the features in the model's order. folder: the version's.
+    found: predictions with their `values`. rows: all readings of their stays, one per prediction,
+    in the same order, which is that of time. names: the features in the model's order. folder: the
+    version's.
     """
     assert found["reason"].isna().all()
-    texts = [json.loads(text) for text in found["features"]]
-    features = pd.DataFrame(texts, columns=names).astype(float)
+    features = pd.DataFrame(found["values"].tolist(), columns=names).astype(float)
     _same_features(features, windowed(rows, names))
     probabilities = predict_proba(folder, features.to_numpy(float))
     np.testing.assert_allclose(found["output"].astype(float), probabilities, rtol=1e-9)

@@ -5,7 +5,7 @@ and changes nothing if the position is not the one that the batch was computed f
 """
 
 from tool.database.changes import Changes, VitalKey
-from tool.database.database import Database
+from tool.database.database import Database, Waiting
 from tool.database.errors import DatabaseError, Moved, Outdated, PermanentFailure, Unavailable
 from tool.database.mysql import MySQLSession
 from tool.database.sqlite import SQLiteSession
@@ -20,6 +20,7 @@ __all__ = [
     "PermanentFailure",
     "Unavailable",
     "VitalKey",
+    "Waiting",
     "connect",
 ]
 

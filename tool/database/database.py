@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tool.database.changes import Behind, Changes
 from tool.database.commit import write
@@ -27,9 +27,10 @@ MODELS = f"SELECT {names(columns('models'))} FROM models"
 POSITIONS = f"SELECT {names(columns('positions'))} FROM positions"
 READINGS = f"SELECT {names(columns('readings'))} FROM readings"
 REJECTED = f"SELECT {names(columns('rejected'))} FROM rejected"
-# The second join finds the prediction whose row holds the features.
+# The second join finds the prediction whose row has the array of features.
 PENDING = (
-    f"SELECT {', '.join(f'p.{column}' for column in columns('predictions'))}, q.features"
+    f"SELECT {', '.join(f'p.{column}' for column in columns('predictions'))},"
+    " q.model, q.version, q.features"
     " FROM pending JOIN predictions p ON p.stream = pending.stream AND p.seq = pending.seq"
     " AND p.model = pending.model AND p.version = pending.version"
     " JOIN predictions q ON q.stream = p.stream AND q.seq = p.seq"
@@ -45,6 +46,16 @@ STORED = (
     ("acknowledgements", "seq"),
     ("discharges", "seq"),
 )
+
+
+class Waiting(NamedTuple):
+    """A pending prediction, and the version whose prediction for the reading has the array of
+    features."""
+
+    row: PredictionRow
+    model: str
+    version: str
+    array: str
 
 
 class Database:
@@ -172,8 +183,8 @@ class Database:
             )
             self.session.replace(cursor, "models", rows)
 
-    def pending(self, model: str, version: str, limit: int) -> list[tuple[PredictionRow, str]]:
-        """Pending predictions of this version of the model, oldest first, with their features."""
+    def pending(self, model: str, version: str, limit: int) -> list[Waiting]:
+        """Pending predictions of this version of the model, oldest first."""
         with self.session.reading() as cursor:
             self.session.execute(
                 cursor,
@@ -182,7 +193,7 @@ class Database:
                 (model, version, limit),
             )
             found = plain(cursor.fetchall())
-        return [(PredictionRow(*cells[:-1]), cells[-1]) for cells in found]
+        return [Waiting(PredictionRow(*cells[:-3]), *cells[-3:]) for cells in found]
 
     def waiting(self, limit: int) -> int:
         """The number of pending predictions, up to `limit`."""
