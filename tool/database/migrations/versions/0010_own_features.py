@@ -1,4 +1,4 @@
-"""Version 9: a prediction may refer to the features of another version's prediction that has only
+"""Version 10: a prediction may refer to the features of another version's prediction that has only
 some of its features.
 
 `features` is then an object with the others, by their place; see `wire.stored_features`.
@@ -8,8 +8,8 @@ from alembic import op
 
 from tool.database.migrations.collation import binary
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 # One row per value. The inner joins find the prediction that has the array, and its model. Neither
 # an array nor null has a member with the place as its name.
