@@ -75,6 +75,8 @@ class Direct:
 
     def _routed(self, path: str) -> tuple[str, dict[str, Any]] | None:
         """The endpoint and its arguments, if it is one of ENDPOINTS."""
+        if not path.isascii():  # Flask decodes it
+            return None
         try:
             endpoint, arguments = self._routes.match(path, "POST")
         except HTTPException:

@@ -111,6 +111,11 @@ def test_flask_rejects_a_body_that_is_too_large(app: Flask) -> None:
     assert answer.status_code == 413
 
 
+def test_flask_decodes_a_path(app: Flask) -> None:
+    answer: Any = app.test_client().post("/v2/models/größe/infer", json=matrix()).json
+    assert "größe" in answer["error"]
+
+
 def assert_same(app: Flask, path: str, body: bytes, headers: dict[str, str]) -> None:
     """Sends the request, and then with a header that only Flask reads. Both must be answered and
     counted equally."""
