@@ -271,7 +271,7 @@ class TestWard:
             """Publishes, applies the changes like patient.js, and returns how many were sent."""
             with reads.snapshot():
                 clock = clock_of(reads)
-                view.read(Round(0.0, STREAM, {STREAM: clock}, KEY, {STREAM: 0}))
+                view.read(Round(0.0, STREAM, {STREAM: clock}, KEY, None, {STREAM: 0}))
             view.publish({"state": "live"}, INFO, version)
             points = dict(view.topic.since(known[0])["set"].get("points", {}))
             if "edition" in points and points["edition"] != browser.get("edition"):
