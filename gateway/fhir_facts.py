@@ -1,10 +1,13 @@
 """Parses FHIR R4 resources into facts."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from gateway import metrics
 from gateway.codes import LOINC, MDC, SYSTEMS, Codes, UnknownUnit
@@ -73,13 +76,20 @@ class FhirReader(NamedTuple):
             yield Unusable("an Observation without a time of day in effective[x] or issued", who)
             return
         values: list[Value] = []
+        names: Counter[str] = Counter()
         for each in (resource, *resource.component):
             try:
                 value = self._value(each)
             except Unread as error:
                 yield Unusable(str(error), who)
-            else:
-                values += [value] if value else []
+                continue
+            if value is None:
+                continue
+            names[value.name] += 1
+            if (number := names[value.name]) > 1:
+                # Otherwise a second component of the same code would replace the first one.
+                value = msgspec.structs.replace(value, name=f"{value.name}#{number}")
+            values.append(value)
         yield Replaced(source, tuple(value.name for value in values))
         if values:
             yield Observed(who, None, source, when, values)

@@ -5,6 +5,8 @@ withdrawals and merges use the rows.
 """
 
 import sqlite3
+from bisect import insort
+from collections import Counter
 from itertools import islice
 
 import msgspec
@@ -51,6 +53,9 @@ Group = tuple[str, Moment, int, str]  # source, time, pat_id, admission
 
 # Maximum number of readings in a row, because each withdrawal writes a whole row.
 IN_ROW = 50
+# A message that asks for the latest reading of more names of a source than this loads the whole
+# source. Each query reads all its rows, so thousands of queries would stop the gateway.
+ASKED = 20
 # Maximum number of rows that are read at once, because a patient's history may be long.
 ROWS_AT_ONCE = 100
 _entries = msgspec.json.Decoder(list[Entry])
@@ -97,6 +102,8 @@ class Refs:
         self._rows: list[tuple[object, ...]] = []  # from earlier messages of the transaction
         self._row_keys: set[Key] = set()
         self._loaded: dict[Key, _Loaded] = {}
+        self._asked: Counter[str] = Counter()  # queries for the latest reading, by source
+        self._sources: dict[str, dict[str, list[Ref]]] = {}  # by source and name, in order of time
 
     def forget(self) -> None:
         """Drops the rows that are not written yet. Call this after a rollback."""
@@ -104,12 +111,17 @@ class Refs:
         self._added_keys.clear()
         self._rows.clear()
         self._row_keys.clear()
-        self._loaded.clear()
+        self._end_cache()
 
     def end_message(self) -> None:
         """Ends the rows of the current message."""
         self._end_rows()
+        self._end_cache()
+
+    def _end_cache(self) -> None:
         self._loaded.clear()
+        self._asked.clear()
+        self._sources.clear()
 
     def _end_rows(self) -> None:
         for (source, at, pat_id, admission), entries in self._added.items():
@@ -138,6 +150,15 @@ class Refs:
         self._added_keys.add(key)
         if (loaded := self._loaded.get(key)) is not None:
             loaded.add(group, added, begin)
+        if (names := self._sources.get(group[0])) is not None:
+            for index in range(begin, len(added)):
+                row = Row(added[index // IN_ROW * IN_ROW].seq, *group, added[index : index + 1])
+                self._keep(names, row)
+
+    @staticmethod
+    def _keep(names: dict[str, list[Ref]], row: Row) -> None:
+        for ref in _refs(row):
+            insort(names.setdefault(ref.name, []), ref, key=lambda each: (each.at, each.seq))
 
     def at(self, source: str, at: Moment) -> dict[str, list[Ref]]:
         """The readings of one time, by name, in the order of arrival."""
@@ -151,6 +172,14 @@ class Refs:
 
     def latest(self, source: str, name: str) -> list[Ref]:
         """The reading of this name with the latest time; empty if there is none."""
+        self._asked[source] += 1
+        names = self._sources.get(source)
+        if names is None and self._asked[source] > ASKED:
+            names = self._sources[source] = {}
+            for row in self.rows(source):
+                self._keep(names, row)
+        if names is not None:
+            return names.get(name, [])[-1:]
         self._write_all()
         quoted = msgspec.json.encode(name).decode()
         rows = self._execute(
@@ -197,6 +226,8 @@ class Refs:
         self._write_all()
         if (loaded := self._loaded.get((ref.source, ref.at))) is not None:
             loaded.drop(ref)
+        if (names := self._sources.get(ref.source)) is not None:
+            names[ref.name] = [other for other in names[ref.name] if other.seq != ref.seq]
         ((text,),) = self._execute("SELECT entries FROM refs WHERE seq = ?", (ref.row,))
         left = [entry for entry in _entries.decode(text) if entry.seq != ref.seq]
         if left:
@@ -209,6 +240,7 @@ class Refs:
     def remove(self, row: Row) -> None:
         """Removes a row whose readings are all withdrawn."""
         self._loaded.pop((row.source, row.at), None)
+        self._sources.pop(row.source, None)
         self._execute("DELETE FROM refs WHERE seq = ?", (row.seq,))
 
     def _write_all(self) -> None:

@@ -222,6 +222,23 @@ def test_an_observation_without_a_time_of_day_or_a_number_is_rejected(tmp_path: 
     assert [event["type"] for event in found] == ["unusable"] * len(odd)
 
 
+def test_two_components_of_the_same_code_are_two_readings(tmp_path: Path) -> None:
+    def observation(*values: float) -> dict[str, Any]:
+        heart_rate = {"code": coded("8867-4")}
+        return pressure() | {
+            "component": [heart_rate | {"valueQuantity": {"value": value}} for value in values]
+        }
+
+    found = stored(tmp_path / "log", observation(80, 82), observation(80, 83))
+    assert [(event["type"], event.get("value"), event.get("of")) for event in found] == [
+        ("admission", None, None),
+        ("reading", 80, None),
+        ("reading", 82, None),
+        ("withdrawal", None, 3),
+        ("reading", 83, None),
+    ]
+
+
 def encounter(id: str, start: str, end: str = "", bed: str = "") -> dict[str, Any]:
     located = {"location": [{"location": {"display": bed}}]} if bed else {}
     return {
