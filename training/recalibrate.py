@@ -124,6 +124,11 @@ def _write(found: Recalibration, models: Path, version: str) -> Path:
         },
     }
     golden = [_moved_row(row, intercept, slope) for row in artifact.golden]
+    if reference := manifest.get("reference"):
+        # The bands of the mean prediction are those of the old probabilities; the mean of the new
+        # ones cannot be computed from them.
+        risk = {"value": _moved(reference["risk"]["value"], intercept, slope), "bands": []}
+        manifest["reference"] = reference | {"risk": risk}
     card = artifact.files.get("MODEL_CARD.md", b"")
     files = artifact.files | {
         "golden.json": msgspec.json.format(msgspec.json.encode(golden), indent=1) + b"\n",

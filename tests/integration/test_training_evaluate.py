@@ -219,6 +219,13 @@ class TestEvaluate:
                 )
             ]
             np.testing.assert_array_equal(*flagged)
+        # Otherwise the mean of the new probabilities would be outside the old band each day.
+        old, new = (one.manifest.reference for one in (first, second))
+        assert old
+        assert new
+        assert old.risk.bands
+        assert not new.risk.bands
+        assert old.channels == new.channels
         shift = odds[1] - odds[0]
         assert shift == pytest.approx(np.full(len(shift), shift[0]), abs=1e-6)
 
