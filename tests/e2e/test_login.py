@@ -302,7 +302,14 @@ def test_a_trusted_proxy_names_the_client(stack: Stack) -> None:
 
 
 def test_the_log_of_nginx_is_json(stack: Stack) -> None:
-    stack.ask('/patients/17?"quoted"', Cookie=stack.log_in("ada").cookie)
+    cookie = stack.log_in("ada").cookie
+    stack.ask('/patients/17?"quoted"', Cookie=cookie)
+    for address in (
+        "/patients?q=Doe&page=1",
+        "/patients?page=1&q=Doe",
+        "/login?next=/patients?q=Doe",
+    ):
+        stack.ask(address, Cookie=cookie)
     lines = stack.compose("logs", "--no-log-prefix", "--no-color", "nginx").stdout.splitlines()
     rows = [json.loads(line) for line in lines]
     assert rows
@@ -310,6 +317,9 @@ def test_the_log_of_nginx_is_json(stack: Stack) -> None:
         assert {"time", "level", "service", "logger", "message", "status"} <= row.keys()
         assert row["service"] == "nginx"
     assert [row["user"] for row in rows if '"quoted"' in row["message"]] == ["ada"]
+    # A search may contain a patient's name.
+    assert not [row for row in rows if "Doe" in row["message"]]
+    assert any("/patients?q=*&page=1" in row["message"] for row in rows)
 
 
 def test_nothing_is_shown_while_login_is_down(stack: Stack) -> None:
