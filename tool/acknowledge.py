@@ -14,6 +14,9 @@ from wire.keys import COMMITTED, COMPLETE, LATENCY, PARTITIONS, POSITION, STORED
 
 log = logging.getLogger("tool")
 
+# Seconds between two comparisons of the positions in Redis with those in the database.
+COMPARE_SECONDS = 10.0
+
 # Moves the position forward and wakes the buffer, unless Redis already has a later position. Counts
 # the latencies. Returns 1 if Redis has a later position.
 FORWARD = """
@@ -57,14 +60,15 @@ class Acknowledgements:
     def __init__(self, redis: Redis, database: Database) -> None:
         self._redis = redis
         self._database = database
-        self._compared = False
+        self._compare_at = 0.0
 
     def copy(self) -> None:
-        """Copies the positions of all partitions to Redis if Redis has lost them or, at the first
-        call, has a later one. Redis has later ones if the tool has been given another database, or
-        an older copy: then the buffer must read the stream again.
+        """Copies the positions of all partitions to Redis if Redis has lost them or has a later
+        one, which is checked at the first call and then every COMPARE_SECONDS. Redis has later ones
+        if the tool has been given another database, or an older copy: then the buffer must read the
+        stream again.
         """
-        if self._compared and self._redis.hexists(COMMITTED, COMPLETE):
+        if time.monotonic() < self._compare_at and self._redis.hexists(COMMITTED, COMPLETE):
             return
         # Redis is read first: each of its positions was in the database before.
         known: dict[bytes, bytes] = self._redis.hgetall(COMMITTED)  # type: ignore[assignment]
@@ -76,7 +80,7 @@ class Acknowledgements:
             name for name, seq in known.items() if seq.isdigit() and int(seq) > stored.get(name, 0)
         ]
         with self._redis.pipeline() as pipe:
-            if later and not self._compared:
+            if later:
                 log.warning(
                     "Redis has later positions than the database, which is another one or an older "
                     "copy; the buffer reads the missing messages again"
@@ -94,7 +98,7 @@ class Acknowledgements:
                 # Written even if the database is empty, because the buffer waits for this field.
                 pipe.hset(COMMITTED, COMPLETE, now())
             pipe.execute()
-        self._compared = True
+        self._compare_at = time.monotonic() + COMPARE_SECONDS
 
 
 def _field(batch: Batch) -> str:

@@ -346,6 +346,25 @@ def test_a_database_that_lacks_acknowledged_messages_gets_them_again(
     database.close()
 
 
+def test_an_older_copy_of_the_database_is_noticed_while_the_tool_runs(
+    redis: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = connect(f"sqlite:///{tmp_path}/icu.sqlite")
+    database.create_tables()
+    database.commit(Changes("5eed0001", 0, 0, 5, "2150-01-01", 1))
+    redis.set("icu:position", b"{}")
+    monkeypatch.setattr("tool.acknowledge.COMPARE_SECONDS", 0.0)
+    known = Acknowledgements(redis, database)
+    known.copy()
+    assert redis.hget("icu:committed", "5eed0001/0") == b"5"
+    assert redis.exists("icu:position")
+    servers.rows(database.session.url, "UPDATE positions SET seq = 2")
+    known.copy()
+    assert redis.hget("icu:committed", "5eed0001/0") == b"2"
+    assert not redis.exists("icu:position")
+    database.close()
+
+
 def test_with_an_empty_redis_the_partitions_of_the_database_are_finished_first(
     redis: Any, tmp_path: Path
 ) -> None:
