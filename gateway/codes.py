@@ -29,8 +29,22 @@ SYSTEMS = {
 _NOTE = re.compile(r"\{[^{}]*\}")
 
 
+# Specimens (HL7 table 0070) in which the laboratory parameters mean something else than in blood.
+OTHER_SPECIMENS = frozenset(
+    (
+        *("AMN", "BIFL", "BRO", "CSF", "DIAF", "DUFL", "FLU", "GAST", "LAVG", "MILK", "PER"),
+        *("PLR", "PRT", "SAL", "SEM", "SPT", "STL", "SWT", "SYN", "VITF"),
+        *("UR", "URC", "URNS", "URT", "URINE"),
+    )
+)
+
+
 class UnknownUnit(Exception):
     """The code is known, but the unit of the value cannot be converted."""
+
+
+class OtherSpecimen(Exception):
+    """The code is only a name, and the specimen is not blood."""
 
 
 class Conversion(msgspec.Struct, frozen=True, eq=False):
@@ -86,19 +100,25 @@ class Codes:
         plain = _NOTE.sub("", spelling) or spelling
         return self._units.get(plain) or self._units.get(plain.lower(), plain)
 
-    def conversion(self, codings: Sequence[tuple[str, str]], unit: str) -> Conversion | None:
+    def conversion(
+        self, codings: Sequence[tuple[str, str]], unit: str, specimen: str = ""
+    ) -> Conversion | None:
         """The conversion for the first known (system, code); None if they are all unknown.
 
         The name or a synonym of a parameter is a known code too, unless there is also a standard
         code: an unknown standard code may be that of another specimen, such as sodium in urine.
-        Raises UnknownUnit.
+        specimen: a code of HL7 table 0070, if it is known. Raises UnknownUnit; OtherSpecimen for a
+        name if the specimen is not blood.
         """
         known = [self._codes[coding] for coding in codings if coding in self._codes]
         if not known:
             names = [canonical(code) for _, code in codings]
             pairs = zip(codings, names, strict=True)
             if all(name in VITALS or system not in (LOINC, MDC) for (system, _), name in pairs):
-                known = [self._parameters[name] for name in names if name in VITALS]
+                names = [name for name in names if name in VITALS]
+                if names and names[0] != "urine" and specimen.upper() in OTHER_SPECIMENS:
+                    raise OtherSpecimen
+                known = [self._parameters[name] for name in names]
         if not known:
             return None
         found = known[0].get(unit) or known[0].get(self.unit(unit))

@@ -61,6 +61,7 @@ class Valued(_Struct, frozen=True, kw_only=True):
     value_ratio: Any = None
     value_sampled_data: Any = None
     value_time: Any = None
+    data_absent_reason: Any = None
 
     @property
     def others(self) -> tuple[Any, ...]:

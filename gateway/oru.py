@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gateway.codes import LOINC, MDC, SYSTEMS, Codes, Conversion, UnknownUnit
+from gateway.codes import LOINC, MDC, SYSTEMS, Codes, Conversion, OtherSpecimen, UnknownUnit
 from gateway.facts import Fact, Observed, Person, Place, Unread, Unusable, Value, unnamed
 from gateway.hl7 import Message, Segment, at, part
 from gateway.people import person, place, printable
@@ -50,6 +50,7 @@ class _Order(msgspec.Struct):
     where: Place | None = None
     filler: str = ""
     time: str = ""
+    specimen: str = ""
 
 
 class Observations:
@@ -81,7 +82,7 @@ class Observations:
                 facts.append(Unusable("an OBX without a preceding patient identifier"))
                 continue
             fields = segment if len(segment) > OBX_14 else segment + _EMPTY[len(segment) :]
-            key = fields[3], fields[4], fields[6], fields[11], charset, *marks
+            key = fields[3], fields[4], fields[6], fields[11], order.specimen, charset, *marks
             meaning = self._meanings.get(key) or self._look_up(message, key)
             try:
                 value = _value(message, meaning, fields[2], fields[5])
@@ -120,12 +121,13 @@ class Observations:
         elif name == "OBR":
             order.filler = _filler(message, at(segment, 3)) or order.filler
             order.time = at(segment, 7)
+            order.specimen = message.components(at(segment, 15))[0]
         elif name == "ORC":
             order.filler = _filler(message, at(segment, 3))
         return order
 
     def _look_up(self, message: Message, key: tuple[str, ...]) -> _Meaning:
-        meaning = self._meaning(message, *key[:4])
+        meaning = self._meaning(message, *key[:5])
         if sum(map(len, key)) <= LONGEST:
             if len(self._meanings) >= SIZE:
                 self._meanings.clear()
@@ -133,7 +135,7 @@ class Observations:
         return meaning
 
     def _meaning(
-        self, message: Message, identifier: str, sub: str, unit: str, status: str
+        self, message: Message, identifier: str, sub: str, unit: str, status: str, specimen: str
     ) -> _Meaning:
         status = message.text(status).upper()
         if status in _NO_NEWS:
@@ -146,7 +148,10 @@ class Observations:
         if status not in (*_VALUE, *_WITHDRAWN):
             problem = f"{code}: unknown result status"
         try:
-            conversion = self._codes.conversion(codings, _unit(message, unit))
+            specimen = message.text(specimen)
+            conversion = self._codes.conversion(codings, _unit(message, unit), specimen)
+        except OtherSpecimen:
+            problem = f"{code}: the name of a blood value, but the specimen (OBR-15) is not blood"
         except UnknownUnit as error:
             unit_problem = f"{code}: unknown unit {printable(str(error))[:32]!r}"
         return _Meaning(
@@ -158,7 +163,7 @@ class Observations:
             problem=problem,
             unit_problem=unit_problem,
             conversion=conversion,
-            unknown=None if conversion or unit_problem else codings[0],
+            unknown=None if conversion or unit_problem or problem else codings[0],
         )
 
 

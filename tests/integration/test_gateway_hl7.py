@@ -284,10 +284,13 @@ def test_names_leave_the_gateway_only_if_configured(tmp_path: Path) -> None:
     [
         obx("8480-6^S^LN", "120&80", "mm[Hg]"),
         obx(at="20261120"),  # OBR-7 would be the time of another day
+        obx("PH^x^L", "6.5", ""),  # pH of urine
+        obx("MAP^x^L", "12", "cmH2O"),  # mean airway pressure
     ],
 )
 def test_a_value_that_could_be_read_wrongly_is_rejected(tmp_path: Path, segment: str) -> None:
-    found = after(tmp_path / "log", oru("OBR|1||F1||||20261127095500", segment))
+    order = "OBR|1||F1||||20261127095500||||||||UR&Urine&HL70070"
+    found = after(tmp_path / "log", oru(order, segment))
     assert [event["type"] for event in found] == ["unusable"]
 
 

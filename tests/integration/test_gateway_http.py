@@ -217,6 +217,7 @@ def test_an_observation_without_a_time_of_day_or_a_number_is_rejected(tmp_path: 
         {"component": [], "valueTime": "12:00:00"},
         {"component": [], "valueDateTime": "2026-11-27"},
         {"component": [], "valuePeriod": {}},
+        {"component": [], "valueInteger": 80, "dataAbsentReason": {"text": "error"}},
     ]
     found = stored(tmp_path / "log", *(pressure(f"o{n}") | each for n, each in enumerate(odd)))
     assert [event["type"] for event in found] == ["unusable"] * len(odd)
