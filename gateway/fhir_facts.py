@@ -33,7 +33,7 @@ from gateway.fhir_types import (
     Resource,
     Valued,
 )
-from gateway.people import printable
+from gateway.people import PERSONAL, printable
 from gateway.times import Moment, fhir_moment, now
 
 Keys = tuple[tuple[str, str], ...]
@@ -227,16 +227,24 @@ class FhirReader(NamedTuple):
 
 def patient_keys(patient: Patient) -> Keys:
     """The keys of a patient. The identifiers come first, because HL7 senders use them too; old and
-    temporary ones are ignored.
+    temporary ones are ignored, and those that may be shared by several patients.
     """
     keys = [
         (identifier.system[:128], identifier.value[:128])
         for identifier in patient.identifier
-        if identifier.value and identifier.use not in ("old", "temp")
+        if identifier.value and identifier.use not in ("old", "temp") and _is_personal(identifier)
     ]
     if patient.id:
         keys.append((LOCAL, f"Patient/{patient.id[:100]}"))
     return tuple(dict.fromkeys(keys))
+
+
+def _is_personal(identifier: Identifier) -> bool:
+    """Whether an identifier belongs to one person, according to its type. The members of a family
+    may share an insurance number, and patients with a common identifier are one patient here."""
+    codings = identifier.type.coding if identifier.type else ()
+    types = [coding.code.upper() for coding in codings if coding.system.endswith("v2-0203")]
+    return not types or any(code in PERSONAL for code in types)
 
 
 def _name_of(kind: str, id: str, identifiers: tuple[Identifier, ...]) -> str:

@@ -26,6 +26,7 @@ class Identifier(_Struct, frozen=True):
     system: str = ""
     value: str = ""
     use: str = ""
+    type: Concept | None = None
 
 
 class Reference(_Struct, frozen=True):

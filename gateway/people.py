@@ -8,7 +8,7 @@ from gateway.remembered import remembered
 
 # Types of identifiers that belong to a person, unlike account and visit numbers; the preferred type
 # is first.
-_TYPES = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
+PERSONAL = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
 
 
 def person(message: Message, pid: Segment, authority: str) -> Person | None:
@@ -28,16 +28,16 @@ def _person(fields: str, authority: str, delimiters: Delimiters, charset: str) -
 
 
 def identifier(message: Message, field: str, authority: str) -> tuple[str, str] | None:
-    """The authority and the id in a CX field, from the repetition whose type comes first in _TYPES;
+    """The authority and the id in a CX field, from the repetition whose type is first in PERSONAL;
     None if there is none. authority: used if the repetition names none."""
     best: tuple[int, tuple[str, str]] | None = None
     for components in message.repetitions(field):
         value = message.text(part(components, 1))
         kind = message.text(part(components, 5)).upper()
-        if not value or value == '""' or kind not in _TYPES:
+        if not value or value == '""' or kind not in PERSONAL:
             continue
         key = (_authority(message, part(components, 4)) or authority, value[:128])
-        rank = _TYPES.index(kind)
+        rank = PERSONAL.index(kind)
         if best is None or rank < best[0]:
             best = rank, key
     return best[1] if best else None

@@ -17,6 +17,7 @@ from gateway.log import Log
 from tests.support.gateway import Running, events, gateway, oru, send_all
 from tests.support.hl7_corpus import obx
 
+TYPES = "http://terminology.hl7.org/CodeSystem/v2-0203"
 READING: dict[str, Any] = {
     "type": "reading",
     "pat_id": 17,
@@ -238,6 +239,32 @@ def test_two_components_of_the_same_code_are_two_readings(tmp_path: Path) -> Non
         ("withdrawal", None, 3),
         ("reading", 83, None),
     ]
+
+
+def test_patients_who_share_an_insurance_number_are_two_patients(tmp_path: Path) -> None:
+    def patient(id: str, number: str) -> dict[str, Any]:
+        identifiers = [
+            {
+                "system": system,
+                "value": value,
+                "type": {"coding": [{"system": TYPES, "code": type}]},
+            }
+            for system, value, type in (("hospital", number, "MR"), ("insurer", "F77", "MB"))
+        ]
+        return {"resourceType": "Patient", "id": id, "identifier": identifiers}
+
+    def reading(id: str, system: str, value: str) -> dict[str, Any]:
+        subject = {"identifier": {"system": system, "value": value}}
+        return pressure(id) | {"subject": subject}
+
+    found = stored(
+        tmp_path / "log",
+        *(patient("p1", "1"), patient("p2", "2")),
+        *(reading("o1", "hospital", "1"), reading("o2", "hospital", "2")),
+        pressure("o3"),  # of Patient/p1
+    )
+    first, second, third = (event["pat_id"] for event in found if event["type"] == "reading")
+    assert first == third != second
 
 
 def encounter(id: str, start: str, end: str = "", bed: str = "") -> dict[str, Any]:
