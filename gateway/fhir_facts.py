@@ -33,7 +33,7 @@ from gateway.fhir_types import (
     Resource,
     Valued,
 )
-from gateway.people import PERSONAL, printable
+from gateway.people import PERSONAL, is_placeholder, printable
 from gateway.times import Moment, fhir_moment, now
 
 Keys = tuple[tuple[str, str], ...]
@@ -209,14 +209,14 @@ class FhirReader(NamedTuple):
                 system, _, value = (
                     parse_qs(urlsplit(text).query).get("identifier", [""])[0].rpartition("|")
                 )
-                if value:
+                if not is_placeholder(value):
                     return Person(((system[:128], value[:128]),))
             if "Patient/" in text:
                 identifier = text.rpartition("Patient/")[2].partition("/")[0]
                 if identifier:
                     return Person(((LOCAL, f"Patient/{identifier[:100]}"),))
             named = reference.identifier
-            if named is not None and named.value:
+            if named is not None and not is_placeholder(named.value.strip()):
                 return Person(((named.system[:128], named.value[:128]),))
         raise Invalid(f"{path}: a reference to a Patient is required")
 
@@ -232,7 +232,7 @@ def patient_keys(patient: Patient) -> Keys:
     keys = [
         (identifier.system[:128], identifier.value[:128])
         for identifier in patient.identifier
-        if identifier.value and identifier.use not in ("old", "temp") and _is_personal(identifier)
+        if identifier.use not in ("old", "temp") and _is_personal(identifier)
     ]
     if patient.id:
         keys.append((LOCAL, f"Patient/{patient.id[:100]}"))
@@ -242,6 +242,8 @@ def patient_keys(patient: Patient) -> Keys:
 def _is_personal(identifier: Identifier) -> bool:
     """Whether an identifier belongs to one person, according to its type. The members of a family
     may share an insurance number, and patients with a common identifier are one patient here."""
+    if is_placeholder(identifier.value.strip()):
+        return False
     codings = identifier.type.coding if identifier.type else ()
     types = [coding.code.upper() for coding in codings if coding.system.endswith("v2-0203")]
     return not types or any(code in PERSONAL for code in types)

@@ -9,6 +9,8 @@ from gateway.remembered import remembered
 # Types of identifiers that belong to a person, unlike account and visit numbers; the preferred type
 # is first.
 PERSONAL = ("MR", "PI", "PT", "", "PN", "NI", "MC", "SS")
+# Identifiers that senders write if they know none. Several patients have them.
+_NOBODY = frozenset(("unknown", "unk", "not known", "none", "null", "nil", "n/a", "na", "tbd", "?"))
 
 
 def person(message: Message, pid: Segment, authority: str) -> Person | None:
@@ -34,13 +36,24 @@ def identifier(message: Message, field: str, authority: str) -> tuple[str, str] 
     for components in message.repetitions(field):
         value = message.text(part(components, 1))
         kind = message.text(part(components, 5)).upper()
-        if not value or value == '""' or kind not in PERSONAL:
+        if not value or value == '""' or kind not in PERSONAL or is_placeholder(value):
             continue
         key = (_authority(message, part(components, 4)) or authority, value[:128])
         rank = PERSONAL.index(kind)
         if best is None or rank < best[0]:
             best = rank, key
     return best[1] if best else None
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether an identifier stands for an unknown one.
+
+    >>> [is_placeholder(text) for text in ("Unknown", "000-00", "999-99-9999", "777", "K0")]
+    [True, True, True, False, False]
+    """
+    digits = value.replace("-", "").replace(" ", "")
+    repeated = len(digits) >= 7 and len(set(digits)) == 1
+    return value.casefold() in _NOBODY or not digits.strip("0") or repeated
 
 
 def place(message: Message, field: str) -> Place | None:

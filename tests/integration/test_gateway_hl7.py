@@ -267,6 +267,11 @@ def test_a_cancelled_admission_withdraws_the_readings_of_the_stay(tmp_path: Path
     assert found[-1]["type"] == "discharge"
 
 
+def test_a_patient_without_a_known_identifier_is_rejected(tmp_path: Path) -> None:
+    found = after(tmp_path / "log", oru(obx(), patient="UNKNOWN"), oru(obx(), patient="0000"))
+    assert [event["type"] for event in found] == ["unusable", "unusable"]
+
+
 def test_a_reading_outside_the_icu_is_rejected_and_acknowledged(tmp_path: Path) -> None:
     found = after(tmp_path / "log", oru(obx(), bed="WARD^1^1"))
     assert [event["type"] for event in found] == ["unusable"]

@@ -241,7 +241,12 @@ def test_two_components_of_the_same_code_are_two_readings(tmp_path: Path) -> Non
     ]
 
 
-def test_patients_who_share_an_insurance_number_are_two_patients(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("value", "type"), [("F77", "MB"), ("999-99-9999", "SS")])
+def test_patients_who_share_an_insurance_number_or_a_placeholder_are_two_patients(
+    tmp_path: Path, value: str, type: str
+) -> None:
+    shared = value, type
+
     def patient(id: str, number: str) -> dict[str, Any]:
         identifiers = [
             {
@@ -249,7 +254,7 @@ def test_patients_who_share_an_insurance_number_are_two_patients(tmp_path: Path)
                 "value": value,
                 "type": {"coding": [{"system": TYPES, "code": type}]},
             }
-            for system, value, type in (("hospital", number, "MR"), ("insurer", "F77", "MB"))
+            for system, value, type in (("hospital", number, "MR"), ("insurer", *shared))
         ]
         return {"resourceType": "Patient", "id": id, "identifier": identifiers}
 
