@@ -2,18 +2,17 @@
 
 import logging
 import time
-from typing import Any
 
-import msgspec
 from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from tool.database import Database
+from tool.partitions import number_in_use
 from tool.withdrawals import UNKNOWN_READING
-from wire.batches import Position, partition_of
-from wire.keys import FAILURE_TTL, POSITION, REPLAY_JOB, JobId, queue_name
+from wire.batches import partition_of
+from wire.keys import FAILURE_TTL, REPLAY_JOB, JobId, queue_name
 from wire.tables import RejectedRow
 
 log = logging.getLogger("tool")
@@ -27,7 +26,8 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
     until all jobs are done. partitions: their number if Redis does not have it.
     """
     rows = _with_withdrawals(database.rejected(reason), database)
-    partitions = _partitions(redis) or partitions
+    # If the worker of another partition stored a reading, the stay's own worker would not know it.
+    partitions = number_in_use(redis) or partitions
     jobs = [_enqueue(redis, partitions, row) for row in rows]
     warn_at = time.monotonic() + 10
     while jobs := [job for job in jobs if _is_waiting(redis, job)]:
@@ -50,17 +50,6 @@ def _with_withdrawals(rows: list[RejectedRow], database: Database) -> list[Rejec
         if (row.stream, row.reason) in withdrawn:
             found[row.stream, row.seq] = row
     return [found[key] for key in sorted(found)]
-
-
-def _partitions(redis: Redis) -> int | None:
-    """The number of partitions in use, which differs from the setting until the buffer has
-    finished the former partitions. None if Redis does not have it."""
-    # If the worker of another partition stored a reading, the stay's own worker would not know it.
-    stored: Any = redis.get(POSITION)
-    try:
-        return msgspec.json.decode(stored or b"", type=Position).partitions
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def _rejected(database: Database) -> set[tuple[str, int]]:

@@ -14,13 +14,12 @@ from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue
-from rq.serializers import JSONSerializer
 from tenacity import before_sleep_log, retry, retry_if_exception_type, wait_exponential
 
 from tool import metrics, processes
 from tool.database import Unavailable
 from tool.leases import Leases
+from tool.partitions import to_work_on
 from tool.settings import Settings, database_of, redis_of
 from wire.keys import queue_name
 
@@ -73,19 +72,6 @@ def create_tables(settings: Settings) -> None:
     database = database_of(settings)
     database.create_tables()
     database.close()
-
-
-def partitions(redis: Redis, number: int) -> list[int]:
-    """The partitions to work on, in order: 0 to `number` - 1, and former partitions that still
-    have a queue because PARTITIONS was reduced."""
-    queues = Queue.all(connection=redis, serializer=JSONSerializer)
-    names = {queue.name for queue in queues}
-    found = set(range(number))
-    for name in names:
-        part = name.rpartition("-")[2]
-        if part.isdecimal() and name == queue_name(int(part)):
-            found.add(int(part))
-    return sorted(found)
 
 
 class CannotStart(Exception):
@@ -162,7 +148,7 @@ class Supervisor:
         """Runs a worker for each partition that this tool leases, until interrupted."""
         while True:
             try:
-                self._mine = self._leases.renew(partitions(self._redis, self._settings.partitions))
+                self._mine = self._leases.renew(to_work_on(self._redis, self._settings.partitions))
                 self._hand_over([part for part in self._workers if part not in self._mine])
                 self._outage = False
             except RedisError as error:

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rq import Queue
 
 from tests.support import servers
 from tool.leases import Leases
+from tool.partitions import to_work_on
+from wire.keys import POSITION
 from wire.leases import acquire, release, renew
 
 
@@ -144,3 +147,23 @@ def test_a_lease_is_renewed_and_released_only_by_its_holder(redis: Any) -> None:
     release(redis, "icu:lease:0", "first")
     assert redis.get("icu:lease:0") is None
     assert not renew(redis, "icu:lease:0", "first", 10)
+
+
+def test_a_former_partition_is_worked_on_until_it_has_no_jobs_and_the_buffer_has_finished_it(
+    redis: Any,
+) -> None:
+    redis.flushall()
+    queues = [Queue(f"tool-{part}", connection=redis) for part in range(7)]
+    for queue in queues:
+        queue.enqueue("none")
+        redis.delete(queue.key)  # Redis keeps the name of the empty queue
+    Queue("tool-x", connection=redis).enqueue("none")
+    assert to_work_on(redis, 2) == [0, 1]
+    redis.set(POSITION, b'{"stream":"s","seq":9,"parts":{},"partitions":4}')
+    assert to_work_on(redis, 2) == [0, 1, 2, 3]
+    redis.set(POSITION, b'{"stream":"s","seq":9,"parts":{},"partitions":2}')
+    queues[4].enqueue("none")
+    redis.lpush(queues[5].intermediate_queue_key, "job")
+    redis.zadd(queues[6].started_job_registry.key, {"job": 1})
+    assert to_work_on(redis, 2) == [0, 1, 4, 5, 6]
+    assert to_work_on(redis, 9) == list(range(9))
