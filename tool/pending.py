@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -38,9 +38,7 @@ class CatchUp:
         ModelUnavailable is raised at the end. Raises DatabaseError.
         """
         failure: ModelUnavailable | None = None
-        models = {(row.model, row.version): row for row in self._database.models()}
-        names = {key: row.names for key, row in models.items()}
-        for _, row in sorted(models.items()):
+        for row in sorted(self._database.models(), key=lambda row: (row.model, row.version)):
             model = Model(row.model, row.version, msgspec.json.decode(row.features))
             filled = 0
             until = time.monotonic() + SECONDS
@@ -48,8 +46,8 @@ class CatchUp:
                 while time.monotonic() < until and (
                     waiting := self._database.pending(row.model, row.version, AT_ONCE)
                 ):
-                    values = [_features(each, names) for each in waiting]
-                    filled += self._ask(model, [each.row for each in waiting], values)
+                    features = self._features(waiting)
+                    filled += self._ask(model, [each.row for each in waiting], features)
             except ModelUnavailable as error:
                 failure = error
             if filled:
@@ -62,6 +60,16 @@ class CatchUp:
     def count(self) -> None:
         """Updates the metric of pending predictions, which counts up to COUNTED."""
         metrics.PENDING.set(self._database.waiting(COUNTED))
+
+    def _features(self, waiting: Sequence[Waiting]) -> list[Values]:
+        # Read after the predictions, because a model may have been declared meanwhile.
+        names = {(row.model, row.version): row.names for row in self._database.models()}
+        return [
+            stored_features.read(
+                row.features, names[row.model, row.version], array, names[model, version]
+            )
+            for row, model, version, array in waiting
+        ]
 
     def _ask(self, model: Model, rows: Sequence[PredictionRow], features: Sequence[Values]) -> int:
         try:
@@ -82,8 +90,3 @@ class CatchUp:
             metrics.PREDICTIONS.labels("later").inc(len(filled))
         self._database.fill_in(filled)
         return len(rows)
-
-
-def _features(waiting: Waiting, names: Mapping[tuple[str, str], list[str]]) -> Values:
-    row, other = waiting.row, names[waiting.model, waiting.version]
-    return stored_features.read(row.features, names[row.model, row.version], waiting.array, other)

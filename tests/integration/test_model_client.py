@@ -305,7 +305,10 @@ NAMES_OF["filled"] = NAMES
 
 @pytest.mark.parametrize("kind", ["sqlite", "mysql", "mariadb"])
 def test_models_store_the_features_that_they_share_once(
-    kind: str, with_tables: Callable[[str], str], tmp_path: Path
+    kind: str,
+    with_tables: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = with_tables(kind)
     models = [Model(name, "1", features(*names)) for name, names in NAMES_OF.items()]
@@ -325,7 +328,12 @@ def test_models_store_the_features_that_they_share_once(
             "filled": "[63.2,80.0,96.0]",
         }
         client.away = False
-        CatchUp(database, client).fill_in()  # type: ignore[arg-type]
+        # The champion is declared while the catch-up runs.
+        models_of = database.models
+        answers = [[row for row in models_of() if row.model != "m"]]
+        monkeypatch.setattr(database, "models", lambda: answers.pop() if answers else models_of())
+        for _ in range(2):
+            CatchUp(database, client).fill_in()  # type: ignore[arg-type]
     values = {"age": 63.2, "heart_rate__mean": 80.0, "heart_rate__last__6h": 80.0, "hour": 0.0}
     wanted = {name: {each: values.get(each) for each in names} for name, names in NAMES_OF.items()}
     wanted["filled"]["spo2__last"] = 96.0
