@@ -73,11 +73,17 @@ class Readings:
         unnamed = is_unnamed(fact.source)
         if unnamed and value.value is not None and not value.corrects:
             return False  # it may be another observation, not a repeat
-        earlier = self.refs.at(fact.source, fact.at).get(value.name, [])
-        if not value.corrects and (unnamed or value.value is not None):
-            earlier = [ref for ref in earlier if ref.pat_id == pat_id]
-        elif not earlier:
-            earlier = self.refs.latest(fact.source, value.name)
+        same_time = self.refs.at(fact.source, fact.at).get(value.name, [])
+        # The orders of several patients may have the same number, so the patient's own reading
+        # takes precedence. But a correction may be of another patient, or of another time.
+        earlier = [ref for ref in same_time if ref.pat_id == pat_id]
+        if not earlier and (value.corrects or (value.value is None and not unnamed)):
+            latest = self.refs.latest
+            earlier = (
+                same_time
+                or latest(fact.source, value.name, pat_id)
+                or latest(fact.source, value.name)
+            )
         if value.value is None and not earlier:
             self._log.reject(f"{value.parameter}: a withdrawal of an unknown value", pat_id)
         same = (fact.at, pat_id, value.parameter, value.value)

@@ -170,8 +170,9 @@ class Refs:
             self._loaded[source, at] = loaded
         return loaded.by_name()
 
-    def latest(self, source: str, name: str) -> list[Ref]:
-        """The reading of this name with the latest time; empty if there is none."""
+    def latest(self, source: str, name: str, pat_id: int | None = None) -> list[Ref]:
+        """The reading of this name with the latest time; empty if there is none. pat_id: only
+        readings of this patient."""
         self._asked[source] += 1
         names = self._sources.get(source)
         if names is None and self._asked[source] > ASKED:
@@ -179,13 +180,14 @@ class Refs:
             for row in self.rows(source):
                 self._keep(names, row)
         if names is not None:
-            return names.get(name, [])[-1:]
+            known = (r for r in reversed(names.get(name, [])) if pat_id in (None, r.pat_id))
+            return list(islice(known, 1))
         self._write_all()
         quoted = msgspec.json.encode(name).decode()
         rows = self._execute(
             f"SELECT {_COLUMNS} FROM refs WHERE source = ? AND instr(entries, ?) "
-            "ORDER BY at DESC, seq DESC",
-            (source, quoted),
+            "AND (? IS NULL OR pat_id = ?) ORDER BY at DESC, seq DESC",
+            (source, quoted, pat_id, pat_id),
         )
         found = (ref for row in rows for ref in reversed(_refs(_row(row))) if ref.name == name)
         return list(islice(found, 1))

@@ -249,6 +249,25 @@ def test_a_transfer_begins_and_ends_a_stay(tmp_path: Path) -> None:
     assert {event["date_admission"] for event in found} == {"2026-11-27"}
 
 
+def test_a_correction_does_not_change_another_patient_of_an_order_number(tmp_path: Path) -> None:
+    """Some monitors write the same number into the orders of all patients."""
+
+    def sent(patient: str, value: str, minute: int, status: str = "F") -> bytes:
+        at = f"2026112710{minute:02}00"
+        order = "OBR|1||MONITOR||||20261127100000"
+        return oru(order, obx(value=value, at=at, status=status), patient=patient)
+
+    found = after(
+        tmp_path / "log",
+        *(sent("P1", "80", 0), sent("P2", "90", 0), sent("P2", "91", 5)),
+        sent("P1", "81", 0, "C"),
+        sent("P1", "82", 1, "C"),
+        sent("P1", "", 9, "D"),
+    )
+    left = [sorted(value for _, _, value in rows) for rows in readings(found).values()]
+    assert left == [[90, 91]]
+
+
 def test_a_merge_moves_all_readings_including_later_ones(tmp_path: Path) -> None:
     found = after(
         tmp_path / "log",
