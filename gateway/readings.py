@@ -105,7 +105,9 @@ class Readings:
         """The stay at the time of a reading or, without one, the latest stay if it had not
         ended by then.
 
-        If there is neither, opens a stay if the bed is in the ICU, and returns None otherwise.
+        If there is neither, opens a stay if the bed is in the ICU, and returns None otherwise. A
+        reading without a bed may be a late result: after a discharge, it begins no stay, which
+        nothing would end.
         """
         stays = self._beds.stays
         stay = stays.at(pat_id, fact.at)
@@ -114,6 +116,6 @@ class Readings:
         latest = stays.latest(pat_id)
         if latest is not None and (latest.until is None or fact.at < latest.until):
             return latest  # before the admission; the tool will reject it
-        if self._beds.in_icu(fact.place):
+        if self._beds.in_icu(fact.place) and (fact.place is not None or latest is None):
             return self._beds.open(pat_id, fact.at, fact.place, by="observation")
         return None

@@ -286,6 +286,18 @@ def test_a_cancelled_admission_withdraws_the_readings_of_the_stay(tmp_path: Path
     assert found[-1]["type"] == "discharge"
 
 
+def test_a_late_result_without_a_bed_begins_no_stay(tmp_path: Path) -> None:
+    result = hl7("ORU^R01", "PID|||P1^^^H^MR", obx(at="20261124090000"))
+    found = after(
+        tmp_path / "log",
+        adt("A01", at="20261120080000"),
+        adt("A03", at="20261122080000"),
+        result,
+        ICU_UNITS="",
+    )
+    assert [event["type"] for event in found] == ["admission", "discharge", "unusable"]
+
+
 def test_a_patient_without_a_known_identifier_is_rejected(tmp_path: Path) -> None:
     found = after(tmp_path / "log", oru(obx(), patient="UNKNOWN"), oru(obx(), patient="0000"))
     assert [event["type"] for event in found] == ["unusable", "unusable"]
