@@ -152,18 +152,12 @@ def give_back_space(session: Session) -> None:
     Raises DatabaseError if this fails, for example because there is no space for the copy of a
     table.
     """
-    connection: Any = session.connect(timeout=None)
-    try:
-        cursor = connection.cursor()
+    with session.unlimited() as cursor:
         if is_sqlite(session.url):
             cursor.execute("VACUUM")
         for table in () if is_sqlite(session.url) else TABLES:
             cursor.execute(f"OPTIMIZE TABLE {table}")
             cursor.fetchall()
-    except session.errors as error:
-        raise session.translate(error) from error
-    finally:
-        connection.close()
 
 
 def _refuse_beside_others(session: Session) -> None:

@@ -123,6 +123,7 @@ def snapshot(url: str, environ: Mapping[str, str] = os.environ) -> Iterator[Snap
         if database.is_sqlite(url):
             cursor.execute("BEGIN")
         else:
+            cursor.execute(database.UNLIMITED)
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         yield Snapshot(cursor, url)
     except database.ERRORS as error:

@@ -17,6 +17,10 @@ MYSQL_ERRORS = (mysql.connector.Error, MySQLInterfaceError)
 # The exceptions that the drivers raise when the database is unavailable or a statement fails.
 ERRORS = (sqlite3.Error, *MYSQL_ERRORS, OSError)
 
+# Lifts the limit of `tooldb/mysqld.cnf` for the statements of a session that reads a whole table.
+# MariaDB, which has no such limit, ignores the comment.
+UNLIMITED = "SET @unlimited = 1 /*!80000 , SESSION max_execution_time = 0 */"
+
 
 class Connection(Protocol):
     """The part of a PEP 249 connection that the services use."""
@@ -95,5 +99,7 @@ def _mysql(url: str, password: str, read_only: bool, timeout: int | None) -> Con
     else:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute("SET SESSION innodb_lock_wait_timeout = 10")
+    if timeout is None:
+        cursor.execute(UNLIMITED)
     cursor.close()
     return connection  # type: ignore[no-any-return]

@@ -15,6 +15,8 @@ from embedded.programs import ROOT
 from tests.integration.test_forget import address, fill, keys, left, run
 from tests.support.servers import as_root, mysql_server, new_database, redis_server, rows
 from tests.support.waiting import wait_until
+from tool.database import connect
+from training.database import snapshot
 from wire.tables import TABLES
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -68,6 +70,34 @@ def checksums(url: str) -> list[tuple[object, ...]]:
 def test_the_shell_shows_a_degree_sign(server: Server) -> None:
     statement = "SELECT CONVERT(0xC2B043 USING utf8mb4)"
     assert server.execute("mysql", "--skip-column-names", "-e", statement) == "°C\n"
+
+
+def test_whole_tables_are_read_without_a_time_limit(server: Server, tmp_path: Path) -> None:
+    url = server.filled(tmp_path)
+    name = url.rpartition("/")[2]
+    with closing(as_root(server.port, database=name)) as root:
+        change = root.cursor().execute
+        change("CREATE TABLE large (text TEXT)")
+        change("INSERT INTO large VALUES (REPEAT('x', 60000))")
+        for _ in range(9):
+            change("INSERT INTO large SELECT text FROM large")
+        root.commit()
+        change("SET GLOBAL max_execution_time = 200")
+        try:
+            copied = server.execute(
+                *("bash", "-o", "pipefail", "-c", f"mysqldump {name} large | (sleep 1; wc -c)")
+            )
+            # SLEEP returns 1 if the server ends it.
+            with snapshot(url) as stored:
+                assert stored.select("SELECT SLEEP(0.5)").fetchall() == [(0,)]
+            with connect(url).session.unlimited() as cursor:
+                cursor.execute("SELECT SLEEP(0.5)")
+                assert cursor.fetchall() == [(0,)]
+            assert rows(url, "SELECT SLEEP(0.5)") == [(1,)]
+        finally:
+            change("SET GLOBAL max_execution_time = 600000")
+        change("DROP TABLE large")
+    assert int(copied) > 512 * 60_000
 
 
 def test_the_binary_log_brings_a_copy_to_a_point_in_time(server: Server, tmp_path: Path) -> None:

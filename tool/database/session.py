@@ -108,6 +108,18 @@ class Session:
         return self._transaction(self.begin_snapshot)
 
     @contextmanager
+    def unlimited(self) -> Iterator[Any]:
+        """Yields a cursor of a new connection without a time limit. Raises DatabaseError."""
+        try:
+            connection = self.connect(timeout=None)
+            try:
+                yield connection.cursor()
+            finally:
+                connection.close()
+        except self.errors as error:
+            raise self.translate(error) from error
+
+    @contextmanager
     def _transaction(self, begin: Callable[[Any], None]) -> Iterator[Any]:
         try:
             if self._connection is None:
