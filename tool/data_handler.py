@@ -162,4 +162,5 @@ class DataHandler:
 
 def _changes(batch: Batch) -> Changes:
     """The changes of a batch, without rows yet."""
-    return Changes(batch.stream, batch.part, batch.after, batch.last, now(), batch.partitions)
+    key = (batch.stream, batch.part, batch.after, batch.last)
+    return Changes(*key, now(), batch.partitions, batch.messages[0].seq)

@@ -262,6 +262,7 @@ def test_the_same_stream_gives_the_same_alarms_after_outages_and_kills(
     seed: int, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tool.alarms.STEP", 23)
+    monkeypatch.setattr("tool.database.commit.GAP", 2)
     draw = random.Random(seed)
     sent = stream(draw, 400)
     numbered = [RawMessage(seq, 0.0, data) for seq, data in enumerate(sent, 1)]
@@ -293,6 +294,26 @@ def test_the_same_stream_gives_the_same_alarms_after_outages_and_kills(
     kinds = {row[4] for row in calm}
     assert kinds == {"raise", "again", "acknowledge", "clear"}
     alarm_oracle.check(url)
+
+
+@pytest.mark.parametrize("before", [0, 2], ids=["new", "idle"])
+def test_alarms_of_a_partition_that_was_idle_do_not_begin_at_its_last_message(
+    url: str, database: Database, before: int
+) -> None:
+    far = 5_000_000
+    sent = [RawMessage(seq, 0.0, at(7 + seq / 2)) for seq in (1, 2)]
+    late = [RawMessage(far + seq, 0.0, at(9 + seq / 2, pat_id=18)) for seq in (1, 2)]
+    handler = handler_of(database, DECLARATION)
+    handler.handle(Batch("s", 0, 0, [*sent, RawMessage(far, 0.0, at(8, pat_id=19))]))
+    if before:
+        handler.handle(Batch("s", 1, 0, [RawMessage(2, 0.0, b"")]))
+    Alarms(database).compute()
+    assert alarms(url) == [(2, "raise", 2)]
+    handler.handle(Batch("s", 1, before, late))
+    positions = "SELECT DISTINCT part, seq FROM alarm_positions WHERE stream = 's' ORDER BY part"
+    assert rows(url, positions) == [(0, far), (1, far)]
+    Alarms(database).compute()
+    assert alarms(url) == [(2, "raise", 2), (far + 2, "raise", far + 2)]
 
 
 def test_messages_that_are_stored_while_alarms_are_computed_are_not_skipped(

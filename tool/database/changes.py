@@ -30,7 +30,8 @@ class VitalKey(NamedTuple):
 class Changes:
     """The rows of one batch. part: None for a replayed message. after: the partition's last message
     before the batch. last: the last message of the batch. now: the time in these rows, in UTC.
-    partitions: their number; 0 if it is unknown. complete: after these rows are written, `vitals`
+    partitions: their number; 0 if it is unknown. first: the first message of the batch; 0 if it has
+    none. complete: after these rows are written, `vitals`
     includes all readings of the partition. withdrawn: the readings that these rows name are deleted
     from `readings`. emptied: the rows of `vitals` to delete, because their parameters have no
     readings left.
@@ -42,6 +43,7 @@ class Changes:
     last: int
     now: str
     partitions: int = 0
+    first: int = 0
     complete: bool = False
     readings: list[ReadingRow] = field(default_factory=list)
     withdrawn: list[WithdrawnRow] = field(default_factory=list)

@@ -13,6 +13,15 @@ MOVE = (
     " WHERE stream = ? AND part = ? AND seq = ?"
     f" AND EXISTS (SELECT 1 FROM {TABLE} WHERE version_num = ?)"
 )
+# The alarms of a partition are computed from its position on. If it has been idle, or is new, while
+# other partitions have stored more than GAP messages, these need not be read again.
+GAP = 10_000
+SKIP = "UPDATE alarm_positions SET seq = ? WHERE stream = ? AND part = ? AND seq = ?"
+BEGIN = """
+INSERT INTO alarm_positions (stream, part, model, version, seq)
+SELECT ?, ?, model, version, ? FROM models WHERE alarm IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM alarm_positions a WHERE a.stream = ? AND a.part = ?
+    AND a.model = models.model AND a.version = models.version)"""
 WITHDRAWN = "FROM withdrawn WHERE stream = ? AND of_seq BETWEEN ? AND ?"
 
 
@@ -29,6 +38,8 @@ def write(session: Session, cursor: Any, changes: Changes) -> None:
     elif not _move_at_once(session, cursor, changes):
         _move(session, cursor, changes, changes.part)
         _check_withdrawn(session, cursor, changes)
+    if changes.part is not None and changes.first - changes.after > GAP:
+        _skip_gap(session, cursor, changes)
     session.insert(cursor, "readings", changes.readings)
     if changes.withdrawn:
         session.execute_each(
@@ -52,6 +63,15 @@ def write(session: Session, cursor: Any, changes: Changes) -> None:
     session.insert(cursor, "acknowledgements", changes.acknowledgements)
     session.insert(cursor, "discharges", changes.discharges)
     session.replace(cursor, "rejected", changes.rejected)
+
+
+def _skip_gap(session: Session, cursor: Any, changes: Changes) -> None:
+    """Moves the partition's alarm positions to its first message after a gap, if the alarms of all
+    earlier ones are computed."""
+    key, start = (changes.stream, changes.part), changes.first - 1
+    session.execute(cursor, SKIP, (start, *key, changes.after))
+    if not changes.after:
+        session.execute(cursor, BEGIN, (*key, start, *key))
 
 
 def _take_from_rejected(session: Session, cursor: Any, changes: Changes) -> None:
