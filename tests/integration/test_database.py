@@ -218,6 +218,17 @@ class TestRejectedAndPending:
         database.catch_up("s", behind._replace(positions={0: 8}), [vital(8, 80.0)])
         assert rows(url, "SELECT n, mean, seq FROM vitals") == [(8, 80.0, 8)]
 
+    def test_vitals_of_an_idle_partition_are_not_behind_by_the_messages_of_others(
+        self, database: Database
+    ) -> None:
+        database.commit(batch(0, 2, complete=True))
+        far = 5_000_000
+        for part, after in ((1, 0), (0, 2)):  # a new one and an idle one
+            database.commit(
+                replace(batch(after, far, readings=[reading(far + part)]), part=part, first=far)
+            )
+        assert [row.seq for row in database.behind("s").readings] == [far, far + 1]
+
     def test_a_replayed_message_is_removed_from_rejected_once(
         self, url: str, database: Database
     ) -> None:

@@ -13,10 +13,11 @@ MOVE = (
     " WHERE stream = ? AND part = ? AND seq = ?"
     f" AND EXISTS (SELECT 1 FROM {TABLE} WHERE version_num = ?)"
 )
-# The alarms of a partition are computed from its position on. If it has been idle, or is new, while
-# other partitions have stored more than GAP messages, these need not be read again.
+# The alarms and `vitals` of a partition are computed from its last position on. If it is new or has
+# been idle while others have stored more than GAP messages, these need not be read again.
 GAP = 10_000
-SKIP = "UPDATE alarm_positions SET seq = ? WHERE stream = ? AND part = ? AND seq = ?"
+VITALS = "UPDATE positions SET vitals_seq = ? WHERE stream = ? AND part = ? AND vitals_seq = ?"
+ALARMS = "UPDATE alarm_positions SET seq = ? WHERE stream = ? AND part = ? AND seq = ?"
 BEGIN = """
 INSERT INTO alarm_positions (stream, part, model, version, seq)
 SELECT ?, ?, model, version, ? FROM models WHERE alarm IS NOT NULL AND NOT EXISTS (
@@ -66,10 +67,11 @@ def write(session: Session, cursor: Any, changes: Changes) -> None:
 
 
 def _skip_gap(session: Session, cursor: Any, changes: Changes) -> None:
-    """Moves the partition's alarm positions to its first message after a gap, if the alarms of all
-    earlier ones are computed."""
+    """Moves the partition's positions of the alarms and of `vitals` to its first message after a
+    gap, if all earlier ones are included."""
     key, start = (changes.stream, changes.part), changes.first - 1
-    session.execute(cursor, SKIP, (start, *key, changes.after))
+    session.execute(cursor, VITALS, (start, *key, changes.after))
+    session.execute(cursor, ALARMS, (start, *key, changes.after))
     if not changes.after:
         session.execute(cursor, BEGIN, (*key, start, *key))
 
