@@ -82,7 +82,7 @@ class Ward:
                 self._pending.settle_for(fact)
             if fact.at > self._latest():
                 fact = self._without_readings(fact, pat_id, AHEAD)
-            elif fact.at < self._earliest() and not self._beds.stays.of(pat_id):
+            elif not self._beds.stays.of(pat_id) and fact.at < self._earliest():
                 fact = self._without_readings(fact, pat_id, BEHIND)
             if fact.values:
                 self._readings.observe(fact, pat_id)
