@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from redis import Redis
@@ -41,6 +42,8 @@ WITHOUT_STAY = tuple(
     for table in TABLES
     if KEYS[table][:2] == ("stream", "seq") and table not in ("readings", "predictions")
 )
+# The time of their rows on the stream's clock.
+EXPIRING = {"outcomes": "happened_at", "acknowledgements": "acknowledged_at"}
 STAY = "stream = ? AND pat_id = ? AND date_admission = ?"
 # An alarm may be cleared by a discharge, so its message need not be a reading.
 UNSENT = """
@@ -89,9 +92,12 @@ def forget(session: Session, where: str, *values: str) -> Counter[str]:
 
 def forget_expired(session: Session, days: int) -> Counter[str]:
     """Deletes stays that were discharged more than `days` days before the last reading of their
-    stream; returns the number of deleted rows per table.
+    stream, rows of unknown stays that are as old, and messages that were rejected more than `days`
+    days ago; returns the number of deleted rows per table. A patient's rejected messages stay until
+    the patient's last stay is deleted.
 
-    The stream's own clock is used, because a replay's times may be years ago. Raises DatabaseError.
+    The stream's own clock is used, because a replay's times may be years ago. Rejected messages
+    have no such time. Raises DatabaseError.
     """
     with session.reading() as cursor:
         session.execute(cursor, "SELECT stream, MAX(last_at) FROM vitals GROUP BY stream")
@@ -100,6 +106,16 @@ def forget_expired(session: Session, days: int) -> Counter[str]:
     for stream, last in newest:
         before = text_of(ordinal(last[:10]), -24 * days)[:10]
         done += forget(session, "stream = ? AND date_discharge < ?", stream, before)
+        for table, column in EXPIRING.items():
+            where = f"{column} < ? AND {_without_stay(table)}"
+            done[table] += _forget_rows(session, stream, table, where, before)
+    with session.reading() as cursor:
+        session.execute(cursor, "SELECT DISTINCT stream FROM rejected")
+        streams = [stream for (stream,) in cursor.fetchall()]
+    before = (datetime.now(UTC) - timedelta(days)).strftime("%Y-%m-%d %H:%M:%S")
+    for stream in streams:
+        where = f"rejected_at < ? AND {_without_stay('rejected')}"
+        done["rejected"] += _forget_rows(session, stream, "rejected", where, before)
     return done
 
 
@@ -107,20 +123,31 @@ def forget_rest(session: Session, stream: str) -> Counter[str]:
     """Deletes the rows of a stream that belong to no stay, such as rejected messages without a
     patient and outcomes of unknown stays; returns their number per table. Raises DatabaseError.
     """
-    done: Counter[str] = Counter()
-    for table in WITHOUT_STAY:
-        while deleted := _forget_portion(session, stream, table):
-            done[table] += deleted
-    return done
+    return Counter({table: _forget_rows(session, stream, table) for table in WITHOUT_STAY})
 
 
-def _forget_portion(session: Session, stream: str, table: str) -> int:
-    with session.writing() as cursor:
-        session.execute(
-            cursor, f"SELECT seq FROM {table} WHERE stream = ? LIMIT ?", (stream, PORTION)
-        )
-        found = [seq for (seq,) in cursor.fetchall()]
-        return _delete(session, cursor, table, "seq", stream, found)
+def _without_stay(table: str) -> str:
+    """The SQL condition that the table `stays` has no stay of a row; for a rejected message, no
+    stay of its patient."""
+    keys = ["stream", "pat_id", "date_admission"]
+    same = " AND ".join(f"stays.{key} = {table}.{key}" for key in keys if key in columns(table))
+    return f"NOT EXISTS (SELECT 1 FROM stays WHERE {same})"
+
+
+def _forget_rows(
+    session: Session, stream: str, table: str, where: str = "1 = 1", *values: str
+) -> int:
+    """Deletes the rows of a stream that match the SQL condition, in portions; returns their
+    number."""
+    done = 0
+    select = f"SELECT seq FROM {table} WHERE stream = ? AND {where} LIMIT ?"
+    while True:
+        with session.writing() as cursor:
+            session.execute(cursor, select, (stream, *values, PORTION))
+            found = [seq for (seq,) in cursor.fetchall()]
+            if not found:
+                return done
+            done += _delete(session, cursor, table, "seq", stream, found)
 
 
 def refuse_beside_tool(redis: Redis, session: Session) -> None:

@@ -215,7 +215,15 @@ def test_stays_expire_by_the_clock_of_their_own_stream(
     filled: Callable[[str], str], kind: str, redis: str
 ) -> None:
     url = filled(kind)
+    rejected = ("1950-01-01 00:00:00", "2190-01-01 00:00:00")
     with closing(open_database(url)) as connection:
+        cursor = connection.cursor()
+        for seq, (day, at) in enumerate(zip(("2150-01-05", "2150-01-06"), rejected, strict=True)):
+            outcome = f"('a', {seq + 9_000}, 9, '2150-01-01', 'died', 1, '{day} 23:00:00')"
+            cursor.execute(f"INSERT INTO outcomes VALUES {outcome}")
+            for stream, patient in (("a", "NULL"), ("a", "2"), ("none", "9")):
+                row = f"('{stream}', {seq + 9_000}{len(patient)}, {patient}, '', '', '{at}')"
+                cursor.execute(f"INSERT INTO rejected VALUES {row}")
         # Stream b has ended; the last reading of stream a is 100 days after a discharge.
         for stream, last in (("a", "2150-04-15 06:00:00"), ("b", "2150-01-04 06:00:00")):
             connection.cursor().execute(
@@ -229,6 +237,11 @@ def test_stays_expire_by_the_clock_of_their_own_stream(
     kept = {stay[:3] for stay in STAYS} - {("a", 1, "2150-01-01")}
     assert {(stream, int(pat_id), day) for pat_id, day, stream in keys(url, "stays")} == kept
     assert keys(url, "readings") == left("readings", lambda row: stay_of(row) != ("a", 1))
+    added = {key for key in keys(url, "outcomes") if int(key[1]) >= 9_000}
+    assert added == {("a", "9001")}
+    # Those of patient 2, who has a stay, remain, and those that are rejected later.
+    added = {key for key in keys(url, "rejected") if int(key[1]) >= 90_000}
+    assert added == {("a", "90001"), ("a", "90011"), ("a", "90014"), ("none", "90011")}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mysql", "mariadb"])
