@@ -1,4 +1,6 @@
-"""Tests which commands a restore runs on a compose stack. A script takes the place of Docker."""
+"""Tests backups, and which commands a restore runs on a compose stack. A script takes the place of
+Docker.
+"""
 
 import gzip
 import hashlib
@@ -6,10 +8,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from backup import archive
 from embedded.programs import ROOT
 
 DOCKER = """#!/bin/sh
@@ -55,6 +64,44 @@ def restore(folder: Path) -> "subprocess.CompletedProcess[str]":
         timeout=60,
         check=False,
     )
+
+
+class Slow:
+    """A stack with tables; while they are read, `meanwhile` is called."""
+
+    kind = "mysql"
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self._meanwhile = meanwhile
+
+    def exists(self, part: str) -> bool:
+        return part == "tables"
+
+    @contextmanager
+    def read(self, part: str) -> Iterator[BytesIO]:
+        self._meanwhile()
+        yield BytesIO(b"rows")
+
+    def record(self, saved_at: int) -> None: ...
+
+
+def test_two_backups_of_the_same_second_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=lambda zone: datetime(2026, 1, 1, tzinfo=zone))
+    monkeypatch.setattr("backup.archive.datetime", clock)
+    second: Any = Slow(lambda: None)
+
+    def meanwhile() -> None:
+        with pytest.raises(archive.BackupError):
+            archive.save(second, tmp_path)
+
+    first: Any = Slow(meanwhile)
+    saved = archive.save(first, tmp_path)
+    assert gzip.decompress((saved / "tables.gz").read_bytes()) == b"rows"
+    with pytest.raises(archive.BackupError):
+        archive.save(second, tmp_path)
+    assert list(tmp_path.iterdir()) == [saved]
 
 
 def test_a_backup_that_cannot_be_written_ends_with_a_reason(docker: Path) -> None:
