@@ -168,6 +168,8 @@ def _train(chosen: argparse.Namespace) -> None:
     page = report.write(result, folder.name)
     _print_lines(result.headline)
     print(f"model:  {folder}\nreport: {page}")
+    if unwritten := config.card.unwritten:
+        print(f"card:   not written yet: {', '.join(unwritten)}")
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:

@@ -203,6 +203,12 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     limits: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
 
+    @property
+    def unwritten(self) -> list[str]:
+        """The parts that are empty, or as in a new config."""
+        required = [field.name for field in msgspec.structs.fields(self) if field.required]
+        return [name for name in required if getattr(self, name).strip() in ("", "…")]
+
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The configuration of one training run."""

@@ -7,13 +7,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from training.config import ENVIRONMENT, Card, Config, Data
+from training.config import ENVIRONMENT, Config, Data
 from training.errors import TrainingError
 from wire.features import AGGREGATIONS
 
 TEMPLATE = Path(__file__).parent / "templates" / "new.toml"
-# The texts of the card in TEMPLATE.
-UNWRITTEN = "…"
 
 
 class ConfigError(TrainingError):
@@ -119,10 +117,6 @@ def check(config: Config) -> Iterator[str]:
     yield from _check_alarm(config)
     if (config.label.within_hours is None) != (config.label.after_column is None):
         yield "label: after_column and within_hours must be set together"
-    for field in msgspec.structs.fields(Card):
-        # The card is shown to people who decide about the use of the model.
-        if field.required and getattr(config.card, field.name).strip() in ("", UNWRITTEN):
-            yield f"card.{field.name}: is not written yet"
 
 
 def _check_alarm(config: Config) -> Iterator[str]:
