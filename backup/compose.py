@@ -28,14 +28,18 @@ EXISTS = "import os, sys; print(os.path.exists(sys.argv[1]))"
 HEALTHY_WITHIN = 120
 # All profiles, because a service whose profile is not in use now may have stored data before.
 COMPOSE = ("docker", "compose", "--profile", "*")
+# Another backup waits, because it would replace the copy before it is opened.
 COPY = """
-import os, shutil, sqlite3, sys
+import fcntl, os, shutil, sqlite3, sys
 file, copy = sys.argv[1], sys.argv[1] + ".copy"
+lock = open(copy + ".lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
 if os.path.exists(copy):
     os.remove(copy)
 sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30).execute("VACUUM INTO ?", (copy,))
 with open(copy, "rb") as content:
     os.remove(copy)
+    lock.close()
     shutil.copyfileobj(content, sys.stdout.buffer)
 """
 REPLACE = """

@@ -6,10 +6,11 @@ import gzip
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from backup import archive
+from backup import archive, compose
 from embedded.programs import ROOT
 
 DOCKER = """#!/bin/sh
@@ -102,6 +103,22 @@ def test_two_backups_of_the_same_second_do_not_disturb_each_other(
     with pytest.raises(archive.BackupError):
         archive.save(second, tmp_path)
     assert list(tmp_path.iterdir()) == [saved]
+
+
+def test_two_copies_of_a_file_at_the_same_time_are_whole(tmp_path: Path) -> None:
+    file = tmp_path / "log.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE received (content)")
+        content = [(os.urandom(10_000),) for _ in range(2_000)]
+        connection.executemany("INSERT INTO received VALUES (?)", content)
+    command = [sys.executable, "-c", compose.COPY, str(file)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    for process in processes:
+        copy = tmp_path / "copy.sqlite"
+        copy.write_bytes(process.communicate(timeout=30)[0])
+        assert process.returncode == 0
+        with closing(sqlite3.connect(copy)) as connection:
+            assert connection.execute("SELECT * FROM received").fetchall() == content
 
 
 def test_a_backup_that_cannot_be_written_ends_with_a_reason(docker: Path) -> None:
