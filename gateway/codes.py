@@ -10,6 +10,7 @@ import csv
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ import msgspec
 from wire.vitals import VITALS, canonical
 
 HERE = Path(__file__).parent
+COLUMNS = ("system", "code", "parameter", "unit", "factor", "offset")
 LOINC, MDC = "LN", "MDC"
 SYSTEMS = {
     "http://loinc.org": LOINC,
@@ -85,10 +87,15 @@ class Codes:
     def _read(self, path: Path) -> None:
         for number, row in enumerate(_rows(path), 2):
             try:
-                found = Conversion(row["parameter"], float(row["factor"]), float(row["offset"]))
-                self._codes[row["system"], row["code"]][row["unit"]] = found
-                self._parameters[row["parameter"]].setdefault(row["unit"], found)
-            except (KeyError, TypeError, ValueError) as error:
+                row = {name: (row[name] or "").strip() for name in COLUMNS}
+                parameter, system = canonical(row["parameter"]), row["system"]
+                found = Conversion(parameter, float(row["factor"]), float(row["offset"]))
+                if not (parameter and row["code"] and found.factor and isfinite(found.of(1))):
+                    raise ValueError("a parameter, a code or a number is missing or impossible")
+                key = SYSTEMS.get(system, system), row["code"]
+                self._codes[key][row["unit"]] = found
+                self._parameters[parameter].setdefault(row["unit"], found)
+            except (KeyError, ValueError) as error:
                 raise CodesError(f"{path}, line {number}: {error}") from None
 
     def unit(self, spelling: str) -> str:

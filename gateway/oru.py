@@ -44,10 +44,13 @@ class _Meaning(msgspec.Struct, frozen=True):
 
 
 class _Order(msgspec.Struct):
-    """The context that earlier segments give to an OBX: patient, bed, order and time."""
+    """The context that earlier segments give to an OBX: patient, bed, order and time. common: the
+    filler number in ORC, which applies to each OBR without one.
+    """
 
     who: Person | None = None
     where: Place | None = None
+    common: str = ""
     filler: str = ""
     time: str = ""
     specimen: str = ""
@@ -119,11 +122,11 @@ class Observations:
         if name == "PV1":
             order.where = place(message, at(segment, 3))
         elif name == "OBR":
-            order.filler = _filler(message, at(segment, 3)) or order.filler
+            order.filler = _filler(message, at(segment, 3)) or order.common
             order.time = at(segment, 7)
             order.specimen = message.components(at(segment, 15))[0]
         elif name == "ORC":
-            order.filler = _filler(message, at(segment, 3))
+            order.filler = order.common = _filler(message, at(segment, 3))
         return order
 
     def _look_up(self, message: Message, key: tuple[str, ...]) -> _Meaning:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import gateway.codes
 from gateway.codes import Codes
+from gateway.facts import Observed, is_unnamed
 from gateway.hl7 import Unreadable, parse, split
 from gateway.mllp import Frame, FrameReader, wrap
 from gateway.reading import Reader
@@ -96,3 +97,53 @@ def test_a_standard_code_takes_precedence_over_a_name(
 def test_a_code_in_an_unknown_unit_is_rejected() -> None:
     with pytest.raises(gateway.codes.UnknownUnit):
         Codes().conversion([("LN", "2345-7")], "furlong")
+
+
+def test_own_codes_may_be_spelt_as_in_fhir(tmp_path: Path) -> None:
+    own = tmp_path / "codes.csv"
+    rows = ["http://loinc.org,1-1, heart_rate,/min,1,0", "LN, 1-2,HR ,/min,1,0"]
+    own.write_text("\n".join(["system,code,parameter,unit,factor,offset", *rows]))
+    codes = Codes(own)
+    for code in ("1-1", "1-2"):
+        found = codes.conversion([("LN", code)], "/min")
+        assert found is not None
+        assert found.parameter == "heart_rate"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "LN,1-1,heart_rate,/min,nan,0",
+        "LN,1-1,heart_rate,/min,0,0",
+        "LN,1-1,heart_rate,/min,1,inf",
+        "LN,,heart_rate,/min,1,0",
+        "LN,1-1,,/min,1,0",
+        "LN,1-1,heart_rate,/min,1",
+    ],
+)
+def test_an_impossible_row_of_own_codes_is_an_error(tmp_path: Path, row: str) -> None:
+    own = tmp_path / "codes.csv"
+    own.write_text(f"system,code,parameter,unit,factor,offset\n{row}\n")
+    with pytest.raises(gateway.codes.CodesError, match="line 2"):
+        Codes(own)
+
+
+@pytest.mark.parametrize(
+    ("segments", "fillers"),
+    [
+        (["OBR|1||F1", "OBR|2||"], ["F1", ""]),
+        (["ORC|RE||F1", "OBR|1||", "OBR|2||"], ["F1", "F1"]),
+        (["ORC|RE||F1", "OBR|1||F2", "OBR|2||"], ["F2", "F1"]),
+        (["ORC|RE||F1", "OBR|1||", "ORC|RE", "OBR|2||"], ["F1", ""]),
+    ],
+)
+def test_an_order_has_no_filler_number_of_another(segments: list[str], fillers: list[str]) -> None:
+    lines = ["MSH|^~\\&|LAB|H|||20260101120000+0000||ORU^R01|1|P|2.5", "PID|||7^^^H^MR"]
+    for segment in segments:
+        lines.append(segment)
+        if segment.startswith("OBR"):
+            minute = len(lines)
+            lines.append(f"OBX|1|NM|8867-4^^LN||70|/min|||||F|||2026010112{minute:02}00+0000")
+    facts = READER.facts(parse("\r".join(lines).encode())) or []
+    sources = [fact.source for fact in facts if isinstance(fact, Observed)]
+    assert ["" if is_unnamed(text) else text.rpartition("|")[2] for text in sources] == fillers
