@@ -88,7 +88,7 @@ def save(stack: Stack, folder: Path) -> Path:
     name = saved_at.strftime("icu-%Y%m%dT%H%M%SZ")
     part_written = folder / f".{name}.part"
     try:
-        # Another backup of the same second has this folder; it must not be removed below.
+        # If another backup of the same second has this folder, it must not be removed below.
         part_written.mkdir(parents=True, mode=0o700)
     except OSError as error:
         raise BackupError(f"{error.filename or folder}: {error.strerror}") from None

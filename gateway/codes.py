@@ -31,7 +31,7 @@ SYSTEMS = {
 _NOTE = re.compile(r"\{[^{}]*\}")
 
 
-# Specimens (HL7 table 0070) in which the laboratory parameters mean something else than in blood.
+# Specimens (HL7 table 0070) whose laboratory values are not those of the blood.
 OTHER_SPECIMENS = frozenset(
     (
         *("AMN", "BIFL", "BRO", "CSF", "DIAF", "DUFL", "FLU", "GAST", "LAVG", "MILK", "PER"),

@@ -122,7 +122,7 @@ class FhirReader(NamedTuple):
         if not code:
             raise Unread("an Observation without a code")
         if of.data_absent_reason is not None:
-            raise Unread(f"{code}: has a value, and a reason why it has none")
+            raise Unread(f"{code}: has both a value and a dataAbsentReason")
         if quantity is not None and quantity.comparator:
             raise Unread(f"{code}: '{quantity.comparator[:2]}{value:g}' is a bound")
         if not math.isfinite(value) or abs(value) > 1e100:

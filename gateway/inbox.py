@@ -133,7 +133,7 @@ class Inbox:
             # The commit runs in a thread, so that messages can be received while the disk writes.
             await asyncio.to_thread(self._log.commit)
         except Exception as error:
-            # After a bug, too, the senders must be answered, and the next messages be written.
+            # After a bug, too, the senders get an answer, and the next messages are written.
             self._failed(batch, error)
             await asyncio.sleep(0.05)
             if not batch:

@@ -106,8 +106,8 @@ class Readings:
         ended by then.
 
         If there is neither, opens a stay if the bed is in the ICU, and returns None otherwise. A
-        reading without a bed may be a late result: after a discharge, it begins no stay, which
-        nothing would end.
+        reading without a bed may be a late result. After a discharge, it begins no stay, because
+        nothing would end that stay.
         """
         stays = self._beds.stays
         stay = stays.at(pat_id, fact.at)

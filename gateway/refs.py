@@ -53,8 +53,8 @@ Group = tuple[str, Moment, int, str]  # source, time, pat_id, admission
 
 # Maximum number of readings in a row, because each withdrawal writes a whole row.
 IN_ROW = 50
-# A message that asks for the latest reading of more names of a source than this loads the whole
-# source. Each query reads all its rows, so thousands of queries would stop the gateway.
+# Maximum number of queries for the latest readings of one source in one message; then the whole
+# source is loaded. Each query reads all rows of the source, so thousands would stop the gateway.
 ASKED = 20
 # Maximum number of rows that are read at once, because a patient's history may be long.
 ROWS_AT_ONCE = 100

@@ -186,9 +186,10 @@ class Ward:
         self._beds.open(pat_id, fact.at, fact.place, fact.visit, fact.move)
 
     def _is_past(self, fact: Moved, pat_id: int) -> bool:
-        """Whether an admission or a transfer is about a time before the patient's current stay, or
-        within a stay that has ended. It changes nothing: it must not give the current stay an
-        earlier bed, nor begin a stay that nothing ends."""
+        """Whether an admission or a transfer belongs to an earlier visit than the current stay, or
+        to a stay that has ended. It changes nothing, because it must neither give the current stay
+        an earlier bed nor begin a stay that nothing ends. Rejects it, unless its visit is known.
+        """
         day, visit = fact.at[:10], fact.visit
         stays = self._beds.stays.of(pat_id)
         for stay in stays:

@@ -27,7 +27,7 @@ def public_host() -> str:
 
 
 def known_hosts(names: Collection[str]) -> Callable[[str], bool]:
-    """Whether a Host header is an IP address or in `names`."""
+    """Returns a function that tells whether a Host header is an IP address or in `names`."""
     return lru_cache(maxsize=64)(partial(is_ours, names=frozenset(names)))
 
 

@@ -118,7 +118,8 @@ def decode(text: bytes, decoder: Decoder) -> Any:
 
 
 def accepts_no_compression(environ: WSGIEnvironment) -> bool:
-    """Whether this is certain without parsing the header, as for most programs."""
+    """Whether the client accepts no compression, like most programs. Does not parse the header, so
+    False means that it may accept none either."""
     return bool(environ.get("HTTP_ACCEPT_ENCODING", "identity") == "identity")
 
 

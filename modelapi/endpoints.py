@@ -45,8 +45,8 @@ def health() -> Response:
 
 @blueprint.get("/api/model")
 def declaration() -> Response:
-    """Returns the champion and the shadows with their features. With a query, returns the model
-    that it names alone."""
+    """Returns the champion and the shadows with their features. With a query, returns only
+    the model that the query names."""
     if request.args:
         return answer(registry().declared(_asked_for()))
     serving = registry().serving
@@ -92,7 +92,9 @@ def _asked_for() -> Model:
     parameter: the answer to a misspelt one would look right.
     """
     for unknown in sorted(request.args.keys() - {"model", "version"}):
-        raise BadInput("is not a parameter of the query; there are model and version", unknown)
+        raise BadInput(
+            "is not a parameter of the query; the parameters are model and version", unknown
+        )
     name, version = request.args.get("model"), request.args.get("version")
     if name is None:
         champion = registry().serving.champion

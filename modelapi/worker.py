@@ -17,8 +17,8 @@ REQUESTS = 20
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """Without the access log. With `logconfig_dict`, gunicorn would make a record of each request,
-    although nothing writes it."""
+    """gunicorn's logger without the access log. With `logconfig_dict`, gunicorn makes a record of
+    each request even if nothing writes it."""
 
     access_log_enabled = False
 

@@ -83,8 +83,8 @@ class Alarms:
     ) -> None:
         """Processes the messages after `after` up to `last`.
 
-        As long as a stay has no alarm and low predictions, these only move its clock. So a summary
-        of its predictions is sufficient, and several times faster than to read them.
+        While a stay has no alarm, low predictions only move its clock. Then a summary of them is
+        sufficient, which is several times faster than to read them all.
         """
         summaries, others = inputs.summaries(after, last), inputs.others(after, last)
         patients = {each.pat_id for each in summaries} | {each.pat_id for each in others}

@@ -76,8 +76,8 @@ class BatchProcessor:
 
     def repeat(self, raw: RawMessage, changes: Changes) -> None:
         """Moves the position past a message that is already stored, and sets the stay's age and
-        discharge from it again. The reason: the buffer sends all messages of the stay again. No
-        table records admissions, so a repeated admission may have reopened the stay.
+        discharge from it again. The buffer sends all messages of the stay again, and no table
+        records admissions, so a repeated admission may have reopened the stay.
         """
         decoded = self._decode([raw], changes, Result(changes.last))
         stays = self._load(decoded, changes.stream)

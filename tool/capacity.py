@@ -26,7 +26,7 @@ def measure(session: Session) -> list[Space]:
     """The space of all tables, the largest first. Raises DatabaseError."""
     statement = OF_SQLITE if is_sqlite(session.url) else OF_MYSQL
     found = []
-    # No time limit, because to count the rows of a large table takes minutes.
+    # No time limit, because counting the rows of a large table takes minutes.
     with session.unlimited() as cursor:
         for table in TABLES:
             if not is_sqlite(session.url):

@@ -23,7 +23,7 @@ def replay(redis: Redis, database: Database, partitions: int, reason: str) -> tu
     returns (replayed, still rejected).
 
     Each message becomes a job for the worker of its partition, which has the stay in memory. Waits
-    until all jobs are done. partitions: their number if Redis does not have it.
+    until all jobs are done. partitions: the number of partitions if Redis does not have it.
     """
     rows = _with_withdrawals(database.rejected(reason), database)
     # If the worker of another partition stored a reading, the stay's own worker would not know it.

@@ -67,7 +67,7 @@ def readers_of(models: Iterable[Model]) -> tuple[list[Readers], FeatureSet]:
 
 def _share(readers: Readers, first: Readers) -> None:
     """Lets the readers refer to the features of the first model, if these include at least half of
-    theirs, with the same values."""
+    theirs and the same values replace missing ones."""
     features, fills = readers.features.features, {f.name: f.fill for f in first.features.features}
     own = own_places(readers.features.names, first.features.names)
     same = all(feature.fill == fills.get(feature.name, feature.fill) for feature in features)

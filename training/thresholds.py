@@ -15,10 +15,9 @@ TINY = 1e-9
 class OperatingPoint:
     """The figures of a threshold. A row is flagged if its prediction is at or above the threshold.
 
-    sensitivity is NaN without events, specificity without rows that have no event, and ppv if no
-    row is flagged. net_benefit, of_acting_on_all: per row, true positives minus
-    false positives times the odds of the threshold (Vickers and Elkin 2006). Acting on nobody has a
-    net benefit of 0.
+    sensitivity is NaN if no row has the event, specificity if all rows have it, and ppv if no row
+    is flagged. net_benefit, of_acting_on_all: per row, true positives minus false positives times
+    the odds of the threshold (Vickers and Elkin 2006). Acting on nobody has a net benefit of 0.
     """
 
     threshold: float
@@ -50,8 +49,8 @@ def operating_point(scores: Scores, threshold: float, resamples: int, seed: int)
 
     drawn = np.array([shares(w) for w in redrawn(scores.patients, scores.weights, resamples, seed)])
     rates, others = drawn.T[:2], drawn.T[2:]
-    # A bootstrap with only one outcome does not count for sensitivity and specificity, but one in
-    # which no row is flagged is a bootstrap without a PPV.
+    # A bootstrap with only one outcome is left out of the interval of sensitivity or specificity. A
+    # bootstrap that flags no row counts as one without a PPV.
     columns = [*(rate[~np.isnan(rate)] for rate in rates), *others]
     figures = [
         figure(value, column.tolist())

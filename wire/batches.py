@@ -20,8 +20,8 @@ class RawMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 class Batch(msgspec.Struct, array_like=True):
     """Consecutive messages of one partition. after: the number of the partition's message before
-    the first of them; 0 if there is none. partitions: their number; 0 in a batch of an earlier
-    version."""
+    the first of them; 0 if there is none. partitions: the number of partitions; 0 in a batch
+    of an earlier version."""
 
     stream: str
     part: int

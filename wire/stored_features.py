@@ -1,10 +1,10 @@
 """How the table `predictions` stores the features of a prediction.
 
 `features` is a JSON array in the order of the version's features in `models`. Models often share
-most features. The prediction of another version for the same reading, which features_model and
-features_version name, may therefore have the array. `features` is then a JSON object with the
-features that this other version does not have, by their place: `{"4": 15.0, "5": null}`. It is null
-if there are none.
+most features. Then only one version's prediction for a reading has the array. In the predictions of
+the others, features_model and features_version name that version, and `features` is a JSON object
+with the features that it does not have, by their place: `{"4": 15.0, "5": null}`; null if there are
+none.
 """
 
 from collections.abc import Sequence

@@ -75,8 +75,8 @@ class Input(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A model's predictions for a stay in a range of messages: the least and the greatest message
-    number, time and output."""
+    """A model's predictions for a stay in a range of messages: the first and the last message
+    number, the earliest and the latest time, and the highest output."""
 
     pat_id: int
     date_admission: str
@@ -111,10 +111,10 @@ class AlarmChanges:
 
 
 class AlarmInputs:
-    """What the alarms of one model and one stream are computed from, in one snapshot of the tables.
+    """The inputs of the alarms of one model and one stream, from one snapshot of the tables.
 
     Without a snapshot, if a worker stored messages of another partition between two statements, the
-    inputs could include only the later ones of them. A range excludes the message `after` and
+    inputs could include only the later of these messages. A range excludes the message `after` and
     includes the message `last`.
     """
 

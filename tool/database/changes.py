@@ -30,11 +30,10 @@ class VitalKey(NamedTuple):
 class Changes:
     """The rows of one batch. part: None for a replayed message. after: the partition's last message
     before the batch. last: the last message of the batch. now: the time in these rows, in UTC.
-    partitions: their number; 0 if it is unknown. first: the first message of the batch; 0 if it has
-    none. complete: after these rows are written, `vitals`
-    includes all readings of the partition. withdrawn: the readings that these rows name are deleted
-    from `readings`. emptied: the rows of `vitals` to delete, because their parameters have no
-    readings left.
+    partitions: the number of partitions; 0 if it is unknown. first: the first message of the batch;
+    0 if it has none. complete: after these rows are written, `vitals` includes all readings of the
+    partition. withdrawn: the readings that these rows name are deleted from `readings`. emptied:
+    the rows of `vitals` to delete, because their parameters have no readings left.
     """
 
     stream: str

@@ -14,7 +14,7 @@ MOVE = (
     f" AND EXISTS (SELECT 1 FROM {TABLE} WHERE version_num = ?)"
 )
 # The alarms and `vitals` of a partition are computed from its last position on. If it is new or has
-# been idle while others have stored more than GAP messages, these need not be read again.
+# been idle while others have stored more than GAP messages, these messages are skipped.
 GAP = 10_000
 VITALS = "UPDATE positions SET vitals_seq = ? WHERE stream = ? AND part = ? AND vitals_seq = ?"
 ALARMS = "UPDATE alarm_positions SET seq = ? WHERE stream = ? AND part = ? AND seq = ?"

@@ -14,7 +14,7 @@ from tool.database.session import Row, Session
 from wire.database import MYSQL_ERRORS, Connection
 from wire.tables import TABLES
 
-# Maximum bytes of statements that are sent together, before the last one.
+# Statements are collected until they have more bytes than this, and then sent together.
 PACKET = 4_000_000
 # Bytes that a server must accept in one packet: twice the longest statement, whose texts may be
 # non-ASCII. MySQL's default is 64 MiB, MariaDB's 16 MiB.
