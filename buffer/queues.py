@@ -1,4 +1,4 @@
-"""Writes jobs and the buffer's position to Redis, in one transaction."""
+"""Writes jobs and the buffer's position to Redis, in one script."""
 
 import logging
 import secrets
@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 from redis import Redis
-from redis.exceptions import WatchError
 from rq import Queue
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -26,10 +25,17 @@ from wire.keys import (
     queue_name,
 )
 from wire.leases import acquire, release, renew
+from wire.scripts import run_if
 
 LEASE_SECONDS = 5
 # Maximum number of seconds to wait for a commit, because the buffer cannot end during a wait.
 COMMIT_WAIT = 0.2
+# Whether this buffer holds the lease, and the position is the one that it last read or wrote.
+CURRENT = """
+if redis.call('GET', KEYS[1]) ~= ARGV[2] or (redis.call('GET', KEYS[2]) or '') ~= ARGV[3] then
+    return false
+end
+"""
 
 log = logging.getLogger("buffer")
 
@@ -115,38 +121,34 @@ class Queues:
         return [*started, *queue.intermediate_queue.get_job_ids(), *queue.get_job_ids()]
 
     def enqueue(self, position: Position, batches: list[Batch]) -> None:
-        """Queues the batches and updates the position in one transaction.
+        """Queues the batches and updates the position, atomically.
 
         Raises Superseded if this buffer does not hold the lease, or if the position in Redis is not
         the one that this buffer last read or wrote.
         """
         stored = msgspec.json.encode(position)
-        with self._redis.pipeline() as pipe:
-            pipe.watch(LEASE, POSITION)
-            if pipe.mget(LEASE, POSITION) != [self._token.encode(), self._stored]:
-                raise Superseded
-            pipe.multi()
-            for batch in batches:
-                # The batch has a key of its own, because RQ would encode an argument of the job
-                # again, compress it, and repeat it in the job's description.
-                key = batch_key(batch.stream, batch.part, batch.last)
-                pipe.set(key, msgspec.msgpack.encode(batch))
-                count = len(batch.messages)
-                job = Queue.prepare_data(
-                    STORE_JOB,
-                    args=(key,),
-                    job_id=str(JobId(batch.stream, batch.part, batch.last, count)),
-                    description=f"{count} messages of stream {batch.stream}, part "
-                    f"{batch.part}, after {batch.after} to {batch.last}",
-                    timeout=-1,
-                    result_ttl=0,
-                    failure_ttl=FAILURE_TTL,
-                )
-                self._queue(batch.part).enqueue_many([job], pipeline=pipe)
-            pipe.set(POSITION, stored)
-            pipe.expire(LEASE, LEASE_SECONDS)
-            try:
-                pipe.execute()
-            except WatchError:
-                raise Superseded from None
+        pipe = self._redis.pipeline()  # collects the commands of RQ
+        for batch in batches:
+            # The batch has a key of its own, because RQ would encode an argument of the job again,
+            # compress it, and repeat it in the job's description.
+            key = batch_key(batch.stream, batch.part, batch.last)
+            pipe.set(key, msgspec.msgpack.encode(batch))
+            count = len(batch.messages)
+            job = Queue.prepare_data(
+                STORE_JOB,
+                args=(key,),
+                job_id=str(JobId(batch.stream, batch.part, batch.last, count)),
+                description=f"{count} messages of stream {batch.stream}, part "
+                f"{batch.part}, after {batch.after} to {batch.last}",
+                timeout=-1,
+                result_ttl=0,
+                failure_ttl=FAILURE_TTL,
+            )
+            self._queue(batch.part).enqueue_many([job], pipeline=pipe)
+        pipe.set(POSITION, stored)
+        pipe.expire(LEASE, LEASE_SECONDS)
+        commands = [words for words, _ in pipe.command_stack]
+        known = self._token, self._stored or b""
+        if not run_if(self._redis, CURRENT, (LEASE, POSITION), known, commands):
+            raise Superseded
         self._stored = stored

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from contextlib import suppress
 
@@ -59,10 +60,13 @@ class Transfer:
             last = max(self._position.parts.values(), default=0)
         receiving = asyncio.create_task(self._receiver.run(response, last))
         receiving.add_done_callback(lambda _: self._wake.set())
-        listening = asyncio.create_task(self._listen())
+        over = threading.Event()
+        listen = asyncio.to_thread(self._listen, asyncio.get_running_loop(), over)
+        listening = asyncio.create_task(listen)
         try:
             await self._queue(receiving)
         finally:
+            over.set()
             receiving.cancel()
             listening.cancel()
             await asyncio.gather(receiving, listening, return_exceptions=True)
@@ -89,8 +93,6 @@ class Transfer:
         """Queues received messages as jobs, until all messages are stored."""
         receiver, pending = self._receiver, self._pending
         while True:
-            self._wake.clear()
-            self._settle()
             metrics.WAITING.set(pending.waiting)
             receiver.room.set()
             if batches := pending.take_due(self._position.parts):
@@ -103,18 +105,21 @@ class Transfer:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(BUSY if pending.waiting else IDLE):
                         await self._wake.wait()
+                self._wake.clear()
+                self._settle()
             if time.monotonic() - self._checked > CHECK_SECONDS:
                 self._check()
         receiving.result()
 
-    async def _listen(self) -> None:
-        """Wakes `_queue` when the tool has stored a batch."""
-        while True:
+    def _listen(self, loop: asyncio.AbstractEventLoop, over: threading.Event) -> None:
+        """Wakes `_queue` when the tool has stored a batch. Runs in a thread of its own, because a
+        call of `to_thread` per commit takes a tenth of the buffer's time."""
+        while not over.is_set():
             try:
-                if await asyncio.to_thread(self._queues.wait_for_commit):
-                    self._wake.set()
+                if self._queues.wait_for_commit():
+                    loop.call_soon_threadsafe(self._wake.set)
             except RedisError:  # `_queue` gets it too
-                await asyncio.sleep(1)
+                over.wait(1)
 
     def _settle(self) -> None:
         if self._pending.unsettled():
