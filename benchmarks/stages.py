@@ -28,6 +28,7 @@ from tool.database import Database
 from tool.jobs import Step
 from tool.known_job import KnownJob
 from tool.worker import PartitionWorker
+from wire import scripts
 from wire.batches import Batch, Position, RawMessage, partition_of
 
 
@@ -40,9 +41,7 @@ class IdleWorker(PartitionWorker):
 
     def _nothing(self, *steps: Step) -> None:
         for step in steps:
-            with self.connection.pipeline() as pipe:
-                step(pipe)
-                pipe.execute()
+            scripts.run(self.connection, step())
 
 
 def run(bench: Bench) -> Iterator[Result]:

@@ -2,41 +2,45 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
-from redis.client import Pipeline, Redis
+from redis import Redis
 
 from tool.database import Database
 from tool.times import now
 from wire.batches import Batch
 from wire.keys import COMMITTED, COMPLETE, LATENCY, PARTITIONS, POSITION, STORED
+from wire.scripts import Command, run_if
 
 log = logging.getLogger("tool")
 
 # Seconds between two comparisons of the positions in Redis with those in the database.
 COMPARE_SECONDS = 10.0
 
-# Moves the position forward and wakes the buffer, unless Redis already has a later position. Counts
-# the latencies. Returns 1 if Redis has a later position.
+# Moves the position forward, wakes the buffer and counts the latencies, unless Redis already has a
+# later position.
 FORWARD = """
-local known = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0)
-local overtaken = known and known > tonumber(ARGV[2])
-if not overtaken then
-    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-    redis.call('DEL', KEYS[2])
-    redis.call('RPUSH', KEYS[2], ARGV[1])
-end
-for i = 3, #ARGV, 2 do redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1]) end
-return overtaken and 1 or 0
+local known = tonumber(redis.call('HGET', KEYS[1], ARGV[2]) or 0)
+if known and known > tonumber(ARGV[3]) then return false end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+redis.call('DEL', KEYS[2])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+for i = 4, ARGV[1] + 1, 2 do redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1]) end
 """
 
 
-def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[float, int]) -> None:
-    """Moves a partition's acknowledged position forward, and counts the messages' latencies.
-
-    The first result of `pipe` is 1 if Redis already has a later position. Either another tool has
-    overtaken this one, or the position in Redis is wrong. In both cases, call `correct`.
+def acknowledge(
+    redis: Redis,
+    batch: Batch,
+    position: int,
+    received: Mapping[float, int],
+    commands: Iterable[Command],
+) -> bool:
+    """Moves a partition's acknowledged position forward, counts the messages' latencies, and runs
+    the commands. Does nothing and returns False if Redis already has a later position. Either
+    another tool has overtaken this one, or the position in Redis is wrong. In both cases, call
+    `correct`.
 
     received: for each time of receipt by the buffer, the number of messages.
     """
@@ -45,7 +49,7 @@ def acknowledge(pipe: Pipeline, batch: Batch, position: int, received: Mapping[f
     for begun, count in received.items():
         latencies += milliseconds(ended - begun), count
     keys = COMMITTED, STORED, f"{LATENCY}:{batch.stream}"
-    pipe.eval(FORWARD, len(keys), *keys, _field(batch), str(position), *latencies)
+    return run_if(redis, FORWARD, keys, (_field(batch), position, *latencies), commands)
 
 
 def correct(redis: Redis, batch: Batch, position: int) -> None:

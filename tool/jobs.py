@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
-from redis.client import Pipeline
 from rq import Queue
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
@@ -22,6 +21,7 @@ from tool.poison import CRASHES, Attempts, Poison
 from tool.result import Result
 from wire.batches import Batch
 from wire.keys import DECLARATION, OUTAGE
+from wire.scripts import Command, run
 
 log = logging.getLogger("tool")
 
@@ -31,8 +31,8 @@ EARLY_WAIT = 3.0
 OUTAGE_SECONDS = 30
 
 T = TypeVar("T")
-# Adds RQ's commands for the start or the end of a job to a pipeline.
-Step = Callable[[Pipeline], None]
+# Returns RQ's commands for the start or the end of a job.
+Step = Callable[[], list[Command]]
 
 
 class DeadLetters(Exception):
@@ -62,14 +62,12 @@ class Jobs:
         early batch; the buffer sends it again. Raises DeadLetters after the commit if messages of
         the batch became dead letters.
         """
-        with self._redis.pipeline() as pipe:
-            begin(pipe)
-            pipe.get(DECLARATION).get(key).llen(self._queue.key)
-            self.attempts.begin(key, pipe)
-            *_, declared, data, waiting, attempt, _ = pipe.execute()
+        read = [("MGET", DECLARATION, key), ("LLEN", self._queue.key)]
+        commands = [*begin(), *read, *self.attempts.begin(key)]
+        *_, (declared, data), waiting, attempt, _ = run(self._redis, commands)
         if data is None:
             log.warning("%s is missing in Redis; the buffer will read it again", key)
-            self._finish(finish)
+            run(self._redis, finish())
             self.complete_vitals()
             return
         self._declare(declared)
@@ -87,15 +85,12 @@ class Jobs:
             correct(self._redis, batch, result.position)
         else:
             _report(key, batch, result, time.monotonic() - started)
-        with self._redis.pipeline() as pipe:
-            acknowledge(pipe, batch, result.position, result.received)
-            self.attempts.end(key, pipe)
-            pipe.delete(key)
-            if not result.dead_letters:
-                finish(pipe)
-            overtaken, *_ = pipe.execute()
-        if overtaken:
+        commands = [self.attempts.end(key), ("DEL", key)]
+        if not result.dead_letters:
+            commands += finish()
+        if not acknowledge(self._redis, batch, result.position, result.received, commands):
             correct(self._redis, batch, self._position(batch))
+            run(self._redis, commands)
         if result.dead_letters:
             raise DeadLetters(f"{result.dead_letters} of {len(batch.messages)} messages")
 
@@ -103,11 +98,8 @@ class Jobs:
         """Replays a rejected message. If its processing fails again, raises the error; after
         CRASHES crashes of the worker, raises Poison."""
         message_id = f"{stream}-{seq}"
-        with self._redis.pipeline() as pipe:
-            begin(pipe)
-            pipe.get(DECLARATION)
-            self.attempts.begin(message_id, pipe)
-            *_, declared, attempt, _ = pipe.execute()
+        commands = [*begin(), ("GET", DECLARATION), *self.attempts.begin(message_id)]
+        *_, declared, attempt, _ = run(self._redis, commands)
         self._declare(declared)
         try:
             if attempt > CRASHES:
@@ -116,21 +108,13 @@ class Jobs:
         except Moved:
             log.info("message %s is no longer in table rejected", message_id)
         except Exception:
-            self._finish(partial(self.attempts.end, message_id))
+            run(self._redis, [self.attempts.end(message_id)])
             raise
         else:
             metrics.READINGS.inc(result.stored)
             stored, extra = result.stored, {"message_id": message_id}
             log.info("message %s replayed; readings stored: %d", message_id, stored, extra=extra)
-        with self._redis.pipeline() as pipe:
-            self.attempts.end(message_id, pipe)
-            finish(pipe)
-            pipe.execute()
-
-    def _finish(self, finish: Step) -> None:
-        with self._redis.pipeline() as pipe:
-            finish(pipe)
-            pipe.execute()
+        run(self._redis, [self.attempts.end(message_id), *finish()])
 
     def complete_vitals(self) -> None:
         """Brings table `vitals` up to date, unless jobs are waiting."""
@@ -162,18 +146,14 @@ class Jobs:
         result = Result(batch.after)
         for raw in batch.messages:
             name = f"{batch.stream}-{raw.seq}"
-            with self._redis.pipeline() as pipe:
-                self.attempts.begin(name, pipe)
-                attempt, _ = pipe.execute()
+            attempt, _ = run(self._redis, self.attempts.begin(name))
             single = replace(batch, after=result.position, messages=[raw])
             if attempt <= CRASHES:
                 result += self._store(single)
             else:
                 reject = partial(self._handler.reject, single, Poison())
                 result += self._in_turn(batch.part, reject)
-            with self._redis.pipeline() as pipe:
-                self.attempts.end(name, pipe)
-                pipe.execute()
+            run(self._redis, [self.attempts.end(name)])
         return result
 
     def _in_turn(self, part: int, store: Callable[[], Result]) -> Result:

@@ -5,9 +5,10 @@ crashed the worker `CRASHES` times is stored message by message, and a message t
 worker `CRASHES` times becomes a dead letter.
 """
 
-from redis.client import Pipeline, Redis
+from redis import Redis
 
 from wire.keys import ATTEMPTS
+from wire.scripts import Command
 
 CRASHES = 3
 EXPIRES = 24 * 3600  # seconds
@@ -27,18 +28,17 @@ class Attempts:
         self._redis = redis
         self._under_way: set[str] = set()
 
-    def begin(self, name: str, pipe: Pipeline) -> None:
-        """Counts an attempt. The pipeline returns the count and the result of EXPIRE."""
+    def begin(self, name: str) -> list[Command]:
+        """The commands that count an attempt; the first returns the count."""
         key = f"{ATTEMPTS}:{name}"
         self._under_way.add(key)
-        pipe.incr(key)
-        pipe.expire(key, EXPIRES)
+        return [("INCR", key), ("EXPIRE", key, EXPIRES)]
 
-    def end(self, name: str, pipe: Pipeline) -> None:
-        """Resets the count, because the batch or the message was processed."""
+    def end(self, name: str) -> Command:
+        """The command that resets the count, because the batch or the message was processed."""
         key = f"{ATTEMPTS}:{name}"
         self._under_way.discard(key)
-        pipe.delete(key)
+        return ("DEL", key)
 
     def excuse(self) -> None:
         """Resets the counts of the current batch and message, because these are not the cause if

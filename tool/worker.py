@@ -32,6 +32,7 @@ from tool.database import Database
 from tool.jobs import DeadLetters, Jobs
 from tool.known_job import KnownJob
 from wire.keys import REPLAY_JOB, STORE_JOB, queue_name
+from wire.scripts import Command
 
 log = logging.getLogger("tool")
 
@@ -67,6 +68,7 @@ class PartitionWorker(SimpleWorker):
         )
         self.log_job_description = False
         self.stopping = False
+        self._registry = queue.started_job_registry.key
         self.jobs = Jobs(queue, database, handler, self.sleep)
         self._functions: Mapping[str, Callable[..., None]] = {
             STORE_JOB: self.jobs.store,
@@ -81,11 +83,15 @@ class PartitionWorker(SimpleWorker):
         job.origin = queue.name
         entry = f"{job.id}:{self.name}"
         job.started_at = now()
-        steps = partial(self._begin, job, queue, entry), partial(self._finish, job, queue, entry)
+        steps = (
+            partial(self._begin, job, queue, entry),
+            partial(self._finish, job, queue, entry, time.monotonic()),
+        )
         if isinstance(job, KnownJob):  # always true, because of `job_class`
             job.functions = {
                 name: partial(function, *steps) for name, function in self._functions.items()
             }
+        self._state = WorkerStatus.BUSY  # from now on, a signal stops the worker after the job
         try:
             job.perform()
         except (RedisConnectionError, RedisTimeoutError):
@@ -97,27 +103,32 @@ class PartitionWorker(SimpleWorker):
             with self.connection.pipeline() as pipe:
                 # A job of another program fails before it begins.
                 pipe.lrem(queue.intermediate_queue_key, 1, job.id)
-                pipe.zrem(queue.started_job_registry.key, entry)
+                pipe.zrem(self._registry, entry)
                 pipe.execute()
+        else:
+            self._state = WorkerStatus.IDLE
 
-    def _begin(self, job: Job, queue: Queue, entry: str, pipe: Pipeline) -> None:
+    def _begin(self, job: Job, queue: Queue, entry: str) -> list[Command]:
         """Moves the job from the intermediate queue to the registry of started jobs.
 
         The entry in the registry does not expire, because an outage of the database may be long.
         """
-        pipe.zadd(queue.started_job_registry.key, {entry: math.inf})
-        pipe.lrem(queue.intermediate_queue_key, 1, job.id)
-        self.set_state(WorkerStatus.BUSY, pipe)
-        pipe.expire(self.key, self.get_heartbeat_ttl(job))
+        return [
+            ("ZADD", self._registry, "inf", entry),
+            ("LREM", queue.intermediate_queue_key, 1, job.id),
+            ("HSET", self.key, "state", WorkerStatus.BUSY),
+            ("EXPIRE", self.key, self.get_heartbeat_ttl(job)),
+        ]
 
-    def _finish(self, job: Job, queue: Queue, entry: str, pipe: Pipeline) -> None:
+    def _finish(self, job: Job, queue: Queue, entry: str, started: float) -> list[Command]:
         """Deletes a job that has succeeded, and counts it."""
-        pipe.zrem(queue.started_job_registry.key, entry)
-        pipe.delete(job.key)
-        self.increment_successful_job_count(pipe)
-        if job.started_at:  # always true
-            self.increment_total_working_time(now() - job.started_at, pipe)
-        self.set_state(WorkerStatus.IDLE, pipe)
+        return [
+            ("ZREM", self._registry, entry),
+            ("DEL", job.key),
+            ("HINCRBY", self.key, "successful_job_count", 1),
+            ("HINCRBYFLOAT", self.key, "total_working_time", time.monotonic() - started),
+            ("HSET", self.key, "state", WorkerStatus.IDLE),
+        ]
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         # Before each wait for a job, RQ sets the state again in a round trip of its own.

@@ -455,9 +455,7 @@ def test_the_tool_reports_each_commit_to_the_buffer(redis: Any) -> None:
     queues = Queues(redis)
     redis.set("icu:stored", "damaged")
     for seq in (1, 2):
-        with redis.pipeline() as pipe:
-            acknowledge(pipe, Batch("5eed0001", 0, 0, []), seq, {})
-            pipe.execute()
+        assert acknowledge(redis, Batch("5eed0001", 0, 0, []), seq, {}, [])
     assert queues.wait_for_commit()
     assert not queues.wait_for_commit()  # one report stands for both
 
