@@ -156,6 +156,4 @@ class Buffer:
         partitions = self._queues.partitions(stream) or self._settings.partitions
         # A partition without stored messages may still have messages in the stream.
         behind = min(committed.get(part, 0) for part in range(partitions))
-        position = Position(stream, behind, committed, partitions)
-        self._queues.remember_partitions(position)
-        return position
+        return Position(stream, behind, committed, partitions)

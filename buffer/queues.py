@@ -106,10 +106,6 @@ class Queues:
         valid = found is not None and found.isdigit() and 1 <= int(found) <= MOST_PARTITIONS
         return int(found) if valid else None
 
-    def remember_partitions(self, position: Position) -> None:
-        """Stores the number of partitions to which later stored positions belong."""
-        self._redis.hset(PARTITIONS, position.stream, position.partitions)
-
     def wait_for_commit(self) -> bool:
         """Waits until the tool has stored a batch; returns False after COMMIT_WAIT seconds."""
         return self._redis.blpop(STORED, COMMIT_WAIT) is not None
@@ -146,6 +142,7 @@ class Queues:
             )
             self._queue(batch.part).enqueue_many([job], pipeline=pipe)
         pipe.set(POSITION, stored)
+        pipe.hset(PARTITIONS, position.stream, str(position.partitions))
         pipe.expire(LEASE, LEASE_SECONDS)
         commands = [words for words, _ in pipe.command_stack]
         known = self._token, self._stored or b""

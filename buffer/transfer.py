@@ -185,7 +185,6 @@ class Transfer:
         position.seq = self._receiver.read
         position.partitions = partitions
         self._queues.enqueue(position, [])
-        self._queues.remember_partitions(position)
 
     def _end(self) -> None:
         position = self._position

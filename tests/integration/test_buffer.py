@@ -460,6 +460,16 @@ def test_the_tool_reports_each_commit_to_the_buffer(redis: Any) -> None:
     assert not queues.wait_for_commit()  # one report stands for both
 
 
+def test_a_change_of_the_number_of_partitions_is_stored_with_the_position(redis: Any) -> None:
+    """Otherwise, a buffer that ends in between would leave the former number for good."""
+    queues = Queues(redis)
+    assert queues.take_lease()
+    assert queues.load() is None
+    for partitions in (3, 2):
+        queues.enqueue(Position("5eed0001", 7, {0: 7}, partitions), [])
+        assert queues.partitions("5eed0001") == partitions
+
+
 def test_the_position_has_the_time_of_the_newest_message(redis: Any) -> None:
     async def run() -> None:
         async with buffering(redis, event(1, MEASURED) + event(2, "not JSON") + END):
