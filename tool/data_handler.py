@@ -36,6 +36,8 @@ class DataHandler:
         self._stays = Stays(database)
         self._processor = BatchProcessor(database, self._stays, client)
         self._positions: dict[Part, int] = {}
+        # The number of partitions of each stream.
+        self._partitions: dict[str, int] = {}
 
     def declare(self, declaration: Declaration) -> None:
         """Sets the models whose features are computed."""
@@ -87,6 +89,10 @@ class DataHandler:
     def _continue(self, batch: Batch, store: Callable[[Batch], Result]) -> Result:
         """Applies `store` to the new messages of the batch."""
         key = (batch.stream, batch.part)
+        if self._partitions.get(batch.stream) != batch.partitions:
+            # Workers of other partitions may have stored messages of these patients meanwhile.
+            self._stays.forget(batch.stream)
+            self._partitions[batch.stream] = batch.partitions
         position = self._position(batch)
         if position < batch.after:
             raise Early(

@@ -509,6 +509,23 @@ def test_a_stored_message_sent_again_to_another_partition_is_skipped(
     assert rows(url, "SELECT COUNT(*) FROM rejected") == [(0,)]
 
 
+def test_after_the_number_of_partitions_changes_a_worker_reads_the_stays_again(
+    url: str, database: Database, other: Database
+) -> None:
+    """The patient moves to the partition of another worker and back."""
+    worker, second = handler_of(database), handler_of(other)
+    # The handler, the number of partitions, and the batch.
+    for handler, partitions, (part, after, seq, pat_id, value) in (
+        (worker, 1, (0, 0, 1, 17, 80.0)),
+        (second, 2, (1, 0, 2, 17, 90.0)),
+        (worker, 2, (0, 1, 3, 18, 50.0)),
+        (worker, 1, (0, 3, 4, 17, 100.0)),
+    ):
+        sent = [RawMessage(seq, 0.0, message(value, pat_id=pat_id))]
+        handler.handle(Batch("s", part, after, sent, partitions))
+    assert rows(url, "SELECT n, mean FROM vitals WHERE pat_id = 17") == [(3, 90.0)]
+
+
 @pytest.mark.parametrize("url", ["mysql"], indirect=True)
 def test_a_connection_that_is_lost_at_the_commit_makes_no_dead_letter(
     url: str, database: Database, other: Database, monkeypatch: pytest.MonkeyPatch
