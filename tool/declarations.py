@@ -42,13 +42,14 @@ class Publisher:
         # The last answer that changed the features of a stored version. It is logged once and not
         # published.
         self._conflicting: bytes | None = None
-        # The declaration that is both in Redis and in the database.
+        # The declaration that is both in Redis and in the database, and its models.
         self._published: bytes | None = None
+        self._in_use: set[tuple[object, ...]] = set()
 
     def publish(self) -> None:
         """Copies the current declaration. Raises DatabaseError, RedisError or ModelUnavailable."""
         published = self._redis.get(DECLARATION) or self._restore()
-        if published is not None and published != self._published:
+        if published is not None and not self._is_stored(published):
             self._remember(published)
         self._answered = self._client.declaration() or self._answered
         if self._answered is None:
@@ -66,13 +67,18 @@ class Publisher:
             self._redis.set(DECLARATION, declared, nx=True)
         return declared
 
+    def _is_stored(self, published: bytes) -> bool:
+        # The database is read each time, because it may be replaced while this program runs.
+        return published == self._published and self._in_use == _in_use(self._database.models())
+
     def _remember(self, published: bytes) -> None:
         try:
             declaration = read_declaration(published)
         except ValueError:
             return  # the workers delete an invalid declaration
-        self._database.remember_models(model_rows(declaration))
-        self._published = published
+        rows = model_rows(declaration)
+        self._database.remember_models(rows)
+        self._published, self._in_use = published, _in_use(rows)
 
     def _replaces(self, answered: Declaration, published: bytes | None) -> bool:
         try:
@@ -190,6 +196,15 @@ def model_rows(declaration: Declaration) -> list[ModelRow]:
         )
         for role, model in models
     ]
+
+
+def _in_use(rows: list[ModelRow]) -> set[tuple[object, ...]]:
+    """The champion and the shadows, each with the revision of its alarm rule."""
+    return {
+        (row.model, row.version, row.role, msgspec.json.decode(row.alarm or "{}").get("revision"))
+        for row in rows
+        if row.role != "retired"
+    }
 
 
 def _json(features: object) -> str:

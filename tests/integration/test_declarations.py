@@ -107,6 +107,20 @@ def test_a_lost_declaration_is_published_again(redis: Any, database: Database) -
     assert redis.exists(DECLARATION)
 
 
+def test_a_database_that_is_replaced_while_the_tool_runs_gets_the_declaration(
+    redis: Any, database: Database
+) -> None:
+    tools = Tools(redis, database, Replicas(PARTLY))
+    tools.rounds(2)
+    declared = roles(database)
+    servers.rows(database.session.url, "DELETE FROM models WHERE version = '2'")
+    tools.rounds(1)
+    assert roles(database) == declared == {"1": "shadow", "2": "champion"}
+    seen = servers.rows(database.session.url, "SELECT seen_at FROM models")
+    tools.rounds(2)
+    assert servers.rows(database.session.url, "SELECT seen_at FROM models") == seen
+
+
 def test_after_a_loss_of_redis_the_tables_are_used_until_the_model_api_answers(
     redis: Any, database: Database
 ) -> None:
