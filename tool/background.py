@@ -29,10 +29,12 @@ def tasks(redis: Redis, database: Database, client: ModelClient, webhook: bool =
     """The tasks of the background process. Several tools may run them at the same time. webhook:
     whether to add the alarms to the outbox.
     """
+    publisher = Publisher(redis, database, client)
     pending = CatchUp(database, client)
     return {
         "acknowledgement": Acknowledgements(redis, database).copy,
-        "declaration": Publisher(redis, database, client).publish,
+        "declaration": publisher.publish,
+        "models in use": publisher.keep,
         "pending predictions": pending.fill_in,
         "count of pending predictions": pending.count,
         "alarms": Alarms(database, webhook).compute,

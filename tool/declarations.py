@@ -49,7 +49,7 @@ class Publisher:
     def publish(self) -> None:
         """Copies the current declaration. Raises DatabaseError, RedisError or ModelUnavailable."""
         published = self._redis.get(DECLARATION) or self._restore()
-        if published is not None and not self._is_stored(published):
+        if published is not None and published != self._published:
             self._remember(published)
         self._answered = self._client.declaration() or self._answered
         if self._answered is None:
@@ -60,16 +60,25 @@ class Publisher:
         elif self._replaces(self._answered, published):
             self._replace(published, answered, self._answered)
 
+    def keep(self) -> None:
+        """Stores the models in use again if the database was replaced by one that lacks them.
+
+        `publish` does not check this, because it must go on while the database is unavailable.
+        Raises DatabaseError or RedisError.
+        """
+        # Another tool may have published other models.
+        published = self._redis.get(DECLARATION)
+        if published != self._published or published is None:
+            return
+        if self._in_use != _in_use(self._database.models()):
+            self._remember(published)
+
     def _restore(self) -> bytes | None:
         """Restores a declaration that Redis has lost; returns it, or None if there is none."""
         declared = self._published or stored(self._database)
         if declared is not None:
             self._redis.set(DECLARATION, declared, nx=True)
         return declared
-
-    def _is_stored(self, published: bytes) -> bool:
-        # The database is read each time, because it may be replaced while this program runs.
-        return published == self._published and self._in_use == _in_use(self._database.models())
 
     def _remember(self, published: bytes) -> None:
         try:

@@ -53,6 +53,7 @@ class Tools:
         for _ in range(count):
             for publisher in self._publishers:
                 publisher.publish()
+                publisher.keep()
                 if (changed := self._worker.changed()) is not None:
                     self.seen.append(changed)
 
