@@ -89,13 +89,13 @@ class Alarms:
         summaries, others = inputs.summaries(after, last), inputs.others(after, last)
         patients = {each.pat_id for each in summaries} | {each.pat_id for each in others}
         found = inputs.states(patients)
-        stays = {(row.pat_id, row.date_admission): _Stay.of(row) for row in found}
+        stays = _Stays({(row.pat_id, row.date_admission): _Stay.of(row) for row in found})
         touched: dict[StayKey, _Stay] = {}
         busy = {(each.pat_id, each.date_admission) for each in others}
         loud: set[int] = set()
         for summary in summaries:
             key = (summary.pat_id, summary.date_admission)
-            stay = stays.setdefault(key, _Stay(key))
+            stay = stays[key]
             if key in busy or not stay.is_quiet(summary, policy):
                 loud.add(summary.pat_id)
             else:
@@ -104,7 +104,7 @@ class Alarms:
         recent = (datetime.now(UTC) - HISTORY).strftime("%Y-%m-%d %H:%M:%S")
         for each in sorted([*inputs.predictions(after, last, loud), *others]):
             key = (each.pat_id, each.date_admission)
-            stay = stays.setdefault(key, _Stay(key))
+            stay = stays[key]
             if each.seq <= stay.seq:
                 # The message is already processed, or it was replayed after later ones.
                 continue
@@ -228,3 +228,11 @@ class _Stay:
 
     def _text(self, hours: float | None) -> str | None:
         return None if hours is None else text_of(self._admitted, hours)
+
+
+class _Stays(dict[StayKey, _Stay]):
+    """The stays by key; a stay without a stored state is new."""
+
+    def __missing__(self, key: StayKey) -> _Stay:
+        stay = self[key] = _Stay(key)
+        return stay

@@ -76,18 +76,16 @@ def _portions(stored: Snapshot, table: str, stream: str) -> Iterator[Sequence[Se
     order = ", ".join(f"t.{name}" for name in KEYS[table])
     # All streams have the same models.
     where, values = ("", ()) if table == "models" else ("WHERE t.stream = ?", (stream,))
-    if table != "predictions":
-        cursor = stored.select(f"SELECT {names} FROM {table} t {where} ORDER BY {order}", *values)
-        while rows := cursor.fetchmany(ROWS_AT_ONCE):
-            yield rows
-        return
+    array, joined = (", o.features", ARRAYS) if table == "predictions" else ("", "")
     models = stored.select(f"SELECT {', '.join(columns('models'))} FROM models").fetchall()
     features = {(row.model, row.version): row.names for row in starmap(ModelRow, models)}
     cursor = stored.select(
-        f"SELECT {names}, o.features FROM predictions t {ARRAYS} {where} ORDER BY {order}", *values
+        f"SELECT {names}{array} FROM {table} t {joined} {where} ORDER BY {order}", *values
     )
     while rows := cursor.fetchmany(ROWS_AT_ONCE):
-        yield [_complete(PredictionRow(*row[:-1]), row[-1], features) for row in rows]
+        if array:
+            rows = [_complete(PredictionRow(*row[:-1]), row[-1], features) for row in rows]
+        yield rows
 
 
 def _complete(
